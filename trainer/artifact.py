@@ -1,0 +1,152 @@
+"""The exported model directory: write `model.json`, load it, and refuse what is damaged or foreign.
+
+    artifact/
+      saved_model.pb, variables/   serving_default(image: uint8 [B, size, size, 1]) -> {probability, logit, cam}
+      model.keras                  the Keras model, to go on training from
+      model.json                   everything below
+      MODEL_CARD.md                the same for people
+
+A leaf: standard library only, so that a scorer needs neither TensorFlow nor Keras to know what a model expects.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+FORMAT_VERSION = 1
+MODEL_JSON = "model.json"
+KERAS_FILE = "model.keras"
+MODEL_CARD = "MODEL_CARD.md"
+_WEIGHT_FILES = ("saved_model.pb", "variables/")
+
+
+class ArtifactError(ValueError):
+    """The directory is not an artifact that this version can score with; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What `model.json` says of a model.
+
+    Attributes:
+      model_id: names the weights: the start of a SHA-256 over the SavedModel's files.
+      image_size: side in pixels of the square that the model takes, uint8 [B, image_size, image_size, 1].
+      preprocessing: the contract of `radiograph.PREPROCESSING` that the training pixels were made under.
+      threshold: calibrated probability at and above which an image is called positive, in (0, 1).
+      temperature: divisor of the logit; already applied to the SavedModel's `probability`, kept for the record.
+      uncertain_band: calibrated probabilities [low, high) that are called `uncertain`; None when the band is off.
+      cam: `layer`, `height`, `width` of the map, and `scale`: the absolute value drawn at full colour (logits per cell).
+      architecture: backbone, pooling, head widths and the like.
+      dataset: name, fingerprint, and counts per split of the training data.
+      metrics: as in `metrics.json`, by split, each with its interval.
+      reference: histograms kept from training, against which a scored folder's drift is measured.
+      engines: per engine and precision the measured deviation from float32 TensorFlow.
+      versions: of the libraries that made it.
+      created: ISO 8601 UTC.
+      files: SHA-256 of every other file, by path relative to the directory.
+    """
+
+    model_id: str
+    image_size: int
+    preprocessing: Mapping[str, Any]
+    threshold: float
+    temperature: float
+    uncertain_band: tuple[float, float] | None
+    cam: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    created: str
+    reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    engines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def label(self, probability: float) -> str:
+        """`positive`, `negative`, or `uncertain` where the band is on, for a calibrated probability in [0, 1]."""
+        if self.uncertain_band and self.uncertain_band[0] <= probability < self.uncertain_band[1]:
+            return "uncertain"
+        return "positive" if probability >= self.threshold else "negative"
+
+
+def seal(directory: str | os.PathLike, **fields: Any) -> Artifact:
+    """Names the model, writes `model.json` beside the files already in `directory`, and returns what it says.
+
+    Args:
+      directory: local directory that holds the SavedModel and whatever else belongs to the artifact.
+      **fields: every field of `Artifact` but `model_id`, `files` and `format_version`.
+    """
+    root = pathlib.Path(directory)
+    files = {name: _sha256(root / name) for name in _relative_files(root) if name != MODEL_JSON}
+    weights = "".join(f"{name}:{digest}\n" for name, digest in files.items() if name.startswith(_WEIGHT_FILES))
+    if not weights:
+        raise ArtifactError(f"{root} holds no SavedModel; export one there first")
+    artifact = Artifact(model_id=hashlib.sha256(weights.encode()).hexdigest()[:16], files=files, **fields)
+    partial = root / (MODEL_JSON + ".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(root / MODEL_JSON)
+    return artifact
+
+
+def load(directory: str | os.PathLike) -> Artifact:
+    """Reads a local artifact and verifies the checksum of each of its files.
+
+    Raises:
+      ArtifactError: no artifact, a newer format, a missing or altered file.
+    """
+    root = pathlib.Path(directory)
+    try:
+        text = (root / MODEL_JSON).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(
+            f"{root} is not an exported model: no {MODEL_JSON} there; name the `artifact` folder of a run"
+        ) from error
+    artifact = parse(text, source=str(root))
+    for name, expected in artifact.files.items():
+        path = root / name
+        if ".." in pathlib.PurePosixPath(name).parts or not path.is_file():
+            raise ArtifactError(f"{root} lacks its file {name}; copy the artifact again, whole")
+        if _sha256(path) != expected:
+            raise ArtifactError(
+                f"{path} is not the file that was exported: its checksum differs from {MODEL_JSON}; copy the artifact again"
+            )
+    return artifact
+
+
+def parse(text: str, source: str = MODEL_JSON) -> Artifact:
+    """`model.json` as an `Artifact`; `source` names it in errors.
+
+    Raises:
+      ArtifactError: not JSON, not ours, or of a newer format.
+    """
+    try:
+        fields = json.loads(text)
+        version = int(fields["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{source}: {MODEL_JSON} is damaged or not of this program; export the model again") from error
+    if version > FORMAT_VERSION:
+        raise ArtifactError(f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; upgrade humerus")
+    known = {field.name for field in dataclasses.fields(Artifact)}
+    try:
+        fields = {name: value for name, value in fields.items() if name in known}
+        fields["uncertain_band"] = tuple(fields["uncertain_band"]) if fields["uncertain_band"] else None
+        return Artifact(**fields)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{source}: {MODEL_JSON} lacks a field ({error}); export the model again") from error
+
+
+def _relative_files(root: pathlib.Path) -> Iterator[str]:
+    yield from sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,15 @@
+"""The two mistakes a user can make, and the exit code that each program ends with."""
+
+EXIT_DONE = 0
+EXIT_FAILURE = 1
+EXIT_CONFIG = 2
+EXIT_DATA = 3
+EXIT_STOPPED = 4
+
+
+class ConfigError(ValueError):
+    """The command line or the configuration is wrong: one sentence says what was expected, what came, what to do."""
+
+
+class DataError(ValueError):
+    """The data is wrong: missing, contradictory, damaged, or not what the command was told to expect."""
