@@ -1,0 +1,17 @@
+"""Fixtures that every test file may use."""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real radiographs and weights that the project may use but not contain."""
+    folder = pathlib.Path(os.environ.get("HUMERUS_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data" / "fracatlas_shoulder").is_dir():
+        pytest.skip(f"the folder of real test radiographs is absent: {folder} (set HUMERUS_SHARED)")
+    return folder
