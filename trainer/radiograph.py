@@ -1,0 +1,218 @@
+"""Bytes of an image file -> one grey 8-bit square: the only place where a file becomes pixels.
+
+Preparation and scoring both call `load`, so what a model learned from and what it is asked about cannot differ.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from trainer import dicom
+from trainer.refusal import MAX_PIXELS, REASONS, RadiographError, check_size, refuse
+
+__all__ = [
+    "MAX_PIXELS",
+    "PREPROCESSING",
+    "REASONS",
+    "Placement",
+    "Radiograph",
+    "RadiographError",
+    "letterbox",
+    "load",
+    "placement",
+    "read",
+]
+
+PREPROCESSING: dict[str, Any] = {
+    "version": 1,
+    "steps": [
+        "decode the first and only frame; apply the EXIF orientation",
+        "transparency over black; colour to grey by ITU-R 601 luma",
+        "16-bit grey: divide by the smallest full scale of 8, 10, 12, 14 or 16 bits that holds the maximum",
+        "32-bit and floating-point grey: finite minimum to 0, finite maximum to 255",
+        "DICOM: modality LUT, then VOI LUT or window (0.5 to 99.5 percentile where there is none), then inversion, padding black",
+        "letterbox: longer side to the image size, aspect ratio kept, centred, black border",
+    ],
+    "interpolation": {"shrinking": "area", "enlarging": "linear"},
+    "output": {"dtype": "uint8", "channels": 1, "range": [0, 255]},
+}
+
+# Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
+_OPENERS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+_ROWS_PER_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Radiograph:
+    """One decoded picture.
+
+    Attributes:
+      pixels: uint8 [height, width], bone bright, orientation applied.
+      source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
+      source_mode: what the file held, as Pillow's mode or DICOM's photometric interpretation names it.
+      tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of the patient.
+    """
+
+    pixels: np.ndarray
+    source_format: str
+    source_mode: str
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a picture lies inside its letterbox square, in pixels of the square."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def placement(height: int, width: int, size: int) -> Placement:
+    """Returns where a picture of [height, width] lies in a square of side `size`: centred, aspect ratio kept, no side under 1."""
+    if min(height, width, size) < 1:
+        raise ValueError(f"expected positive sides, got a picture of {height} x {width} and a square of {size}")
+    scale = size / max(height, width)
+    new_height = min(size, max(1, round(height * scale)))
+    new_width = min(size, max(1, round(width * scale)))
+    return Placement((size - new_height) // 2, (size - new_width) // 2, new_height, new_width)
+
+
+def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [height, width] -> uint8 [size, size, 1]: resized without distortion, centred on black."""
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected uint8 [height, width], got {pixels.dtype} {list(pixels.shape)}")
+    place = placement(*pixels.shape, size)
+    interpolation = cv2.INTER_AREA if max(pixels.shape) > size else cv2.INTER_LINEAR
+    square = np.zeros((size, size, 1), np.uint8)
+    square[place.top : place.top + place.height, place.left : place.left + place.width, 0] = cv2.resize(
+        pixels, (place.width, place.height), interpolation=interpolation
+    )
+    return square
+
+
+def load(data: bytes, size: int) -> np.ndarray:
+    """The bytes of a file -> uint8 [size, size, 1]. Raises `RadiographError`."""
+    return letterbox(read(data).pixels, size)
+
+
+def read(data: bytes) -> Radiograph:
+    """The bytes of a PNG, JPEG, TIFF, BMP, WebP or DICOM file -> `Radiograph`. Raises `RadiographError` and nothing else."""
+    if not data:
+        refuse("empty", "expected an image file, got no bytes")
+    kind = recognise(data)
+    if kind == "DICOM":
+        pixels, mode, tags = dicom.read(data)
+        return Radiograph(pixels, kind, mode, tags)
+    if kind not in _OPENERS:
+        reason = "unsupported" if kind else "not_an_image"
+        refuse(
+            reason, f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {kind or 'that of no known image format'}"
+        )
+    try:
+        pixels, mode = _read_picture(data, kind)
+    except (RadiographError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's plug-ins raise a dozen kinds for damaged files; no list of them is complete.
+        raise RadiographError("truncated", f"the {kind} data cannot be decoded in full: {error}") from error
+    return Radiograph(pixels, kind, mode)
+
+
+def recognise(data: bytes) -> str:
+    """Names the format that the first bytes announce; an empty string where they announce none."""
+    if dicom.is_dicom(data):  # first: a DICOM preamble may be a TIFF header (PS3.10 7.1)
+        return "DICOM"
+    for magic, name in _MAGICS:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124):
+        return "BMP"
+    if data[4:8] == b"ftyp":
+        return "HEIF, AVIF or a video"
+    return ""
+
+
+_MAGICS = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF8", "GIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"%PDF-", "PDF"),
+    (b"<svg", "SVG"),
+    (b"8BPS", "Photoshop"),
+)
+
+
+def _read_picture(data: bytes, kind: str) -> tuple[np.ndarray, str]:
+    with _OPENERS[kind](io.BytesIO(data)) as image:
+        mode = image.mode
+        check_size(image.height, image.width)
+        if getattr(image, "n_frames", 1) > 1:
+            refuse("unsupported", f"expected one picture, the {kind} file holds {image.n_frames}")
+        plain_cmyk = kind == "JPEG" and mode == "CMYK" and "adobe" not in image.info
+        image.load()
+        grey = _grey(image)
+        if plain_cmyk:
+            grey = 255 - grey
+        orientation = image.getexif().get(0x0112, 1)
+    if orientation in range(2, 9):
+        turned = Image.fromarray(grey)
+        turned.getexif()[0x0112] = orientation
+        grey = np.asarray(ImageOps.exif_transpose(turned))
+    return np.ascontiguousarray(grey), mode
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Any decoded picture -> uint8 [height, width]."""
+    if image.mode.startswith("I;16"):
+        return _scale_16_bit(np.asarray(image))
+    if image.mode in ("I", "F"):
+        return _stretch(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("L", image.size)
+        black.paste(image.convert("L"), mask=image.getchannel("A"))
+        return np.asarray(black)
+    return np.asarray(image.convert("L"))
+
+
+def _scale_16_bit(values: np.ndarray) -> np.ndarray:
+    """uint16 [h, w] -> uint8 [h, w] by the smallest usual full scale that holds the maximum."""
+    maximum = int(values.max())
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if maximum < 1 << bits)
+    table = np.rint(np.arange(1 << 16) * (255 / ((1 << bits) - 1))).clip(0, 255).astype(np.uint8)
+    return dicom.look_up(table, values)
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    """int32 or float32 [h, w] -> uint8 [h, w], finite minimum to 0 and maximum to 255; what is not finite becomes 0."""
+    finite = np.isfinite(values)
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    grey = np.zeros(values.shape, np.uint8)
+    if high > low:
+        for top in range(0, len(values), _ROWS_PER_BLOCK):
+            block = slice(top, top + _ROWS_PER_BLOCK)
+            scaled = np.rint((values[block].astype(np.float64) - low) * (255 / (high - low)))
+            grey[block] = np.where(finite[block], scaled, 0)
+    return grey

@@ -1,0 +1,42 @@
+"""The one exception that a file which cannot become pixels raises, and the stable reason codes it carries."""
+
+from typing import NoReturn
+
+REASONS: dict[str, str] = {
+    "empty": "the file has no bytes",
+    "not_an_image": "the content is that of no image format",
+    "truncated": "the content starts as an image but is cut short or damaged",
+    "unsupported": "the content is an image of a kind that is not read: another format, several frames, an unknown transfer syntax",
+    "too_large": "the header announces more pixels than are decoded",
+    "bad_dicom": "the content is DICOM without a usable picture: no pixel data, missing or contradictory attributes",
+}
+
+MAX_PIXELS = 100_000_000
+
+
+class RadiographError(ValueError):
+    """A file that cannot become pixels.
+
+    Attributes:
+      reason: a key of `REASONS`; stable, made for counting and filtering.
+      detail: what was expected and what came, for a person. It never quotes a value of a DICOM patient attribute.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def refuse(reason: str, detail: str) -> NoReturn:
+    """Raises `RadiographError`; keeps the refusals at their place readable."""
+    raise RadiographError(reason, detail)
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuses a picture of more than `MAX_PIXELS`, before any of them is decoded."""
+    if height * width > MAX_PIXELS:
+        refuse("too_large", f"expected at most {MAX_PIXELS:,} pixels, the header announces {width} x {height}")
