@@ -1,0 +1,789 @@
+"""Simulated radiographs of the upper arm in the layout of MURA: a demo and a test bed, never patients.
+
+X-rays are attenuated along their paths through the bodies of `trainer.phantom_anatomy` (Beer-Lambert), scattered, counted
+with quantum noise, blurred by the detector, collimated, marked, and shown through a contrast curve. Every image is a pure
+function of (seed, patient, study, image), so any number of patients, in any order, gives the same bytes.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+import tqdm
+from absl import logging
+
+from trainer import phantom_anatomy as anatomy
+from trainer.errors import ConfigError
+
+VERSION = "1"
+ROOT = "MURA-v1.1"
+KINDS = ("fracture", "plate", "nail", "pins", "cast")
+OVERSAMPLING = 1.4  # the attenuation is drawn this much finer than the image, then averaged
+
+Array = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What makes a study positive, and where: box = (x, y, width, height) in pixels."""
+
+    kind: str
+    box: tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One radiograph: pixels uint8 [height, width], bone bright; `colour` says whether its file has three equal channels."""
+
+    pixels: Array
+    colour: bool
+    label: int
+    findings: tuple[Finding, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One visit: label 0 or 1, number of images, and the place `site` mm along the humerus that the views look at."""
+
+    label: int
+    images: int
+    site: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """How one image was taken: size in pixels, mm per pixel, and `frame` [3, 3] from (x, y, 1) px to (s, t, 1) mm of the arm."""
+
+    height: int
+    width: int
+    turn: float  # radians about the humerus: 0 from the front, pi / 2 from the side
+    abduction: float  # radians between humerus and trunk
+    flexion: float  # radians of the elbow in the image plane
+    frame: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Fracture:
+    """A break across the shaft in the plane of the image: lengths in mm, angles in radians."""
+
+    site: float
+    slope: float  # mm along the shaft per mm across: 0 is transverse
+    skew: float  # the same from front to back: a spiral shows two lines
+    gap: float
+    shift: float  # of the distal fragment, across
+    shorten: float  # of the distal fragment, towards the head
+    angle: float
+    wedge: float  # length of a butterfly fragment, 0 without
+    wedge_out: float  # how far that fragment has moved
+    callus: float  # 0 to 1
+    teeth: Array  # float32 [161]: roughness in mm of the broken edge, each 0.5 mm across from -40
+
+
+def stream(*key: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but the key (seed, patient, purpose, ...)."""
+    return np.random.default_rng(key)
+
+
+PLAN, BUILD, FINDING, POSE, EXTRAS, NOISE = range(6)
+
+
+# ---- What exists -------------------------------------------------------------------------------------------------
+
+
+def split(patient: int) -> str:
+    """Two patients of eleven are kept for the official validation set, whatever the number of patients."""
+    return "valid" if patient % 11 in (3, 8) else "train"
+
+
+def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
+    """The patient's body and studies."""
+    rng = stream(seed, patient, PLAN)
+    build = anatomy.sample_build(stream(seed, patient, BUILD))
+    plan = []
+    for _ in range(rng.choice(3, p=[0.87, 0.1, 0.03]) + 1):
+        images = int(rng.choice(4, p=[0.2, 0.5, 0.22, 0.08])) + 1
+        region = rng.choice(3, p=[0.3, 0.5, 0.2])
+        low, high = ((0.15, 0.24), (0.28, 0.72), (0.74, 0.86))[region]
+        plan.append(Study(int(rng.random() < 0.47), images, float(rng.uniform(low, high) * build.length)))
+    return build, tuple(plan)
+
+
+def rotation(angle: float, s: float = 0.0, t: float = 0.0) -> Array:
+    """float64 [3, 3]: coordinates in a frame with its origin at (s, t), turned by `angle` from s towards t."""
+    c, d = np.cos(angle), np.sin(angle)
+    return np.array([[c, d, -c * s - d * t], [-d, c, d * s - c * t], [0, 0, 1.0]])
+
+
+def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, image: int) -> Pose:
+    """Where the tube, the arm and the detector stand. It knows the site, which every study has, but not the label."""
+    side = rng.random() < (0.06, 0.85, 0.3, 0.5)[image]
+    turn = np.radians(rng.normal(80, 9) if side else rng.normal(0, 12))
+    whole = rng.random() < 0.4
+    field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(165, 265)
+    middle = build.length * rng.uniform(0.42, 0.58) if whole else study.site + rng.uniform(-0.26, 0.26) * field
+    middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
+    if abs(middle - study.site) > 0.42 * field:
+        middle = study.site + 0.42 * field * np.sign(middle - study.site)
+    lean = rng.choice(3, p=[0.74, 0.14, 0.12])
+    tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55) + 90 * (lean == 2) * 0)
+    if lean == 2:
+        tilt = np.radians(rng.choice([-90, 90]) + rng.normal(0, 8))
+    long = 512 if rng.random() < 0.86 else int(rng.integers(300, 512))
+    short = int(np.clip(long * rng.uniform(0.38, 0.92), 164, 512)) if lean != 1 else int(long * rng.uniform(0.7, 1.0))
+    height, width = (short, long) if lean == 2 else (long, short)
+    pixel = field / long
+    across = rng.uniform(-0.18, 0.18) * short * pixel + (10 if middle < 0.4 * build.length else 0)
+    flip = np.diag([rng.choice([-1.0, 1.0]), 1, 1])
+    centred = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1.0]])
+    swap = np.array([[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]])  # s runs down the image, t to the right
+    to_arm = np.array([[1, 0, middle], [0, 1, across], [0, 0, 1.0]])
+    frame = to_arm @ rotation(tilt) @ swap @ flip @ centred
+    abduction = np.radians(rng.uniform(45, 85) if side else np.clip(rng.normal(16, 12), 3, 70))
+    flexion = np.radians(rng.uniform(35, 95) if side else rng.normal(4, 4))
+    return Pose(height, width, float(turn), float(abduction), float(flexion), frame)
+
+
+def sample_fracture(rng: np.random.Generator, study: Study, turn: float) -> Fracture:
+    """The study's fracture as this view sees it: what is hidden from the front shows from the side, in part."""
+    kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
+    slope = (rng.uniform(0, 0.25), rng.uniform(0.5, 1.3), rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.8))[kind]
+    skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[kind]
+    severity = rng.beta(2.0, 1.5)
+    azimuth = rng.uniform(-1, 1) * np.pi
+    seen = float(np.cos(azimuth - turn))
+    seen = np.sign(seen) * (0.45 + 0.55 * abs(seen))
+    teeth = anatomy.gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
+    return Fracture(
+        site=study.site,
+        slope=float(slope * rng.choice([-1, 1])),
+        skew=float(skew * rng.choice([-1, 1])),
+        gap=float(0.9 + 3.2 * severity * rng.random()),
+        shift=float(seen * severity * rng.uniform(3, 17)),
+        shorten=float(severity * rng.uniform(-3, 9)),
+        angle=float(seen * severity * np.radians(rng.uniform(3, 30))),
+        wedge=float(rng.uniform(22, 48)) if kind == 3 else 0.0,
+        wedge_out=float(rng.uniform(3, 11)),
+        callus=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.2 else 0.0,
+        teeth=(teeth / teeth.std() * rng.uniform(0.3, 1.0)).astype(np.float32),
+    )
+
+
+# ---- Attenuation -------------------------------------------------------------------------------------------------
+
+
+class Plate:
+    """The plane of the image while it is drawn: `total` float32 [h, w] collects attenuation, and `frame` maps px to arm mm."""
+
+    def __init__(self, height: int, width: int, frame: Array) -> None:
+        self.total = np.zeros((height, width), np.float32)
+        self.frame = frame
+
+    def region(self, corners: Array, frame: Array) -> tuple[slice, slice]:
+        """The rows and columns that a quadrilateral [4, 2] in `frame` coordinates touches."""
+        points = pixels(corners, frame)
+        low = np.floor(points.min(axis=0)).astype(int)
+        high = np.ceil(points.max(axis=0)).astype(int) + 1
+        height, width = self.total.shape
+        x, y = np.clip([low[0], high[0]], 0, width), np.clip([low[1], high[1]], 0, height)
+        return slice(int(y[0]), int(y[1])), slice(int(x[0]), int(x[1]))
+
+    def body(self, body: anatomy.Body, frame: Array) -> tuple[tuple[slice, slice], Array, Array]:
+        """The region that a body covers, with coordinates s and t float32 [h, w] in the body's frame."""
+        rows, columns = self.region(body.corners(), frame)
+        return (rows, columns), *coordinates(frame, rows, columns)
+
+
+def pixels(points: Array, frame: Array) -> Array:
+    """float64 [n, 2] of (x, y) px for points (s, t) in the coordinates of `frame`."""
+    inverse = np.linalg.inv(frame)
+    return np.asarray(points) @ inverse[:2, :2].T + inverse[:2, 2]
+
+
+def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array]:
+    """s and t, float32 [h, w], at the centres of the pixels."""
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    m = frame.astype(np.float32)
+    return m[0, 0] * x + (m[0, 1] * y + m[0, 2]), m[1, 0] * x + (m[1, 1] * y + m[1, 2])
+
+
+@functools.cache
+def texture(kind: int) -> Array:
+    """float32 [512, 512], mean 0, deviation 1, tiling: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
+    noise = np.random.default_rng(kind).standard_normal((512, 512), dtype=np.float32)
+    shape, coarse = (((1.1, 1.1), (3.0, 3.0)), ((16, 5), (60, 20)))[kind]
+    wide = np.pad(noise, 128, mode="wrap")
+    blur = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
+    blur -= cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
+    blur = blur[128:-128, 128:-128]
+    return blur / blur.std()
+
+
+def grain(kind: int, s: Array, t: Array, scale: float, origin: Array) -> Array:
+    """The texture fixed to the tissue at (s, t) mm, `scale` texels per mm."""
+    grown_s, grown_t = s * np.float32(scale) + np.float32(origin[0]), t * np.float32(scale) + np.float32(origin[1])
+    rows, columns = grown_s.astype(np.int32) & 511, grown_t.astype(np.int32) & 511
+    return texture(kind)[rows, columns]
+
+
+def soft_tissue(
+    plate: Plate, build: anatomy.Build, pose: Pose, trunk_frame: Array, bend: Array, rng: np.random.Generator
+) -> None:
+    """Skin, fat, muscle, trunk and lung, drawn at half resolution: nothing in them is sharp."""
+    half = np.diag([2.0, 2.0, 1.0])
+    height, width = (side // 2 + 1 for side in plate.total.shape)
+    rows, columns = slice(0, height), slice(0, width)
+    s, t = coordinates(plate.frame @ half, rows, columns)
+    skin, fat, muscle = (anatomy.arm(build, bend, layer).path(s, t)[0] for layer in (0.0, 1.7, build.fat))
+    u, v = coordinates(trunk_frame @ half, rows, columns)
+    trunk = anatomy.trunk(build).path(v, u)[0]
+    skin = join(skin, trunk)
+    muscle = join(muscle, 0.86 * trunk)
+    fat = np.maximum(join(fat, 0.985 * trunk), muscle)
+    reach = ((u - 165) / 165) ** 2 + ((v - 140) / 68) ** 2
+    lung = np.minimum(150 * np.sqrt(np.maximum(1 - reach, 0)), 0.62 * muscle)
+    origin = rng.uniform(0, 512, 2)
+    streaks = 1 + 0.016 * cv2.GaussianBlur(grain(1, s, t, 1.5, origin), (0, 0), 1.2) * np.minimum(muscle / 40, 1)
+    total = anatomy.MUSCLE * (muscle * streaks - 0.85 * lung + skin - fat) + anatomy.FAT * (fat - muscle)
+    total = cv2.GaussianBlur(total, (0, 0), 0.8)
+    matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    plate.total += cv2.warpAffine(total, matrix, plate.total.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def join(a: Array, b: Array) -> Array:
+    """The thickness of two bodies that merge without a seam."""
+    a, b = a * a, b * b
+    return np.sqrt(np.sqrt(a * a + b * b))
+
+
+def plain_bone(
+    plate: Plate, body: anatomy.Body, frame: Array, origin: Array, share: float = 0.45, strength: float = 1.0
+) -> None:
+    """A bone without a finding, `share` of its inside filled with trabeculae."""
+    region, s, t = plate.body(body, frame)
+    if not s.size:
+        return
+    outer, inner = body.path(s, t)
+    filling = share * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.25 * grain(0, s, t, 2.2, origin))
+    plate.total[region] += strength * ((anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) + filling * inner)
+
+
+def ramp(distance: Array, width: float) -> Array:
+    """0 to 1 across `width` mm around distance 0."""
+    return np.clip(distance * np.float32(1 / width) + 0.5, 0, 1)
+
+
+def humerus(
+    plate: Plate, build: anatomy.Build, pose: Pose, fracture: Fracture | None, frames: list[Array], origin: Array
+) -> None:
+    """The humerus, whole or in its fragments: frames = [whole or proximal, distal, butterfly]."""
+    body = anatomy.humerus(build, pose.turn)
+    spongiosa = anatomy.spongiosa(build)
+    for piece, frame in enumerate(frames):
+        region, s, t = plate.body(clip_body(body, fracture, piece), frame)
+        if not s.size:
+            continue
+        outer, inner = body.path(s, t)
+        row = body.rows(s)
+        grains = grain(0, s, t, 2.2, origin)
+        share = spongiosa[row] * (1 + 0.22 * grains)
+        bone = (anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
+        bone += (anatomy.MARROW - anatomy.MUSCLE + share * (anatomy.SPONGIOSA - anatomy.MARROW)) * inner
+        bone += ridges(build, pose.turn, s, t, inner)
+        if fracture is not None:
+            bone *= fragment(fracture, piece, s, t, outer)
+        plate.total[region] += bone
+
+
+def clip_body(body: anatomy.Body, fracture: Fracture | None, piece: int) -> anatomy.Body:
+    """The part of the humerus's tables that can belong to a piece, to draw no more than needed."""
+    if fracture is None:
+        return body
+    reach = 16 * (abs(fracture.slope) + abs(fracture.skew)) + 8
+    first = (0.0, fracture.site - reach, fracture.site - reach)[piece]
+    last = (fracture.site + reach, body.end, fracture.site + fracture.wedge + reach)[piece]
+    a, b = (int(np.clip(place / anatomy.STEP, 0, len(body.left) - 1)) for place in (first, last))
+    tables = (table[a : b + 1] for table in (body.left, body.right, body.depth, body.cortex))
+    return anatomy.Body(a * anatomy.STEP, *tables)
+
+
+def fragment(fracture: Fracture, piece: int, s: Array, t: Array, outer: Array) -> Array:
+    """float32 [h, w]: the share of the ray's bone that belongs to the piece, 0 to 1."""
+    teeth = fracture.teeth[np.clip((t + 40) * 2, 0, 160).astype(np.int32)]
+    edge = s - fracture.site - fracture.slope * t - teeth
+    depth = 0.5 * fracture.skew * outer
+    front, back = edge - depth, edge + depth
+    gap = fracture.gap / 2
+    if piece == 0:
+        return 0.5 * (ramp(-front - gap, 0.8) + ramp(-back - gap, 0.8))
+    side = np.sign(fracture.slope) * t
+    wedge = 0.0
+    if fracture.wedge:
+        wedge = ramp(side - 12 * (2 * (s - fracture.site) / fracture.wedge - 0.9) + teeth, 0.8)
+    if piece == 1:
+        return 0.5 * (ramp(front - gap, 0.8) + ramp(back - gap, 0.8)) * (1 - wedge)
+    return ramp(edge - gap, 0.8) * wedge
+
+
+def ridges(build: anatomy.Build, turn: float, s: Array, t: Array, inner: Array) -> Array:
+    """Lines inside the head: the scar of the growth plate, bright, or the open plate of the young, dark; the groove."""
+    if s.min() > 75:
+        return np.float32(0)
+    centre = 9.5 * np.cos(turn) * build.girth
+    offset = (s - 31) + 0.62 * (t - centre) + 0.010 * (t - centre) ** 2
+    strength = -0.33 if build.young else 0.10
+    width = 1.3 if build.young else 1.0
+    line = strength * np.exp(-np.square(offset / width)) * np.minimum(inner / 25, 1)
+    groove = -0.10 * np.exp(-np.square((t + 8.5 * np.cos(turn) + 0.08 * s) / 2.0)) * np.exp(-np.square((s - 24) / 14))
+    return line + groove * np.minimum(inner / 25, 1)
+
+
+def fragment_frames(frame: Array, fracture: Fracture | None) -> list[Array]:
+    """px -> arm coordinates of each piece's own bone, before it broke."""
+    if fracture is None:
+        return [frame]
+    back = np.array([[1, 0, fracture.site], [0, 1, 0], [0, 0, 1.0]])
+    distal = back @ rotation(fracture.angle, fracture.site - fracture.shorten, fracture.shift) @ frame
+    frames = [frame, distal]
+    if fracture.wedge:
+        out = np.sign(fracture.slope) or 1.0
+        loose = rotation(0.6 * fracture.angle + 0.02 * out * fracture.wedge_out, fracture.site, out * fracture.wedge_out)
+        frames.append(back @ loose @ frame)
+    return frames
+
+
+def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
+    """float32 [n] in mm: how the arm's soft tissue follows the distal fragment, on the table of `anatomy.arm`."""
+    s = np.arange(-30.0, build.length + 110.0 + anatomy.STEP / 2, anatomy.STEP)
+    if fracture is None:
+        return np.zeros(len(s), np.float32)
+    beyond = np.logaddexp(0, (s - fracture.site) / 14) * 14
+    return (np.tan(fracture.angle) * beyond + fracture.shift * ramp(s - fracture.site, 60)).astype(np.float32)
+
+
+def forearm(plate: Plate, build: anatomy.Build, pose: Pose, frame: Array, origin: Array) -> None:
+    """Ulna and radius, bent at the elbow; the humerus they meet may be a distal fragment, so `frame` is its frame."""
+    elbow = rotation(pose.flexion, build.length - 8, 0.0) @ frame
+    for body, (s, t, degrees) in anatomy.forearm_bones(build, pose.turn).values():
+        plain_bone(plate, body, rotation(np.radians(degrees), s, t) @ elbow, origin, 0.5)
+
+
+def callus(plate: Plate, build: anatomy.Build, fracture: Fracture, frame: Array, origin: Array) -> None:
+    """A cuff of young bone around the break."""
+    corners = np.array([(fracture.site + a, b) for a, b in ((-45, -30), (-45, 30), (45, 30), (45, -30))])
+    region = plate.region(corners, frame)
+    s, t = coordinates(frame, *region)
+    if not s.size:
+        return
+    along = np.exp(-np.square((s - fracture.site) / (9 + 7 * fracture.callus)))
+    radius = 11.5 * build.girth + 5.5 * fracture.callus * along
+    offset = t - 0.5 * fracture.shift
+    cuff = anatomy.chord(radius**2 - offset**2) * along * (0.75 + 0.25 * grain(0, s, t, 0.9, origin))
+    plate.total[region] += (0.030 * fracture.callus * cuff).astype(np.float32)
+
+
+# ---- Metal, plaster and what else lies in the beam ----------------------------------------------------------------
+
+
+class Ink:
+    """Dense things drawn as polygons in millimetres: each adds `attenuation` where it lies; `points` px remember their place."""
+
+    def __init__(self, plate: Plate, frame: Array) -> None:
+        self.plate, self.frame = plate, frame
+        self.points: list[Array] = []
+
+    def fill(self, outline: Array, attenuation: float) -> None:
+        """Add a filled polygon [n, 2] of (s, t) mm."""
+        points = pixels(outline, self.frame)
+        self.points.append(points)
+        low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 2, 0)
+        high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 3, self.plate.total.shape[::-1])
+        if (high <= low).any():
+            return
+        mask = np.zeros((high - low)[::-1], np.uint8)
+        cv2.fillPoly(mask, [np.int32(np.round((points - low) * 256))], 255, cv2.LINE_AA, 8)
+        self.plate.total[low[1] : high[1], low[0] : high[0]] += mask * np.float32(attenuation / 255)
+
+    def bar(self, start: tuple[float, float], end: tuple[float, float], width: float, attenuation: float) -> None:
+        """Add a straight bar with rounded ends."""
+        a, b = np.array(start), np.array(end)
+        along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
+        turn = np.linspace(-np.pi / 2, np.pi / 2, 8)
+        arc = np.stack([np.cos(turn), np.sin(turn)], 1) * width / 2
+        basis = np.stack([along, [-along[1], along[0]]])
+        self.fill(np.concatenate([b + arc @ basis, a - arc @ basis]), attenuation)
+
+    def disc(self, centre: tuple[float, float], radius: float, attenuation: float) -> None:
+        """Add a round disc."""
+        turn = np.linspace(0, 2 * np.pi, 25)[:-1]
+        self.fill(np.array(centre) + radius * np.stack([np.cos(turn), np.sin(turn)], 1), attenuation)
+
+
+def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float], rng: np.random.Generator) -> None:
+    """Core, thread and head of a cortical screw; `start` is the head."""
+    a, b = np.array(start), np.array(end)
+    length = float(np.hypot(*(b - a)))
+    ink.disc(start, 3.2, 2.0)
+    ink.bar(start, end, 2.3, 2.4)
+    for place in np.arange(2.0, length - 1, 1.7):
+        middle = a + (b - a) * place / max(length, 1e-6)
+        normal = np.array([-(b - a)[1], (b - a)[0]]) / max(length, 1e-6) * 1.85
+        ink.bar(tuple(middle - normal), tuple(middle + normal), 0.7, 0.9)
+
+
+def fix_plate(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+    """A plate with screws on the shaft, edge on, en face, or between."""
+    length = rng.uniform(75, 150)
+    middle = site + rng.uniform(-20, 20)
+    first, last = max(middle - length / 2, 12), min(middle + length / 2, build.length - 14)
+    azimuth = turn + rng.choice([0.0, np.pi]) + np.radians(rng.normal(70, 25))
+    across, face = float(np.sin(azimuth)), abs(float(np.cos(azimuth)))
+    s = np.linspace(first, last, 24)
+    row = body.rows(s)
+    middle_line = (body.left[row] + body.right[row]) / 2
+    surface = middle_line + across * ((body.right[row] - body.left[row]) / 2 + 1.8)
+    surface = np.polyval(np.polyfit(s, surface, 3), s)
+    half = 1.9 * abs(across) + 6.2 * face
+    outline = np.concatenate([np.stack([s, surface - half], 1), np.stack([s, surface + half], 1)[::-1]])
+    ink.fill(outline, 2.6 + 1.6 * abs(across))
+    for place in np.arange(first + 6, last - 3, rng.uniform(11, 15)):
+        at = float(np.interp(place, s, surface))
+        if abs(place - site) < 7 or rng.random() < 0.12:
+            ink.disc((place, at), 2.6 * max(face, 0.3), -1.6 * face)
+            continue
+        depth = float(np.interp(place, s, body.right[row] - body.left[row])) + 4
+        lean = rng.normal(0, 0.06) * depth
+        screw(ink, (place, at), (place + lean, at - across * depth), rng)
+
+
+def fix_nail(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+    """A nail inside the canal, locked by screws at its ends."""
+    first, last = rng.uniform(3, 12), rng.uniform(0.78, 0.87) * build.length
+    radius = rng.uniform(3.6, 4.6)
+    s = np.linspace(first, last, 24)
+    row = body.rows(s)
+    line = np.where(s < 60, -1.0 - 0.05 * (60 - s), (body.left[row] + body.right[row]) / 2)
+    line = np.polyval(np.polyfit(s, line, 4), s)
+    half = radius * np.where(s < 45, 1.15, 1.0)
+    ink.fill(np.concatenate([np.stack([s, line - half], 1), np.stack([s, line + half], 1)[::-1]]), 3.2)
+    for place in (*(first + np.sort(rng.uniform(8, 34, rng.integers(1, 4)))), *(last - rng.uniform(5, 26, rng.integers(1, 3)))):
+        at, row = float(np.interp(place, s, line)), int(body.rows(np.array(place)))
+        if rng.random() < 0.25:
+            ink.disc((place, at), 2.4, 1.2)
+        else:
+            screw(ink, (place - 2, float(body.left[row]) - 1.5), (place + 3, float(body.right[row]) + 1), rng)
+
+
+def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+    """Two to four wires across the site, crossing."""
+    for index in range(rng.integers(2, 5)):
+        length, angle = rng.uniform(55, 95), np.radians(rng.uniform(12, 32)) * (-1) ** index
+        centre = np.array([site + rng.uniform(-8, 8), rng.uniform(-4, 4)])
+        reach = length / 2 * np.array([np.cos(angle), np.sin(angle)])
+        ink.bar(tuple(centre - reach), tuple(centre + reach), rng.uniform(1.8, 2.8), 3.0)
+
+
+def cast(plate: Plate, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> None:
+    """A plaster shell around the arm, with its own coarse texture and soft ends."""
+    s, t = coordinates(plate.frame, slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1]))
+    shell = anatomy.arm(build, bend, -8.0).path(s, t)[0] - anatomy.arm(build, bend, -2.0).path(s, t)[0]
+    first, last = site - rng.uniform(70, 120), site + rng.uniform(70, 120)
+    ends = ramp(s - first, 6) * ramp(last - s, 6)
+    layers = 1 + 0.12 * grain(1, s, t, 3.0, rng.uniform(0, 512, 2))
+    plate.total += anatomy.PLASTER * np.minimum(shell, 45) * ends * layers
+
+
+def innocent(plate: Plate, build: anatomy.Build, pose: Pose, body: anatomy.Body, rng: np.random.Generator) -> None:
+    """What a reader must look past, in images of either label: vessels' canals, folds, wires, buttons, zips, jewellery."""
+    ink = Ink(plate, plate.frame)
+    if rng.random() < 0.35:
+        s, side = rng.uniform(0.35, 0.6) * build.length, rng.choice([-1, 1])
+        ink.bar(
+            (s, side * rng.uniform(5, 9)), (s + rng.uniform(12, 22), side * rng.uniform(0, 5)), rng.uniform(0.8, 1.3), -0.13
+        )
+    for _ in range(rng.poisson(0.6)):
+        fold(plate, build, rng)
+    if rng.random() < 0.14:
+        wire(ink, build, rng)
+    if rng.random() < 0.12:
+        for index in range(rng.integers(1, 4)):
+            at = (rng.uniform(-10, build.length), rng.uniform(-60, 75))
+            ink.disc(at, 4.5 + index, 0.9)
+            ink.disc(at, 2.0, rng.choice([-0.8, 0.6]))
+    if rng.random() < 0.06:
+        start, slope, off = rng.uniform(-20, 0.5 * build.length), rng.normal(0, 0.15), rng.uniform(-45, 70)
+        for step in np.arange(0, rng.uniform(60, 160), 3.2):
+            ink.bar((start + step, off + slope * step - 2), (start + step, off + slope * step + 2), 1.6, 1.6)
+    if rng.random() < 0.06:
+        turn = np.linspace(0, np.pi, rng.integers(16, 34))
+        for s, t in zip(-15 + 30 * np.sin(turn), 75 - 60 * np.cos(turn), strict=True):
+            ink.disc((float(s), float(t)), 1.3, 1.6)
+
+
+def fold(plate: Plate, build: anatomy.Build, rng: np.random.Generator) -> None:
+    """A fold of skin: a soft edge, denser on one side."""
+    s0, t0, angle = (
+        rng.uniform(0, build.length),
+        rng.uniform(-30, 30),
+        rng.uniform(-0.6, 0.6) + np.pi / 2 * (rng.random() < 0.5),
+    )
+    region = slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1])
+    s, t = coordinates(rotation(angle, s0, t0) @ plate.frame, *region)
+    edge = t + 0.004 * s * s
+    height = rng.uniform(0.04, 0.12) * np.exp(-np.square(s / rng.uniform(20, 50)))
+    plate.total += (height * ramp(edge, 1.2) * np.exp(-np.maximum(edge, 0) / 7)).astype(np.float32) * (plate.total > 0.15)
+
+
+def wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
+    """A monitoring lead: a thin curve to an electrode."""
+    s = np.linspace(-40, rng.uniform(60, build.length), 40)
+    t = rng.uniform(-20, 70) + rng.normal(0, 0.2) * s + rng.uniform(5, 18) * np.sin(s / rng.uniform(25, 60) + rng.uniform(0, 6))
+    normal = 0.5 * rng.uniform(1.0, 1.8)
+    ink.fill(np.concatenate([np.stack([s, t - normal], 1), np.stack([s, t + normal], 1)[::-1]]), 1.4)
+    ink.disc((float(s[-1]), float(t[-1])), 4.0, 1.5)
+
+
+# ---- From attenuation to a picture ----------------------------------------------------------------------------------
+
+
+def transmitted(attenuation: Array) -> Array:
+    """Beer-Lambert: the share of the photons that pass, for the sum of coefficient times path length."""
+    return np.exp(-attenuation)
+
+
+def expose(plate: Plate, pose: Pose, rng: np.random.Generator, noise: np.random.Generator) -> Array:
+    """Log exposure float32 [height, width]: beam profile, scatter, detector blur, quantum noise."""
+    image = transmitted(np.minimum(np.maximum(plate.total, 0), 9))
+    small = cv2.resize(image, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
+    scatter = cv2.GaussianBlur(np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.1))
+    image = cv2.resize(image, (pose.width, pose.height), interpolation=cv2.INTER_AREA)
+    image += rng.uniform(0.10, 0.35) * cv2.resize(scatter, (pose.width, pose.height), interpolation=cv2.INTER_CUBIC)
+    heel, direction = rng.uniform(0, 0.25), rng.uniform(0, 2 * np.pi)
+    x = np.linspace(-1, 1, pose.width, dtype=np.float32) * np.float32(np.cos(direction) * heel)
+    y = np.linspace(-1, 1, pose.height, dtype=np.float32)[:, None] * np.float32(np.sin(direction) * heel)
+    image *= 1 + x + y
+    photons = rng.uniform(4000, 16000)
+    grains = noise.standard_normal((pose.height, pose.width), dtype=np.float32)
+    grains = cv2.GaussianBlur(grains, (0, 0), 0.55) * 1.6
+    image = np.maximum(image, 1e-4)
+    image += np.sqrt(image / photons).astype(np.float32) * grains
+    return -np.log(np.maximum(image, 2e-4))
+
+
+def develop(log: Array, build: anatomy.Build, pose: Pose, rng: np.random.Generator) -> Array:
+    """The reading station's picture, float32 [h, w] 0 to 255: local contrast, window, gamma; fixed by the body, not by the image."""
+    small = cv2.resize(log, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
+    wide = cv2.GaussianBlur(small, (0, 0), 5)
+    wide = cv2.resize(wide, log.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    level = anatomy.MUSCLE * 2 * 0.95 * build.muscle
+    boost = rng.uniform(0.25, 0.5)
+    value = log + boost * (log - wide) - 0.25 * np.maximum(wide - level - 0.6, 0)
+    low = rng.uniform(-0.1, 0.35) * level
+    high = level + rng.uniform(1.5, 2.3)
+    value = np.clip((value - low) / (high - low), 0, 1.25)
+    value = value / (1 + np.maximum(value - 0.8, 0) * 0.55)
+    value = np.minimum(value, 1) ** rng.uniform(0.9, 1.45)
+    return rng.uniform(3, 22) * (1 - value) + rng.uniform(225, 255) * value
+
+
+def frame_and_mark(picture: Array, pose: Pose, rng: np.random.Generator) -> Array:
+    """Collimator edges and the side marker."""
+    height, width = picture.shape
+    if rng.random() < 0.6:
+        mark(picture, rng)
+    if rng.random() < 0.5:
+        inset = rng.uniform(0, 0.09, 4) * (rng.random(4) < 0.65)
+        corners = np.array(
+            [(inset[0], inset[1]), (1 - inset[2], inset[1]), (1 - inset[2], 1 - inset[3]), (inset[0], 1 - inset[3])]
+        )
+        corners = corners * (width, height) - (width / 2, height / 2)
+        angle = np.radians(rng.normal(0, 2.5))
+        c, s = np.cos(angle), np.sin(angle)
+        grown = corners * (1 + 0.05 * (inset == 0).mean())
+        points = grown @ np.array([[c, s], [-s, c]]) + (width / 2, height / 2)
+        mask = np.zeros(picture.shape, np.uint8)
+        cv2.fillPoly(mask, [np.int32(np.round(points * 256))], 255, cv2.LINE_AA, 8)
+        open_field = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.7, 1.6)).astype(np.float32) / 255
+        picture = picture * open_field + rng.uniform(0, 14) * (1 - open_field)
+    return picture
+
+
+def mark(picture: Array, rng: np.random.Generator) -> None:
+    """A lead letter, sometimes with a mirror or a tilt, sometimes with the technician's initials."""
+    height, width = picture.shape
+    size = rng.uniform(0.9, 1.6) * max(height, width) / 512
+    text = str(rng.choice(["L", "R"])) + str(rng.choice(["", "", "", " AB", " JM", " 2"]))
+    (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 2)
+    tile = np.zeros((2 * max(w, h) + 8,) * 2, np.uint8)
+    middle = tile.shape[0] // 2
+    thick = int(rng.integers(2, 5))
+    cv2.putText(tile, text, (middle - w // 2, middle + h // 2), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
+    angle = rng.normal(0, 6) + rng.choice([0, 0, 0, 90, -90])
+    tile = cv2.warpAffine(tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1], flags=cv2.INTER_LINEAR)
+    if rng.random() < 0.15:
+        tile = tile[:, ::-1]
+    side = min(tile.shape[0], height, width)
+    cut = (tile.shape[0] - side) // 2
+    tile = tile[cut : cut + side, cut : cut + side].astype(np.float32) / 255
+    margin = 0.02
+    x = int((margin if rng.random() < 0.5 else 1 - margin) * (width - side))
+    y = int(rng.uniform(0.03, 0.97) * (height - side))
+    patch = picture[y : y + side, x : x + side]
+    patch += tile * rng.uniform(0.8, 1.0) * (250 - patch)
+
+
+# ---- One image --------------------------------------------------------------------------------------------------------
+
+
+def render(seed: int, patient: int, study: int, image: int, finding: bool = True) -> View:
+    """One radiograph, study and image counted from 0. Without `finding` a positive is drawn healthy, all else the same."""
+    build, plan = studies(seed, patient)
+    visit = plan[study]
+    key = (seed, patient, study, image)
+    pose = sample_pose(stream(*key, POSE), build, visit, image)
+    kind, broken, cast_on = choose(seed, patient, study) if visit.label and finding else ("", False, False)
+    intrinsic = stream(seed, patient, study, FINDING)
+    fracture = sample_fracture(intrinsic, visit, pose.turn) if broken else None
+    if fracture and kind != "fracture":
+        fracture = dataclasses.replace(fracture, shift=fracture.shift * 0.1, angle=fracture.angle * 0.1, shorten=0.0, gap=0.9)
+
+    scale = OVERSAMPLING
+    plate = Plate(round(pose.height * scale), round(pose.width * scale), pose.frame @ np.diag([1 / scale, 1 / scale, 1.0]))
+    extras = stream(*key, EXTRAS)
+    origin = extras.uniform(0, 512, 2)
+    body = anatomy.humerus(build, pose.turn)
+    trunk_frame = rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth)
+    trunk_frame = trunk_frame @ plate.frame
+    bend = bend_of(build, fracture)
+    soft_tissue(plate, build, pose, trunk_frame, bend, extras)
+    frames = fragment_frames(plate.frame, fracture)
+    for name, (bone, (s, t, degrees)) in anatomy.shoulder_bones().items():
+        plain_bone(plate, bone, rotation(np.radians(degrees), s, t) @ trunk_frame, origin, 0.4, 0.55 if "rib" in name else 0.9)
+    humerus(plate, build, pose, fracture, frames, origin)
+    forearm(plate, build, pose, frames[min(1, len(frames) - 1)], origin)
+    innocent(plate, build, pose, body, extras)
+    boxes = []
+    if fracture:
+        boxes.append((("fracture" if kind == "fracture" else ""), fracture_outline(fracture, frames, plate)))
+        if fracture.callus:
+            callus(plate, build, fracture, plate.frame, origin)
+    if kind in ("plate", "nail", "pins"):
+        ink = Ink(plate, plate.frame)
+        fixers = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
+        fixers[kind](ink, build, body, visit.site, pose.turn, intrinsic)
+        boxes.append((kind, np.concatenate(ink.points)))
+    if cast_on:
+        cast(plate, build, visit.site, bend, intrinsic)
+    log = expose(plate, pose, extras, stream(*key, NOISE))
+    picture = frame_and_mark(develop(log, build, pose, extras), pose, extras)
+    colour = bool(extras.random() < 0.5)
+    found = tuple(Finding(k, box_of(points / scale, pose)) for k, points in boxes if k)
+    return View(np.clip(np.round(picture), 0, 255).astype(np.uint8), colour, visit.label, found)
+
+
+def choose(seed: int, patient: int, study: int) -> tuple[str, bool, bool]:
+    """(kind, whether the bone is broken, whether a cast is on) of a positive study."""
+    rng = stream(seed, patient, study, FINDING, 1)
+    kind = str(rng.choice(["fracture", "plate", "nail", "pins"], p=[0.55, 0.22, 0.14, 0.09]))
+    return kind, bool(kind == "fracture" or rng.random() < 0.5), bool(kind == "fracture" and rng.random() < 0.1)
+
+
+def fracture_outline(fracture: Fracture, frames: list[Array], plate: Plate) -> Array:
+    """float64 [n, 2] px around the break in the proximal and the distal fragment."""
+    reach = 13 * abs(fracture.slope) + 10 * abs(fracture.skew) + fracture.gap + 5
+    last = max(reach, 0.95 * fracture.wedge + 4)
+    corners = [
+        (fracture.site - reach, -15),
+        (fracture.site - reach, 15),
+        (fracture.site + last, 15),
+        (fracture.site + last, -15),
+    ]
+    corners_near = [(fracture.site + a, b) for a in (-reach, reach) for b in (-15, 15)]
+    points = [pixels(np.array(corners_near), frames[0]), pixels(np.array(corners), frames[1])]
+    return np.concatenate(points + [pixels(np.array(corners), frame) for frame in frames[2:]])
+
+
+def box_of(points: Array, pose: Pose) -> tuple[int, int, int, int]:
+    """The box around points [n, 2] px, cut to the image."""
+    low = np.clip(np.floor(points.min(axis=0)), 0, (pose.width - 1, pose.height - 1)).astype(int)
+    high = np.clip(np.ceil(points.max(axis=0)), low + 1, (pose.width, pose.height)).astype(int)
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+# ---- Files --------------------------------------------------------------------------------------------------------------
+
+
+def encode(view: View) -> bytes:
+    """PNG, grey or with three equal channels."""
+    pixels = cv2.cvtColor(view.pixels, cv2.COLOR_GRAY2BGR) if view.colour else view.pixels
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list[dict[str, Any]]]:
+    """Write one patient's files; return the findings of each image by its path relative to `root`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, study in enumerate(studies(seed, patient)[1]):
+        name = f"study{number + 1}_{'positive' if study.label else 'negative'}"
+        folder = pathlib.PurePosixPath(split(patient), "XR_HUMERUS", f"patient{patient:05d}", name)
+        (root / folder).mkdir(parents=True)
+        for image in range(study.images):
+            view = render(seed, patient, number, image)
+            path = folder / f"image{image + 1}.png"
+            (root / path).write_bytes(encode(view))
+            found[str(path)] = [dataclasses.asdict(finding) for finding in view.findings]
+    return found
+
+
+def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
+    """Write OUTPUT/MURA-v1.1 and return counts; keep an identical finished folder, refuse any other with `ConfigError`."""
+    if "://" in output:
+        raise ConfigError(
+            f"--output of the simulated radiographs must be a local folder, got {output}; write locally, then copy"
+        )
+    if patients < 1 or patients > 99999 or seed < 0:
+        raise ConfigError(f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}")
+    root = pathlib.Path(output) / ROOT
+    note = describe(patients, seed)
+    if root.exists():
+        return keep(root, note)
+    partial = root.with_name(root.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    findings: dict[str, list[dict[str, Any]]] = {}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = pool.map(lambda patient: write_patient(partial, seed, patient), range(1, patients + 1))
+        for found in tqdm.tqdm(jobs, total=patients, desc="simulating patients", disable=not sys.stderr.isatty()):
+            findings.update(found)
+    (partial / "findings.json").write_text(json.dumps(findings, indent=1, sort_keys=True) + "\n")
+    (partial / "SIMULATED.txt").write_text(note)
+    partial.rename(root)
+    logging.info("%d simulated radiographs of %d patients in %s", len(findings), patients, root)
+    return {"patients": patients, "images": len(findings)}
+
+
+def describe(patients: int, seed: int) -> str:
+    """The note beside the images; two folders with the same note hold the same bytes."""
+    return (
+        "These radiographs are SIMULATED by humerus-phantom. They show no patient and prove nothing about patients.\n"
+        f"version: {VERSION}\nseed: {seed}\npatients: {patients}\n"
+    )
+
+
+def keep(root: pathlib.Path, note: str) -> dict[str, int]:
+    """Counts of the finished folder `root` if it is what `note` describes."""
+    written = root / "SIMULATED.txt"
+    if not written.is_file() or written.read_text() != note:
+        raise ConfigError(f"{root} exists and is not what was asked for; remove it, or name another --output")
+    findings = json.loads((root / "findings.json").read_text())
+    logging.info("kept the %d simulated radiographs in %s", len(findings), root)
+    return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}
