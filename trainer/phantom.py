@@ -28,6 +28,7 @@ KINDS = ("fracture", "plate", "nail", "pins", "cast")
 OVERSAMPLING = 1.4  # the attenuation is drawn this much finer than the image, then averaged
 
 Array = np.ndarray
+Bones = tuple[tuple[anatomy.Body, anatomy.Place], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +242,7 @@ def soft_tissue(
     height, width = (side // 2 + 1 for side in plate.total.shape)
     rows, columns = slice(0, height), slice(0, width)
     s, t = coordinates(plate.frame @ half, rows, columns)
-    skin, fat, muscle = (anatomy.arm(build, bend, layer).path(s, t)[0] for layer in (0.0, 1.7, build.fat))
+    skin, fat, muscle = (body.path(s, t)[0] for body in anatomy.arm(build, bend, (0.0, 1.7, build.fat)))
     u, v = coordinates(trunk_frame @ half, rows, columns)
     trunk = anatomy.trunk(build).path(v, u)[0]
     skin = join(skin, trunk)
@@ -264,21 +265,25 @@ def join(a: Array, b: Array) -> Array:
     return np.sqrt(np.sqrt(a * a + b * b))
 
 
-def plain_bone(
-    plate: Plate, body: anatomy.Body, frame: Array, origin: Array, share: float = 0.45, strength: float = 1.0
-) -> None:
-    """A bone without a finding, `share` of its inside filled with trabeculae."""
-    region, s, t = plate.body(body, frame)
-    if not s.size:
+def bones(plate: Plate, group: Bones, frame: Array, origin: Array, strength: float = 1.0) -> None:
+    """Bodies without a finding that have grown together: where they overlap, no seam shows."""
+    placed = [(body, rotation(np.radians(degrees), s, t) @ frame) for body, (s, t, degrees) in group]
+    corners = np.concatenate([pixels(body.corners(), place) for body, place in placed])
+    region = plate.region(corners, np.eye(3))
+    if plate.total[region].size == 0:
         return
-    outer, inner = body.path(s, t)
-    filling = share * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.25 * grain(0, s, t, 2.2, origin))
+    outer4, inner4 = np.zeros((2, *plate.total[region].shape), np.float32)
+    top, left = region[0].start, region[1].start
+    for body, place in placed:
+        (rows, columns), s, t = plate.body(body, place)
+        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        outer, inner = body.path(s, t)
+        outer4[inside] += np.square(np.square(outer))
+        inner4[inside] += np.square(np.square(inner))
+    outer, inner = np.sqrt(np.sqrt(outer4)), np.sqrt(np.sqrt(inner4))
+    s, t = coordinates(frame, *region)
+    filling = 0.5 * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.25 * grain(0, s, t, 2.6, origin))
     plate.total[region] += strength * ((anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) + filling * inner)
-
-
-def ramp(distance: Array, width: float) -> Array:
-    """0 to 1 across `width` mm around distance 0."""
-    return np.clip(distance * np.float32(1 / width) + 0.5, 0, 1)
 
 
 def humerus(
@@ -294,10 +299,9 @@ def humerus(
         outer, inner = body.path(s, t)
         row = body.rows(s)
         grains = grain(0, s, t, 2.2, origin)
-        share = spongiosa[row] * (1 + 0.22 * grains)
+        share = spongiosa[row] * (1 + 0.2 * grains)
         bone = (anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
         bone += (anatomy.MARROW - anatomy.MUSCLE + share * (anatomy.SPONGIOSA - anatomy.MARROW)) * inner
-        bone += ridges(build, pose.turn, s, t, inner)
         if fracture is not None:
             bone *= fragment(fracture, piece, s, t, outer)
         plate.total[region] += bone
@@ -323,27 +327,37 @@ def fragment(fracture: Fracture, piece: int, s: Array, t: Array, outer: Array) -
     front, back = edge - depth, edge + depth
     gap = fracture.gap / 2
     if piece == 0:
-        return 0.5 * (ramp(-front - gap, 0.8) + ramp(-back - gap, 0.8))
+        return 0.5 * (anatomy.ramp(-front - gap, 0.8) + anatomy.ramp(-back - gap, 0.8))
     side = np.sign(fracture.slope) * t
     wedge = 0.0
     if fracture.wedge:
-        wedge = ramp(side - 12 * (2 * (s - fracture.site) / fracture.wedge - 0.9) + teeth, 0.8)
+        wedge = anatomy.ramp(side - 12 * (2 * (s - fracture.site) / fracture.wedge - 0.9) + teeth, 0.8)
     if piece == 1:
-        return 0.5 * (ramp(front - gap, 0.8) + ramp(back - gap, 0.8)) * (1 - wedge)
-    return ramp(edge - gap, 0.8) * wedge
+        return 0.5 * (anatomy.ramp(front - gap, 0.8) + anatomy.ramp(back - gap, 0.8)) * (1 - wedge)
+    return anatomy.ramp(edge - gap, 0.8) * wedge
 
 
-def ridges(build: anatomy.Build, turn: float, s: Array, t: Array, inner: Array) -> Array:
-    """Lines inside the head: the scar of the growth plate, bright, or the open plate of the young, dark; the groove."""
-    if s.min() > 75:
-        return np.float32(0)
-    centre = 9.5 * np.cos(turn) * build.girth
-    offset = (s - 31) + 0.62 * (t - centre) + 0.010 * (t - centre) ** 2
-    strength = -0.33 if build.young else 0.10
-    width = 1.3 if build.young else 1.0
-    line = strength * np.exp(-np.square(offset / width)) * np.minimum(inner / 25, 1)
-    groove = -0.10 * np.exp(-np.square((t + 8.5 * np.cos(turn) + 0.08 * s) / 2.0)) * np.exp(-np.square((s - 24) / 14))
-    return line + groove * np.minimum(inner / 25, 1)
+def details(plate: Plate, build: anatomy.Build, turn: float, frames: list[Array]) -> None:
+    """Lines and hollows inside the bone: the growth plate (a scar, or open in the young), the groove, the olecranon fossa."""
+    face, k = float(np.cos(turn)), build.girth
+    region = plate.region(np.array([(a, b * k) for a in (4.0, 56.0) for b in (-24.0, 32.0)]), frames[0])
+    s, t = coordinates(frames[0], *region)
+    if s.size:
+        across = t - 6 * face * k
+        inside = anatomy.ramp(24 * k - np.abs(across - 2), 5)
+        roof = s - 38 + 0.45 * np.sqrt(across * across + 40) - 0.16 * across
+        strength, width = (-0.33, 1.2) if build.young else (0.09, 1.0)
+        lines = strength * np.exp(-np.square(roof / width))
+        floor = t + 9 * face * k - 0.05 * s
+        groove = np.exp(-np.square(floor / 2.2)) - 0.7 * np.exp(-np.square((floor + 3.5 * face * k) / 1.6))
+        lines -= 0.11 * groove * np.exp(-np.square((s - 25) / 15))
+        plate.total[region] += lines * inside
+    frame, end = frames[min(1, len(frames) - 1)], build.length
+    region = plate.region(np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame)
+    s, t = coordinates(frame, *region)
+    if s.size:
+        fossa = np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
+        plate.total[region] -= (0.24 * face * face * fossa).astype(np.float32)
 
 
 def fragment_frames(frame: Array, fracture: Fracture | None) -> list[Array]:
@@ -366,14 +380,14 @@ def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
     if fracture is None:
         return np.zeros(len(s), np.float32)
     beyond = np.logaddexp(0, (s - fracture.site) / 14) * 14
-    return (np.tan(fracture.angle) * beyond + fracture.shift * ramp(s - fracture.site, 60)).astype(np.float32)
+    return (np.tan(fracture.angle) * beyond + fracture.shift * anatomy.ramp(s - fracture.site, 60)).astype(np.float32)
 
 
 def forearm(plate: Plate, build: anatomy.Build, pose: Pose, frame: Array, origin: Array) -> None:
     """Ulna and radius, bent at the elbow; the humerus they meet may be a distal fragment, so `frame` is its frame."""
-    elbow = rotation(pose.flexion, build.length - 8, 0.0) @ frame
-    for body, (s, t, degrees) in anatomy.forearm_bones(build, pose.turn).values():
-        plain_bone(plate, body, rotation(np.radians(degrees), s, t) @ elbow, origin, 0.5)
+    elbow = rotation(pose.flexion, build.length - 9, 0.0) @ frame
+    for group in anatomy.forearm_bones(abs(np.sin(pose.turn)) > 0.5):
+        bones(plate, group, elbow, origin, 0.85)
 
 
 def callus(plate: Plate, build: anatomy.Build, fracture: Fracture, frame: Array, origin: Array) -> None:
@@ -494,9 +508,10 @@ def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
 def cast(plate: Plate, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> None:
     """A plaster shell around the arm, with its own coarse texture and soft ends."""
     s, t = coordinates(plate.frame, slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1]))
-    shell = anatomy.arm(build, bend, -8.0).path(s, t)[0] - anatomy.arm(build, bend, -2.0).path(s, t)[0]
+    outside, inside = (body.path(s, t)[0] for body in anatomy.arm(build, bend, (-8.0, -2.0)))
+    shell = outside - inside
     first, last = site - rng.uniform(70, 120), site + rng.uniform(70, 120)
-    ends = ramp(s - first, 6) * ramp(last - s, 6)
+    ends = anatomy.ramp(s - first, 6) * anatomy.ramp(last - s, 6)
     layers = 1 + 0.12 * grain(1, s, t, 3.0, rng.uniform(0, 512, 2))
     plate.total += anatomy.PLASTER * np.minimum(shell, 45) * ends * layers
 
@@ -539,7 +554,9 @@ def fold(plate: Plate, build: anatomy.Build, rng: np.random.Generator) -> None:
     s, t = coordinates(rotation(angle, s0, t0) @ plate.frame, *region)
     edge = t + 0.004 * s * s
     height = rng.uniform(0.04, 0.12) * np.exp(-np.square(s / rng.uniform(20, 50)))
-    plate.total += (height * ramp(edge, 1.2) * np.exp(-np.maximum(edge, 0) / 7)).astype(np.float32) * (plate.total > 0.15)
+    plate.total += (height * anatomy.ramp(edge, 1.2) * np.exp(-np.maximum(edge, 0) / 7)).astype(np.float32) * (
+        plate.total > 0.15
+    )
 
 
 def wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
@@ -620,12 +637,12 @@ def frame_and_mark(picture: Array, pose: Pose, rng: np.random.Generator) -> Arra
 def mark(picture: Array, rng: np.random.Generator) -> None:
     """A lead letter, sometimes with a mirror or a tilt, sometimes with the technician's initials."""
     height, width = picture.shape
-    size = rng.uniform(0.9, 1.6) * max(height, width) / 512
+    size = rng.uniform(0.6, 1.15) * max(height, width) / 512
     text = str(rng.choice(["L", "R"])) + str(rng.choice(["", "", "", " AB", " JM", " 2"]))
     (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 2)
     tile = np.zeros((2 * max(w, h) + 8,) * 2, np.uint8)
     middle = tile.shape[0] // 2
-    thick = int(rng.integers(2, 5))
+    thick = int(rng.integers(1, 4))
     cv2.putText(tile, text, (middle - w // 2, middle + h // 2), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
     angle = rng.normal(0, 6) + rng.choice([0, 0, 0, 90, -90])
     tile = cv2.warpAffine(tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1], flags=cv2.INTER_LINEAR)
@@ -666,9 +683,10 @@ def render(seed: int, patient: int, study: int, image: int, finding: bool = True
     bend = bend_of(build, fracture)
     soft_tissue(plate, build, pose, trunk_frame, bend, extras)
     frames = fragment_frames(plate.frame, fracture)
-    for name, (bone, (s, t, degrees)) in anatomy.shoulder_bones().items():
-        plain_bone(plate, bone, rotation(np.radians(degrees), s, t) @ trunk_frame, origin, 0.4, 0.55 if "rib" in name else 0.9)
+    for index, group in enumerate(anatomy.shoulder_bones()):
+        bones(plate, group, trunk_frame, origin, (0.8, 0.9)[index] if index < 2 else 0.55)
     humerus(plate, build, pose, fracture, frames, origin)
+    details(plate, build, pose.turn, frames)
     forearm(plate, build, pose, frames[min(1, len(frames) - 1)], origin)
     innocent(plate, build, pose, body, extras)
     boxes = []

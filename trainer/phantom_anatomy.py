@@ -7,6 +7,7 @@ towards the spine.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 STEP = 0.25  # mm between the entries of a boundary table
 
 # Linear attenuation in 1/mm at an effective 45 keV or so, rounded from the NIST tables (Hubbell and Seltzer, NISTIR 5632).
-MUSCLE, FAT, CORTEX, SPONGIOSA, MARROW, PLASTER, METAL = 0.0245, 0.0205, 0.092, 0.036, 0.0225, 0.050, 1.6
+MUSCLE, FAT, CORTEX, SPONGIOSA, MARROW, PLASTER = 0.0245, 0.0192, 0.092, 0.036, 0.0225, 0.050
 
 Array = np.ndarray
 
@@ -65,25 +66,25 @@ def chord(square: Array, *inside: Array) -> Array:
     return length
 
 
-def through(positions: Array, knots: Sequence[tuple[float, float]]) -> Array:
-    """float64 [n]: a cubic that does not overshoot, through (position, value) knots, at `positions` between them."""
-    at, value = zip(*knots, strict=True)
+def through(positions: Array, knots: tuple[Sequence[float], Sequence[float]]) -> Array:
+    """float64 [n]: a cubic that does not overshoot, through knots (positions, values), at `positions` among them."""
+    at, value = knots
     return PchipInterpolator(at, value)(np.clip(positions, at[0], at[-1]))
 
 
-def curve(length: float, knots: Sequence[tuple[float, float]], start: float = 0.0) -> Array:
-    """float32 [n]: the curve `through` the knots, sampled each STEP mm from `start` to `length`."""
-    return through(np.arange(start, length + STEP / 2, STEP), knots).astype(np.float32)
+def ramp(distance: Array, width: float) -> Array:
+    """0 to 1 across `width` mm around distance 0."""
+    return np.clip(distance * np.float32(1 / width) + 0.5, 0, 1)
 
 
 def tube(knots: Sequence[tuple[float, float, float]], cortex: float, depth: float = 1.0) -> Body:
     """A round bone with closed ends from (position, centre, half width) knots in mm."""
-    start, end = knots[0][0], knots[-1][0]
-    centre = curve(end, [(s, c) for s, c, _ in knots], start)
-    half = curve(end, [(s, w) for s, _, w in knots], start)
-    half = half * cap(len(half), float(half[0]), float(half[-1]))
-    full = np.ones_like(half)
-    return Body(start, centre - half, centre + half, depth * full, cortex * full)
+    place, centre, half = np.array(knots, float).T
+    s = np.arange(place[0], place[-1] + STEP / 2, STEP)
+    middle, width = through(s, (place, centre)), through(s, (place, half)) * cap(len(s), half[0], half[-1])
+    full = np.ones(len(s))
+    tables = middle - width, middle + width, depth * full, cortex * full
+    return Body(float(place[0]), *(table.astype(np.float32) for table in tables))
 
 
 def cap(count: int, first: float, last: float) -> Array:
@@ -119,126 +120,169 @@ def sample_build(rng: np.random.Generator) -> Build:
     )
 
 
-def reference(build: Build) -> Array:
+# The humerus in millimetres: positions from the top of its head, then the value at each from the front and from the side.
+LATERAL = (
+    (0, 4, 8, 13, 22, 32, 46, 62, 80, 100, 120, 138, 180, 225, 250, 268, 281, 289, 297, 305, 312),
+    (
+        6,
+        -2,
+        -15,
+        -21.5,
+        -24,
+        -23.5,
+        -20.5,
+        -17.5,
+        -14.6,
+        -12.7,
+        -12.4,
+        -12.5,
+        -11,
+        -10.8,
+        -13.5,
+        -19,
+        -24.5,
+        -24,
+        -20,
+        -20.5,
+        -19,
+    ),
+    (
+        6,
+        -2,
+        -11,
+        -16.5,
+        -19.5,
+        -19.5,
+        -18,
+        -15.8,
+        -13.8,
+        -12.4,
+        -12.0,
+        -12.0,
+        -11,
+        -10.8,
+        -11,
+        -12,
+        -13.5,
+        -15.5,
+        -17.5,
+        -18,
+        -17,
+    ),
+)
+MEDIAL = (
+    (0, 30, 42, 52, 62, 80, 100, 118, 180, 225, 250, 266, 276, 283, 290, 297, 305, 312),
+    (2, 18, 19, 18, 16.4, 13.6, 11.8, 11.0, 10.6, 11.2, 15.5, 23.5, 30.5, 31.5, 27, 23, 23.5, 23),
+    (2, 15, 16.5, 16, 15, 13.2, 11.8, 11.0, 10.6, 10.8, 11, 12.5, 14, 15, 16.5, 18.5, 19.5, 18.5),
+)
+DEPTH = (
+    (0, 30, 60, 215, 250, 272, 288, 300, 312),
+    (0.85, 0.9, 1, 1, 0.82, 0.42, 0.34, 0.46, 0.5),
+    (0.95, 1, 1, 1, 1, 1, 1, 1, 1),
+)
+WALL = ((0, 40, 60, 85, 125, 200, 235, 258, 275, 312), (0.9, 1.2, 1.9, 3.3, 4.6, 4.6, 3.6, 2.4, 1.5, 0.9))
+FILLING = ((0, 30, 50, 75, 100, 215, 250, 280, 312), (1, 0.8, 0.45, 0.15, 0, 0, 0.3, 0.7, 0.9))
+ARM = ((-30, 0, 45, 100, 150, 200, 250, 287, 332, 422), (20, 40, 47, 43, 39.5, 38, 35, 36, 37, 31))
+ARM_MIDDLE = ((-30, 40, 100, 150, 200, 250, 312, 422), (6, -4, -2, 3, 4, 1, 0, 0))
+
+
+def reference(build: Build, start: float = 0.0, beyond: float = 0.0) -> Array:
     """float64 [n]: positions on a humerus 312 mm long, of which only the shaft is stretched, each STEP mm of the patient's."""
-    s = np.arange(0, build.length + STEP / 2, STEP)
-    return np.interp(s, (0, 80, build.length - 82, build.length), (0, 80, 230, 312))
+    s = np.arange(start, build.length + beyond + STEP / 2, STEP)
+    return np.interp(
+        s, (start, 0, 80, build.length - 82, build.length, build.length + beyond + 1), (start, 0, 80, 230, 312, 313 + beyond)
+    )
 
 
 def humerus(build: Build, turn: float) -> Body:
     """The humerus seen from the front (turn 0) to the side (turn 90 degrees, in radians)."""
     s, face, side = reference(build), np.cos(turn), abs(np.sin(turn))
-    radius, centre, tubercle = 22.5, 9.5 * face, 1 - 0.28 * side
+    lateral, medial, depth = (
+        through(s, (knots[0], (1 - side) * np.array(knots[1]) + side * np.array(knots[2])))
+        for knots in (LATERAL, MEDIAL, DEPTH)
+    )
+    radius, centre = 22.5, 9.5 * face
     ball = np.sqrt(np.maximum(radius**2 - (s - radius) ** 2, 0))
-    lateral = through(
-        s,
-        [
-            (0, 6),
-            (4, -2),
-            (8, -15 * tubercle),
-            (13, -21.5 * tubercle),
-            (22, -24 * tubercle),
-            (32, -22.5 * tubercle),
-            (46, -17.5),
-        ]
-        + [(62, -14), (85, -12.2), (118, -12.3), (138, -12.4), (180, -11), (225, -10.8), (250, -13 + 2 * side)]
-        + [
-            (268, -18 + 6 * side),
-            (281, -25 + 11 * side),
-            (291, -25.5 + 9 * side),
-            (300, -22.5 + 5 * side),
-            (312, -21 + 4 * side),
-        ],
-    )
-    medial = through(
-        s,
-        [
-            (0, 2),
-            (30, 17 - 4 * side),
-            (42, 16),
-            (56, 14.6),
-            (80, 12.4),
-            (118, 11),
-            (180, 10.6),
-            (225, 11.2),
-            (250, 15 - 4 * side),
-        ]
-        + [(268, 24 - 11 * side), (277, 31 - 17 * side), (284, 31 - 16 * side), (293, 26 - 8 * side), (302, 22 - 3 * side)]
-        + [(312, 20.5 - 2 * side)],
-    )
     left = np.where(s < 2 * radius, np.minimum(lateral, centre - ball), lateral)
     right = np.where(s < 2 * radius, np.maximum(medial, centre + ball), medial)
     middle, half = (left + right) / 2, (right - left) / 2
     soften = np.clip((s - 3) / 8, 0, 1)  # the top of the head must stay a circle
     middle = soften * gaussian_filter1d(middle, 1.6 / STEP, mode="nearest") + (1 - soften) * middle
     half = soften * gaussian_filter1d(half, 1.6 / STEP, mode="nearest") + (1 - soften) * half
-    half = half * cap(len(s), STEP, 13) * build.girth
-    middle = middle * build.girth
-    flat = [(250, 0.85), (275, 0.42 + 0.6 * side), (290, 0.36 + 0.6 * side), (300, 0.45 + 0.5 * side), (312, 0.5 + 0.5 * side)]
-    depth = through(s, [(0, 0.85), (30, 0.9), (60, 1), (215, 1), *flat])
-    wall = [(0, 0.9), (40, 1.3), (60, 2.2), (85, 3.6), (125, 4.6), (200, 4.6), (235, 3.6), (258, 2.2), (275, 1.3), (312, 1.0)]
-    cortex = build.cortex * through(s, wall)
-    return Body(0.0, *(table.astype(np.float32) for table in (middle - half, middle + half, depth, cortex)))
+    half = half * cap(len(s), STEP, 9) * build.girth
+    middle = (middle + 3 * face * ramp(s - 308, 8)) * build.girth
+    tables = middle - half, middle + half, depth, build.cortex * through(s, WALL)
+    return Body(0.0, *(table.astype(np.float32) for table in tables))
 
 
 def spongiosa(build: Build) -> Array:
     """float32 [n]: share of the space inside the humerus's cortex that trabeculae fill, each STEP mm."""
-    knots = [(0, 1), (30, 0.8), (50, 0.42), (75, 0.12), (100, 0), (215, 0), (250, 0.3), (280, 0.8), (312, 0.9)]
-    return through(reference(build), knots).astype(np.float32)
+    return through(reference(build), FILLING).astype(np.float32)
 
 
-def arm(build: Build, bend: Array, layer: float) -> Body:
-    """The arm's soft tissue, `layer` mm inside the skin, from above the shoulder to below the elbow, following `bend` [n] mm."""
-    start, k = -30.0, build.muscle / 35
-    s = np.arange(start, build.length + 110.0 + STEP / 2, STEP)
-    s = np.interp(s, (-30, 0, 80, build.length - 82, build.length, build.length + 110), (-30, 0, 80, 230, 312, 422))
-    half = k * through(
-        s, [(-30, 20), (0, 40), (45, 47), (100, 42), (150, 39), (200, 38), (250, 35), (287, 35), (332, 36), (422, 31)]
-    )
-    skew = through(s, [(-30, 6), (40, -3), (100, -2), (180, 3), (250, 1), (312, 0), (422, 0)])
-    half = (half + build.fat - layer) * cap(len(half), 26, STEP)
-    tables = skew + bend - half, skew + bend + half, np.full_like(half, 0.95), np.zeros_like(half)
-    return Body(start, *(table.astype(np.float32) for table in tables))
+def arm(build: Build, bend: Array, layers: Sequence[float]) -> list[Body]:
+    """The arm's soft tissue, so many mm inside the skin, from above the shoulder to below the elbow, following `bend` [n] mm."""
+    s = reference(build, -30.0, 110.0)
+    middle = through(s, ARM_MIDDLE) + bend
+    outline = build.muscle / 35 * through(s, ARM) + build.fat
+    bodies = []
+    for layer in layers:
+        half = (outline - layer) * cap(len(s), 26, STEP)
+        tables = middle - half, middle + half, np.full_like(half, 0.95), np.zeros_like(half)
+        bodies.append(Body(-30.0, *(table.astype(np.float32) for table in tables)))
+    return bodies
 
 
 def trunk(build: Build) -> Body:
     """Shoulder, chest wall and trunk in the trunk frame, as one thick body whose axis runs towards the spine (`s` there)."""
-    end, fat = 330.0, build.fat
-    top = curve(end, [(-20, -28 - fat), (20, -44 - fat), (70, -52 - fat), (130, -74 - fat), (190, -120), (330, -160)], -20)
-    bottom = curve(end, [(-20, 0), (15, 40), (45, 70 + fat), (58, 130), (66, 300), (80, 520), (330, 620)], -20)
-    depth = curve(end, [(-20, 0.05), (10, 0.55), (45, 0.5), (70, 0.38), (110, 0.42), (200, 0.46), (330, 0.5)], -20)
-    return Body(-20.0, top, bottom, depth, np.zeros_like(top))
+    places, fat = (-20, 10, 38, 58, 70, 80, 100, 330), build.fat
+    s = np.arange(-20, 330 + STEP / 2, STEP)
+    top = through(s, ((-20, 20, 70, 130, 190, 330), (-28 - fat, -44 - fat, -52 - fat, -74 - fat, -120, -160)))
+    bottom = through(s, (places, (0, 45, 84 + fat, 150 + fat, 260, 420, 560, 640)))
+    depth = through(s, (places, (0.03, 0.35, 0.42, 0.40, 0.36, 0.35, 0.37, 0.5)))
+    return Body(-20.0, *(table.astype(np.float32) for table in (top, bottom, depth, np.zeros_like(s))))
 
 
-def shoulder_bones() -> dict[str, tuple[Body, tuple[float, float, float]]]:
-    """Name -> body and its place in the trunk frame: (s, t) of its start in mm and the direction of its axis in degrees.
+Place = tuple[float, float, float]  # of a body: (s, t) of its start in mm, and its axis in degrees from s towards t
 
-    Direction 0 points to the feet, 90 to the spine.
-    """
-    bones = {
-        "clavicle": (
-            tube([(0, 0, 8), (18, 3, 7.5), (50, 1, 6), (95, -7, 6), (140, -6, 7.5), (158, -4, 10)], 1.9, 0.85),
-            (-35.0, 16.0, 103.0),
+
+@functools.cache
+def shoulder_bones() -> tuple[tuple[tuple[Body, Place], ...], ...]:
+    """Groups of bodies in the trunk frame, each group grown together: scapula, clavicle, ribs. Direction 90 is to the spine."""
+    scapula = (
+        (tube([(0, 0, 5), (17, 2.5, 6.5), (37, 0, 5)], 1.3, 1.8), (-19.0, 31.0, 4.0)),  # glenoid
+        (tube([(0, 0, 15), (16, 0, 13), (34, -2, 16), (52, -6, 20)], 0.9, 0.35), (-4.0, 33.0, 70.0)),  # neck
+        (tube([(0, 0, 7), (24, 0, 5.5), (80, 2, 4.5), (128, 3, 4)], 1.5, 0.8), (12.0, 36.0, 24.0)),  # lateral border
+        (tube([(0, 0, 12), (30, 6, 28), (70, 10, 40), (118, 6, 24), (140, 0, 8)], 0.5, 0.05), (8.0, 50.0, 34.0)),  # blade
+        (tube([(0, 0, 7), (14, 1, 6.5), (30, -4, 7)], 0.9, 0.9), (-17.0, 40.0, -102.0)),  # coracoid
+        (
+            tube([(0, 0, 6), (14, 1.5, 8.5), (36, 0, 8), (62, -5, 6.5), (100, -12, 4)], 0.9, 0.5),
+            (-30.0, -15.0, 92.0),
+        ),  # acromion
+    )
+    clavicle = (
+        (
+            tube([(0, 0, 8), (18, 3, 7.5), (50, 1, 6), (95, -7, 6), (140, -6, 7.5), (158, -4, 10)], 1.7, 0.85),
+            (-34.0, 18.0, 104.0),
         ),
-        "acromion": (tube([(0, 0, 6), (14, 1.5, 8), (34, 0, 7.5), (60, -5, 6), (88, -9, 4)], 1.1, 0.6), (-31.0, -15.0, 94.0)),
-        "coracoid": (tube([(0, 0, 6.5), (14, 1, 6), (30, -3, 7)], 1.2, 0.9), (-20.0, 8.0, 82.0)),
-        "glenoid": (tube([(0, 0, 5), (17, 2.2, 7.5), (36, 0, 5.5)], 1.5, 1.6), (-19.0, 30.5, 4.0)),
-        "neck": (tube([(0, 0, 13), (14, 0, 11), (30, -2, 14), (48, -6, 18)], 1.0, 0.35), (-4.0, 32.0, 72.0)),
-        "border": (tube([(0, 0, 6.5), (24, 0, 5), (80, 2, 4), (128, 3, 4)], 1.8, 0.8), (14.0, 36.0, 26.0)),
-        "blade": (tube([(0, 0, 12), (30, 6, 26), (70, 10, 38), (118, 6, 22), (140, 0, 8)], 0.5, 0.05), (8.0, 50.0, 36.0)),
-        "spine": (tube([(0, 0, 5), (40, 3, 4.5), (90, 2, 3)], 1.2, 0.7), (-18.0, 40.0, 92.0)),
-    }
+    )
+    ribs = []
     for index in range(6):
-        reach = 150.0 + 6 * index
-        knots = [(0, 0, 5.5), (0.25 * reach, -15, 5.5), (0.6 * reach, -13, 5.5), (reach, 8, 5.5)]
-        bones[f"rib{index}"] = (tube(knots, 1.0, 0.7), (42.0 + 33 * index, 72.0 + 5 * index * (3 - index) / 3, 74.0))
-    return bones
+        reach = 165.0 + 6 * index
+        rib = tube([(0, 0, 5.5), (0.25 * reach, -17, 5.5), (0.6 * reach, -14, 5.5), (reach, 8, 5.5)], 1.0, 0.7)
+        ribs.append(((rib, (42.0 + 33 * index, 74.0 + 4 * index, 72.0)),))
+    return scapula, clavicle, *ribs
 
 
-def forearm_bones(build: Build, turn: float) -> dict[str, tuple[Body, tuple[float, float, float]]]:
-    """Ulna and radius: name -> body and place in a frame whose origin is the elbow's axis, `s` towards the hand."""
-    side = abs(np.sin(turn))
-    ulna = tube([(-24, 3, 9), (-10, 4, 11.5), (8, 4, 10.5), (30, 3, 8), (70, 4, 7), (140, 4, 6.5)], 1.9, 0.95)
-    radius = tube([(5, -14, 11), (14, -13.5, 10.5), (24, -12, 7), (42, -9, 8), (75, -12, 7), (140, -14, 7)], 1.8, 1.0)
-    shift = 10 * side
-    return {"ulna": (ulna, (0.0, 4.0 - shift * 0.5, 0.0)), "radius": (radius, (0.0, -1.0 + shift, 0.0))}
+@functools.cache
+def forearm_bones(side: bool) -> tuple[tuple[tuple[Body, Place], ...], ...]:
+    """Ulna and radius in a frame whose origin is the elbow's axis, `s` towards the hand, from the side or from the front."""
+    if side:
+        ulna = tube(
+            [(-20, -9, 7), (-8, -10, 9), (8, -13, 11), (22, -9, 11), (45, -6, 8), (90, -4, 7), (150, -3, 6.5)], 1.6, 0.9
+        )
+        radius = tube([(12, 6, 11), (21, 6, 10.5), (31, 5, 7.5), (48, 6, 8.5), (80, 8, 7.5), (150, 12, 7)], 1.5, 1.0)
+    else:
+        ulna = tube([(-22, 3, 8), (-8, 4, 11), (6, 6, 12.5), (20, 7, 11), (38, 5, 8), (80, 5, 7), (150, 4, 6.5)], 1.4, 0.8)
+        radius = tube([(9, -13, 11), (18, -13, 10.5), (28, -12, 7.5), (46, -10, 8.5), (80, -13, 7.5), (150, -16, 7)], 1.5, 0.9)
+    return ((ulna, (0.0, 0.0, 0.0)),), ((radius, (0.0, 0.0, 0.0)),)
