@@ -1,0 +1,56 @@
+"""A map whose function runs in threads, ahead of what comes after it."""
+
+import collections
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+
+class ConcurrentMap(beam.DoFn):
+    """Maps each element in a pool of threads; results keep their order.
+
+    While a later step of the same bundle works (the network, in C++), the pool goes on with up to `window` elements.
+    That overlap, with plain single elements between the steps, is all the scheduling that scoring needs.
+    For functions that let other threads run: reading, decoding, encoding. Global window only.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], window: int, threads: int | None = None):
+        """Takes a function of one element, how many may be under way at once, and the threads (one per core unless given)."""
+        super().__init__()
+        self._function = function
+        self._window = window
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: collections.deque[Future] = collections.deque()
+
+    def setup(self) -> None:
+        self._pool = ThreadPoolExecutor(self._threads or usable_cores())
+
+    def start_bundle(self) -> None:
+        # A bundle that failed may have left some behind; its elements come again.
+        self._pending.clear()
+
+    def process(self, element: Any) -> Iterator[Any]:
+        assert self._pool is not None, "setup comes first"
+        self._pending.append(self._pool.submit(self._function, element))
+        if len(self._pending) > self._window:
+            yield self._pending.popleft().result()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._pending:
+            yield WindowedValue(self._pending.popleft().result(), MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def teardown(self) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

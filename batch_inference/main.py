@@ -1,0 +1,94 @@
+"""Scores radiographs: a label, a probability and a picture of where the model looked, for every file of a folder.
+
+    humerus-score --input=radiographs/ --model=workdir/artifact --output=scored/
+
+Flags of this program follow; every option of Apache Beam may be added, as --runner=FlinkRunner or --direct_num_workers=4.
+"""
+
+import logging as python_logging
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from trainer.artifact import ArtifactError
+from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+
+# Of this command alone, so that two commands may have a flag of the same name.
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_string(
+    "input",
+    None,
+    "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each line, .csv with a column path.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("model", None, "The `artifact` folder that training exported, local or gs://.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "Folder for the results, local or gs://.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "engine",
+    "auto",
+    ["auto", "tensorflow", "openvino"],
+    "auto: the fastest that the artifact records as verified.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum("precision", "auto", ["auto", "float32", "bfloat16"], "Arithmetic of the engine.", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 32, "Images that the network takes at once.", 1, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "cam",
+    "overlay",
+    ["overlay", "heatmap", "side_by_side", "none"],
+    "Picture to draw for each image: the map on the radiograph, the map alone, both side by side, or none.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=FLAGS)
+flags.DEFINE_float("cam_min_probability", 0.0, "Draw only images with at least this probability.", 0, 1, flag_values=FLAGS)
+flags.DEFINE_float(
+    "max_rejection_rate", 1.0, "End with an error when more than this share is rejected.", 0, 1, flag_values=FLAGS
+)
+flags.DEFINE_bool("overwrite", False, "Delete the results that --output holds from an earlier run.", flag_values=FLAGS)
+FLAGS.set_gnu_getopt(True)
+
+
+def score(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `humerus-score`; returns its exit code."""
+    argv = list(sys.argv if argv is None else argv)
+    if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        print(__doc__ + FLAGS.get_help())
+        return EXIT_DONE
+    _quieten()
+    try:
+        _, *beam_options = FLAGS(argv, known_only=True)
+        _check_required()
+        # Only now: importing Beam takes seconds, and speaks.
+        from batch_inference import pipeline
+
+        print(pipeline.run(pipeline.Options(**FLAGS.flag_values_dict(), beam=tuple(beam_options))))
+    except (ConfigError, ArtifactError, flags.Error) as error:
+        return _complain(error, EXIT_CONFIG)
+    except DataError as error:
+        return _complain(error, EXIT_DATA)
+    except KeyboardInterrupt:
+        return _complain("stopped; what was written is incomplete, run again with --overwrite", EXIT_STOPPED)
+    return EXIT_DONE
+
+
+def _check_required() -> None:
+    missing = [f"--{name}" for name in ("input", "model", "output") if not FLAGS[name].value]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given; see humerus-score --help")
+
+
+def _quieten() -> None:
+    """Keeps off the terminal what libraries say at their start; an environment variable of the user's wins."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    python_logging.getLogger("apache_beam").setLevel(python_logging.ERROR)
+
+
+def _complain(message: object, code: int) -> int:
+    print(f"humerus-score: {message}", file=sys.stderr)
+    return code

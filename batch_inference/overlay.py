@@ -1,0 +1,109 @@
+"""Radiograph + class activation map -> picture, on a colour scale that is the same for every image of a run.
+
+Only evidence *for* the positive label is coloured: what lowers the logit leaves the radiograph grey.
+"""
+
+import functools
+
+import cv2
+import numpy as np
+
+from trainer import radiograph
+
+MAX_SIDE = 1024
+STYLES = ("overlay", "heatmap", "side_by_side", "none")
+FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+
+_MAX_ALPHA = 0.62
+# Viridis without its dark end, which on a dark radiograph cannot be told from no colour.
+_FIRST_COLOUR = 70
+_ENCODING = {
+    "jpeg": (cv2.IMWRITE_JPEG_QUALITY, 90),
+    "png": (cv2.IMWRITE_PNG_COMPRESSION, 3),
+    "webp": (cv2.IMWRITE_WEBP_QUALITY, 85),
+}
+
+
+def shrink(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [height, width] -> the same picture with no side over `MAX_SIDE`."""
+    longest = max(pixels.shape)
+    if longest <= MAX_SIDE:
+        return pixels
+    height, width = (max(1, round(side * MAX_SIDE / longest)) for side in pixels.shape)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def draw(picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, style: str) -> np.ndarray:
+    """Draws a map on the radiograph that it was made from.
+
+    Args:
+      picture: uint8 [height, width], aspect ratio as in the file.
+      cam: float32 [h, w], logits per cell over the model's square, letterbox border included.
+      image_size: side of that square in pixels.
+      scale: value of `cam` at and above which the colour is full, in logits per cell.
+      style: overlay, heatmap (the map alone, opaque) or side_by_side (radiograph, then overlay).
+
+    Returns:
+      uint8 [height, width, 3] in BGR; twice as wide for side_by_side.
+    """
+    height, width = picture.shape
+    level = levels(cam, height, width, image_size, scale)
+    if style == "heatmap":
+        return cv2.applyColorMap(level, _tables()[0])
+    _, tint, remaining = _tables()
+    grey = cv2.multiply(picture, cv2.LUT(level, remaining), scale=1 / 255)
+    drawn = cv2.add(cv2.applyColorMap(level, tint), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    if style == "side_by_side":
+        return np.hstack([cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), drawn])
+    return drawn
+
+
+def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: float) -> np.ndarray:
+    """The map at the resolution of the picture: uint8 [height, width], 0 at and below zero, 255 at and above `scale`.
+
+    A pixel lies at its place inside the letterbox square; values between the centres of cells are interpolated (cubic).
+    """
+    place = radiograph.placement(height, width, image_size)
+    rows = _interpolation(height, place.top, place.height, image_size, cam.shape[0])
+    columns = _interpolation(width, place.left, place.width, image_size, cam.shape[1])
+    values = rows @ (cam.astype(np.float32) * np.float32(255 / scale)) @ columns.T
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=1024)
+def _interpolation(pixels: int, start: int, extent: int, image_size: int, cells: int) -> np.ndarray:
+    """float32 [pixels, cells]: weights of each cell at each pixel along one axis, edges repeated.
+
+    Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -1/2.
+    """
+    centres = start + (np.arange(pixels) + 0.5) * (extent / pixels)
+    positions = centres * (cells / image_size) - 0.5
+    weights = np.zeros((pixels, cells), np.float32)
+    first = np.floor(positions).astype(int) - 1
+    for tap in range(4):
+        distance = np.abs(positions - (first + tap))
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        cell = np.clip(first + tap, 0, cells - 1)
+        np.add.at(weights, (np.arange(pixels), cell), np.where(distance < 1, near, far))
+    return weights
+
+
+@functools.cache
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By level 0 to 255: opaque colour [256, 1, 3], colour times its opacity, and what is left of the radiograph [256] (of 255)."""
+    ramp = np.linspace(_FIRST_COLOUR, 255, 256).round().astype(np.uint8)
+    colours = cv2.applyColorMap(ramp[:, None], cv2.COLORMAP_VIRIDIS)
+    strength = np.linspace(0, 1, 256)
+    alpha = _MAX_ALPHA * np.sqrt(strength) * np.clip(strength / 0.15, 0, 1)
+    tint = (colours * alpha[:, None, None]).round().astype(np.uint8)
+    return colours, tint, ((1 - alpha) * 255).round().astype(np.uint8)
+
+
+def encode(picture: np.ndarray, file_format: str) -> bytes:
+    """uint8 [height, width, 3] in BGR -> bytes of a `jpeg`, `png` or `webp` file."""
+    done, encoded = cv2.imencode(FORMATS[file_format], picture, list(_ENCODING[file_format]))
+    if not done:
+        raise ValueError(f"a picture of {picture.shape} could not be encoded as {file_format}")
+    return encoded.tobytes()

@@ -1,0 +1,277 @@
+"""Scoring as a Beam pipeline: files in; rows, pictures, rejections and a summary out."""
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import itertools
+import json
+import os
+import time
+from typing import Any
+
+import apache_beam as beam
+import cv2
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from batch_inference import engines, overlay, progress, sinks, sources, storage
+from batch_inference.concurrent_map import ConcurrentMap, usable_cores
+from batch_inference.model_handler import ScoringHandler
+from batch_inference.records import Example, Prediction, Rejection, Source, Study, printable
+from trainer import radiograph
+from trainer.artifact import Artifact, ArtifactError
+from trainer.errors import ConfigError, DataError
+
+# Storage over the network is waited for, not computed.
+_REMOTE_THREADS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line asks for; names and meanings are those of the flags."""
+
+    input: str
+    model: str
+    output: str
+    engine: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    cam: str = "overlay"
+    cam_format: str = "jpeg"
+    cam_min_probability: float = 0.0
+    max_rejection_rate: float = 1.0
+    overwrite: bool = False
+    beam: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a finished run tells: `summary.json`, and how long it took."""
+
+    output: str
+    content: dict[str, Any]
+
+    def __str__(self) -> str:
+        content = self.content
+        shares = ", ".join(f"{number} {label}" for label, number in content["labels"].items())
+        return (
+            f"{content['scored']} of {content['inputs']} images scored ({shares or 'none'}), {content['rejected']} rejected, "
+            f"{content['images_per_second']} images/s with {content['engine']}; everything is in {self.output}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Source -> Example, or Rejection: reads and decodes. `picture_wanted` keeps what an overlay is drawn on."""
+
+    image_size: int
+    picture_wanted: bool
+    model_id: str
+
+    def __call__(self, source: Source) -> Example | Rejection:
+        try:
+            pixels = radiograph.read(storage.read(source.uri)).pixels
+            picture = overlay.shrink(pixels) if self.picture_wanted else None
+            return Example(source, radiograph.letterbox(pixels, self.image_size), picture)
+        except radiograph.RadiographError as error:
+            reason, detail = error.reason, error.detail
+        except storage.TooLargeError as error:
+            reason, detail = "too_large", str(error)
+        except storage.StorageError as error:
+            reason, detail = "unreadable", str(error)
+        except Exception as error:
+            # Including MemoryError: one file must not end the run.
+            reason, detail = "decode_failed", f"{type(error).__name__}: {error}"
+        progress.advance()
+        return Rejection(printable(source.uri), reason, printable(detail), self.model_id)
+
+
+def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice: engines.Choice) -> None:
+    """Adds scoring to `pipeline`: every input ends as one prediction or one rejection under `options.output`."""
+    output = storage.absolute(options.output)
+    remote = storage.is_remote(output) or storage.is_remote(options.input)
+    threads = _REMOTE_THREADS if remote else usable_cores()
+    window = options.batch_size + 2 * threads
+    prepare = Prepare(described.image_size, options.cam != "none", described.model_id)
+    finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
+    handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
+
+    examples, unprepared = (
+        pipeline
+        | "Input" >> beam.Create([options.input])
+        | "Find" >> beam.FlatMap(sources.find)
+        | "Each once" >> _EachOnce()
+        | "Read and decode" >> beam.ParDo(ConcurrentMap(prepare, window, threads))
+        | "Decoded?" >> beam.Partition(_is_rejection, 2)
+    )
+    predictions, unfinished = (
+        examples
+        | "Score" >> RunInference(handler)
+        | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
+        | "Scored?" >> beam.Partition(_is_rejection, 2)
+    )
+    rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
+    studies = (
+        predictions
+        | "By study" >> beam.Map(lambda row: (row.study, (row.probability, row.uri)))
+        | "Mean" >> beam.CombinePerKey(sinks.PerStudy())
+        | "Study" >> beam.MapTuple(lambda study, combined: sinks.study_row(study, combined, described))
+    )
+    predictions | "Predictions" >> sinks.WriteRows(output, "predictions", Prediction)
+    studies | "Studies" >> sinks.WriteRows(output, "studies", Study)
+    rejections | "Rejections" >> sinks.WriteRows(output, "rejections", Rejection, with_csv=False)
+    (
+        (predictions, rejections)
+        | "All rows" >> beam.Flatten()
+        | "Count" >> beam.CombineGlobally(sinks.Count())
+        | "Summary" >> beam.Map(lambda counts: sinks.summary(counts, described.model_id, str(choice)))
+        | "Write summary" >> beam.Map(lambda content: sinks.write_json(storage.join(output, sinks.SUMMARY_JSON), content))
+    )
+
+
+class _EachOnce(beam.PTransform):
+    """Spreads sources over the workers, and drops the second mention of the same URI."""
+
+    def expand(self, found: beam.PCollection) -> beam.PCollection:
+        return (
+            found
+            # As bytes: a file name need not be Unicode.
+            | beam.Map(lambda source: (source.uri.encode("utf-8", "surrogateescape"), source))
+            | beam.GroupByKey()
+            | beam.MapTuple(lambda _, mentions: min(mentions))
+        )
+
+
+def _is_rejection(record: Any, _: int) -> int:
+    return int(isinstance(record, Rejection))
+
+
+def run(options: Options) -> Summary:
+    """Scores a whole input and waits for the end.
+
+    Raises:
+      ConfigError: options that contradict each other or the machine.
+      ArtifactError: `options.model` is not a model that this version can score with.
+      DataError: nothing to score, nothing scored, more rejections than allowed, or an output that is taken.
+    """
+    beam_options = _beam_options(options.beam)
+    _, described = storage.fetch_artifact(options.model)
+    _check_preprocessing(described)
+    choice = engines.choose(described, options.engine, options.precision)
+    total = _count_inputs(options.input)
+    output = _claim(options)
+    record = {
+        "state": "running",
+        "started": _now(),
+        "model": described.model_id,
+        "engine": str(choice),
+        "options": dataclasses.asdict(options),
+    }
+    run_json = storage.join(output, sinks.RUN_JSON)
+    sinks.write_json(run_json, record)
+    # The pools use the cores already; threads inside of each call would only get in their way.
+    cv2.setNumThreads(1)
+    start = time.monotonic()
+    with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
+        build(pipeline, options, described, choice)
+    summary = _complete_summary(output, time.monotonic() - start)
+    sinks.write_json(run_json, record | {"state": "finished", "finished": _now()})
+    _check_rejections(summary, options.max_rejection_rate)
+    return summary
+
+
+def _beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
+    known = PipelineOptions([]).get_all_options()
+    said = io.StringIO()
+    try:
+        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
+        with contextlib.redirect_stderr(said):
+            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
+    except SystemExit as error:
+        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
+    unknown = sorted(set(given) - set(known)) or [word for word in arguments[:1] if not word.startswith("--")]
+    if unknown:
+        raise ConfigError(
+            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+        )
+    runner = given.get("runner") or "FnApiRunner"
+    if runner.rpartition(".")[2].lower() == "daskrunner":
+        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
+    return PipelineOptions(list(arguments), runner=runner)
+
+
+def _check_preprocessing(described: Artifact) -> None:
+    made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]
+    if made_under != here:
+        raise ArtifactError(
+            f"the model was trained on pixels of preprocessing version {made_under}, this program makes version {here}; "
+            "score with the humerus that exported it, or train again"
+        )
+
+
+def _count_inputs(location: str) -> int | None:
+    """How many inputs there are; None where counting them would take as long as a remote listing."""
+    found = sources.find(location)
+    first = list(itertools.islice(found, 1))
+    if not first:
+        raise DataError(
+            f"nothing to score: no file matches {location}; expected a folder, a glob or a manifest with files in it"
+        )
+    return None if storage.is_remote(location) else 1 + sum(1 for _ in found)
+
+
+def _claim(options: Options) -> str:
+    """The output as absolute URI, free of results."""
+    output = storage.absolute(options.output)
+    root = sources.root_of(options.input)
+    whole_tree = not sources.is_pattern(storage.absolute(options.input)) or "**" in options.input
+    takes_tree = whole_tree and not storage.absolute(options.input).lower().endswith(sources.MANIFEST_SUFFIXES)
+    if takes_tree and _within(output, root):
+        raise ConfigError(
+            f"--output={output} lies inside the input {root}: its pictures would be scored; choose another folder"
+        )
+    if takes_tree and _within(root, output):
+        raise ConfigError(
+            f"the input {root} lies inside --output={output}: results and inputs would mix; choose another folder"
+        )
+    taken = sinks.results_in(output)
+    if taken and not options.overwrite:
+        raise DataError(f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite")
+    for name in taken:
+        storage.delete(storage.join(output, name))
+    return output
+
+
+def _within(inner: str, outer: str) -> bool:
+    if storage.is_remote(inner) != storage.is_remote(outer):
+        return False
+    if not storage.is_remote(inner):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+
+
+def _complete_summary(output: str, seconds: float) -> Summary:
+    uri = storage.join(output, sinks.SUMMARY_JSON)
+    content = json.loads(storage.read(uri))
+    content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
+    sinks.write_json(uri, content)
+    return Summary(output, content)
+
+
+def _check_rejections(summary: Summary, allowed: float) -> None:
+    content = summary.content
+    reasons = ", ".join(f"{number} {reason}" for reason, number in content["rejections"].items())
+    if not content["scored"]:
+        raise DataError(
+            f"none of the {content['inputs']} files could be scored ({reasons}); see rejections.* in {summary.output}"
+        )
+    if content["rejected"] > allowed * content["inputs"]:
+        raise DataError(
+            f"{content['rejected']} of {content['inputs']} files were rejected ({reasons}), more than --max_rejection_rate={allowed} "
+            f"allows; everything else is in {summary.output}"
+        )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

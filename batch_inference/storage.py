@@ -1,0 +1,192 @@
+"""Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
+
+import os
+import pathlib
+import shutil
+import stat
+import tempfile
+import urllib.parse
+import uuid
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from trainer import artifact
+from trainer.radiograph import MAX_PIXELS
+
+# 16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them.
+MAX_BYTES = 6 * MAX_PIXELS
+
+
+class StorageError(OSError):
+    """A file cannot be read or written; the message is one sentence without the file's name."""
+
+
+class TooLargeError(StorageError):
+    """The file is larger than any picture that would be decoded."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names something outside of the local file system, as `gs://bucket/file`."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """A remote URI unchanged but for trailing slashes; anything else as an absolute local path."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    if uri.startswith("file://"):
+        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
+    return os.path.normpath(pathlib.Path(uri).absolute())
+
+
+def join(root: str, name: str) -> str:
+    """`name`, a relative path with `/` between its parts, under `root`."""
+    return f"{root.rstrip('/')}/{name}"
+
+
+def read(uri: str) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+      TooLargeError: more than `MAX_BYTES`.
+      StorageError: anything else that keeps it from being read.
+    """
+    try:
+        contents = _read_remote(uri) if is_remote(uri) else _read_local(uri)
+    except StorageError:
+        raise
+    except Exception as error:
+        # Storage clients raise their own kinds, which differ from one backend to the next.
+        raise StorageError(_sentence(error)) from error
+    if len(contents) > MAX_BYTES:
+        raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has more")
+    return contents
+
+
+def _read_local(path: str) -> bytes:
+    # Asked before it is opened: opening a named pipe waits for ever.
+    status = pathlib.Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError("expected a regular file, found a folder, pipe, socket or device")
+    if status.st_size > MAX_BYTES:
+        raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has {status.st_size}")
+    return pathlib.Path(path).read_bytes()
+
+
+def _read_remote(uri: str) -> bytes:
+    with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream") -> None:
+    """Writes a whole file, and its folders; readers see the former content or the new one, never a part.
+
+    Raises:
+      StorageError: it could not be written; nothing of it is left.
+    """
+    try:
+        if is_remote(uri):
+            with FileSystems.create(uri, mime_type, CompressionTypes.UNCOMPRESSED) as file:
+                file.write(contents)
+        else:
+            _write_local(pathlib.Path(uri), contents)
+    except Exception as error:
+        raise StorageError(_sentence(error)) from error
+
+
+def _write_local(path: pathlib.Path, contents: bytes) -> None:
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        try:
+            partial.write_bytes(contents)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(contents)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file (or a local folder) under this URI."""
+    return FileSystems.exists(uri) if is_remote(uri) else os.path.lexists(uri)
+
+
+def names(folder: str) -> list[str]:
+    """Names of what lies directly in a folder; nothing where there is no such folder."""
+    if not is_remote(folder):
+        path = pathlib.Path(folder)
+        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    try:
+        matched = FileSystems.match([join(folder, "*")])[0].metadata_list
+    except BeamIOError:
+        return []
+    return sorted({entry.path[len(folder) + 1 :].split("/")[0] for entry in matched})
+
+
+def delete(uri: str) -> None:
+    """Deletes a file, or a folder with all that it holds."""
+    if is_remote(uri):
+        matched = FileSystems.match([uri, join(uri, "**")])
+        FileSystems.delete([entry.path for result in matched for entry in result.metadata_list])
+    elif pathlib.Path(uri).is_dir() and not pathlib.Path(uri).is_symlink():
+        shutil.rmtree(uri)
+    else:
+        pathlib.Path(uri).unlink(missing_ok=True)
+
+
+def cache_folder() -> pathlib.Path:
+    """Where copies of remote artifacts and converted networks are kept between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
+    return pathlib.Path(base) / "humerus"
+
+
+def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
+    """A verified local copy of an artifact (the artifact itself where it is local), and what it says of itself.
+
+    Raises:
+      ArtifactError: not an artifact, damaged, or out of reach.
+    """
+    uri = absolute(uri)
+    if not is_remote(uri):
+        return pathlib.Path(uri), artifact.load(uri)
+    try:
+        described = artifact.parse(read(join(uri, artifact.MODEL_JSON)).decode("utf-8"), source=uri)
+        copy = cache_folder() / "artifacts" / described.model_id
+        if not copy.is_dir():
+            _copy_artifact(uri, described, copy)
+    except (OSError, UnicodeDecodeError) as error:
+        raise artifact.ArtifactError(
+            f"{uri} cannot be copied here ({_sentence(error)}); check the address and access"
+        ) from error
+    try:
+        return copy, artifact.load(copy)
+    except artifact.ArtifactError:
+        # A copy damaged since; the next attempt starts from nothing.
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+
+
+def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
+    try:
+        for name in [*described.files, artifact.MODEL_JSON]:
+            if ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
+                raise artifact.ArtifactError(f"{uri} names a file outside of itself: {name}; export the model again")
+            _write_local(partial / name, _read_remote(join(uri, name)))
+        artifact.load(partial)
+        # Another process may have made the same copy meanwhile: either is good.
+        if not copy.is_dir():
+            partial.rename(copy)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong in one line, without the path: a path may be long, or hold a line break."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
