@@ -23,7 +23,8 @@ METRICS = (
 )  # fmt: skip
 ECE_BINS = 10
 _CHUNK_ELEMENTS = 2_000_000  # of float64: bounds what a bootstrap holds at once to about 100 MB
-_MAX_GROUPS = 8  # a numeric column with more values than this is cut at its quartiles
+OTHERS = "(others)"
+_MAX_GROUPS = 8
 _SMALLEST = 1e-12
 
 
@@ -40,7 +41,7 @@ class Cases:
       path: str [N], unique; names the case.
 
     Raises:
-      DataError: lengths that differ, no case at all, a score that is not a number, a label other than 0 and 1, a path twice.
+      DataError: lengths that differ, a score that is not a number, a label other than 0 and 1, a path twice.
     """
 
     probability: np.ndarray
@@ -58,8 +59,6 @@ class Cases:
         shapes = {field.name: getattr(self, field.name).shape for field in dataclasses.fields(self)}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
             raise DataError(f"the columns of scored cases must be of one length, got {shapes}")
-        if not len(self.label):
-            raise DataError("there is no case to evaluate; name a split that holds images")
         if not (np.isfinite(self.logit).all() and ((self.probability >= 0) & (self.probability <= 1)).all()):
             bad = self.path[~np.isfinite(self.logit) | ~((self.probability >= 0) & (self.probability <= 1))][0]
             raise DataError(
@@ -117,7 +116,12 @@ def evaluate(
       `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts", "confusion": {"image": {"tp", ...}, ...},
       "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None for
       fewer than two patients. That of `ece` lies high: resampling adds noise, and noise adds to an absolute error.
+
+    Raises:
+      DataError: no case at all, or a study of two labels.
     """
+    if not len(cases):
+        raise DataError("there is no case to evaluate; name a split that holds images")
     levels = {"image": cases, "study": studies(cases)}
     return {
         **{name: _with_intervals(level, threshold, band, resamples, seed) for name, level in levels.items()},
@@ -144,8 +148,8 @@ def slices(
     """Accuracy, AUROC and kappa of the images in each group of each column.
 
     Args:
-      columns: by name, one value per case, in the order of `cases`. A numeric column of more than eight values is cut at its
-        quartiles.
+      columns: by name, one value per case, in the order of `cases`. Of a column with more than eight values, numbers (as text
+        too) are cut at their quartiles, and of other text the eight most frequent stand for themselves, the rest as `OTHERS`.
 
     Returns:
       `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"}, "auroc", "kappa"}}}`.
@@ -362,13 +366,21 @@ def _number(value: float) -> float | None:
 
 def _groups(column: Sequence[Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The name and bool [N] members of each group of a column, in order."""
-    values = np.asarray(column)
-    if not np.issubdtype(values.dtype, np.number):
-        values = values.astype(np.str_)
-    if values.dtype.kind == "U" or len(np.unique(values)) <= _MAX_GROUPS:
-        for value in np.unique(values):
-            yield str(value), values == value
-        return
+    names, counts = np.unique(np.asarray(column, np.str_), return_counts=True)
+    if len(names) > _MAX_GROUPS:
+        try:
+            yield from _quartiles(np.asarray(column, np.float64))
+            return
+        except ValueError:  # not a column of numbers
+            names = np.sort(names[np.argsort(-counts, kind="stable")[:_MAX_GROUPS]])
+    values = np.asarray(column, np.str_)
+    for name in names:
+        yield str(name), values == name
+    if not np.isin(values, names).all():
+        yield OTHERS, ~np.isin(values, names)
+
+
+def _quartiles(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     edges = np.unique(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
     part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     for k in range(len(edges) - 1):
