@@ -1,0 +1,82 @@
+"""A finished data set appears whole in its place, or not at all."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import logging
+
+from trainer.dataset.locate import INFO_FILE
+from trainer.dataset.storage import is_remote
+
+_PREFIX = ".incomplete-"
+
+
+@contextlib.contextmanager
+def workspace(data_dir: str) -> Iterator[str]:
+    """A local folder to build in, gone afterwards; what killed runs left behind goes first.
+
+    For a local `data_dir` it lies inside, on the same file system, and one run at a time holds it.
+    """
+    if is_remote(data_dir):
+        with tempfile.TemporaryDirectory(prefix="humerus-prepare-") as folder:
+            yield folder
+        return
+    root = pathlib.Path(data_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root) as locked:
+        if locked:
+            for leftover in root.glob(_PREFIX + "*"):
+                logging.info("removing what an interrupted run left behind: %s", leftover)
+                shutil.rmtree(leftover)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root) as folder:
+            yield folder
+
+
+def publish(built: str, target: str, workspace_folder: str) -> None:
+    """Puts the finished directory `built` in place of whatever is at `target`; `workspace_folder` is where the old one dies."""
+    if is_remote(target):
+        _upload(pathlib.Path(built), target)
+        return
+    place = pathlib.Path(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rename(pathlib.Path(workspace_folder) / "replaced")
+    pathlib.Path(built).rename(place)
+
+
+def _upload(built: pathlib.Path, target: str) -> None:
+    # Object stores cannot rename a folder at once. A reader goes by the info file, so that goes first and comes last.
+    info = posixpath.join(target, INFO_FILE)
+    if tf.io.gfile.exists(info):
+        tf.io.gfile.remove(info)
+    if tf.io.gfile.isdir(target):
+        tf.io.gfile.rmtree(target)
+    tf.io.gfile.makedirs(target)
+    for path in sorted(built.iterdir(), key=lambda path: (path.name == INFO_FILE, path.name)):
+        tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[bool]:
+    """Waits for other runs in `folder`; the kernel ends the lock with the process. False where the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("another humerus-prepare is at work in %s; waiting for it to end", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logging.warning("%s cannot be locked (%s); run only one humerus-prepare there at a time", folder, error.strerror)
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)

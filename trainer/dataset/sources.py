@@ -1,0 +1,121 @@
+"""Where radiographs come from: three layouts, local or `gs://`, each listed as `Example`s."""
+
+import collections
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+import tensorflow as tf
+from absl import logging
+
+from trainer.dataset import manifest
+from trainer.dataset.example import LABEL_WORDS, LABELS, Example
+from trainer.dataset.storage import list_images
+from trainer.errors import ConfigError, DataError
+
+LAYOUTS = ("mura", "folders", "manifest")
+ALL_BODY_PARTS = "all"
+
+_MURA_ROOT = "MURA-v1.1"
+_MURA_PATH = re.compile(
+    rf"(?P<root>{re.escape(_MURA_ROOT)}/)?(?P<split>train|valid)/(?:(?P<part>XR_[A-Z]+)/)?"
+    r"(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<label>negative|positive)/[^/]+"
+)
+_MURA_EXAMPLE = "train/XR_HUMERUS/patient00001/study1_positive/image1.png"
+_MURA_SPLITS = {"train": "train", "valid": "test"}
+
+
+def list_examples(source: str, layout: str, body_parts: Sequence[str]) -> list[Example]:
+    """Lists every image of `source`, sorted by path, each path once. Opens no image.
+
+    Args:
+      source: folder, or the CSV file of a manifest; local or `gs://`.
+      layout: `mura`, `folders` or `manifest`.
+      body_parts: of the MURA layout, such as `XR_HUMERUS`, or `all`; without meaning for the others.
+
+    Raises:
+      ConfigError: an unknown layout, or a body part that the source lacks.
+      DataError: the source is missing, empty, or contradicts its layout.
+    """
+    root = root_of(source, layout)
+    if layout == "mura":
+        examples = _mura(root, body_parts)
+    elif layout == "folders":
+        examples = _folders(root)
+    else:
+        examples = manifest.read(source, root)
+    return sorted(examples, key=lambda example: example.path)
+
+
+def root_of(source: str, layout: str) -> str:
+    """The folder that paths are relative to: `source` itself, or the folder of a manifest."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
+    return posixpath.dirname(source) if layout == "manifest" else source.rstrip("/") or source
+
+
+def is_simulated(source: str, layout: str) -> bool:
+    """Whether the source says by a file SIMULATED.txt in its root that nobody was X-rayed for it."""
+    root = root_of(source, layout)
+    return any(tf.io.gfile.exists(posixpath.join(root, *folder, "SIMULATED.txt")) for folder in ((), (_MURA_ROOT,)))
+
+
+def _mura(root: str, body_parts: Sequence[str]) -> Iterator[Example]:
+    matches = {path: _MURA_PATH.fullmatch(path) for path in list_images(root)}
+    found = {path: match for path, match in matches.items() if match}
+    odd = [path for path, match in matches.items() if not match]
+    if not found:
+        raise DataError(
+            f"{root} holds nothing in the MURA layout: expected paths such as {_MURA_EXAMPLE}, found {odd[0] if odd else 'no image'}"
+        )
+    if odd:
+        logging.warning("%s: left out %d images outside the MURA layout, such as %s", root, len(odd), odd[0])
+    if len({(match["root"], match["part"] is None) for match in found.values()}) > 1:
+        raise DataError(f"{root} mixes MURA trees of different folder levels, so studies would count twice; name one of them")
+    wanted = _wanted_body_parts({match["part"] for match in found.values()} - {None}, body_parts, root)
+    for path, match in found.items():
+        if match["part"] in wanted:
+            yield Example(
+                path=path,
+                uri=posixpath.join(root, path),
+                label=LABELS.index(match["label"]),
+                # In MURA one number is one person in all body parts, so the part does not belong to the name.
+                patient_id=match["patient"],
+                study_id="/".join(filter(None, (match["part"], match["patient"], match["study"]))),
+                split=_MURA_SPLITS[match["split"]],
+                attributes={"body_part": match["part"]} if match["part"] else {},
+            )
+
+
+def _wanted_body_parts(present: set[str], asked: Sequence[str], root: str) -> Collection[str | None]:
+    """The body parts to take; a mirror without their folder level is taken whole."""
+    if not present:
+        return {None}
+    wanted = {part.upper() for part in asked}
+    if ALL_BODY_PARTS.upper() in wanted:
+        return present
+    if missing := wanted - present:
+        raise ConfigError(
+            f"{root} lacks the body part {', '.join(sorted(missing))}; it holds {', '.join(sorted(present))}, or take {ALL_BODY_PARTS!r}"
+        )
+    return wanted
+
+
+def _folders(root: str) -> Iterator[Example]:
+    left_out: collections.Counter[str] = collections.Counter()
+    total = 0
+    for path in list_images(root):
+        folder = path.split("/")[0]
+        if "/" not in path or folder.lower() not in LABEL_WORDS:
+            left_out[folder] += 1
+            continue
+        total += 1
+        yield Example(path, posixpath.join(root, path), LABEL_WORDS[folder.lower()], patient_id=path, study_id=path)
+    names = ", ".join(name for name, _ in left_out.most_common(5))
+    if not total:
+        raise DataError(
+            f"{root} holds no class folders with images: expected {' and '.join(LABELS)} (or 0 and 1, normal and abnormal), "
+            f"found {names or 'no image'}"
+        )
+    if left_out:
+        logging.warning("%s: left out %d images outside the class folders: %s", root, sum(left_out.values()), names)

@@ -1,0 +1,90 @@
+"""Who is trained on and who is asked: splits by patient, stable under new data, and the refusals that keep them honest."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from trainer.dataset.example import LABELS, SPLITS, Example
+from trainer.errors import ConfigError, DataError
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Raises ConfigError unless both are in [0, 1) and leave something to train on."""
+    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
+    if validation_fraction + test_fraction >= 1:
+        raise ConfigError(
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave nothing to train on"
+        )
+
+
+def position(patient_id: str, seed: int) -> float:
+    """A place in [0, 1) that depends on the patient and the seed alone: the first 53 bits of a SHA-256."""
+    digest = hashlib.sha256(f"{seed}/{patient_id}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def assign(examples: Sequence[Example], validation_fraction: float, test_fraction: float, seed: int) -> list[Example]:
+    """Gives each example its split: what the source names stays, and what it lacks is carved out of training by patient.
+
+    Patients at a `position` below `test_fraction` are tested on, the next `validation_fraction` validated on; a split
+    that the source names itself takes no such share. New patients never move those that are there.
+
+    Args:
+      examples: as listed; `split` None counts as `train`.
+      validation_fraction: of all patients, in [0, 1), where the source names no validation split.
+      test_fraction: of all patients, in [0, 1), where the source names no test split.
+      seed: another seed, another draw.
+    """
+    check_fractions(validation_fraction, test_fraction)
+    named = {example.split for example in examples}
+    test_share = 0.0 if "test" in named else test_fraction
+    validation_share = 0.0 if "validation" in named else validation_fraction
+
+    def split(example: Example) -> str:
+        if example.split not in (None, "train"):
+            return example.split
+        place = position(example.patient_id, seed)
+        if place < test_share:
+            return "test"
+        return "validation" if place < test_share + validation_share else "train"
+
+    return [dataclasses.replace(example, split=split(example)) for example in examples]
+
+
+def check_groups(examples: Iterable[Example]) -> None:
+    """Raises DataError for a patient on two sides, or a study with two labels."""
+    sides, labels = collections.defaultdict(dict), collections.defaultdict(dict)
+    for example in examples:
+        sides[example.patient_id].setdefault(example.split, example.path)
+        labels[example.study_id].setdefault(example.label, example.path)
+    if torn := [patient for patient, paths in sides.items() if len(paths) > 1]:
+        places = ", ".join(f"{path} in {split}" for split, path in sides[torn[0]].items())
+        raise DataError(f"patient {torn[0]} is in more than one split ({places}); {len(torn)} in all: keep each patient in one")
+    if double := [study for study, paths in labels.items() if len(paths) > 1]:
+        places = ", ".join(f"{path} is {LABELS[label]}" for label, path in sorted(labels[double[0]].items()))
+        raise DataError(f"study {double[0]} has two labels ({places}); {len(double)} in all: correct or remove them")
+
+
+def check_classes(examples: Iterable[Example]) -> list[str]:
+    """Raises DataError unless `train` has both labels; returns a warning for each other split that lacks one."""
+    present: dict[str, collections.Counter] = {split: collections.Counter() for split in SPLITS}
+    for example in examples:
+        present[example.split][example.label] += 1
+    warnings = []
+    for split, counts in present.items():
+        lacking = [name for label, name in enumerate(LABELS) if not counts[label]]
+        if not lacking:
+            continue
+        what = f"the {split} split has no {' and no '.join(lacking)} images ({counts.total()} in all)"
+        if split == "train":
+            raise DataError(
+                f"{what}: nothing can be learned from it; add some, or change the fractions or the seed of the splits"
+            )
+        fraction = f"{split}_fraction"
+        warnings.append(
+            f"{what}: its metrics will be undefined in part; raise --{fraction} or change --seed, or name the split in the source"
+        )
+    return warnings

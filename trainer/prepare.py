@@ -1,0 +1,100 @@
+"""Radiographs of any source -> sharded TFRecords of square grey images, split by patient."""
+
+import contextlib
+import io
+import json
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from trainer.dataset import publish, summary
+from trainer.dataset.encode import content_hash, in_threads
+from trainer.dataset.locate import INFO_FILE, NAME
+from trainer.dataset.radiographs_dataset_builder import DEFAULT_BODY_PARTS, Builder, RadiographsConfig
+from trainer.dataset.summary import Summary
+from trainer.errors import ConfigError
+
+
+def prepare(
+    source: str,
+    layout: str,
+    data_dir: str,
+    image_size: int = 320,
+    body_parts: Sequence[str] = DEFAULT_BODY_PARTS,
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Summary:
+    """Writes `data_dir/radiographs/<config>/<version>/` and prints the summary table.
+
+    A data set that is there already is kept when it was made of the same content in the same way.
+
+    Args:
+      source: folder, or the CSV file of a manifest; local or `gs://`.
+      layout: `mura`, `folders` or `manifest`.
+      data_dir: root of the data sets; local or `gs://`.
+      image_size: side of the square in pixels.
+      body_parts: of the MURA layout, or `all`.
+      validation_fraction: of all patients, in [0, 1), where the source names no validation split.
+      test_fraction: of all patients, in [0, 1), where the source names no test split.
+      seed: of the draw of patients.
+      overwrite: replace a data set that differs. It stays until the new one is complete.
+
+    Raises:
+      ConfigError: an option is wrong, or another data set is in the way.
+      DataError: the source is wrong. Nothing has been written.
+    """
+    config = RadiographsConfig(
+        source=source,
+        layout=layout,
+        image_size=image_size,
+        body_parts=tuple(body_parts),
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    if not data_dir:
+        raise ConfigError("no data_dir: name the folder that the data set is to be written to")
+    target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
+    examples = config.examples  # all guards, before there is anything to clean up
+    with publish.workspace(data_dir) as folder:
+        found = None if overwrite else _metadata_of(target)
+        if found is None:
+            builder = Builder(data_dir=folder, config=config)
+            _build(builder)
+            result = Summary.of(target, builder.info.metadata, reused=False)
+            publish.publish(builder.data_dir, target, folder)
+        elif found.get("fingerprint") == summary.fingerprint(examples, in_threads(content_hash, examples), image_size):
+            result = Summary.of(target, found, reused=True)
+        else:
+            raise ConfigError(f"{target} holds a data set of other content or options; pass --overwrite to replace it")
+    for warning in result.warnings:
+        logging.warning(warning)
+    print(result.table())
+    return result
+
+
+def _build(builder: Builder) -> None:
+    """Runs TFDS offline and quietly: its bars would run over ours, and its messages name a folder that is about to move."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _metadata_of(target: str) -> dict[str, Any] | None:
+    """What the finished data set at `target` says of itself; None where there is none."""
+    if not tf.io.gfile.exists(posixpath.join(target, INFO_FILE)):
+        return None
+    path = posixpath.join(target, "metadata.json")
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
