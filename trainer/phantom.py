@@ -25,7 +25,7 @@ from trainer.errors import ConfigError
 VERSION = "1"
 ROOT = "MURA-v1.1"
 KINDS = ("fracture", "plate", "nail", "pins", "cast")
-OVERSAMPLING = 1.4  # the attenuation is drawn this much finer than the image, then averaged
+OVERSAMPLING = 1.25  # the attenuation is drawn this much finer than the image, then averaged
 
 Array = np.ndarray
 Bones = tuple[tuple[anatomy.Body, anatomy.Place], ...]
@@ -132,8 +132,8 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
     if abs(middle - study.site) > 0.42 * field:
         middle = study.site + 0.42 * field * np.sign(middle - study.site)
-    lean = rng.choice(3, p=[0.74, 0.14, 0.12])
-    tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55) + 90 * (lean == 2) * 0)
+    lean = rng.choice(3, p=[0.8, 0.12, 0.08])
+    tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55))
     if lean == 2:
         tilt = np.radians(rng.choice([-90, 90]) + rng.normal(0, 8))
     long = 512 if rng.random() < 0.86 else int(rng.integers(300, 512))
@@ -219,7 +219,7 @@ def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array
 def texture(kind: int) -> Array:
     """float32 [512, 512], mean 0, deviation 1, tiling: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
     noise = np.random.default_rng(kind).standard_normal((512, 512), dtype=np.float32)
-    shape, coarse = (((1.1, 1.1), (3.0, 3.0)), ((16, 5), (60, 20)))[kind]
+    shape, coarse = (((1.3, 0.8), (5.0, 4.0)), ((16, 5), (60, 20)))[kind]
     wide = np.pad(noise, 128, mode="wrap")
     blur = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
     blur -= cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
@@ -227,31 +227,29 @@ def texture(kind: int) -> Array:
     return blur / blur.std()
 
 
-def grain(kind: int, s: Array, t: Array, scale: float, origin: Array) -> Array:
-    """The texture fixed to the tissue at (s, t) mm, `scale` texels per mm."""
-    grown_s, grown_t = s * np.float32(scale) + np.float32(origin[0]), t * np.float32(scale) + np.float32(origin[1])
-    rows, columns = grown_s.astype(np.int32) & 511, grown_t.astype(np.int32) & 511
-    return texture(kind)[rows, columns]
+def grain(kind: int, frame: Array, region: tuple[slice, slice], scale: float, origin: Array) -> Array:
+    """float32 [h, w]: the texture fixed to the tissue of `frame`, `scale` texels per mm."""
+    rows, columns = region
+    corner = np.array([[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1.0]])
+    to_texel = np.array([[0, scale, origin[0]], [scale, 0, origin[1]]]) @ frame @ corner
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(texture(kind), to_texel, size, flags=flags, borderMode=cv2.BORDER_WRAP)
 
 
-def soft_tissue(
-    plate: Plate, build: anatomy.Build, pose: Pose, trunk_frame: Array, bend: Array, rng: np.random.Generator
-) -> None:
+def soft_tissue(plate: Plate, build: anatomy.Build, trunk_frame: Array, bend: Array, rng: np.random.Generator) -> None:
     """Skin, fat, muscle, trunk and lung, drawn at half resolution: nothing in them is sharp."""
     half = np.diag([2.0, 2.0, 1.0])
     height, width = (side // 2 + 1 for side in plate.total.shape)
-    rows, columns = slice(0, height), slice(0, width)
-    s, t = coordinates(plate.frame @ half, rows, columns)
-    skin, fat, muscle = (body.path(s, t)[0] for body in anatomy.arm(build, bend, (0.0, 1.7, build.fat)))
-    u, v = coordinates(trunk_frame @ half, rows, columns)
-    trunk = anatomy.trunk(build).path(v, u)[0]
-    skin = join(skin, trunk)
-    muscle = join(muscle, 0.86 * trunk)
-    fat = np.maximum(join(fat, 0.985 * trunk), muscle)
-    reach = ((u - 165) / 165) ** 2 + ((v - 140) / 68) ** 2
+    region = slice(0, height), slice(0, width)
+    skin, fat, muscle = anatomy.arm(build, bend).thickness(*coordinates(plate.frame @ half, *region), (0.0, 1.7, build.fat))
+    u, v = coordinates(trunk_frame @ half, *region)
+    trunk = anatomy.trunk(build).thickness(v, u)[0]
+    skin, fat, muscle = join(skin, trunk), join(fat, 0.985 * trunk), join(muscle, 0.86 * trunk)
+    fat = np.maximum(fat, muscle)
+    reach = np.square((u - 165) / 165) + np.square((v - 140) / 68)
     lung = np.minimum(150 * np.sqrt(np.maximum(1 - reach, 0)), 0.62 * muscle)
-    origin = rng.uniform(0, 512, 2)
-    streaks = 1 + 0.016 * cv2.GaussianBlur(grain(1, s, t, 1.5, origin), (0, 0), 1.2) * np.minimum(muscle / 40, 1)
+    streaks = 1 + 0.025 * grain(1, plate.frame @ half, region, 1.5, rng.uniform(0, 512, 2)) * np.minimum(muscle / 40, 1)
     total = anatomy.MUSCLE * (muscle * streaks - 0.85 * lung + skin - fat) + anatomy.FAT * (fat - muscle)
     total = cv2.GaussianBlur(total, (0, 0), 0.8)
     matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
@@ -281,8 +279,7 @@ def bones(plate: Plate, group: Bones, frame: Array, origin: Array, strength: flo
         outer4[inside] += np.square(np.square(outer))
         inner4[inside] += np.square(np.square(inner))
     outer, inner = np.sqrt(np.sqrt(outer4)), np.sqrt(np.sqrt(inner4))
-    s, t = coordinates(frame, *region)
-    filling = 0.5 * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.25 * grain(0, s, t, 2.6, origin))
+    filling = 0.5 * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.15 * grain(0, frame, region, 2.6, origin))
     plate.total[region] += strength * ((anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) + filling * inner)
 
 
@@ -297,9 +294,8 @@ def humerus(
         if not s.size:
             continue
         outer, inner = body.path(s, t)
-        row = body.rows(s)
-        grains = grain(0, s, t, 2.2, origin)
-        share = spongiosa[row] * (1 + 0.2 * grains)
+        grains = grain(0, frame, region, 2.2, origin)
+        share = spongiosa.take(body.rows(s), mode="clip") * (1 + 0.15 * grains)
         bone = (anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
         bone += (anatomy.MARROW - anatomy.MUSCLE + share * (anatomy.SPONGIOSA - anatomy.MARROW)) * inner
         if fracture is not None:
@@ -328,7 +324,7 @@ def fragment(fracture: Fracture, piece: int, s: Array, t: Array, outer: Array) -
     gap = fracture.gap / 2
     if piece == 0:
         return 0.5 * (anatomy.ramp(-front - gap, 0.8) + anatomy.ramp(-back - gap, 0.8))
-    side = np.sign(fracture.slope) * t
+    side = t if fracture.slope > 0 else -t
     wedge = 0.0
     if fracture.wedge:
         wedge = anatomy.ramp(side - 12 * (2 * (s - fracture.site) / fracture.wedge - 0.9) + teeth, 0.8)
@@ -400,7 +396,7 @@ def callus(plate: Plate, build: anatomy.Build, fracture: Fracture, frame: Array,
     along = np.exp(-np.square((s - fracture.site) / (9 + 7 * fracture.callus)))
     radius = 11.5 * build.girth + 5.5 * fracture.callus * along
     offset = t - 0.5 * fracture.shift
-    cuff = anatomy.chord(radius**2 - offset**2) * along * (0.75 + 0.25 * grain(0, s, t, 0.9, origin))
+    cuff = anatomy.chord(radius**2 - offset**2) * along * (0.75 + 0.25 * grain(0, frame, region, 0.9, origin))
     plate.total[region] += (0.030 * fracture.callus * cuff).astype(np.float32)
 
 
@@ -441,7 +437,7 @@ class Ink:
         self.fill(np.array(centre) + radius * np.stack([np.cos(turn), np.sin(turn)], 1), attenuation)
 
 
-def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float], rng: np.random.Generator) -> None:
+def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Core, thread and head of a cortical screw; `start` is the head."""
     a, b = np.array(start), np.array(end)
     length = float(np.hypot(*(b - a)))
@@ -460,22 +456,25 @@ def fix_plate(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, t
     first, last = max(middle - length / 2, 12), min(middle + length / 2, build.length - 14)
     azimuth = turn + rng.choice([0.0, np.pi]) + np.radians(rng.normal(70, 25))
     across, face = float(np.sin(azimuth)), abs(float(np.cos(azimuth)))
-    s = np.linspace(first, last, 24)
+    s = np.linspace(first, last, 60)
     row = body.rows(s)
     middle_line = (body.left[row] + body.right[row]) / 2
     surface = middle_line + across * ((body.right[row] - body.left[row]) / 2 + 1.8)
     surface = np.polyval(np.polyfit(s, surface, 3), s)
-    half = 1.9 * abs(across) + 6.2 * face
+    ends = np.sqrt(np.clip(np.minimum(s - first, last - s) / 5, 0.05, 1))
+    half = (1.9 * abs(across) + 6.2 * face) * (face * ends + 1 - face)
     outline = np.concatenate([np.stack([s, surface - half], 1), np.stack([s, surface + half], 1)[::-1]])
-    ink.fill(outline, 2.6 + 1.6 * abs(across))
-    for place in np.arange(first + 6, last - 3, rng.uniform(11, 15)):
+    ink.fill(outline, 1.5 + 1.7 * abs(across))
+    spacing = rng.uniform(11, 15)
+    for place in np.arange(first + 7, last - 4, spacing):
         at = float(np.interp(place, s, surface))
-        if abs(place - site) < 7 or rng.random() < 0.12:
-            ink.disc((place, at), 2.6 * max(face, 0.3), -1.6 * face)
+        hole = np.array([(-3.6, 0), (-2.4, 2.2), (2.4, 2.2), (3.6, 0), (2.4, -2.2), (-2.4, -2.2)]) * (1, max(face, 0.15))
+        ink.fill(hole + np.array([place, at]), -1.3 * face)
+        if abs(place - site) < 7 or rng.random() < 0.15:
             continue
         depth = float(np.interp(place, s, body.right[row] - body.left[row])) + 4
         lean = rng.normal(0, 0.06) * depth
-        screw(ink, (place, at), (place + lean, at - across * depth), rng)
+        screw(ink, (place, at), (place + lean, at - across * depth))
 
 
 def fix_nail(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
@@ -493,7 +492,7 @@ def fix_nail(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
         if rng.random() < 0.25:
             ink.disc((place, at), 2.4, 1.2)
         else:
-            screw(ink, (place - 2, float(body.left[row]) - 1.5), (place + 3, float(body.right[row]) + 1), rng)
+            screw(ink, (place - 2, float(body.left[row]) - 1.5), (place + 3, float(body.right[row]) + 1))
 
 
 def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
@@ -507,13 +506,13 @@ def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
 
 def cast(plate: Plate, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> None:
     """A plaster shell around the arm, with its own coarse texture and soft ends."""
-    s, t = coordinates(plate.frame, slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1]))
-    outside, inside = (body.path(s, t)[0] for body in anatomy.arm(build, bend, (-8.0, -2.0)))
-    shell = outside - inside
+    region = slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1])
+    s, t = coordinates(plate.frame, *region)
+    outside, inside = anatomy.arm(build, bend).thickness(s, t, (-8.0, -2.0))
     first, last = site - rng.uniform(70, 120), site + rng.uniform(70, 120)
     ends = anatomy.ramp(s - first, 6) * anatomy.ramp(last - s, 6)
-    layers = 1 + 0.12 * grain(1, s, t, 3.0, rng.uniform(0, 512, 2))
-    plate.total += anatomy.PLASTER * np.minimum(shell, 45) * ends * layers
+    layers = 1 + 0.12 * grain(1, plate.frame, region, 3.0, rng.uniform(0, 512, 2))
+    plate.total += anatomy.PLASTER * np.minimum(outside - inside, 45) * ends * layers
 
 
 def innocent(plate: Plate, build: anatomy.Build, pose: Pose, body: anatomy.Body, rng: np.random.Generator) -> None:
@@ -605,7 +604,7 @@ def develop(log: Array, build: anatomy.Build, pose: Pose, rng: np.random.Generat
     boost = rng.uniform(0.25, 0.5)
     value = log + boost * (log - wide) - 0.25 * np.maximum(wide - level - 0.6, 0)
     low = rng.uniform(-0.1, 0.35) * level
-    high = level + rng.uniform(1.5, 2.3)
+    high = level + rng.uniform(1.3, 2.1)
     value = np.clip((value - low) / (high - low), 0, 1.25)
     value = value / (1 + np.maximum(value - 0.8, 0) * 0.55)
     value = np.minimum(value, 1) ** rng.uniform(0.9, 1.45)
@@ -681,7 +680,7 @@ def render(seed: int, patient: int, study: int, image: int, finding: bool = True
     trunk_frame = rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth)
     trunk_frame = trunk_frame @ plate.frame
     bend = bend_of(build, fracture)
-    soft_tissue(plate, build, pose, trunk_frame, bend, extras)
+    soft_tissue(plate, build, trunk_frame, bend, extras)
     frames = fragment_frames(plate.frame, fracture)
     for index, group in enumerate(anatomy.shoulder_bones()):
         bones(plate, group, trunk_frame, origin, (0.8, 0.9)[index] if index < 2 else 0.55)

@@ -43,27 +43,33 @@ class Body:
         return np.array([(first, low), (first, high), (last, high), (last, low)])
 
     def rows(self, s: Array) -> Array:
-        """Table rows for positions along the axis; positions beyond the ends meet the ends, where the width is zero."""
-        return np.clip((s - self.start) * (1 / STEP) + 0.5, 0, len(self.left) - 1).astype(np.int32)
+        """Table rows, int32, for positions along the axis; take them with mode="clip": at the ends the width is zero."""
+        return (s * np.float32(1 / STEP) + np.float32(0.5 - self.start / STEP)).astype(np.int32)
 
     def path(self, s: Array, t: Array) -> tuple[Array, Array]:
         """Path lengths in mm at (s, t): through the outer surface, and through the space inside the cortex."""
         row = self.rows(s)
-        left, right = t - self.left[row], self.right[row] - t
-        depth, cortex = self.depth[row], self.cortex[row]
+        left, right = t - self.left.take(row, mode="clip"), self.right.take(row, mode="clip") - t
+        depth, cortex = self.depth.take(row, mode="clip"), self.cortex.take(row, mode="clip")
         outer = chord(left * right) * depth
-        inner = chord((left - cortex) * (right - cortex), left > cortex, right > cortex)
         # The wall facing the tube is as thick as the walls at the side, so a flat bone loses relatively more.
-        inner *= np.maximum(depth - cortex * 2 * (1 - depth) / np.maximum(left + right, 1), 0)
-        return outer, inner
+        facing = depth - 2 * cortex * (1 - depth) / np.maximum(left + right, 1)
+        left, right = np.maximum(left - cortex, 0), np.maximum(right - cortex, 0)
+        return outer, chord(left * right) * np.maximum(facing, 0)
+
+    def thickness(self, s: Array, t: Array, layers: Sequence[float] = (0.0,)) -> list[Array]:
+        """Path lengths in mm through what lies deeper than each of `layers` mm below the side of the body."""
+        row = self.rows(s)
+        left, right = self.left.take(row, mode="clip"), self.right.take(row, mode="clip")
+        depth, ends = self.depth.take(row, mode="clip"), np.minimum((right - left) * np.float32(0.1), 1)
+        middle, half = (left + right) / 2, (right - left) / 2
+        offset = np.square(t - middle)
+        return [chord(np.square(np.maximum(half - layer * ends, 0)) - offset) * depth for layer in layers]
 
 
-def chord(square: Array, *inside: Array) -> Array:
-    """2 * sqrt(square), 0 where `square` is negative: the chord of a circle at distances a and b from its two edges, square = ab."""
-    length = 2 * np.sqrt(np.maximum(square, 0))
-    for condition in inside:
-        length *= condition
-    return length
+def chord(square: Array) -> Array:
+    """2 * sqrt(square), 0 where `square` is negative: the chord of a circle at distances a and b from its edges, square = ab."""
+    return 2 * np.sqrt(np.maximum(square, 0))
 
 
 def through(positions: Array, knots: tuple[Sequence[float], Sequence[float]]) -> Array:
@@ -220,17 +226,13 @@ def spongiosa(build: Build) -> Array:
     return through(reference(build), FILLING).astype(np.float32)
 
 
-def arm(build: Build, bend: Array, layers: Sequence[float]) -> list[Body]:
-    """The arm's soft tissue, so many mm inside the skin, from above the shoulder to below the elbow, following `bend` [n] mm."""
+def arm(build: Build, bend: Array) -> Body:
+    """The arm inside its skin, from above the shoulder to below the elbow, following `bend` [n] mm."""
     s = reference(build, -30.0, 110.0)
     middle = through(s, ARM_MIDDLE) + bend
-    outline = build.muscle / 35 * through(s, ARM) + build.fat
-    bodies = []
-    for layer in layers:
-        half = (outline - layer) * cap(len(s), 26, STEP)
-        tables = middle - half, middle + half, np.full_like(half, 0.95), np.zeros_like(half)
-        bodies.append(Body(-30.0, *(table.astype(np.float32) for table in tables)))
-    return bodies
+    half = (build.muscle / 35 * through(s, ARM) + build.fat) * cap(len(s), 26, STEP)
+    tables = middle - half, middle + half, np.full(len(s), 0.95), np.zeros(len(s))
+    return Body(-30.0, *(table.astype(np.float32) for table in tables))
 
 
 def trunk(build: Build) -> Body:
@@ -250,10 +252,10 @@ Place = tuple[float, float, float]  # of a body: (s, t) of its start in mm, and 
 def shoulder_bones() -> tuple[tuple[tuple[Body, Place], ...], ...]:
     """Groups of bodies in the trunk frame, each group grown together: scapula, clavicle, ribs. Direction 90 is to the spine."""
     scapula = (
-        (tube([(0, 0, 5), (17, 2.5, 6.5), (37, 0, 5)], 1.3, 1.8), (-19.0, 31.0, 4.0)),  # glenoid
+        (tube([(0, 0, 4), (18, 2.5, 6.5), (38, 0, 4.5)], 1.0, 1.8), (-19.0, 28.0, 6.0)),  # glenoid
         (tube([(0, 0, 15), (16, 0, 13), (34, -2, 16), (52, -6, 20)], 0.9, 0.35), (-4.0, 33.0, 70.0)),  # neck
-        (tube([(0, 0, 7), (24, 0, 5.5), (80, 2, 4.5), (128, 3, 4)], 1.5, 0.8), (12.0, 36.0, 24.0)),  # lateral border
-        (tube([(0, 0, 12), (30, 6, 28), (70, 10, 40), (118, 6, 24), (140, 0, 8)], 0.5, 0.05), (8.0, 50.0, 34.0)),  # blade
+        (tube([(0, 0, 8), (24, 0, 6.5), (80, 2, 5), (128, 3, 4)], 1.3, 0.8), (8.0, 35.0, 22.0)),  # lateral border
+        (tube([(0, 0, 12), (30, 6, 28), (70, 10, 40), (118, 6, 24), (140, 0, 8)], 0.6, 0.07), (8.0, 50.0, 34.0)),  # blade
         (tube([(0, 0, 7), (14, 1, 6.5), (30, -4, 7)], 0.9, 0.9), (-17.0, 40.0, -102.0)),  # coracoid
         (
             tube([(0, 0, 6), (14, 1.5, 8.5), (36, 0, 8), (62, -5, 6.5), (100, -12, 4)], 0.9, 0.5),
@@ -283,6 +285,6 @@ def forearm_bones(side: bool) -> tuple[tuple[tuple[Body, Place], ...], ...]:
         )
         radius = tube([(12, 6, 11), (21, 6, 10.5), (31, 5, 7.5), (48, 6, 8.5), (80, 8, 7.5), (150, 12, 7)], 1.5, 1.0)
     else:
-        ulna = tube([(-22, 3, 8), (-8, 4, 11), (6, 6, 12.5), (20, 7, 11), (38, 5, 8), (80, 5, 7), (150, 4, 6.5)], 1.4, 0.8)
+        ulna = tube([(-21, 3, 10), (-8, 4, 12), (6, 6, 13), (20, 7, 11.5), (38, 5, 8), (80, 5, 7), (150, 4, 6.5)], 1.0, 0.7)
         radius = tube([(9, -13, 11), (18, -13, 10.5), (28, -12, 7.5), (46, -10, 8.5), (80, -13, 7.5), (150, -16, 7)], 1.5, 0.9)
     return ((ulna, (0.0, 0.0, 0.0)),), ((radius, (0.0, 0.0, 0.0)),)
