@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging
 
 from trainer.dataset import publish, summary
 from trainer.dataset.encode import content_hash, in_threads
@@ -73,8 +72,6 @@ def prepare(
             result = Summary.of(target, found, reused=True)
         else:
             raise ConfigError(f"{target} holds a data set of other content or options; pass --overwrite to replace it")
-    for warning in result.warnings:
-        logging.warning(warning)
     print(result.table())
     return result
 

@@ -74,7 +74,7 @@ class RadiographsConfig(tfds.core.BuilderConfig):
         return examples
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes the radiographs of a `RadiographsConfig` as squares of one size."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -106,7 +106,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        generators = {}
+        generators: dict[str, Iterator[tuple[str, dict[str, Any]]]] = {}
         for split in SPLITS:
             generator = self._generate_examples(split)
             # TFDS fails on a split without any example, so one whose files were all refused must not be announced.

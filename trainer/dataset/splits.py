@@ -44,7 +44,7 @@ def assign(examples: Sequence[Example], validation_fraction: float, test_fractio
     validation_share = 0.0 if "validation" in named else validation_fraction
 
     def split(example: Example) -> str:
-        if example.split not in (None, "train"):
+        if example.split and example.split != "train":
             return example.split
         place = position(example.patient_id, seed)
         if place < test_share:
@@ -56,7 +56,8 @@ def assign(examples: Sequence[Example], validation_fraction: float, test_fractio
 
 def check_groups(examples: Iterable[Example]) -> None:
     """Raises DataError for a patient on two sides, or a study with two labels."""
-    sides, labels = collections.defaultdict(dict), collections.defaultdict(dict)
+    sides: dict[str, dict[str | None, str]] = collections.defaultdict(dict)
+    labels: dict[str, dict[int, str]] = collections.defaultdict(dict)
     for example in examples:
         sides[example.patient_id].setdefault(example.split, example.path)
         labels[example.study_id].setdefault(example.label, example.path)
@@ -70,7 +71,7 @@ def check_groups(examples: Iterable[Example]) -> None:
 
 def check_classes(examples: Iterable[Example]) -> list[str]:
     """Raises DataError unless `train` has both labels; returns a warning for each other split that lacks one."""
-    present: dict[str, collections.Counter] = {split: collections.Counter() for split in SPLITS}
+    present: dict[str | None, collections.Counter] = {split: collections.Counter() for split in SPLITS}
     for example in examples:
         present[example.split][example.label] += 1
     warnings = []

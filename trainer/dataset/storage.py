@@ -69,6 +69,6 @@ def _list_remote(root: str) -> Iterator[str]:
     level = root
     while uris := tf.io.gfile.glob(level := level + "/*"):
         found.update(uri.removeprefix(root + "/") for uri in uris)
-    # A glob yields folders too. An object store has no empty ones, so a folder is what something else lies in.
+    # A glob yields folders too: what something else lies in, or the empty objects named `folder/` that consoles leave behind.
     folders = {path.rpartition("/")[0] for path in found}
-    yield from found - folders
+    yield from (path for path in found - folders if not path.endswith("/"))

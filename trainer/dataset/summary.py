@@ -88,11 +88,11 @@ def fingerprint(examples: Sequence[Example], hashes: Iterable[str], image_size: 
       hashes: SHA-256 of each one's content, in the same order.
       image_size: side of the square in pixels.
     """
-    rows = [
-        [item.path, digest, item.label, item.patient_id, item.study_id, item.split, dict(item.attributes)]
+    rows = {
+        item.path: [digest, item.label, item.patient_id, item.study_id, item.split, dict(item.attributes)]
         for item, digest in zip(examples, hashes, strict=True)
-    ]
-    contract = [image_size, radiograph.PREPROCESSING["version"], sorted(rows, key=lambda row: row[0])]
+    }
+    contract = [image_size, radiograph.PREPROCESSING["version"], rows]
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()
 
 
