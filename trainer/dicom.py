@@ -1,79 +1,112 @@
 """Bytes of a DICOM file -> grey pixels, as a viewer would show them.
 
 Order of PS3.4 N.2: modality LUT or rescale, VOI LUT or window, presentation LUT shape. Identifiers that somebody burned into
-the pixels stay there: no program can remove them with certainty.
+the pixels stay there: no program can remove them with certainty. Nothing of the data set but four harmless attributes leaves
+this module: no exception, warning or log line of a library is passed on, because they quote values.
 """
 
 import contextlib
 import io
 import logging
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, get_decoder
+from pydicom import encaps, uid
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.utils import get_expected_length
 
-from trainer.refusal import RadiographError, check_size, refuse
+from trainer.picture import jpeg_segments
+from trainer.refusal import RadiographError, check_memory, check_size, refuse
 
-_PERCENTILES = (0.5, 99.5)
-_ROWS_PER_BLOCK = 256
+_MODES = {
+    "MONOCHROME1": "monochrome1",
+    "MONOCHROME2": "monochrome2",
+    "PALETTE COLOR": "palette",
+    "RGB": "rgb",
+    **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
+}
 _TAGS = {
     "modality": ("Modality", r"[A-Z0-9_ ]{1,16}"),
     "body_part": ("BodyPartExamined", r"[A-Z0-9_ ]{1,16}"),
     "view": ("ViewPosition", r"[A-Z0-9_ ]{1,16}"),
     "study_uid": ("StudyInstanceUID", r"[0-9.]{1,64}"),
 }
+_PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_PERCENTILES = (0.5, 99.5)
+_ROWS_PER_BLOCK = 256
+_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
 _QUIET = threading.Lock()
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes are a DICOM file, or a data set without the preamble."""
+    """Whether the bytes are a DICOM file, or a little-endian data set without preamble (PS3.5 7.1)."""
     if data[128:132] == b"DICM":
         return True
-    group_and_element = data[:2] in (b"\x02\x00", b"\x08\x00") and len(data) >= 8 and data[3] == 0
-    return group_and_element and (re.fullmatch(rb"[A-Z]{2}", data[4:6]) is not None or data[6:8] == b"\0\0")
+    if len(data) < 8 or data[:2] not in (b"\x02\x00", b"\x08\x00") or data[3] != 0:
+        return False
+    return re.fullmatch(rb"[A-Z]{2}", data[4:6]) is not None or data[6:8] == b"\0\0"
 
 
 def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
-    """Returns uint8 [height, width] with bone bright, the photometric interpretation, and the harmless tags.
+    """Returns uint8 [height, width] with bone bright, a value of `_MODES`, and the harmless tags.
 
     Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
     """
-    with _quiet_pydicom():
+    with _quiet_libraries():
         try:
+            _check_deflated(data)
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            stored = _stored_values(dataset)
-            return _grey(dataset, stored), str(dataset.PhotometricInterpretation), _tags(dataset)
+            if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAG):
+                refuse("truncated", "the DICOM file ends inside its pixel data")
+            mode = _MODES.get(str(dataset.get("PhotometricInterpretation")))
+            stored, luma = _stored_values(dataset, mode)
+            return (stored if luma else _grey(dataset, stored)), str(mode), _tags(dataset)
         except (RadiographError, MemoryError):
             raise
-        except Exception as error:
-            # The message of the cause may quote values of the patient: only its type is told.
+        except BaseException as error:
+            # The RLE plug-in is Rust: its panics are no Exception, and their type cannot be imported.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise RadiographError("bad_dicom", f"the DICOM data cannot be read ({type(error).__name__})") from None
 
 
-def look_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`table[values]` by blocks of rows: NumPy widens an index array to 8 bytes per pixel."""
-    result = np.empty(values.shape, table.dtype)
-    for top in range(0, len(values), _ROWS_PER_BLOCK):
-        result[top : top + _ROWS_PER_BLOCK] = table[values[top : top + _ROWS_PER_BLOCK]]
-    return result
-
-
 @contextlib.contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Keeps pydicom's warnings and log lines, which may quote patient values, out of the logs while a file is read."""
-    logger = logging.getLogger("pydicom")
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps the warnings and log lines of pydicom and its plug-ins, which quote values of the data set, out of all logs."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        disabled, logger.disabled = logger.disabled, True
+        kept = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = [logging.NullHandler()], False
         try:
             yield
         finally:
-            logger.disabled = disabled
+            for logger, handlers, propagate in kept:
+                logger.handlers, logger.propagate = handlers, propagate
+
+
+def _check_deflated(data: bytes) -> None:
+    """Refuses a deflated data set that inflates beyond the memory limit: pydicom inflates without one."""
+    if data[128:132] != b"DICM" or uid.DeflatedExplicitVRLittleEndian.encode() not in data[:4096]:
+        return
+    group, element, _, _, length = struct.unpack_from("<HH2sHI", data, 132)
+    if (group, element) != (2, 0):
+        refuse("bad_dicom", "expected the length of the file meta information, the deflated DICOM file has none")
+    inflater, rest, inflated = zlib.decompressobj(-zlib.MAX_WBITS), data[144 + length :], 0
+    while rest and not inflater.eof:
+        inflated += len(inflater.decompress(rest, 1 << 20))
+        check_memory(4 * inflated)
+        rest = inflater.unconsumed_tail
+    if not inflater.eof:
+        refuse("truncated", "the deflated DICOM data set ends early")
 
 
 def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
@@ -81,85 +114,170 @@ def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
     return {name: text for name, text in texts.items() if re.fullmatch(_TAGS[name][1], text)}
 
 
-def _stored_values(dataset: pydicom.Dataset) -> np.ndarray:
-    """The stored values: [h, w], or [h, w, 3] in RGB."""
-    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+def _stored_values(dataset: pydicom.Dataset, mode: str | None) -> tuple[np.ndarray, bool]:
+    """Returns (stored values [h, w], False) of a grey or palette picture, or (luma uint8 [h, w], True) of a coloured one."""
+    _check_header(dataset, mode)
+    syntax = _transfer_syntax(dataset)
+    if not syntax.is_encapsulated:
+        expected, found = get_expected_length(dataset), len(dataset.PixelData)
+        if found < expected:
+            refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
+    else:
+        _check_codestream(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1), dataset.Rows, dataset.Columns)
+    try:
+        pixels, found_properties = get_decoder(syntax).as_array(dataset, index=0, raw=True, view_only=True)
+    except RuntimeError:
+        if syntax == uid.JPEGExtended12Bit:
+            refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
+        refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
+    if pixels.ndim == 2:
+        return pixels, False
+    if found_properties["photometric_interpretation"].startswith("YBR"):
+        pixels = pixels[..., 0]
+    return _luma(pixels, found_properties["bits_stored"]), True
+
+
+def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
+    """Refuses what is no single picture of 8 or 16 bits, before any pixel is decoded."""
+    if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
-    if not rows or not columns:
-        refuse("bad_dicom", "expected positive Rows and Columns, the DICOM data set has none")
+    if mode is None:
+        refuse(
+            "bad_dicom", f"expected a photometric interpretation of {', '.join(_MODES)}, the DICOM data set has none of them"
+        )
+    numbers = {}
+    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
+        value = dataset.get(keyword)
+        if not isinstance(value, int) or value < 1:
+            refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
+        numbers[keyword] = value
+    rows, columns, allocated, samples = (numbers[k] for k in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel"))
+    if samples != (3 if mode in ("rgb", "ycbcr") else 1):
+        refuse("bad_dicom", f"the DICOM data set announces {samples} samples per pixel, which contradicts {mode}")
+    if numbers["BitsStored"] > allocated:
+        refuse("bad_dicom", f"the DICOM data set announces {numbers['BitsStored']} bits stored in {allocated} allocated")
+    if allocated not in (1, 8, 16):
+        refuse("unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}")
+    frames = dataset.get("NumberOfFrames") or 1
+    if frames != 1:
+        refuse("unsupported", "expected one picture, the DICOM file holds several frames")
     check_size(rows, columns)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        refuse("unsupported", f"expected one picture, the DICOM file holds {frames} frames")
+    # PixelData, the array that pydicom makes of it, the result; where encoded, the 32-bit planes of the decoder as well.
+    sample = max(8, allocated) // 8
+    encoded = 8 if _transfer_syntax(dataset).is_encapsulated else 0
+    check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
+
+
+def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
+    """The transfer syntax; for a data set without one, what pydicom guessed. Refuses one that cannot be decoded."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        syntax = dataset.file_meta.TransferSyntaxUID = (
-            pydicom.uid.ImplicitVRLittleEndian if dataset.original_encoding[0] else pydicom.uid.ExplicitVRLittleEndian
-        )
+        implicit, little = dataset.original_encoding
+        syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
     try:
-        decoder = get_decoder(syntax)
-        missing = not decoder.is_available
+        if get_decoder(syntax).is_available:
+            return syntax
     except NotImplementedError:
-        missing = True
-    if missing:
-        refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
-    pixels, _ = decoder.as_array(dataset, index=0)
-    return pixels
+        pass
+    name = syntax.name if re.fullmatch(r"[0-9.]+", syntax) else "(not a UID)"
+    refuse("unsupported", f"no decoder for the DICOM transfer syntax {name}")
+
+
+def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
+    """Refuses an encoded frame whose own header contradicts the data set: the decoders believe the frame, whatever its size."""
+    found = None
+    siz = frame.find(b"\xff\x4f\xff\x51")
+    if frame[:2] == b"\xff\xd8":
+        for marker, start, _ in jpeg_segments(frame):
+            if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7):
+                found = struct.unpack_from(">HH", frame, start + 1)
+    elif siz >= 0:
+        right, bottom, left, top = struct.unpack_from(">4I", frame, siz + 8)
+        found = (bottom - top, right - left)
+    else:
+        return
+    if found != (rows, columns):
+        refuse("bad_dicom", f"the DICOM data set announces {columns} x {rows} pixels, which its encoded pixel data contradict")
+
+
+def _luma(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Luma plane [h, w] or RGB [h, w, 3] of any depth -> uint8 [h, w]."""
+    luma = np.empty(pixels.shape[:2], np.uint8)
+    for top in range(0, len(pixels), _ROWS_PER_BLOCK):
+        block = (pixels[top : top + _ROWS_PER_BLOCK] >> max(0, bits - 8)).astype(np.uint8)
+        luma[top : top + _ROWS_PER_BLOCK] = np.asarray(Image.fromarray(block).convert("L"))
+    return luma
 
 
 def _grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
-    """Stored values -> uint8 [h, w] by one table, which covers every value that 8 or 16 bits can hold."""
-    if stored.ndim == 3:
-        return np.asarray(Image.fromarray(stored.astype(np.uint8)).convert("L"))
-    if stored.dtype.itemsize > 2:
-        refuse("unsupported", f"expected 8 to 16 bits per pixel, the DICOM pixels are {stored.dtype}")
-    unsigned = stored.view(f"u{stored.dtype.itemsize}")
-    codes = np.arange(1 << 8 * stored.dtype.itemsize, dtype=unsigned.dtype)
-    values = codes.view(stored.dtype)
+    """Stored values [h, w] -> uint8 [h, w], by one table for every value that 8 or 16 bits can hold."""
+    codes = stored.view(f"u{stored.itemsize}")
+    blocks = [codes[top : top + _ROWS_PER_BLOCK] for top in range(0, len(codes), _ROWS_PER_BLOCK)]
+    values = np.arange(1 << 8 * codes.itemsize, dtype=codes.dtype).view(stored.dtype)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        colours = apply_color_lut(values[None], dataset)
-        table = np.asarray(Image.fromarray((colours >> 8 * (colours.itemsize - 1)).astype(np.uint8)).convert("L"))[0]
+        table = _palette(dataset, values)
     else:
-        counts = sum(
-            np.bincount(block.ravel(), minlength=len(codes)) for block in np.array_split(unsigned, len(unsigned) // 256 + 1)
-        )
-        padding = _padding(dataset, values)
-        unit = _display(dataset, values, np.where(padding, 0, counts))
-        if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
-            unit = 1 - unit
-        table = np.where(padding, 0, np.rint(unit * 255)).astype(np.uint8)
-    return look_up(table, unsigned)
+        counts = sum(np.bincount(block.ravel(), minlength=len(values)) for block in blocks)
+        table = _display_table(dataset, values, counts)
+    grey = np.empty(codes.shape, np.uint8)
+    for index, block in enumerate(blocks):  # NumPy widens an index array to 8 bytes per pixel
+        grey[index * _ROWS_PER_BLOCK : (index + 1) * _ROWS_PER_BLOCK] = table[block]
+    return grey
 
 
-def _padding(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
+def _palette(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
+    colours = apply_color_lut(values[None], dataset)
+    return _luma(colours[..., :3], 8 * colours.itemsize)[0]
+
+
+def _display_table(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Stored values [n], and how often each occurs [n] -> the grey uint8 [n] of each, bone bright, padding black."""
+    padding = _is_padding(dataset, values)
+    unit = _voi(dataset, _modality(dataset, values.astype(np.float64)), np.where(padding, 0, counts))
+    # DX files say both for one inversion (PS3.3 C.8.11.3.1.2).
+    if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+        unit = 1 - unit
+    return np.where(padding, 0, np.rint(unit * 255)).astype(np.uint8)
+
+
+def _is_padding(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
     """Which stored values stand for "no picture here" (PS3.3 C.7.5.1.1.2)."""
     first = dataset.get("PixelPaddingValue")
     if first is None:
         return np.zeros(values.shape, bool)
     last = dataset.get("PixelPaddingRangeLimit")
-    last = first if last is None else last
-    return (values >= min(first, last)) & (values <= max(first, last))
+    # The sign of either depends on a VR that writers get wrong; the bits are right.
+    low, high = sorted(np.array([first, first if last is None else last], np.int64).astype(values.dtype))
+    return (values >= low) & (values <= high)
 
 
-def _display(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Stored values [n] -> display values [n] in 0..1, before inversion; `counts` [n] is how often each occurs."""
-    modality = apply_modality_lut(values, dataset)
+def _modality(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
+    """Stored values -> modality values, float64, by the modality LUT or the rescale (PS3.3 C.11.1)."""
+    if dataset.get("ModalityLUTSequence"):
+        entries, first, _ = _lut(dataset.ModalityLUTSequence[0])
+        return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.intp)]
+    slope, intercept = (_first_number(dataset, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
+
+
+def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Modality values [n] -> 0..1 [n], by the VOI LUT, else the first window, else the percentiles of the picture."""
     if dataset.get("VOILUTSequence"):
-        bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
-        return apply_voi(modality, dataset) / ((1 << bits) - 1)
-    modality = modality.astype(np.float64)
-    if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        centre, width = (_first(dataset.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
-        return window(modality, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
-    order = np.argsort(modality, kind="stable")
-    share = np.cumsum(counts[order]) * (100 / max(1, counts.sum()))
-    low, high = (modality[order][min(np.searchsorted(share, percentile), len(order) - 1)] for percentile in _PERCENTILES)
-    return window(modality, (low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")
+        entries, first, bits = _lut(dataset.VOILUTSequence[0])
+        index = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.intp)
+        return np.clip(entries[index] / ((1 << bits) - 1), 0, 1)
+    centre, width = (_first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    if centre is not None and width is not None and width > 0:
+        return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    order = np.argsort(values, kind="stable")
+    percent = np.cumsum(counts[order]) * (100 / max(1, counts.sum()))
+    low, high = (values[order[min(np.searchsorted(percent, p), len(order) - 1)]] for p in _PERCENTILES)
+    return window(values, (low + high) / 2, max(high - low, np.finfo(np.float32).tiny), "LINEAR_EXACT")
 
 
 def window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """Applies a VOI window (PS3.3 C.11.2.1.2 and C.11.2.1.3): values of any range -> float64 in 0..1."""
+    """VOI window (PS3.3 C.11.2.1.2 and C.11.2.1.3): modality values -> float64 in 0..1, of the same shape."""
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500)))
     if function == "LINEAR_EXACT":
@@ -169,5 +287,24 @@ def window(values: np.ndarray, centre: float, width: float, function: str) -> np
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _first(value: object) -> float:
-    return float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)  # type: ignore[arg-type, index]
+def _lut(item: pydicom.Dataset) -> tuple[np.ndarray, int, int]:
+    """A LUT sequence item -> (entries float64 [n], the value that the first entry stands for, bits of an entry)."""
+    length, first, bits = (int(number) for number in item.LUTDescriptor)
+    entries = item.LUTData
+    if isinstance(entries, bytes):
+        little = item["LUTData"].is_little_endian if hasattr(item["LUTData"], "is_little_endian") else True
+        entries = np.frombuffer(entries, "<u2" if little else ">u2")
+    entries = np.atleast_1d(np.asarray(entries, np.float64))[: length or 1 << 16]
+    if not 1 <= bits <= 16 or not entries.size:
+        refuse("bad_dicom", "expected a LUT of up to 16 bits with entries, the DICOM data set has another")
+    return entries, first, bits
+
+
+def _first_number(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """The first finite number of an attribute with one or several values; None where there is none."""
+    value = dataset.get(keyword)
+    if isinstance(value, pydicom.multival.MultiValue):
+        value = value[0] if value else None
+    if value is None or value == "" or not np.isfinite(float(value)):
+        return None
+    return float(value)

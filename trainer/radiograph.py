@@ -4,16 +4,14 @@ Preparation and scoring both call `load`, so what a model learned from and what 
 """
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from trainer import dicom
-from trainer.refusal import MAX_PIXELS, REASONS, RadiographError, check_size, refuse
+from trainer import dicom, picture
+from trainer.refusal import MAX_PIXELS, REASONS, RadiographError, refuse
 
 __all__ = [
     "MAX_PIXELS",
@@ -41,16 +39,6 @@ PREPROCESSING: dict[str, Any] = {
     "interpolation": {"shrinking": "area", "enlarging": "linear"},
     "output": {"dtype": "uint8", "channels": 1, "range": [0, 255]},
 }
-
-# Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
-_OPENERS: dict[str, type[ImageFile.ImageFile]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-}
-_ROWS_PER_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +104,12 @@ def read(data: bytes) -> Radiograph:
     if kind == "DICOM":
         pixels, mode, tags = dicom.read(data)
         return Radiograph(pixels, kind, mode, tags)
-    if kind not in _OPENERS:
+    if kind not in picture.FORMATS:
         reason = "unsupported" if kind else "not_an_image"
         refuse(
             reason, f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {kind or 'that of no known image format'}"
         )
-    try:
-        pixels, mode = _read_picture(data, kind)
-    except (RadiographError, MemoryError):
-        raise
-    except Exception as error:
-        # Pillow's plug-ins raise a dozen kinds for damaged files; no list of them is complete.
-        raise RadiographError("truncated", f"the {kind} data cannot be decoded in full: {error}") from error
+    pixels, mode = picture.read(data, kind)
     return Radiograph(pixels, kind, mode)
 
 
@@ -161,58 +143,3 @@ _MAGICS = (
     (b"<svg", "SVG"),
     (b"8BPS", "Photoshop"),
 )
-
-
-def _read_picture(data: bytes, kind: str) -> tuple[np.ndarray, str]:
-    with _OPENERS[kind](io.BytesIO(data)) as image:
-        mode = image.mode
-        check_size(image.height, image.width)
-        if getattr(image, "n_frames", 1) > 1:
-            refuse("unsupported", f"expected one picture, the {kind} file holds {image.n_frames}")
-        plain_cmyk = kind == "JPEG" and mode == "CMYK" and "adobe" not in image.info
-        image.load()
-        grey = _grey(image)
-        if plain_cmyk:
-            grey = 255 - grey
-        orientation = image.getexif().get(0x0112, 1)
-    if orientation in range(2, 9):
-        turned = Image.fromarray(grey)
-        turned.getexif()[0x0112] = orientation
-        grey = np.asarray(ImageOps.exif_transpose(turned))
-    return np.ascontiguousarray(grey), mode
-
-
-def _grey(image: Image.Image) -> np.ndarray:
-    """Any decoded picture -> uint8 [height, width]."""
-    if image.mode.startswith("I;16"):
-        return _scale_16_bit(np.asarray(image))
-    if image.mode in ("I", "F"):
-        return _stretch(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("L", image.size)
-        black.paste(image.convert("L"), mask=image.getchannel("A"))
-        return np.asarray(black)
-    return np.asarray(image.convert("L"))
-
-
-def _scale_16_bit(values: np.ndarray) -> np.ndarray:
-    """uint16 [h, w] -> uint8 [h, w] by the smallest usual full scale that holds the maximum."""
-    maximum = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if maximum < 1 << bits)
-    table = np.rint(np.arange(1 << 16) * (255 / ((1 << bits) - 1))).clip(0, 255).astype(np.uint8)
-    return dicom.look_up(table, values)
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """int32 or float32 [h, w] -> uint8 [h, w], finite minimum to 0 and maximum to 255; what is not finite becomes 0."""
-    finite = np.isfinite(values)
-    low = float(values.min(where=finite, initial=np.inf))
-    high = float(values.max(where=finite, initial=-np.inf))
-    grey = np.zeros(values.shape, np.uint8)
-    if high > low:
-        for top in range(0, len(values), _ROWS_PER_BLOCK):
-            block = slice(top, top + _ROWS_PER_BLOCK)
-            scaled = np.rint((values[block].astype(np.float64) - low) * (255 / (high - low)))
-            grey[block] = np.where(finite[block], scaled, 0)
-    return grey

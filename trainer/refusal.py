@@ -12,6 +12,7 @@ REASONS: dict[str, str] = {
 }
 
 MAX_PIXELS = 100_000_000
+MAX_MEMORY = 900_000_000  # bytes; leaves room for the file and the result under 1 GiB
 
 
 class RadiographError(ValueError):
@@ -40,3 +41,12 @@ def check_size(height: int, width: int) -> None:
     """Refuses a picture of more than `MAX_PIXELS`, before any of them is decoded."""
     if height * width > MAX_PIXELS:
         refuse("too_large", f"expected at most {MAX_PIXELS:,} pixels, the header announces {width} x {height}")
+
+
+def check_memory(needed: int) -> None:
+    """Refuses a picture whose decoding would take more than `MAX_MEMORY` bytes."""
+    if needed > MAX_MEMORY:
+        refuse(
+            "too_large",
+            f"expected a picture that decodes within {MAX_MEMORY:,} bytes of memory, this one takes up to {needed:,}",
+        )

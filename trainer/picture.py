@@ -1,0 +1,226 @@
+"""Bytes of a PNG, JPEG, TIFF, BMP or WebP file -> grey pixels, by Pillow.
+
+What is cut short, damaged or too large is refused: Pillow reports most damage by itself, and what it would let pass (a PNG
+checksum, a missing end marker) is checked here. Peak memory stays under 1 GiB for any input.
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from trainer.refusal import RadiographError, check_memory, check_size, refuse
+
+# Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
+_OPENERS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+FORMATS = frozenset(_OPENERS)
+
+MODES = {
+    "1": "bilevel",
+    "L": "grey",
+    "I;16": "grey16",
+    "I;16B": "grey16",
+    "I": "grey32",
+    "F": "float",
+    "LA": "grey_alpha",
+    "P": "palette",
+    "PA": "palette_alpha",
+    "RGB": "rgb",
+    "RGBX": "rgb",
+    "RGBA": "rgb_alpha",
+    "RGBa": "rgb_alpha",
+    "CMYK": "cmyk",
+    "YCbCr": "ycbcr",
+    "LAB": "lab",
+}
+
+_EXIF_ORIENTATION = 0x0112
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 259, 262, 277
+_TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
+_TIFF_MIN_IS_WHITE = 0
+_TIFF_JPEG = (6, 7)
+_TILE_SIDE = 4096
+_SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
+# How Pillow's many messages name a kind of file that it knows but does not decode.
+_UNSUPPORTED = re.compile(r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression", re.I)
+
+
+def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
+    """Returns uint8 [height, width] with the orientation applied, and a value of `MODES`.
+
+    Raises RadiographError with truncated, unsupported or too_large.
+    """
+    try:
+        return _read(_critical_png(data) if kind == "PNG" else data, kind)
+    except (RadiographError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's plug-ins raise a dozen types for damaged files; no list of them is complete.
+        reason = "unsupported" if _UNSUPPORTED.search(str(error)) else "truncated"
+        detail = f"the {kind} file cannot be decoded in full: {error or type(error).__name__}"
+        raise RadiographError(reason, " ".join(detail.split())) from error
+
+
+def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
+    with _OPENERS[kind](io.BytesIO(data)) as image:
+        mode = MODES.get(image.mode, image.mode)
+        check_size(image.height, image.width)
+        check_memory(image.height * image.width * _bytes_per_pixel(image, kind) + _SIDE_BYTES * (image.height + image.width))
+        if getattr(image, "is_animated", False):
+            refuse("unsupported", f"expected one picture, the {kind} file holds several frames or pages")
+        if kind == "JPEG":
+            _prepare_jpeg(image, data)
+        image.load()
+        grey = _grey(image)
+        if kind == "TIFF":  # Pillow has applied the orientation already
+            return grey, mode
+        return _upright(grey, image), mode
+
+
+def _critical_png(data: bytes) -> bytes:
+    """Returns the PNG file with only the chunks that make the picture, their checksums verified.
+
+    Pillow skips the checksums of the pixels and does not miss the end; on the other hand it would inflate text and colour
+    profiles, which nobody needs here.
+    """
+    view = memoryview(data)
+    parts, position = [view[:8]], 8
+    while True:
+        if position + 12 > len(view):
+            refuse("truncated", "the PNG file ends before its IEND chunk")
+        length, name = struct.unpack_from(">I4s", view, position)
+        end = position + 12 + length
+        if end > len(view):
+            refuse("truncated", f"the PNG file ends inside its {name.decode('latin-1')} chunk")
+        if name == b"acTL" and length >= 4 and struct.unpack_from(">I", view, position + 8)[0] > 1:
+            refuse("unsupported", "expected one picture, the PNG file is animated")
+        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
+            if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", view, end - 4)[0]:
+                refuse("truncated", f"the checksum of a {name.decode()} chunk of the PNG file is wrong")
+            parts.append(view[position:end])
+        if name == b"IEND":
+            return b"".join(parts)
+        position = end
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields (marker, start, end) of the segments of a JPEG or JPEG-LS stream, up to and with its first scan header."""
+    position = 2
+    while data[position : position + 1] == b"\xff":
+        marker = data[position + 1 : position + 2]
+        if marker == b"\xff":  # a fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if not marker or length < 2:
+            return
+        yield marker[0], position + 4, position + 2 + length
+        if marker == b"\xda":
+            return
+        position += 2 + length
+
+
+def _prepare_jpeg(image: Image.Image, data: bytes) -> None:
+    """Sets the decoder of an open JPEG file: grey straight from the luma plane, and the true polarity of CMYK.
+
+    Raises RadiographError where no end marker follows the first scan: libjpeg decodes a tail of zero bytes without complaint.
+    """
+    pixels_start = max((end for _, _, end in jpeg_segments(data)), default=0)
+    if data.find(b"\xff\xd9", pixels_start) < 0:
+        refuse("truncated", "the JPEG file has no end marker after its pixel data")
+    image.draft("L", image.size)
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
+        image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
+
+
+def _bytes_per_pixel(image: Image.Image, kind: str) -> int:
+    """An upper bound of the memory that decoding takes, from the header alone."""
+    held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
+    if kind == "JPEG":  # progressive: libjpeg holds all coefficients, 2 bytes each
+        return (4 if image.layers == 4 else 1) + 2 * image.layers
+    if kind == "WEBP":  # libwebp's two canvases, Pillow's copy, the picture
+        return 16
+    if kind == "TIFF":
+        tags = image.tag_v2
+        samples = tags.get(_TIFF_SAMPLES, 1)
+        strip = samples * -(-max(tags.get(_TIFF_BITS, (1,))) // 8)
+        coefficients = 2 * samples if tags.get(_TIFF_COMPRESSION) in _TIFF_JPEG else 0
+        check_size(tags.get(_TIFF_TILE_HEIGHT, 1), tags.get(_TIFF_TILE_WIDTH, 1))
+        return held + strip + coefficients
+    return held
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """A decoded picture -> uint8 [height, width], by tiles: every conversion copies, some widen to 4 bytes per pixel."""
+    grey = np.empty((image.height, image.width), np.uint8)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        table = _ramp(image)
+        for place, tile in _tiles(image):
+            grey[place] = table(np.asarray(tile))
+        if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE:
+            np.subtract(255, grey, out=grey)
+        return grey
+    for place, tile in _tiles(image):
+        grey[place] = np.asarray(_flatten(tile))
+    return grey
+
+
+def _tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
+    for top in range(0, image.height, _TILE_SIDE):
+        bottom = min(top + _TILE_SIDE, image.height)
+        for left in range(0, image.width, _TILE_SIDE):
+            right = min(left + _TILE_SIDE, image.width)
+            yield (slice(top, bottom), slice(left, right)), image.crop((left, top, right, bottom))
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """8-bit picture of any mode -> mode L: over black where transparent, luma of ITU-R 601 where coloured."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("L", image.size)
+        black.paste(image.convert("L"), mask=image.getchannel("A"))
+        return black
+    if image.mode == "LAB":
+        return image.getchannel("L")
+    return image.convert("L")
+
+
+def _ramp(image: Image.Image):
+    """Returns the function that maps the deep grey values of `image` to uint8."""
+    if image.mode.startswith("I;16"):
+        maximum = max(int(np.asarray(tile).max()) for _, tile in _tiles(image))
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if maximum < 1 << bits)
+        table = np.rint(np.arange(1 << bits) * (255 / ((1 << bits) - 1))).astype(np.uint8)
+        return lambda values: table[values]
+    low, high = np.inf, -np.inf
+    for _, tile in _tiles(image):
+        values = np.asarray(tile)
+        finite = np.isfinite(values)
+        low = min(low, float(values.min(where=finite, initial=np.inf)))
+        high = max(high, float(values.max(where=finite, initial=-np.inf)))
+    scale = 255 / (high - low) if high > low else 0.0
+    return lambda values: np.rint(np.where(np.isfinite(values), (values.astype(np.float64) - low) * scale, 0)).astype(np.uint8)
+
+
+def _upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Applies the EXIF orientation of `image`. Damaged EXIF data are no reason to lose a good picture."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        return grey
+    if orientation not in range(2, 9):
+        return grey
+    turned = Image.fromarray(grey)
+    turned.getexif()[_EXIF_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(turned))
