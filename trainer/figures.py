@@ -1,0 +1,171 @@
+"""Figures of a run: curves, ROC, precision-recall, reliability, scores. Pure functions of numbers; no pyplot, no global state."""
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.special import expit
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from trainer.calibration import OperatingPoint
+from trainer.metrics import ECE_BINS, Cases, confusion
+
+# Mid tones of one lightness (Okabe & Ito's blue and orange, adjusted): readable on white and on near-black.
+POSITIVE, NEGATIVE, NEUTRAL = "#d9730d", "#2f86c8", "#808890"
+_INK = "#010203"  # stands for the page's text colour until `svg` has been called
+_PANEL_INCHES = (4.4, 3.7)
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Inline SVG: no background, in the page's text colour and font, its ids made unique by `name`."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
+    return re.sub(r' (?:width|height)="[\d.]+pt"', "", drawing, count=2)
+
+
+def png(figure: Figure) -> bytes:
+    """PNG on white, 150 dots per inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+CURVES = {"Loss": ("loss", "val_loss"), "Accuracy": ("accuracy", "val_accuracy"), "AUROC": ("val_auroc",)}
+
+
+def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)) -> Figure:
+    """Loss, accuracy and validation AUROC by epoch, side by side; a dotted line at the epoch kept (the highest `criterion`).
+
+    Args:
+      history: one row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`, `val_auroc`, `criterion`. What is
+        absent or not a number is not drawn.
+      titles: the panels wanted, of `CURVES`.
+    """
+    epoch, criterion = _column(history, "epoch"), _column(history, "criterion")
+    figure = Figure(figsize=(3.7 * len(titles), 3.3), layout="constrained")
+    for ax, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+        for column in CURVES[title]:
+            values = _column(history, column)
+            colour, label = (POSITIVE, "validation") if column.startswith("val_") else (NEGATIVE, "training")
+            if np.isfinite(values).any():
+                ax.plot(epoch, values, color=colour, label=label, marker="o" if len(epoch) < 20 else "", markersize=3.5)
+        if np.isfinite(criterion).any():
+            ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
+        _finish(ax, title, "epoch", "")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
+    """ROC per level (`image`, `study`) that has both classes, with the operating point."""
+
+    def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        false_positive_rate, true_positive_rate, _ = roc_curve(cases.label, cases.probability, drop_intermediate=False)
+        return false_positive_rate, true_positive_rate
+
+    def point(c: Mapping[str, int]) -> tuple[float, float]:
+        return c["fp"] / (c["fp"] + c["tn"]), c["tp"] / (c["tp"] + c["fn"])
+
+    figure, ax = _panel()
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
+    _draw_levels(ax, levels, threshold, curve, point)
+    _finish(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
+    return figure
+
+
+def precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
+    """Precision (PPV) by recall (sensitivity) per level that has both classes, with the operating point."""
+
+    def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        precision, recall, _ = precision_recall_curve(cases.label, cases.probability)
+        return recall, precision
+
+    def point(c: Mapping[str, int]) -> tuple[float, float]:
+        called = c["tp"] + c["fp"]
+        return c["tp"] / (c["tp"] + c["fn"]), c["tp"] / called if called else float("nan")
+
+    figure, ax = _panel()
+    _draw_levels(ax, levels, threshold, curve, point)
+    _finish(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)", "lower left")
+    return figure
+
+
+def reliability(cases: Cases) -> Figure:
+    """Share of positives by predicted probability in ten bins, before and after calibration; dots as large as the bin is full."""
+    figure, ax = _panel()
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
+    for probability, colour, label in (
+        (expit(cases.logit), NEUTRAL, "uncalibrated"),
+        (cases.probability, NEGATIVE, "calibrated"),
+    ):
+        ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
+        count = np.bincount(ece_bin, minlength=ECE_BINS)
+        full = count > 0
+        mean = np.bincount(ece_bin, probability, ECE_BINS)[full] / count[full]
+        share = np.bincount(ece_bin, cases.label, ECE_BINS)[full] / count[full]
+        ax.plot(mean, share, color=colour, label=label, linewidth=1.2)
+        ax.scatter(mean, share, s=8 + 220 * count[full] / len(cases), color=colour, alpha=0.85, zorder=3)
+    _finish(ax, "Reliability", "predicted probability of positive", "share that is positive", "upper left")
+    return figure
+
+
+def scores(cases: Cases, point: OperatingPoint) -> Figure:
+    """Histogram of the calibrated probability by label, with the threshold and the uncertain band."""
+    figure, ax = _panel()
+    edges = np.linspace(0, 1, 21).tolist()
+    for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):
+        chosen = cases.probability[cases.label == label]
+        ax.hist(chosen, edges, color=colour, alpha=0.35)
+        ax.hist(chosen, edges, color=colour, histtype="step", linewidth=1.5, label=f"labelled {name}")
+    top = 0.72  # of the height; the legend has the rest
+    ax.axvline(point.threshold, ymax=top, color=_INK, linewidth=1.2, linestyle="--", label=f"threshold {point.threshold:.2f}")
+    if point.uncertain_band:
+        ax.axvspan(*point.uncertain_band, ymax=top, color=NEUTRAL, alpha=0.3, linewidth=0, label="uncertain")
+    _finish(ax, "Scores", "calibrated probability of positive", "images", "upper center")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, ax.get_ylim()[1] / top)
+    return figure
+
+
+def _draw_levels(ax: Axes, levels: Mapping[str, Cases], threshold: float, curve: Any, point: Any) -> None:
+    for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
+        if not 0 < cases.label.sum() < len(cases):
+            continue
+        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=f"per {name}")
+        ax.plot(*point(confusion(cases, threshold)), color=colour, marker="o", markersize=8, markeredgecolor=_INK)
+    ax.plot([], [], color=NEUTRAL, marker="o", linestyle="", markeredgecolor=_INK, label=f"threshold {threshold:.2f}")
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.02, 1.02)
+
+
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _finish(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+    ax.set_title(title, color=_INK, fontsize=11, fontweight="bold", loc="left")
+    ax.set_xlabel(x, color=_INK)
+    ax.set_ylabel(y, color=_INK)
+    ax.tick_params(colors=_INK, labelsize=9)
+    ax.grid(color=NEUTRAL, alpha=0.25, linewidth=0.6)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(NEUTRAL)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc=legend, frameon=False, fontsize=9, labelcolor=_INK)
+
+
+def _column(history: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
+    return np.array([float(row.get(name, "nan")) for row in history])

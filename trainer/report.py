@@ -1,0 +1,133 @@
+"""The HTML report of a run: one file that needs neither network nor JavaScript."""
+
+import base64
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from trainer import figures
+from trainer.calibration import OperatingPoint
+from trainer.checkpoints import write_text
+from trainer.metrics import Cases, format_interval, studies
+
+REPORT = "report.html"
+_HEADLINES = (("image", "accuracy"), ("image", "auroc"), ("image", "sensitivity"), ("image", "specificity"), ("study", "kappa"))
+_NAMES = {
+    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auroc": "AUROC", "auprc": "AUPRC",
+    "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
+    "kappa": "Cohen's kappa", "brier": "Brier score", "ece": "Calibration error (ECE)",
+    "coverage": "Called (not uncertain)", "called_accuracy": "Accuracy when called",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class RunReport:
+    """All that the report of a run shows; plain values, so that it can be made without training.
+
+    Attributes:
+      title: of the page, such as the name of the run.
+      dataset: metadata of the prepared data; read: `splits` (counts by split), `simulated`, `image_size`, `fingerprint`,
+        `rejections`, `warnings`.
+      operating_point: fitted on validation.
+      cases: calibrated scores by split; those of `test` are drawn, or of `validation` where there is no test split.
+      metrics: as in `metrics.json`: by split, what `metrics.evaluate` returned.
+      history: one row per epoch, see `figures.curves`.
+      config: settings; nested mappings are shown flat.
+      environment: versions, devices, durations and the like, by name.
+      slices: what `metrics.slices` returned for the split that is drawn.
+      examples: (caption, PNG) of the most confident errors.
+    """
+
+    title: str
+    dataset: Mapping[str, Any]
+    operating_point: OperatingPoint
+    cases: Mapping[str, Cases]
+    metrics: Mapping[str, Mapping[str, Any]]
+    history: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+    examples: Sequence[tuple[str, bytes]] = ()
+
+
+def write(workdir: str, report: RunReport) -> str:
+    """Writes `report.html` into `workdir`, local or in a bucket, whole or not at all; returns its path."""
+    path = f"{str(workdir).rstrip('/')}/{REPORT}"
+    write_text(path, render(report))
+    return path
+
+
+def render(report: RunReport) -> str:
+    """The report as one HTML page."""
+    splits = {split: measured for split, measured in report.metrics.items() if measured}
+    drawn = next((split for split in ("test", *report.cases) if len(report.cases.get(split, ()))), None)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["interval"] = format_interval
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        splits=splits,
+        drawn=drawn,
+        names=_NAMES,
+        headlines=[(level, name, splits[drawn][level][name]) for level, name in _HEADLINES] if drawn in splits else [],
+        metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
+        figures=_figures(report, drawn),
+        examples=[(caption, base64.b64encode(picture).decode()) for caption, picture in report.examples],
+        config=flat(report.config),
+    )
+
+
+def curves_png(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Loss, accuracy and AUROC curves as PNG."""
+    return figures.png(figures.curves(history))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
+    rows: dict[str, Any] = {}
+    for key, value in tree.items():
+        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return rows
+
+
+def _figures(report: RunReport, drawn: str | None) -> list[dict[str, str]]:
+    """Name, SVG and text alternative of each figure."""
+    entries = []
+    for title, columns in figures.CURVES.items() if report.history else ():
+        last = ", ".join(f"{name} {float(report.history[-1].get(name, 'nan')):.3f}" for name in columns)
+        alt = f"{title} over {len(report.history)} epochs; at the end {last}."
+        entries.append((f"curve-{title.lower()}", figures.curves(report.history, [title]), alt))
+    if drawn:
+        cases, point = report.cases[drawn], report.operating_point
+        levels = {"image": cases, "study": studies(cases)}
+        of = f"of the {drawn} split, {len(cases)} images"
+        entries += [
+            (
+                "roc",
+                figures.roc(levels, point.threshold),
+                f"ROC curves {of}, per image and per study, with the operating point.",
+            ),
+            (
+                "pr",
+                figures.precision_recall(levels, point.threshold),
+                f"Precision-recall curves {of}, with the operating point.",
+            ),
+            (
+                "reliability",
+                figures.reliability(cases),
+                f"Reliability diagram {of}: share of positives by predicted probability.",
+            ),
+            (
+                "scores",
+                figures.scores(cases, point),
+                f"Histogram of calibrated probabilities {of}, by label, with the threshold.",
+            ),
+        ]
+    return [{"name": name, "svg": figures.svg(figure, name), "alt": alt} for name, figure, alt in entries]
