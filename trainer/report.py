@@ -9,8 +9,9 @@ import jinja2
 
 from trainer import figures
 from trainer.calibration import OperatingPoint
+from trainer.cases import Cases, studies
 from trainer.checkpoints import write_text
-from trainer.metrics import Cases, format_interval, studies
+from trainer.metrics import format_interval
 
 REPORT = "report.html"
 _HEADLINES = (("image", "accuracy"), ("image", "auroc"), ("image", "sensitivity"), ("image", "specificity"), ("study", "kappa"))
