@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
+import cv2
+import threadpoolctl
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -30,6 +32,9 @@ class ConcurrentMap(beam.DoFn):
         self._pending: collections.deque[Future] = collections.deque()
 
     def setup(self) -> None:
+        # The pool uses the cores already: threads inside of each call cost more in waiting than they bring.
+        cv2.setNumThreads(1)
+        threadpoolctl.threadpool_limits(1, user_api="blas")
         self._pool = ThreadPoolExecutor(self._threads or usable_cores())
 
     def start_bundle(self) -> None:

@@ -1,13 +1,16 @@
 """What runs the network of an artifact: TensorFlow or OpenVINO, chosen by what the artifact records as verified."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -57,11 +60,16 @@ def choose(described: Artifact, engine: str = "auto", precision: str = "auto") -
         for choice in (Choice("openvino", "bfloat16"), Choice("openvino", "float32"), Choice("tensorflow", "float32"))
         if engine in ("auto", choice.engine) and precision in ("auto", choice.precision)
     ]
+    if engine == "auto" and not _has_openvino() and not _has_gpu():
+        logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
     fit = [choice for choice in candidates if _verified(described, choice) and _runs_well_here(choice)]
     if fit:
         return fit[0]
-    if engine == "auto" and precision in ("auto", "float32"):
-        return Choice("tensorflow", "float32")
+    if engine == "auto":
+        raise ConfigError(
+            f"the artifact records no engine as verified for --precision={precision}; name one with --engine to force it"
+        )
+    # The least daring of what was asked for.
     forced = candidates[-1]
     logging.warning("%s is used as asked; the artifact does not record that it agrees with TensorFlow", forced)
     return forced
@@ -84,10 +92,11 @@ class TensorFlowEngine:
 
     def __init__(self, model: pathlib.Path):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # Imported here: seconds, and not needed under OpenVINO.
-        import tensorflow as tf
+        with _native_stderr_held_back():
+            # Imported here: seconds, and not needed under OpenVINO.
+            import tensorflow as tf
 
-        self._loaded = tf.saved_model.load(str(model))
+            self._loaded = tf.saved_model.load(str(model))
         self._serve = self._loaded.signatures["serving_default"]
         self._tensor = tf.convert_to_tensor
 
@@ -103,7 +112,7 @@ class OpenVinoEngine:
         import openvino
 
         core = openvino.Core()
-        network = core.read_model(_converted(model, model_id, core))
+        network = core.read_model(str(_converted(model, model_id, core)))
         network.reshape(list(shape))
         # One stream over all cores beats one per core two to one here, as batches come one after the other.
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
@@ -122,8 +131,12 @@ def _converted(model: pathlib.Path, model_id: str, core) -> pathlib.Path:
 
     folder = storage.cache_folder() / "openvino" / f"{model_id}-{openvino.__version__.split('-')[0]}"
     if not (folder / "model.xml").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        except OSError as error:
+            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error.strerror)
+            return model
         try:
             openvino.save_model(core.read_model(str(model)), partial / "model.xml", compress_to_fp16=False)
             if not folder.is_dir():
@@ -140,9 +153,27 @@ def _verified(described: Artifact, choice: Choice) -> bool:
 def _runs_well_here(choice: Choice) -> bool:
     if choice.engine == "tensorflow":
         return True
-    if not _has_openvino() or pathlib.Path("/dev/nvidia0").exists():
+    if not _has_openvino() or _has_gpu():
         return False
     return choice.precision == "float32" or "BF16" in _cpu_capabilities()
+
+
+@contextlib.contextmanager
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keeps back what C++ writes to stderr before any log level applies to it, and gives it out when the block fails."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @functools.cache
@@ -154,3 +185,7 @@ def _cpu_capabilities() -> tuple[str, ...]:
 
 def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
+
+
+def _has_gpu() -> bool:
+    return pathlib.Path("/dev/nvidia0").exists()

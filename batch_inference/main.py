@@ -55,7 +55,7 @@ def score(argv: Sequence[str] | None = None) -> int:
     """Entry point of `humerus-score`; returns its exit code."""
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        print(__doc__ + FLAGS.get_help())
+        print(__doc__ + FLAGS.module_help(__name__))
         return EXIT_DONE
     _quieten()
     try:
@@ -85,8 +85,9 @@ def _quieten() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    python_logging.getLogger("apache_beam").setLevel(python_logging.ERROR)
+    # absl hands its own level to the root logger, and with it to every library.
+    for name, level in ((None, "ERROR"), ("apache_beam", "ERROR"), ("absl", "INFO")):
+        python_logging.getLogger(name).setLevel(level)
 
 
 def _complain(message: object, code: int) -> int:

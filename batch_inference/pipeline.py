@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import apache_beam as beam
-import cv2
+from absl import logging
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -170,8 +170,7 @@ def run(options: Options) -> Summary:
     }
     run_json = storage.join(output, sinks.RUN_JSON)
     sinks.write_json(run_json, record)
-    # The pools use the cores already; threads inside of each call would only get in their way.
-    cv2.setNumThreads(1)
+    logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
     start = time.monotonic()
     with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
         build(pipeline, options, described, choice)
@@ -237,7 +236,9 @@ def _claim(options: Options) -> str:
         )
     taken = sinks.results_in(output)
     if taken and not options.overwrite:
-        raise DataError(f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite")
+        raise ConfigError(
+            f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite"
+        )
     for name in taken:
         storage.delete(storage.join(output, name))
     return output

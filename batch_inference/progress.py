@@ -1,11 +1,15 @@
-"""How far the embedded runner is: a line on a terminal that rewrites itself, nothing elsewhere."""
+"""How far the embedded runner is: a line on a terminal that rewrites itself, now and then a log line elsewhere."""
 
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from absl import logging
 from tqdm import tqdm
+
+_TERMINAL_SECONDS = 0.3
+_LOG_SECONDS = 60.0
 
 
 class _Tally:
@@ -30,17 +34,19 @@ def advance() -> None:
 
 @contextmanager
 def shown(total: int | None) -> Iterator[None]:
-    """Shows inputs done in this process while the block runs, of `total` where it is known, and how many per second."""
-    if not sys.stderr.isatty():
-        yield
-        return
+    """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast."""
+    terminal = sys.stderr.isatty()
     over = threading.Event()
     start = _tally.finished
-    with tqdm(total=total, unit=" images", dynamic_ncols=True) as bar:
+    with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not terminal) as bar:
 
         def follow() -> None:
-            while not over.wait(0.3):
-                bar.update(_tally.finished - start - bar.n)
+            while not over.wait(_TERMINAL_SECONDS if terminal else _LOG_SECONDS):
+                done = _tally.finished - start
+                if terminal:
+                    bar.update(done - bar.n)
+                else:
+                    logging.info("%d of %s inputs done", done, total or "?")
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

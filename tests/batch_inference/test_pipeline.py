@@ -1,0 +1,295 @@
+"""The whole pipeline against a plain loop over the same files, and what it does with bad ones."""
+
+import json
+import os
+import pathlib
+import socket
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from batch_inference import pipeline
+from batch_inference.records import REASONS
+from tests.batch_inference.conftest import csv_rows, json_rows, picture
+from tests.support import tiny_artifact
+from trainer import radiograph
+from trainer.artifact import ArtifactError
+from trainer.errors import ConfigError, DataError
+
+THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+
+
+def score(source, model, output, **options) -> pipeline.Summary:
+    return pipeline.run(pipeline.Options(str(source), str(model), str(output), **options))
+
+
+@pytest.fixture(scope="module")
+def eager(model, radiographs) -> dict[str, tuple[float, float]]:
+    """(probability, logit) by path, each image alone through the SavedModel: no code of the scorer."""
+    loaded = tf.saved_model.load(str(model))
+    serve = loaded.signatures["serving_default"]
+    answers = {}
+    for path in radiographs.rglob("image*"):
+        outputs = serve(image=tf.constant(radiograph.load(path.read_bytes(), 32)[None]))
+        answers[str(path)] = (float(outputs["probability"][0]), float(outputs["logit"][0]))
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("engine", "batch_size", "beam"),
+    [("tensorflow", 1, ()), ("tensorflow", 5, THREADS), ("tensorflow", 32, ()), ("openvino", 4, ()), ("openvino", 32, THREADS)],
+)
+def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, batch_size, beam):
+    summary = score(radiographs, model, tmp_path / "out", engine=engine, batch_size=batch_size, beam=beam)
+    rows = json_rows(tmp_path / "out", "predictions")
+    assert [row["uri"] for row in rows] == sorted(eager)
+    for row in rows:
+        probability, logit = eager[row["uri"]]
+        assert row["probability"] == pytest.approx(probability, abs=2e-6)
+        assert row["logit"] == pytest.approx(logit, abs=1e-5)
+        assert row["label"] == ("positive" if probability >= 0.5 else "negative")
+        assert row["engine"] == f"{engine}/float32"
+        assert list(row) == ["uri", "label", "probability", "logit", "study", "cam", "model", "engine"]
+    assert {row["label"] for row in rows} == {"positive", "negative"}, "the tiny model must tell these pictures apart"
+    assert summary.content["scored"] == 14
+
+
+def test_a_row_depends_on_nothing_but_its_image(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "one", batch_size=4)
+    score(radiographs, model, tmp_path / "two", batch_size=4, beam=THREADS)
+    # Another order, and other neighbours in the batch.
+    files = sorted((str(path) for path in radiographs.rglob("image*")), key=lambda path: path[::-1])
+    manifest = radiographs.parent / f"{tmp_path.name}.txt"
+    manifest.write_text("\n".join(files[3:]))
+    score(manifest, model, tmp_path / "three", batch_size=4)
+    alike = ("label", "probability", "logit", "model", "engine")
+    rows = [{row["uri"]: [row[key] for key in alike] for row in json_rows(tmp_path / name, "predictions")} for name in ("one", "two", "three")]
+    assert rows[0] == rows[1]
+    assert rows[2] == {uri: row for uri, row in rows[0].items() if uri in files[3:]}
+
+
+def test_overlays_lie_where_the_rows_say_and_look_like_their_radiograph(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "out", cam_format="png")
+    rows = json_rows(tmp_path / "out", "predictions")
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out" / "cams").rglob("*") if path.is_file()}
+    assert written == {row["cam"] for row in rows}
+    for row in rows:
+        original = radiograph.read(pathlib.Path(row["uri"]).read_bytes()).pixels
+        drawn = cv2.imread(str(tmp_path / "out" / row["cam"]))
+        assert drawn.shape == (*original.shape, 3)
+        grey = np.ptp(drawn.astype(int), axis=2) == 0
+        # One level apart: the faintest tint is rounded to grey.
+        np.testing.assert_allclose(drawn[grey][:, 0].astype(int), original[grey], atol=1)
+
+
+def test_only_images_above_the_probability_are_drawn(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "out", cam_min_probability=0.5)
+    for row in json_rows(tmp_path / "out", "predictions"):
+        assert (row["cam"] is not None) == (row["probability"] >= 0.5)
+    assert {row["cam"] == "" for row in csv_rows(tmp_path / "out", "predictions")} == {True, False}
+
+
+def test_without_pictures_there_is_no_folder_of_them(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "out", cam="none")
+    assert not (tmp_path / "out" / "cams").exists()
+
+
+def _hostile(root: pathlib.Path) -> dict[str, str]:
+    """Writes bad inputs; returns the reason expected for each."""
+    _, png = cv2.imencode(".png", picture(1))
+    _, jpeg = cv2.imencode(".jpg", picture(2, 300, 200))
+    contents = {
+        "empty.png": (b"", "empty"),
+        "page.png": (b"<html><body>404</body></html>", "not_an_image"),
+        "notes.txt": (b"nothing to see", "not_an_image"),
+        "cut.png": (png.tobytes()[:-40], "truncated"),
+        "cut.jpg": (jpeg.tobytes()[: len(jpeg) // 2], "truncated"),
+        "film.gif": (b"GIF89a" + b"\0" * 50, "unsupported"),
+    }
+    expected = {}
+    for name, (content, reason) in contents.items():
+        (root / name).write_bytes(content)
+        expected[name] = reason
+    (root / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "round.png").symlink_to(root / "round.png")
+    (root / "up").symlink_to(root)
+    os.mkfifo(root / "pipe.png")
+    socket.socket(socket.AF_UNIX).bind(str(root / "socket.png"))
+    (root / "folder.png").mkdir()
+    (root / "folder.png" / "inside.bin").write_bytes(b"x")
+    return expected | dict.fromkeys(["gone.png", "round.png", "up", "pipe.png", "socket.png"], "unreadable") | {"folder.png/inside.bin": "not_an_image"}
+
+
+def test_every_bad_file_is_one_rejection_and_costs_no_other(model, radiographs, tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    expected = _hostile(root)
+    for index in range(5):
+        cv2.imwrite(str(root / f"good{index}.png"), picture(index))
+    (root / ".hidden.png").write_bytes(b"")
+    summary = score(root, model, tmp_path / "out")
+    rejections = json_rows(tmp_path / "out", "rejections")
+    found = {row["uri"].removeprefix(f"{root}/"): row["reason"] for row in rejections}
+    assert found == expected
+    assert len(rejections) == len(expected)
+    assert all(row["reason"] in REASONS and row["detail"] and list(row) == ["uri", "reason", "detail", "model"] for row in rejections)
+    assert len(json_rows(tmp_path / "out", "predictions")) == 5
+    assert summary.content["inputs"] == 5 + len(expected)
+    assert sum(summary.content["rejections"].values()) == summary.content["rejected"] == len(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_an_image_that_the_model_fails_on_is_rejected_alone(tmp_path, batch_size):
+    tiny_artifact.make(tmp_path / "model", poisonable=True)
+    root = tmp_path / "in"
+    root.mkdir()
+    for index in range(9):
+        pixels = picture(index, 32, 32)
+        pixels[0, 0] = tiny_artifact.POISON if index in (2, 7) else 0
+        cv2.imwrite(str(root / f"{index}.png"), pixels)
+    score(root, tmp_path / "model", tmp_path / "out", batch_size=batch_size)
+    assert [row["uri"][-5:] for row in json_rows(tmp_path / "out", "predictions")] == [f"{i}.png" for i in (0, 1, 3, 4, 5, 6, 8)]
+    rejections = json_rows(tmp_path / "out", "rejections")
+    assert [(row["uri"][-5:], row["reason"]) for row in rejections] == [("2.png", "inference_failed"), ("7.png", "inference_failed")]
+    assert all("poison" in row["detail"] for row in rejections)
+
+
+def test_a_picture_that_cannot_be_written_is_a_rejection(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(1))
+    cv2.imwrite(str(tmp_path / "in" / "b.png"), picture(2))
+    # What a crashed run might leave: a folder where the picture of `a.png` belongs.
+    original = pipeline._claim
+
+    def claim_then_block(options):
+        output = original(options)
+        (tmp_path / "out" / "cams" / "a.png.jpg" / "x").mkdir(parents=True)
+        return output
+
+    monkeypatch.setattr(pipeline, "_claim", claim_then_block)
+    score(tmp_path / "in", model, tmp_path / "out")
+    assert [row["uri"][-5:] for row in json_rows(tmp_path / "out", "predictions")] == ["b.png"]
+    assert [row["reason"] for row in json_rows(tmp_path / "out", "rejections")] == ["write_failed"]
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+NASTY = ['a "quoted", name.png', "line\nbreak.png", "-rf.png", "😀.png", "a[1]*?.png", "ä" * 120 + ".png", "CASE.png", "case.png", os.fsdecode(b"\xff\xfe.png")]
+
+
+def test_nasty_names_come_through_both_formats(model, tmp_path):
+    root = tmp_path / "in dir, with [odd] name"
+    root.mkdir()
+    _, png = cv2.imencode(".png", picture(3))
+    for name in NASTY:
+        (root / name).write_bytes(png.tobytes())
+    score(root, model, tmp_path / "out")
+    from_json, from_csv = json_rows(tmp_path / "out", "predictions"), csv_rows(tmp_path / "out", "predictions")
+    expected = sorted(f"{root}/{name}".encode("utf-8", "backslashreplace").decode() for name in NASTY)
+    assert [row["uri"] for row in from_json] == [row["uri"] for row in from_csv] == expected
+    assert [row["cam"] for row in from_json] == [row["cam"] for row in from_csv]
+    assert [row["probability"] for row in from_json] == [float(row["probability"]) for row in from_csv]
+    assert len({row["cam"].casefold() for row in from_json}) == len(NASTY)
+    assert all((tmp_path / "out" / row["cam"]).is_file() for row in from_json)
+
+
+def test_studies_are_means_of_their_images(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "out")
+    images = json_rows(tmp_path / "out", "predictions")
+    studies = json_rows(tmp_path / "out", "studies")
+    assert sorted({row["study"] for row in images}) == [study["study"] for study in studies]
+    assert studies[0]["study"] == "patient00000/study1_positive"
+    for study in studies:
+        own = [row for row in images if row["study"] == study["study"]]
+        mean = sum(row["probability"] for row in own) / len(own)
+        assert study["probability"] == pytest.approx(mean, rel=1e-6)
+        assert study["images"] == len(own)
+        assert study["label"] == ("positive" if mean >= 0.5 else "negative")
+        assert study["highest"] == max(own, key=lambda row: row["probability"])["uri"]
+    assert [row["study"] for row in csv_rows(tmp_path / "out", "studies")] == [study["study"] for study in studies]
+
+
+def test_manifest_columns_and_repeated_lines(model, radiographs, tmp_path):
+    files = sorted(radiographs.rglob("image*"))[:3]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("study,path\n" + "".join(f"s{i // 2},{path}\n" for i, path in enumerate(files)) + f"s0,{files[0]}\n,missing.png\n")
+    score(manifest, model, tmp_path / "out")
+    assert [(row["uri"], row["study"]) for row in json_rows(tmp_path / "out", "predictions")] == [(str(files[i]), f"s{i // 2}") for i in range(3)]
+    assert [(row["uri"], row["reason"]) for row in json_rows(tmp_path / "out", "rejections")] == [(f"{tmp_path}/missing.png", "unreadable")]
+
+
+def test_summary_and_run_record_add_up(model, radiographs, tmp_path):
+    summary = score(radiographs, model, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert content == summary.content
+    rows = json_rows(tmp_path / "out", "predictions")
+    assert content["inputs"] == content["scored"] == content["cams"] == 14
+    assert content["labels"] == {label: sum(row["label"] == label for row in rows) for label in ("negative", "positive")}
+    counts, _ = np.histogram([row["probability"] for row in rows], content["probability_histogram"]["edges"])
+    assert content["probability_histogram"]["counts"] == counts.tolist()
+    assert content["images_per_second"] == pytest.approx(14 / content["seconds"], abs=0.01)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["state"], run["model"], run["engine"]) == ("finished", rows[0]["model"], "openvino/float32")
+
+
+def test_results_are_replaced_only_when_asked(model, radiographs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    score(radiographs, model, out)
+    with pytest.raises(ConfigError, match="--overwrite"):
+        score(radiographs, model, out)
+    score(radiographs / "patient00000", model, out, overwrite=True)
+    assert len(json_rows(out, "predictions")) == 4
+    assert len([path for path in (out / "cams").rglob("*") if path.is_file()]) == 4
+    assert (out / "mine.txt").read_text() == "kept"
+
+
+def test_a_run_that_breaks_is_not_called_finished(model, radiographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        score(radiographs, model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "running"
+
+
+@pytest.mark.parametrize("inside", ["out", "../"])
+def test_output_and_input_may_not_contain_each_other(model, tmp_path, inside):
+    root = tmp_path / "data" / "in"
+    root.mkdir(parents=True)
+    cv2.imwrite(str(root / "a.png"), picture(1))
+    with pytest.raises(ConfigError, match="inside"):
+        score(root, model, root / inside)
+    assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == ["a.png", "in"]
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(model, radiographs, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "nothing").mkdir()
+    tiny_artifact.make(tmp_path / "old", preprocessing={"version": 0})
+    with pytest.raises(DataError, match="nothing to score"):
+        score(tmp_path / "nothing", model, out)
+    with pytest.raises(ConfigError, match="DaskRunner"):
+        score(radiographs, model, out, beam=("--runner=DaskRunner",))
+    with pytest.raises(ConfigError, match="unknown option inptu"):
+        score(radiographs, model, out, beam=("--inptu=x",))
+    with pytest.raises(ConfigError, match="invalid int value: 'many'"):
+        score(radiographs, model, out, beam=("--direct_num_workers=many",))
+    with pytest.raises(ArtifactError, match="preprocessing version 0"):
+        score(radiographs, tmp_path / "old", out)
+    with pytest.raises(ArtifactError, match=r"no model\.json"):
+        score(radiographs, tmp_path / "nothing", out)
+    assert not out.exists()
+
+
+def test_too_many_rejections_end_with_an_error(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        (tmp_path / "in" / f"{index}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 3 files could be scored"):
+        score(tmp_path / "in", model, tmp_path / "out1")
+    cv2.imwrite(str(tmp_path / "in" / "good.png"), picture(1))
+    with pytest.raises(DataError, match=r"3 of 4 files were rejected \(3 empty\)"):
+        score(tmp_path / "in", model, tmp_path / "out2", max_rejection_rate=0.7)
+    assert len(json_rows(tmp_path / "out2", "predictions")) == 1
+    assert score(tmp_path / "in", model, tmp_path / "out3", max_rejection_rate=0.75).content["rejected"] == 3
