@@ -25,7 +25,7 @@ from pydicom.pixels.utils import get_expected_length
 from trainer.picture import jpeg_segments
 from trainer.refusal import RadiographError, check_memory, check_size, refuse
 
-_MODES = {
+MODES = {
     "MONOCHROME1": "monochrome1",
     "MONOCHROME2": "monochrome2",
     "PALETTE COLOR": "palette",
@@ -55,7 +55,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
-    """Returns uint8 [height, width] with bone bright, a value of `_MODES`, and the harmless tags.
+    """Returns uint8 [height, width] with bone bright, a value of `MODES`, and the harmless tags.
 
     Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
     """
@@ -65,7 +65,7 @@ def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAG):
                 refuse("truncated", "the DICOM file ends inside its pixel data")
-            mode = _MODES.get(str(dataset.get("PhotometricInterpretation")))
+            mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
             stored, luma = _stored_values(dataset, mode)
             return (stored if luma else _grey(dataset, stored)), str(mode), _tags(dataset)
         except (RadiographError, MemoryError):
@@ -125,16 +125,16 @@ def _stored_values(dataset: pydicom.Dataset, mode: str | None) -> tuple[np.ndarr
     else:
         _check_codestream(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1), dataset.Rows, dataset.Columns)
     try:
-        pixels, found_properties = get_decoder(syntax).as_array(dataset, index=0, raw=True, view_only=True)
+        pixels, properties = get_decoder(syntax).as_array(dataset, index=0, raw=True, view_only=True)  # type: ignore[arg-type]
     except RuntimeError:
         if syntax == uid.JPEGExtended12Bit:
             refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
     if pixels.ndim == 2:
         return pixels, False
-    if found_properties["photometric_interpretation"].startswith("YBR"):
+    if str(properties["photometric_interpretation"]).startswith("YBR"):
         pixels = pixels[..., 0]
-    return _luma(pixels, found_properties["bits_stored"]), True
+    return _luma(pixels, int(properties["bits_stored"])), True
 
 
 def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
@@ -142,9 +142,7 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
     if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
     if mode is None:
-        refuse(
-            "bad_dicom", f"expected a photometric interpretation of {', '.join(_MODES)}, the DICOM data set has none of them"
-        )
+        refuse("bad_dicom", f"expected a photometric interpretation of {', '.join(MODES)}, the DICOM data set has none of them")
     numbers = {}
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
         value = dataset.get(keyword)
@@ -164,7 +162,7 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
     check_size(rows, columns)
     # PixelData, the array that pydicom makes of it, the result; where encoded, the 32-bit planes of the decoder as well.
     sample = max(8, allocated) // 8
-    encoded = 8 if _transfer_syntax(dataset).is_encapsulated else 0
+    encoded = 4 if _transfer_syntax(dataset).is_encapsulated else 0
     check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
 
 
@@ -218,7 +216,7 @@ def _grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         table = _palette(dataset, values)
     else:
-        counts = sum(np.bincount(block.ravel(), minlength=len(values)) for block in blocks)
+        counts = np.sum([np.bincount(block.ravel(), minlength=len(values)) for block in blocks], axis=0)
         table = _display_table(dataset, values, counts)
     grey = np.empty(codes.shape, np.uint8)
     for index, block in enumerate(blocks):  # NumPy widens an index array to 8 bytes per pixel
@@ -272,7 +270,7 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np
         return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
     order = np.argsort(values, kind="stable")
     percent = np.cumsum(counts[order]) * (100 / max(1, counts.sum()))
-    low, high = (values[order[min(np.searchsorted(percent, p), len(order) - 1)]] for p in _PERCENTILES)
+    low, high = values[order[np.minimum(np.searchsorted(percent, _PERCENTILES), len(order) - 1)]]
     return window(values, (low + high) / 2, max(high - low, np.finfo(np.float32).tiny), "LINEAR_EXACT")
 
 

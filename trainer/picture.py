@@ -8,7 +8,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
@@ -49,10 +49,12 @@ _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 259, 262,
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _TIFF_MIN_IS_WHITE = 0
 _TIFF_JPEG = (6, 7)
-_TILE_SIDE = 4096
+_TILE_SIDE = 2048
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
-# How Pillow's many messages name a kind of file that it knows but does not decode.
-_UNSUPPORTED = re.compile(r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression", re.I)
+# How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
+_UNSUPPORTED = re.compile(
+    r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression|^\d+$", re.I
+)
 
 
 def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
@@ -75,10 +77,10 @@ def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
     with _OPENERS[kind](io.BytesIO(data)) as image:
         mode = MODES.get(image.mode, image.mode)
         check_size(image.height, image.width)
-        check_memory(image.height * image.width * _bytes_per_pixel(image, kind) + _SIDE_BYTES * (image.height + image.width))
+        check_memory(image.height * image.width * _bytes_per_pixel(image) + _SIDE_BYTES * (image.height + image.width))
         if getattr(image, "is_animated", False):
             refuse("unsupported", f"expected one picture, the {kind} file holds several frames or pages")
-        if kind == "JPEG":
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
             _prepare_jpeg(image, data)
         image.load()
         grey = _grey(image)
@@ -101,7 +103,7 @@ def _critical_png(data: bytes) -> bytes:
         length, name = struct.unpack_from(">I4s", view, position)
         end = position + 12 + length
         if end > len(view):
-            refuse("truncated", f"the PNG file ends inside its {name.decode('latin-1')} chunk")
+            refuse("truncated", "the PNG file ends inside a chunk")
         if name == b"acTL" and length >= 4 and struct.unpack_from(">I", view, position + 8)[0] > 1:
             refuse("unsupported", "expected one picture, the PNG file is animated")
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
@@ -130,7 +132,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         position += 2 + length
 
 
-def _prepare_jpeg(image: Image.Image, data: bytes) -> None:
+def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
     """Sets the decoder of an open JPEG file: grey straight from the luma plane, and the true polarity of CMYK.
 
     Raises RadiographError where no end marker follows the first scan: libjpeg decodes a tail of zero bytes without complaint.
@@ -144,14 +146,14 @@ def _prepare_jpeg(image: Image.Image, data: bytes) -> None:
         image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
 
 
-def _bytes_per_pixel(image: Image.Image, kind: str) -> int:
+def _bytes_per_pixel(image: Image.Image) -> int:
     """An upper bound of the memory that decoding takes, from the header alone."""
     held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
-    if kind == "JPEG":  # progressive: libjpeg holds all coefficients, 2 bytes each
+    if isinstance(image, JpegImagePlugin.JpegImageFile):  # progressive: libjpeg holds all coefficients, 2 bytes each
         return (4 if image.layers == 4 else 1) + 2 * image.layers
-    if kind == "WEBP":  # libwebp's two canvases, Pillow's copy, the picture
+    if isinstance(image, WebPImagePlugin.WebPImageFile):  # libwebp's two canvases, Pillow's copy, the picture
         return 16
-    if kind == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
         samples = tags.get(_TIFF_SAMPLES, 1)
         strip = samples * -(-max(tags.get(_TIFF_BITS, (1,))) // 8)
@@ -168,7 +170,7 @@ def _grey(image: Image.Image) -> np.ndarray:
         table = _ramp(image)
         for place, tile in _tiles(image):
             grey[place] = table(np.asarray(tile))
-        if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE:
             np.subtract(255, grey, out=grey)
         return grey
     for place, tile in _tiles(image):
@@ -196,7 +198,7 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _ramp(image: Image.Image):
+def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function that maps the deep grey values of `image` to uint8."""
     if image.mode.startswith("I;16"):
         maximum = max(int(np.asarray(tile).max()) for _, tile in _tiles(image))
@@ -206,11 +208,13 @@ def _ramp(image: Image.Image):
     low, high = np.inf, -np.inf
     for _, tile in _tiles(image):
         values = np.asarray(tile)
-        finite = np.isfinite(values)
-        low = min(low, float(values.min(where=finite, initial=np.inf)))
-        high = max(high, float(values.max(where=finite, initial=-np.inf)))
-    scale = 255 / (high - low) if high > low else 0.0
-    return lambda values: np.rint(np.where(np.isfinite(values), (values.astype(np.float64) - low) * scale, 0)).astype(np.uint8)
+        values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if not low < high:
+        return lambda values: np.zeros(values.shape, np.uint8)
+    scale = 255 / (high - low)
+    return lambda values: np.rint((np.where(np.isfinite(values), values, low) - low) * scale).astype(np.uint8)
 
 
 def _upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:

@@ -4,6 +4,7 @@ Preparation and scoring both call `load`, so what a model learned from and what 
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,30 @@ PREPROCESSING: dict[str, Any] = {
     "output": {"dtype": "uint8", "channels": 1, "range": [0, 255]},
 }
 
+_MAGICS = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff\xf7", "JPEG-LS"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"%PDF-", "PDF"),
+    (b"8BPS", "Photoshop"),
+    (b"\0\0\1\0", "icon"),
+    (b"v/1\1", "OpenEXR"),
+)
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+_SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]", re.DOTALL)
+_NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
+
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
@@ -48,7 +73,7 @@ class Radiograph:
     Attributes:
       pixels: uint8 [height, width], bone bright, orientation applied.
       source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
-      source_mode: what the file held, as Pillow's mode or DICOM's photometric interpretation names it.
+      source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see `picture.MODES`, `dicom.MODES`.
       tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of the patient.
     """
 
@@ -82,7 +107,7 @@ def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
     """uint8 [height, width] -> uint8 [size, size, 1]: resized without distortion, centred on black."""
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected uint8 [height, width], got {pixels.dtype} {list(pixels.shape)}")
-    place = placement(*pixels.shape, size)
+    place = placement(pixels.shape[0], pixels.shape[1], size)
     interpolation = cv2.INTER_AREA if max(pixels.shape) > size else cv2.INTER_LINEAR
     square = np.zeros((size, size, 1), np.uint8)
     square[place.top : place.top + place.height, place.left : place.left + place.width, 0] = cv2.resize(
@@ -105,9 +130,9 @@ def read(data: bytes) -> Radiograph:
         pixels, mode, tags = dicom.read(data)
         return Radiograph(pixels, kind, mode, tags)
     if kind not in picture.FORMATS:
-        reason = "unsupported" if kind else "not_an_image"
+        found = kind or "that of no known image format"
         refuse(
-            reason, f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {kind or 'that of no known image format'}"
+            "unsupported" if kind else "not_an_image", f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {found}"
         )
     pixels, mode = picture.read(data, kind)
     return Radiograph(pixels, kind, mode)
@@ -122,24 +147,12 @@ def recognise(data: bytes) -> str:
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124):
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
-    if data[4:8] == b"ftyp":
-        return "HEIF, AVIF or a video"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "HEIF or AVIF"
+    if _SVG.match(data[:4096]):
+        return "SVG"
+    if _NETPBM.match(data):
+        return "Netpbm"
     return ""
-
-
-_MAGICS = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"GIF8", "GIF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"%PDF-", "PDF"),
-    (b"<svg", "SVG"),
-    (b"8BPS", "Photoshop"),
-)
