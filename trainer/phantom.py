@@ -24,11 +24,9 @@ from trainer.errors import ConfigError
 
 VERSION = "1"
 ROOT = "MURA-v1.1"
-KINDS = ("fracture", "plate", "nail", "pins", "cast")
 OVERSAMPLING = 1.25  # the attenuation is drawn this much finer than the image, then averaged
 
 Array = np.ndarray
-Bones = tuple[tuple[anatomy.Body, anatomy.Place], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +86,11 @@ class Fracture:
 
 
 def stream(*key: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but the key (seed, patient, purpose, ...)."""
+    """Random numbers that depend on nothing but the key (purpose, seed, patient, ...)."""
     return np.random.default_rng(key)
 
 
-PLAN, BUILD, FINDING, POSE, EXTRAS, NOISE = range(6)
+PLAN, BUILD, FINDING, REPAIR, POSE, EXTRAS, NOISE = range(1, 8)
 
 
 # ---- What exists -------------------------------------------------------------------------------------------------
@@ -105,8 +103,8 @@ def split(patient: int) -> str:
 
 def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
     """The patient's body and studies."""
-    rng = stream(seed, patient, PLAN)
-    build = anatomy.sample_build(stream(seed, patient, BUILD))
+    rng = stream(PLAN, seed, patient)
+    build = anatomy.sample_build(stream(BUILD, seed, patient))
     plan = []
     for _ in range(rng.choice(3, p=[0.87, 0.1, 0.03]) + 1):
         images = int(rng.choice(4, p=[0.2, 0.5, 0.22, 0.08])) + 1
@@ -116,18 +114,12 @@ def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
     return build, tuple(plan)
 
 
-def rotation(angle: float, s: float = 0.0, t: float = 0.0) -> Array:
-    """float64 [3, 3]: coordinates in a frame with its origin at (s, t), turned by `angle` from s towards t."""
-    c, d = np.cos(angle), np.sin(angle)
-    return np.array([[c, d, -c * s - d * t], [-d, c, d * s - c * t], [0, 0, 1.0]])
-
-
 def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, image: int) -> Pose:
     """Where the tube, the arm and the detector stand. It knows the site, which every study has, but not the label."""
     side = rng.random() < (0.06, 0.85, 0.3, 0.5)[image]
     turn = np.radians(rng.normal(80, 9) if side else rng.normal(0, 12))
-    whole = rng.random() < 0.4
-    field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(165, 265)
+    whole = rng.random() < 0.3
+    field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(150, 250)
     middle = build.length * rng.uniform(0.42, 0.58) if whole else study.site + rng.uniform(-0.26, 0.26) * field
     middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
     if abs(middle - study.site) > 0.42 * field:
@@ -145,7 +137,7 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     centred = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1.0]])
     swap = np.array([[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]])  # s runs down the image, t to the right
     to_arm = np.array([[1, 0, middle], [0, 1, across], [0, 0, 1.0]])
-    frame = to_arm @ rotation(tilt) @ swap @ flip @ centred
+    frame = to_arm @ anatomy.rotation(tilt) @ swap @ flip @ centred
     abduction = np.radians(rng.uniform(45, 85) if side else np.clip(rng.normal(16, 12), 3, 70))
     flexion = np.radians(rng.uniform(35, 95) if side else rng.normal(4, 4))
     return Pose(height, width, float(turn), float(abduction), float(flexion), frame)
@@ -156,19 +148,19 @@ def sample_fracture(rng: np.random.Generator, study: Study, turn: float) -> Frac
     kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
     slope = (rng.uniform(0, 0.25), rng.uniform(0.5, 1.3), rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.8))[kind]
     skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[kind]
-    severity = rng.beta(2.0, 1.5)
+    severity = rng.beta(2.4, 1.3)
     azimuth = rng.uniform(-1, 1) * np.pi
     seen = float(np.cos(azimuth - turn))
-    seen = np.sign(seen) * (0.45 + 0.55 * abs(seen))
+    seen = np.sign(seen) * (0.5 + 0.5 * abs(seen))
     teeth = anatomy.gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
     return Fracture(
         site=study.site,
         slope=float(slope * rng.choice([-1, 1])),
         skew=float(skew * rng.choice([-1, 1])),
-        gap=float(0.9 + 3.2 * severity * rng.random()),
-        shift=float(seen * severity * rng.uniform(3, 17)),
+        gap=float(1.3 + 3.4 * severity * rng.random()),
+        shift=float(seen * severity * rng.uniform(5, 18)),
         shorten=float(severity * rng.uniform(-3, 9)),
-        angle=float(seen * severity * np.radians(rng.uniform(3, 30))),
+        angle=float(seen * severity * np.radians(rng.uniform(4, 32))),
         wedge=float(rng.uniform(22, 48)) if kind == 3 else 0.0,
         wedge_out=float(rng.uniform(3, 11)),
         callus=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.2 else 0.0,
@@ -176,198 +168,70 @@ def sample_fracture(rng: np.random.Generator, study: Study, turn: float) -> Frac
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is wrong in one view: any of a fracture, hardware ("plate", "nail", "pins" or "") and a cast."""
+
+    hardware: str
+    fracture: Fracture | None
+    cast: bool
+
+
+def sample_case(rng: np.random.Generator, study: Study, turn: float) -> Case:
+    """Fractures in 55 % of the positives, one in ten in a cast; hardware in the others, half of them over a set fracture."""
+    hardware = str(rng.choice(["", "plate", "nail", "pins"], p=[0.55, 0.22, 0.14, 0.09]))
+    set_fracture, in_cast = rng.random() < 0.5, rng.random() < 0.1
+    fracture = sample_fracture(rng, study, turn)
+    if not hardware:
+        return Case("", fracture, bool(in_cast))
+    small = dataclasses.replace(fracture, shift=0.0, angle=0.0, shorten=0.0, gap=0.9)
+    return Case(hardware, small if set_fracture else None, False)
+
+
 # ---- Attenuation -------------------------------------------------------------------------------------------------
 
 
-class Plate:
-    """The plane of the image while it is drawn: `total` float32 [h, w] collects attenuation, and `frame` maps px to arm mm."""
-
-    def __init__(self, height: int, width: int, frame: Array) -> None:
-        self.total = np.zeros((height, width), np.float32)
-        self.frame = frame
-
-    def region(self, corners: Array, frame: Array) -> tuple[slice, slice]:
-        """The rows and columns that a quadrilateral [4, 2] in `frame` coordinates touches."""
-        points = pixels(corners, frame)
-        low = np.floor(points.min(axis=0)).astype(int)
-        high = np.ceil(points.max(axis=0)).astype(int) + 1
-        height, width = self.total.shape
-        x, y = np.clip([low[0], high[0]], 0, width), np.clip([low[1], high[1]], 0, height)
-        return slice(int(y[0]), int(y[1])), slice(int(x[0]), int(x[1]))
-
-    def body(self, body: anatomy.Body, frame: Array) -> tuple[tuple[slice, slice], Array, Array]:
-        """The region that a body covers, with coordinates s and t float32 [h, w] in the body's frame."""
-        rows, columns = self.region(body.corners(), frame)
-        return (rows, columns), *coordinates(frame, rows, columns)
-
-
-def pixels(points: Array, frame: Array) -> Array:
-    """float64 [n, 2] of (x, y) px for points (s, t) in the coordinates of `frame`."""
-    inverse = np.linalg.inv(frame)
-    return np.asarray(points) @ inverse[:2, :2].T + inverse[:2, 2]
-
-
-def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array]:
-    """s and t, float32 [h, w], at the centres of the pixels."""
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-    m = frame.astype(np.float32)
-    return m[0, 0] * x + (m[0, 1] * y + m[0, 2]), m[1, 0] * x + (m[1, 1] * y + m[1, 2])
-
-
-@functools.cache
-def texture(kind: int) -> Array:
-    """float32 [512, 512], mean 0, deviation 1, tiling: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
-    noise = np.random.default_rng(kind).standard_normal((512, 512), dtype=np.float32)
-    shape, coarse = (((1.3, 0.8), (5.0, 4.0)), ((16, 5), (60, 20)))[kind]
-    wide = np.pad(noise, 128, mode="wrap")
-    blur = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
-    blur -= cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
-    blur = blur[128:-128, 128:-128]
-    return blur / blur.std()
-
-
-def grain(kind: int, frame: Array, region: tuple[slice, slice], scale: float, origin: Array) -> Array:
-    """float32 [h, w]: the texture fixed to the tissue of `frame`, `scale` texels per mm."""
-    rows, columns = region
-    corner = np.array([[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1.0]])
-    to_texel = np.array([[0, scale, origin[0]], [scale, 0, origin[1]]]) @ frame @ corner
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(texture(kind), to_texel, size, flags=flags, borderMode=cv2.BORDER_WRAP)
-
-
-def soft_tissue(plate: Plate, build: anatomy.Build, trunk_frame: Array, bend: Array, rng: np.random.Generator) -> None:
-    """Skin, fat, muscle, trunk and lung, drawn at half resolution: nothing in them is sharp."""
-    half = np.diag([2.0, 2.0, 1.0])
-    height, width = (side // 2 + 1 for side in plate.total.shape)
-    region = slice(0, height), slice(0, width)
-    skin, fat, muscle = anatomy.arm(build, bend).thickness(*coordinates(plate.frame @ half, *region), (0.0, 1.7, build.fat))
-    u, v = coordinates(trunk_frame @ half, *region)
-    trunk = anatomy.trunk(build).thickness(v, u)[0]
-    skin, fat, muscle = join(skin, trunk), join(fat, 0.985 * trunk), join(muscle, 0.86 * trunk)
-    fat = np.maximum(fat, muscle)
-    reach = np.square((u - 165) / 165) + np.square((v - 140) / 68)
-    lung = np.minimum(150 * np.sqrt(np.maximum(1 - reach, 0)), 0.62 * muscle)
-    streaks = 1 + 0.025 * grain(1, plate.frame @ half, region, 1.5, rng.uniform(0, 512, 2)) * np.minimum(muscle / 40, 1)
-    total = anatomy.MUSCLE * (muscle * streaks - 0.85 * lung + skin - fat) + anatomy.FAT * (fat - muscle)
-    total = cv2.GaussianBlur(total, (0, 0), 0.8)
-    matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    plate.total += cv2.warpAffine(total, matrix, plate.total.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def join(a: Array, b: Array) -> Array:
-    """The thickness of two bodies that merge without a seam."""
-    a, b = a * a, b * b
-    return np.sqrt(np.sqrt(a * a + b * b))
-
-
-def bones(plate: Plate, group: Bones, frame: Array, origin: Array, strength: float = 1.0) -> None:
-    """Bodies without a finding that have grown together: where they overlap, no seam shows."""
-    placed = [(body, rotation(np.radians(degrees), s, t) @ frame) for body, (s, t, degrees) in group]
-    corners = np.concatenate([pixels(body.corners(), place) for body, place in placed])
-    region = plate.region(corners, np.eye(3))
-    if plate.total[region].size == 0:
-        return
-    outer4, inner4 = np.zeros((2, *plate.total[region].shape), np.float32)
-    top, left = region[0].start, region[1].start
-    for body, place in placed:
-        (rows, columns), s, t = plate.body(body, place)
-        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        outer, inner = body.path(s, t)
-        outer4[inside] += np.square(np.square(outer))
-        inner4[inside] += np.square(np.square(inner))
-    outer, inner = np.sqrt(np.sqrt(outer4)), np.sqrt(np.sqrt(inner4))
-    filling = 0.5 * (anatomy.SPONGIOSA - anatomy.MUSCLE) * (1 + 0.15 * grain(0, frame, region, 2.6, origin))
-    plate.total[region] += strength * ((anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) + filling * inner)
-
-
-def humerus(
-    plate: Plate, build: anatomy.Build, pose: Pose, fracture: Fracture | None, frames: list[Array], origin: Array
-) -> None:
-    """The humerus, whole or in its fragments: frames = [whole or proximal, distal, butterfly]."""
-    body = anatomy.humerus(build, pose.turn)
-    spongiosa = anatomy.spongiosa(build)
-    for piece, frame in enumerate(frames):
-        region, s, t = plate.body(clip_body(body, fracture, piece), frame)
-        if not s.size:
-            continue
-        outer, inner = body.path(s, t)
-        grains = grain(0, frame, region, 2.2, origin)
-        share = spongiosa.take(body.rows(s), mode="clip") * (1 + 0.15 * grains)
-        bone = (anatomy.CORTEX - anatomy.MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
-        bone += (anatomy.MARROW - anatomy.MUSCLE + share * (anatomy.SPONGIOSA - anatomy.MARROW)) * inner
-        if fracture is not None:
-            bone *= fragment(fracture, piece, s, t, outer)
-        plate.total[region] += bone
-
-
-def clip_body(body: anatomy.Body, fracture: Fracture | None, piece: int) -> anatomy.Body:
-    """The part of the humerus's tables that can belong to a piece, to draw no more than needed."""
-    if fracture is None:
-        return body
-    reach = 16 * (abs(fracture.slope) + abs(fracture.skew)) + 8
-    first = (0.0, fracture.site - reach, fracture.site - reach)[piece]
-    last = (fracture.site + reach, body.end, fracture.site + fracture.wedge + reach)[piece]
-    a, b = (int(np.clip(place / anatomy.STEP, 0, len(body.left) - 1)) for place in (first, last))
-    tables = (table[a : b + 1] for table in (body.left, body.right, body.depth, body.cortex))
-    return anatomy.Body(a * anatomy.STEP, *tables)
-
-
-def fragment(fracture: Fracture, piece: int, s: Array, t: Array, outer: Array) -> Array:
-    """float32 [h, w]: the share of the ray's bone that belongs to the piece, 0 to 1."""
+def fragment(fracture: Fracture, piece: int, s: Array, t: Array, thickness: Array) -> Array:
+    """float32 [h, w]: the share of a ray's bone that belongs to a piece (0 proximal, 1 distal, 2 butterfly), 0 to 1."""
     teeth = fracture.teeth[np.clip((t + 40) * 2, 0, 160).astype(np.int32)]
     edge = s - fracture.site - fracture.slope * t - teeth
-    depth = 0.5 * fracture.skew * outer
-    front, back = edge - depth, edge + depth
-    gap = fracture.gap / 2
+    depth, gap = 0.5 * fracture.skew * thickness, 0.5 * fracture.gap
     if piece == 0:
-        return 0.5 * (anatomy.ramp(-front - gap, 0.8) + anatomy.ramp(-back - gap, 0.8))
+        return 0.5 * (anatomy.ramp(-edge + depth - gap, 0.8) + anatomy.ramp(-edge - depth - gap, 0.8))
     side = t if fracture.slope > 0 else -t
-    wedge = 0.0
-    if fracture.wedge:
-        wedge = anatomy.ramp(side - 12 * (2 * (s - fracture.site) / fracture.wedge - 0.9) + teeth, 0.8)
+    taper = 24 * (s - fracture.site) / max(fracture.wedge, 1) - 11
+    wedge = anatomy.ramp(side - taper + teeth, 0.8) if fracture.wedge else np.float32(0)
     if piece == 1:
-        return 0.5 * (anatomy.ramp(front - gap, 0.8) + anatomy.ramp(back - gap, 0.8)) * (1 - wedge)
+        return 0.5 * (anatomy.ramp(edge - depth - gap, 0.8) + anatomy.ramp(edge + depth - gap, 0.8)) * (1 - wedge)
     return anatomy.ramp(edge - gap, 0.8) * wedge
 
 
-def details(plate: Plate, build: anatomy.Build, turn: float, frames: list[Array]) -> None:
-    """Lines and hollows inside the bone: the growth plate (a scar, or open in the young), the groove, the olecranon fossa."""
-    face, k = float(np.cos(turn)), build.girth
-    region = plate.region(np.array([(a, b * k) for a in (4.0, 56.0) for b in (-24.0, 32.0)]), frames[0])
-    s, t = coordinates(frames[0], *region)
-    if s.size:
-        across = t - 6 * face * k
-        inside = anatomy.ramp(24 * k - np.abs(across - 2), 5)
-        roof = s - 38 + 0.45 * np.sqrt(across * across + 40) - 0.16 * across
-        strength, width = (-0.33, 1.2) if build.young else (0.09, 1.0)
-        lines = strength * np.exp(-np.square(roof / width))
-        floor = t + 9 * face * k - 0.05 * s
-        groove = np.exp(-np.square(floor / 2.2)) - 0.7 * np.exp(-np.square((floor + 3.5 * face * k) / 1.6))
-        lines -= 0.11 * groove * np.exp(-np.square((s - 25) / 15))
-        plate.total[region] += lines * inside
-    frame, end = frames[min(1, len(frames) - 1)], build.length
-    region = plate.region(np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame)
-    s, t = coordinates(frame, *region)
-    if s.size:
-        fossa = np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
-        plate.total[region] -= (0.24 * face * face * fossa).astype(np.float32)
+def reach_of(body: anatomy.Body, fracture: Fracture) -> tuple[float, float]:
+    """How far the break extends from its site, in mm along the shaft and to either side.
+
+    On a round bone of half width w it runs through slope * t + skew * sqrt(w^2 - t^2), at most w * hypot(slope, skew).
+    """
+    rows = np.clip(body.rows(fracture.site + np.linspace(-30, 30, 61)), 0, len(body.left) - 1)
+    half = float(max(-body.left[rows].min(), body.right[rows].max()))
+    return half * float(np.hypot(fracture.slope, fracture.skew)) + fracture.gap / 2 + 3, half + 2
 
 
-def fragment_frames(frame: Array, fracture: Fracture | None) -> list[Array]:
-    """px -> arm coordinates of each piece's own bone, before it broke."""
+def pieces_of(body: anatomy.Body, fracture: Fracture | None, frame: Array) -> list[anatomy.Piece]:
+    """The whole humerus, or its proximal, distal and butterfly fragments where they have moved to."""
     if fracture is None:
-        return [frame]
-    back = np.array([[1, 0, fracture.site], [0, 1, 0], [0, 0, 1.0]])
-    distal = back @ rotation(fracture.angle, fracture.site - fracture.shorten, fracture.shift) @ frame
-    frames = [frame, distal]
-    if fracture.wedge:
-        out = np.sign(fracture.slope) or 1.0
-        loose = rotation(0.6 * fracture.angle + 0.02 * out * fracture.wedge_out, fracture.site, out * fracture.wedge_out)
-        frames.append(back @ loose @ frame)
-    return frames
+        return [anatomy.Piece(frame, 0.0, body.end)]
+    site, out = fracture.site, fracture.wedge_out if fracture.slope > 0 else -fracture.wedge_out
+    home = np.array([[1, 0, site], [0, 1, 0], [0, 0, 1.0]])
+    distal = home @ anatomy.rotation(fracture.angle, site - fracture.shorten, fracture.shift) @ frame
+    loose = home @ anatomy.rotation(0.6 * fracture.angle + 0.02 * out, site, out) @ frame
+    reach = reach_of(body, fracture)[0] + 3
+    spans = [
+        (frame, 0.0, site + reach),
+        (distal, site - reach, body.end),
+        (loose, site - reach, site + fracture.wedge + reach),
+    ]
+    shares = [functools.partial(fragment, fracture, piece) for piece in range(3)]
+    return [anatomy.Piece(*span, share) for span, share in zip(spans, shares, strict=True)][: 3 if fracture.wedge else 2]
 
 
 def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
@@ -379,25 +243,19 @@ def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
     return (np.tan(fracture.angle) * beyond + fracture.shift * anatomy.ramp(s - fracture.site, 60)).astype(np.float32)
 
 
-def forearm(plate: Plate, build: anatomy.Build, pose: Pose, frame: Array, origin: Array) -> None:
-    """Ulna and radius, bent at the elbow; the humerus they meet may be a distal fragment, so `frame` is its frame."""
-    elbow = rotation(pose.flexion, build.length - 9, 0.0) @ frame
-    for group in anatomy.forearm_bones(abs(np.sin(pose.turn)) > 0.5):
-        bones(plate, group, elbow, origin, 0.85)
-
-
-def callus(plate: Plate, build: anatomy.Build, fracture: Fracture, frame: Array, origin: Array) -> None:
+def callus(film: anatomy.Film, body: anatomy.Body, fracture: Fracture, origin: Array) -> None:
     """A cuff of young bone around the break."""
-    corners = np.array([(fracture.site + a, b) for a, b in ((-45, -30), (-45, 30), (45, 30), (45, -30))])
-    region = plate.region(corners, frame)
-    s, t = coordinates(frame, *region)
-    if not s.size:
-        return
+    corners = np.array([(fracture.site + a, b) for a in (-45, 45) for b in (-40, 40)])
+    region = film.region(corners, film.frame)
+    s, t = anatomy.coordinates(film.frame, *region)
+    row = body.rows(np.array(fracture.site))
+    left, right = float(body.left[row]), float(body.right[row])
     along = np.exp(-np.square((s - fracture.site) / (9 + 7 * fracture.callus)))
-    radius = 11.5 * build.girth + 5.5 * fracture.callus * along
-    offset = t - 0.5 * fracture.shift
-    cuff = anatomy.chord(radius**2 - offset**2) * along * (0.75 + 0.25 * grain(0, frame, region, 0.9, origin))
-    plate.total[region] += (0.030 * fracture.callus * cuff).astype(np.float32)
+    radius = (right - left) / 2 + 5.5 * fracture.callus * along
+    offset = t - (left + right + fracture.shift) / 2
+    cuff = anatomy.chord(np.square(radius) - np.square(offset)) * along
+    cuff *= 0.75 + 0.25 * anatomy.grain(0, film.frame, region, 0.9, origin)
+    film.total[region] += 0.030 * fracture.callus * cuff
 
 
 # ---- Metal, plaster and what else lies in the beam ----------------------------------------------------------------
@@ -406,21 +264,21 @@ def callus(plate: Plate, build: anatomy.Build, fracture: Fracture, frame: Array,
 class Ink:
     """Dense things drawn as polygons in millimetres: each adds `attenuation` where it lies; `points` px remember their place."""
 
-    def __init__(self, plate: Plate, frame: Array) -> None:
-        self.plate, self.frame = plate, frame
+    def __init__(self, film: anatomy.Film, frame: Array) -> None:
+        self.film, self.frame = film, frame
         self.points: list[Array] = []
 
     def fill(self, outline: Array, attenuation: float) -> None:
         """Add a filled polygon [n, 2] of (s, t) mm."""
-        points = pixels(outline, self.frame)
+        points = anatomy.pixels(outline, self.frame)
         self.points.append(points)
         low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 2, 0)
-        high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 3, self.plate.total.shape[::-1])
+        high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 3, self.film.total.shape[::-1])
         if (high <= low).any():
             return
         mask = np.zeros((high - low)[::-1], np.uint8)
         cv2.fillPoly(mask, [np.int32(np.round((points - low) * 256))], 255, cv2.LINE_AA, 8)
-        self.plate.total[low[1] : high[1], low[0] : high[0]] += mask * np.float32(attenuation / 255)
+        self.film.total[low[1] : high[1], low[0] : high[0]] += mask * np.float32(attenuation / 255)
 
     def bar(self, start: tuple[float, float], end: tuple[float, float], width: float, attenuation: float) -> None:
         """Add a straight bar with rounded ends."""
@@ -504,27 +362,36 @@ def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
         ink.bar(tuple(centre - reach), tuple(centre + reach), rng.uniform(1.8, 2.8), 3.0)
 
 
-def cast(plate: Plate, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> None:
-    """A plaster shell around the arm, with its own coarse texture and soft ends."""
-    region = slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1])
-    s, t = coordinates(plate.frame, *region)
-    outside, inside = anatomy.arm(build, bend).thickness(s, t, (-8.0, -2.0))
+def cast(film: anatomy.Film, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> Array:
+    """A plaster shell around the arm, with its own coarse texture and soft ends; returns its outline [n, 2] px."""
+    region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
+    s, t = anatomy.coordinates(film.frame, *region)
+    body = anatomy.arm(build, bend)
+    outside, inside = body.thickness(s, t, (-8.0, -2.0))
     first, last = site - rng.uniform(70, 120), site + rng.uniform(70, 120)
     ends = anatomy.ramp(s - first, 6) * anatomy.ramp(last - s, 6)
-    layers = 1 + 0.12 * grain(1, plate.frame, region, 3.0, rng.uniform(0, 512, 2))
-    plate.total += anatomy.PLASTER * np.minimum(outside - inside, 45) * ends * layers
+    layers = 1 + 0.12 * anatomy.grain(1, film.frame, region, 3.0, rng.uniform(0, 512, 2))
+    film.total += anatomy.PLASTER * np.minimum(outside - inside, 45) * ends * layers
+    along = np.linspace(first - 3, last + 3, 20)
+    edges = [
+        np.interp(along, body.start + anatomy.STEP * np.arange(len(side)), side) for side in (body.left - 8, body.right + 8)
+    ]
+    return np.concatenate([anatomy.pixels(np.stack([along, edge], 1), film.frame) for edge in edges])
 
 
-def innocent(plate: Plate, build: anatomy.Build, pose: Pose, body: anatomy.Body, rng: np.random.Generator) -> None:
+HARDWARE = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
+
+
+def innocent(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
     """What a reader must look past, in images of either label: vessels' canals, folds, wires, buttons, zips, jewellery."""
-    ink = Ink(plate, plate.frame)
+    ink = Ink(film, film.frame)
     if rng.random() < 0.35:
         s, side = rng.uniform(0.35, 0.6) * build.length, rng.choice([-1, 1])
         ink.bar(
             (s, side * rng.uniform(5, 9)), (s + rng.uniform(12, 22), side * rng.uniform(0, 5)), rng.uniform(0.8, 1.3), -0.13
         )
     for _ in range(rng.poisson(0.6)):
-        fold(plate, build, rng)
+        fold(film, build, rng)
     if rng.random() < 0.14:
         wire(ink, build, rng)
     if rng.random() < 0.12:
@@ -542,20 +409,18 @@ def innocent(plate: Plate, build: anatomy.Build, pose: Pose, body: anatomy.Body,
             ink.disc((float(s), float(t)), 1.3, 1.6)
 
 
-def fold(plate: Plate, build: anatomy.Build, rng: np.random.Generator) -> None:
+def fold(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
     """A fold of skin: a soft edge, denser on one side."""
     s0, t0, angle = (
         rng.uniform(0, build.length),
         rng.uniform(-30, 30),
         rng.uniform(-0.6, 0.6) + np.pi / 2 * (rng.random() < 0.5),
     )
-    region = slice(0, plate.total.shape[0]), slice(0, plate.total.shape[1])
-    s, t = coordinates(rotation(angle, s0, t0) @ plate.frame, *region)
+    region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
+    s, t = anatomy.coordinates(anatomy.rotation(angle, s0, t0) @ film.frame, *region)
     edge = t + 0.004 * s * s
     height = rng.uniform(0.04, 0.12) * np.exp(-np.square(s / rng.uniform(20, 50)))
-    plate.total += (height * anatomy.ramp(edge, 1.2) * np.exp(-np.maximum(edge, 0) / 7)).astype(np.float32) * (
-        plate.total > 0.15
-    )
+    film.total += (height * anatomy.ramp(edge, 1.2) * np.exp(-np.maximum(edge, 0) / 7)).astype(np.float32) * (film.total > 0.15)
 
 
 def wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
@@ -575,9 +440,9 @@ def transmitted(attenuation: Array) -> Array:
     return np.exp(-attenuation)
 
 
-def expose(plate: Plate, pose: Pose, rng: np.random.Generator, noise: np.random.Generator) -> Array:
+def expose(film: anatomy.Film, pose: Pose, rng: np.random.Generator, noise: np.random.Generator) -> Array:
     """Log exposure float32 [height, width]: beam profile, scatter, detector blur, quantum noise."""
-    image = transmitted(np.minimum(np.maximum(plate.total, 0), 9))
+    image = transmitted(np.minimum(np.maximum(film.total, 0), 9))
     small = cv2.resize(image, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
     scatter = cv2.GaussianBlur(np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.1))
@@ -595,7 +460,7 @@ def expose(plate: Plate, pose: Pose, rng: np.random.Generator, noise: np.random.
     return -np.log(np.maximum(image, 2e-4))
 
 
-def develop(log: Array, build: anatomy.Build, pose: Pose, rng: np.random.Generator) -> Array:
+def develop(log: Array, build: anatomy.Build, rng: np.random.Generator) -> Array:
     """The reading station's picture, float32 [h, w] 0 to 255: local contrast, window, gamma; fixed by the body, not by the image."""
     small = cv2.resize(log, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
     wide = cv2.GaussianBlur(small, (0, 0), 5)
@@ -611,7 +476,7 @@ def develop(log: Array, build: anatomy.Build, pose: Pose, rng: np.random.Generat
     return rng.uniform(3, 22) * (1 - value) + rng.uniform(225, 255) * value
 
 
-def frame_and_mark(picture: Array, pose: Pose, rng: np.random.Generator) -> Array:
+def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
     """Collimator edges and the side marker."""
     height, width = picture.shape
     if rng.random() < 0.6:
@@ -663,70 +528,64 @@ def mark(picture: Array, rng: np.random.Generator) -> None:
 def render(seed: int, patient: int, study: int, image: int, finding: bool = True) -> View:
     """One radiograph, study and image counted from 0. Without `finding` a positive is drawn healthy, all else the same."""
     build, plan = studies(seed, patient)
-    visit = plan[study]
-    key = (seed, patient, study, image)
-    pose = sample_pose(stream(*key, POSE), build, visit, image)
-    kind, broken, cast_on = choose(seed, patient, study) if visit.label and finding else ("", False, False)
-    intrinsic = stream(seed, patient, study, FINDING)
-    fracture = sample_fracture(intrinsic, visit, pose.turn) if broken else None
-    if fracture and kind != "fracture":
-        fracture = dataclasses.replace(fracture, shift=fracture.shift * 0.1, angle=fracture.angle * 0.1, shorten=0.0, gap=0.9)
-
-    scale = OVERSAMPLING
-    plate = Plate(round(pose.height * scale), round(pose.width * scale), pose.frame @ np.diag([1 / scale, 1 / scale, 1.0]))
-    extras = stream(*key, EXTRAS)
-    origin = extras.uniform(0, 512, 2)
-    body = anatomy.humerus(build, pose.turn)
-    trunk_frame = rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth)
-    trunk_frame = trunk_frame @ plate.frame
-    bend = bend_of(build, fracture)
-    soft_tissue(plate, build, trunk_frame, bend, extras)
-    frames = fragment_frames(plate.frame, fracture)
-    for index, group in enumerate(anatomy.shoulder_bones()):
-        bones(plate, group, trunk_frame, origin, (0.8, 0.9)[index] if index < 2 else 0.55)
-    humerus(plate, build, pose, fracture, frames, origin)
-    details(plate, build, pose.turn, frames)
-    forearm(plate, build, pose, frames[min(1, len(frames) - 1)], origin)
-    innocent(plate, build, pose, body, extras)
-    boxes = []
-    if fracture:
-        boxes.append((("fracture" if kind == "fracture" else ""), fracture_outline(fracture, frames, plate)))
-        if fracture.callus:
-            callus(plate, build, fracture, plate.frame, origin)
-    if kind in ("plate", "nail", "pins"):
-        ink = Ink(plate, plate.frame)
-        fixers = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
-        fixers[kind](ink, build, body, visit.site, pose.turn, intrinsic)
-        boxes.append((kind, np.concatenate(ink.points)))
-    if cast_on:
-        cast(plate, build, visit.site, bend, intrinsic)
-    log = expose(plate, pose, extras, stream(*key, NOISE))
-    picture = frame_and_mark(develop(log, build, pose, extras), pose, extras)
+    visit, key = plan[study], (seed, patient, study, image)
+    pose = sample_pose(stream(POSE, *key), build, visit, image)
+    extras = stream(EXTRAS, *key)
+    abnormal = bool(finding and visit.label)
+    fine = pose.frame @ np.diag([1 / OVERSAMPLING, 1 / OVERSAMPLING, 1.0])
+    film = anatomy.Film(round(pose.height * OVERSAMPLING), round(pose.width * OVERSAMPLING), fine)
+    case = sample_case(stream(FINDING, seed, patient, study), visit, pose.turn) if abnormal else Case("", None, False)
+    outlines = attenuate(film, build, visit, pose, case, extras, stream(REPAIR, seed, patient, study))
+    log = expose(film, pose, extras, stream(NOISE, *key))
+    picture = frame_and_mark(develop(log, build, extras), extras)
+    findings = tuple(Finding(kind, box_of(points / OVERSAMPLING, pose)) for kind, points in outlines)
     colour = bool(extras.random() < 0.5)
-    found = tuple(Finding(k, box_of(points / scale, pose)) for k, points in boxes if k)
-    return View(np.clip(np.round(picture), 0, 255).astype(np.uint8), colour, visit.label, found)
+    return View(np.clip(np.round(picture), 0, 255).astype(np.uint8), colour, int(abnormal), findings)
 
 
-def choose(seed: int, patient: int, study: int) -> tuple[str, bool, bool]:
-    """(kind, whether the bone is broken, whether a cast is on) of a positive study."""
-    rng = stream(seed, patient, study, FINDING, 1)
-    kind = str(rng.choice(["fracture", "plate", "nail", "pins"], p=[0.55, 0.22, 0.14, 0.09]))
-    return kind, bool(kind == "fracture" or rng.random() < 0.5), bool(kind == "fracture" and rng.random() < 0.1)
+def attenuate(
+    film: anatomy.Film,
+    build: anatomy.Build,
+    visit: Study,
+    pose: Pose,
+    case: Case,
+    rng: np.random.Generator,
+    repair: np.random.Generator,
+) -> list[tuple[str, Array]]:
+    """Add everything in the beam to `film`; return (kind, points [n, 2] px of the film) of each finding."""
+    origin = rng.uniform(0, 512, 2)
+    body = anatomy.humerus(build, pose.turn)
+    bend = bend_of(build, case.fracture)
+    pieces = pieces_of(body, case.fracture, film.frame)
+    trunk = anatomy.rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth) @ film.frame
+    anatomy.soft_tissue(film, build, trunk, bend, rng)
+    anatomy.shoulder(film, trunk, origin)
+    anatomy.humerus_bone(film, build, body, pose.turn, pieces, origin)
+    anatomy.forearm(film, build, pose.turn, pose.flexion, pieces[min(1, len(pieces) - 1)].frame, origin)
+    innocent(film, build, rng)
+    outlines = []
+    if case.fracture:
+        outlines.append(("fracture", fracture_outline(body, case.fracture, pieces)))
+        if case.fracture.callus:
+            callus(film, body, case.fracture, origin)
+    if case.hardware:
+        ink = Ink(film, film.frame)
+        HARDWARE[case.hardware](ink, build, body, visit.site, pose.turn, repair)
+        outlines.append((case.hardware, np.concatenate(ink.points)))
+    if case.cast:
+        outlines.append(("cast", cast(film, build, visit.site, bend, repair)))
+    return outlines
 
 
-def fracture_outline(fracture: Fracture, frames: list[Array], plate: Plate) -> Array:
-    """float64 [n, 2] px around the break in the proximal and the distal fragment."""
-    reach = 13 * abs(fracture.slope) + 10 * abs(fracture.skew) + fracture.gap + 5
-    last = max(reach, 0.95 * fracture.wedge + 4)
-    corners = [
-        (fracture.site - reach, -15),
-        (fracture.site - reach, 15),
-        (fracture.site + last, 15),
-        (fracture.site + last, -15),
-    ]
-    corners_near = [(fracture.site + a, b) for a in (-reach, reach) for b in (-15, 15)]
-    points = [pixels(np.array(corners_near), frames[0]), pixels(np.array(corners), frames[1])]
-    return np.concatenate(points + [pixels(np.array(corners), frame) for frame in frames[2:]])
+def fracture_outline(body: anatomy.Body, fracture: Fracture, pieces: list[anatomy.Piece]) -> Array:
+    """float64 [n, 2] px around the break, in the proximal, the distal and the loose fragment."""
+    reach, half = reach_of(body, fracture)
+    if fracture.callus:
+        reach, half = max(reach, 24 * fracture.callus), half + 3
+    last = max(reach, fracture.wedge + 2)
+    spans = ((-reach, reach), (-reach, last), (-reach, last))
+    corners = [[(fracture.site + a, b) for a in span for b in (-half, half)] for span in spans]
+    return np.concatenate([anatomy.pixels(np.array(c), piece.frame) for c, piece in zip(corners, pieces, strict=False)])
 
 
 def box_of(points: Array, pose: Pose) -> tuple[int, int, int, int]:
@@ -761,35 +620,53 @@ def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list
 
 
 def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
-    """Write OUTPUT/MURA-v1.1 and return counts; keep an identical finished folder, refuse any other with `ConfigError`."""
+    """Write OUTPUT/MURA-v1.1 and return counts of patients and images.
+
+    A finished folder of the same version, seed and number of patients is kept; any other raises `ConfigError`.
+    """
     if "://" in output:
         raise ConfigError(
-            f"--output of the simulated radiographs must be a local folder, got {output}; write locally, then copy"
+            f"--output of simulated radiographs must be a local folder, got {output}; write locally, then copy it"
         )
-    if patients < 1 or patients > 99999 or seed < 0:
+    if not 1 <= patients <= 99999 or seed < 0:
         raise ConfigError(f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}")
-    root = pathlib.Path(output) / ROOT
-    note = describe(patients, seed)
+    root, note = pathlib.Path(output) / ROOT, describe(patients, seed)
     if root.exists():
         return keep(root, note)
     partial = root.with_name(root.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    findings: dict[str, list[dict[str, Any]]] = {}
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = pool.map(lambda patient: write_patient(partial, seed, patient), range(1, patients + 1))
-        for found in tqdm.tqdm(jobs, total=patients, desc="simulating patients", disable=not sys.stderr.isatty()):
-            findings.update(found)
-    (partial / "findings.json").write_text(json.dumps(findings, indent=1, sort_keys=True) + "\n")
-    (partial / "SIMULATED.txt").write_text(note)
-    partial.rename(root)
-    logging.info("%d simulated radiographs of %d patients in %s", len(findings), patients, root)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--output must be a folder that can be written, got {output} ({error.strerror})") from error
+    try:
+        findings = write_patients(partial, patients, seed)
+        (partial / "findings.json").write_text(json.dumps(findings, indent=1, sort_keys=True) + "\n")
+        (partial / "SIMULATED.txt").write_text(note)
+        partial.rename(root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    logging.info("wrote %d simulated radiographs of %d patients to %s", len(findings), patients, root)
     return {"patients": patients, "images": len(findings)}
 
 
+def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Write all images; return the findings of each by its path. Two threads: most of the work is outside Python's lock."""
+    findings: dict[str, list[dict[str, Any]]] = {}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(write_patient, root, seed, patient) for patient in range(1, patients + 1)]
+        try:
+            for job in tqdm.tqdm(jobs, desc="simulating", unit="patient", disable=not sys.stderr.isatty()):
+                findings.update(job.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return findings
+
+
 def describe(patients: int, seed: int) -> str:
-    """The note beside the images; two folders with the same note hold the same bytes."""
+    """The note beside the images; two folders with the same note hold the same images."""
     return (
         "These radiographs are SIMULATED by humerus-phantom. They show no patient and prove nothing about patients.\n"
         f"version: {VERSION}\nseed: {seed}\npatients: {patients}\n"
@@ -800,7 +677,15 @@ def keep(root: pathlib.Path, note: str) -> dict[str, int]:
     """Counts of the finished folder `root` if it is what `note` describes."""
     written = root / "SIMULATED.txt"
     if not written.is_file() or written.read_text() != note:
-        raise ConfigError(f"{root} exists and is not what was asked for; remove it, or name another --output")
+        raise ConfigError(
+            f"expected to write simulated radiographs to {root}, but it exists and holds something else; "
+            "remove it, or name another --output"
+        )
     findings = json.loads((root / "findings.json").read_text())
-    logging.info("kept the %d simulated radiographs in %s", len(findings), root)
+    missing = [path for path in findings if not (root / path).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{root} has lost {len(missing)} of its {len(findings)} images, {missing[0]} first; remove the folder"
+        )
+    logging.info("kept the %d simulated radiographs that stand in %s", len(findings), root)
     return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}

@@ -1,4 +1,4 @@
-"""The upper arm that `trainer.phantom` sends its X-rays through: outlines in millimetres, and path lengths through them.
+"""The healthy upper arm that `trainer.phantom` sends its X-rays through: outlines in millimetres, and path lengths through them.
 
 Every part is a `Body`: two smooth boundaries along an axis with an elliptical cross-section between them, so that the path
 of a ray through it is known in closed form. Arm frame: `s` mm along the humerus from the top of its head towards the elbow,
@@ -8,8 +8,9 @@ towards the spine.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
@@ -245,11 +246,14 @@ def trunk(build: Build) -> Body:
     return Body(-20.0, *(table.astype(np.float32) for table in (top, bottom, depth, np.zeros_like(s))))
 
 
+Region = tuple[slice, slice]
 Place = tuple[float, float, float]  # of a body: (s, t) of its start in mm, and its axis in degrees from s towards t
+
+Bones = tuple[tuple[Body, Place], ...]
 
 
 @functools.cache
-def shoulder_bones() -> tuple[tuple[tuple[Body, Place], ...], ...]:
+def shoulder_bones() -> tuple[Bones, ...]:
     """Groups of bodies in the trunk frame, each group grown together: scapula, clavicle, ribs. Direction 90 is to the spine."""
     scapula = (
         (tube([(0, 0, 4), (18, 2.5, 6.5), (38, 0, 4.5)], 1.0, 1.8), (-19.0, 28.0, 6.0)),  # glenoid
@@ -277,7 +281,7 @@ def shoulder_bones() -> tuple[tuple[tuple[Body, Place], ...], ...]:
 
 
 @functools.cache
-def forearm_bones(side: bool) -> tuple[tuple[tuple[Body, Place], ...], ...]:
+def forearm_bones(side: bool) -> tuple[Bones, ...]:
     """Ulna and radius in a frame whose origin is the elbow's axis, `s` towards the hand, from the side or from the front."""
     if side:
         ulna = tube(
@@ -288,3 +292,183 @@ def forearm_bones(side: bool) -> tuple[tuple[tuple[Body, Place], ...], ...]:
         ulna = tube([(-21, 3, 10), (-8, 4, 12), (6, 6, 13), (20, 7, 11.5), (38, 5, 8), (80, 5, 7), (150, 4, 6.5)], 1.0, 0.7)
         radius = tube([(9, -13, 11), (18, -13, 10.5), (28, -12, 7.5), (46, -10, 8.5), (80, -13, 7.5), (150, -16, 7)], 1.5, 0.9)
     return ((ulna, (0.0, 0.0, 0.0)),), ((radius, (0.0, 0.0, 0.0)),)
+
+
+def rotation(angle: float, s: float = 0.0, t: float = 0.0) -> Array:
+    """float64 [3, 3]: coordinates in a frame with its origin at (s, t), turned by `angle` from s towards t."""
+    c, d = np.cos(angle), np.sin(angle)
+    return np.array([[c, d, -c * s - d * t], [-d, c, d * s - c * t], [0, 0, 1.0]])
+
+
+class Film:
+    """The plane of the image while it is drawn: `total` float32 [h, w] collects attenuation, and `frame` maps px to arm mm."""
+
+    def __init__(self, height: int, width: int, frame: Array) -> None:
+        self.total = np.zeros((height, width), np.float32)
+        self.frame = frame
+
+    def region(self, corners: Array, frame: Array) -> Region:
+        """The rows and columns that a quadrilateral [4, 2] in `frame` coordinates touches."""
+        points = pixels(corners, frame)
+        low = np.floor(points.min(axis=0)).astype(int)
+        high = np.ceil(points.max(axis=0)).astype(int) + 1
+        height, width = self.total.shape
+        x, y = np.clip([low[0], high[0]], 0, width), np.clip([low[1], high[1]], 0, height)
+        return slice(int(y[0]), int(y[1])), slice(int(x[0]), int(x[1]))
+
+    def body(self, body: Body, frame: Array) -> tuple[Region, Array, Array]:
+        """The region that a body covers, with coordinates s and t float32 [h, w] in the body's frame."""
+        rows, columns = self.region(body.corners(), frame)
+        return (rows, columns), *coordinates(frame, rows, columns)
+
+
+def pixels(points: Array, frame: Array) -> Array:
+    """float64 [n, 2] of (x, y) px for points (s, t) in the coordinates of `frame`."""
+    inverse = np.linalg.inv(frame)
+    return np.asarray(points) @ inverse[:2, :2].T + inverse[:2, 2]
+
+
+def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array]:
+    """s and t, float32 [h, w], at the centres of the pixels."""
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    m = frame.astype(np.float32)
+    return m[0, 0] * x + (m[0, 1] * y + m[0, 2]), m[1, 0] * x + (m[1, 1] * y + m[1, 2])
+
+
+@functools.cache
+def texture(kind: int) -> Array:
+    """float32 [512, 512], mean 0, deviation 1, tiling: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
+    noise = np.random.default_rng(kind).standard_normal((512, 512), dtype=np.float32)
+    shape, coarse = (((1.3, 0.8), (5.0, 4.0)), ((16, 5), (60, 20)))[kind]
+    wide = np.pad(noise, 128, mode="wrap")
+    blur = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
+    blur -= cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
+    blur = blur[128:-128, 128:-128]
+    return blur / blur.std()
+
+
+def grain(kind: int, frame: Array, region: Region, scale: float, origin: Array) -> Array:
+    """float32 [h, w]: the texture fixed to the tissue of `frame`, `scale` texels per mm."""
+    rows, columns = region
+    corner = np.array([[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1.0]])
+    to_texel = np.array([[0, scale, origin[0]], [scale, 0, origin[1]]]) @ frame @ corner
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(texture(kind), to_texel, size, flags=flags, borderMode=cv2.BORDER_WRAP)
+
+
+def soft_tissue(film: Film, build: Build, trunk_frame: Array, bend: Array, rng: np.random.Generator) -> None:
+    """Skin, fat, muscle, trunk and lung, drawn at half resolution: nothing in them is sharp."""
+    half = np.diag([2.0, 2.0, 1.0])
+    height, width = (side // 2 + 1 for side in film.total.shape)
+    region = slice(0, height), slice(0, width)
+    skin, fat, muscle = arm(build, bend).thickness(*coordinates(film.frame @ half, *region), (0.0, 1.7, build.fat))
+    u, v = coordinates(trunk_frame @ half, *region)
+    chest = trunk(build).thickness(v, u)[0]
+    skin, fat, muscle = join(skin, chest), join(fat, 0.985 * chest), join(muscle, 0.86 * chest)
+    fat = np.maximum(fat, muscle)
+    reach = np.square((u - 165) / 165) + np.square((v - 140) / 68)
+    lung = np.minimum(150 * np.sqrt(np.maximum(1 - reach, 0)), 0.62 * muscle)
+    streaks = 1 + 0.025 * grain(1, film.frame @ half, region, 1.5, rng.uniform(0, 512, 2)) * np.minimum(muscle / 40, 1)
+    total = MUSCLE * (muscle * streaks - 0.85 * lung + skin - fat) + FAT * (fat - muscle)
+    total = cv2.GaussianBlur(total, (0, 0), 0.8)
+    matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    film.total += cv2.warpAffine(total, matrix, film.total.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def join(a: Array, b: Array) -> Array:
+    """The thickness of two bodies that merge without a seam."""
+    a, b = a * a, b * b
+    return np.sqrt(np.sqrt(a * a + b * b))
+
+
+def bones(film: Film, group: Bones, frame: Array, origin: Array, strength: float = 1.0) -> None:
+    """Bodies without a finding that have grown together: where they overlap, no seam shows."""
+    placed = [(body, rotation(np.radians(degrees), s, t) @ frame) for body, (s, t, degrees) in group]
+    corners = np.concatenate([pixels(body.corners(), place) for body, place in placed])
+    region = film.region(corners, np.eye(3))
+    if film.total[region].size == 0:
+        return
+    outer4, inner4 = np.zeros((2, *film.total[region].shape), np.float32)
+    top, left = region[0].start, region[1].start
+    for body, place in placed:
+        (rows, columns), s, t = film.body(body, place)
+        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        outer, inner = body.path(s, t)
+        outer4[inside] += np.square(np.square(outer))
+        inner4[inside] += np.square(np.square(inner))
+    outer, inner = np.sqrt(np.sqrt(outer4)), np.sqrt(np.sqrt(inner4))
+    filling = 0.5 * (SPONGIOSA - MUSCLE) * (1 + 0.15 * grain(0, frame, region, 2.6, origin))
+    film.total[region] += strength * ((CORTEX - MUSCLE) * (outer - inner) + filling * inner)
+
+
+def landmarks_of_head(film: Film, build: Build, turn: float, frame: Array) -> None:
+    """Lines inside the head: the growth plate, a bright scar or, in the young, dark and open; the groove of the biceps."""
+    face, k = float(np.cos(turn)), build.girth
+    region = film.region(np.array([(a, b * k) for a in (4.0, 56.0) for b in (-24.0, 32.0)]), frame)
+    s, t = coordinates(frame, *region)
+    if not s.size:
+        return
+    across = t - 6 * face * k
+    roof = s - 38 + 0.45 * np.sqrt(across * across + 40) - 0.16 * across
+    strength, width = (-0.33, 1.2) if build.young else (0.09, 1.0)
+    floor = t + 9 * face * k - 0.05 * s
+    groove = np.exp(-np.square(floor / 2.2)) - 0.7 * np.exp(-np.square((floor + 3.5 * face * k) / 1.6))
+    lines = strength * np.exp(-np.square(roof / width)) - 0.11 * groove * np.exp(-np.square((s - 25) / 15))
+    film.total[region] += lines * ramp(24 * k - np.abs(across - 2), 5)
+
+
+def fossa_of_elbow(film: Film, build: Build, turn: float, frame: Array) -> None:
+    """The thin place above the trochlea, dark from the front."""
+    face, end = float(np.cos(turn)), build.length
+    region = film.region(np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame)
+    s, t = coordinates(frame, *region)
+    film.total[region] -= 0.24 * face * face * np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of the humerus between two positions in mm that has its own place: `frame` maps px to where it came from.
+
+    `share(s, t, thickness)` gives the share of the bone along a ray that belongs to the piece, 0 to 1.
+    """
+
+    frame: Array
+    first: float
+    last: float
+    share: Callable[[Array, Array, Array], Array] | None = None
+
+
+def humerus_bone(film: Film, build: Build, body: Body, turn: float, pieces: Sequence[Piece], origin: Array) -> None:
+    """The humerus, whole or in pieces; the first piece holds the head and the second, if any, the elbow's end."""
+    filling = spongiosa(build)
+    for piece in pieces:
+        corners = body.corners()
+        corners[:, 0] = np.clip(corners[:, 0], piece.first - 2, piece.last + 2)
+        region = film.region(corners, piece.frame)
+        s, t = coordinates(piece.frame, *region)
+        if not s.size:
+            continue
+        outer, inner = body.path(s, t)
+        grains = grain(0, piece.frame, region, 2.2, origin)
+        share = filling.take(body.rows(s), mode="clip") * (1 + 0.15 * grains)
+        bone = (CORTEX - MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
+        bone += (MARROW - MUSCLE + share * (SPONGIOSA - MARROW)) * inner
+        film.total[region] += bone if piece.share is None else bone * piece.share(s, t, outer)
+    landmarks_of_head(film, build, turn, pieces[0].frame)
+    fossa_of_elbow(film, build, turn, pieces[min(1, len(pieces) - 1)].frame)
+
+
+def forearm(film: Film, build: Build, turn: float, flexion: float, frame: Array, origin: Array) -> None:
+    """Ulna and radius, bent at the elbow by `flexion` radians; `frame` is that of the piece of humerus they meet."""
+    elbow = rotation(flexion, build.length - 9, 0.0) @ frame
+    for group in forearm_bones(abs(np.sin(turn)) > 0.5):
+        bones(film, group, elbow, origin, 0.85)
+
+
+def shoulder(film: Film, frame: Array, origin: Array) -> None:
+    """Scapula, clavicle and ribs; `frame` maps px to the trunk."""
+    for index, group in enumerate(shoulder_bones()):
+        bones(film, group, frame, origin, (0.8, 0.9)[index] if index < 2 else 0.55)
