@@ -84,6 +84,8 @@ def _quieten() -> None:
     """Keeps off the terminal what libraries say at their start; an environment variable of the user's wins."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # absl's own flags, which it wants parsed before it logs.
+    flags.FLAGS(["humerus-score"])
     logging.use_absl_handler()
     # absl hands its own level to the root logger, and with it to every library.
     for name, level in ((None, "ERROR"), ("apache_beam", "ERROR"), ("absl", "INFO")):

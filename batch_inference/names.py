@@ -23,7 +23,7 @@ def cam_path(name: str, suffix: str) -> str:
     """
     if len(name) <= _MAX_PATH and _PLAIN_PATH.fullmatch(name) and all(len(part) <= _MAX_PART for part in name.split("/")):
         return f"{CAMS}/{name}{suffix}"
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     *folders, file = [_safe(part) for part in name.split("/")]
     # The mark on folders keeps them apart from files: `a.jpg/b` must not ask for a folder where the picture of `a` lies.
     path = "/".join(

@@ -137,7 +137,7 @@ class _EachOnce(beam.PTransform):
         return (
             found
             # As bytes: a file name need not be Unicode.
-            | beam.Map(lambda source: (source.uri.encode("utf-8", "surrogateescape"), source))
+            | beam.Map(lambda source: (source.uri.encode("utf-8", "surrogatepass"), source))
             | beam.GroupByKey()
             | beam.MapTuple(lambda _, mentions: min(mentions))
         )
