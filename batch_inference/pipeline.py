@@ -103,13 +103,13 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
         | "Find" >> beam.FlatMap(sources.find)
         | "Each once" >> _EachOnce()
         | "Read and decode" >> beam.ParDo(ConcurrentMap(prepare, window, threads))
-        | "Decoded?" >> beam.Partition(_is_rejection, 2)
+        | "Decoded?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
     predictions, unfinished = (
         examples
         | "Score" >> RunInference(handler)
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
-        | "Scored?" >> beam.Partition(_is_rejection, 2)
+        | "Scored?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
     rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
     studies = (

@@ -89,7 +89,7 @@ def _pattern(uri: str, root: str) -> str:
 
 def _walk(top: str) -> Iterator[str]:
     """Files below a folder. Links to folders are followed, unless the folder holds the link."""
-    pending = [(top, (os.path.realpath(top),))]
+    pending: list[tuple[str, tuple[str, ...]]] = [(top, (os.path.realpath(top),))]
     while pending:
         folder, ancestors = pending.pop()
         try:
