@@ -62,9 +62,7 @@ def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
     with _quiet_libraries():
         try:
             _check_deflated(data)
-            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAG):
-                refuse("truncated", "the DICOM file ends inside its pixel data")
+            dataset = _parse(data)
             mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
             stored, luma = _stored_values(dataset, mode)
             return (stored if luma else _grey(dataset, stored)), str(mode), _tags(dataset)
@@ -91,6 +89,17 @@ def _quiet_libraries() -> Iterator[None]:
         finally:
             for logger, handlers, propagate in kept:
                 logger.handlers, logger.propagate = handlers, propagate
+
+
+def _parse(data: bytes) -> pydicom.Dataset:
+    """Reads the data set; refuses one that stops in the middle of an element."""
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    except (EOFError, struct.error):
+        refuse("truncated", "the DICOM file ends inside an element")
+    if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAG):
+        refuse("truncated", "the DICOM file ends inside its pixel data")
+    return dataset
 
 
 def _check_deflated(data: bytes) -> None:

@@ -1,0 +1,326 @@
+"""DICOM to grey: windows and tables worked out by hand, pydicom's own functions as a second opinion, real files, privacy."""
+
+import io
+import logging
+import pathlib
+import threading
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import uid
+from pydicom.data import get_testdata_file
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+
+from tests.support.dicom_files import PATIENT, STUDY_UID, bad_dicom_files, dicom_file, good_dicom_files
+from tests.support.image_files import image_files
+from tests.support.pictures import picture
+from trainer.radiograph import RadiographError, read
+
+STORED = np.array([[0, 1, 2, 3, 4, 5]], np.uint16)
+
+
+def grey(stored, **attributes):
+    return read(dicom_file(stored, **attributes)).pixels.tolist()
+
+
+def real(name: str) -> bytes:
+    path = get_testdata_file(name, download=False)
+    assert path, f"{name} is missing from the installed packages pydicom and pydicom-data"
+    return pathlib.Path(str(path)).read_bytes()
+
+
+# Display, by hand
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        # Ramp of width 3 around 2.5: 1 is black, then 85 per step.
+        ({}, [0, 0, 85, 170, 255, 255]),
+        ({"VOILUTFunction": "LINEAR"}, [0, 0, 85, 170, 255, 255]),
+        # Ramp of width 4 around 3: 63.75 per step; 127.5 rounds to even.
+        ({"VOILUTFunction": "LINEAR_EXACT"}, [0, 0, 64, 128, 191, 255]),
+        # 255 / (1 + exp(3 - x)).
+        ({"VOILUTFunction": "SIGMOID"}, [12, 30, 69, 128, 186, 225]),
+    ],
+)
+def test_windows(function, expected):
+    assert grey(STORED, WindowCenter=3, WindowWidth=4, **function) == [expected]
+
+
+def test_a_window_of_width_one_is_a_threshold():
+    assert grey(STORED, WindowCenter=3, WindowWidth=1) == [[0, 0, 0, 255, 255, 255]]
+
+
+def test_the_first_of_several_windows():
+    assert grey(STORED, WindowCenter=[3, 0], WindowWidth=[4, 1]) == [[0, 0, 85, 170, 255, 255]]
+
+
+def test_the_rescale_comes_before_the_window():
+    # Modality values -10, -8, -6, -4, -2, 0.
+    assert grey(STORED, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=-4, WindowWidth=5) == [[0, 0, 32, 159, 255, 255]]
+
+
+def test_signed_values():
+    stored = np.array([[-3, -2, -1, 0, 1, 2]], np.int16)
+    assert grey(stored, WindowCenter=0, WindowWidth=4) == [[0, 0, 85, 170, 255, 255]]
+
+
+def test_a_modality_table_and_a_voi_table():
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [3, 2, 8], [10, 20, 255]  # values up to 2, 3, and from 4 on
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    expected = [[10, 10, 10, 20, 255, 255]]
+    assert grey(STORED, VOILUTSequence=[table]) == expected
+    assert grey(STORED, VOILUTSequence=[table], WindowCenter=0, WindowWidth=1) == expected  # the table goes first
+    assert grey(STORED, ModalityLUTSequence=[table], WindowCenter=128, WindowWidth=256) == expected
+    table.LUTDescriptor, table.LUTData = [2, 0, 12], [0, 4095]
+    assert grey(STORED, VOILUTSequence=[table]) == [[0, 255, 255, 255, 255, 255]]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"PresentationLUTShape": "INVERSE"},
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+    ],
+)
+def test_one_inversion_however_it_is_said(attributes):
+    assert grey(STORED, WindowCenter=3, WindowWidth=4, **attributes) == [[255, 255, 170, 85, 0, 0]]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_after_all(photometric):
+    common = {"PhotometricInterpretation": photometric, "WindowCenter": 3, "WindowWidth": 4}
+    plain = np.array(grey(STORED, **common))
+    assert grey(STORED, PixelPaddingValue=5, **common) == np.where(STORED == 5, 0, plain).tolist()
+    padded = grey(STORED, PixelPaddingValue=5, PixelPaddingRangeLimit=3, **common)
+    assert padded == np.where(STORED >= 3, 0, plain).tolist()
+
+
+def test_without_a_window_the_percentiles_of_the_picture():
+    stored = np.concatenate([np.arange(1000, 2000), np.full(3000, 60_000)]).astype(np.uint16).reshape(50, 80)
+    pixels = np.array(grey(stored, PixelPaddingValue=60_000)).ravel()
+    # 0.5 and 99.5 % of the thousand values that are no padding: 1004 to 1994.
+    expected = np.clip((np.arange(1000, 2000) - 1004) / 990, 0, 1) * 255
+    assert np.abs(pixels[:1000] - expected).max() <= 0.5 + 1e-6 and not pixels[1000:].any()
+
+
+def test_pictures_of_one_value_are_defined():
+    assert np.unique(grey(np.full((3, 3), 77, np.uint16))).size == 1
+    assert not np.any(grey(np.full((3, 3), 77, np.uint16), PixelPaddingValue=77))
+
+
+@pytest.mark.parametrize("width", [0, -5, "", None])
+def test_a_window_that_is_none_counts_as_missing(width):
+    assert grey(STORED, WindowCenter=3, WindowWidth=width) == grey(STORED)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("name", ["explicit.dcm", "big endian.dcm", "deflated.dcm", "rle.dcm", "jpeg-ls.dcm", "jpeg 2000.dcm"])
+def test_every_lossless_syntax_gives_the_same_pixels(name):
+    assert np.array_equal(read(good_dicom_files()[name]).pixels, read(good_dicom_files()["implicit.dcm"]).pixels)
+
+
+@pytest.mark.parametrize("name", ["no preamble.dcm", "no preamble implicit", "dual with a tiff header.dcm"])
+def test_every_wrapping_gives_the_same_pixels(name):
+    assert np.array_equal(read(good_dicom_files()[name]).pixels, read(good_dicom_files()["no window.dcm"]).pixels)
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "693_UNCI.dcm", "693_J2KR.dcm", "MR2_J2KI.dcm", "MR_small_RLE.dcm", "JPGExtended.dcm"]
+)
+def test_windows_agree_with_pydicom(name):
+    dataset = pydicom.dcmread(get_testdata_file(name, download=False))
+    stored = dataset.pixel_array
+    padding = stored == dataset.get("PixelPaddingValue", 1 << 20)
+    if "WindowCenter" not in dataset:
+        dataset.WindowCenter, dataset.WindowWidth = int(np.median(stored)), int(np.ptp(stored)) // 2
+    shown = apply_windowing(apply_modality_lut(stored, dataset), dataset)
+    bits, signed = dataset.BitsStored, dataset.PixelRepresentation
+    ends = np.array([-(1 << bits - 1), (1 << bits - 1) - 1] if signed else [0, (1 << bits) - 1], float)
+    low, high = ends * dataset.get("RescaleSlope", 1) + dataset.get("RescaleIntercept", 0)
+    expected = np.where(padding, 0, (shown - low) / (high - low) * 255)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    assert np.abs(read(buffer.getvalue()).pixels - expected).max() <= 0.51
+
+
+def test_real_tables_agree_with_pydicom():
+    dataset = pydicom.dcmread(get_testdata_file("vlut_04.dcm", download=False))
+    bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
+    expected = apply_voi(dataset.pixel_array, dataset) / ((1 << bits) - 1) * 255
+    assert np.abs(read(real("vlut_04.dcm")).pixels - expected).max() <= 0.51
+    # The same test pattern, once with a modality table and once with a VOI table.
+    assert np.abs(read(real("mlut_18.dcm")).pixels.astype(int) - read(real("vlut_04.dcm")).pixels).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["OBXXXX1A.dcm", "examples_palette.dcm", "gdcm-US-ALOKA-16.dcm"])
+def test_palettes_agree_with_pydicom(name):
+    dataset = pydicom.dcmread(get_testdata_file(name, download=False))
+    colours = apply_color_lut(dataset.pixel_array, dataset)
+    colours = (colours >> 8 * (colours.itemsize - 1)).astype(np.uint8)
+    assert np.array_equal(read(real(name)).pixels, np.asarray(Image.fromarray(colours[..., :3]).convert("L")))
+
+
+COLOUR = """SC_rgb_16bit.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_ybr_full_uncompressed.dcm SC_ybr_full_422_uncompressed.dcm
+    SC_rgb_dcmtk_+eb+cr.dcm SC_rgb_dcmtk_+eb+cy+np.dcm SC_rgb_gdcm_KY.dcm SC_rgb_gdcm2k_uncompressed.dcm SC_rgb_jls_lossy_line.dcm"""
+
+
+@pytest.mark.parametrize("name", COLOUR.split())
+def test_one_colour_picture_in_many_encodings(name):
+    reference = read(real("SC_rgb.dcm"))
+    assert np.abs(read(real(name)).pixels.astype(int) - reference.pixels).max() <= 3
+    stored = pydicom.dcmread(get_testdata_file("SC_rgb.dcm", download=False)).pixel_array
+    assert np.abs(reference.pixels - stored @ [0.299, 0.587, 0.114]).max() <= 1
+
+
+def test_pixel_data_that_end_early_are_truncated():
+    with pytest.raises(RadiographError, match="truncated: expected 8,192 bytes of DICOM pixel data, found 8,130"):
+        read(real("MR_truncated.dcm"))
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small.dcm", "MR_small_jp2klossless.dcm", "MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+)
+def test_no_cut_file_gives_another_picture(name):
+    whole = real(name)
+    expected = read(whole).pixels
+    pixel_data = whole.index(b"\xe0\x7f\x10\x00")
+    for length in [*range(140, len(whole), 97), *range(len(whole) - 200, len(whole), 7)]:
+        try:
+            pixels = read(whole[:length]).pixels
+        except RadiographError as error:
+            assert error.reason in (("truncated",) if length > pixel_data + 12 else ("truncated", "bad_dicom"))
+        else:  # only what follows the pixel data is missing
+            assert length > len(whole) - 200 and np.array_equal(pixels, expected)
+
+
+# Real radiographs
+
+
+@pytest.mark.parametrize("name", ["RG1_UNCI.dcm", "RG1_J2KI.dcm", "RG1_UNCR.dcm", "RG1_J2KR.dcm"])
+def test_real_chest(name):
+    found = read(real(name))
+    height, width = found.pixels.shape
+    assert (height, width, found.source_mode) == (1955, 1841, "monochrome1")
+    assert dict(found.tags) == {"modality": "CR", "body_part": "CHEST", "view": "PA", "study_uid": found.tags["study_uid"]}
+
+    def mean(top, bottom, left, right):
+        return found.pixels[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean()
+
+    spine, lung = mean(0.45, 0.6, 0.46, 0.52), mean(0.2, 0.3, 0.62, 0.72)
+    assert spine > lung + 50
+
+
+@pytest.mark.parametrize("name", ["RG3_UNCI.dcm", "RG3_J2KI.dcm", "RG3_UNCR.dcm", "RG3_J2KR.dcm"])
+def test_real_tibia(name):
+    found = read(real(name))
+    height, width = found.pixels.shape
+    assert (height, width) == (1760, 1760)
+
+    def mean(top, bottom, left, right):
+        return found.pixels[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean()
+
+    cortex, muscle, air = mean(0.3, 0.35, 0.455, 0.465), mean(0.3, 0.35, 0.4, 0.43), mean(0.3, 0.35, 0.29, 0.33)
+    assert cortex > muscle + 20 > air + 60 and air < 40
+
+
+@pytest.mark.parametrize("pair", [("RG1_UNCI.dcm", "RG1_J2KI.dcm"), ("RG3_UNCR.dcm", "RG3_J2KR.dcm")])
+def test_real_files_are_the_same_plain_and_encoded(pair):
+    plain, encoded = (read(real(name)).pixels.astype(int) for name in pair)
+    assert np.abs(plain - encoded).max() <= 1
+
+
+# Privacy
+
+
+def test_tags_are_four_harmless_ones():
+    found = read(dicom_file(picture()))
+    assert found.tags == {"modality": "CR", "body_part": "HUMERUS", "view": "AP", "study_uid": STUDY_UID}
+    assert read(dicom_file(picture(), BodyPartExamined=None, ViewPosition="")).tags == {
+        "modality": "CR",
+        "study_uid": STUDY_UID,
+    }
+    assert not read(image_files()["grey.png"].data).tags
+
+
+def test_free_text_in_a_coded_attribute_is_left_out():
+    odd = {"BodyPartExamined": "Left arm of Planted^Patient", "ViewPosition": "ap, see note", "StudyInstanceUID": "Planted"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = dicom_file(picture(), **odd)
+    assert read(data).tags == {"modality": "CR"}
+
+
+def test_no_patient_value_reaches_an_error_a_log_or_a_stream(caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    contents = [*good_dicom_files().values(), *(data for data, _ in bad_dicom_files().values())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Values that break the rules of their type make pydicom warn, and quote them.
+        contents.append(dicom_file(picture(), PatientBirthDate="Planted date", PatientID="PLANTED" * 20, WindowWidth=None))
+    contents.append(contents[-1].replace(b"MONOCHROME2", b"Planted^^^^"))
+    contents += [data[:-length] for data in contents[-2:] for length in (10, 2000, 2700)]
+    pydicom.dcmread(io.BytesIO(contents[-1])).PatientBirthDate  # noqa: B018, to see that there is something to keep quiet
+    assert "Planted date" in caplog.text
+    caplog.clear()
+    capfd.readouterr()
+    said = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for data in contents:
+            try:
+                found = read(data)
+                said += [repr(found.tags), found.source_mode]
+            except RadiographError as error:
+                said += [repr(error), str(error), repr(error.__cause__)]
+    streams = capfd.readouterr()
+    everything = "\n".join([*said, caplog.text, streams.out, streams.err, *(str(warning.message) for warning in caught)])
+    assert len(said) > 40
+    assert not [value for value in (*PATIENT.values(), "planted") if value.lower() in everything.lower()]
+
+
+def test_reading_in_threads_changes_nothing():
+    contents = [data for name, data in good_dicom_files().items()] * 3
+    alone = [read(data).pixels for data in contents]
+    logger = logging.getLogger("pydicom")
+    before = (warnings.filters[:], logger.handlers[:], logger.propagate)
+    results: dict[int, np.ndarray] = {}
+
+    def work(start: int) -> None:
+        for index in range(start, len(contents), 4):
+            results[index] = read(contents[index]).pixels
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(results[index], pixels) for index, pixels in enumerate(alone))
+    assert before == (warnings.filters[:], logger.handlers[:], logger.propagate)
+
+
+def test_a_rust_panic_of_a_plug_in_is_a_refusal():
+    # Segments that decode to more bytes than the frame has: the RLE plug-in panics.
+    whole = bytearray(good_dicom_files()["rle.dcm"])
+    reasons = set()
+    start = whole.index(b"\xfe\xff\x00\xe0", whole.index(b"\xe0\x7f\x10\x00") + 20) + 8
+    for offset in range(start, start + 80):
+        changed = bytes(whole[:offset]) + b"\x7f" + bytes(whole[offset + 1 :])
+        try:
+            read(changed)
+        except RadiographError as error:
+            reasons.add(error.reason)
+    assert reasons == {"bad_dicom"}
+
+
+def test_a_picture_of_another_uid_is_not_taken_for_its_syntax():
+    with pytest.raises(RadiographError, match=r"no decoder for the DICOM transfer syntax \(not a UID\)"):
+        read(dicom_file(picture()).replace(uid.ExplicitVRLittleEndian.encode(), b"Planted Patient 01\0"[:19]))

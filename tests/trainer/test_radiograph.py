@@ -1,0 +1,375 @@
+"""Files to pixels: every kind of file against its promised outcome, pixels against numbers worked out by hand or by NumPy."""
+
+import csv
+import json
+import pickle
+import struct
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.support.image_files import image_files
+from tests.support.pictures import encode, interlaced_png, oriented, picture, png
+from trainer import radiograph
+from trainer.radiograph import RadiographError, letterbox, load, placement, read
+
+FILES = image_files()
+
+
+# Letterbox
+
+
+def test_letterbox_shrinks_by_area_by_hand():
+    pixels = np.array([[0, 100, 10, 20], [200, 40, 30, 40]], np.uint8)
+    # Half size: the means of two 2x2 blocks, 85 and 25, in the one row that is left; below it black.
+    assert letterbox(pixels, 2)[..., 0].tolist() == [[85, 25], [0, 0]]
+
+
+def test_letterbox_centres_the_picture():
+    pixels = np.full((8, 2), 9, np.uint8)
+    assert letterbox(pixels, 4)[..., 0].tolist() == [[0, 9, 0, 0]] * 4
+    assert letterbox(pixels.T, 4)[..., 0].tolist() == [[0] * 4, [9] * 4, [0] * 4, [0] * 4]
+    assert placement(8, 2, 4) == radiograph.Placement(top=0, left=1, height=4, width=1)
+
+
+def test_letterbox_enlarges_linearly_by_hand():
+    # Twice the size: pixel centres at -1/4, 1/4, 3/4 and 5/4 of the way from 0 to 100.
+    assert letterbox(np.array([[0, 100]], np.uint8), 4)[1:3, :, 0].tolist() == [[0, 25, 75, 100]] * 2
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_letterbox_is_the_mean_of_blocks(factor):
+    pixels = np.random.default_rng(factor).integers(0, 256, (12 * factor, 12 * factor), np.uint8)
+    means = pixels.reshape(12, factor, 12, factor).mean((1, 3))
+    assert np.abs(letterbox(pixels, 12)[..., 0] - means).max() <= 0.51
+
+
+@given(st.integers(1, 30_000), st.integers(1, 30_000), st.integers(1, 1024))
+def test_placement_keeps_the_shape_and_fills_the_square(height, width, size):
+    place = placement(height, width, size)
+    assert max(place.height, place.width) == size
+    assert min(place.height, place.width) >= 1
+    scale = size / max(height, width)
+    assert abs(place.height - height * scale) < 1 and abs(place.width - width * scale) < 1
+    assert 0 <= size - place.height - 2 * place.top <= 1 and 0 <= size - place.width - 2 * place.left <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 3), (7, 320)])
+def test_letterbox_of_extreme_shapes(shape):
+    square = letterbox(np.full(shape, 200, np.uint8), 32)
+    place = placement(*shape, 32)
+    inside = square[place.top : place.top + place.height, place.left : place.left + place.width]
+    assert square.shape == (32, 32, 1) and square.dtype == np.uint8
+    assert (inside == 200).all() and square.sum(dtype=int) == 200 * place.height * place.width
+
+
+def test_letterbox_refuses_other_arrays():
+    with pytest.raises(ValueError, match=r"expected uint8 \[height, width\], got float64 \[2, 2\]"):
+        letterbox(np.zeros((2, 2)), 4)
+    with pytest.raises(ValueError, match="expected positive sides"):
+        placement(0, 4, 4)
+
+
+# Every kind of file
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about TIFF tags that end early
+def test_outcome_of_every_kind_of_file(name):
+    data, reason = FILES[name]
+    if reason is None:
+        found = read(data)
+        assert found.pixels.dtype == np.uint8 and found.pixels.ndim == 2 and found.pixels.flags.c_contiguous
+        assert np.array_equal(load(data, 32), letterbox(found.pixels, 32))
+    else:
+        with pytest.raises(RadiographError) as caught:
+            read(data)
+        assert caught.value.reason == reason and reason in radiograph.REASONS
+        assert str(caught.value) == f"{reason}: {caught.value.detail}" and "\n" not in str(caught.value)
+
+
+def test_the_collection_is_broad():
+    reasons = {file.reason for file in FILES.values()}
+    assert len(FILES) >= 160 and reasons == {None, *radiograph.REASONS}
+    formats = {read(file.data).source_format for file in FILES.values() if file.reason is None}
+    assert formats == {"PNG", "JPEG", "TIFF", "BMP", "WEBP", "DICOM"}
+
+
+EXACT = [
+    *(
+        "grey.png",
+        "rgb.png",
+        "palette.png",
+        "interlaced.png",
+        "a png without ending",
+        "sixteen bits.png",
+        "sixteen bits rgb.png",
+    ),
+    *("uncompressed.tiff", "tiff_lzw.tif", "tiff_adobe_deflate.tif", "packbits.tif", "big.tif", "palette.tif", "cmyk.tif"),
+    *("rgb and alpha.tif", "sixteen bits.tif", "sixteen bits big endian.tif", "white is zero.tif", "thirty-two bits.tif"),
+    *("floating point.tif", "grey.bmp", "rgb.BMP", "lossless.webp", "rgb.dcm"),
+]
+WITHIN_ONE = ["twelve of sixteen bits.png", "implicit.dcm", "white is zero.dcm"]
+LOSSY = [
+    "grey.jpg",
+    "rgb.JPEG",
+    "progressive.jpg",
+    "restart markers.jpg",
+    "cmyk by adobe.jpg",
+    "cmyk plain.jpg",
+    "jpeg.tif",
+    "lossy.webp",
+]
+
+
+@pytest.mark.parametrize("name", EXACT + WITHIN_ONE + LOSSY)
+def test_kinds_give_the_picture_back(name):
+    difference = np.abs(read(FILES[name].data).pixels.astype(int) - picture())
+    if name in LOSSY:
+        assert difference.mean() < 3
+    else:
+        assert difference.max() <= (name in WITHIN_ONE)
+
+
+@pytest.mark.parametrize("name", ["turned by exif.png", "turned by its tag.tif", "turned by exif.webp"])
+def test_orientation_six_turns_clockwise(name):
+    assert np.array_equal(read(FILES[name].data).pixels, np.rot90(picture(), -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation(kind, orientation):
+    stored = picture()
+    image = Image.fromarray(stored).convert("RGB" if kind == "WEBP" else "L")
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
+    shown = {
+        1: stored,
+        2: np.fliplr(stored),
+        3: np.rot90(stored, 2),
+        4: np.flipud(stored),
+        5: stored.T,
+        6: np.rot90(stored, -1),
+        7: np.rot90(stored, 2).T,
+        8: np.rot90(stored),
+    }[orientation]
+    pixels = read(encode(image, kind, exif=oriented(orientation), **options)).pixels
+    assert pixels.shape == shown.shape
+    assert np.abs(pixels.astype(int) - shown).max() <= (3 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_equal_channels_give_exactly_the_grey_values(kind):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert np.array_equal(read(encode(np.dstack([grey] * 3), kind)).pixels, grey)
+
+
+def test_colour_becomes_luma_by_hand():
+    # ITU-R 601: 0.299, 0.587, 0.114.
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [100, 50, 200]]], np.uint8)
+    assert read(encode(colours, "PNG")).pixels.tolist() == [[76, 150, 29, 255, 82]]
+
+
+def test_a_colour_jpeg_is_decoded_as_its_luma_plane():
+    data = encode(np.dstack([picture(), picture()[::-1], picture()[:, ::-1]]), "JPEG", quality=95)
+    assert np.array_equal(read(data).pixels, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+
+
+def test_transparency_is_laid_over_black():
+    grey, alpha = picture(), 255 - picture()
+    layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
+    expected = np.rint(grey.astype(float) * alpha / 255)
+    for data in (encode(Image.merge("RGBA", layers), "PNG"), encode(Image.merge("LA", layers[2:]), "PNG")):
+        assert np.abs(read(data).pixels - expected).max() <= 1
+    transparent_black = read(encode(Image.fromarray(grey), "PNG", transparency=255)).pixels
+    assert np.array_equal(transparent_black, np.where(grey == 255, 0, grey))
+
+
+@pytest.mark.parametrize(("bits", "scale"), [(8, 1), (10, 4), (12, 16), (14, 64), (16, 256), (16, 257)])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_deep_grey_gives_the_eight_bit_picture_back(bits, scale, ending):
+    data = cv2.imencode(ending, picture().astype(np.uint16) * scale)[1].tobytes()
+    found = read(data)
+    assert np.abs(found.pixels.astype(int) - picture()).max() <= (scale not in (1, 257))
+    assert found.source_mode == "grey16" and found.pixels.max() >= 254
+
+
+def test_deep_grey_by_hand():
+    # The maximum 1000 needs 10 bits: 1023 would be white.
+    values = np.array([[0, 500, 1000]], np.uint16)
+    assert read(cv2.imencode(".png", values)[1].tobytes()).pixels.tolist() == [[0, 125, 249]]
+
+
+def test_floating_point_stretches_the_finite_values():
+    values = np.array([[-1.0, 0.0, 1.0, 3.0], [np.nan, np.inf, -np.inf, 3.0]], np.float32)
+    assert read(encode(values, "TIFF")).pixels.tolist() == [[0, 64, 128, 255], [0, 0, 0, 255]]
+    assert read(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).pixels.tolist() == [[0, 0], [0, 0]]
+    assert read(encode(np.array([[-(2**31), 2**31 - 1]], np.int32), "TIFF")).pixels.tolist() == [[0, 255]]
+
+
+def test_adam7_of_an_odd_size():
+    pixels = np.random.default_rng(1).integers(0, 256, (13, 11), np.uint8)
+    assert np.array_equal(read(interlaced_png(pixels)).pixels, pixels)
+
+
+def test_the_details_name_what_came():
+    messages = {
+        "animation.gif": "the content is GIF",
+        "header of a terapixel.png": "at most 100,000,000 pixels, the header announces 1000000 x 1000000",
+        "one bit flipped.png": "checksum",
+        "unknown transfer syntax.dcm": "transfer syntax 1.2.826.0.1.3680043.8.498.99",
+        "video transfer syntax.dcm": "MPEG2 Main Profile",
+        "jpeg extended.dcm": "JPEG Extended",
+        "fewer pixels than announced.dcm": "expected 2,640 bytes of DICOM pixel data, found 2,638",
+        "pages.tif": "several frames or pages",
+    }
+    for name, words in messages.items():
+        with pytest.raises(RadiographError, match=words):
+            read(FILES[name].data)
+
+
+def test_the_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(RadiographError("empty", "no bytes")))
+    assert (error.reason, error.detail, str(error)) == ("empty", "no bytes", "empty: no bytes")
+    assert isinstance(error, ValueError)
+
+
+def test_the_contract_is_json():
+    assert json.loads(json.dumps(radiograph.PREPROCESSING)) == radiograph.PREPROCESSING
+    assert json.loads(json.dumps(radiograph.REASONS)) == radiograph.REASONS
+
+
+# Damage
+
+
+def _whole_files():
+    grey = Image.fromarray(picture())
+    rgb = grey.convert("RGB")
+    return {
+        "png": encode(grey, "PNG"),
+        "jpeg": encode(grey, "JPEG"),
+        "jpeg with a thumbnail": FILES["exif with a thumbnail.jpg"].data,
+        "progressive": encode(rgb, "JPEG", progressive=True),
+        "webp": encode(rgb, "WEBP"),
+        "webp lossless": encode(rgb, "WEBP", lossless=True),
+        "tiff": encode(grey, "TIFF"),
+        "tiff lzw": encode(grey, "TIFF", compression="tiff_lzw"),
+        "tiff deflate": encode(grey, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff jpeg": encode(grey, "TIFF", compression="jpeg"),
+        "bmp": encode(grey, "BMP"),
+        "bmp rgb": encode(rgb, "BMP"),
+    }
+
+
+@pytest.mark.parametrize("name", _whole_files())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about EXIF data that end early
+def test_no_cut_file_gives_a_picture(name):
+    whole = _whole_files()[name]
+    expected = read(whole).pixels
+    for length in [*range(1, len(whole) - 64, 3), *range(len(whole) - 64, len(whole))]:
+        try:
+            pixels = read(whole[:length]).pixels
+        except RadiographError as error:
+            assert error.reason in ("truncated", "not_an_image")
+            assert error.reason == "truncated" or length < 18
+        else:  # TIFF ends with the offset of a next page: all pixels are there without it
+            assert name.startswith("tiff") and length >= len(whole) - 4 and np.array_equal(pixels, expected)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_fuzz_nothing_but_our_own_exception(data):
+    good = sorted(name for name, file in FILES.items() if file.reason is None and len(file.data) < 40_000)
+    content = bytearray(FILES[data.draw(st.sampled_from(good), "file")].data)
+    for _ in range(data.draw(st.integers(1, 6), "changes")):
+        # Half of the changes hit the first bytes, where the headers are.
+        end = max(1, len(content)) if data.draw(st.booleans()) else min(len(content), 400) or 1
+        place = data.draw(st.integers(0, end - 1), "place")
+        change = data.draw(st.sampled_from(["flip", "set", "cut", "remove", "repeat", "splice"]), "change")
+        if change == "flip" and content:
+            content[place] ^= 1 << data.draw(st.integers(0, 7))
+        elif change == "set":
+            content[place : place + 4] = data.draw(st.binary(min_size=1, max_size=4))
+        elif change == "cut":
+            del content[place:]
+        elif change == "remove":
+            del content[place : place + data.draw(st.integers(1, 64))]
+        elif change == "repeat":
+            content[place:place] = content[place : place + data.draw(st.integers(1, 200))]
+        elif change == "splice":
+            other = FILES[data.draw(st.sampled_from(good), "other")].data
+            content[place:] = other[min(place, len(other)) :]
+    try:
+        assert load(bytes(content), 16).shape == (16, 16, 1)
+    except RadiographError as error:
+        assert error.reason in radiograph.REASONS
+
+
+@given(st.binary(max_size=300))
+def test_fuzz_of_noise(content):
+    try:
+        read(content)
+    except RadiographError as error:
+        assert error.reason in radiograph.REASONS
+
+
+MEASURE = """
+import pathlib, sys
+from trainer import radiograph
+print(radiograph.read(sys.stdin.buffer.read()).pixels.shape)
+print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")][0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory of a process from /proc")
+@pytest.mark.parametrize("kind", ["transparent", "progressive"])
+def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
+    side = 10_000
+    if kind == "progressive":  # libjpeg holds every coefficient of three full planes until the last scan
+        data = encode(Image.new("RGB", (side, side)), "JPEG", progressive=True, subsampling=0)
+    else:
+        data = png([bytes(4 * side + 1)] * side, side, side, 8, 6)
+    # The peak of a fresh process: Python, NumPy, OpenCV, pydicom and the file included.
+    done = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True)
+    shape, kibibytes = done.stdout.decode().splitlines()
+    assert shape == "(10000, 10000)" and int(kibibytes) < 1 << 20
+
+
+def test_a_tile_larger_than_the_picture_is_refused():
+    # libtiff would allocate a buffer for the whole tile.
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1 << 15, 323: 1 << 15, 324: 200, 325: 20}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(RadiographError) as caught:
+        read(data.ljust(300, b"\0"))
+    assert caught.value.reason == "too_large"
+
+
+# Real radiographs
+
+
+def test_real_radiographs(shared):
+    folder = shared / "data" / "fracatlas_shoulder"
+    rows = list(csv.DictReader((folder / "labels.csv").open(encoding="utf-8")))
+    refused, turned = {}, []
+    for row in rows:
+        data = (folder / row["file"]).read_bytes()
+        try:
+            found = read(data)
+        except RadiographError as error:
+            refused[row["file"]] = error.reason
+            continue
+        if found.pixels.shape != (int(row["height"]), int(row["width"])):
+            turned.append(row["file"])
+        assert letterbox(found.pixels, 64).std() > 5
+    assert len(rows) == 349
+    assert refused == {row["file"]: "truncated" for row in rows if row["decodable"] == "0"}
+    assert len(refused) == 6
+    # Two carry an EXIF orientation; the masks of the second are drawn on the turned picture.
+    assert turned == ["images/negative/IMG0000439.jpg", "images/positive/IMG0002628.jpg"]
