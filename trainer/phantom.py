@@ -143,21 +143,22 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     return Pose(height, width, float(turn), float(abduction), float(flexion), frame)
 
 
-def sample_fracture(rng: np.random.Generator, study: Study, turn: float) -> Fracture:
+def sample_fracture(rng: np.random.Generator, build: anatomy.Build, study: Study, turn: float) -> Fracture:
     """The study's fracture as this view sees it: what is hidden from the front shows from the side, in part."""
     kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
     slope = (rng.uniform(0, 0.25), rng.uniform(0.5, 1.3), rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.8))[kind]
     skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[kind]
-    severity = rng.beta(2.4, 1.3)
+    severity = rng.uniform(0.1, 0.4) if rng.random() < 0.15 else rng.uniform(0.5, 1.0)
     azimuth = rng.uniform(-1, 1) * np.pi
     seen = float(np.cos(azimuth - turn))
     seen = np.sign(seen) * (0.5 + 0.5 * abs(seen))
+    narrow = 1.0 if 75 < study.site < build.length - 65 else 0.4  # wide bone breaks across more than along
     teeth = anatomy.gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
     return Fracture(
         site=study.site,
-        slope=float(slope * rng.choice([-1, 1])),
-        skew=float(skew * rng.choice([-1, 1])),
-        gap=float(1.3 + 3.4 * severity * rng.random()),
+        slope=float(narrow * slope * rng.choice([-1, 1])),
+        skew=float(narrow * skew * rng.choice([-1, 1])),
+        gap=float(1.4 + 3.4 * severity * rng.random()),
         shift=float(seen * severity * rng.uniform(5, 18)),
         shorten=float(severity * rng.uniform(-3, 9)),
         angle=float(seen * severity * np.radians(rng.uniform(4, 32))),
@@ -177,11 +178,11 @@ class Case:
     cast: bool
 
 
-def sample_case(rng: np.random.Generator, study: Study, turn: float) -> Case:
+def sample_case(rng: np.random.Generator, build: anatomy.Build, study: Study, turn: float) -> Case:
     """Fractures in 55 % of the positives, one in ten in a cast; hardware in the others, half of them over a set fracture."""
     hardware = str(rng.choice(["", "plate", "nail", "pins"], p=[0.55, 0.22, 0.14, 0.09]))
     set_fracture, in_cast = rng.random() < 0.5, rng.random() < 0.1
-    fracture = sample_fracture(rng, study, turn)
+    fracture = sample_fracture(rng, build, study, turn)
     if not hardware:
         return Case("", fracture, bool(in_cast))
     small = dataclasses.replace(fracture, shift=0.0, angle=0.0, shorten=0.0, gap=0.9)
@@ -534,7 +535,7 @@ def render(seed: int, patient: int, study: int, image: int, finding: bool = True
     abnormal = bool(finding and visit.label)
     fine = pose.frame @ np.diag([1 / OVERSAMPLING, 1 / OVERSAMPLING, 1.0])
     film = anatomy.Film(round(pose.height * OVERSAMPLING), round(pose.width * OVERSAMPLING), fine)
-    case = sample_case(stream(FINDING, seed, patient, study), visit, pose.turn) if abnormal else Case("", None, False)
+    case = sample_case(stream(FINDING, seed, patient, study), build, visit, pose.turn) if abnormal else Case("", None, False)
     outlines = attenuate(film, build, visit, pose, case, extras, stream(REPAIR, seed, patient, study))
     log = expose(film, pose, extras, stream(NOISE, *key))
     picture = frame_and_mark(develop(log, build, extras), extras)

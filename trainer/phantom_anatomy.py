@@ -128,60 +128,18 @@ def sample_build(rng: np.random.Generator) -> Build:
 
 
 # The humerus in millimetres: positions from the top of its head, then the value at each from the front and from the side.
+# fmt: off
 LATERAL = (
     (0, 4, 8, 13, 22, 32, 46, 62, 80, 100, 120, 138, 180, 225, 250, 268, 281, 289, 297, 305, 312),
-    (
-        6,
-        -2,
-        -15,
-        -21.5,
-        -24,
-        -23.5,
-        -20.5,
-        -17.5,
-        -14.6,
-        -12.7,
-        -12.4,
-        -12.5,
-        -11,
-        -10.8,
-        -13.5,
-        -19,
-        -24.5,
-        -24,
-        -20,
-        -20.5,
-        -19,
-    ),
-    (
-        6,
-        -2,
-        -11,
-        -16.5,
-        -19.5,
-        -19.5,
-        -18,
-        -15.8,
-        -13.8,
-        -12.4,
-        -12.0,
-        -12.0,
-        -11,
-        -10.8,
-        -11,
-        -12,
-        -13.5,
-        -15.5,
-        -17.5,
-        -18,
-        -17,
-    ),
+    (6, -2, -15, -21.5, -24, -23.5, -20.5, -17.5, -14.6, -12.7, -12.4, -12.5, -11, -10.8, -13.5, -19, -24.5, -24, -20, -20.5, -19),
+    (6, -2, -11, -16.5, -19.5, -19.5, -18, -15.8, -13.8, -12.4, -12, -12, -11, -10.8, -10.5, -10, -9.5, -10, -10.5, -9.5, -6),
 )
 MEDIAL = (
     (0, 30, 42, 52, 62, 80, 100, 118, 180, 225, 250, 266, 276, 283, 290, 297, 305, 312),
-    (2, 18, 19, 18, 16.4, 13.6, 11.8, 11.0, 10.6, 11.2, 15.5, 23.5, 30.5, 31.5, 27, 23, 23.5, 23),
-    (2, 15, 16.5, 16, 15, 13.2, 11.8, 11.0, 10.6, 10.8, 11, 12.5, 14, 15, 16.5, 18.5, 19.5, 18.5),
+    (2, 18, 19, 18, 16.4, 13.6, 11.8, 11, 10.6, 11.2, 15.5, 23.5, 30.5, 31.5, 27, 23, 23.5, 23),
+    (2, 15, 16.5, 16, 15, 13.2, 11.8, 11, 10.6, 10.8, 11, 11.5, 13, 15, 17, 18.5, 18, 14),
 )
+# fmt: on
 DEPTH = (
     (0, 30, 60, 215, 250, 272, 288, 300, 312),
     (0.85, 0.9, 1, 1, 0.82, 0.42, 0.34, 0.46, 0.5),
@@ -216,7 +174,7 @@ def humerus(build: Build, turn: float) -> Body:
     soften = np.clip((s - 3) / 8, 0, 1)  # the top of the head must stay a circle
     middle = soften * gaussian_filter1d(middle, 1.6 / STEP, mode="nearest") + (1 - soften) * middle
     half = soften * gaussian_filter1d(half, 1.6 / STEP, mode="nearest") + (1 - soften) * half
-    half = half * cap(len(s), STEP, 9) * build.girth
+    half = half * cap(len(s), STEP, 9 + 4 * side) * build.girth
     middle = (middle + 3 * face * ramp(s - 308, 8)) * build.girth
     tables = middle - half, middle + half, depth, build.cortex * through(s, WALL)
     return Body(0.0, *(table.astype(np.float32) for table in tables))
@@ -284,13 +242,11 @@ def shoulder_bones() -> tuple[Bones, ...]:
 def forearm_bones(side: bool) -> tuple[Bones, ...]:
     """Ulna and radius in a frame whose origin is the elbow's axis, `s` towards the hand, from the side or from the front."""
     if side:
-        ulna = tube(
-            [(-20, -9, 7), (-8, -10, 9), (8, -13, 11), (22, -9, 11), (45, -6, 8), (90, -4, 7), (150, -3, 6.5)], 1.6, 0.9
-        )
-        radius = tube([(12, 6, 11), (21, 6, 10.5), (31, 5, 7.5), (48, 6, 8.5), (80, 8, 7.5), (150, 12, 7)], 1.5, 1.0)
+        ulna = tube([(-19, -13, 7), (-6, -13, 9), (8, -13, 11), (22, -8, 12), (45, -6, 8), (90, -4, 7), (150, -3, 6)], 1.4, 0.9)
+        radius = tube([(14, 7, 11), (22, 7, 10.5), (32, 6, 7.5), (48, 7, 8.5), (80, 9, 7.5), (150, 12, 7)], 1.4, 0.9)
     else:
         ulna = tube([(-21, 3, 10), (-8, 4, 12), (6, 6, 13), (20, 7, 11.5), (38, 5, 8), (80, 5, 7), (150, 4, 6.5)], 1.0, 0.7)
-        radius = tube([(9, -13, 11), (18, -13, 10.5), (28, -12, 7.5), (46, -10, 8.5), (80, -13, 7.5), (150, -16, 7)], 1.5, 0.9)
+        radius = tube([(9, -13, 11), (18, -13, 10.5), (28, -12, 7.5), (46, -10, 8.5), (80, -13, 7.5), (150, -16, 7)], 1.4, 0.9)
     return ((ulna, (0.0, 0.0, 0.0)),), ((radius, (0.0, 0.0, 0.0)),)
 
 
@@ -400,8 +356,10 @@ def bones(film: Film, group: Bones, frame: Array, origin: Array, strength: float
         outer4[inside] += np.square(np.square(outer))
         inner4[inside] += np.square(np.square(inner))
     outer, inner = np.sqrt(np.sqrt(outer4)), np.sqrt(np.sqrt(inner4))
-    filling = 0.5 * (SPONGIOSA - MUSCLE) * (1 + 0.15 * grain(0, frame, region, 2.6, origin))
-    film.total[region] += strength * ((CORTEX - MUSCLE) * (outer - inner) + filling * inner)
+    filling = 0.5 * (SPONGIOSA - MUSCLE) * inner
+    if len(group) > 1:  # on the thin bones no grain can be seen
+        filling *= 1 + 0.15 * grain(0, frame, region, 2.8, origin)
+    film.total[region] += strength * ((CORTEX - MUSCLE) * (outer - inner) + filling)
 
 
 def landmarks_of_head(film: Film, build: Build, turn: float, frame: Array) -> None:
@@ -452,7 +410,7 @@ def humerus_bone(film: Film, build: Build, body: Body, turn: float, pieces: Sequ
         if not s.size:
             continue
         outer, inner = body.path(s, t)
-        grains = grain(0, piece.frame, region, 2.2, origin)
+        grains = grain(0, piece.frame, region, 2.8, origin)
         share = filling.take(body.rows(s), mode="clip") * (1 + 0.15 * grains)
         bone = (CORTEX - MUSCLE) * (outer - inner) * (1 + 0.025 * grains)
         bone += (MARROW - MUSCLE + share * (SPONGIOSA - MARROW)) * inner
