@@ -1,27 +1,22 @@
 """Scoring as a Beam pipeline: files in; rows, pictures, rejections and a summary out."""
 
-import contextlib
 import dataclasses
 import datetime
-import io
-import itertools
 import json
-import os
 import time
 from typing import Any
 
 import apache_beam as beam
 from absl import logging
 from apache_beam.ml.inference.base import RunInference
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import engines, overlay, progress, sinks, sources, storage
+from batch_inference import engines, overlay, preflight, progress, sinks, sources, storage
 from batch_inference.concurrent_map import ConcurrentMap, usable_cores
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Prediction, Rejection, Source, Study, printable
 from trainer import radiograph
-from trainer.artifact import Artifact, ArtifactError
-from trainer.errors import ConfigError, DataError
+from trainer.artifact import Artifact
+from trainer.errors import DataError
 
 # Storage over the network is waited for, not computed.
 _REMOTE_THREADS = 32
@@ -155,18 +150,18 @@ def run(options: Options) -> Summary:
       ArtifactError: `options.model` is not a model that this version can score with.
       DataError: nothing to score, nothing scored, more rejections than allowed, or an output that is taken.
     """
-    beam_options = _beam_options(options.beam)
+    beam_options = preflight.beam_options(options.beam)
     _, described = storage.fetch_artifact(options.model)
-    _check_preprocessing(described)
+    preflight.check_preprocessing(described)
     choice = engines.choose(described, options.engine, options.precision)
-    total = _count_inputs(options.input)
-    output = _claim(options)
+    total = preflight.count_inputs(options.input)
+    output = preflight.claim(options.output, options.input, options.overwrite)
     record = {
         "state": "running",
         "started": _now(),
         "model": described.model_id,
         "engine": str(choice),
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | {"beam": preflight.without_secrets(beam_options)},
     }
     run_json = storage.join(output, sinks.RUN_JSON)
     sinks.write_json(run_json, record)
@@ -178,78 +173,6 @@ def run(options: Options) -> Summary:
     sinks.write_json(run_json, record | {"state": "finished", "finished": _now()})
     _check_rejections(summary, options.max_rejection_rate)
     return summary
-
-
-def _beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
-    known = PipelineOptions([]).get_all_options()
-    said = io.StringIO()
-    try:
-        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
-        with contextlib.redirect_stderr(said):
-            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
-    except SystemExit as error:
-        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
-    unknown = sorted(set(given) - set(known)) or [word for word in arguments[:1] if not word.startswith("--")]
-    if unknown:
-        raise ConfigError(
-            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
-        )
-    runner = given.get("runner") or "FnApiRunner"
-    if runner.rpartition(".")[2].lower() == "daskrunner":
-        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
-    return PipelineOptions(list(arguments), runner=runner)
-
-
-def _check_preprocessing(described: Artifact) -> None:
-    made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]
-    if made_under != here:
-        raise ArtifactError(
-            f"the model was trained on pixels of preprocessing version {made_under}, this program makes version {here}; "
-            "score with the humerus that exported it, or train again"
-        )
-
-
-def _count_inputs(location: str) -> int | None:
-    """How many inputs there are; None where counting them would take as long as a remote listing."""
-    found = sources.find(location)
-    first = list(itertools.islice(found, 1))
-    if not first:
-        raise DataError(
-            f"nothing to score: no file matches {location}; expected a folder, a glob or a manifest with files in it"
-        )
-    return None if storage.is_remote(location) else 1 + sum(1 for _ in found)
-
-
-def _claim(options: Options) -> str:
-    """The output as absolute URI, free of results."""
-    output = storage.absolute(options.output)
-    root = sources.root_of(options.input)
-    whole_tree = not sources.is_pattern(storage.absolute(options.input)) or "**" in options.input
-    takes_tree = whole_tree and not storage.absolute(options.input).lower().endswith(sources.MANIFEST_SUFFIXES)
-    if takes_tree and _within(output, root):
-        raise ConfigError(
-            f"--output={output} lies inside the input {root}: its pictures would be scored; choose another folder"
-        )
-    if takes_tree and _within(root, output):
-        raise ConfigError(
-            f"the input {root} lies inside --output={output}: results and inputs would mix; choose another folder"
-        )
-    taken = sinks.results_in(output)
-    if taken and not options.overwrite:
-        raise ConfigError(
-            f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite"
-        )
-    for name in taken:
-        storage.delete(storage.join(output, name))
-    return output
-
-
-def _within(inner: str, outer: str) -> bool:
-    if storage.is_remote(inner) != storage.is_remote(outer):
-        return False
-    if not storage.is_remote(inner):
-        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
-    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
 
 
 def _complete_summary(output: str, seconds: float) -> Summary:

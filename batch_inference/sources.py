@@ -42,6 +42,15 @@ def find(location: str) -> Iterator[Source]:
         yield from _local(uri)
 
 
+def any_in(location: str) -> bool:
+    """Whether `location` names anything at all; of a remote folder no more than one entry is listed."""
+    uri = storage.absolute(location)
+    if not storage.is_remote(uri) or uri.lower().endswith(MANIFEST_SUFFIXES):
+        return next(find(location), None) is not None
+    patterns = [uri] if is_pattern(uri) else [uri, storage.join(uri, "**")]
+    return any(result.metadata_list for result in FileSystems.match(patterns, limits=[1] * len(patterns)))
+
+
 def root_of(location: str) -> str:
     """The folder that names are relative to: the input itself, or a pattern's part before its first wildcard."""
     uri = storage.absolute(location)

@@ -187,6 +187,8 @@ def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -
 
 def _sentence(error: BaseException) -> str:
     """What went wrong in one line, without the path: a path may be long, or hold a line break."""
+    if isinstance(error, StorageError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

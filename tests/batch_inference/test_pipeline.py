@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from batch_inference import pipeline
+from batch_inference import pipeline, preflight
 from batch_inference.records import REASONS
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
@@ -69,8 +69,10 @@ def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_
     files = sorted((str(path) for path in radiographs.rglob("image*")), key=lambda path: path[::-1])[3:]
     manifest = tmp_path / "list.txt"
     manifest.write_text("\n".join(files))
-    score(manifest, model, tmp_path / "out", beam=THREADS)
+    score(manifest, model, tmp_path / "out", beam=(*THREADS, "--s3_secret_access_key=hush"))
     rows, expected = json_rows(tmp_path / "out", "predictions"), json_rows(scored, "predictions")
+    asked = json.loads((tmp_path / "out" / "run.json").read_text())["options"]["beam"]
+    assert asked == {"runner": "FnApiRunner", "direct_num_workers": "2", "direct_running_mode": "multi_threading"}
     # A manifest's files have no common root to be named after.
     own = ("study", "cam")
     assert [row | dict.fromkeys(own) for row in rows] == [row | dict.fromkeys(own) for row in expected if row["uri"] in files]
@@ -172,14 +174,14 @@ def test_a_picture_that_cannot_be_written_is_a_rejection(model, tmp_path, monkey
     cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(1))
     cv2.imwrite(str(tmp_path / "in" / "b.png"), picture(2))
     # What a crashed run might leave: a folder where the picture of `a.png` belongs.
-    original = pipeline._claim
+    original = preflight.claim
 
-    def claim_then_block(options):
-        output = original(options)
+    def claim_then_block(*arguments):
+        output = original(*arguments)
         (tmp_path / "out" / "cams" / "a.png.jpg" / "x").mkdir(parents=True)
         return output
 
-    monkeypatch.setattr(pipeline, "_claim", claim_then_block)
+    monkeypatch.setattr(preflight, "claim", claim_then_block)
     score(tmp_path / "in", model, tmp_path / "out")
     assert [row["uri"][-5:] for row in json_rows(tmp_path / "out", "predictions")] == ["b.png"]
     assert [row["reason"] for row in json_rows(tmp_path / "out", "rejections")] == ["write_failed"]

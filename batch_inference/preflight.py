@@ -1,0 +1,107 @@
+"""What is checked before a run starts, so that a mistake costs seconds and leaves nothing behind."""
+
+import contextlib
+import io
+import os
+import re
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from batch_inference import names, sinks, sources, storage
+from trainer import radiograph
+from trainer.artifact import Artifact, ArtifactError
+from trainer.errors import ConfigError, DataError
+
+
+def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
+    """Options of Beam from the words of a command line; the embedded runner unless another is named.
+
+    Raises:
+      ConfigError: an option that Beam does not know, a wrong value, or a runner that loses data.
+    """
+    known = PipelineOptions([]).get_all_options()
+    said = io.StringIO()
+    try:
+        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
+        with contextlib.redirect_stderr(said):
+            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
+    except SystemExit as error:
+        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
+    unknown = sorted(set(given) - set(known)) or [word for word in arguments[:1] if not word.startswith("--")]
+    if unknown:
+        raise ConfigError(
+            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+        )
+    runner = given.get("runner") or "FnApiRunner"
+    if runner.rpartition(".")[2].lower() == "daskrunner":
+        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
+    return PipelineOptions(list(arguments), runner=runner)
+
+
+def without_secrets(options: PipelineOptions) -> dict[str, str]:
+    """What was asked of Beam, but for what opens a door: the record lies beside the results."""
+    given = options.get_all_options(drop_default=True)
+    return {
+        name: str(value) for name, value in given.items() if not re.search("secret|token|connection_string|access_key", name)
+    }
+
+
+def check_preprocessing(described: Artifact) -> None:
+    """Raises `ArtifactError` where the model was trained on pixels that are not those made here."""
+    made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]
+    if made_under != here:
+        raise ArtifactError(
+            f"the model was trained on pixels of preprocessing version {made_under}, this program makes version {here}; "
+            "score with the humerus that exported it, or train again"
+        )
+
+
+def count_inputs(location: str) -> int | None:
+    """How many inputs there are; None where counting them would take as long as a remote listing.
+
+    Raises:
+      DataError: there is none.
+    """
+    if not sources.any_in(location):
+        raise DataError(
+            f"nothing to score: no file matches {location}; expected a folder, a glob or a manifest with files in it"
+        )
+    return None if storage.is_remote(location) else sum(1 for _ in sources.find(location))
+
+
+def claim(output: str, location: str, overwrite: bool) -> str:
+    """The output as absolute URI, free of results: refused where it holds some, unless they may be deleted.
+
+    Raises:
+      ConfigError: results are there already, or output and input lie in each other.
+    """
+    output = storage.absolute(output)
+    root = sources.root_of(location)
+    whole_tree = not sources.is_pattern(storage.absolute(location)) or "**" in location
+    takes_tree = whole_tree and not storage.absolute(location).lower().endswith(sources.MANIFEST_SUFFIXES)
+    if takes_tree and _within(output, root):
+        raise ConfigError(
+            f"--output={output} lies inside the input {root}: its pictures would be scored; choose another folder"
+        )
+    if takes_tree and _within(root, output):
+        raise ConfigError(
+            f"the input {root} lies inside --output={output}: results and inputs would mix; choose another folder"
+        )
+    taken = sinks.results_in(output)
+    if taken and not overwrite:
+        raise ConfigError(
+            f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite"
+        )
+    # In a bucket, a folder of pictures alone is not among the names.
+    for name in {*taken, names.CAMS} if overwrite else ():
+        storage.delete(storage.join(output, name))
+    return output
+
+
+def _within(inner: str, outer: str) -> bool:
+    if storage.is_remote(inner) != storage.is_remote(outer):
+        return False
+    if not storage.is_remote(inner):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
