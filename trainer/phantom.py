@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import tqdm
 from absl import logging
 
@@ -26,7 +27,7 @@ VERSION = "1"
 ROOT = "MURA-v1.1"
 OVERSAMPLING = 1.25  # the attenuation is drawn this much finer than the image, then averaged
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +119,13 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     """Where the tube, the arm and the detector stand. It knows the site, which every study has, but not the label."""
     side = rng.random() < (0.06, 0.85, 0.3, 0.5)[image]
     turn = np.radians(rng.normal(80, 9) if side else rng.normal(0, 12))
-    whole = rng.random() < 0.3
-    field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(150, 250)
+    whole = rng.random() < 0.22
+    field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(145, 235)
     middle = build.length * rng.uniform(0.42, 0.58) if whole else study.site + rng.uniform(-0.26, 0.26) * field
     middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
     if abs(middle - study.site) > 0.42 * field:
         middle = study.site + 0.42 * field * np.sign(middle - study.site)
-    lean = rng.choice(3, p=[0.8, 0.12, 0.08])
+    lean = rng.choice(3, p=[0.86, 0.09, 0.05])
     tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55))
     if lean == 2:
         tilt = np.radians(rng.choice([-90, 90]) + rng.normal(0, 8))
@@ -148,20 +149,20 @@ def sample_fracture(rng: np.random.Generator, build: anatomy.Build, study: Study
     kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
     slope = (rng.uniform(0, 0.25), rng.uniform(0.5, 1.3), rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.8))[kind]
     skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[kind]
-    severity = rng.uniform(0.1, 0.4) if rng.random() < 0.15 else rng.uniform(0.5, 1.0)
+    severity = rng.uniform(0.1, 0.4) if rng.random() < 0.1 else rng.uniform(0.55, 1.0)
     azimuth = rng.uniform(-1, 1) * np.pi
     seen = float(np.cos(azimuth - turn))
-    seen = np.sign(seen) * (0.5 + 0.5 * abs(seen))
+    seen = np.sign(seen) * (0.6 + 0.4 * abs(seen))
     narrow = 1.0 if 75 < study.site < build.length - 65 else 0.4  # wide bone breaks across more than along
     teeth = anatomy.gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
     return Fracture(
         site=study.site,
         slope=float(narrow * slope * rng.choice([-1, 1])),
         skew=float(narrow * skew * rng.choice([-1, 1])),
-        gap=float(1.4 + 3.4 * severity * rng.random()),
-        shift=float(seen * severity * rng.uniform(5, 18)),
+        gap=float(1.6 + 3.6 * severity * rng.random()),
+        shift=float(seen * severity * rng.uniform(6, 19)),
         shorten=float(severity * rng.uniform(-3, 9)),
-        angle=float(seen * severity * np.radians(rng.uniform(4, 32))),
+        angle=float(seen * severity * np.radians(rng.uniform(5, 34))),
         wedge=float(rng.uniform(22, 48)) if kind == 3 else 0.0,
         wedge_out=float(rng.uniform(3, 11)),
         callus=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.2 else 0.0,
@@ -278,7 +279,7 @@ class Ink:
         if (high <= low).any():
             return
         mask = np.zeros((high - low)[::-1], np.uint8)
-        cv2.fillPoly(mask, [np.int32(np.round((points - low) * 256))], 255, cv2.LINE_AA, 8)
+        cv2.fillPoly(mask, [np.round((points - low) * 256).astype(np.int32)], 255, cv2.LINE_AA, 8)
         self.film.total[low[1] : high[1], low[0] : high[0]] += mask * np.float32(attenuation / 255)
 
     def bar(self, start: tuple[float, float], end: tuple[float, float], width: float, attenuation: float) -> None:
@@ -318,8 +319,8 @@ def fix_plate(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, t
     s = np.linspace(first, last, 60)
     row = body.rows(s)
     middle_line = (body.left[row] + body.right[row]) / 2
-    surface = middle_line + across * ((body.right[row] - body.left[row]) / 2 + 1.8)
-    surface = np.polyval(np.polyfit(s, surface, 3), s)
+    skin = middle_line + across * ((body.right[row] - body.left[row]) / 2 + 1.8)
+    surface = np.polyval(np.polyfit(s, skin, 3), s)  # a plate is bent less sharply than a bone
     ends = np.sqrt(np.clip(np.minimum(s - first, last - s) / 5, 0.05, 1))
     half = (1.9 * abs(across) + 6.2 * face) * (face * ends + 1 - face)
     outline = np.concatenate([np.stack([s, surface - half], 1), np.stack([s, surface + half], 1)[::-1]])
@@ -347,11 +348,11 @@ def fix_nail(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
     half = radius * np.where(s < 45, 1.15, 1.0)
     ink.fill(np.concatenate([np.stack([s, line - half], 1), np.stack([s, line + half], 1)[::-1]]), 3.2)
     for place in (*(first + np.sort(rng.uniform(8, 34, rng.integers(1, 4)))), *(last - rng.uniform(5, 26, rng.integers(1, 3)))):
-        at, row = float(np.interp(place, s, line)), int(body.rows(np.array(place)))
         if rng.random() < 0.25:
-            ink.disc((place, at), 2.4, 1.2)
-        else:
-            screw(ink, (place - 2, float(body.left[row]) - 1.5), (place + 3, float(body.right[row]) + 1))
+            ink.disc((place, float(np.interp(place, s, line))), 2.4, 1.2)
+            continue
+        wall = int(body.rows(np.array(place)))
+        screw(ink, (place - 2, float(body.left[wall]) - 1.5), (place + 3, float(body.right[wall]) + 1))
 
 
 def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, turn: float, rng: np.random.Generator) -> None:
@@ -360,7 +361,7 @@ def fix_pins(ink: Ink, build: anatomy.Build, body: anatomy.Body, site: float, tu
         length, angle = rng.uniform(55, 95), np.radians(rng.uniform(12, 32)) * (-1) ** index
         centre = np.array([site + rng.uniform(-8, 8), rng.uniform(-4, 4)])
         reach = length / 2 * np.array([np.cos(angle), np.sin(angle)])
-        ink.bar(tuple(centre - reach), tuple(centre + reach), rng.uniform(1.8, 2.8), 3.0)
+        ink.bar(tuple(centre - reach), tuple(centre + reach), rng.uniform(2.0, 3.2), 3.2)
 
 
 def cast(film: anatomy.Film, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> Array:
@@ -400,7 +401,7 @@ def innocent(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator)
             at = (rng.uniform(-10, build.length), rng.uniform(-60, 75))
             ink.disc(at, 4.5 + index, 0.9)
             ink.disc(at, 2.0, rng.choice([-0.8, 0.6]))
-    if rng.random() < 0.06:
+    if rng.random() < 0.1:
         start, slope, off = rng.uniform(-20, 0.5 * build.length), rng.normal(0, 0.15), rng.uniform(-45, 70)
         for step in np.arange(0, rng.uniform(60, 160), 3.2):
             ink.bar((start + step, off + slope * step - 2), (start + step, off + slope * step + 2), 1.6, 1.6)
@@ -446,9 +447,10 @@ def expose(film: anatomy.Film, pose: Pose, rng: np.random.Generator, noise: np.r
     image = transmitted(np.minimum(np.maximum(film.total, 0), 9))
     small = cv2.resize(image, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
     scatter = cv2.GaussianBlur(np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.1))
-    image = cv2.resize(image, (pose.width, pose.height), interpolation=cv2.INTER_AREA)
-    image += rng.uniform(0.10, 0.35) * cv2.resize(scatter, (pose.width, pose.height), interpolation=cv2.INTER_CUBIC)
+    sharp = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.1))
+    size = (pose.width, pose.height)
+    haze = rng.uniform(0.10, 0.35) * cv2.resize(scatter, size, interpolation=cv2.INTER_CUBIC)
+    image = np.add(cv2.resize(sharp, size, interpolation=cv2.INTER_AREA), haze)
     heel, direction = rng.uniform(0, 0.25), rng.uniform(0, 2 * np.pi)
     x = np.linspace(-1, 1, pose.width, dtype=np.float32) * np.float32(np.cos(direction) * heel)
     y = np.linspace(-1, 1, pose.height, dtype=np.float32)[:, None] * np.float32(np.sin(direction) * heel)
@@ -470,7 +472,7 @@ def develop(log: Array, build: anatomy.Build, rng: np.random.Generator) -> Array
     boost = rng.uniform(0.25, 0.5)
     value = log + boost * (log - wide) - 0.25 * np.maximum(wide - level - 0.6, 0)
     low = rng.uniform(-0.1, 0.35) * level
-    high = level + rng.uniform(1.3, 2.1)
+    high = level + rng.uniform(1.15, 2.3)
     value = np.clip((value - low) / (high - low), 0, 1.25)
     value = value / (1 + np.maximum(value - 0.8, 0) * 0.55)
     value = np.minimum(value, 1) ** rng.uniform(0.9, 1.45)
@@ -493,7 +495,7 @@ def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
         grown = corners * (1 + 0.05 * (inset == 0).mean())
         points = grown @ np.array([[c, s], [-s, c]]) + (width / 2, height / 2)
         mask = np.zeros(picture.shape, np.uint8)
-        cv2.fillPoly(mask, [np.int32(np.round(points * 256))], 255, cv2.LINE_AA, 8)
+        cv2.fillPoly(mask, [np.round(points * 256).astype(np.int32)], 255, cv2.LINE_AA, 8)
         open_field = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.7, 1.6)).astype(np.float32) / 255
         picture = picture * open_field + rng.uniform(0, 14) * (1 - open_field)
     return picture
@@ -510,17 +512,17 @@ def mark(picture: Array, rng: np.random.Generator) -> None:
     thick = int(rng.integers(1, 4))
     cv2.putText(tile, text, (middle - w // 2, middle + h // 2), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
     angle = rng.normal(0, 6) + rng.choice([0, 0, 0, 90, -90])
-    tile = cv2.warpAffine(tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1], flags=cv2.INTER_LINEAR)
-    if rng.random() < 0.15:
-        tile = tile[:, ::-1]
+    turned = cv2.warpAffine(tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1])
     side = min(tile.shape[0], height, width)
     cut = (tile.shape[0] - side) // 2
-    tile = tile[cut : cut + side, cut : cut + side].astype(np.float32) / 255
+    lead = turned[cut : cut + side, cut : cut + side].astype(np.float32) / 255
+    if rng.random() < 0.15:
+        lead = lead[:, ::-1]
     margin = 0.02
     x = int((margin if rng.random() < 0.5 else 1 - margin) * (width - side))
     y = int(rng.uniform(0.03, 0.97) * (height - side))
     patch = picture[y : y + side, x : x + side]
-    patch += tile * rng.uniform(0.8, 1.0) * (250 - patch)
+    patch += lead * rng.uniform(0.8, 1.0) * (250 - patch)
 
 
 # ---- One image --------------------------------------------------------------------------------------------------------

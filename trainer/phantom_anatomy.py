@@ -9,9 +9,11 @@ towards the spine.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
@@ -20,7 +22,7 @@ STEP = 0.25  # mm between the entries of a boundary table
 # Linear attenuation in 1/mm at an effective 45 keV or so, rounded from the NIST tables (Hubbell and Seltzer, NISTIR 5632).
 MUSCLE, FAT, CORTEX, SPONGIOSA, MARROW, PLASTER = 0.0245, 0.0192, 0.092, 0.036, 0.0225, 0.050
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +75,18 @@ def chord(square: Array) -> Array:
     return 2 * np.sqrt(np.maximum(square, 0))
 
 
-def through(positions: Array, knots: tuple[Sequence[float], Sequence[float]]) -> Array:
-    """float64 [n]: a cubic that does not overshoot, through knots (positions, values), at `positions` among them."""
-    at, value = knots
-    return PchipInterpolator(at, value)(np.clip(positions, at[0], at[-1]))
+Knots = tuple[tuple[float, ...], tuple[float, ...]]  # positions in mm, and the value at each
+
+
+def through(positions: Array, knots: Knots) -> Array:
+    """float64 [n]: a cubic that does not overshoot, through the knots, at `positions` among them."""
+    return interpolator(knots)(np.clip(positions, knots[0][0], knots[0][-1]))
+
+
+@functools.cache
+def interpolator(knots: Knots) -> PchipInterpolator:
+    """The curve through the knots; making it costs more than using it."""
+    return PchipInterpolator(*knots)
 
 
 def ramp(distance: Array, width: float) -> Array:
@@ -86,7 +96,7 @@ def ramp(distance: Array, width: float) -> Array:
 
 def tube(knots: Sequence[tuple[float, float, float]], cortex: float, depth: float = 1.0) -> Body:
     """A round bone with closed ends from (position, centre, half width) knots in mm."""
-    place, centre, half = np.array(knots, float).T
+    place, centre, half = zip(*knots, strict=True)
     s = np.arange(place[0], place[-1] + STEP / 2, STEP)
     middle, width = through(s, (place, centre)), through(s, (place, half)) * cap(len(s), half[0], half[-1])
     full = np.ones(len(s))
@@ -163,8 +173,8 @@ def humerus(build: Build, turn: float) -> Body:
     """The humerus seen from the front (turn 0) to the side (turn 90 degrees, in radians)."""
     s, face, side = reference(build), np.cos(turn), abs(np.sin(turn))
     lateral, medial, depth = (
-        through(s, (knots[0], (1 - side) * np.array(knots[1]) + side * np.array(knots[2])))
-        for knots in (LATERAL, MEDIAL, DEPTH)
+        (1 - side) * through(s, (place, front)) + side * through(s, (place, lateral_view))
+        for place, front, lateral_view in (LATERAL, MEDIAL, DEPTH)
     )
     radius, centre = 22.5, 9.5 * face
     ball = np.sqrt(np.maximum(radius**2 - (s - radius) ** 2, 0))
@@ -196,17 +206,16 @@ def arm(build: Build, bend: Array) -> Body:
 
 def trunk(build: Build) -> Body:
     """Shoulder, chest wall and trunk in the trunk frame, as one thick body whose axis runs towards the spine (`s` there)."""
-    places, fat = (-20, 10, 38, 58, 70, 80, 100, 330), build.fat
     s = np.arange(-20, 330 + STEP / 2, STEP)
-    top = through(s, ((-20, 20, 70, 130, 190, 330), (-28 - fat, -44 - fat, -52 - fat, -74 - fat, -120, -160)))
-    bottom = through(s, (places, (0, 45, 84 + fat, 150 + fat, 260, 420, 560, 640)))
+    top = through(s, ((-20, 20, 70, 130, 190, 330), (-28, -44, -52, -74, -120, -160))) - build.fat
+    places = (-20, 10, 38, 58, 70, 80, 100, 330)
+    bottom = through(s, (places, (0, 45, 84, 150, 260, 420, 560, 640))) + build.fat
     depth = through(s, (places, (0.03, 0.35, 0.42, 0.40, 0.36, 0.35, 0.37, 0.5)))
     return Body(-20.0, *(table.astype(np.float32) for table in (top, bottom, depth, np.zeros_like(s))))
 
 
-Region = tuple[slice, slice]
+Region = tuple[slice, slice]  # rows and columns of the film
 Place = tuple[float, float, float]  # of a body: (s, t) of its start in mm, and its axis in degrees from s towards t
-
 Bones = tuple[tuple[Body, Place], ...]
 
 
@@ -260,7 +269,7 @@ class Film:
     """The plane of the image while it is drawn: `total` float32 [h, w] collects attenuation, and `frame` maps px to arm mm."""
 
     def __init__(self, height: int, width: int, frame: Array) -> None:
-        self.total = np.zeros((height, width), np.float32)
+        self.total: Array = np.zeros((height, width), np.float32)
         self.frame = frame
 
     def region(self, corners: Array, frame: Array) -> Region:
@@ -294,14 +303,14 @@ def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array
 
 @functools.cache
 def texture(kind: int) -> Array:
-    """float32 [512, 512], mean 0, deviation 1, tiling: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
+    """float32 [1536, 1536], mean 0, deviation 1, repeating each 512: 0 trabeculae (fine), 1 muscle (coarse, along the rows)."""
     noise = np.random.default_rng(kind).standard_normal((512, 512), dtype=np.float32)
     shape, coarse = (((1.3, 0.8), (5.0, 4.0)), ((16, 5), (60, 20)))[kind]
     wide = np.pad(noise, 128, mode="wrap")
-    blur = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
-    blur -= cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
-    blur = blur[128:-128, 128:-128]
-    return blur / blur.std()
+    fine = cv2.GaussianBlur(wide, (0, 0), sigmaX=shape[1], sigmaY=shape[0])
+    rough = cv2.GaussianBlur(wide, (0, 0), sigmaX=coarse[1], sigmaY=coarse[0])
+    band = np.subtract(fine, rough)[128:-128, 128:-128]
+    return np.tile(band / band.std(), (3, 3))
 
 
 def grain(kind: int, frame: Array, region: Region, scale: float, origin: Array) -> Array:
@@ -383,7 +392,8 @@ def fossa_of_elbow(film: Film, build: Build, turn: float, frame: Array) -> None:
     face, end = float(np.cos(turn)), build.length
     region = film.region(np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame)
     s, t = coordinates(frame, *region)
-    film.total[region] -= 0.24 * face * face * np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
+    hollow = np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
+    film.total[region] += (-0.24 * face * face * hollow).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
