@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]),
-    package_data={"trainer.dataset": ["README.md", "CITATIONS.bib"]},
+    package_data={"trainer": ["templates/*.j2"], "trainer.dataset": ["README.md", "CITATIONS.bib"]},
     install_requires=[
         "tensorflow~=2.21.0",
         "keras~=3.12",
@@ -29,9 +29,11 @@ setup(
         "pylibjpeg[libjpeg,openjpeg,rle]~=2.0",
         "pyjpegls~=1.4",
         "scikit-learn~=1.5",
+        "scipy~=1.13",
         "matplotlib~=3.9",
         "jinja2~=3.1",
         "tensorboard~=2.20",
+        "threadpoolctl~=3.5",
         "tqdm~=4.66",
     ],
     extras_require={

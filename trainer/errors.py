@@ -13,3 +13,11 @@ class ConfigError(ValueError):
 
 class DataError(ValueError):
     """The data is wrong: missing, contradictory, damaged, or not what the command was told to expect."""
+
+
+class StoppedError(RuntimeError):
+    """A signal asked the run to stop; a checkpoint was written, and the same command goes on from there."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""

@@ -1,0 +1,117 @@
+"""Checkpoints that can be trusted: variables and the loop's own state, committed together, the last few kept.
+
+`ckpt-STEP.index` and `.data-*` hold the variables; `ckpt-STEP.json`, written last, is the commit mark and holds the rest. A
+killed writer leaves no mark, so what it left is never read.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from trainer.errors import ConfigError
+
+_MARK = re.compile(r"ckpt-(\d+)\.json$")
+
+
+class Checkpoints:
+    """The checkpoint folder of one run, local or in a bucket."""
+
+    def __init__(self, directory: str, variables: Sequence[tf.Variable], keep: int, is_chief: bool = True):
+        """`variables` are saved and restored in this order; only the chief writes."""
+        self._directory = directory
+        self._checkpoint = tf.train.Checkpoint(variables=list(variables))
+        self._keep = keep
+        self._is_chief = is_chief
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Commits the variables and `state` (JSON-able) as they are after `step` steps, then drops the oldest."""
+        if not self._is_chief:
+            return
+        tf.io.gfile.makedirs(self._directory)
+        prefix = self._prefix(step)
+        self._checkpoint.write(prefix)
+        write_text(prefix + ".json", json.dumps(state))
+        for old in self._steps()[: -self._keep]:
+            self._remove(old)
+
+    def restore(self) -> Mapping[str, Any] | None:
+        """Restores the newest checkpoint that can be read and returns its state; None where there is none."""
+        for step in reversed(self._steps()):
+            prefix = self._prefix(step)
+            try:
+                with tf.io.gfile.GFile(prefix + ".json") as file:
+                    state = json.loads(file.read())
+                self._checkpoint.read(prefix).assert_existing_objects_matched()
+            except (tf.errors.OpError, ValueError, AssertionError) as error:
+                logging.error(
+                    "The checkpoint %s can't be read (%s); trying the one before it.", prefix, str(error).splitlines()[0]
+                )
+                continue
+            return state
+        return None
+
+    def newest_state(self) -> Mapping[str, Any] | None:
+        """State of the newest readable commit mark, without touching a variable."""
+        for step in reversed(self._steps()):
+            try:
+                with tf.io.gfile.GFile(self._prefix(step) + ".json") as file:
+                    return json.loads(file.read())
+            except (tf.errors.OpError, ValueError):
+                continue
+        return None
+
+    def _prefix(self, step: int) -> str:
+        return f"{self._directory}/ckpt-{step:08d}"
+
+    def _steps(self) -> list[int]:
+        if not tf.io.gfile.isdir(self._directory):
+            return []
+        marks = (_MARK.search(name) for name in tf.io.gfile.listdir(self._directory))
+        return sorted(int(mark[1]) for mark in marks if mark)
+
+    def _remove(self, step: int) -> None:
+        """Takes the commit mark away first, so that half a checkpoint is never taken for one."""
+        prefix = self._prefix(step)
+        for path in [prefix + ".json", *tf.io.gfile.glob(prefix + ".*")]:
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.remove(path)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file whole or not at all, locally or in a bucket."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Writes a file whole or not at all, locally or in a bucket (where an object appears only once it is complete)."""
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    partial = path if "://" in path else f"{path}.partial-{os.getpid()}"
+    with tf.io.gfile.GFile(partial, "wb") as file:
+        file.write(content)
+    if partial != path:
+        tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
+    """Refuses to continue a run under other settings; the first call for a run writes them down.
+
+    Raises:
+      ConfigError: names the keys that differ.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not tf.io.gfile.exists(path):
+        write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        return
+    with tf.io.gfile.GFile(path) as file:
+        earlier = json.loads(file.read())
+    differing = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
+    if differing:
+        changes = "; ".join(f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}" for key in differing)
+        raise ConfigError(
+            f"{os.path.dirname(path)} holds a run with other settings: {changes}; name another --workdir, or restore the settings"
+        )

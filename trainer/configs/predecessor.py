@@ -1,0 +1,19 @@
+"""The three notebooks that this project replaces, as a baseline: DenseNet121, max pooling, SGD with Nesterov momentum."""
+
+import ml_collections
+
+from trainer.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default.get_config()
+    config.pooling = "max"
+    config.optimizer = "sgd"
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.0
+    config.schedule = "plateau"
+    config.warmup_epochs = 0.0
+    config.class_weights = False
+    config.monitor = "loss"
+    config.epochs = 50
+    return config

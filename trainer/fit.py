@@ -1,0 +1,179 @@
+"""Epochs: train, validate, keep the best weights, stop when nothing improves, and be ready to be killed at any step."""
+
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+import sklearn.metrics
+import tensorflow as tf
+import tqdm
+from absl import logging
+
+from trainer.checkpoints import Checkpoints, write_text
+from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
+from trainer.input_pipeline import Augmentation, Split, steps_per_epoch
+from trainer.loop import Loop, Objective, State, WeightsAverage
+
+HISTORY = "history.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one training run is made of."""
+
+    loop: Loop
+    average: WeightsAverage
+    objective: Objective
+    train: Split
+    validation: Split
+    workdir: str
+    is_chief: bool
+
+
+def fit(run: Run, config: ml_collections.ConfigDict) -> State:
+    """Trains from wherever the run stands to its end and leaves the best weights in the model.
+
+    Raises:
+      StoppedError: SIGTERM or SIGINT came; the checkpoint is written.
+      TrainingDivergedError: the loss is no longer a number.
+    """
+    checkpoints = Checkpoints(f"{run.workdir}/checkpoints", run.loop.variables(), config.keep_checkpoints, run.is_chief)
+    best = Checkpoints(f"{run.workdir}/checkpoints/best", run.loop.weights(), 1, run.is_chief)
+    state = State(**(checkpoints.restore() or {}))
+    if state.total_steps:
+        logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
+    writer = tf.summary.create_file_writer(f"{run.workdir}/tensorboard") if run.is_chief else tf.summary.create_noop_writer()
+    with _Signals() as signals, writer.as_default():
+        while state.epoch < run.loop.epochs and not state.stopped_early:
+            _epoch(run, config, state, checkpoints, best, signals)
+    if not best.restore():
+        raise ConfigError(f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more")
+    return state
+
+
+def _epoch(
+    run: Run, config: ml_collections.ConfigDict, state: State, checkpoints: Checkpoints, best: Checkpoints, signals: "_Signals"
+) -> None:
+    progress = tqdm.tqdm(
+        total=steps_per_epoch(len(run.train), config.global_batch_size),
+        initial=state.step,
+        desc=f"epoch {state.epoch + 1}/{run.loop.epochs}",
+        unit="step",
+        leave=False,
+        disable=not (run.is_chief and sys.stderr.isatty()),
+    )
+
+    def after_step(state: State) -> None:
+        progress.update(state.step - progress.n)
+        if signals.caught:
+            checkpoints.save(state.total_steps, dataclasses.asdict(state))
+            raise StoppedError(
+                f"stopped by {signals.caught} after step {state.total_steps}; the same command goes on from there"
+            )
+        if state.total_steps % config.checkpoint_every_steps < config.steps_per_execution:
+            checkpoints.save(state.total_steps, dataclasses.asdict(state))
+
+    with progress:
+        trained = run.loop.train_epoch(
+            run.train,
+            state,
+            config.global_batch_size,
+            augmentation=Augmentation(**config.augmentation),
+            seed=config.seed,
+            steps_per_execution=config.steps_per_execution,
+            after_step=after_step,
+        )
+    run.average.swap()
+    row = {"epoch": state.epoch + 1, **trained, **_validate(run, config)}
+    row["criterion"] = _criterion([*state.history, row], config)
+    improved = all(row["criterion"] > earlier["criterion"] for earlier in state.history)
+    if improved:
+        best.save(state.epoch, {"epoch": state.epoch})
+    run.average.swap()
+    state.history.append(row)
+    state.epoch, state.step = state.epoch + 1, 0
+    _react(state, config)
+    checkpoints.save(state.total_steps, dataclasses.asdict(state))
+    if run.is_chief:
+        _publish(run, state, row, improved)
+
+
+def _validate(run: Run, config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Loss, accuracy at 0.5 and AUROC on the validation split; AUROC is NaN where it has one class only."""
+    logits, labels = run.loop.predict(run.validation, config.global_batch_size), run.validation.labels
+    if not len(labels):
+        return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
+    loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()
+    if not np.isfinite(loss).all():
+        raise TrainingDivergedError(
+            "the validation loss is not a number; lower the learning rate. Earlier checkpoints are intact"
+        )
+    auroc = sklearn.metrics.roc_auc_score(labels, logits) if 0 < labels.sum() < len(labels) else float("nan")
+    return {"val_loss": float(loss.mean()), "val_accuracy": float(((logits > 0) == labels).mean()), "val_auroc": float(auroc)}
+
+
+def _criterion(history: list[Mapping[str, float]], config: ml_collections.ConfigDict) -> float:
+    """What the best epoch is chosen by, larger is better: the monitored figure, averaged over the last epochs.
+
+    Without validation images it is the epoch number: the last one is kept. With one class only, the loss stands in for AUROC.
+    """
+    if config.monitor not in ("auroc", "loss"):
+        raise ConfigError(f"monitor={config.monitor!r}: expected auroc or loss")
+    recent = history[-max(1, config.monitor_smoothing) :]
+    if np.isnan(recent[-1]["val_loss"]):
+        return float(recent[-1]["epoch"])
+    by_auroc = config.monitor == "auroc" and not np.isnan(recent[-1]["val_auroc"])
+    return float(np.mean([row["val_auroc"] if by_auroc else -row["val_loss"] for row in recent]))
+
+
+def _react(state: State, config: ml_collections.ConfigDict) -> None:
+    """Lowers the learning rate on a plateau and ends a run that no longer improves."""
+    criteria = [row["criterion"] for row in state.history]
+    stale = len(criteria) - 1 - int(np.argmax(criteria))
+    in_first_phase = state.epoch <= config.head_epochs
+    if config.schedule == "plateau" and stale and stale % config.plateau_patience == 0:
+        state.plateau_scale *= config.plateau_factor
+    if config.early_stopping_patience and stale >= config.early_stopping_patience and not in_first_phase:
+        state.stopped_early = True
+
+
+def _publish(run: Run, state: State, row: Mapping[str, float], improved: bool) -> None:
+    """One line in the log, the history file, TensorBoard's scalars."""
+    logging.info(
+        "epoch %d/%d  loss %.4f  accuracy %.3f  val_loss %.4f  val_accuracy %.3f  val_auroc %.4f  lr %.2g  %.1f images/s%s",
+        *(row["epoch"], run.loop.epochs, row["loss"], row["accuracy"], row["val_loss"], row["val_accuracy"], row["val_auroc"]),
+        *(row["learning_rate"], row["images_per_second"], "  best so far" if improved else ""),
+    )
+    columns = list(row)
+    lines = [",".join(columns), *(",".join(str(r[column]) for column in columns) for r in state.history)]
+    write_text(f"{run.workdir}/{HISTORY}", "\n".join(lines) + "\n")
+    for name, value in row.items():
+        tf.summary.scalar(name, value, step=state.total_steps)
+    tf.summary.flush()
+
+
+class _Signals:
+    """Notes SIGTERM and SIGINT instead of dying of them, while entered from the main thread."""
+
+    caught = ""
+
+    def __enter__(self) -> "_Signals":
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *unused: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, unused_frame: Any) -> None:
+        if self.caught == signal.Signals(number).name == "SIGINT":
+            raise KeyboardInterrupt
+        self.caught = signal.Signals(number).name

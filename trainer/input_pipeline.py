@@ -1,0 +1,254 @@
+"""Prepared TFRecords -> batches of `uint8 [B, size, size, 1]`; augmentation happens here and only in training.
+
+A split is decoded once, into memory or, where that would crowd it, into an unlinked file on the local disk. After that every
+epoch is a pure function of (seed, epoch): which example stands where, and how it is augmented. So a run can continue at any
+step of any epoch, and any number of replicas sees the same batches.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from trainer.dataset.locate import locate
+from trainer.errors import ConfigError, DataError
+
+MEMORY_SHARE = 0.3
+"""Share of the machine's memory that decoded images may take before `cache=auto` moves them to the disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One decoded split.
+
+    Attributes:
+      images: uint8 [N, size, size, 1].
+      labels: int64 [N], 1 for positive.
+      patient_id, study_id, path: str [N].
+      attributes: one mapping per image, of what its source said beside the label.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    patient_id: np.ndarray
+    study_id: np.ndarray
+    path: np.ndarray
+    attributes: tuple[Mapping[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: np.ndarray) -> "Split":
+        """The examples at `indices`, int [M], in that order."""
+        columns = {name: getattr(self, name)[indices] for name in ("images", "labels", "patient_id", "study_id", "path")}
+        return dataclasses.replace(self, attributes=tuple(self.attributes[i] for i in indices), **columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes; 0 or False turns one off.
+
+    Attributes:
+      horizontal_flip, vertical_flip: mirrored with probability 0.5.
+      rotation: up to this many degrees either way.
+      shift: up to this fraction of the side, along each axis.
+      zoom: a factor from 1 / (1 + zoom) to 1 + zoom.
+      contrast: a gamma curve with exponent from 1 / (1 + contrast) to 1 + contrast: black stays black, letterbox included.
+      brightness: a gain from 1 / (1 + brightness) to 1 + brightness.
+    """
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = 30.0
+    shift: float = 0.05
+    zoom: float = 0.1
+    contrast: float = 0.2
+    brightness: float = 0.1
+
+
+def metadata(data_dir: str) -> dict:
+    """What preparation wrote beside the images: image size, preprocessing, fingerprint, counts per split."""
+    return dict(tfds.builder_from_directory(locate(data_dir)).info.metadata)
+
+
+def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
+    """Decodes one split.
+
+    Args:
+      data_dir: where `humerus-prepare` wrote.
+      name: `train`, `validation` or `test`.
+      cache: `memory`, `disk`, or `auto` for memory up to `MEMORY_SHARE` of it.
+
+    Raises:
+      DataError: no such split, or damaged records.
+    """
+    builder = tfds.builder_from_directory(locate(data_dir))
+    if name not in builder.info.splits:
+        raise DataError(f"{data_dir} has no split {name!r}; it has {', '.join(builder.info.splits)}")
+    count = builder.info.splits[name].num_examples
+    images = _allocate((count, *builder.info.features["image"].shape), cache)
+    columns: dict[str, list] = {key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")}
+    records = builder.as_dataset(split=name, shuffle_files=False, batch_size=64)
+    filled = 0
+    try:
+        for batch in records.as_numpy_iterator():
+            images[filled : filled + len(batch["image"])] = batch["image"]
+            filled += len(batch["image"])
+            for key, values in columns.items():
+                values.extend(batch[key])
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        raise DataError(
+            f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; prepare them again"
+        ) from error
+    if filled != count:
+        raise DataError(f"{data_dir}, split {name!r}, announces {count} images and holds {filled}; prepare them again")
+    text = {key: np.array([value.decode() for value in columns[key]], dtype=str) for key in ("patient_id", "study_id", "path")}
+    attributes = tuple(json.loads(value) for value in columns["attributes"])
+    return Split(name, images, np.asarray(columns["label"], np.int64), attributes=attributes, **text)
+
+
+def batches(
+    split: Split,
+    strategy: tf.distribute.Strategy,
+    global_batch_size: int,
+    *,
+    epoch: int = 0,
+    first_step: int = 0,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    shuffle: bool = False,
+) -> tf.distribute.DistributedDataset:
+    """One epoch, from `first_step` on: each example once, whatever the number of replicas.
+
+    The last batch is filled up with real examples of weight 0, so that no replica is left empty, no BatchNormalization sees
+    invented pixels, and no sum counts an example twice.
+
+    Returns:
+      Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label` float32 [b], `weight` float32 [b],
+      where the weights of a global batch sum to 1.
+    """
+    order = _order(len(split), seed, epoch) if shuffle else np.arange(len(split))
+    steps = steps_per_epoch(len(split), global_batch_size)
+    padded = np.resize(order, steps * global_batch_size)
+    real = np.arange(len(padded)) < len(order)
+    weight = real / np.repeat(real.reshape(steps, -1).sum(1), global_batch_size)
+    positions: dict[str, np.ndarray] = {"index": padded, "weight": weight.astype("float32")}
+    if augmentation:
+        positions |= _augmentation_parameters(
+            augmentation, len(padded), split.images.shape[1], np.random.default_rng([seed, epoch, 1])
+        )
+
+    def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        per_replica = per_replica_batch_size(global_batch_size, context.num_replicas_in_sync)
+        local = context.num_replicas_in_sync // context.num_input_pipelines
+        mine = slice(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
+
+        def for_this_worker(column: np.ndarray) -> np.ndarray:
+            by_replica = column.reshape(steps, context.num_replicas_in_sync, per_replica, *column.shape[1:])
+            return by_replica[first_step:, mine].reshape(-1, per_replica, *column.shape[1:])
+
+        plan = tf.data.Dataset.from_tensor_slices({name: for_this_worker(column) for name, column in positions.items()})
+        prepared = plan.map(lambda rows: _materialise(split, rows), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return prepared.prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(pipeline)
+
+
+def steps_per_epoch(examples: int, global_batch_size: int) -> int:
+    """Number of batches that hold each example once, the last one filled up."""
+    return -(-examples // global_batch_size)
+
+
+def per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
+    """Examples per replica and step.
+
+    Raises:
+      ConfigError: the batch doesn't divide; names the nearest that do.
+    """
+    if global_batch_size % replicas:
+        below, above = global_batch_size // replicas * replicas, -(-global_batch_size // replicas) * replicas
+        nearest = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"global_batch_size={global_batch_size} doesn't divide among {replicas} replicas; the nearest that do: {nearest}"
+        )
+    return global_batch_size // replicas
+
+
+def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Positions of one replica's batch -> its pixels, labels and weights."""
+    image, label = tf.numpy_function(
+        lambda i: (split.images[i], split.labels[i].astype("float32")), [rows["index"]], (tf.uint8, tf.float32)
+    )
+    image = tf.ensure_shape(image, (rows["index"].shape[0], *split.images.shape[1:]))
+    label = tf.ensure_shape(label, rows["index"].shape)
+    if "transform" in rows:
+        image = _augment(image, rows["transform"], rows["gamma"], rows["gain"])
+    return {"image": image, "label": label, "weight": rows["weight"]}
+
+
+def _augment(image: tf.Tensor, transform: tf.Tensor, gamma: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    """Warps and re-exposes a batch at once: uint8 [B, size, size, 1], [B, 8], [B], [B] -> uint8 [B, size, size, 1]."""
+    levels = tf.range(256, dtype=tf.float32) / 255.0
+    tone = tf.minimum(gain[:, None] * levels[None] ** gamma[:, None], 1.0) * 255.0
+    toned = tf.gather(tone, tf.cast(image, tf.int32), batch_dims=1)
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=toned,
+        transforms=transform,
+        output_shape=image.shape[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return tf.cast(tf.round(warped), tf.uint8)
+
+
+def _augmentation_parameters(
+    augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """One draw per position: `transform` float32 [count, 8] from output to input pixels, `gamma` and `gain` float32 [count]."""
+
+    def factor(reach: float) -> np.ndarray:
+        return np.exp(rng.uniform(-1, 1, count) * np.log1p(reach))
+
+    flips = [np.where(rng.random(count) < 0.5, -1.0, 1.0) for _ in range(2)]
+    flip_x = flips[0] if augmentation.horizontal_flip else np.ones(count)
+    flip_y = flips[1] if augmentation.vertical_flip else np.ones(count)
+    angle = np.deg2rad(augmentation.rotation) * rng.uniform(-1, 1, count)
+    zoom = factor(augmentation.zoom)
+    shift = augmentation.shift * size * rng.uniform(-1, 1, (2, count))
+    a, b = np.cos(angle) * flip_x / zoom, -np.sin(angle) * flip_y / zoom
+    c, d = np.sin(angle) * flip_x / zoom, np.cos(angle) * flip_y / zoom
+    centre = (size - 1) / 2
+    tx = centre - a * centre - b * centre + shift[0]
+    ty = centre - c * centre - d * centre + shift[1]
+    zero = np.zeros(count)
+    transform = np.stack([a, b, tx, c, d, ty, zero, zero], axis=1).astype("float32")
+    return {
+        "transform": transform,
+        "gamma": factor(augmentation.contrast).astype("float32"),
+        "gain": factor(augmentation.brightness).astype("float32"),
+    }
+
+
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 0]).permutation(count)
+
+
+def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
+    if cache not in ("auto", "memory", "disk"):
+        raise ConfigError(f"cache={cache!r}: expected auto, memory or disk")
+    size = int(np.prod(shape, dtype=np.int64))
+    if cache == "auto":
+        cache = "memory" if size < MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") else "disk"
+    if cache == "memory" or not size:
+        return np.empty(shape, np.uint8)
+    file = tempfile.TemporaryFile(prefix="humerus-")  # noqa: SIM115 (lives as long as the array)
+    logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, tempfile.gettempdir())
+    return np.memmap(file, np.uint8, "w+", shape=shape)

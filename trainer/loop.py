@@ -1,0 +1,243 @@
+"""The training loop: one loop for one device, several GPUs of a host, and several hosts.
+
+It owns the step counter, the position in the data and the checkpoint, so that a run that was killed continues exactly.
+Everything that decides what comes next is in `State` or in a checkpointed variable.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer import input_pipeline
+from trainer import model as model_lib
+from trainer.errors import TrainingDivergedError
+
+
+@dataclasses.dataclass
+class State:
+    """Where the run stands; saved with every checkpoint.
+
+    Attributes:
+      epoch: the one under way, counted over all phases.
+      step: steps of it that are done.
+      total_steps: of the whole run.
+      sums: of the epoch under way: loss, correct answers and examples.
+      history: one row per finished epoch.
+      plateau_scale: factor on the learning rate that the plateau schedule has come to.
+      stopped_early: no further epoch is wanted.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    plateau_scale: float = 1.0
+    stopped_early: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with its own trainable variables and optimizer.
+
+    Attributes:
+      variables: what is trained.
+      optimizer: built on them.
+      learning_rate: step within the phase, float -> learning rate of the head.
+    """
+
+    epochs: int
+    variables: Sequence[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    learning_rate: Callable[[float], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss: binary cross-entropy of smoothed labels, each class weighted."""
+
+    label_smoothing: float
+    class_weight: tuple[float, float]
+
+    def __call__(self, label: tf.Tensor, logit: tf.Tensor) -> tf.Tensor:
+        """Loss per example, float32 [B], for labels float32 [B] in {0, 1} and logits float32 [B]."""
+        smoothed = label * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logit)
+        return loss * tf.where(label > 0.5, self.class_weight[1], self.class_weight[0])
+
+
+class WeightsAverage:
+    """Exponential moving average of the weights that training changes (Polyak & Juditsky 1992), swapped in for evaluation."""
+
+    def __init__(self, weights: Sequence[keras.Variable], decay: float):
+        self._decay = decay
+        self._weights = [weight.value for weight in weights] if decay else []
+        self.averages = [tf.Variable(weight, trainable=False, name="average") for weight in self._weights]
+
+    def update(self, step: tf.Tensor) -> None:
+        """After optimizer step number `step`, from 0; early averages forget faster, so that they don't remember the start."""
+        if not self.averages:
+            return
+        decay = tf.minimum(self._decay, (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32)))
+        for average, weight in zip(self.averages, self._weights, strict=True):
+            average.assign(decay * average + (1.0 - decay) * tf.cast(weight, average.dtype))
+
+    def swap(self) -> None:
+        """Exchanges weights and averages; a second call undoes the first."""
+        for average, weight in zip(self.averages, self._weights, strict=True):
+            held = weight.numpy()
+            weight.assign(average.numpy())
+            average.assign(held)
+
+
+class Loop:
+    """Trains and predicts under one strategy."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        phases: Sequence[Phase],
+        objective: Objective,
+        average: WeightsAverage,
+    ):
+        self._model = model
+        self._strategy = strategy
+        self._phases = list(phases)
+        self._average = average
+        self._objective = objective
+        self._total_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._train = [tf.function(self._stepper(phase)) for phase in phases]
+        self._predict = tf.function(self._predict_step, reduce_retracing=True)
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases together."""
+        return sum(phase.epochs for phase in self._phases)
+
+    def variables(self) -> list[tf.Variable]:
+        """Everything that a checkpoint must hold, in a fixed order."""
+        kept = [variable.value for variable in self._model.variables]
+        kept += [variable.value for phase in self._phases for variable in phase.optimizer.variables]
+        return [*kept, *self._average.averages, self._total_steps]
+
+    def weights(self) -> list[tf.Variable]:
+        """The model's weights alone."""
+        return [variable.value for variable in self._model.weights]
+
+    def phase_of(self, epoch: int) -> tuple[int, int]:
+        """Index of the phase that `epoch` belongs to, and the epochs before that phase."""
+        before = 0
+        for i, phase in enumerate(self._phases):
+            if epoch < before + phase.epochs:
+                return i, before
+            before += phase.epochs
+        raise IndexError(f"epoch {epoch} is beyond the last of {before}")
+
+    def predict(self, split: input_pipeline.Split, global_batch_size: int) -> np.ndarray:
+        """Logits of a split, float32 [N], in its order; every worker gets all of them."""
+        if not len(split):
+            return np.zeros(0, np.float32)
+        batches = input_pipeline.batches(split, self._strategy, global_batch_size)
+        logits = [self._predict(batch["image"]).numpy() for batch in batches]
+        return np.concatenate(logits)[: len(split)]
+
+    def train_epoch(
+        self,
+        split: input_pipeline.Split,
+        state: State,
+        global_batch_size: int,
+        *,
+        augmentation: input_pipeline.Augmentation | None,
+        seed: int,
+        steps_per_execution: int = 1,
+        after_step: Callable[[State], None] = lambda state: None,
+    ) -> Mapping[str, float]:
+        """Runs the rest of the epoch that `state` stands in, and updates it after every call of the device.
+
+        Args:
+          after_step: called with `state` between steps: the place for checkpoints, signals and progress.
+
+        Returns:
+          `loss` and `accuracy` of the epoch, `learning_rate` of its end, `images_per_second`.
+
+        Raises:
+          TrainingDivergedError: the loss became NaN or infinite.
+        """
+        index, before = self.phase_of(state.epoch)
+        phase, steps = self._phases[index], input_pipeline.steps_per_epoch(len(split), global_batch_size)
+        batches = iter(
+            input_pipeline.batches(
+                split,
+                self._strategy,
+                global_batch_size,
+                epoch=state.epoch,
+                first_step=state.step,
+                seed=seed,
+                augmentation=augmentation,
+                shuffle=True,
+            )
+        )
+        started, first_step = time.monotonic(), state.step
+        rate = 0.0
+        while state.step < steps:
+            count = min(steps_per_execution, steps - state.step)
+            rate = phase.learning_rate((state.epoch - before) * steps + state.step) * state.plateau_scale
+            phase.optimizer.learning_rate.assign(rate)
+            sums = self._train[index](batches, tf.constant(count))
+            state.step += count
+            state.total_steps += count
+            state.sums = [old + new for old, new in zip(state.sums, sums.numpy().tolist(), strict=True)]
+            if not np.isfinite(state.sums[0]):
+                raise TrainingDivergedError(
+                    f"the loss became {state.sums[0]} in step {state.total_steps} (epoch {state.epoch + 1});"
+                    f" lower the learning rate ({rate:.2g}) or look for a damaged example; earlier checkpoints are intact"
+                )
+            after_step(state)
+        seconds = max(time.monotonic() - started, 1e-9)
+        images = (steps - first_step) * global_batch_size
+        loss, correct, examples = state.sums
+        state.sums = [0.0, 0.0, 0.0]
+        return {
+            "loss": loss / examples,
+            "accuracy": correct / examples,
+            "learning_rate": rate,
+            "images_per_second": images / seconds,
+        }
+
+    def _stepper(self, phase: Phase) -> Callable[..., tf.Tensor]:
+        trainable = list(phase.variables)
+
+        def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([variable.value for variable in trainable])
+                logit = tf.squeeze(self._model(batch["image"], training=True)[model_lib.LOGIT], -1)
+                losses = self._objective(batch["label"], logit)
+                scaled = phase.optimizer.scale_loss(tf.reduce_sum(batch["weight"] * losses))
+            gradients = tape.gradient(scaled, [variable.value for variable in trainable])
+            phase.optimizer.apply(gradients, trainable)
+            real = tf.cast(batch["weight"] > 0, tf.float32)
+            correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
+            return tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)])
+
+        def steps(batches: Any, count: tf.Tensor) -> tf.Tensor:
+            total = tf.zeros(3)
+            for _ in tf.range(count):
+                per_replica = self._strategy.run(replica_step, args=(next(batches),))
+                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+                self._average.update(self._total_steps)
+                self._total_steps.assign_add(1)
+            return total
+
+        return steps
+
+    def _predict_step(self, image: tf.Tensor) -> tf.Tensor:
+        def replica_step(image: tf.Tensor) -> tf.Tensor:
+            return tf.squeeze(self._model(image, training=False)[model_lib.LOGIT], -1)
+
+        return self._strategy.gather(self._strategy.run(replica_step, args=(image,)), axis=0)

@@ -1,0 +1,36 @@
+"""One strategy for every machine: all GPUs of the host, or its CPU; several hosts where `TF_CONFIG` names them."""
+
+import json
+import os
+
+import tensorflow as tf
+from absl import logging
+
+
+def create() -> tf.distribute.Strategy:
+    """`MultiWorkerMirroredStrategy` if `TF_CONFIG` names several workers, else `MirroredStrategy` over the local devices."""
+    if number_of_workers() > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if tf.config.list_logical_devices("GPU"):
+        return tf.distribute.MirroredStrategy()
+    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(cpus, cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+def number_of_workers() -> int:
+    """Hosts that train, by `TF_CONFIG`; 1 without it."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return max(1, len(cluster.get("worker", [])) + len(cluster.get("chief", [])))
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """True on the one process that writes what lasts."""
+    return bool(strategy.extended.should_checkpoint)
+
+
+def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int) -> None:
+    logging.info(
+        "%s: %d replicas on %d hosts, global batch %d, %d per replica.",
+        *(type(strategy).__name__, strategy.num_replicas_in_sync, number_of_workers(), global_batch_size),
+        global_batch_size // strategy.num_replicas_in_sync,
+    )
