@@ -10,11 +10,11 @@ import apache_beam as beam
 from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
-from batch_inference import engines, overlay, preflight, progress, sinks, sources, storage
+from batch_inference import engines, preflight, progress, sinks, sources, storage
 from batch_inference.concurrent_map import ConcurrentMap, usable_cores
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Prediction, Rejection, Source, Study, printable
-from trainer import radiograph
+from trainer import overlay, radiograph
 from trainer.artifact import Artifact
 from trainer.errors import DataError
 

@@ -12,8 +12,9 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.coders import BytesCoder
 
-from batch_inference import names, overlay, progress, storage
+from batch_inference import names, progress, storage
 from batch_inference.records import Prediction, Rejection, Scored, Study, printable
+from trainer import overlay
 from trainer.artifact import Artifact
 
 RUN_JSON = "run.json"

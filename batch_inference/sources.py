@@ -15,7 +15,7 @@ from batch_inference.records import Source, printable
 from trainer.errors import DataError
 
 MANIFEST_SUFFIXES = (".txt", ".csv")
-URI_COLUMNS = ("path", "uri")
+URI_COLUMNS = ("path", "uri", "file", "image")
 STUDY_COLUMN = "study"
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -28,7 +28,7 @@ def find(location: str) -> Iterator[Source]:
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest: `.txt` with a path or URI on each
-        line, `.csv` with a column `path` or `uri` and, if wanted, `study`. A manifest's relative paths start at its folder.
+        line, `.csv` with a column `path` (or `uri`, `file`, `image`) and, if wanted, `study`. A manifest's relative paths start at its folder.
 
     Raises:
       DataError: the manifest cannot be read, or lacks the column.

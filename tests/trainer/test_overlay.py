@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batch_inference import overlay
-from trainer import radiograph
+from trainer import overlay, radiograph
 
 
 def peak(levels: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,98 @@
+"""The whole job on this machine, for `make train-local`: simulate or take a source, prepare, train, score.
+
+    python -m trainer.local --work=runs/demo
+    python -m trainer.local --work=runs/own --source=MURA-v1.1 --layout=mura --config=humerus --image_size=320
+
+Each step is the program that a user would call by hand, and is shown. Started again, it takes up where it was.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from trainer import errors
+
+
+def main() -> int:
+    """Runs the steps in order; ends with the exit code of the first that fails."""
+    options = _options()
+    started, work = time.monotonic(), pathlib.Path(options.work)
+    source, layout, steps = options.source, options.layout, []
+    if not source:
+        steps.append(("Rendering simulated radiographs, of no patient", ["humerus-phantom", f"--output={work}/simulated"]))
+        source, layout = str(work / "simulated" / "MURA-v1.1"), "mura"
+    prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
+    trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]
+    scored = [
+        f"--input={_folder_to_score(source, layout)}",
+        f"--model={work}/train/artifact",
+        f"--output={work}/scored",
+        "--overwrite",
+    ]
+    steps += [
+        ("Radiographs -> TFRecords", ["humerus-prepare", *prepared]),
+        (f"Training, evaluation, export (recipe: {options.config})", ["humerus-train", *trained]),
+        ("Scoring the folder with Apache Beam", ["humerus-score", *scored]),
+    ]
+    for number, (title, command) in enumerate(steps, 1):
+        sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
+        sys.stdout.flush()
+        code = subprocess.run([pathlib.Path(sys.executable).with_name(command[0]), *command[1:]], check=False).returncode
+        if code:
+            return code
+    sys.stdout.write(f"\n{summary(work, time.monotonic() - started)}\n")
+    return errors.EXIT_DONE
+
+
+def summary(work: pathlib.Path, seconds: float) -> str:
+    """Five lines: how good, how many scored, and where everything is."""
+    metrics = json.loads((work / "train" / "metrics.json").read_text()).get("test", {})
+    run = json.loads((work / "scored" / "summary.json").read_text())
+    image, study = metrics.get("image"), metrics.get("study")
+    quality = (
+        "no test split"
+        if not image
+        else (
+            f"AUROC {_interval(image['auroc'])}, accuracy {_interval(image['accuracy'])}, study kappa {_interval(study['kappa'])}"
+        )
+    )
+    return "\n".join(
+        [
+            f"Test split  {quality}",
+            f"Scored      {run['scored']} images, {sum(run['rejections'].values())} rejected",
+            f"Model       {work}/train/artifact   report: {work}/train/report.html",
+            f"Results     {work}/scored: predictions.*, studies.*, rejections.*, pictures in cams/",
+            f"Time        {seconds / 60:.1f} minutes. Assists research; not a medical device.",
+        ]
+    )
+
+
+def _interval(measured: dict[str, float]) -> str:
+    return (
+        "undefined" if measured["value"] is None else f"{measured['value']:.3f} ({measured['low']:.3f}-{measured['high']:.3f})"
+    )
+
+
+def _folder_to_score(source: str, layout: str) -> str:
+    """The official validation images of MURA; of another source, all of it."""
+    candidates = (f"{source}/valid", f"{source}/MURA-v1.1/valid") if layout == "mura" else ()
+    return next((folder for folder in candidates if pathlib.Path(folder).is_dir()), source)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True, help="folder for everything that is made")
+    parser.add_argument("--source", default="", help="your own radiographs; simulated ones without it")
+    parser.add_argument("--layout", default="mura", choices=("mura", "folders", "manifest"))
+    parser.add_argument("--config", default="smoke", help="recipe in trainer/configs")
+    parser.add_argument("--image_size", type=int, default=96)
+    parser.add_argument("train_flags", nargs="*", help="after --: further flags of humerus-train")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
