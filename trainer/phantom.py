@@ -123,8 +123,6 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(145, 235)
     middle = build.length * rng.uniform(0.42, 0.58) if whole else study.site + rng.uniform(-0.26, 0.26) * field
     middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
-    if abs(middle - study.site) > 0.42 * field:
-        middle = study.site + 0.42 * field * np.sign(middle - study.site)
     lean = rng.choice(3, p=[0.86, 0.09, 0.05])
     tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55))
     if lean == 2:
@@ -139,6 +137,9 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     swap = np.array([[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]])  # s runs down the image, t to the right
     to_arm = np.array([[1, 0, middle], [0, 1, across], [0, 0, 1.0]])
     frame = to_arm @ anatomy.rotation(tilt) @ swap @ flip @ centred
+    site = anatomy.pixels(np.array([(study.site, 0.0)]), frame)[0]
+    move = site - np.clip(site, (0.22 * width, 0.18 * height), (0.78 * width, 0.82 * height))  # never at the edge
+    frame = frame @ np.array([[1, 0, move[0]], [0, 1, move[1]], [0, 0, 1.0]])
     abduction = np.radians(rng.uniform(45, 85) if side else np.clip(rng.normal(16, 12), 3, 70))
     flexion = np.radians(rng.uniform(35, 95) if side else rng.normal(4, 4))
     return Pose(height, width, float(turn), float(abduction), float(flexion), frame)
@@ -471,12 +472,12 @@ def develop(log: Array, build: anatomy.Build, rng: np.random.Generator) -> Array
     level = anatomy.MUSCLE * 2 * 0.95 * build.muscle
     boost = rng.uniform(0.25, 0.5)
     value = log + boost * (log - wide) - 0.25 * np.maximum(wide - level - 0.6, 0)
-    low = rng.uniform(-0.1, 0.35) * level
+    low = rng.uniform(-0.15, 0.45) * level
     high = level + rng.uniform(1.15, 2.3)
     value = np.clip((value - low) / (high - low), 0, 1.25)
     value = value / (1 + np.maximum(value - 0.8, 0) * 0.55)
-    value = np.minimum(value, 1) ** rng.uniform(0.9, 1.45)
-    return rng.uniform(3, 22) * (1 - value) + rng.uniform(225, 255) * value
+    value = np.minimum(value, 1) ** rng.uniform(0.8, 1.5)
+    return rng.uniform(2, 26) * (1 - value) + rng.uniform(190, 255) * value
 
 
 def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
@@ -484,8 +485,8 @@ def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
     height, width = picture.shape
     if rng.random() < 0.6:
         mark(picture, rng)
-    if rng.random() < 0.5:
-        inset = rng.uniform(0, 0.09, 4) * (rng.random(4) < 0.65)
+    if rng.random() < 0.6:
+        inset = rng.uniform(0, 0.11, 4) * (rng.random(4) < 0.65)
         corners = np.array(
             [(inset[0], inset[1]), (1 - inset[2], inset[1]), (1 - inset[2], 1 - inset[3]), (inset[0], 1 - inset[3])]
         )
