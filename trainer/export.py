@@ -61,7 +61,7 @@ def export(
       metrics: as in `metrics.json`.
     """
     size = model.input_shape[1]
-    plain = _plain_copy(model, architecture, size)
+    plain = _plain_copy(model)
     serve = serving_function(plain, operating_point.temperature)
     maps, probabilities = _maps_and_probabilities(serve, validation if len(validation) else train)
     fields: dict[str, Any] = {
@@ -102,13 +102,17 @@ def export(
     return sealed
 
 
-def _plain_copy(model: keras.Model, architecture: model_lib.Architecture, size: int) -> keras.Model:
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        plain = model_lib.build(architecture, size)
-    finally:
-        keras.config.set_dtype_policy(policy)
+def _plain_copy(model: keras.Model) -> keras.Model:
+    """A float32 copy of the graph as it stands: built anew, EfficientNet would lack the layer that Keras adds to it for
+    ImageNet's weights."""
+
+    def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config()
+        if layer.dtype_policy.name.startswith("mixed"):
+            settings["dtype"] = "float32"
+        return layer.__class__.from_config(settings)
+
+    plain = keras.models.clone_model(model, clone_function=in_float32)
     plain.set_weights(model.get_weights())
     return plain
 

@@ -19,6 +19,7 @@ from absl import logging
 
 from trainer.errors import ConfigError
 
+NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
 FEATURES = "features"
 POOLED = "pooled"
 LOGIT = "logit"
@@ -78,7 +79,7 @@ def build(architecture: Architecture, image_size: int, weights: str = "none", se
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers between the normalisation and the feature map, first to last."""
     names = [layer.name for layer in model.layers]
-    return model.layers[names.index("normalization") + 1 : names.index(FEATURES)]
+    return model.layers[names.index(NORMALIZATION) + 1 : names.index(FEATURES)]
 
 
 def head_layers(model: keras.Model) -> list[keras.layers.Dense]:
@@ -137,7 +138,7 @@ def _normalize(image: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
     """Grey [0, 255] -> three channels on the scale that the backbone was pre-trained with."""
     scale, offset = _normalization(backbone)
     rgb = keras.layers.Concatenate(dtype="uint8", name="grey_to_rgb")([image, image, image])
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")(rgb)
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name=NORMALIZATION)(rgb)
 
 
 def _normalization(backbone: str) -> tuple[list[float], list[float]]:
