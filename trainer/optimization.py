@@ -11,16 +11,16 @@ from trainer.errors import ConfigError
 from trainer.loop import Phase
 
 
-def phases(model: keras.Model, config: ml_collections.ConfigDict, steps_per_epoch: int, train_batch_norm: bool) -> list[Phase]:
+def phases(model: keras.Model, config: ml_collections.ConfigDict, steps_per_epoch: int, pretrained: bool) -> list[Phase]:
     """Phase one trains the head on the frozen backbone; phase two fine-tunes.
 
-    Phase one is left out where the backbone starts from random weights (`train_batch_norm`): frozen, it would be noise.
-    Call it under the strategy's scope: it creates the optimizers' variables.
+    A backbone that starts from random weights (not `pretrained`) is trained whole and from the first step: frozen, it would be
+    noise. Call it under the strategy's scope: it creates the optimizers' variables.
     """
-    model_lib.freeze(model, config.unfreeze_layers, train_batch_norm)
+    model_lib.freeze(model, config.unfreeze_layers if pretrained else "all", train_batch_norm=not pretrained)
     depth = model_lib.depths(model)
     found = []
-    if config.head_epochs and not train_batch_norm:
+    if config.head_epochs and pretrained:
         head = [variable for layer in model_lib.head_layers(model) for variable in layer.trainable_variables]
         rate = schedule("cosine", config.head_learning_rate, config.head_epochs * steps_per_epoch, 0)
         found.append(Phase(config.head_epochs, head, _optimizer(config, head, {}), rate))

@@ -8,9 +8,12 @@ from typing import Any
 import keras
 import ml_collections
 import numpy as np
+import scipy.special
 import tensorflow as tf
 
-from trainer import calibration, evaluate, export, report
+from trainer import calibration, evaluate, export, overlay, report
+from trainer.artifact import Artifact
+from trainer.cases import Cases
 from trainer.checkpoints import write_bytes, write_text
 from trainer.input_pipeline import Split
 from trainer.model import Architecture
@@ -40,7 +43,7 @@ def publish(
     validation, validation_logit = scored["validation"]
     point = calibration.fit(evaluate.cases(validation, validation_logit), config.threshold_rule, config.abstain)
     metrics = {name: evaluate.measure(split, logit, point) for name, (split, logit) in scored.items()}
-    export.export(
+    artifact = export.export(
         model,
         architecture,
         f"{workdir}/artifact",
@@ -62,11 +65,29 @@ def publish(
         config=config.to_dict(),
         environment=_environment(),
         slices=evaluate.by_attribute(test, cases["test"], point.threshold) if len(test) else {},
+        examples=_confident_errors(test, cases["test"], artifact, f"{workdir}/artifact") if len(test) else (),
     )
     report.write(workdir, run_report)
     write_bytes(f"{workdir}/{CURVES}", report.curves_png(history))
     write_text(f"{workdir}/{METRICS}", json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def _confident_errors(split: Split, cases: Cases, artifact: Artifact, directory: str, most: int = 8) -> list[tuple[str, bytes]]:
+    """The images that the model was surest and wrong about, each with a caption and its overlay as PNG."""
+    wrong = np.flatnonzero((cases.probability >= artifact.threshold) != cases.label)
+    worst = wrong[np.argsort(-np.abs(scipy.special.logit(cases.probability[wrong].clip(1e-9, 1 - 1e-9))), kind="stable")][:most]
+    if not len(worst):
+        return []
+    serve = tf.saved_model.load(directory).signatures["serving_default"]
+    maps = serve(image=tf.constant(split.images[worst]))["cam"].numpy()
+    examples = []
+    for index, cam in zip(worst, maps, strict=True):
+        picture = overlay.draw(split.images[index, ..., 0], cam, artifact.image_size, artifact.cam["scale"], "overlay")
+        label = "positive" if cases.label[index] else "negative"
+        caption = f"{split.path[index]}: {label}, probability {cases.probability[index]:.2f}"
+        examples.append((caption, overlay.encode(picture, "png")))
+    return examples
 
 
 def _environment() -> dict[str, str]:

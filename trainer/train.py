@@ -1,5 +1,6 @@
 """Training from prepared data to a finished run folder."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -71,29 +72,30 @@ def _assemble(
     validation: Split,
     workdir: str,
 ) -> tuple[keras.Model, model_lib.Architecture, Run]:
-    architecture = model_lib.Architecture(config.backbone, config.pooling, tuple(config.head_widths), config.dropout)
     objective = Objective(config.label_smoothing, _class_weight(train.labels) if config.class_weights else (1.0, 1.0))
     with strategy.scope():
-        model, pretrained = _build(config, architecture, dataset["image_size"])
+        model, architecture, pretrained = _build(config, dataset["image_size"])
         steps = input_pipeline.steps_per_epoch(len(train), config.global_batch_size)
-        phases = optimization.phases(model, config, steps, train_batch_norm=not pretrained)
+        phases = optimization.phases(model, config, steps, pretrained)
         changing = [*model.trainable_variables, *_statistics(model)]
         average = WeightsAverage(changing, config.ema_decay)
         loop = Loop(model, strategy, phases, objective, average)
     return model, architecture, Run(loop, average, objective, train, validation, workdir, strategy_lib.is_chief(strategy))
 
 
-def _build(
-    config: ml_collections.ConfigDict, architecture: model_lib.Architecture, image_size: int
-) -> tuple[keras.Model, bool]:
-    """The model, and whether its backbone is pre-trained."""
+def _build(config: ml_collections.ConfigDict, image_size: int) -> tuple[keras.Model, model_lib.Architecture, bool]:
+    """The model, what it is, and whether its backbone is pre-trained."""
+    architecture = model_lib.Architecture(config.backbone, config.pooling, tuple(config.head_widths), config.dropout)
     try:
-        return model_lib.build(architecture, image_size, config.weights, config.seed), config.weights != "none"
+        return model_lib.build(architecture, image_size, config.weights, config.seed), architecture, config.weights != "none"
     except model_lib.WeightsUnavailableError as error:
-        if not config.allow_random_weights:
+        if not config.fallback_backbone:
             raise
-        logging.warning("GOING ON FROM RANDOM WEIGHTS, which learn slower and end worse than pre-trained ones: %s", error)
-        return model_lib.build(architecture, image_size, "none", config.seed), False
+        logging.warning(
+            "GOING ON FROM RANDOM WEIGHTS with %s, which ends worse than pre-trained ones: %s", config.fallback_backbone, error
+        )
+        architecture = dataclasses.replace(architecture, backbone=config.fallback_backbone)
+        return model_lib.build(architecture, image_size, "none", config.seed), architecture, False
 
 
 def _statistics(model: keras.Model) -> list[keras.Variable]:

@@ -9,11 +9,11 @@ def get_config() -> ml_collections.ConfigDict:
     # The network.
     config.backbone = "densenet121"  # any classifier of keras.applications, in lower case
     config.weights = "imagenet"  # imagenet, none, or a path: backbone weights (.h5), a .keras file, an artifact
-    config.allow_random_weights = False  # go on from random weights where ImageNet's can't be downloaded
+    config.fallback_backbone = ""  # to train from random weights where ImageNet's can't be downloaded; "" for an error
     config.pooling = "avg"  # avg or max
     config.head_widths = (1024, 1024, 512)  # Dense ReLU layers before the logit; () for a linear head
     config.dropout = 0.0  # on the pooled vector
-    config.unfreeze_layers = "60"  # of the backbone, from the end: a count, all, or the first layer's name
+    config.unfreeze_layers = "60"  # of the backbone, from the end: a count, all, or the first layer's name; random weights: all
 
     # Phase one trains the head on the frozen backbone, phase two fine-tunes.
     config.head_epochs = 0
