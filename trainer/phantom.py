@@ -2,7 +2,8 @@
 
 X-rays are attenuated along their paths through the bodies of `trainer.phantom_anatomy` (Beer-Lambert), scattered, counted
 with quantum noise, blurred by the detector, collimated, marked, and shown through a contrast curve. Every image is a pure
-function of (seed, patient, study, image), so any number of patients, in any order, gives the same bytes.
+function of (seed, patient, study, image), so any number of patients, in any order, gives the same bytes as long as NumPy,
+SciPy and OpenCV stay the same.
 """
 
 import concurrent.futures
@@ -59,7 +60,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """How one image was taken: size in pixels, mm per pixel, and `frame` [3, 3] from (x, y, 1) px to (s, t, 1) mm of the arm."""
+    """How one image was taken: size in pixels, angles, and `frame` [3, 3] from (x, y, 1) px to (s, t, 1) mm of the arm."""
 
     height: int
     width: int
@@ -390,9 +391,8 @@ def innocent(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator)
     ink = Ink(film, film.frame)
     if rng.random() < 0.35:
         s, side = rng.uniform(0.35, 0.6) * build.length, rng.choice([-1, 1])
-        ink.bar(
-            (s, side * rng.uniform(5, 9)), (s + rng.uniform(12, 22), side * rng.uniform(0, 5)), rng.uniform(0.8, 1.3), -0.13
-        )
+        end = s + rng.uniform(12, 22), side * rng.uniform(0, 5)
+        ink.bar((s, side * rng.uniform(5, 9)), end, rng.uniform(0.8, 1.3), -0.13)
     for _ in range(rng.poisson(0.6)):
         fold(film, build, rng)
     if rng.random() < 0.14:
@@ -414,11 +414,8 @@ def innocent(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator)
 
 def fold(film: anatomy.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
     """A fold of skin: a soft edge, denser on one side."""
-    s0, t0, angle = (
-        rng.uniform(0, build.length),
-        rng.uniform(-30, 30),
-        rng.uniform(-0.6, 0.6) + np.pi / 2 * (rng.random() < 0.5),
-    )
+    s0, t0 = rng.uniform(0, build.length), rng.uniform(-30, 30)
+    angle = rng.uniform(-0.6, 0.6) + rng.choice([0.0, np.pi / 2])
     region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
     s, t = anatomy.coordinates(anatomy.rotation(angle, s0, t0) @ film.frame, *region)
     edge = t + 0.004 * s * s
