@@ -101,15 +101,15 @@ def load(directory: str | os.PathLike) -> Artifact:
     """
     root = pathlib.Path(directory)
     try:
-        text = (root / MODEL_JSON).read_text(encoding="utf-8")
+        text = (root / MODEL_JSON).read_bytes()
     except OSError as error:
         raise ArtifactError(
             f"{root} is not an exported model: no {MODEL_JSON} there; name the `artifact` folder of a run"
         ) from error
     artifact = parse(text, source=str(root))
     for name, expected in artifact.files.items():
-        path = root / name
-        if ".." in pathlib.PurePosixPath(name).parts or not path.is_file():
+        path, inside = root / name, pathlib.PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or not path.is_file():
             raise ArtifactError(f"{root} lacks its file {name}; copy the artifact again, whole")
         if _sha256(path) != expected:
             raise ArtifactError(
@@ -118,7 +118,7 @@ def load(directory: str | os.PathLike) -> Artifact:
     return artifact
 
 
-def parse(text: str, source: str = MODEL_JSON) -> Artifact:
+def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
     """`model.json` as an `Artifact`; `source` names it in errors.
 
     Raises:

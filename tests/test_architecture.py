@@ -1,0 +1,86 @@
+"""The arrows of the design: who may import whom, and what a command may load before it has read its flags."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LEAVES = {"radiograph", "picture", "dicom", "dicom_display", "refusal", "artifact", "errors", "overlay"}
+"""Modules of `trainer` that need neither TensorFlow nor anything else of `trainer` but each other."""
+SHARED = {"radiograph", "artifact", "errors", "overlay"}
+"""What `batch_inference` may take from `trainer`."""
+HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "apache_beam", "sklearn", "matplotlib", "openvino"}
+FILES = sorted([*(ROOT / "trainer").rglob("*.py"), *(ROOT / "batch_inference").rglob("*.py")])
+
+
+def imports(path: pathlib.Path, top_level_only: bool = False) -> set[str]:
+    """Dotted names of every module that the file imports: of `from a import b`, `a` and `a.b`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules_of(package: str, names: set[str]) -> set[str]:
+    """First names below `package` among dotted names, of those that are files or folders there."""
+    below = {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+    return {name for name in below if (ROOT / package / f"{name}.py").exists() or (ROOT / package / name).is_dir()}
+
+
+def test_there_is_something_to_check():
+    assert {ROOT / "trainer/loop.py", ROOT / "batch_inference/pipeline.py"} <= set(FILES)
+    assert modules_of("trainer", imports(ROOT / "trainer/train.py")) >= {"loop", "fit", "input_pipeline"}
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.is_relative_to(ROOT / "trainer")], ids=lambda p: p.stem)
+def test_the_trainer_knows_nothing_of_the_scorer(path):
+    assert not {name for name in imports(path) if name.split(".")[0] in ("batch_inference", "apache_beam")}
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.is_relative_to(ROOT / "batch_inference")], ids=lambda p: p.stem)
+def test_the_scorer_takes_only_leaves_of_the_trainer(path):
+    assert modules_of("trainer", imports(path)) <= SHARED
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES))
+def test_a_leaf_needs_only_leaves(name):
+    found = imports(ROOT / "trainer" / f"{name}.py")
+    assert modules_of("trainer", found) <= LEAVES
+    assert not {module.split(".")[0] for module in found} & HEAVY
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.name == "__init__.py"], ids=lambda p: p.parent.name)
+def test_packages_run_nothing(path):
+    assert not path.read_text()
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.name == "main.py"], ids=lambda p: p.parent.name)
+def test_commands_load_nothing_heavy_before_they_know_their_flags(path):
+    assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & HEAVY
+
+
+@pytest.mark.parametrize("module", ["trainer.main", "batch_inference.main", "trainer.radiograph", "trainer.artifact"])
+def test_importing_it_loads_neither_tensorflow_nor_beam(module):
+    code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_the_commands_print():
+    """All else goes through the log."""
+    allowed = {"main.py", "prepare.py", "local.py"}
+    printing = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" and path.name not in allowed
+    }
+    assert not printing
