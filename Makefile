@@ -11,7 +11,7 @@ SOURCE ?=
 LAYOUT ?= mura
 WORK   ?= runs/$(if $(SOURCE),own,demo)
 ifeq ($(SOURCE),)
-IMAGE_SIZE ?= 96
+IMAGE_SIZE ?= 112
 CONFIG     ?= smoke
 else
 IMAGE_SIZE ?= 320

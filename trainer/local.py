@@ -89,7 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--source", default="", help="your own radiographs; simulated ones without it")
     parser.add_argument("--layout", default="mura", choices=("mura", "folders", "manifest"))
     parser.add_argument("--config", default="smoke", help="recipe in trainer/configs")
-    parser.add_argument("--image_size", type=int, default=96)
+    parser.add_argument("--image_size", type=int, default=112)
     parser.add_argument("train_flags", nargs="*", help="after --: further flags of humerus-train")
     return parser.parse_args()
 

@@ -4,23 +4,27 @@ Exit codes: 0 done, 2 the command line or configuration is wrong, 3 the data is 
 checkpoint, 1 anything else.
 """
 
+import inspect
 import json
+import logging as python_logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from trainer import errors
 
-_CONFIGS = pathlib.Path(__file__).parent / "configs"
+_PACKAGE = pathlib.Path(__file__).parent
+_CONFIGS = _PACKAGE / "configs"
 
 
-def phantom() -> None:
+def phantom() -> int:
     """Simulated radiographs in MURA's layout.
 
     humerus-phantom --output=simulated --patients=400
@@ -34,10 +38,10 @@ def phantom() -> None:
 
         phantom_lib.write(output.value, patients.value, seed.value)
 
-    _run(main, phantom)
+    return _run(main, phantom)
 
 
-def prepare() -> None:
+def prepare() -> int:
     """Radiographs -> TFRecords.
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
@@ -51,7 +55,9 @@ def prepare() -> None:
         "image_size", 320, "Side of the square that every image is letterboxed to, in pixels.", lower_bound=32
     )
     body_parts = flags.DEFINE_list("body_parts", ["XR_HUMERUS"], "Layout mura: body parts to take, or `all`.")
-    validation_fraction = flags.DEFINE_float("validation_fraction", 0.15, "Share of the patients, where the source names no such split.")
+    validation_fraction = flags.DEFINE_float(
+        "validation_fraction", 0.15, "Share of the patients, where the source names no such split."
+    )
     test_fraction = flags.DEFINE_float("test_fraction", 0.2, "Share of the patients, where the source names no test split.")
     seed = flags.DEFINE_integer("seed", 0, "Of the draw of patients into splits.")
     overwrite = flags.DEFINE_bool("overwrite", False, "Replace other data prepared in the same place.")
@@ -71,10 +77,10 @@ def prepare() -> None:
             overwrite=overwrite.value,
         )
 
-    _run(main, prepare)
+    return _run(main, prepare)
 
 
-def train() -> None:
+def train() -> int:
     """Fine-tunes, evaluates, exports.
 
     humerus-train --data_dir=data --workdir=runs/first
@@ -97,10 +103,10 @@ def train() -> None:
         if result.get("test"):
             print(f"Test split:\n{metrics.table(result['test'])}\nArtifact: {workdir.value}/artifact")
 
-    _run(main, train, _recipe_paths(sys.argv))
+    return _run(main, train, _recipe_paths(sys.argv))
 
 
-def evaluate() -> None:
+def evaluate() -> int:
     """Metrics of an artifact on prepared data, with 95 % intervals.
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
@@ -119,11 +125,14 @@ def evaluate() -> None:
         if json_file.value:
             checkpoints.write_text(json_file.value, json.dumps(result, indent=2) + "\n")
 
-    _run(main, evaluate)
+    return _run(main, evaluate)
 
 
 def _recipe_paths(argv: Sequence[str]) -> list[str]:
-    """`--config=humerus` -> the file of that name among our recipes; paths stay."""
+    """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
+
+    As an argument, not as the flag's default: a wrong key of a default would raise while the flag is being defined.
+    """
 
     def path(name: str) -> str:
         known = _CONFIGS / f"{name}.py"
@@ -131,9 +140,11 @@ def _recipe_paths(argv: Sequence[str]) -> list[str]:
             return str(known)
         if not pathlib.Path(name.split(":")[0]).is_file():
             names = ", ".join(sorted(p.stem for p in _CONFIGS.glob("[a-z]*.py")))
-            sys.exit(_usage_error(f"--config={name}: neither one of our recipes ({names}) nor a file"))
+            raise SystemExit(_usage_error(f"--config={name}: neither one of our recipes ({names}) nor a file"))
         return name
 
+    if not any(argument.startswith(("--config=", "-config=")) for argument in argv):
+        argv = [argv[0], "--config=humerus", *argv[1:]]
     return [f"--config={path(a.partition('=')[2])}" if a.startswith(("--config=", "-config=")) else a for a in argv]
 
 
@@ -142,30 +153,33 @@ def _usage_error(message: str) -> int:
     return errors.EXIT_CONFIG
 
 
-def _run(main: Callable[[], None], command: Callable[[], None], argv: Sequence[str] | None = None) -> None:
-    """Parses the flags, runs `main`, and ends the process with the documented exit code."""
-
-    def guarded(arguments: Sequence[str]) -> int:
-        if len(arguments) > 1:
-            return _usage_error(f"unexpected argument {arguments[1]!r}; flags have the form --name=value")
-        logging.set_verbosity(logging.INFO)
-        logging.set_stderrthreshold("info")
-        return _exit_code(main)
-
-    sys.modules["__main__"].__doc__ = command.__doc__
-    app.run(guarded, argv=list(argv or sys.argv), flags_parser=_parse_flags)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[str] | None = None) -> int:
+    """Parses the flags, runs `main`, and returns the documented exit code."""
+    argv = list(argv or sys.argv)
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(argv):
+        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{flags.FLAGS.module_help(__name__)}")
+        return errors.EXIT_DONE
     try:
-        return app.parse_flags_with_usage(list(argv))
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        KeyError,
-    ) as error:  # what ml_collections raises for a misspelt or mistyped key
-        sys.exit(_usage_error(str(error).strip("'\"")))
+        _, *unexpected = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
+        missing = re.findall(r"Flag (--\w+) must have a value", str(error))
+        return _usage_error(
+            f"{' and '.join(missing)} must be given; see --help" if missing else str(error).strip("'\"").replace("\\n", " ")
+        )
+    if unexpected:
+        return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")
+    _show_our_log()
+    return _exit_code(main)
+
+
+def _show_our_log() -> None:
+    """Our own lines, short; of the libraries' only warnings and errors."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(str(_PACKAGE)))
 
 
 def _exit_code(main: Callable[[], None]) -> int:
