@@ -187,9 +187,10 @@ class Loop:
         rate = 0.0
         while state.step < steps:
             count = min(steps_per_execution, steps - state.step)
-            rate = phase.learning_rate((state.epoch - before) * steps + state.step) * state.plateau_scale
-            phase.optimizer.learning_rate.assign(rate)
-            sums = self._train[index](batches, tf.constant(count))
+            done = (state.epoch - before) * steps + state.step
+            rates = [phase.learning_rate(done + i) * state.plateau_scale for i in range(steps_per_execution)]
+            rate = rates[count - 1]
+            sums = self._train[index](batches, tf.constant(rates, tf.float32), tf.constant(count))
             state.step += count
             state.total_steps += count
             state.sums = [old + new for old, new in zip(state.sums, sums.numpy().tolist(), strict=True)]
@@ -225,9 +226,10 @@ class Loop:
             correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
             return tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)])
 
-        def steps(batches: Any, count: tf.Tensor) -> tf.Tensor:
+        def steps(batches: Any, rates: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
             total = tf.zeros(3)
-            for _ in tf.range(count):
+            for i in tf.range(count):
+                phase.optimizer.learning_rate.assign(rates[i])
                 per_replica = self._strategy.run(replica_step, args=(next(batches),))
                 total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
                 self._average.update(self._total_steps)
