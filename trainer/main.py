@@ -91,9 +91,7 @@ def train() -> int:
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the run; the same command goes on where it was stopped.", required=True
     )
-    config = config_flags.DEFINE_config_file(
-        "config", str(_CONFIGS / "humerus.py"), "Name of a recipe in trainer/configs, or a file."
-    )
+    config = config_flags.DEFINE_config_file("config", None, "Name of a recipe in trainer/configs, or a file.")
 
     def main() -> None:
         from trainer import metrics
@@ -164,7 +162,7 @@ def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[st
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
         missing = re.findall(r"Flag (--\w+) must have a value", str(error))
         return _usage_error(
-            f"{' and '.join(missing)} must be given; see --help" if missing else str(error).strip("'\"").replace("\\n", " ")
+            f"{' and '.join(missing)} must be given; see --help" if missing else str(error).strip("'\\\"").replace("\\n", " ")
         )
     if unexpected:
         return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")

@@ -24,6 +24,8 @@ FEATURES = "features"
 POOLED = "pooled"
 LOGIT = "logit"
 HEAD = "head_{}"
+_BATCH_NORM_MOMENTUM = 0.9
+"""For statistics that are learnt anew: with Keras's 0.99 a run of some hundred steps would still remember the initial ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,10 @@ def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> 
     layers = backbone_layers(model)
     first = _first_unfrozen([layer.name for layer in layers], unfreeze_layers)
     for i, layer in enumerate(layers):
-        layer.trainable = i >= first and (train_batch_norm or not isinstance(layer, keras.layers.BatchNormalization))
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = i >= first and (train_batch_norm or not is_batch_norm)
+        if is_batch_norm and layer.trainable:
+            layer.momentum = _BATCH_NORM_MOMENTUM
 
 
 def depths(model: keras.Model) -> dict[str, float]:
