@@ -4,7 +4,7 @@ python docs/contact_sheet.py runs/demo/scored docs/overlays.jpg
 """
 
 import csv
-import glob
+import io
 import pathlib
 import sys
 
@@ -17,9 +17,8 @@ SIDE, COLUMNS, ROWS = 230, 6, 2
 
 
 def main(scored: str, output: str) -> None:
-    rows = [
-        row for path in sorted(glob.glob(f"{scored}/predictions.csv-*")) for row in csv.DictReader(pathlib.Path(path).open())
-    ]
+    shards = sorted(pathlib.Path(scored).glob("predictions.csv-*"))
+    rows = [row for path in shards for row in csv.DictReader(io.StringIO(path.read_text()))]
     rows.sort(key=lambda row: float(row["probability"]))
     count = COLUMNS * ROWS // 2
     chosen = [*np.linspace(len(rows) - 1, len(rows) * 0.72, count), *np.linspace(len(rows) * 0.28, 0, count)]
