@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 
 _MARK = re.compile(r"ckpt-(\d+)\.json$")
 
@@ -40,19 +40,25 @@ class Checkpoints:
             self._remove(old)
 
     def restore(self) -> Mapping[str, Any] | None:
-        """Restores the newest checkpoint that can be read and returns its state; None where there is none."""
+        """Restores the newest checkpoint that can be read and returns its state; None where there is none.
+
+        Raises:
+          DataError: there are some, and none can be read.
+        """
         for step in reversed(self._steps()):
             prefix = self._prefix(step)
             try:
                 with tf.io.gfile.GFile(prefix + ".json") as file:
                     state = json.loads(file.read())
                 self._checkpoint.read(prefix).assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:  # IndexError: cut short
                 logging.error(
                     "The checkpoint %s can't be read (%s); trying the one before it.", prefix, str(error).splitlines()[0]
                 )
                 continue
             return state
+        if self._steps():  # the variables may hold half of one: not a state to start from
+            raise DataError(f"no checkpoint in {self._directory} can be read; remove that folder to start anew")
         return None
 
     def newest_state(self) -> Mapping[str, Any] | None:
@@ -89,7 +95,8 @@ def write_text(path: str, text: str) -> None:
 
 def write_bytes(path: str, content: bytes) -> None:
     """Writes a file whole or not at all, locally or in a bucket (where an object appears only once it is complete)."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
+    if folder := os.path.dirname(path):
+        tf.io.gfile.makedirs(folder)
     partial = path if "://" in path else f"{path}.partial-{os.getpid()}"
     with tf.io.gfile.GFile(partial, "wb") as file:
         file.write(content)

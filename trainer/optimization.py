@@ -69,7 +69,8 @@ def _optimizer(
     config: ml_collections.ConfigDict, variables: list[keras.Variable], scale: Mapping[str, float]
 ) -> keras.optimizers.Optimizer:
     """An optimizer built on `variables`, each learning at `scale` of the rate (1 where it isn't named)."""
-    kinds = {"adamw": (keras.optimizers.AdamW, {}), "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True})}
+    adam = keras.optimizers.AdamW if config.weight_decay else keras.optimizers.Adam  # AdamW refuses to go without
+    kinds = {"adamw": (adam, {}), "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True})}
     if config.optimizer not in kinds:
         raise ConfigError(f"optimizer={config.optimizer!r}: expected adamw or sgd")
     kind, options = kinds[config.optimizer]

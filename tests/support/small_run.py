@@ -17,8 +17,8 @@ def pictures(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 160, (count, size, size, 1), np.uint8)
     labels = np.arange(count) % 2
-    for image, row in zip(images[labels == 1], rng.integers(4, size - 10, count), strict=False):
-        image[row : row + 5] += 90
+    for i, row in zip(np.flatnonzero(labels), rng.integers(4, size - 10, count), strict=False):
+        images[i, row : row + 5] += 90
     return images, labels.astype(np.int64)
 
 
