@@ -56,7 +56,7 @@ def publish(
     test = scored["test"][0]
     cases = {name: evaluate.cases(split, logit, point.temperature) for name, (split, logit) in scored.items()}
     run_report = report.RunReport(
-        title=workdir.rstrip("/").rpartition("/")[2],
+        title=f"{architecture.backbone} in {workdir.rstrip('/').rpartition('/')[2]}/",
         dataset=dataset,
         operating_point=point,
         cases=cases,
