@@ -34,9 +34,9 @@ def phantom() -> int:
     seed = flags.DEFINE_integer("seed", 0, "The same seed gives the same images.", lower_bound=0)
 
     def main() -> None:
-        from trainer import phantom as phantom_lib
+        from trainer.phantom import files
 
-        phantom_lib.write(output.value, patients.value, seed.value)
+        files.write(output.value, patients.value, seed.value)
 
     return _run(main, phantom)
 

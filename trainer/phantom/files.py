@@ -1,0 +1,113 @@
+"""Simulated radiographs in the layout of MURA: a demo and a test bed, never patients. A folder is whole or not there."""
+
+import concurrent.futures
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import cv2
+import tqdm
+from absl import logging
+
+from trainer.errors import ConfigError
+from trainer.phantom import plan
+from trainer.phantom.render import View, render
+
+VERSION = "1"
+ROOT = "MURA-v1.1"
+
+
+def encode(view: View) -> bytes:
+    """PNG, grey or with three equal channels."""
+    pixels = cv2.cvtColor(view.pixels, cv2.COLOR_GRAY2BGR) if view.colour else view.pixels
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list[dict[str, Any]]]:
+    """Write one patient's files; return the findings of each image by its path relative to `root`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, study in enumerate(plan.studies(seed, patient)[1]):
+        name = f"study{number + 1}_{'positive' if study.label else 'negative'}"
+        folder = pathlib.PurePosixPath(plan.split(patient), "XR_HUMERUS", f"patient{patient:05d}", name)
+        (root / folder).mkdir(parents=True)
+        for image in range(study.images):
+            view = render(seed, patient, number, image)
+            path = folder / f"image{image + 1}.png"
+            (root / path).write_bytes(encode(view))
+            found[str(path)] = [dataclasses.asdict(finding) for finding in view.findings]
+    return found
+
+
+def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
+    """Write OUTPUT/MURA-v1.1 and return counts of patients and images.
+
+    A finished folder of the same version, seed and number of patients is kept; any other raises `ConfigError`.
+    """
+    if "://" in output:
+        raise ConfigError(
+            f"--output of simulated radiographs must be a local folder, got {output}; write locally, then copy it"
+        )
+    if not 1 <= patients <= 99999 or seed < 0:
+        raise ConfigError(f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}")
+    root, note = pathlib.Path(output) / ROOT, describe(patients, seed)
+    if root.exists():
+        return keep(root, note)
+    partial = root.with_name(root.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--output must be a folder that can be written, got {output} ({error.strerror})") from error
+    try:
+        findings = write_patients(partial, patients, seed)
+        (partial / "findings.json").write_text(json.dumps(findings, indent=1, sort_keys=True) + "\n")
+        (partial / "SIMULATED.txt").write_text(note)
+        partial.rename(root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    logging.info("wrote %d simulated radiographs of %d patients to %s", len(findings), patients, root)
+    return {"patients": patients, "images": len(findings)}
+
+
+def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Write all images; return the findings of each by its path. Two threads: most of the work is outside Python's lock."""
+    findings: dict[str, list[dict[str, Any]]] = {}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(write_patient, root, seed, patient) for patient in range(1, patients + 1)]
+        try:
+            for job in tqdm.tqdm(jobs, desc="simulating", unit="patient", disable=not sys.stderr.isatty()):
+                findings.update(job.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return findings
+
+
+def describe(patients: int, seed: int) -> str:
+    """The note beside the images; two folders with the same note hold the same images."""
+    return (
+        "These radiographs are SIMULATED by humerus-phantom. They show no patient and prove nothing about patients.\n"
+        f"version: {VERSION}\nseed: {seed}\npatients: {patients}\n"
+    )
+
+
+def keep(root: pathlib.Path, note: str) -> dict[str, int]:
+    """Counts of the finished folder `root` if it is what `note` describes."""
+    written = root / "SIMULATED.txt"
+    if not written.is_file() or written.read_text() != note:
+        raise ConfigError(
+            f"expected to write simulated radiographs to {root}, but it exists and holds something else; "
+            "remove it, or name another --output"
+        )
+    findings = json.loads((root / "findings.json").read_text())
+    missing = [path for path in findings if not (root / path).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{root} has lost {len(missing)} of its {len(findings)} images, {missing[0]} first; remove the folder"
+        )
+    logging.info("kept the %d simulated radiographs that stand in %s", len(findings), root)
+    return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}
