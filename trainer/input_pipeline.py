@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
+from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
 
@@ -79,7 +80,7 @@ def metadata(data_dir: str) -> dict:
 
 
 def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
-    """Decodes one split.
+    """Decodes one split; one that preparation left empty has no examples.
 
     Args:
       data_dir: where `humerus-prepare` wrote.
@@ -90,15 +91,15 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
       DataError: no such split, or damaged records.
     """
     builder = tfds.builder_from_directory(locate(data_dir))
-    if name not in builder.info.splits:
+    if name not in SPLITS:
         raise DataError(f"{data_dir} has no split {name!r}; it has {', '.join(builder.info.splits)}")
-    count = builder.info.splits[name].num_examples
+    count = builder.info.splits[name].num_examples if name in builder.info.splits else 0
     images = _allocate((count, *builder.info.features["image"].shape), cache)
     columns: dict[str, list] = {key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")}
-    records = builder.as_dataset(split=name, shuffle_files=False, batch_size=64)
+    records = builder.as_dataset(split=name, shuffle_files=False, batch_size=64).as_numpy_iterator() if count else ()
     filled = 0
     try:
-        for batch in records.as_numpy_iterator():
+        for batch in records:
             images[filled : filled + len(batch["image"])] = batch["image"]
             filled += len(batch["image"])
             for key, values in columns.items():

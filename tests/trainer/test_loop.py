@@ -185,16 +185,13 @@ def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
     assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
 
 
-@pytest.mark.parametrize("damage", ["data", "state"])
-def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path, damage):
+def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path):
     run, config = a_run(tmp_path, on_step=at(11, kill))
     with pytest.raises(Killed):
         fit.fit(run, config)
     marks = sorted((tmp_path / "checkpoints").glob("ckpt-*.json"))
     assert [int(mark.stem[5:]) for mark in marks] == [6, 8, 10]
-    newest = str(marks[-1].with_suffix(""))
-    path = pathlib.Path(newest + {"data": ".data-00000-of-00001", "state": ".json"}[damage])
-    path.write_bytes(path.read_bytes()[:-100])
+    marks[-1].write_text(marks[-1].read_text()[:-1])
     first = []
     run, config = a_run(tmp_path, on_step=first.append)
     state = fit.fit(run, config)

@@ -1,0 +1,203 @@
+"""A whole run by its command: everything it leaves, killed and stopped and started again, and what it refuses."""
+
+import dataclasses
+import json
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from tests.support import small_recipe, small_run
+from trainer import artifact, train
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+from trainer.prepare import prepare
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COMMAND = "import sys; from trainer.main import train; sys.exit(train())"
+OF_A_RUN = {"artifact", "checkpoints", "config.json", "curves.png", "history.csv", "metrics.json", "report.html", "tensorboard"}
+
+
+def prepared(root: pathlib.Path, **options) -> str:
+    source = small_run.write_source(root / "source", **options)
+    prepare(str(source), "manifest", str(root / "data"), image_size=small_run.SIZE, test_fraction=0.0, validation_fraction=0.0)
+    return str(root / "data")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+def start(data_dir: str, workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
+    """`humerus-train` in a process of its own, its log beside the workdir."""
+    command = [sys.executable, "-c", COMMAND, f"--data_dir={data_dir}"]
+    command += [f"--workdir={workdir}", "--config=tests/support/small_recipe.py", *flags]
+    with workdir.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def finish(data_dir: str, workdir: pathlib.Path, *flags: str) -> int:
+    return start(data_dir, workdir, *flags).wait(timeout=500)
+
+
+def log(workdir: pathlib.Path) -> str:
+    return workdir.with_suffix(".log").read_text(errors="replace")
+
+
+def stop_after(process: subprocess.Popen, workdir: pathlib.Path, step: int, number: int) -> int:
+    """Sends a signal as soon as there is a checkpoint of `step` or a later one; the exit code."""
+    while process.poll() is None:
+        steps = [int(mark.stem[5:]) for mark in (workdir / "checkpoints").glob("ckpt-*.json")]
+        if steps and max(steps) >= step:
+            time.sleep(random.uniform(0, 0.05))
+            process.send_signal(number)
+            break
+        time.sleep(0.005)
+    return process.wait(timeout=500)
+
+
+def left(workdir: pathlib.Path) -> tuple[list[np.ndarray], str, list[list[str]]]:
+    """Of a finished run, all that must not depend on how often it was interrupted."""
+    assert {path.name for path in workdir.iterdir()} == OF_A_RUN, log(workdir)[-3000:]
+    model = keras.models.load_model(workdir / "artifact" / artifact.KERAS_FILE)
+    rows = [line.split(",") for line in (workdir / "history.csv").read_text().splitlines()]
+    clock = rows[0].index("images_per_second")
+    history = [row[:clock] + row[clock + 1 :] for row in rows]
+    return model.get_weights(), (workdir / "metrics.json").read_text(), history
+
+
+def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
+    (weights, metrics, history), (other_weights, other_metrics, other_history) = left(one), left(other)
+    assert history == other_history
+    assert all(np.array_equal(a, b) for a, b in zip(weights, other_weights, strict=True))
+    assert metrics == other_metrics
+    assert artifact.load(one / "artifact").cam == artifact.load(other / "artifact").cam
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert finish(data_dir, workdir) == EXIT_DONE, log(workdir)[-3000:]
+    return workdir
+
+
+def test_what_a_finished_run_leaves(undisturbed):
+    _, metrics, history = left(undisturbed)
+    found = json.loads(metrics)
+    assert set(found) == {"test", "validation"}
+    for split in found.values():
+        for unit in ("image", "study"):
+            auroc = split[unit]["auroc"]
+            assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+    assert [row[0] for row in history] == ["epoch", "1", "2", "3", "4"]
+    info = artifact.load(undisturbed / "artifact")
+    assert json.loads(json.dumps(info.metrics)) == found and info.image_size == small_run.SIZE
+    assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
+    settings = json.loads((undisturbed / "config.json").read_text())
+    assert settings["config.backbone"] == "tinynet" and settings["config.augmentation.rotation"] == 30.0
+    assert "Test split:" in log(undisturbed) and f"Artifact: {undisturbed}/artifact" in log(undisturbed)
+
+
+def test_killed_stopped_and_damaged_it_ends_as_if_undisturbed(data_dir, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    assert stop_after(start(data_dir, workdir), workdir, 2, signal.SIGKILL) == -signal.SIGKILL
+    assert not (workdir / "metrics.json").exists() and not (workdir / "artifact").exists()
+    code = stop_after(start(data_dir, workdir, "--config.checkpoint_every_steps=1"), workdir, 5, signal.SIGTERM)
+    assert code == EXIT_STOPPED, log(workdir)[-3000:]
+    assert "stopped by SIGTERM after step" in log(workdir)
+    newest = max((workdir / "checkpoints").glob("ckpt-*.data-*"))
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert finish(data_dir, workdir) == EXIT_DONE, log(workdir)[-3000:]
+    assert "trying the one before it" in log(workdir)
+    assert_same(workdir, undisturbed)
+
+
+@pytest.mark.slow
+def test_two_runs_with_one_seed_are_one_and_with_another_are_not(data_dir, undisturbed, tmp_path):
+    again, other = tmp_path / "again", tmp_path / "other"
+    assert finish(data_dir, again) == finish(data_dir, other, "--config.seed=4") == EXIT_DONE
+    assert_same(again, undisturbed)
+    pairs = zip(left(again)[0], left(other)[0], strict=True)
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.slow
+def test_a_real_network_killed_at_three_random_moments(data_dir, tmp_path):
+    flags = ["--config.backbone=mobilenetv2", "--config.unfreeze_layers=9", "--config.epochs=3"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finish(data_dir, whole, *flags) == EXIT_DONE, log(whole)[-3000:]
+    for step in sorted(random.sample(range(1, 10), 3)):
+        assert stop_after(start(data_dir, killed, *flags), killed, step, signal.SIGKILL) == -signal.SIGKILL
+    assert finish(data_dir, killed, *flags) == EXIT_DONE, log(killed)[-3000:]
+    assert_same(killed, whole)
+
+
+def test_a_finished_run_is_not_trained_again(data_dir, undisturbed):
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    found = train.train_and_evaluate(small_recipe.get_config(), data_dir, str(undisturbed))
+    assert found == json.loads((undisturbed / "metrics.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undisturbed):
+    config = small_recipe.get_config()
+    config.learning_rate, config.augmentation.rotation = 0.5, 3.0
+    config.cache = "disk"  # may change: it alters nothing that is learnt
+    with pytest.raises(ConfigError) as caught:
+        train.train_and_evaluate(config, data_dir, str(undisturbed))
+    message = str(caught.value)
+    assert (
+        "config.learning_rate was 0.01 and is 0.5" in message and "config.augmentation.rotation was 30.0 and is 3.0" in message
+    )
+    assert "another --workdir" in message and "cache" not in message
+
+
+def test_other_data_in_the_same_workdir_are_refused(undisturbed, tmp_path):
+    other = prepared(tmp_path, counts={"train": 8, "validation": 4, "test": 4})
+    with pytest.raises(ConfigError, match=r"data\.fingerprint was"):
+        train.train_and_evaluate(small_recipe.get_config(), other, str(undisturbed))
+
+
+def test_the_command_refuses_them_with_its_code_and_one_sentence(data_dir, undisturbed):
+    before = log(undisturbed)
+    assert finish(data_dir, undisturbed, "--config.learning_rate=0.5") == EXIT_CONFIG
+    said = log(undisturbed).removeprefix(before)
+    assert re.search(r"^error: .*learning_rate was 0.01 and is 0.5; name another --workdir", said, re.MULTILINE)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "counts, one_class",
+    [({"train": 16, "validation": 6}, ("validation",)), ({"train": 16}, ())],
+    ids=["validation of one class", "training alone"],
+)
+def test_a_run_without_a_test_split_and_with_little_to_validate_on(tmp_path, counts, one_class):
+    data = prepared(tmp_path / "data", counts=counts, one_class=one_class)
+    workdir = tmp_path / "run"
+    assert finish(data, workdir, "--config.epochs=2") == EXIT_DONE, log(workdir)[-3000:]
+    found = json.loads((workdir / "metrics.json").read_text())
+    assert found["test"] == {}
+    assert found["validation"]["image"]["auroc"]["value"] is None if one_class else found["validation"] == {}
+    info = artifact.load(workdir / "artifact")
+    assert 0 < info.threshold < 1 and info.cam["scale"] > 0
+
+
+def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
+    whole = train.input_pipeline.load_split
+    monkeypatch.setattr(train.input_pipeline, "load_split", lambda *a: _negatives(whole(*a)))
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    with pytest.raises(DataError, match="the training split has 0 positives among 13 images; both classes are needed"):
+        train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def _negatives(split):
+    return dataclasses.replace(split).select(np.flatnonzero(split.labels == 0))
