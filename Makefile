@@ -37,11 +37,11 @@ train-local: $(STAMP)
 
 ## make test                                  the tests, under fifteen minutes
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 ## make test-slow                             the long ones
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 ## make lint                                  ruff and mypy
 lint: $(STAMP)
