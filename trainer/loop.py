@@ -184,12 +184,10 @@ class Loop:
             )
         )
         started, first_step = time.monotonic(), state.step
-        rate = 0.0
         while state.step < steps:
             count = min(steps_per_execution, steps - state.step)
             done = (state.epoch - before) * steps + state.step
             rates = [phase.learning_rate(done + i) * state.plateau_scale for i in range(steps_per_execution)]
-            rate = rates[count - 1]
             sums = self._train[index](batches, tf.constant(rates, tf.float32), tf.constant(count))
             state.step += count
             state.total_steps += count
@@ -197,7 +195,7 @@ class Loop:
             if not np.isfinite(state.sums[0]):
                 raise TrainingDivergedError(
                     f"the loss became {state.sums[0]} in step {state.total_steps} (epoch {state.epoch + 1});"
-                    f" lower the learning rate ({rate:.2g}) or look for a damaged example; earlier checkpoints are intact"
+                    f" lower the learning rate ({rates[count - 1]:.2g}) or look for a damaged example; earlier checkpoints are intact"
                 )
             after_step(state)
         seconds = max(time.monotonic() - started, 1e-9)
@@ -207,7 +205,7 @@ class Loop:
         return {
             "loss": loss / examples,
             "accuracy": correct / examples,
-            "learning_rate": rate,
+            "learning_rate": phase.learning_rate((state.epoch - before + 1) * steps - 1) * state.plateau_scale,
             "images_per_second": images / seconds,
         }
 

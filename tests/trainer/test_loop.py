@@ -185,6 +185,16 @@ def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
     assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
 
 
+def test_a_run_killed_while_it_validates_goes_on_exactly(undisturbed, tmp_path, monkeypatch):
+    run, config = a_run(tmp_path)
+    monkeypatch.setattr(run.loop, "predict", lambda *unused: kill())
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    assert Checkpoints(f"{tmp_path}/checkpoints", [], 3).newest_state()["step"] == 4
+    run, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+
+
 def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path):
     run, config = a_run(tmp_path, on_step=at(11, kill))
     with pytest.raises(Killed):
