@@ -23,7 +23,12 @@ def main() -> int:
     started, work = time.monotonic(), pathlib.Path(options.work)
     source, layout, steps = options.source, options.layout, []
     if not source:
-        steps.append(("Rendering simulated radiographs, of no patient", ["humerus-phantom", f"--output={work}/simulated"]))
+        steps.append(
+            (
+                "Rendering simulated radiographs, of no patient",
+                ["humerus-phantom", f"--output={work}/simulated", "--patients=600"],
+            )
+        )
         source, layout = str(work / "simulated" / "MURA-v1.1"), "mura"
     prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
     trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]

@@ -161,9 +161,8 @@ def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[st
         _, *unexpected = flags.FLAGS(argv)
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
         missing = re.findall(r"Flag (--\w+) must have a value", str(error))
-        return _usage_error(
-            f"{' and '.join(missing)} must be given; see --help" if missing else str(error).strip("'\\\"").replace("\\n", " ")
-        )
+        said = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        return _usage_error(f"{' and '.join(missing)} must be given; see --help" if missing else said)
     if unexpected:
         return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")
     _show_our_log()

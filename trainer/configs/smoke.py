@@ -13,9 +13,10 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.fallback_backbone = "mobilenet"
     config.head_widths = ()
-    config.epochs = 14
-    config.learning_rate = 2e-3
+    config.epochs = 12
+    config.learning_rate = 1.5e-3
     config.ema_decay = 0.98
-    config.augmentation.rotation = 15.0
+    config.augmentation.rotation = 10.0
+    config.augmentation.contrast = 0.1
     config.augmentation.vertical_flip = True
     return config
