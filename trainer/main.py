@@ -161,7 +161,7 @@ def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[st
         _, *unexpected = flags.FLAGS(argv)
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
         missing = re.findall(r"Flag (--\w+) must have a value", str(error))
-        said = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        said = re.sub(r"[\\']", "", str(error).replace("\\n", ". "))
         return _usage_error(f"{' and '.join(missing)} must be given; see --help" if missing else said)
     if unexpected:
         return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")
