@@ -35,8 +35,8 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int) -> None:
-    logging.info(
-        "%s: %d replicas on %d hosts, global batch %d, %d per replica.",
-        *(type(strategy).__name__, strategy.num_replicas_in_sync, number_of_workers(), global_batch_size),
-        global_batch_size // strategy.num_replicas_in_sync,
-    )
+    """Says what trains, and how the batch is shared out."""
+    replicas = strategy.num_replicas_in_sync
+    name = type(strategy).__name__ if replicas > 1 else "One device"
+    share = f"{global_batch_size // replicas} on each of {replicas} replicas, {number_of_workers()} host(s)"
+    logging.info("%s: global batch %d, %s.", name, global_batch_size, share)
