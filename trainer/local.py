@@ -26,7 +26,7 @@ def main() -> int:
         steps.append(
             (
                 "Rendering simulated radiographs, of no patient",
-                ["humerus-phantom", f"--output={work}/simulated", "--patients=600"],
+                ["humerus-phantom", f"--output={work}/simulated", "--patients=1000"],
             )
         )
         source, layout = str(work / "simulated" / "MURA-v1.1"), "mura"

@@ -18,6 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.errors import ConfigError
+from trainer.small_net import SmallNet
 
 NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
 FEATURES = "features"
@@ -122,8 +123,8 @@ def depths(model: keras.Model) -> dict[str, float]:
 
 
 def available_backbones() -> dict[str, Callable[..., keras.Model]]:
-    """The classifiers of `keras.applications`, by name in lower case."""
-    found = inspect.getmembers(keras.applications, inspect.isfunction)
+    """The classifiers of `keras.applications`, by name in lower case, and our `smallnet`."""
+    found = [*inspect.getmembers(keras.applications, inspect.isfunction), ("SmallNet", SmallNet)]
     return {name.lower(): function for name, function in found if "include_top" in inspect.signature(function).parameters}
 
 
@@ -159,7 +160,7 @@ def _application(backbone: str) -> Callable[..., keras.Model]:
         return available_backbones()[backbone]
     except KeyError:
         raise ConfigError(
-            f"backbone={backbone!r} is not one of keras.applications: {', '.join(available_backbones())}"
+            f"backbone={backbone!r} is none of ours and keras.applications: {', '.join(available_backbones())}"
         ) from None
 
 
