@@ -124,8 +124,9 @@ def depths(model: keras.Model) -> dict[str, float]:
 
 def available_backbones() -> dict[str, Callable[..., keras.Model]]:
     """The classifiers of `keras.applications`, by name in lower case, and our `smallnet`."""
-    found = [*inspect.getmembers(keras.applications, inspect.isfunction), ("SmallNet", SmallNet)]
-    return {name.lower(): function for name, function in found if "include_top" in inspect.signature(function).parameters}
+    functions = dict(inspect.getmembers(keras.applications, inspect.isfunction))
+    classifiers = {name.lower(): f for name, f in functions.items() if "include_top" in inspect.signature(f).parameters}
+    return {**classifiers, "smallnet": SmallNet}
 
 
 def _first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
