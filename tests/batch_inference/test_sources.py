@@ -88,8 +88,10 @@ def test_a_csv_manifest(tree):
         sources.Source(f'{tree}/b/odd, "name".png', 'b/odd, "name".png', "s1"),
         sources.Source(f"{tree}/a.png", "a.png", "in"),
     ]
-    manifest.write_text("file\na.png\n")
-    with pytest.raises(DataError, match=r"columns \['file'\]; expected one of \['path', 'uri'\]"):
+    manifest.write_text("file\na.png\n")  # the names that preparation takes, too
+    assert [source.name for source in sources.find(str(manifest))] == ["a.png"]
+    manifest.write_text("photo\na.png\n")
+    with pytest.raises(DataError, match=r"columns \['photo'\]; expected one of \['path', 'uri', 'file', 'image'\]"):
         list(sources.find(str(manifest)))
     with pytest.raises(DataError, match="cannot be read"):
         list(sources.find(str(tree / "missing.csv")))

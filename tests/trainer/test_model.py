@@ -173,7 +173,7 @@ def test_depth_rises_from_the_image_to_the_head():
 @pytest.mark.parametrize(
     "change, size, weights, message",
     [
-        ({"backbone": "densenet"}, 32, "none", "backbone='densenet' is not one of keras.applications: .*densenet121"),
+        ({"backbone": "densenet"}, 32, "none", "backbone='densenet' is none of ours and keras.applications: .*densenet121"),
         ({"pooling": "sum"}, 32, "none", "pooling='sum': expected avg or max"),
         ({"backbone": "vgg16"}, 16, "none", "backbone='vgg16' can't be built for images of 16 px"),
         ({}, 32, "nowhere.weights.h5", "weights='nowhere.weights.h5': no such file; expected imagenet, none"),
