@@ -22,6 +22,7 @@ def main() -> int:
     options = _options()
     started, work = time.monotonic(), pathlib.Path(options.work)
     source, layout, steps = options.source, options.layout, []
+    folder = _folder_to_score(source, layout)
     if not source:
         steps.append(
             (
@@ -29,11 +30,12 @@ def main() -> int:
                 ["humerus-phantom", f"--output={work}/simulated", "--patients=1000"],
             )
         )
-        source, layout = str(work / "simulated" / "MURA-v1.1"), "mura"
+        source, layout = f"{work}/simulated/MURA-v1.1", "mura"
+        folder = f"{source}/valid"
     prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
     trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]
     scored = [
-        f"--input={_folder_to_score(source, layout)}",
+        f"--input={folder}",
         f"--model={work}/train/artifact",
         f"--output={work}/scored",
         "--overwrite",
