@@ -1,7 +1,7 @@
 """The demo of `make train-local`: simulated radiographs, and minutes on two CPU cores rather than the best result.
 
 With a network, DenseNet121 is fine-tuned from ImageNet weights. Without one, a network of ten convolutions learns from random
-weights, loudly: DenseNet121 would need an hour for that on two cores.
+weights, loudly: DenseNet121 is too slow for that on two cores.
 """
 
 import ml_collections
