@@ -19,6 +19,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from batch_inference.pipeline import Prepare
+from batch_inference.records import Source
 from trainer import radiograph
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
@@ -136,6 +138,8 @@ def test_anybody_reads_the_pixels_that_the_scorer_feeds(tmp_path):
         assert expected.std() > 5, f"{name} is too flat to prove anything"
         assert read[name].dtype == np.uint8
         np.testing.assert_array_equal(read[name], expected, err_msg=name)
+        fed = Prepare(48, picture_wanted=True, model_id="m")(Source(str(source / name), name, "s"))
+        np.testing.assert_array_equal(read[name], fed.pixels, err_msg=name)
 
     kept = records(result.directory)
     assert (
