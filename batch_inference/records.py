@@ -1,6 +1,7 @@
 """What flows through the pipeline, and every reason for which an input can be rejected."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
@@ -57,49 +58,38 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """A row of `predictions.*`; the field names are its keys, in this order.
+    """A row of `predictions.*`; the fields are its columns, in this order, as described."""
 
-    Attributes:
-      uri: of the input, as matched.
-      label: positive, negative or uncertain.
-      probability: calibrated, in [0, 1]; float32 precision.
-      logit: before calibration; float32 precision.
-      study: names the study.
-      cam: path of the picture relative to the output; None where none was drawn.
-      model: id of the artifact.
-      engine: what made the row, as `openvino/float32`.
-    """
-
-    uri: str
-    label: str
-    probability: float
-    logit: float
-    study: str
-    cam: str | None
-    model: str
-    engine: str
+    uri: Annotated[str, "of the input, as matched"]
+    label: Annotated[str, "positive, negative or uncertain"]
+    probability: Annotated[float, "of the positive label, calibrated, in [0, 1]; float32 precision"]
+    logit: Annotated[float, "before calibration; float32 precision"]
+    study: Annotated[str, "names the study"]
+    cam: Annotated[str | None, "path of the picture relative to the output; null where none was drawn"]
+    model: Annotated[str, "id of the artifact"]
+    engine: Annotated[str, "what made the row, as openvino/float32"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A row of `studies.*`: mean of the images' probabilities, its label, their number, the image of the highest one."""
+    """A row of `studies.*`."""
 
-    study: str
-    label: str
-    probability: float
-    images: int
-    highest: str
-    model: str
+    study: Annotated[str, "names the study"]
+    label: Annotated[str, "positive, negative or uncertain: that of the mean probability"]
+    probability: Annotated[float, "mean of the images' calibrated probabilities, in [0, 1]; float32 precision"]
+    images: Annotated[int, "number of scored images"]
+    highest: Annotated[str, "uri of the image with the highest probability"]
+    model: Annotated[str, "id of the artifact"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row of `rejections.*`: an input without a prediction, `reason` a key of `REASONS`, `detail` a sentence."""
+    """A row of `rejections.*`: an input without a prediction."""
 
-    uri: str
-    reason: str
-    detail: str
-    model: str
+    uri: Annotated[str, "of the input, as matched"]
+    reason: Annotated[str, "why there is no prediction: one of the reasons below"]
+    detail: Annotated[str, "a sentence on what was found"]
+    model: Annotated[str, "id of the artifact"]
 
 
 def printable(text: str) -> str:
