@@ -7,7 +7,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from batch_inference import engines, storage
-from batch_inference.records import Example, Rejection, Scored, printable
+from batch_inference.records import Example, Rejection, Scored, reject
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -67,4 +67,4 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         return image
 
     def _reject(self, example: Example, detail: str) -> Rejection:
-        return Rejection(printable(example.source.uri), "inference_failed", " ".join(detail.split())[:300], self._model_id)
+        return reject(example.source, "inference_failed", detail, self._model_id, example.sha256, example.frame)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import time
 from typing import Any
@@ -10,10 +11,10 @@ import apache_beam as beam
 from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
-from batch_inference import engines, preflight, progress, sinks, sources, storage
+from batch_inference import duplicates, engines, manifest, preflight, progress, schema, sinks, sources, storage
 from batch_inference.concurrent_map import ConcurrentMap, usable_cores
 from batch_inference.model_handler import ScoringHandler
-from batch_inference.records import Example, Prediction, Rejection, Source, Study, printable
+from batch_inference.records import Example, Rejection, Source, reject
 from trainer import overlay, radiograph
 from trainer.artifact import Artifact
 from trainer.errors import DataError
@@ -65,10 +66,13 @@ class Prepare:
     model_id: str
 
     def __call__(self, source: Source) -> Example | Rejection:
+        sha256 = None
         try:
-            pixels = radiograph.read(storage.read(source.uri)).pixels
-            picture = overlay.shrink(pixels) if self.picture_wanted else None
-            return Example(source, radiograph.letterbox(pixels, self.image_size), picture)
+            contents = storage.read(source.uri)
+            sha256 = hashlib.sha256(contents).hexdigest()
+            found = radiograph.read(contents)
+            picture = overlay.shrink(found.pixels) if self.picture_wanted else None
+            return Example(source, radiograph.letterbox(found.pixels, self.image_size), picture, sha256, tags=found.tags)
         except radiograph.RadiographError as error:
             reason, detail = error.reason, error.detail
         except storage.TooLargeError as error:
@@ -76,10 +80,10 @@ class Prepare:
         except storage.StorageError as error:
             reason, detail = "unreadable", str(error)
         except Exception as error:
-            # Including MemoryError: one file must not end the run.
-            reason, detail = "decode_failed", f"{type(error).__name__}: {error}"
+            # Including MemoryError: one file must not end the run. Its text might quote the file, so it is left out.
+            reason, detail = "decode_failed", f"decoding ended in {type(error).__name__}"
         progress.advance()
-        return Rejection(printable(source.uri), reason, printable(detail), self.model_id)
+        return reject(source, reason, detail, self.model_id, sha256)
 
 
 def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice: engines.Choice) -> None:
@@ -88,6 +92,7 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     remote = storage.is_remote(output) or storage.is_remote(options.input)
     threads = _REMOTE_THREADS if remote else usable_cores()
     window = options.batch_size + 2 * threads
+    carried = manifest.carried_columns(options.input)
     prepare = Prepare(described.image_size, options.cam != "none", described.model_id)
     finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
     handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
@@ -100,12 +105,13 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
         | "Read and decode" >> beam.ParDo(ConcurrentMap(prepare, window, threads))
         | "Decoded?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
-    predictions, unfinished = (
+    scored, unfinished = (
         examples
         | "Score" >> RunInference(handler)
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
         | "Scored?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
+    predictions = scored | "Duplicates" >> duplicates.Mark()
     rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
     studies = (
         predictions
@@ -113,9 +119,10 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
         | "Mean" >> beam.CombinePerKey(sinks.PerStudy())
         | "Study" >> beam.MapTuple(lambda study, combined: sinks.study_row(study, combined, described))
     )
-    predictions | "Predictions" >> sinks.WriteRows(output, "predictions", Prediction)
-    studies | "Studies" >> sinks.WriteRows(output, "studies", Study)
-    rejections | "Rejections" >> sinks.WriteRows(output, "rejections", Rejection, with_csv=False)
+    tables = {name: schema.columns(row, () if name == "studies" else carried) for name, row in schema.TABLES.items()}
+    predictions | "Predictions" >> sinks.WriteRows(output, "predictions", tables["predictions"])
+    studies | "Studies" >> sinks.WriteRows(output, "studies", tables["studies"])
+    rejections | "Rejections" >> sinks.WriteRows(output, "rejections", tables["rejections"], with_csv=False)
     (
         (predictions, rejections)
         | "All rows" >> beam.Flatten()

@@ -8,7 +8,7 @@ import re
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import names, sinks, sources, storage
+from batch_inference import manifest, names, sinks, sources, storage
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ def claim(output: str, location: str, overwrite: bool) -> str:
     output = storage.absolute(output)
     root = sources.root_of(location)
     whole_tree = not sources.is_pattern(storage.absolute(location)) or "**" in location
-    takes_tree = whole_tree and not storage.absolute(location).lower().endswith(sources.MANIFEST_SUFFIXES)
+    takes_tree = whole_tree and not manifest.is_manifest(location)
     if takes_tree and _within(output, root):
         raise ConfigError(
             f"--output={output} lies inside the input {root}: its pictures would be scored; choose another folder"

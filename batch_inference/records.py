@@ -1,6 +1,7 @@
 """What flows through the pipeline, and every reason for which an input can be rejected."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -24,11 +25,13 @@ class Source:
       uri: absolute path or URI to read from.
       name: path relative to the root of the input, `/` between folders; the whole URI where there is no common root.
       study: names the study that the image belongs to.
+      carried: (name, value) of the further columns of a manifest, in their order.
     """
 
     uri: str
     name: str
     study: str
+    carried: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +42,17 @@ class Example:
       source: where it came from.
       pixels: uint8 [size, size, 1], what the model takes.
       picture: uint8 [height, width], what the overlay is drawn on; None when no overlay is wanted.
+      sha256: of the file's bytes, hexadecimal.
+      frame: counted from 0, where a file's frames are scored one by one; else None.
+      tags: DICOM only, where present: modality, body_part, view, study_uid.
     """
 
     source: Source
     pixels: np.ndarray
     picture: np.ndarray | None
+    sha256: str
+    frame: int | None = None
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +67,10 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """A row of `predictions.*`; the fields are its columns, in this order, as described."""
+    """A row of `predictions.*`; the fields are its columns, in this order, as described, but for `carried`.
+
+    What `carried` holds stands beside the others: the further columns of a manifest, none of which has the name of a field.
+    """
 
     uri: Annotated[str, "of the input, as matched"]
     label: Annotated[str, "positive, negative or uncertain"]
@@ -68,6 +80,15 @@ class Prediction:
     cam: Annotated[str | None, "path of the picture relative to the output; null where none was drawn"]
     model: Annotated[str, "id of the artifact"]
     engine: Annotated[str, "what made the row, as openvino/float32"]
+    sha256: Annotated[str, "of the file's bytes, hexadecimal"]
+    duplicate_of: Annotated[str | None, "first, by uri, of the scored inputs with the same bytes; null for that first one"] = (
+        None
+    )
+    frame: Annotated[int | None, "counted from 0, where a file's frames are scored one by one"] = None
+    modality: Annotated[str | None, "DICOM Modality, as CR; null for other files and where it is no short code"] = None
+    body_part: Annotated[str | None, "DICOM BodyPartExamined, in the same way"] = None
+    view: Annotated[str | None, "DICOM ViewPosition, in the same way"] = None
+    carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +105,23 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row of `rejections.*`: an input without a prediction."""
+    """A row of `rejections.*`: an input without a prediction; `carried` as in `Prediction`."""
 
     uri: Annotated[str, "of the input, as matched"]
     reason: Annotated[str, "why there is no prediction: one of the reasons below"]
-    detail: Annotated[str, "a sentence on what was found"]
+    detail: Annotated[str, "a sentence on what was found; never what a file says of a patient"]
     model: Annotated[str, "id of the artifact"]
+    sha256: Annotated[str | None, "of the file's bytes, hexadecimal; null where they could not be read"] = None
+    frame: Annotated[int | None, "counted from 0, where one frame of a file is rejected"] = None
+    carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def reject(
+    source: Source, reason: str, detail: str, model: str, sha256: str | None = None, frame: int | None = None
+) -> Rejection:
+    """The rejection of an input, or of one frame of it; the detail becomes one line of at most 300 characters."""
+    detail = printable(" ".join(detail.split())[:300])
+    return Rejection(printable(source.uri), reason, detail, model, sha256, frame, dict(source.carried))
 
 
 def printable(text: str) -> str:

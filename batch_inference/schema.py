@@ -13,6 +13,7 @@ from batch_inference.records import Prediction, Rejection, Study
 TABLES: dict[str, type] = {"predictions": Prediction, "studies": Study, "rejections": Rejection}
 """Kinds of rows by the name of their files and tables."""
 
+_CARRIED = "carried"
 _ARROW = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()}
 _BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL"}
 
@@ -30,7 +31,7 @@ class Column:
 def columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
     """The columns of a dataclass whose fields are `Annotated[type, "description"]`, then those carried from a manifest."""
     hints = typing.get_type_hints(row, include_extras=True)
-    own = (_column(field.name, hints[field.name]) for field in dataclasses.fields(row))
+    own = (_column(field.name, hints[field.name]) for field in dataclasses.fields(row) if field.name != _CARRIED)
     return (*own, *(Column(name, str, True, "from the manifest, as it stands there") for name in carried))
 
 
@@ -43,8 +44,9 @@ def _column(name: str, hint: Any) -> Column:
 
 
 def record(row: Any) -> dict[str, Any]:
-    """A row as a dictionary from column to value."""
-    return dataclasses.asdict(row)
+    """A row as a dictionary from column to value, those carried from a manifest last."""
+    values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return values | values.pop(_CARRIED, {})
 
 
 def arrow(table: Sequence[Column]) -> pyarrow.Schema:

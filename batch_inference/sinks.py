@@ -5,15 +5,15 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.coders import BytesCoder
 
-from batch_inference import names, progress, storage
-from batch_inference.records import Prediction, Rejection, Scored, Study, printable
+from batch_inference import names, progress, schema, storage
+from batch_inference.records import Prediction, Rejection, Scored, Study, printable, reject
 from trainer import overlay
 from trainer.artifact import Artifact
 
@@ -47,21 +47,27 @@ class Finish:
         progress.advance()
         if isinstance(scored, Rejection):
             return scored
-        source = scored.example.source
+        example = scored.example
         try:
             cam = self._write_picture(scored)
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
-            return Rejection(printable(source.uri), "write_failed", printable(str(error)), self.described.model_id)
+            return reject(example.source, "write_failed", str(error), self.described.model_id, example.sha256, example.frame)
         return Prediction(
-            uri=printable(source.uri),
+            uri=printable(example.source.uri),
             label=self.described.label(scored.probability),
             probability=float32(scored.probability),
             logit=float32(scored.logit),
-            study=source.study,
+            study=example.source.study,
             cam=cam,
             model=self.described.model_id,
             engine=self.engine,
+            sha256=example.sha256,
+            frame=example.frame,
+            modality=example.tags.get("modality"),
+            body_part=example.tags.get("body_part"),
+            view=example.tags.get("view"),
+            carried=dict(example.source.carried),
         )
 
     def _write_picture(self, scored: Scored) -> str | None:
@@ -82,7 +88,7 @@ def float32(value: float) -> float:
 
 def json_line(row: Any) -> bytes:
     """A row (any of the dataclasses) as one line of JSON."""
-    return json.dumps(dataclasses.asdict(row)).encode("ascii")
+    return json.dumps(schema.record(row)).encode("ascii")
 
 
 def csv_line(values: Iterable[Any]) -> bytes:
@@ -92,27 +98,23 @@ def csv_line(values: Iterable[Any]) -> bytes:
     return line.getvalue().encode("utf-8")
 
 
-def _fields(kind: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
 class WriteRows(beam.PTransform):
     """Writes rows of one kind as `NAME.jsonl-SSSSS-of-NNNNN` and, if wanted, `NAME.csv-SSSSS-of-NNNNN`."""
 
-    def __init__(self, output: str, name: str, kind: type, with_csv: bool = True):
+    def __init__(self, output: str, name: str, columns: Sequence[schema.Column], with_csv: bool = True):
         super().__init__()
         self._prefix = storage.join(output, name)
-        self._kind = kind
+        self._columns = [column.name for column in columns]
         self._with_csv = with_csv
 
     def expand(self, rows: beam.PCollection) -> None:
-        columns = _fields(self._kind)
+        columns = self._columns
         lines = rows | "JSON" >> beam.Map(json_line).with_output_types(bytes)
         lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
         if self._with_csv:
-            records = rows | "CSV" >> beam.Map(
-                lambda row: csv_line(getattr(row, column) for column in columns)
-            ).with_output_types(bytes)
+            records = rows | "CSV" >> beam.Map(lambda row: csv_line(map(schema.record(row).get, columns))).with_output_types(
+                bytes
+            )
             records | "Write CSV" >> beam.io.WriteToText(f"{self._prefix}.csv", coder=BytesCoder(), header=csv_line(columns))
 
 

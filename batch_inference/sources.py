@@ -1,7 +1,5 @@
 """Which files an input names: a folder, a glob, a manifest, local or remote."""
 
-import csv
-import io
 import os
 import pathlib
 import posixpath
@@ -10,13 +8,9 @@ from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
-from batch_inference import storage
+from batch_inference import manifest, storage
 from batch_inference.records import Source, printable
-from trainer.errors import DataError
 
-MANIFEST_SUFFIXES = (".txt", ".csv")
-URI_COLUMNS = ("path", "uri", "file", "image")
-STUDY_COLUMN = "study"
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -28,13 +22,14 @@ def find(location: str) -> Iterator[Source]:
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest: `.txt` with a path or URI on each
-        line, `.csv` with a column `path` (or `uri`, `file`, `image`) and, if wanted, `study`. A manifest's relative paths start at its folder.
+        line, `.csv` with a column `path` (or `uri`, `file`, `image`) and, if wanted, `study`; its further columns are carried
+        into the rows. A manifest's relative paths start at its folder.
 
     Raises:
       DataError: the manifest cannot be read, or lacks the column.
     """
     uri = storage.absolute(location)
-    if uri.lower().endswith(MANIFEST_SUFFIXES) and not pathlib.Path(uri).is_dir():
+    if manifest.is_manifest(uri):
         yield from _manifest(uri)
     elif storage.is_remote(uri):
         yield from _remote(uri)
@@ -45,7 +40,7 @@ def find(location: str) -> Iterator[Source]:
 def any_in(location: str) -> bool:
     """Whether `location` names anything at all; of a remote folder no more than one entry is listed."""
     uri = storage.absolute(location)
-    if not storage.is_remote(uri) or uri.lower().endswith(MANIFEST_SUFFIXES):
+    if not storage.is_remote(uri) or manifest.is_manifest(uri):
         return next(find(location), None) is not None
     patterns = [uri] if is_pattern(uri) else [uri, storage.join(uri, "**")]
     return any(result.metadata_list for result in FileSystems.match(patterns, limits=[1] * len(patterns)))
@@ -56,7 +51,7 @@ def root_of(location: str) -> str:
     uri = storage.absolute(location)
     if is_pattern(uri):
         return uri[: _MAGIC.search(uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    if uri.lower().endswith(MANIFEST_SUFFIXES) or pathlib.Path(uri).is_file():
+    if manifest.is_manifest(uri) or pathlib.Path(uri).is_file():
         return uri.rpartition("/")[0]
     return uri
 
@@ -66,11 +61,11 @@ def is_pattern(uri: str) -> bool:
     return bool(_MAGIC.search(uri)) and (storage.is_remote(uri) or not os.path.lexists(uri))
 
 
-def source(uri: str, root: str, study: str = "") -> Source:
+def source(uri: str, root: str, study: str = "", carried: tuple[tuple[str, str], ...] = ()) -> Source:
     """Names an input after its path below `root`, and its study after its folder unless `study` says otherwise."""
     name = uri[len(root) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
     folder = posixpath.dirname(name) or posixpath.basename(root)
-    return Source(uri, name, printable(study or folder))
+    return Source(uri, name, printable(study or folder), carried)
 
 
 def _local(uri: str) -> Iterator[Source]:
@@ -145,21 +140,7 @@ def _remote(uri: str) -> Iterator[Source]:
 
 def _manifest(uri: str) -> Iterator[Source]:
     root = root_of(uri)
-    try:
-        text = storage.read(uri).decode("utf-8-sig")
-    except (storage.StorageError, UnicodeDecodeError) as error:
-        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a UTF-8 text or CSV file of paths") from error
-    rows = _csv_rows(text, uri) if uri.lower().endswith(".csv") else ((line.strip(), "") for line in text.splitlines())
-    for path, study in rows:
-        if path:
-            target = path if storage.is_remote(path) or pathlib.PurePath(path).is_absolute() else storage.join(root, path)
-            yield source(storage.absolute(target), root, study)
-
-
-def _csv_rows(text: str, uri: str) -> Iterator[tuple[str, str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    column = next((name for name in URI_COLUMNS if name in (reader.fieldnames or ())), None)
-    if column is None:
-        raise DataError(f"the manifest {uri} has the columns {reader.fieldnames}; expected one of {list(URI_COLUMNS)}")
-    for row in reader:
-        yield row[column] or "", row.get(STUDY_COLUMN) or ""
+    for line in manifest.lines(uri):
+        path = line.path
+        target = path if storage.is_remote(path) or pathlib.PurePath(path).is_absolute() else storage.join(root, path)
+        yield source(storage.absolute(target), root, line.study, line.carried)

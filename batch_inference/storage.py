@@ -1,5 +1,6 @@
 """Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
 
+import io
 import os
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import stat
 import tempfile
 import urllib.parse
 import uuid
+from typing import TextIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -77,6 +79,21 @@ def _read_local(path: str) -> bytes:
 def _read_remote(uri: str) -> bytes:
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return file.read(MAX_BYTES + 1)
+
+
+def open_text(uri: str) -> TextIO:
+    """A text file to iterate over by lines, of any length: UTF-8 (a byte order mark is passed over), line ends as they are.
+
+    Bytes that are no UTF-8 come as the surrogates that Python gives to such bytes of file names.
+
+    Raises:
+      StorageError: it cannot be opened.
+    """
+    try:
+        file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    except Exception as error:
+        raise StorageError(_sentence(error)) from error
+    return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
 
 
 def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream") -> None:

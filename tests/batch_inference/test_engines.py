@@ -125,11 +125,11 @@ class _Stub:
 
 def test_batches_have_one_shape_and_numbers_must_be_finite(images):
     images[1] = 0
-    examples = [Example(Source(f"/{i}", f"{i}", ""), pixels, None) for i, pixels in enumerate(images)]
+    examples = [Example(Source(f"/{i}", f"{i}", ""), pixels, None, f"sha{i}") for i, pixels in enumerate(images)]
     handler, stub = ScoringHandler("/model", Choice("tensorflow", "float32"), 8, "id"), _Stub()
     answers = list(handler.run_inference(examples, stub))
     assert stub.shapes == [(8, 32, 32, 1)]
     assert [type(answer) for answer in answers] == [Scored, Rejection, Scored, Scored, Scored, Scored]
-    assert answers[1] == Rejection("/1", "inference_failed", "the model answered probability 0.0, logit nan", "id")
+    assert answers[1] == Rejection("/1", "inference_failed", "the model answered probability 0.0, logit nan", "id", "sha1")
     assert [answer.example for answer in answers if isinstance(answer, Scored)] == [examples[i] for i in (0, 2, 3, 4, 5)]
     assert answers[2].logit == pytest.approx(images[2].mean(), rel=1e-5)

@@ -1,5 +1,6 @@
 """The whole pipeline against a plain loop over the same files, and what it does with bad ones."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +19,22 @@ from trainer import radiograph
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError, DataError
 
+KEYS = [
+    "uri",
+    "label",
+    "probability",
+    "logit",
+    "study",
+    "cam",
+    "model",
+    "engine",
+    "sha256",
+    "duplicate_of",
+    "frame",
+    "modality",
+    "body_part",
+    "view",
+]
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
 
 
@@ -51,7 +68,9 @@ def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, ba
         assert row["logit"] == pytest.approx(logit, abs=1e-5)
         assert row["label"] == ("positive" if probability >= 0.5 else "negative")
         assert row["engine"] == f"{engine}/float32"
-        assert list(row) == ["uri", "label", "probability", "logit", "study", "cam", "model", "engine"]
+        assert list(row) == KEYS
+        assert row["sha256"] == hashlib.sha256(pathlib.Path(row["uri"]).read_bytes()).hexdigest()
+        assert {row[key] for key in ("duplicate_of", "frame", "modality", "body_part", "view")} == {None}
     assert {row["label"] for row in rows} == {"positive", "negative"}, "the tiny model must tell these pictures apart"
     assert summary.content["scored"] == 14
 
@@ -141,8 +160,13 @@ def test_every_bad_file_is_one_rejection_and_costs_no_other(model, radiographs, 
     assert found == expected
     assert len(rejections) == len(expected)
     assert all(
-        row["reason"] in REASONS and row["detail"] and list(row) == ["uri", "reason", "detail", "model"] for row in rejections
+        row["reason"] in REASONS
+        and row["detail"]
+        and list(row) == ["uri", "reason", "detail", "model", "sha256", "frame"]
+        and (row["sha256"] is None) == (row["reason"] == "unreadable")
+        for row in rejections
     )
+    assert hashlib.sha256(b"").hexdigest() in {row["sha256"] for row in rejections if row["reason"] == "empty"}
     assert len(json_rows(tmp_path / "out", "predictions")) == 5
     assert summary.content["inputs"] == 5 + len(expected)
     assert sum(summary.content["rejections"].values()) == summary.content["rejected"] == len(expected)
@@ -245,6 +269,33 @@ def test_manifest_columns_and_repeated_lines(model, radiographs, tmp_path):
     assert [(row["uri"], row["reason"]) for row in json_rows(tmp_path / "out", "rejections")] == [
         (f"{tmp_path}/missing.png", "unreadable")
     ]
+
+
+def test_further_columns_of_a_manifest_are_carried_into_rows_and_rejections(model, radiographs, tmp_path):
+    good = sorted(radiographs.rglob("image*"))[0]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f'ward,path,"age, years",study\n"a ""b""\nc",{good},43,s1\nä,gone.png\n', encoding="utf-8")
+    score(manifest, model, tmp_path / "out")
+    (row,), (rejection,) = json_rows(tmp_path / "out", "predictions"), json_rows(tmp_path / "out", "rejections")
+    assert list(row) == [*KEYS, "ward", "age, years"]
+    assert (row["ward"], row["age, years"], row["study"]) == ('a "b"\nc', "43", "s1")
+    assert (rejection["ward"], rejection["age, years"]) == ("ä", "")
+    (in_csv,) = csv_rows(tmp_path / "out", "predictions")
+    assert list(in_csv) == list(row) and (in_csv["ward"], in_csv["age, years"]) == ('a "b"\nc', "43")
+
+
+def test_the_same_content_is_scored_each_time_and_marked(model, tmp_path):
+    root = tmp_path / "in"
+    (root / "b").mkdir(parents=True)
+    for name, seed in {"b/x.png": 1, "z.png": 1, "c.png": 2, "B.png": 1}.items():
+        cv2.imwrite(str(root / name), picture(seed))
+    score(root, model, tmp_path / "out", beam=THREADS)
+    rows = json_rows(tmp_path / "out", "predictions")
+    found = {row["uri"].removeprefix(f"{root}/"): row["duplicate_of"] for row in rows}
+    # Upper case comes first.
+    assert found == {"B.png": None, "b/x.png": f"{root}/B.png", "c.png": None, "z.png": f"{root}/B.png"}
+    assert len({row["sha256"] for row in rows}) == len({row["probability"] for row in rows}) == 2
+    assert all((tmp_path / "out" / row["cam"]).is_file() for row in rows) and len({row["cam"] for row in rows}) == 4
 
 
 def test_summary_and_run_record_add_up(scored):

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_inference import names, sources
-from trainer.errors import DataError
 
 
 @pytest.fixture
@@ -79,22 +78,6 @@ def test_a_text_manifest(tree, tmp_path):
         sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png", "gs://bucket/x y"),
         sources.Source("/elsewhere/q.png", "/elsewhere/q.png", "/elsewhere"),
     ]
-
-
-def test_a_csv_manifest(tree):
-    manifest = tree / "list.csv"
-    manifest.write_text('label,uri,study\n1,"b/odd, ""name"".png",s1\n0,a.png,\n')
-    assert list(sources.find(str(manifest))) == [
-        sources.Source(f'{tree}/b/odd, "name".png', 'b/odd, "name".png', "s1"),
-        sources.Source(f"{tree}/a.png", "a.png", "in"),
-    ]
-    manifest.write_text("file\na.png\n")  # the names that preparation takes, too
-    assert [source.name for source in sources.find(str(manifest))] == ["a.png"]
-    manifest.write_text("photo\na.png\n")
-    with pytest.raises(DataError, match=r"columns \['photo'\]; expected one of \['path', 'uri', 'file', 'image'\]"):
-        list(sources.find(str(manifest)))
-    with pytest.raises(DataError, match="cannot be read"):
-        list(sources.find(str(tree / "missing.csv")))
 
 
 @pytest.mark.parametrize(

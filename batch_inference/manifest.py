@@ -1,0 +1,108 @@
+"""A list of inputs in a file: a path on each line, or CSV whose further columns are carried into the rows."""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from batch_inference import schema, storage
+from batch_inference.records import Prediction, Rejection, printable
+from trainer.errors import DataError
+
+SUFFIXES = (".txt", ".csv")
+PATH_COLUMNS = ("path", "uri", "file", "image")
+STUDY_COLUMN = "study"
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One input of a manifest: its path or URI as written, its study where one is named, and (name, value) of all else."""
+
+    path: str
+    study: str = ""
+    carried: tuple[tuple[str, str], ...] = ()
+
+
+def is_manifest(location: str) -> bool:
+    """Whether an input is a list of inputs: `.txt` or `.csv`, and no folder of that name."""
+    uri = storage.absolute(location)
+    return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
+
+
+def lines(uri: str) -> Iterator[Line]:
+    """Yields the inputs of a manifest one by one, however long it is. Lines without a path are passed over.
+
+    Raises:
+      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `carried_columns` wants them.
+    """
+    try:
+        with storage.open_text(uri) as text:
+            yield from _csv(text, uri) if _is_csv(uri) else _plain(text, uri)
+    except (OSError, csv.Error) as error:
+        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a UTF-8 text or CSV file of paths") from error
+
+
+def carried_columns(location: str) -> list[str]:
+    """Names of the columns that a manifest adds to the rows, by its first line alone; none for any other input.
+
+    Raises:
+      DataError: no column of paths, a column without a name, a name twice, or one that the rows have already.
+    """
+    uri = storage.absolute(location)
+    if not is_manifest(uri) or not _is_csv(uri):
+        return []
+    try:
+        with storage.open_text(uri) as text:
+            return _Header(next(csv.reader(_checked(text, uri)), []), uri).carried
+    except (OSError, csv.Error) as error:
+        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
+
+
+class _Header:
+    """The first line of a CSV manifest: where the path, the study and the carried columns stand."""
+
+    def __init__(self, names: list[str], uri: str):
+        self.names = names
+        path = next((name for name in PATH_COLUMNS if name in names), None)
+        if path is None:
+            raise DataError(f"the manifest {uri} has the columns {names}; expected one of {list(PATH_COLUMNS)}")
+        self.path = names.index(path)
+        self.study = names.index(STUDY_COLUMN) if STUDY_COLUMN in names else None
+        self.carried = [name for index, name in enumerate(names) if index not in (self.path, self.study)]
+        ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
+        for name in self.carried:
+            if not name.strip() or name != printable(name):
+                raise DataError(f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out")
+            if name.casefold() in ours:
+                raise DataError(f"the manifest's column {name} has the name of a column of the results; rename it in {uri}")
+        if len({name.casefold() for name in names}) < len(names):
+            raise DataError(f"the manifest {uri} has two columns of one name among {names}; rename one")
+
+    def line(self, values: list[str]) -> Line:
+        """A row of the file; what is missing at its end is empty, what is too much is left out."""
+        values = [*values, *[""] * (len(self.names) - len(values))]
+        carried = tuple((name, printable(values[self.names.index(name)])) for name in self.carried)
+        return Line(values[self.path], "" if self.study is None else values[self.study], carried)
+
+
+def _csv(text: Iterator[str], uri: str) -> Iterator[Line]:
+    rows = csv.reader(_checked(text, uri))
+    header = _Header(next(rows, []), uri)
+    yield from (line for line in map(header.line, rows) if line.path)
+
+
+def _plain(text: Iterator[str], uri: str) -> Iterator[Line]:
+    yield from (Line(path) for path in map(str.strip, _checked(text, uri)) if path)
+
+
+def _checked(text: Iterator[str], uri: str) -> Iterator[str]:
+    first = next(text, "")
+    if first.startswith(_UTF_16):
+        raise DataError(f"the manifest {uri} is UTF-16; save it as UTF-8")
+    yield first
+    yield from text
+
+
+def _is_csv(uri: str) -> bool:
+    return uri.lower().endswith(".csv")
