@@ -19,6 +19,7 @@ setup(
         "keras~=3.12",
         "tensorflow-datasets~=4.9",
         "numpy>=1.26,<3",
+        "pyarrow>=14.0.1,<26",
         "apache-beam[gcp]~=2.77.0",
         "google-cloud-storage~=3.1",
         "absl-py~=2.1",

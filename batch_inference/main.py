@@ -18,6 +18,17 @@ from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_STOPPED, Conf
 # Of this command alone, so that two commands may have a flag of the same name.
 FLAGS = flags.FlagValues()
 
+
+class _FormatsParser(flags.ListParser):
+    """A list of which each member is known."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        formats = super().parse(argument)
+        if not formats or set(formats) - {"jsonl", "csv", "parquet"}:
+            raise ValueError("expected one or several of jsonl,csv,parquet")
+        return formats
+
+
 flags.DEFINE_string(
     "input",
     None,
@@ -44,6 +55,14 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=FLAGS)
 flags.DEFINE_float("cam_min_probability", 0.0, "Draw only images with at least this probability.", 0, 1, flag_values=FLAGS)
+flags.DEFINE(
+    _FormatsParser(),
+    "format",
+    "jsonl,csv",
+    "File formats of the rows, one or several of jsonl,csv,parquet.",
+    flag_values=FLAGS,
+    serializer=flags.CsvListSerializer(","),
+)
 flags.DEFINE_float(
     "max_rejection_rate", 1.0, "End with an error when more than this share is rejected.", 0, 1, flag_values=FLAGS
 )

@@ -11,7 +11,20 @@ import apache_beam as beam
 from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
-from batch_inference import duplicates, engines, manifest, preflight, progress, schema, sinks, sources, storage
+from batch_inference import (
+    duplicates,
+    engines,
+    manifest,
+    preflight,
+    progress,
+    row_files,
+    schema,
+    sinks,
+    sources,
+    storage,
+    studies,
+    summary,
+)
 from batch_inference.concurrent_map import ConcurrentMap, usable_cores
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection, Source, reject
@@ -36,6 +49,7 @@ class Options:
     cam: str = "overlay"
     cam_format: str = "jpeg"
     cam_min_probability: float = 0.0
+    format: tuple[str, ...] = ("jsonl", "csv")
     max_rejection_rate: float = 1.0
     overwrite: bool = False
     beam: tuple[str, ...] = ()
@@ -113,21 +127,21 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     )
     predictions = scored | "Duplicates" >> duplicates.Mark()
     rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
-    studies = (
+    per_study = (
         predictions
         | "By study" >> beam.Map(lambda row: (row.study, (row.probability, row.uri)))
-        | "Mean" >> beam.CombinePerKey(sinks.PerStudy())
-        | "Study" >> beam.MapTuple(lambda study, combined: sinks.study_row(study, combined, described))
+        | "Mean" >> beam.CombinePerKey(studies.PerStudy())
+        | "Study" >> beam.MapTuple(lambda study, combined: studies.study_row(study, combined, described))
     )
-    tables = {name: schema.columns(row, () if name == "studies" else carried) for name, row in schema.TABLES.items()}
-    predictions | "Predictions" >> sinks.WriteRows(output, "predictions", tables["predictions"])
-    studies | "Studies" >> sinks.WriteRows(output, "studies", tables["studies"])
-    rejections | "Rejections" >> sinks.WriteRows(output, "rejections", tables["rejections"], with_csv=False)
+    rows = {"predictions": predictions, "studies": per_study, "rejections": rejections}
+    for name, collection in rows.items():
+        table = schema.columns(schema.TABLES[name], () if name == "studies" else carried)
+        collection | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
     (
         (predictions, rejections)
         | "All rows" >> beam.Flatten()
-        | "Count" >> beam.CombineGlobally(sinks.Count())
-        | "Summary" >> beam.Map(lambda counts: sinks.summary(counts, described.model_id, str(choice)))
+        | "Count" >> beam.CombineGlobally(summary.Count())
+        | "Summary" >> beam.Map(lambda counts: summary.summary(counts, described.model_id, str(choice)))
         | "Write summary" >> beam.Map(lambda content: sinks.write_json(storage.join(output, sinks.SUMMARY_JSON), content))
     )
 
@@ -176,10 +190,10 @@ def run(options: Options) -> Summary:
     start = time.monotonic()
     with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
         build(pipeline, options, described, choice)
-    summary = _complete_summary(output, time.monotonic() - start)
+    finished = _complete_summary(output, time.monotonic() - start)
     sinks.write_json(run_json, record | {"state": "finished", "finished": _now()})
-    _check_rejections(summary, options.max_rejection_rate)
-    return summary
+    _check_rejections(finished, options.max_rejection_rate)
+    return finished
 
 
 def _complete_summary(output: str, seconds: float) -> Summary:
@@ -190,17 +204,17 @@ def _complete_summary(output: str, seconds: float) -> Summary:
     return Summary(output, content)
 
 
-def _check_rejections(summary: Summary, allowed: float) -> None:
-    content = summary.content
+def _check_rejections(finished: Summary, allowed: float) -> None:
+    content = finished.content
     reasons = ", ".join(f"{number} {reason}" for reason, number in content["rejections"].items())
     if not content["scored"]:
         raise DataError(
-            f"none of the {content['inputs']} files could be scored ({reasons}); see rejections.* in {summary.output}"
+            f"none of the {content['inputs']} files could be scored ({reasons}); see rejections.* in {finished.output}"
         )
     if content["rejected"] > allowed * content["inputs"]:
         raise DataError(
             f"{content['rejected']} of {content['inputs']} files were rejected ({reasons}), more than --max_rejection_rate={allowed} "
-            f"allows; everything else is in {summary.output}"
+            f"allows; everything else is in {finished.output}"
         )
 
 

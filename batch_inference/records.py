@@ -127,3 +127,8 @@ def reject(
 def printable(text: str) -> str:
     """`text` with what is no Unicode (undecodable bytes of a file name) as backslash escapes, so that any encoder takes it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def float32(value: float) -> float:
+    """The shortest decimal number that is this float32: 0.1 and not 0.10000000149011612."""
+    return float(str(np.float32(value)))

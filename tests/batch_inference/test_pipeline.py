@@ -8,6 +8,7 @@ import socket
 
 import cv2
 import numpy as np
+import pyarrow.dataset
 import pytest
 import tensorflow as tf
 
@@ -79,8 +80,17 @@ def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, ba
 def scored(model, radiographs, tmp_path_factory) -> pathlib.Path:
     """The output of a run with the defaults but for lossless pictures."""
     output = tmp_path_factory.mktemp("scored") / "out"
-    score(radiographs, model, output, cam_format="png")
+    score(radiographs, model, output, cam_format="png", format=("jsonl", "csv", "parquet"))
     return output
+
+
+@pytest.mark.parametrize("name", ["predictions", "studies", "rejections"])
+def test_every_format_holds_the_same_rows(scored, name):
+    from_parquet = pyarrow.dataset.dataset(sorted(str(path) for path in scored.glob(f"{name}-*.parquet"))).to_table()
+    rows = json_rows(scored, name)
+    assert sorted(from_parquet.to_pylist(), key=lambda row: row.get("uri") or row["study"]) == rows
+    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows] == csv_rows(scored, name)
+    assert bool(rows) == (name != "rejections")
 
 
 def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_path):

@@ -1,0 +1,71 @@
+"""Rows -> files: JSON lines, CSV and Parquet, all after one schema."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder
+
+from batch_inference import schema, storage
+from batch_inference.schema import Column
+
+FORMATS = ("jsonl", "csv", "parquet")
+
+
+class WriteRows(beam.PTransform):
+    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header.
+
+    `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN`, `NAME-SSSSS-of-NNNNN.parquet` (readers of Parquet go by the ending).
+    """
+
+    def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
+        """Takes the folder, the files' name, the columns, and which of `FORMATS`."""
+        super().__init__()
+        self._prefix = storage.join(output, name)
+        self._table = tuple(table)
+        self._formats = formats
+
+    def expand(self, rows: beam.PCollection) -> None:
+        columns = [column.name for column in self._table]
+        records = rows | "Record" >> beam.Map(schema.record)
+        if "jsonl" in self._formats:
+            lines = records | "JSON" >> beam.Map(json_line).with_output_types(bytes)
+            lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
+        if "csv" in self._formats:
+            lines = records | "CSV" >> beam.Map(lambda record: csv_line(map(record.get, columns))).with_output_types(bytes)
+            lines | "Write CSV" >> beam.io.WriteToText(f"{self._prefix}.csv", coder=BytesCoder(), header=csv_line(columns))
+        if "parquet" in self._formats:
+            records | "Write Parquet" >> write_parquet(self._prefix, self._table)
+
+
+def write_parquet(prefix: str, table: Sequence[Column], rows_at_once: int = 1000) -> beam.PTransform:
+    """Writes records as `PREFIX-SSSSS-of-NNNNN.parquet`, in row groups of some 16 MB, which is what a writer holds in memory.
+
+    Args:
+      prefix: path of the files up to their numbers.
+      table: the records' columns.
+      rows_at_once: how many records are gathered before their size is looked at.
+    """
+    return beam.io.WriteToParquet(
+        prefix,
+        schema.arrow(table),
+        row_group_buffer_size=1 << 24,
+        record_batch_size=rows_at_once,
+        codec="zstd",
+        file_name_suffix=".parquet",
+    )
+
+
+def json_line(record: Any) -> bytes:
+    """A record as one line of JSON."""
+    return json.dumps(record).encode("ascii")
+
+
+def csv_line(values: Iterable[Any]) -> bytes:
+    """Values as one record of CSV (RFC 4180, UTF-8), without the line end; line breaks in a value stay, quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["" if value is None else value for value in values])
+    return line.getvalue().encode("utf-8")
