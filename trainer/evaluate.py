@@ -49,17 +49,43 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
       ArtifactError: no artifact there.
       DataError: images of another size or preprocessing than the model takes.
     """
-    info = load_info(model)
-    check_compatible(info, input_pipeline.metadata(data_dir), data_dir)
+    loaded = _load(data_dir, split)
+    info, scored = _score(model, data_dir, loaded)
+    result = metrics.evaluate(scored, info.threshold, info.uncertain_band)
+    return {"model_id": info.model_id, "split": split, **result, "slices": by_attribute(loaded, scored, info.threshold)}
+
+
+def compare(model: str, baseline: str, data_dir: str, split: str = "test") -> dict[str, Any]:
+    """Is `model` better than `baseline`? Each at its own threshold, on the same images of prepared data.
+
+    Returns:
+      What `metrics.compare` returns (differences are `model` less `baseline`), with `model_id`, `baseline_id` and `split`.
+
+    Raises:
+      As `evaluate`, for either.
+    """
+    loaded = _load(data_dir, split)
+    info, scored = _score(model, data_dir, loaded)
+    other, other_scored = _score(baseline, data_dir, loaded)
+    differences = metrics.compare(other_scored, scored, other.threshold, info.threshold)
+    return {"model_id": info.model_id, "baseline_id": other.model_id, "split": split, **differences}
+
+
+def _load(data_dir: str, split: str) -> Split:
     loaded = input_pipeline.load_split(data_dir, split)
     if not len(loaded):
         raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
+    return loaded
+
+
+def _score(model: str, data_dir: str, loaded: Split) -> tuple[Artifact, metrics.Cases]:
+    """What the artifact says of itself, and its calibrated scores."""
+    info = load_info(model)
+    check_compatible(info, input_pipeline.metadata(data_dir), data_dir)
     serve = tf.saved_model.load(model).signatures["serving_default"]
     starts = range(0, len(loaded), 32)
     logit = np.concatenate([serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts])
-    scored = cases(loaded, logit, info.temperature)
-    result = metrics.evaluate(scored, info.threshold, info.uncertain_band)
-    return {"model_id": info.model_id, "split": split, **result, "slices": by_attribute(loaded, scored, info.threshold)}
+    return info, cases(loaded, logit, info.temperature)
 
 
 def by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Model -> artifact: a SavedModel that needs no code of ours, the Keras file, `model.json` and a model card."""
 
+import dataclasses
 import datetime
 import platform
 import shutil
@@ -10,77 +11,65 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.special
 import tensorflow as tf
 
-from trainer import artifact, cam, model_card
+from trainer import artifact, model_card
 from trainer import model as model_lib
 from trainer.artifact import Artifact
 from trainer.calibration import OperatingPoint
 from trainer.input_pipeline import Split
+from trainer.serving import Member, Network, serving_function
 
-
-def serving_function(model: keras.Model, temperature: float) -> tf.types.experimental.GenericFunction:
-    """The function that the artifact serves.
-
-    Args:
-      model: of `model.build`, in float32.
-      temperature: divisor of the logit before the sigmoid.
-
-    Returns:
-      `image` uint8 [B, size, size, 1] -> `probability` [B] (calibrated), `logit` [B], `cam` [B, h, w], all float32.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="image")])
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model(image, training=False)
-        logit = tf.squeeze(outputs[model_lib.LOGIT], -1)
-        return {"probability": tf.sigmoid(logit / temperature), "logit": logit, "cam": cam.grad_cam(model, outputs)}
-
-    return serve
+_SAMPLE = 256
+"""Images that the scale of the maps is taken from; their cells are many times more."""
 
 
 def export(
-    model: keras.Model,
-    architecture: model_lib.Architecture,
+    network: Network,
     directory: str,
     *,
     operating_point: OperatingPoint,
     train: Split,
-    validation: Split,
+    held_out: Split,
+    held_out_logit: np.ndarray,
     dataset: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Artifact:
     """Writes the artifact whole or not at all: into a temporary folder first, then under its name, local or in a bucket.
 
     Args:
-      model: trained; its weights are copied into a plain float32 model, whatever strategy and precision it was trained under.
+      network: trained; its weights are copied into plain float32 models, whatever strategy and precision they were trained under.
       directory: replaced where it exists.
-      operating_point: fitted on the validation split.
-      train, validation: for the scale of the maps and the histograms that later drift is measured against.
+      operating_point: fitted on `held_out`.
+      train: for the histogram of brightness.
+      held_out: images that the weights were not fitted to, for the scale of the maps; `train` stands in where there are none.
+      held_out_logit: float [N], for the histogram of probabilities that later drift is measured against.
       dataset: metadata of the prepared data.
       metrics: as in `metrics.json`.
     """
-    size = model.input_shape[1]
-    plain = _plain_copy(model)
+    plain = dataclasses.replace(network, members=tuple(_plain_copy(member) for member in network.members))
     serve = serving_function(plain, operating_point.temperature)
-    maps, probabilities = _maps_and_probabilities(serve, validation if len(validation) else train)
+    maps, probability = _sampled(serve, held_out if len(held_out) else train)
+    if len(held_out):
+        probability = scipy.special.expit(held_out_logit / operating_point.temperature)
     fields: dict[str, Any] = {
-        "image_size": size,
+        "image_size": dataset["image_size"],
         "preprocessing": dataset["preprocessing"],
         "threshold": operating_point.threshold,
         "temperature": operating_point.temperature,
         "uncertain_band": operating_point.uncertain_band,
         "cam": {"layer": model_lib.FEATURES, "height": maps.shape[1], "width": maps.shape[2], "scale": _map_scale(maps)},
         "architecture": {
-            "backbone": architecture.backbone,
-            "pooling": architecture.pooling,
-            "head_widths": list(architecture.head_widths),
-            "dropout": architecture.dropout,
+            **dataclasses.asdict(network.architecture),
+            "head_widths": list(network.architecture.head_widths),
+            "members": len(network.members),
+            "mirrored": network.mirrored,
             "threshold_rule": operating_point.rule,
         },
         "dataset": {key: dataset[key] for key in dataset if key != "preprocessing"},
         "metrics": metrics,
-        "reference": _reference(train, probabilities),
+        "reference": _reference(train, probability),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -92,17 +81,25 @@ def export(
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary) / "artifact"
         archive = keras.export.ExportArchive()
-        archive.track(plain)
+        for member in plain.members:
+            archive.track(member.model)
         archive.add_endpoint("serving_default", serve)
         archive.write_out(str(local), verbose=False)
-        plain.save(local / artifact.KERAS_FILE)
+        for name, member in zip(_keras_files(len(plain.members)), plain.members, strict=True):
+            member.model.save(local / name)
         (local / artifact.MODEL_CARD).write_text(model_card.render(fields), encoding="utf-8")
         sealed = artifact.seal(local, **fields)
         _publish(local, directory)
     return sealed
 
 
-def _plain_copy(model: keras.Model) -> keras.Model:
+def _keras_files(members: int) -> list[str]:
+    """`model.keras` for one network, `model-1.keras` and so on for several."""
+    stem, suffix = artifact.KERAS_FILE.split(".")
+    return [artifact.KERAS_FILE] if members == 1 else [f"{stem}-{i + 1}.{suffix}" for i in range(members)]
+
+
+def _plain_copy(member: Member) -> Member:
     """A float32 copy of the graph as it stands: built anew, EfficientNet would lack the layer that Keras adds to it for
     ImageNet's weights."""
 
@@ -112,14 +109,16 @@ def _plain_copy(model: keras.Model) -> keras.Model:
             settings["dtype"] = "float32"
         return layer.__class__.from_config(settings)
 
-    plain = keras.models.clone_model(model, clone_function=in_float32)
-    plain.set_weights(model.get_weights())
-    return plain
+    plain = keras.models.clone_model(member.model, clone_function=in_float32)
+    plain.set_weights(member.model.get_weights())
+    return dataclasses.replace(member, model=plain)
 
 
-def _maps_and_probabilities(serve: Any, split: Split, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    starts = range(0, len(split), batch_size)
-    outputs = [serve(tf.constant(split.images[start : start + batch_size])) for start in starts]
+def _sampled(serve: Any, split: Split, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Maps [n, h, w] and probabilities [n] of images taken evenly from a split."""
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).astype(int))
+    batches = (chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size))
+    outputs = [serve(tf.constant(split.images[batch])) for batch in batches]
     return np.concatenate([o["cam"].numpy() for o in outputs]), np.concatenate([o["probability"].numpy() for o in outputs])
 
 
@@ -129,11 +128,11 @@ def _map_scale(maps: np.ndarray) -> float:
     return float(np.quantile(positive, 0.99)) if positive.size else 1.0
 
 
-def _reference(train: Split, probabilities: np.ndarray) -> dict[str, Any]:
+def _reference(train: Split, probability: np.ndarray) -> dict[str, Any]:
     """Histograms, as shares, of what is normal for this model: probability, and mean grey level of the letterboxed square."""
-    brightness = np.array([image.mean() for image in train.images])
+    brightness = np.array([train.images[i].mean() for i in range(len(train))])
     shares = {}
-    for name, values, high in (("probability", probabilities, 1.0), ("brightness", brightness, 255.0)):
+    for name, values, high in (("probability", probability, 1.0), ("brightness", brightness, 255.0)):
         counts, edges = np.histogram(values, bins=10, range=(0.0, high))
         shares[name] = {"edges": edges.tolist(), "shares": (counts / max(1, counts.sum())).tolist()}
     return shares

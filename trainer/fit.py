@@ -120,12 +120,12 @@ def _validate(run: Run, config: ml_collections.ConfigDict) -> dict[str, float]:
 def _criterion(history: list[Mapping[str, float]], config: ml_collections.ConfigDict) -> float:
     """What the best epoch is chosen by, larger is better: the monitored figure, averaged over the last epochs.
 
-    Without validation images it is the epoch number: the last one is kept. With one class only, the loss stands in for AUROC.
+    With `last`, and without validation images, it is the epoch number. With one class only, the loss stands in for AUROC.
     """
-    if config.monitor not in ("auroc", "loss"):
-        raise ConfigError(f"monitor={config.monitor!r}: expected auroc or loss")
+    if config.monitor not in ("auroc", "loss", "last"):
+        raise ConfigError(f"monitor={config.monitor!r}: expected auroc, loss or last")
     recent = history[-max(1, config.monitor_smoothing) :]
-    if np.isnan(recent[-1]["val_loss"]):
+    if config.monitor == "last" or np.isnan(recent[-1]["val_loss"]):
         return float(recent[-1]["epoch"])
     by_auroc = config.monitor == "auroc" and not np.isnan(recent[-1]["val_auroc"])
     return float(np.mean([row["val_auroc"] if by_auroc else -row["val_loss"] for row in recent]))

@@ -29,14 +29,14 @@ class Split:
     """One decoded split.
 
     Attributes:
-      images: uint8 [N, size, size, 1].
+      images: uint8 [N, size, size, 1], indexed along the first axis only.
       labels: int64 [N], 1 for positive.
       patient_id, study_id, path: str [N].
       attributes: one mapping per image, of what its source said beside the label.
     """
 
     name: str
-    images: np.ndarray
+    images: "np.ndarray | Rows"
     labels: np.ndarray
     patient_id: np.ndarray
     study_id: np.ndarray
@@ -47,9 +47,24 @@ class Split:
         return len(self.labels)
 
     def select(self, indices: np.ndarray) -> "Split":
-        """The examples at `indices`, int [M], in that order."""
-        columns = {name: getattr(self, name)[indices] for name in ("images", "labels", "patient_id", "study_id", "path")}
-        return dataclasses.replace(self, attributes=tuple(self.attributes[i] for i in indices), **columns)
+        """The examples at `indices`, int [M], in that order; their pixels are not copied."""
+        columns = {name: getattr(self, name)[indices] for name in ("labels", "patient_id", "study_id", "path")}
+        attributes = tuple(self.attributes[i] for i in indices)
+        return dataclasses.replace(self, images=Rows(self.images, indices), attributes=attributes, **columns)
+
+
+class Rows:
+    """Some rows of an array, read when they are asked for, so that a fold of a split takes no memory of its own."""
+
+    def __init__(self, base: "np.ndarray | Rows", index: np.ndarray):
+        self._base, self._index = base, np.asarray(index, np.int64)
+        self.shape: tuple[int, ...] = (len(self._index), *base.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, rows: "int | slice | np.ndarray") -> np.ndarray:
+        return self._base[self._index[rows]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,19 +99,23 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
 
     Args:
       data_dir: where `humerus-prepare` wrote.
-      name: `train`, `validation` or `test`.
+      name: `train`, `validation`, `test`, or several joined by `+`.
       cache: `memory`, `disk`, or `auto` for memory up to `MEMORY_SHARE` of it.
 
     Raises:
       DataError: no such split, or damaged records.
     """
     builder = tfds.builder_from_directory(locate(data_dir))
-    if name not in SPLITS:
-        raise DataError(f"{data_dir} has no split {name!r}; it has {', '.join(builder.info.splits)}")
-    count = builder.info.splits[name].num_examples if name in builder.info.splits else 0
+    wanted = name.split("+")
+    if unknown := set(wanted) - set(SPLITS):
+        raise DataError(f"{data_dir} has no split {min(unknown)!r}; it has {', '.join(builder.info.splits)}")
+    present = [split for split in wanted if split in builder.info.splits]
+    count = sum(builder.info.splits[split].num_examples for split in present)
     images = _allocate((count, *builder.info.features["image"].shape), cache)
     columns: dict[str, list] = {key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")}
-    records = builder.as_dataset(split=name, shuffle_files=False, batch_size=64).as_numpy_iterator() if count else ()
+    records = (
+        builder.as_dataset(split="+".join(present), shuffle_files=False, batch_size=64).as_numpy_iterator() if count else ()
+    )
     filled = 0
     try:
         for batch in records:

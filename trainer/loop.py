@@ -139,12 +139,16 @@ class Loop:
             before += phase.epochs
         raise IndexError(f"epoch {epoch} is beyond the last of {before}")
 
-    def predict(self, split: input_pipeline.Split, global_batch_size: int) -> np.ndarray:
-        """Logits of a split, float32 [N], in its order; every worker gets all of them."""
+    def predict(self, split: input_pipeline.Split, global_batch_size: int, mirrored: bool = False) -> np.ndarray:
+        """Logits of a split, float32 [N], in its order; every worker gets all of them.
+
+        Args:
+          mirrored: each is the mean of the image's and of its mirror image's, left to right.
+        """
         if not len(split):
             return np.zeros(0, np.float32)
         batches = input_pipeline.batches(split, self._strategy, global_batch_size)
-        logits = [self._predict(batch["image"]).numpy() for batch in batches]
+        logits = [self._predict(batch["image"], tf.constant(mirrored)).numpy() for batch in batches]
         return np.concatenate(logits)[: len(split)]
 
     def train_epoch(
@@ -236,8 +240,13 @@ class Loop:
 
         return steps
 
-    def _predict_step(self, image: tf.Tensor) -> tf.Tensor:
-        def replica_step(image: tf.Tensor) -> tf.Tensor:
+    def _predict_step(self, image: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+        def logit(image: tf.Tensor) -> tf.Tensor:
             return tf.squeeze(self._model(image, training=False)[model_lib.LOGIT], -1)
+
+        def replica_step(image: tf.Tensor) -> tf.Tensor:
+            if mirrored:
+                return (logit(image) + logit(tf.reverse(image, [2]))) / 2
+            return logit(image)
 
         return self._strategy.gather(self._strategy.run(replica_step, args=(image,)), axis=0)

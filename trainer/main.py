@@ -92,14 +92,24 @@ def train() -> int:
         "workdir", None, "Folder of the run; the same command goes on where it was stopped.", required=True
     )
     config = config_flags.DEFINE_config_file("config", None, "Name of a recipe in trainer/configs, or a file.")
+    folds = flags.DEFINE_integer(
+        "folds",
+        0,
+        "Cross-validate: so many networks, exported together as one; 0 trains one on the training split.",
+        lower_bound=0,
+    )
 
     def main() -> None:
         from trainer import metrics
         from trainer import train as train_lib
 
-        result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value)
-        if result.get("test"):
-            print(f"Test split:\n{metrics.table(result['test'])}\nArtifact: {workdir.value}/artifact")
+        if folds.value == 1:
+            raise errors.ConfigError("--folds=1 holds nothing out; give 2 or more, or leave it away")
+        result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value)
+        for name, title in (("out_of_fold", "Out of fold"), ("test", "Test split")):
+            if result.get(name):
+                print(f"{title}:\n{metrics.table(result[name])}")
+        print(f"Artifact: {workdir.value}/artifact")
 
     return _run(main, train, _recipe_paths(sys.argv))
 
@@ -108,8 +118,10 @@ def evaluate() -> int:
     """Metrics of an artifact on prepared data, with 95 % intervals.
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
+    humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
     """
     model = flags.DEFINE_string("model", None, "Artifact directory.", required=True)
+    baseline = flags.DEFINE_string("baseline", None, "Another artifact: says how much better --model is, image by image.")
     data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote.", required=True)
     split = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split to evaluate on.")
     json_file = flags.DEFINE_string("json", None, "File that gets the metrics as JSON.")
@@ -118,8 +130,12 @@ def evaluate() -> int:
         from trainer import checkpoints, metrics
         from trainer import evaluate as evaluate_lib
 
-        result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
-        print(metrics.table(result))
+        if baseline.value:
+            result = evaluate_lib.compare(model.value, baseline.value, data_dir.value, split.value)
+            print(metrics.comparison_table(result))
+        else:
+            result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
+            print(metrics.table(result))
         if json_file.value:
             checkpoints.write_text(json_file.value, json.dumps(result, indent=2) + "\n")
 

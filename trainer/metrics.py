@@ -148,6 +148,21 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def comparison_table(result: Mapping[str, Any]) -> str:
+    """What `compare` returned as lines for a terminal: `auroc  0.911 -> 0.934  +0.023 (+0.004-+0.041), p 0.01`, per image and study."""
+    lines = []
+    for level in ("image", "study"):
+        lines.append(f"{'per ' + level:18}{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}")
+        for name, row in result[level].items():
+            a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
+            difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
+            if row["low"] is not None:
+                difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+            p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
+            lines.append(f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}")
+    return "\n".join([*lines, "Paired patient bootstrap; brier and ece are better when lower."])
+
+
 def format_interval(measured: Mapping[str, float | None]) -> str:
     """`0.884 (0.846-0.921)`; `0.884` without an interval; `undefined`."""
     if measured["value"] is None:

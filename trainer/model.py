@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from trainer import artifact
 from trainer.errors import ConfigError
 from trainer.small_net import SmallNet
 
@@ -203,7 +204,11 @@ def _is_earlier_run(weights: str) -> bool:
 
 def _transfer(weights: str, model: keras.Model) -> None:
     """Copies the weights of an earlier run layer by layer; a head of another shape stays as it was initialised."""
-    path = weights if weights.endswith(".keras") else os.path.join(weights, "model.keras")
+    path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
+    if path != weights and not tf.io.gfile.exists(path) and tf.io.gfile.exists(os.path.join(weights, artifact.MODEL_JSON)):
+        raise ConfigError(
+            f"weights={weights!r} is an ensemble; start from one network: the `artifact_single` beside it, or one of its .keras files"
+        )
     try:
         earlier = keras.models.load_model(_local_copy(path), compile=False)
     except ConfigError:

@@ -31,14 +31,15 @@ class RunReport:
       title: of the page, such as the name of the run.
       dataset: metadata of the prepared data; read: `splits` (counts by split), `simulated`, `image_size`, `fingerprint`,
         `rejections`, `warnings`.
-      operating_point: fitted on validation.
-      cases: calibrated scores by split; those of `test` are drawn, or of `validation` where there is no test split.
+      operating_point: fitted on validation, or out of fold.
+      cases: calibrated scores by split; those of `test` are drawn, or of `validation` or `out_of_fold` where there is no test split.
       metrics: as in `metrics.json`: by split, what `metrics.evaluate` returned.
       history: one row per epoch, see `figures.curves`.
       config: settings; nested mappings are shown flat.
       environment: versions, devices, durations and the like, by name.
       slices: what `metrics.slices` returned for the split that is drawn.
       examples: (caption, PNG) of the most confident errors.
+      folds: of a cross-validation, a row for each: `fold`, `images`, `positives`, `auroc`, `temperature`, `epochs`.
     """
 
     title: str
@@ -51,6 +52,7 @@ class RunReport:
     environment: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     examples: Sequence[tuple[str, bytes]] = ()
+    folds: Sequence[Mapping[str, Any]] = ()
 
 
 def write(workdir: str, report: RunReport) -> str:
@@ -72,17 +74,23 @@ def render(report: RunReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = format_interval
+    environment.filters["spoken"] = _spoken
     return environment.get_template("report.html.j2").render(
         report=report,
         splits=splits,
         drawn=drawn,
         names=_NAMES,
+        fitted_on="out of fold" if report.folds else "on validation",
         headlines=[(level, name, splits[drawn][level][name]) for level, name in _HEADLINES] if drawn in splits else [],
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
         figures=_figures(report, drawn),
         examples=[(caption, base64.b64encode(picture).decode()) for caption, picture in report.examples],
         config=flat(report.config),
     )
+
+
+def _spoken(split: str) -> str:
+    return split.replace("_", " ") if split == "out_of_fold" else f"{split} split"
 
 
 def curves_png(history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -108,7 +116,7 @@ def _figures(report: RunReport, drawn: str | None) -> list[dict[str, str]]:
     if drawn:
         cases, point = report.cases[drawn], report.operating_point
         levels = {"image": cases, "study": studies(cases)}
-        of = f"of the {drawn} split, {len(cases)} images"
+        of = f"of the {_spoken(drawn)}, {len(cases)} images" if drawn != "out_of_fold" else f"out of fold, {len(cases)} images"
         entries += [
             (
                 "roc",

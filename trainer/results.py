@@ -1,5 +1,6 @@
 """What a finished run leaves: operating point, metrics, artifact, report, curves; `metrics.json` last, as the mark of the end."""
 
+import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,64 +14,112 @@ import tensorflow as tf
 
 from trainer import calibration, evaluate, export, overlay, report
 from trainer.artifact import Artifact
+from trainer.calibration import OperatingPoint
 from trainer.cases import Cases
 from trainer.checkpoints import write_bytes, write_text
 from trainer.input_pipeline import Split
-from trainer.model import Architecture
+from trainer.serving import Network
 
 METRICS = "metrics.json"
 CURVES = "curves.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A split with what the trained network says of it: `logit` float [N]."""
+
+    split: Split
+    logit: np.ndarray
+
+    def cases(self, temperature: float = 1.0) -> Cases:
+        """With probability = sigmoid(logit / temperature)."""
+        return evaluate.cases(self.split, self.logit, temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training ended with.
+
+    Attributes:
+      network: the weights to export.
+      train: the images that they were fitted to.
+      held_out: images that they were not fitted to, scored: what the operating point is fitted on.
+      held_out_name: `validation`, or `out_of_fold` for the images of folds, each scored by the network that didn't see it.
+      test: the test split, scored.
+      history: one row per epoch.
+    """
+
+    network: Network
+    train: Split
+    held_out: Scored
+    held_out_name: str
+    test: Scored
+    history: Sequence[Mapping[str, float]]
+
+    def scored(self) -> dict[str, Scored]:
+        """By the name that metrics and report use."""
+        return {"test": self.test, self.held_out_name: self.held_out}
+
+
+def export_with_metrics(
+    directory: str, config: ml_collections.ConfigDict, dataset: Mapping[str, Any], trained: Trained
+) -> tuple[Artifact, OperatingPoint, dict[str, Any]]:
+    """Fits the operating point, measures, and writes the artifact; returns all three."""
+    point = calibration.fit(trained.held_out.cases(), config.threshold_rule, config.abstain)
+    metrics = {name: evaluate.measure(scored.split, scored.logit, point) for name, scored in trained.scored().items()}
+    artifact = export.export(
+        trained.network,
+        directory,
+        operating_point=point,
+        train=trained.train,
+        held_out=trained.held_out.split,
+        held_out_logit=trained.held_out.logit,
+        dataset=dataset,
+        metrics=metrics,
+    )
+    return artifact, point, metrics
 
 
 def publish(
     workdir: str,
     config: ml_collections.ConfigDict,
     dataset: Mapping[str, Any],
-    model: keras.Model,
-    architecture: Architecture,
-    train: Split,
-    scored: Mapping[str, tuple[Split, np.ndarray]],
-    history: Sequence[Mapping[str, float]],
+    trained: Trained,
+    folds: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Writes everything and returns the content of `metrics.json`.
+    """Writes artifact, report, curves and `metrics.json`; returns the content of the last.
 
     Args:
       dataset: metadata of the prepared data.
-      model: with the weights to export.
-      scored: the splits `test` and `validation`, each with its logits, float32 [N].
-      history: one row per epoch.
+      folds: a row for each fold of a cross-validation, for report and metrics.
     """
-    validation, validation_logit = scored["validation"]
-    point = calibration.fit(evaluate.cases(validation, validation_logit), config.threshold_rule, config.abstain)
-    metrics = {name: evaluate.measure(split, logit, point) for name, (split, logit) in scored.items()}
-    artifact = export.export(
-        model,
-        architecture,
-        f"{workdir}/artifact",
-        operating_point=point,
-        train=train,
-        validation=validation,
-        dataset=dataset,
-        metrics=metrics,
-    )
-    test = scored["test"][0]
-    cases = {name: evaluate.cases(split, logit, point.temperature) for name, (split, logit) in scored.items()}
+    artifact, point, metrics = export_with_metrics(f"{workdir}/artifact", config, dataset, trained)
+    cases = {name: scored.cases(point.temperature) for name, scored in trained.scored().items()}
+    drawn = "test" if len(trained.test.split) else trained.held_out_name
+    split = trained.scored()[drawn].split
     run_report = report.RunReport(
-        title=f"{architecture.backbone} in {workdir.rstrip('/').rpartition('/')[2]}/",
+        title=f"{_description(trained.network)} in {workdir.rstrip('/').rpartition('/')[2]}/",
         dataset=dataset,
         operating_point=point,
         cases=cases,
         metrics=metrics,
-        history=history,
+        history=trained.history,
         config=config.to_dict(),
         environment=_environment(),
-        slices=evaluate.by_attribute(test, cases["test"], point.threshold) if len(test) else {},
-        examples=_confident_errors(test, cases["test"], artifact, f"{workdir}/artifact") if len(test) else (),
+        slices=evaluate.by_attribute(split, cases[drawn], point.threshold) if len(split) else {},
+        examples=_confident_errors(trained.test.split, cases["test"], artifact, f"{workdir}/artifact"),
+        folds=folds,
     )
     report.write(workdir, run_report)
-    write_bytes(f"{workdir}/{CURVES}", report.curves_png(history))
-    write_text(f"{workdir}/{METRICS}", json.dumps(metrics, indent=2) + "\n")
-    return metrics
+    write_bytes(f"{workdir}/{CURVES}", report.curves_png(trained.history))
+    told = metrics | {"folds": list(folds)} if folds else metrics
+    write_text(f"{workdir}/{METRICS}", json.dumps(told, indent=2) + "\n")
+    return told
+
+
+def _description(network: Network) -> str:
+    members = len(network.members)
+    return network.architecture.backbone if members == 1 else f"{members} x {network.architecture.backbone}"
 
 
 def _confident_errors(split: Split, cases: Cases, artifact: Artifact, directory: str, most: int = 8) -> list[tuple[str, bytes]]:
@@ -83,7 +132,7 @@ def _confident_errors(split: Split, cases: Cases, artifact: Artifact, directory:
     maps = serve(image=tf.constant(split.images[worst]))["cam"].numpy()
     examples = []
     for index, cam in zip(worst, maps, strict=True):
-        picture = overlay.draw(split.images[index, ..., 0], cam, artifact.image_size, artifact.cam["scale"], "overlay")
+        picture = overlay.draw(split.images[index][..., 0], cam, artifact.image_size, artifact.cam["scale"], "overlay")
         label = "positive" if cases.label[index] else "negative"
         caption = f"{split.path[index]}: {label}, probability {cases.probability[index]:.2f}"
         examples.append((caption, overlay.encode(picture, "png")))

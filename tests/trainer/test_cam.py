@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import cam, export
+from trainer import cam
 from trainer import model as model_lib
+from trainer.model import Architecture
+from trainer.serving import Member, Network, serving_function
 
 HEADS = {"linear": (), "three layers": (1024, 1024, 512)}
 
@@ -49,7 +51,7 @@ def assert_same_map(found: np.ndarray, expected: np.ndarray) -> None:
 def test_the_exported_map_is_grad_cam(tmp_path, pooling, head):
     model = a_model(pooling, HEADS[head])
     images, _ = small_run.pictures(9, 64)
-    tf.saved_model.save(model, str(tmp_path), signatures=export.serving_function(model, 1.0))
+    tf.saved_model.save(model, str(tmp_path), signatures=serving_function(Network(Architecture(), (Member(model),)), 1.0))
     served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](image=tf.constant(images))
     assert_same_map(served["cam"].numpy(), grad_cam_by_tape(model, images))
     assert_same_map(cam.grad_cam(model, model(images)).numpy(), grad_cam_by_tape(model, images))
@@ -60,7 +62,10 @@ def test_the_exported_map_is_grad_cam(tmp_path, pooling, head):
 def test_the_map_of_the_real_network_is_grad_cam(pooling):
     model = a_model(pooling, HEADS["three layers"], "densenet121", 96)
     images, _ = small_run.pictures(4, 96)
-    assert_same_map(export.serving_function(model, 1.0)(tf.constant(images))["cam"].numpy(), grad_cam_by_tape(model, images))
+    assert_same_map(
+        serving_function(Network(Architecture(), (Member(model),)), 1.0)(tf.constant(images))["cam"].numpy(),
+        grad_cam_by_tape(model, images),
+    )
 
 
 def test_with_mean_pooling_and_a_linear_head_the_map_sums_to_the_logit():
@@ -91,7 +96,7 @@ def test_the_gradient_of_the_head_by_hand():
 def test_each_image_has_the_map_that_it_has_alone():
     model = a_model("max", (32, 16))
     images, _ = small_run.pictures(4, 64)
-    serve = export.serving_function(model, 1.0)
+    serve = serving_function(Network(Architecture(), (Member(model),)), 1.0)
     together = serve(tf.constant(images))["cam"].numpy()
     alone = np.concatenate([serve(tf.constant(image[None]))["cam"].numpy() for image in images])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)

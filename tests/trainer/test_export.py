@@ -18,6 +18,7 @@ from trainer.calibration import OperatingPoint
 from trainer.errors import ConfigError, DataError
 from trainer.model import Architecture
 from trainer.prepare import prepare
+from trainer.serving import Member, Network, serving_function
 
 SIZE = small_run.SIZE
 POINT = OperatingPoint(temperature=1.7, threshold=0.45, rule="kappa", uncertain_band=(0.4, 0.5))
@@ -55,8 +56,15 @@ def build(architecture: Architecture, weights: str = "none") -> keras.Model:
 
 
 def exported(model, architecture, directory, **changes):
-    fields = {"operating_point": POINT, "train": TRAIN, "validation": VALIDATION, "dataset": DATASET, "metrics": {"test": {}}}
-    return export.export(model, architecture, str(directory), **(fields | changes))
+    held_out = changes.pop("held_out", VALIDATION)
+    fields = {"operating_point": POINT, "train": TRAIN, "dataset": DATASET, "metrics": {"test": {}}}
+    logit = model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
+    fields |= {"held_out": held_out, "held_out_logit": logit}
+    return export.export(Network(architecture, (Member(model),)), str(directory), **(fields | changes))
+
+
+def served_by(model, temperature):
+    return serving_function(Network(Architecture(), (Member(model),)), temperature)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +108,12 @@ def test_what_the_artifact_says_of_itself(made):
         "pooling": "avg",
         "head_widths": [7, 5],
         "dropout": 0.5,
+        "members": 1,
+        "mirrored": False,
         "threshold_rule": "kappa",
     }
     assert info.dataset["fingerprint"] == "abc"
-    served = export.serving_function(model, 1.7)(tf.constant(VALIDATION.images))
+    served = served_by(model, 1.7)(tf.constant(VALIDATION.images))
     maps = served["cam"].numpy()
     assert (info.cam["height"], info.cam["width"]) == maps.shape[1:]
     assert np.mean(maps[maps > 0] > info.cam["scale"]) == pytest.approx(0.01, abs=1.5 / (maps > 0).sum())
@@ -117,8 +127,8 @@ def test_what_the_artifact_says_of_itself(made):
 def test_without_validation_images_the_maps_are_scaled_on_training(tmp_path):
     architecture = Architecture("tinynet", "max", ())
     model = build(architecture)
-    sealed = exported(model, architecture, tmp_path / "a", validation=VALIDATION.select(np.zeros(0, int)))
-    maps = export.serving_function(model, 1.0)(tf.constant(TRAIN.images))["cam"].numpy()
+    sealed = exported(model, architecture, tmp_path / "a", held_out=VALIDATION.select(np.zeros(0, int)))
+    maps = served_by(model, 1.0)(tf.constant(TRAIN.images))["cam"].numpy()
     assert sealed.cam["scale"] == pytest.approx(np.quantile(maps[maps > 0], 0.99), rel=1e-5)
 
 
@@ -150,7 +160,9 @@ def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypa
     model, otherwise = model_lib.build(architecture, SIZE, "imagenet"), model_lib.build(architecture, SIZE)
     otherwise.set_weights(model.get_weights())
     images, _ = small_run.pictures(3, SIZE, seed=4)
-    expected, other, found = (m(images)[model_lib.FEATURES].numpy() for m in (model, otherwise, export._plain_copy(model)))
+    expected, other, found = (
+        m(images)[model_lib.FEATURES].numpy() for m in (model, otherwise, export._plain_copy(Member(model)).model)
+    )
     assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
@@ -203,3 +215,17 @@ def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
         evaluate.check_compatible(artifact.load(directory), {"image_size": SIZE, "preprocessing": {"version": 0}}, "somewhere")
     with pytest.raises(ConfigError, match=r"is not an exported model .*name the `artifact` folder of a run"):
         evaluate.evaluate(str(tmp_path), str(data_dir / f"data{SIZE}"))
+
+
+def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path):
+    model, directory, info = made
+    other = build(Architecture("tinynet", "avg", (7, 5), dropout=0.5))
+    kernel, bias = model_lib.head_layers(other)[-1].get_weights()
+    model_lib.head_layers(other)[-1].set_weights([-kernel, -bias])
+    exported(other, Architecture("tinynet", "avg", (7, 5), dropout=0.5), tmp_path / "artifact")
+    data, baseline = str(data_dir / f"data{SIZE}"), str(tmp_path / "artifact")
+    found = evaluate.compare(str(directory), baseline, data)
+    row, alone = found["image"]["auroc"], evaluate.evaluate(str(directory), data)["image"]["auroc"]["value"]
+    assert (found["model_id"], found["baseline_id"]) == (info.model_id, artifact.load(baseline).model_id)
+    assert (row["a"], row["b"]) == pytest.approx((1 - alone, alone)) and row["difference"] == pytest.approx(2 * alone - 1)
+    assert f"{alone:.3f}" in metrics.comparison_table(found)

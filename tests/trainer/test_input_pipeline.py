@@ -267,4 +267,4 @@ def test_select_keeps_the_columns_together():
     split = numbered(9)
     chosen = split.select(np.array([7, 2, 2]))
     assert chosen.path.tolist() == ["train7", "train2", "train2"] and chosen.labels.tolist() == [1, 0, 0]
-    assert numbers({"image": chosen.images}).tolist() == [7, 2, 2] and len(chosen.attributes) == 3
+    assert numbers({"image": chosen.images[:]}).tolist() == [7, 2, 2] and len(chosen.attributes) == 3

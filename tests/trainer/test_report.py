@@ -246,7 +246,7 @@ def card(run, **changes) -> str:
         "temperature": run.operating_point.temperature,
         "uncertain_band": run.operating_point.uncertain_band,
         "cam": {"layer": "features", "height": 10, "width": 10, "scale": 1.0},
-        "architecture": {"backbone": "densenet121", "threshold_rule": "kappa"},
+        "architecture": {"backbone": "densenet121", "threshold_rule": "kappa", "members": 1, "mirrored": False},
         "dataset": run.dataset,
         "metrics": run.metrics,
         "reference": {},

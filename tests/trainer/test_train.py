@@ -6,61 +6,22 @@ import pathlib
 import random
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 
 from tests.support import small_recipe, small_run
-from trainer import artifact, train
+from tests.support.commands import finish, log, prepared, start, stop_after
+from trainer import artifact, input_pipeline, train
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
-from trainer.prepare import prepare
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMAND = "import sys; from trainer.main import train; sys.exit(train())"
 OF_A_RUN = {"artifact", "checkpoints", "config.json", "curves.png", "history.csv", "metrics.json", "report.html", "tensorboard"}
-
-
-def prepared(root: pathlib.Path, **options) -> str:
-    source = small_run.write_source(root / "source", **options)
-    prepare(str(source), "manifest", str(root / "data"), image_size=small_run.SIZE, test_fraction=0.0, validation_fraction=0.0)
-    return str(root / "data")
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> str:
     return prepared(tmp_path_factory.mktemp("prepared"))
-
-
-def start(data_dir: str, workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
-    """`humerus-train` in a process of its own, its log beside the workdir."""
-    command = [sys.executable, "-c", COMMAND, f"--data_dir={data_dir}"]
-    command += [f"--workdir={workdir}", "--config=tests/support/small_recipe.py", *flags]
-    with workdir.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-
-
-def finish(data_dir: str, workdir: pathlib.Path, *flags: str) -> int:
-    return start(data_dir, workdir, *flags).wait(timeout=500)
-
-
-def log(workdir: pathlib.Path) -> str:
-    return workdir.with_suffix(".log").read_text(errors="replace")
-
-
-def stop_after(process: subprocess.Popen, workdir: pathlib.Path, step: int, number: int) -> int:
-    """Sends a signal as soon as there is a checkpoint of `step` or a later one; the exit code."""
-    while process.poll() is None:
-        steps = [int(mark.stem[5:]) for mark in (workdir / "checkpoints").glob("ckpt-*.json")]
-        if steps and max(steps) >= step:
-            time.sleep(random.uniform(0, 0.05))
-            process.send_signal(number)
-            break
-        time.sleep(0.005)
-    return process.wait(timeout=500)
 
 
 def left(workdir: pathlib.Path) -> tuple[list[np.ndarray], str, list[list[str]]]:
@@ -190,11 +151,11 @@ def test_a_run_without_a_test_split_and_with_little_to_validate_on(tmp_path, cou
 
 
 def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
-    whole = train.input_pipeline.load_split
-    monkeypatch.setattr(train.input_pipeline, "load_split", lambda *a: _negatives(whole(*a)))
+    whole = input_pipeline.load_split
+    monkeypatch.setattr(input_pipeline, "load_split", lambda *a: _negatives(whole(*a)))
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
-    with pytest.raises(DataError, match="the training split has 0 positives among 13 images; both classes are needed"):
+    with pytest.raises(DataError, match="0 positives among the 13 images to train on; both classes are needed"):
         train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 

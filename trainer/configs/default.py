@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema_decay = 0.0  # of the weights that are evaluated and exported; 0 for the last ones
 
     # Which epoch is kept, by the validation split.
-    config.monitor = "auroc"  # auroc or loss
+    config.monitor = "auroc"  # auroc, loss, or last for the end of the schedule
     config.monitor_smoothing = 1  # epochs averaged before they are compared
     config.early_stopping_patience = 10
 
@@ -49,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
             "brightness": 0.1,
         }
     )
+    config.test_time_flip = False  # ask the mirror image too and average; scoring takes twice the time
     config.threshold_rule = "kappa"  # or youden, accuracy, sensitivity>=0.95, specificity>=0.9; fitted on validation
     config.abstain = 0.0  # share of the validation images that may be called uncertain
 
