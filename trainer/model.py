@@ -98,13 +98,14 @@ def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> 
 
     Args:
       model: of `build`; changed in place.
-      unfreeze_layers: `all`; a count of backbone layers from the end, `0` for none; or the name of the first one to train.
+      unfreeze_layers: `all`; a count of backbone layers from the end, `0` for none; a share of them from the end, as `70%`; or the
+        name of the first one to train.
       train_batch_norm: True when the backbone starts from random weights. Else BatchNormalization layers stay frozen, and with
         them in inference mode: a small batch's statistics would spoil what pre-training measured on millions of images. In
         training each replica normalises by its own share of the batch (Keras's synchronised statistics take minutes to trace).
 
     Raises:
-      ConfigError: neither a count, nor `all`, nor a layer of this backbone.
+      ConfigError: none of these.
     """
     layers = backbone_layers(model)
     first = _first_unfrozen([layer.name for layer in layers], unfreeze_layers)
@@ -135,10 +136,12 @@ def _first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
         return 0
     if unfreeze_layers.isdigit():
         return max(0, len(names) - int(unfreeze_layers))
+    if unfreeze_layers.endswith("%") and unfreeze_layers[:-1].isdigit() and int(unfreeze_layers[:-1]) <= 100:
+        return len(names) - round(len(names) * int(unfreeze_layers[:-1]) / 100)
     if unfreeze_layers in names:
         return names.index(unfreeze_layers)
     raise ConfigError(
-        f"unfreeze_layers={unfreeze_layers!r}: expected `all`, a number, or a layer of the backbone such as {names[len(names) // 2]!r}"
+        f"unfreeze_layers={unfreeze_layers!r}: expected `all`, a number, a share such as 70%, or a layer of the backbone such as {names[len(names) // 2]!r}"
     )
 
 

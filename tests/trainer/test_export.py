@@ -218,7 +218,7 @@ def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
 
 
 def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path):
-    model, directory, info = made
+    _, directory, info = made
     other = build(Architecture("tinynet", "avg", (7, 5), dropout=0.5))
     kernel, bias = model_lib.head_layers(other)[-1].get_weights()
     model_lib.head_layers(other)[-1].set_weights([-kernel, -bias])

@@ -285,6 +285,16 @@ def test_validation_that_cannot_rank(tmp_path, kind):
         assert [row["criterion"] for row in state.history] == [-row["val_loss"] for row in state.history]
 
 
+def test_one_wrong_label_in_five_does_not_keep_it_from_learning(tmp_path):
+    train = small_run.split(120)
+    wrong = np.random.default_rng(0).random(len(train)) < 0.2
+    assert 15 < wrong.sum() < 35
+    noisy = dataclasses.replace(train, labels=np.where(wrong, 1 - train.labels, train.labels))
+    run, config = a_run(tmp_path, noisy, small_run.split(60, seed=1), epochs=15, monitor="last")
+    state = fit.fit(run, config)
+    assert state.history[-1]["val_auroc"] > 0.95
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoints(tmp_path):
     run, config = a_run(tmp_path, optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0)
     with pytest.raises(TrainingDivergedError, match=r"the loss became (nan|inf) in step \d+ .*lower the learning rate"):

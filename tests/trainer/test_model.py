@@ -128,6 +128,10 @@ BLOCKS = [f"block{i}_{kind}" for i in (1, 2, 3) for kind in ("conv", "bn")]
         ("2", BLOCKS[5:]),  # the last ReLU and the BatchNormalization before it
         ("3", BLOCKS[4:]),
         ("1000", BLOCKS),
+        ("22%", BLOCKS[5:]),  # of nine layers, two
+        ("67%", BLOCKS[2:]),
+        ("100%", BLOCKS),
+        ("0%", []),
         ("block2_conv", BLOCKS[2:]),
         ("block1_relu", BLOCKS[2:]),
     ],
@@ -155,9 +159,12 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_uses_them():
     assert not np.allclose(model(images, training=True)[model_lib.LOGIT].numpy(), inference, rtol=1e-3)
 
 
-@pytest.mark.parametrize("unfreeze", ["most", "-3", "1.5", "", "logit", "block9_conv"])
+@pytest.mark.parametrize("unfreeze", ["most", "-3", "1.5", "", "logit", "block9_conv", "101%", "%", "7.5%"])
 def test_what_cannot_be_unfrozen_is_refused_with_an_example(unfreeze):
-    with pytest.raises(ConfigError, match=rf"unfreeze_layers='{unfreeze}': expected `all`, a number, or a layer .*block2_bn"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"unfreeze_layers='{unfreeze}': expected `all`, a number, a share such as 70%, or a layer .*block2_bn",
+    ):
         model_lib.freeze(tiny(), unfreeze, train_batch_norm=True)
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
-from trainer import artifact, input_pipeline, train
-from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+from trainer import artifact, evaluate, input_pipeline, train
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError
+from trainer.prepare import prepare
 
 OF_A_RUN = {"artifact", "checkpoints", "config.json", "curves.png", "history.csv", "metrics.json", "report.html", "tensorboard"}
 
@@ -148,6 +149,35 @@ def test_a_run_without_a_test_split_and_with_little_to_validate_on(tmp_path, cou
     assert found["validation"]["image"]["auroc"]["value"] is None if one_class else found["validation"] == {}
     info = artifact.load(workdir / "artifact")
     assert 0 < info.threshold < 1 and info.cam["scale"] > 0
+
+
+def test_one_image_is_refused_and_one_image_to_evaluate_has_no_interval(data_dir, undisturbed, tmp_path):
+    with pytest.raises(DataError, match="the train split has no positive images"):
+        prepared(tmp_path / "one", counts={"train": 1})
+    one = prepared(tmp_path / "two", counts={"train": 16, "test": 1})
+    found = evaluate.evaluate(str(undisturbed / "artifact"), one)
+    assert found["counts"]["images"] == 1 and found["image"]["auroc"]["value"] is None
+    assert found["image"]["accuracy"]["value"] in (0.0, 1.0) and found["image"]["accuracy"]["low"] is None
+
+
+def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(undisturbed, tmp_path):
+    """No recipe names a size: a data set prepared at another one trains, and starts from the artifact of a smaller one."""
+    source = small_run.write_source(tmp_path / "source")
+    prepare(str(source), "manifest", str(tmp_path / "data"), image_size=64, test_fraction=0.0, validation_fraction=0.0)
+    flags = ("--config.epochs=1", f"--config.weights={undisturbed}/artifact")
+    assert finish(str(tmp_path / "data"), tmp_path / "run", *flags) == EXIT_DONE, log(tmp_path / "run")[-3000:]
+    assert artifact.load(tmp_path / "run" / "artifact").image_size == 64
+    assert (
+        finish(str(tmp_path / "data"), tmp_path / "other", "--config.weights=none", "--config.backbone=mobilenet", flags[1])
+        == 2
+    )
+    assert "holds humerus_tinynet, and the configuration asks for humerus_mobilenet" in log(tmp_path / "other")
+
+
+def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
+    flags = ("--config.optimizer=sgd", "--config.learning_rate=1e30", "--config.warmup_epochs=0")
+    assert finish(data_dir, tmp_path / "run", *flags) == EXIT_FAILURE
+    assert "error: the loss became" in log(tmp_path / "run") and "Traceback" not in log(tmp_path / "run")
 
 
 def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):

@@ -13,7 +13,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.pooling = "avg"  # avg or max
     config.head_widths = (1024, 1024, 512)  # Dense ReLU layers before the logit; () for a linear head
     config.dropout = 0.0  # on the pooled vector
-    config.unfreeze_layers = "60"  # of the backbone, from the end: a count, all, or the first layer's name; random weights: all
+    config.unfreeze_layers = (
+        "60"  # of the backbone, from the end: a count, a share (70%), all, or the first one's name; random weights: all
+    )
 
     # Phase one trains the head on the frozen backbone, phase two fine-tunes.
     config.head_epochs = 0

@@ -16,4 +16,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.class_weights = False
     config.monitor = "loss"
     config.epochs = 50
+    config.early_stopping_patience = 5
     return config

@@ -1,0 +1,27 @@
+"""Tables in benchmarks/README.md, each between two comments that name it, written by the script that measured it."""
+
+import pathlib
+import re
+
+README = pathlib.Path(__file__).with_name("README.md")
+
+
+def replace_table(name: str, text: str) -> None:
+    """Puts `text` (Markdown) in place of what stands between `<!-- name -->` and `<!-- /name -->`, and prints it.
+
+    Raises:
+      ValueError: benchmarks/README.md has no such place.
+    """
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    page = README.read_text(encoding="utf-8")
+    place = re.compile(re.escape(opening) + ".*?" + re.escape(closing), re.DOTALL)
+    if not place.search(page):
+        raise ValueError(f"{README} has no place for {name}: expected {opening} and {closing}, each on a line of its own")
+    README.write_text(place.sub(lambda _: f"{opening}\n{text.strip()}\n{closing}", page), encoding="utf-8")
+    print(text)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

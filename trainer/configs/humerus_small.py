@@ -1,0 +1,15 @@
+"""The recipe within an hour on two CPU cores: smaller images and fewer epochs.
+
+humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=256
+humerus-train --data_dir=data --workdir=runs/small --config=humerus_small
+"""
+
+import ml_collections
+
+from trainer.configs import humerus
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = humerus.get_config()
+    config.epochs = 12
+    return config
