@@ -56,22 +56,6 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """What a finished run tells: `summary.json`, and how long it took."""
-
-    output: str
-    content: dict[str, Any]
-
-    def __str__(self) -> str:
-        content = self.content
-        shares = ", ".join(f"{number} {label}" for label, number in content["labels"].items())
-        return (
-            f"{content['scored']} of {content['inputs']} images scored ({shares or 'none'}), {content['rejected']} rejected, "
-            f"{content['images_per_second']} images/s with {content['engine']}; everything is in {self.output}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class Prepare:
     """Source -> Example, or Rejection: reads and decodes. `picture_wanted` keeps what an overlay is drawn on."""
 
@@ -125,10 +109,10 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
         | "Scored?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
-    predictions = scored | "Duplicates" >> duplicates.Mark()
+    predictions, once_per_study = scored | "Duplicates" >> duplicates.Mark()
     rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
     per_study = (
-        predictions
+        once_per_study
         | "By study" >> beam.Map(lambda row: (row.study, (row.probability, row.uri)))
         | "Mean" >> beam.CombinePerKey(studies.PerStudy())
         | "Study" >> beam.MapTuple(lambda study, combined: studies.study_row(study, combined, described))
@@ -140,8 +124,8 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     (
         (predictions, rejections)
         | "All rows" >> beam.Flatten()
-        | "Count" >> beam.CombineGlobally(summary.Count())
-        | "Summary" >> beam.Map(lambda counts: summary.summary(counts, described.model_id, str(choice)))
+        | "Count" >> beam.CombineGlobally(summary.Count(described))
+        | "Summary" >> beam.Map(lambda counts: summary.content(counts, described, str(choice)))
         | "Write summary" >> beam.Map(lambda content: sinks.write_json(storage.join(output, sinks.SUMMARY_JSON), content))
     )
 
@@ -163,7 +147,7 @@ def _is_rejection(record: Any, _: int) -> int:
     return int(isinstance(record, Rejection))
 
 
-def run(options: Options) -> Summary:
+def run(options: Options) -> summary.Summary:
     """Scores a whole input and waits for the end.
 
     Raises:
@@ -196,15 +180,15 @@ def run(options: Options) -> Summary:
     return finished
 
 
-def _complete_summary(output: str, seconds: float) -> Summary:
+def _complete_summary(output: str, seconds: float) -> summary.Summary:
     uri = storage.join(output, sinks.SUMMARY_JSON)
     content = json.loads(storage.read(uri))
     content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
     sinks.write_json(uri, content)
-    return Summary(output, content)
+    return summary.Summary(output, content)
 
 
-def _check_rejections(finished: Summary, allowed: float) -> None:
+def _check_rejections(finished: summary.Summary, allowed: float) -> None:
     content = finished.content
     reasons = ", ".join(f"{number} {reason}" for reason, number in content["rejections"].items())
     if not content["scored"]:

@@ -80,6 +80,7 @@ class Prediction:
     cam: Annotated[str | None, "path of the picture relative to the output; null where none was drawn"]
     model: Annotated[str, "id of the artifact"]
     engine: Annotated[str, "what made the row, as openvino/float32"]
+    brightness: Annotated[float, "mean grey level of the square that the model saw, in [0, 255]; float32 precision"]
     sha256: Annotated[str, "of the file's bytes, hexadecimal"]
     duplicate_of: Annotated[str | None, "first, by uri, of the scored inputs with the same bytes; null for that first one"] = (
         None
@@ -98,7 +99,7 @@ class Study:
     study: Annotated[str, "names the study"]
     label: Annotated[str, "positive, negative or uncertain: that of the mean probability"]
     probability: Annotated[float, "mean of the images' calibrated probabilities, in [0, 1]; float32 precision"]
-    images: Annotated[int, "number of scored images"]
+    images: Annotated[int, "number of scored images; those with the same bytes count once, here and in the mean"]
     highest: Annotated[str, "uri of the image with the highest probability"]
     model: Annotated[str, "id of the artifact"]
 

@@ -53,6 +53,7 @@ class Finish:
             cam=cam,
             model=self.described.model_id,
             engine=self.engine,
+            brightness=float32(example.pixels.mean()),
             sha256=example.sha256,
             frame=example.frame,
             modality=example.tags.get("modality"),

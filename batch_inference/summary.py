@@ -1,24 +1,50 @@
-"""What `summary.json` tells of a run: counts over its predictions and rejections."""
+"""What `summary.json` tells of a run: counts over its predictions and rejections, and drift."""
 
 import collections
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
 
+from batch_inference import drift
 from batch_inference.records import Prediction, Rejection
+from trainer.artifact import Artifact
 
 HISTOGRAM_BINS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a finished run tells: where it wrote, and the content of `summary.json`."""
+
+    output: str
+    content: dict[str, Any]
+
+    def __str__(self) -> str:
+        content = self.content
+        shares = ", ".join(f"{number} {label}" for label, number in content["labels"].items())
+        told = (
+            f"{content['scored']} of {content['inputs']} images scored ({shares or 'none'}), {content['rejected']} rejected, "
+            f"{content['images_per_second']} images/s with {content['engine']}; everything is in {self.output}"
+        )
+        caution = drift.sentence(content["drift"])
+        return f"{told}\n{caution}" if caution else told
 
 
 class Count(beam.CombineFn):
     """Predictions and rejections -> how many there are of each thing that the summary tells."""
 
+    def __init__(self, described: Artifact):
+        """Takes the artifact, for the bins of its histograms."""
+        super().__init__()
+        self._edges = {name: described.reference[name]["edges"] for name in drift.MEASURED if name in described.reference}
+
     def create_accumulator(self) -> collections.Counter:
         return collections.Counter()
 
     def add_input(self, accumulator, element):
-        accumulator.update(_counted(element))
+        accumulator.update(self._counted(element))
         return accumulator
 
     def merge_accumulators(self, accumulators):
@@ -27,18 +53,21 @@ class Count(beam.CombineFn):
     def extract_output(self, accumulator) -> collections.Counter:
         return accumulator
 
-
-def _counted(row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
-    if isinstance(row, Rejection):
-        yield "rejection", row.reason
-    else:
+    def _counted(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
+        if isinstance(row, Rejection):
+            yield "rejection", row.reason
+            return
         yield "label", row.label
         yield "bin", min(int(row.probability * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)
+        for name, edges in self._edges.items():
+            yield name, drift.bin_of(getattr(row, name), edges)
         if row.cam:
             yield "cam", ""
+        if row.duplicate_of:
+            yield "duplicate", ""
 
 
-def summary(counts: collections.Counter, model_id: str, engine: str) -> dict[str, Any]:
+def content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
     """`summary.json` but for what only the launcher knows (the time it took)."""
     labels = {key: number for (kind, key), number in sorted(counts.items(), key=str) if kind == "label"}
     rejections = {key: number for (kind, key), number in sorted(counts.items(), key=str) if kind == "rejection"}
@@ -48,13 +77,20 @@ def summary(counts: collections.Counter, model_id: str, engine: str) -> dict[str
         "scored": scored,
         "rejected": rejected,
         "rejections": rejections,
+        "duplicates": counts["duplicate", ""],
         "labels": labels,
         "label_shares": {label: round(number / scored, 6) for label, number in labels.items()},
         "probability_histogram": {
             "edges": [edge / HISTOGRAM_BINS for edge in range(HISTOGRAM_BINS + 1)],
             "counts": [counts["bin", edge] for edge in range(HISTOGRAM_BINS)],
         },
+        "drift": {name: drift.compare(*_histograms(name, counts, described)) for name in drift.MEASURED},
         "cams": counts["cam", ""],
-        "model": model_id,
+        "model": described.model_id,
         "engine": engine,
     }
+
+
+def _histograms(name: str, counts: collections.Counter, described: Artifact) -> tuple[list[int], Any]:
+    kept = described.reference.get(name)
+    return [counts[name, index] for index in range(len(kept["shares"]))] if kept else [], kept

@@ -134,7 +134,7 @@ def _reference(train: Split, probability: np.ndarray) -> dict[str, Any]:
     shares = {}
     for name, values, high in (("probability", probability, 1.0), ("brightness", brightness, 255.0)):
         counts, edges = np.histogram(values, bins=10, range=(0.0, high))
-        shares[name] = {"edges": edges.tolist(), "shares": (counts / max(1, counts.sum())).tolist()}
+        shares[name] = {"edges": edges.tolist(), "shares": (counts / max(1, len(values))).tolist(), "images": len(values)}
     return shares
 
 

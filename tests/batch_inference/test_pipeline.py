@@ -12,7 +12,7 @@ import pyarrow.dataset
 import pytest
 import tensorflow as tf
 
-from batch_inference import pipeline, preflight
+from batch_inference import pipeline, preflight, summary
 from batch_inference.records import REASONS
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
@@ -29,6 +29,7 @@ KEYS = [
     "cam",
     "model",
     "engine",
+    "brightness",
     "sha256",
     "duplicate_of",
     "frame",
@@ -39,7 +40,7 @@ KEYS = [
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
 
 
-def score(source, model, output, **options) -> pipeline.Summary:
+def score(source, model, output, **options) -> summary.Summary:
     return pipeline.run(pipeline.Options(str(source), str(model), str(output), **options))
 
 
@@ -70,6 +71,8 @@ def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, ba
         assert row["label"] == ("positive" if probability >= 0.5 else "negative")
         assert row["engine"] == f"{engine}/float32"
         assert list(row) == KEYS
+        square = radiograph.load(pathlib.Path(row["uri"]).read_bytes(), 32)
+        assert row["brightness"] == pytest.approx(square.mean(), rel=1e-6)
         assert row["sha256"] == hashlib.sha256(pathlib.Path(row["uri"]).read_bytes()).hexdigest()
         assert {row[key] for key in ("duplicate_of", "frame", "modality", "body_part", "view")} == {None}
     assert {row["label"] for row in rows} == {"positive", "negative"}, "the tiny model must tell these pictures apart"

@@ -118,7 +118,7 @@ def test_what_the_artifact_says_of_itself(made):
     assert (info.cam["height"], info.cam["width"]) == maps.shape[1:]
     assert np.mean(maps[maps > 0] > info.cam["scale"]) == pytest.approx(0.01, abs=1.5 / (maps > 0).sum())
     counts, edges = np.histogram(served["probability"], bins=10, range=(0, 1))
-    assert info.reference["probability"] == {"edges": edges.tolist(), "shares": (counts / 9).tolist()}
+    assert info.reference["probability"] == {"edges": edges.tolist(), "shares": (counts / 9).tolist(), "images": 9}
     assert sum(info.reference["brightness"]["shares"]) == pytest.approx(1.0)
     card = (directory / artifact.MODEL_CARD).read_text()
     assert "tinynet" in card and "not a medical device" in card.lower()
