@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -45,15 +45,26 @@ class ConcurrentMap(beam.DoFn):
         assert self._pool is not None, "setup comes first"
         self._pending.append(self._pool.submit(self._function, element))
         if len(self._pending) > self._window:
-            yield self._pending.popleft().result()
+            yield from self._results(self._pending.popleft())
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._pending:
-            yield WindowedValue(self._pending.popleft().result(), MIN_TIMESTAMP, (GlobalWindow(),))
+            for result in self._results(self._pending.popleft()):
+                yield WindowedValue(result, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def _results(self, call: Future) -> Iterable[Any]:
+        return (call.result(),)
 
     def teardown(self) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
+
+
+class ConcurrentFlatMap(ConcurrentMap):
+    """The same for a function that returns an iterable of results. Where that is a generator, it runs as its results are taken."""
+
+    def _results(self, call: Future) -> Iterable[Any]:
+        return call.result()
 
 
 def usable_cores() -> int:

@@ -5,6 +5,7 @@
 Flags of this program follow; every option of Apache Beam may be added, as --runner=FlinkRunner or --direct_num_workers=4.
 """
 
+import itertools
 import logging as python_logging
 import os
 import sys
@@ -37,6 +38,35 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("model", None, "The `artifact` folder that training exported, local or gs://.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the results, local or gs://.", flag_values=FLAGS)
+flags.DEFINE_multi(
+    flags.ListParser(),
+    flags.CsvListSerializer(","),
+    "exclude",
+    [],
+    "Glob patterns of what to leave out, by path below the input or by name; several with commas, or the flag again.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool("recursive", True, "Whether a folder counts with its subfolders.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "frames",
+    "one",
+    ["one", "all"],
+    "all: a row for each frame of a DICOM file; one: such a file is rejected.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "study_key",
+    "auto",
+    "What images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom (StudyInstanceUID), a column of the manifest, "
+    "or auto: the manifest's column study, else dicom, else path, else folder but for files in the root of the input.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "id_salt",
+    None,
+    "Secret that turns DICOM study UIDs into pseudonyms, the same in every run; without one, who has the UIDs can recognise them.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "engine",
     "auto",
@@ -83,7 +113,9 @@ def score(argv: Sequence[str] | None = None) -> int:
         # Only now: importing Beam takes seconds, and speaks.
         from batch_inference import pipeline
 
-        print(pipeline.run(pipeline.Options(**FLAGS.flag_values_dict(), beam=tuple(beam_options))))
+        given = FLAGS.flag_values_dict()
+        given["exclude"] = tuple(itertools.chain.from_iterable(given["exclude"]))
+        print(pipeline.run(pipeline.Options(**given, beam=tuple(beam_options))))
     except (ConfigError, ArtifactError, flags.Error) as error:
         return _complain(error, EXIT_CONFIG)
     except DataError as error:

@@ -34,7 +34,7 @@ def lines(uri: str) -> Iterator[Line]:
     """Yields the inputs of a manifest one by one, however long it is. Lines without a path are passed over.
 
     Raises:
-      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `carried_columns` wants them.
+      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `columns` wants them.
     """
     try:
         with storage.open_text(uri) as text:
@@ -43,8 +43,8 @@ def lines(uri: str) -> Iterator[Line]:
         raise DataError(f"the manifest {uri} cannot be read ({error}); expected a UTF-8 text or CSV file of paths") from error
 
 
-def carried_columns(location: str) -> list[str]:
-    """Names of the columns that a manifest adds to the rows, by its first line alone; none for any other input.
+def columns(location: str) -> list[str]:
+    """Names of all columns of a CSV manifest, by its first line alone; none for any other input.
 
     Raises:
       DataError: no column of paths, a column without a name, a name twice, or one that the rows have already.
@@ -54,9 +54,16 @@ def carried_columns(location: str) -> list[str]:
         return []
     try:
         with storage.open_text(uri) as text:
-            return _Header(next(csv.reader(_checked(text, uri)), []), uri).carried
+            return _Header(next(csv.reader(_checked(text, uri)), []), uri).names
     except (OSError, csv.Error) as error:
         raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
+
+
+def carried_columns(location: str) -> list[str]:
+    """Names of the columns that a manifest adds to the rows: all but its paths and its studies. Raises as `columns`."""
+    names = columns(location)
+    path = next((name for name in PATH_COLUMNS if name in names), None)
+    return [name for name in names if name not in (path, STUDY_COLUMN)]
 
 
 class _Header:

@@ -10,7 +10,7 @@ _MAX_PART = 120
 _MAX_PATH = 480
 
 
-def cam_path(name: str, suffix: str) -> str:
+def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
     """Path of a picture relative to the output.
 
     A plain name (lower-case ASCII letters, digits, `_`, `-`, `.`) is kept and `suffix` appended, so `a.png` and `a.jpg` stay apart.
@@ -20,7 +20,11 @@ def cam_path(name: str, suffix: str) -> str:
     Args:
       name: `Source.name`: path relative to the input's root, or a whole URI.
       suffix: as `.jpg`.
+      frame: which of the file's frames it shows, where each has its own picture.
     """
+    if frame is not None:
+        # No name holds a NUL, so the hash of this one is that of no file.
+        name = f"{name}\0frame{frame}"
     if len(name) <= _MAX_PATH and _PLAIN_PATH.fullmatch(name) and all(len(part) <= _MAX_PART for part in name.split("/")):
         return f"{CAMS}/{name}{suffix}"
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import time
 from typing import Any
@@ -23,12 +22,13 @@ from batch_inference import (
     sources,
     storage,
     studies,
+    study_key,
     summary,
 )
-from batch_inference.concurrent_map import ConcurrentMap, usable_cores
+from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap, usable_cores
+from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
-from batch_inference.records import Example, Rejection, Source, reject
-from trainer import overlay, radiograph
+from batch_inference.records import Rejection
 from trainer.artifact import Artifact
 from trainer.errors import DataError
 
@@ -43,6 +43,11 @@ class Options:
     input: str
     model: str
     output: str
+    exclude: tuple[str, ...] = ()
+    recursive: bool = True
+    frames: str = "one"
+    study_key: str = "auto"
+    id_salt: str | None = dataclasses.field(default=None, repr=False)
     engine: str = "auto"
     precision: str = "auto"
     batch_size: int = 32
@@ -55,35 +60,6 @@ class Options:
     beam: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepare:
-    """Source -> Example, or Rejection: reads and decodes. `picture_wanted` keeps what an overlay is drawn on."""
-
-    image_size: int
-    picture_wanted: bool
-    model_id: str
-
-    def __call__(self, source: Source) -> Example | Rejection:
-        sha256 = None
-        try:
-            contents = storage.read(source.uri)
-            sha256 = hashlib.sha256(contents).hexdigest()
-            found = radiograph.read(contents)
-            picture = overlay.shrink(found.pixels) if self.picture_wanted else None
-            return Example(source, radiograph.letterbox(found.pixels, self.image_size), picture, sha256, tags=found.tags)
-        except radiograph.RadiographError as error:
-            reason, detail = error.reason, error.detail
-        except storage.TooLargeError as error:
-            reason, detail = "too_large", str(error)
-        except storage.StorageError as error:
-            reason, detail = "unreadable", str(error)
-        except Exception as error:
-            # Including MemoryError: one file must not end the run. Its text might quote the file, so it is left out.
-            reason, detail = "decode_failed", f"decoding ended in {type(error).__name__}"
-        progress.advance()
-        return reject(source, reason, detail, self.model_id, sha256)
-
-
 def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice: engines.Choice) -> None:
     """Adds scoring to `pipeline`: every input ends as one prediction or one rejection under `options.output`."""
     output = storage.absolute(options.output)
@@ -91,16 +67,17 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     threads = _REMOTE_THREADS if remote else usable_cores()
     window = options.batch_size + 2 * threads
     carried = manifest.carried_columns(options.input)
-    prepare = Prepare(described.image_size, options.cam != "none", described.model_id)
+    key = study_key.chosen(options.study_key, options.id_salt, options.input)
+    decode = Decode(described.image_size, options.cam != "none", described.model_id, key, options.frames == "all")
     finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
     handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
 
     examples, unprepared = (
         pipeline
         | "Input" >> beam.Create([options.input])
-        | "Find" >> beam.FlatMap(sources.find)
+        | "Find" >> beam.FlatMap(sources.find, options.exclude, options.recursive)
         | "Each once" >> _EachOnce()
-        | "Read and decode" >> beam.ParDo(ConcurrentMap(prepare, window, threads))
+        | "Read and decode" >> beam.ParDo(ConcurrentFlatMap(decode, window, threads))
         | "Decoded?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
     scored, unfinished = (
@@ -159,14 +136,16 @@ def run(options: Options) -> summary.Summary:
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)
     choice = engines.choose(described, options.engine, options.precision)
-    total = preflight.count_inputs(options.input)
+    key = study_key.chosen(options.study_key, options.id_salt, options.input)
+    total = preflight.count_inputs(options.input, options.exclude, options.recursive)
     output = preflight.claim(options.output, options.input, options.overwrite)
     record = {
         "state": "running",
         "started": _now(),
         "model": described.model_id,
         "engine": str(choice),
-        "options": dataclasses.asdict(options) | {"beam": preflight.without_secrets(beam_options)},
+        "options": dataclasses.asdict(options)
+        | {"beam": preflight.without_secrets(beam_options), "id_salt": key.mark_of_salt()},
     }
     run_json = storage.join(output, sinks.RUN_JSON)
     sinks.write_json(run_json, record)

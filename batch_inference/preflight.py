@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -57,17 +58,18 @@ def check_preprocessing(described: Artifact) -> None:
         )
 
 
-def count_inputs(location: str) -> int | None:
+def count_inputs(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> int | None:
     """How many inputs there are; None where counting them would take as long as a remote listing.
 
     Raises:
       DataError: there is none.
     """
-    if not sources.any_in(location):
+    if not sources.any_in(location, exclude, recursive):
+        left_out = f" that --exclude={','.join(exclude)} leaves" if exclude else ""
         raise DataError(
-            f"nothing to score: no file matches {location}; expected a folder, a glob or a manifest with files in it"
+            f"nothing to score: no file matches {location}{left_out}; expected a folder, a glob or a manifest with files in it"
         )
-    return None if storage.is_remote(location) else sum(1 for _ in sources.find(location))
+    return None if storage.is_remote(location) else sum(1 for _ in sources.find(location, exclude, recursive))
 
 
 def claim(output: str, location: str, overwrite: bool) -> str:

@@ -24,13 +24,13 @@ class Source:
     Attributes:
       uri: absolute path or URI to read from.
       name: path relative to the root of the input, `/` between folders; the whole URI where there is no common root.
-      study: names the study that the image belongs to.
+      study: what a manifest's column `study` says, empty where it says nothing.
       carried: (name, value) of the further columns of a manifest, in their order.
     """
 
     uri: str
     name: str
-    study: str
+    study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
 
 
@@ -43,6 +43,7 @@ class Example:
       pixels: uint8 [size, size, 1], what the model takes.
       picture: uint8 [height, width], what the overlay is drawn on; None when no overlay is wanted.
       sha256: of the file's bytes, hexadecimal.
+      study: names the study that the image belongs to.
       frame: counted from 0, where a file's frames are scored one by one; else None.
       tags: DICOM only, where present: modality, body_part, view, study_uid.
     """
@@ -51,6 +52,7 @@ class Example:
     pixels: np.ndarray
     picture: np.ndarray | None
     sha256: str
+    study: str
     frame: int | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

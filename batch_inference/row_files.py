@@ -67,5 +67,5 @@ def json_line(record: Any) -> bytes:
 def csv_line(values: Iterable[Any]) -> bytes:
     """Values as one record of CSV (RFC 4180, UTF-8), without the line end; line breaks in a value stay, quoted."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(["" if value is None else value for value in values])
-    return line.getvalue().encode("utf-8")
+    csv.writer(line).writerow(["" if value is None else value for value in values])
+    return line.getvalue().removesuffix("\r\n").encode("utf-8")

@@ -49,7 +49,7 @@ class Finish:
             label=self.described.label(scored.probability),
             probability=float32(scored.probability),
             logit=float32(scored.logit),
-            study=example.source.study,
+            study=example.study,
             cam=cam,
             model=self.described.model_id,
             engine=self.engine,
@@ -67,7 +67,7 @@ class Finish:
         if picture is None or scored.probability < self.min_probability:
             return None
         drawn = overlay.draw(picture, scored.cam, self.described.image_size, self.described.cam["scale"], self.style)
-        path = names.cam_path(scored.example.source.name, overlay.FORMATS[self.file_format])
+        path = names.cam_path(scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame)
         contents = overlay.encode(drawn, self.file_format)
         storage.write(storage.join(self.output, path), contents, overlay.MIME_TYPES[self.file_format])
         return path

@@ -1,21 +1,23 @@
-"""Which files an input names: a folder, a glob, a manifest, local or remote."""
+"""Which files an input names: a folder, a glob, a manifest, local or remote. Listed one by one, in no order."""
 
+import fnmatch
+import functools
 import os
 import pathlib
-import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference import manifest, storage
-from batch_inference.records import Source, printable
+from batch_inference.records import Source
 
 _MAGIC = re.compile(r"[*?\[]")
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
-def find(location: str) -> Iterator[Source]:
-    """Yields every input under `location`, each once per mention, folders in order of name.
+def find(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> Iterator[Source]:
+    """Yields every input under `location`, each once per mention.
 
     A folder counts with all its files at any depth but hidden ones (leading dot). What looks like a file and cannot be
     read (a dangling link, a folder without permission, a link to a folder that holds it) is yielded too, so that it ends as a rejection.
@@ -24,26 +26,28 @@ def find(location: str) -> Iterator[Source]:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest: `.txt` with a path or URI on each
         line, `.csv` with a column `path` (or `uri`, `file`, `image`) and, if wanted, `study`; its further columns are carried
         into the rows. A manifest's relative paths start at its folder.
+      exclude: glob patterns; an input is left out whose path relative to the root, or any single name in it, matches one, and
+        so is all that lies in a folder that matches.
+      recursive: False takes only the files of a folder itself.
+
+    Patterns take the extension that they end with in upper and lower case.
 
     Raises:
-      DataError: the manifest cannot be read, or lacks the column.
+      DataError: the manifest cannot be read, or its columns are wrong.
     """
     uri = storage.absolute(location)
     if manifest.is_manifest(uri):
-        yield from _manifest(uri)
+        found = _manifest(uri)
     elif storage.is_remote(uri):
-        yield from _remote(uri)
+        found = _remote(uri, recursive)
     else:
-        yield from _local(uri)
+        found = _local(uri, recursive)
+    return (source for source in found if not _excluded(source.name, tuple(exclude)))
 
 
-def any_in(location: str) -> bool:
-    """Whether `location` names anything at all; of a remote folder no more than one entry is listed."""
-    uri = storage.absolute(location)
-    if not storage.is_remote(uri) or manifest.is_manifest(uri):
-        return next(find(location), None) is not None
-    patterns = [uri] if is_pattern(uri) else [uri, storage.join(uri, "**")]
-    return any(result.metadata_list for result in FileSystems.match(patterns, limits=[1] * len(patterns)))
+def any_in(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> bool:
+    """Whether there is anything at all to find; no more is listed than it takes to know."""
+    return next(find(location, exclude, recursive), None) is not None
 
 
 def root_of(location: str) -> str:
@@ -61,59 +65,71 @@ def is_pattern(uri: str) -> bool:
     return bool(_MAGIC.search(uri)) and (storage.is_remote(uri) or not os.path.lexists(uri))
 
 
-def source(uri: str, root: str, study: str = "", carried: tuple[tuple[str, str], ...] = ()) -> Source:
-    """Names an input after its path below `root`, and its study after its folder unless `study` says otherwise."""
-    name = uri[len(root) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
-    folder = posixpath.dirname(name) or posixpath.basename(root)
-    return Source(uri, name, printable(study or folder), carried)
+def _source(uri: str, root: str, line: manifest.Line | None = None) -> Source:
+    """Names an input after its path below `root`."""
+    name = uri[len(root.rstrip("/")) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
+    return Source(uri, name, line.study, line.carried) if line else Source(uri, name)
 
 
-def _local(uri: str) -> Iterator[Source]:
+def _any_case(pattern: str) -> str:
+    """`*.png` -> `*.[pP][nN][gG]`: whoever asks for the files of a format does not know how each is spelt."""
+
+    def both(match: re.Match) -> str:
+        return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in match[0])
+
+    return _EXTENSION.sub(both, pattern)
+
+
+@functools.lru_cache
+def _patterns(exclude: tuple[str, ...]) -> Callable[[str], re.Match | None]:
+    return re.compile("|".join(fnmatch.translate(_any_case(pattern)) for pattern in exclude)).match
+
+
+def _excluded(name: str, exclude: tuple[str, ...]) -> bool:
+    if not exclude:
+        return False
+    matches, parts = _patterns(exclude), name.split("/")
+    return any(matches(part) for part in parts) or any(matches("/".join(parts[:end])) for end in range(2, len(parts) + 1))
+
+
+def _local(uri: str, recursive: bool) -> Iterator[Source]:
     root = root_of(uri)
-    for path in _expand(uri, root):
+    pattern = uri[len(root.rstrip("/")) + 1 :] if is_pattern(uri) else ""
+    for path in _expand(root, pattern) if pattern else [uri] * os.path.lexists(uri):
         if not pathlib.Path(path).is_dir():
-            yield source(path, root)
+            yield _source(path, root)
         # `**` matches what is in a folder besides the folder; walking it again would repeat its files.
-        elif "**" not in _pattern(uri, root):
-            for file in _walk(path):
-                yield source(file, root)
+        elif "**" not in pattern:
+            for file in _walk(path, recursive):
+                yield _source(file, root)
 
 
-def _expand(uri: str, root: str) -> list[str]:
-    if not is_pattern(uri):
-        return [uri] if os.path.lexists(uri) else []
+def _expand(root: str, pattern: str) -> Iterator[str]:
     # pathlib's `**`, other than glob's, does not go round in links to folders.
-    matched = (str(path) for path in pathlib.Path(root or "/").glob(_pattern(uri, root)))
-    return sorted(path for path in matched if "/." not in path[len(root) :])
+    matched = map(str, pathlib.Path(root or "/").glob(_any_case(pattern)))
+    return (path for path in matched if "/." not in path[len(root) :])
 
 
-def _pattern(uri: str, root: str) -> str:
-    return uri[len(root) + 1 :] if is_pattern(uri) else ""
-
-
-def _walk(top: str) -> Iterator[str]:
+def _walk(top: str, recursive: bool) -> Iterator[str]:
     """Files below a folder. Links to folders are followed, unless the folder holds the link."""
     pending: list[tuple[str, tuple[str, ...]]] = [(top, (os.path.realpath(top),))]
     while pending:
         folder, ancestors = pending.pop()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if not _is_folder(entry):
+                        yield entry.path
+                        continue
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(ancestors[-1], entry.name)
+                    if real in ancestors:
+                        yield entry.path
+                    elif recursive:
+                        pending.append((entry.path, (*ancestors, real)))
         except OSError:
             yield folder
-            continue
-        folders = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not _is_folder(entry):
-                yield entry.path
-                continue
-            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(ancestors[-1], entry.name)
-            if real in ancestors:
-                yield entry.path
-            else:
-                folders.append((entry.path, (*ancestors, real)))
-        pending.extend(reversed(folders))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -123,19 +139,19 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _remote(uri: str) -> Iterator[Source]:
+def _remote(uri: str, recursive: bool) -> Iterator[Source]:
     root = root_of(uri)
-    if not is_pattern(uri):
-        if FileSystems.exists(uri):
-            yield source(uri, uri.rpartition("/")[0])
-            return
-        uri = storage.join(uri, "**")
-    for match in FileSystems.match([uri]):
-        for entry in match.metadata_list:
-            name = entry.path[len(root) + 1 :]
-            # A name that ends in a slash is how storage browsers mark an empty folder.
-            if not entry.path.endswith("/") and not any(part.startswith(".") for part in name.split("/")):
-                yield source(entry.path, root)
+    if is_pattern(uri):
+        uri = _any_case(uri)
+    elif FileSystems.exists(uri):
+        yield _source(uri, uri.rpartition("/")[0])
+        return
+    else:
+        uri = storage.join(uri, "**" if recursive else "*")
+    for path in storage.match(uri):
+        # A name that ends in a slash is how storage browsers mark an empty folder.
+        if not path.endswith("/") and not any(part.startswith(".") for part in path[len(root) + 1 :].split("/")):
+            yield _source(path, root)
 
 
 def _manifest(uri: str) -> Iterator[Source]:
@@ -143,4 +159,4 @@ def _manifest(uri: str) -> Iterator[Source]:
     for line in manifest.lines(uri):
         path = line.path
         target = path if storage.is_remote(path) or pathlib.PurePath(path).is_absolute() else storage.join(root, path)
-        yield source(storage.absolute(target), root, line.study, line.carried)
+        yield _source(storage.absolute(target), root, line)

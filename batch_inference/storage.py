@@ -3,11 +3,13 @@
 import io
 import os
 import pathlib
+import re
 import shutil
 import stat
 import tempfile
 import urllib.parse
 import uuid
+from collections.abc import Iterator
 from typing import TextIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -129,6 +131,14 @@ def _write_local(path: pathlib.Path, contents: bytes) -> None:
 def exists(uri: str) -> bool:
     """Whether there is a file (or a local folder) under this URI."""
     return FileSystems.exists(uri) if is_remote(uri) else os.path.lexists(uri)
+
+
+def match(pattern: str) -> Iterator[str]:
+    """Yields the remote files that a glob pattern (`**` for any depth) names, one by one: Beam's own `match` holds them all."""
+    filesystem = FileSystems.get_filesystem(pattern)
+    prefix = re.match(r"[^[*?]*", pattern)[0]  # type: ignore[index]
+    listed = filesystem._list(prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix)
+    return (entry.path for entry in filesystem.match_files(listed, pattern))
 
 
 def names(folder: str) -> list[str]:

@@ -6,6 +6,7 @@ values.
 """
 
 import contextlib
+import functools
 import io
 import logging
 import re
@@ -13,7 +14,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pydicom
@@ -21,7 +22,7 @@ from pydicom import encaps, uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 
-from trainer.dicom_display import grey, luma
+from trainer.dicom_display import grey, luma, of_frame
 from trainer.picture import jpeg_segments
 from trainer.refusal import RadiographError, check_memory, check_size, refuse
 
@@ -33,9 +34,9 @@ MODES = {
     **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
 }
 _TAGS = {
-    "modality": ("Modality", r"[A-Z0-9_ ]{1,16}"),
-    "body_part": ("BodyPartExamined", r"[A-Z0-9_ ]{1,16}"),
-    "view": ("ViewPosition", r"[A-Z0-9_ ]{1,16}"),
+    "modality": ("Modality", r"[A-Z0-9_ -]{1,16}"),
+    "body_part": ("BodyPartExamined", r"[A-Z0-9_ -]{1,16}"),
+    "view": ("ViewPosition", r"[A-Z0-9_ -]{1,16}"),
     "study_uid": ("StudyInstanceUID", r"[0-9.]{1,64}"),
 }
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
@@ -53,17 +54,38 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
-    """Returns uint8 [height, width] with bone bright, a value of `MODES`, and the harmless tags.
+    """Returns uint8 [height, width] with bone bright, a value of `MODES`, and the harmless tags, of a file with one frame.
 
     Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
     """
+    found = frames(data)
+    if len(found) > 1:
+        refuse("unsupported", f"expected one picture, the DICOM file holds {len(found)} frames")
+    return found[0]()
+
+
+def frames(data: bytes) -> Sequence[Callable[[], tuple[np.ndarray, str, dict[str, str]]]]:
+    """For each frame of a file the function that decodes it, to what `read` returns. Both raise as `read` does."""
+    with _contained():
+        _check_deflated(data)
+        dataset = _parse(data)
+        mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
+        number = _check_header(dataset, mode)
+        return [functools.partial(_frame, dataset, str(mode), index) for index in range(number)]
+
+
+def _frame(dataset: pydicom.Dataset, mode: str, index: int) -> tuple[np.ndarray, str, dict[str, str]]:
+    with _contained():
+        stored, done = _stored_values(dataset, index)
+        return (stored if done else grey(of_frame(dataset, index), stored)), mode, _tags(dataset)
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """Whatever the libraries raise becomes a RadiographError that quotes nothing, and what they say stays unheard."""
     with _quiet_libraries():
         try:
-            _check_deflated(data)
-            dataset = _parse(data)
-            mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
-            stored, done = _stored_values(dataset, mode)
-            return (stored if done else grey(dataset, stored)), str(mode), _tags(dataset)
+            yield
         except (RadiographError, MemoryError):
             raise
         except BaseException as error:
@@ -121,22 +143,25 @@ def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
     return {name: text for name, text in texts.items() if re.fullmatch(_TAGS[name][1], text)}
 
 
-def _stored_values(dataset: pydicom.Dataset, mode: str | None) -> tuple[np.ndarray, bool]:
-    """Returns (stored values [h, w], False) of a grey or palette picture, or (luma uint8 [h, w], True) of a coloured one."""
-    _check_header(dataset, mode)
+def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bool]:
+    """Returns (stored values [h, w], False) of a grey or palette frame, or (luma uint8 [h, w], True) of a coloured one."""
     syntax = _transfer_syntax(dataset)
     if not syntax.is_encapsulated:
         expected, found = get_expected_length(dataset), len(dataset.PixelData)
         if found < expected:
             refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
     else:
-        _check_codestream(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1), dataset.Rows, dataset.Columns)
+        number = int(dataset.get("NumberOfFrames") or 1)
+        _check_codestream(encaps.get_frame(dataset.PixelData, index, number_of_frames=number), dataset.Rows, dataset.Columns)
+    how = {"raw": True, "view_only": True, "correct_unused_bits": syntax.is_encapsulated}
     try:
-        pixels, properties = get_decoder(syntax).as_array(dataset, index=0, raw=True, view_only=True)  # type: ignore[arg-type]
+        pixels, properties = get_decoder(syntax).as_array(dataset, index=index, **how)  # type: ignore[arg-type]
     except RuntimeError:
         if syntax == uid.JPEGExtended12Bit:
             refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
+    if not syntax.is_encapsulated:
+        pixels = _used_bits(dataset, pixels)
     if pixels.ndim == 2:
         return pixels, False
     if str(properties["photometric_interpretation"]).startswith("YBR"):
@@ -144,8 +169,18 @@ def _stored_values(dataset: pydicom.Dataset, mode: str | None) -> tuple[np.ndarr
     return luma(pixels, int(properties["bits_stored"])), True
 
 
-def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
-    """Refuses what is no single picture of 8 or 16 bits, before any pixel is decoded."""
+def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+    """Values without the unused bits around them, which old writers fill with overlays (PS3.5 8.1.1), of the same dtype."""
+    allocated, used = 8 * pixels.itemsize, dataset.BitsStored
+    highest = dataset.get("HighBit")
+    above = allocated - 1 - highest if isinstance(highest, int) and used <= highest + 1 <= allocated else allocated - used
+    if used == allocated or dataset.BitsAllocated == 1:
+        return pixels
+    return np.right_shift(np.left_shift(pixels, above), allocated - used)
+
+
+def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
+    """Refuses what is no picture of 8 or 16 bits, before any pixel is decoded; returns the number of frames."""
     if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
     if mode is None:
@@ -163,14 +198,16 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> None:
         refuse("bad_dicom", f"the DICOM data set announces {numbers['BitsStored']} bits stored in {allocated} allocated")
     if allocated not in (1, 8, 16):
         refuse("unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}")
-    frames = dataset.get("NumberOfFrames") or 1
-    if frames != 1:
-        refuse("unsupported", "expected one picture, the DICOM file holds several frames")
     check_size(rows, columns)
+    frames, encapsulated = int(dataset.get("NumberOfFrames") or 1), _transfer_syntax(dataset).is_encapsulated
+    # A frame takes a fragment at least.
+    if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
+        refuse("bad_dicom", f"the DICOM data set announces {frames} frames, which its pixel data contradict")
     # PixelData, the array that pydicom makes of it, the result; where encoded, the 32-bit planes of the decoder as well.
     sample = max(8, allocated) // 8
-    encoded = 4 if _transfer_syntax(dataset).is_encapsulated else 0
+    encoded = 4 if encapsulated else 0
     check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
+    return frames
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:

@@ -13,6 +13,20 @@ from trainer.refusal import refuse
 
 _PERCENTILES = (0.5, 99.5)
 _ROWS_PER_BLOCK = 256
+_FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+
+
+def of_frame(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
+    """The data set as it holds for one frame: windows and rescales of its functional groups (PS3.3 C.7.6.16) take precedence."""
+    shared, each = (dataset.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame"))
+    groups = [*shared[:1], *each[index : index + 1]]
+    items = [group[name][0] for group in groups for name in _FRAME_GROUPS if group.get(name)]
+    if not items:
+        return dataset
+    merged = pydicom.Dataset()
+    for item in (dataset, *items):
+        merged.update(item)
+    return merged
 
 
 def luma(pixels: np.ndarray, bits: int) -> np.ndarray:

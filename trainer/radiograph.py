@@ -4,8 +4,9 @@ Preparation and scoring both call `load`, so what a model learned from and what 
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -21,6 +22,7 @@ __all__ = [
     "Placement",
     "Radiograph",
     "RadiographError",
+    "frames",
     "letterbox",
     "load",
     "placement",
@@ -127,8 +129,7 @@ def read(data: bytes) -> Radiograph:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
     if kind == "DICOM":
-        pixels, mode, tags = dicom.read(data)
-        return Radiograph(pixels, kind, mode, tags)
+        return _dicom(functools.partial(dicom.read, data))
     if kind not in picture.FORMATS:
         found = kind or "that of no known image format"
         refuse(
@@ -136,6 +137,21 @@ def read(data: bytes) -> Radiograph:
         )
     pixels, mode = picture.read(data, kind)
     return Radiograph(pixels, kind, mode)
+
+
+def frames(data: bytes) -> Sequence[Callable[[], Radiograph]]:
+    """One function for each frame of a DICOM file, one for any other file: called, it decodes that frame, in any order.
+
+    They and this raise `RadiographError` and nothing else. Not for threads: the frames share what was parsed.
+    """
+    if not data or recognise(data) != "DICOM":
+        return [functools.partial(read, data)]
+    return [functools.partial(_dicom, frame) for frame in dicom.frames(data)]
+
+
+def _dicom(frame: Callable[[], tuple[np.ndarray, str, dict[str, str]]]) -> Radiograph:
+    pixels, mode, tags = frame()
+    return Radiograph(pixels, "DICOM", mode, tags)
 
 
 def recognise(data: bytes) -> str:

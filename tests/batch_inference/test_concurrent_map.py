@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from batch_inference.concurrent_map import ConcurrentMap
+from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 
 
 class _Watched:
@@ -64,3 +64,27 @@ def test_in_a_pipeline():
 def test_an_error_of_the_function_is_not_swallowed():
     with pytest.raises(Exception, match="by zero"), beam.Pipeline(runner="FnApiRunner") as pipeline:
         _ = pipeline | beam.Create([1, 0]) | beam.ParDo(ConcurrentMap(lambda n: 1 // n, window=4, threads=2))
+
+
+def test_several_results_of_one_element_are_taken_one_by_one():
+    made = []
+
+    def countdown(n: int):
+        def later():
+            for value in range(n, 0, -1):
+                made.append(value)
+                yield value
+
+        return later() if n > 2 else list(range(n, 0, -1))
+
+    mapped = ConcurrentFlatMap(countdown, window=1, threads=2)
+    mapped.setup()
+    mapped.start_bundle()
+    assert [*mapped.process(2), *mapped.process(4)] == [2, 1]
+    end = mapped.finish_bundle()
+    assert not made and next(end).value == 4 and made == [4]
+    assert [windowed.value for windowed in end] == [3, 2, 1]
+    mapped.teardown()
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        values = pipeline | beam.Create([1, 3, 0]) | beam.ParDo(ConcurrentFlatMap(countdown, window=4, threads=2))
+        assert_that(values, equal_to([1, 3, 2, 1]))

@@ -125,7 +125,7 @@ class _Stub:
 
 def test_batches_have_one_shape_and_numbers_must_be_finite(images):
     images[1] = 0
-    examples = [Example(Source(f"/{i}", f"{i}", ""), pixels, None, f"sha{i}") for i, pixels in enumerate(images)]
+    examples = [Example(Source(f"/{i}", f"{i}"), pixels, None, f"sha{i}", "") for i, pixels in enumerate(images)]
     handler, stub = ScoringHandler("/model", Choice("tensorflow", "float32"), 8, "id"), _Stub()
     answers = list(handler.run_inference(examples, stub))
     assert stub.shapes == [(8, 32, 32, 1)]

@@ -1,8 +1,10 @@
 """Which files an input names, and how they and their studies are called."""
 
 import os
+from typing import ClassVar
 
 import pytest
+from apache_beam.io.filesystem import FileMetadata, FileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,15 +21,20 @@ def tree(tmp_path):
     return root
 
 
-def named(location) -> list[str]:
-    return [found.name for found in sources.find(str(location))]
+def named(location, *exclude, **how) -> list[str]:
+    return sorted(found.name for found in sources.find(str(location), exclude, **how))
 
 
 def test_a_folder_counts_with_all_but_hidden_files(tree):
-    assert named(tree) == ["a.png", "[1]/e[2].png", "b/c.JPG", "b/d/IM0001", "v1.csv/f.png"]
+    assert named(tree) == ["[1]/e[2].png", "a.png", "b/c.JPG", "b/d/IM0001", "v1.csv/f.png"]
     assert named(f"{tree}/") == named(tree)
-    assert [found.uri for found in sources.find(str(tree / "b"))] == [f"{tree}/b/c.JPG", f"{tree}/b/d/IM0001"]
+    assert sorted(found.uri for found in sources.find(str(tree / "b"))) == [f"{tree}/b/c.JPG", f"{tree}/b/d/IM0001"]
     assert named(f"file://{tree}") == named(tree)
+
+
+def test_a_folder_without_its_subfolders(tree):
+    assert named(tree, recursive=False) == ["a.png"]
+    assert named(tree / "b*", recursive=False) == ["b/c.JPG"]
 
 
 def test_relative_inputs_give_absolute_uris(tree, monkeypatch):
@@ -43,41 +50,136 @@ def test_patterns(tree):
     assert named(tree / "*.dcm") == []
 
 
+def test_extensions_match_however_they_are_spelt(tree):
+    assert named(tree / "b" / "*.jpg") == ["c.JPG"]
+    assert named(tree / "**" / "*.JpG") == ["b/c.JPG"]
+    assert named(tree / "A*.png") == [], "names are taken as they are spelt"
+    assert "b/c.JPG" not in named(tree, "*.jpg")
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["*.png"], ["b/c.JPG", "b/d/IM0001"]),
+        (["b"], ["[1]/e[2].png", "a.png", "v1.csv/f.png"]),
+        (["b/d"], ["[1]/e[2].png", "a.png", "b/c.JPG", "v1.csv/f.png"]),
+        (["d", "a.*"], ["[1]/e[2].png", "b/c.JPG", "v1.csv/f.png"]),
+        (["b/*", "v?.csv", "[[]1]"], ["a.png"]),
+        (["c", "png", "d/IM0001", ""], ["[1]/e[2].png", "a.png", "b/c.JPG", "b/d/IM0001", "v1.csv/f.png"]),
+    ],
+)
+def test_what_is_excluded(tree, exclude, left):
+    assert named(tree, *exclude) == left
+    (tree / "list.txt").write_text("\n".join(named(tree)))
+    assert named(tree / "list.txt", *exclude, "list.txt") == left
+    assert sources.any_in(str(tree), exclude) and not sources.any_in(str(tree), ["*"])
+
+
 def test_what_exists_under_that_very_name_is_no_pattern(tree):
     assert named(tree / "[1]") == ["e[2].png"]
     assert named(tree / "[1]" / "e[2].png") == ["e[2].png"]
 
 
 def test_one_file(tree):
-    assert list(sources.find(str(tree / "a.png"))) == [sources.Source(f"{tree}/a.png", "a.png", "in")]
+    assert list(sources.find(str(tree / "a.png"))) == [sources.Source(f"{tree}/a.png", "a.png")]
 
 
 def test_links_are_followed_but_not_in_circles(tree):
     (tree / "again").symlink_to(tree / "b")
     (tree / "b" / "d" / "up").symlink_to(tree / "b")
     (tree / "dangling").symlink_to(tree / "nowhere")
-    found = named(tree)
-    assert [name for name in found if name.startswith(("again", "dangling", "b/d"))] == [
-        "dangling", "again/c.JPG", "again/d/IM0001", "again/d/up", "b/d/IM0001", "b/d/up",
+    assert [name for name in named(tree) if name.startswith(("again", "dangling", "b/d"))] == [
+        "again/c.JPG", "again/d/IM0001", "again/d/up", "b/d/IM0001", "b/d/up", "dangling",
     ]  # fmt: skip
     assert named(tree / "**" / "c*") == ["b/c.JPG"]
 
 
-def test_studies_are_named_after_folders(tree):
-    assert {found.name: found.study for found in sources.find(str(tree))} == {
-        "a.png": "in", "[1]/e[2].png": "[1]", "b/c.JPG": "b", "b/d/IM0001": "b/d", "v1.csv/f.png": "v1.csv",
-    }  # fmt: skip
-
-
-def test_a_text_manifest(tree, tmp_path):
+def test_a_text_manifest(tree):
     manifest = tree / "list.txt"
     manifest.write_text(f"a.png\r\n\n  {tree}/b/c.JPG\ngs://bucket/x y/z.png\n/elsewhere/q.png\n", encoding="utf-8-sig")
     assert list(sources.find(str(manifest))) == [
-        sources.Source(f"{tree}/a.png", "a.png", "in"),
-        sources.Source(f"{tree}/b/c.JPG", "b/c.JPG", "b"),
-        sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png", "gs://bucket/x y"),
-        sources.Source("/elsewhere/q.png", "/elsewhere/q.png", "/elsewhere"),
+        sources.Source(f"{tree}/a.png", "a.png"),
+        sources.Source(f"{tree}/b/c.JPG", "b/c.JPG"),
+        sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png"),
+        sources.Source("/elsewhere/q.png", "/elsewhere/q.png"),
     ]
+
+
+def test_a_large_folder_is_listed_as_it_is_asked_for(tmp_path, monkeypatch):
+    for index in range(300):
+        (tmp_path / f"{index}.png").touch()
+    given = []
+    original = os.scandir
+
+    class Watched:
+        def __init__(self, folder):
+            self.entries = original(folder)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            for entry in self.entries:
+                given.append(entry.name)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Watched)
+    assert sources.any_in(str(tmp_path)) and len(given) == 1
+    assert len(list(sources.find(str(tmp_path)))) == 300
+
+
+class MemoryFiles(FileSystem):
+    """A remote file system `ram://` that notes how many of its names were asked for."""
+
+    files: ClassVar[list[str]] = []
+    given: ClassVar[list[str]] = []
+
+    @classmethod
+    def scheme(cls):
+        return "ram"
+
+    def has_dirs(self):
+        return False
+
+    def _list(self, dir_or_prefix):
+        for path in self.files:
+            if path.startswith(dir_or_prefix):
+                self.given.append(path)
+                yield FileMetadata(path, 1)
+
+    def exists(self, path):
+        return path in self.files
+
+    def _refuse(self, *_, **__):
+        raise NotImplementedError
+
+    join = split = mkdirs = create = open = copy = rename = size = last_updated = checksum = delete = metadata = _refuse
+    __abstractmethods__ = frozenset()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    files = ["ram://b/in/a.PNG", "ram://b/in/sub/b.dcm", "ram://b/in/sub/", "ram://b/in/.git/c.png", "ram://b/in2/d.png"]
+    monkeypatch.setattr(MemoryFiles, "files", files)
+    monkeypatch.setattr(MemoryFiles, "given", [])
+
+
+def test_remote_folders_patterns_and_files(bucket):
+    assert named("ram://b/in/") == named("ram://b/in") == ["a.PNG", "sub/b.dcm"]
+    assert named("ram://b/in", recursive=False) == ["a.PNG"]
+    assert named("ram://b/in", "sub") == ["a.PNG"]
+    assert named("ram://b/i*/*.png") == ["in/a.PNG", "in2/d.png"]
+    assert list(sources.find("ram://b/in2/d.png")) == [sources.Source("ram://b/in2/d.png", "d.png")]
+    assert not sources.any_in("ram://b/in3")
+
+
+def test_a_remote_folder_is_listed_as_it_is_asked_for(bucket, monkeypatch):
+    monkeypatch.setattr(MemoryFiles, "files", [f"ram://b/in/{index}.png" for index in range(1000)])
+    assert sources.any_in("ram://b/in") and len(MemoryFiles.given) == 1
+    assert len(named("ram://b/in")) == 1000
 
 
 @pytest.mark.parametrize(
@@ -96,6 +198,13 @@ def test_picture_names(name, path):
     import re
 
     assert re.fullmatch(path, names.cam_path(name, ".jpg"))
+
+
+def test_each_frame_has_its_own_picture():
+    paths = [names.cam_path("a.dcm", ".jpg", frame) for frame in (None, 0, 1, 11)]
+    paths += [names.cam_path(name, ".jpg") for name in ("a.dcm_frame0", "a.dcm/frame0", "a.dcm0", "a.dcm\\0frame0")]
+    assert len({path.casefold() for path in paths}) == len(paths)
+    assert paths[0] == "cams/a.dcm.jpg" and paths[1].startswith("cams/a.dcm_frame0~")
 
 
 _part = st.one_of(
