@@ -59,6 +59,7 @@ setup(
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-score = batch_inference.main:score",
+            "humerus-overlay = batch_inference.main:overlay",
         ],
     },
 )

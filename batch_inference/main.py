@@ -1,23 +1,23 @@
-"""Scores radiographs: a label, a probability and a picture of where the model looked, for every file of a folder.
+"""The scorer's commands: flags only.
 
-    humerus-score --input=radiographs/ --model=workdir/artifact --output=scored/
-
-Flags of this program follow; every option of Apache Beam may be added, as --runner=FlinkRunner or --direct_num_workers=4.
+Exit codes: 0 done, 2 the command line or configuration is wrong, 3 the data is wrong, 4 stopped by a signal, 1 anything else.
 """
 
+import inspect
 import itertools
 import logging as python_logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
 from trainer.artifact import ArtifactError
 from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
 
-# Of this command alone, so that two commands may have a flag of the same name.
+# Of one command alone, so that two commands may have a flag of the same name.
 FLAGS = flags.FlagValues()
+OVERLAY_FLAGS = flags.FlagValues()
 
 
 class _FormatsParser(flags.ListParser):
@@ -85,6 +85,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=FLAGS)
 flags.DEFINE_float("cam_min_probability", 0.0, "Draw only images with at least this probability.", 0, 1, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "cam_store",
+    "files",
+    ["files", "parquet"],
+    "files: a picture per image; parquet: maps by the hundred in a file, for humerus-overlay to draw any of them later.",
+    flag_values=FLAGS,
+)
 flags.DEFINE(
     _FormatsParser(),
     "format",
@@ -99,36 +106,81 @@ flags.DEFINE_float(
 flags.DEFINE_bool("overwrite", False, "Delete the results that --output holds from an earlier run.", flag_values=FLAGS)
 FLAGS.set_gnu_getopt(True)
 
+flags.DEFINE_string("scored", None, "Folder of a run with --cam_store=parquet, local or gs://.", flag_values=OVERLAY_FLAGS)
+flags.DEFINE_string("output", None, "Folder for the pictures, local or gs://; --scored will do.", flag_values=OVERLAY_FLAGS)
+flags.DEFINE_string("uri", "*", "Only inputs whose URI matches this glob; * stands for slashes too.", flag_values=OVERLAY_FLAGS)
+flags.DEFINE_float("min_probability", 0.0, "Only images with at least this probability.", 0, 1, flag_values=OVERLAY_FLAGS)
+flags.DEFINE_enum("label", None, ["positive", "negative", "uncertain"], "Only images of this label.", flag_values=OVERLAY_FLAGS)
+flags.DEFINE_enum(
+    "style", "overlay", ["overlay", "heatmap", "side_by_side"], "As --cam of humerus-score.", flag_values=OVERLAY_FLAGS
+)
+flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=OVERLAY_FLAGS)
+OVERLAY_FLAGS.set_gnu_getopt(True)
+
 
 def score(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `humerus-score`; returns its exit code."""
-    argv = list(sys.argv if argv is None else argv)
-    if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        print(__doc__ + FLAGS.module_help(__name__))
-        return EXIT_DONE
-    _quieten()
-    try:
-        _, *beam_options = FLAGS(argv, known_only=True)
-        _check_required()
+    """Scores radiographs: a label, a probability and a picture of where the model looked, for every file of a folder.
+
+        humerus-score --input=radiographs/ --model=workdir/artifact --output=scored/
+
+    Flags of this program follow; every option of Apache Beam may be added, as --runner=FlinkRunner or --direct_num_workers=4.
+    """
+
+    def main(beam_options: list[str]) -> object:
         # Only now: importing Beam takes seconds, and speaks.
         from batch_inference import pipeline
 
         given = FLAGS.flag_values_dict()
         given["exclude"] = tuple(itertools.chain.from_iterable(given["exclude"]))
-        print(pipeline.run(pipeline.Options(**given, beam=tuple(beam_options))))
+        return pipeline.run(pipeline.Options(**given, beam=tuple(beam_options)))
+
+    return _run("humerus-score", main, score, FLAGS, ("input", "model", "output"), "run again with --overwrite", argv)
+
+
+def overlay(argv: Sequence[str] | None = None) -> int:
+    """Draws the maps that humerus-score --cam_store=parquet kept: all, or those that are asked for.
+
+    humerus-overlay --scored=scored/ --output=pictures/ --label=positive --min_probability=0.9
+    """
+
+    def main(unknown: list[str]) -> object:
+        if unknown:
+            raise ConfigError(f"unknown argument {unknown[0]}; see humerus-overlay --help")
+        from batch_inference import redraw
+
+        return redraw.run(redraw.Options(**OVERLAY_FLAGS.flag_values_dict()))
+
+    return _run("humerus-overlay", main, overlay, OVERLAY_FLAGS, ("scored", "output"), "run again", argv)
+
+
+def _run(
+    name: str,
+    main: Callable[[list[str]], object],
+    command: Callable,
+    values: flags.FlagValues,
+    required: Sequence[str],
+    when_stopped: str,
+    argv: Sequence[str] | None,
+) -> int:
+    """Parses the flags, runs `main` on the words that are none of them, prints what it tells, and returns the exit code."""
+    argv = list(sys.argv if argv is None else argv)
+    if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{values.module_help(__name__)}")
+        return EXIT_DONE
+    _quieten()
+    try:
+        _, *others = values(argv, known_only=True)
+        missing = [f"--{flag}" for flag in required if not values[flag].value]
+        if missing:
+            raise ConfigError(f"{' and '.join(missing)} must be given; see {name} --help")
+        print(main(others))
     except (ConfigError, ArtifactError, flags.Error) as error:
-        return _complain(error, EXIT_CONFIG)
+        return _complain(name, error, EXIT_CONFIG)
     except DataError as error:
-        return _complain(error, EXIT_DATA)
+        return _complain(name, error, EXIT_DATA)
     except KeyboardInterrupt:
-        return _complain("stopped; what was written is incomplete, run again with --overwrite", EXIT_STOPPED)
+        return _complain(name, f"stopped; what was written is incomplete, {when_stopped}", EXIT_STOPPED)
     return EXIT_DONE
-
-
-def _check_required() -> None:
-    missing = [f"--{name}" for name in ("input", "model", "output") if not FLAGS[name].value]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)} must be given; see humerus-score --help")
 
 
 def _quieten() -> None:
@@ -143,6 +195,6 @@ def _quieten() -> None:
         python_logging.getLogger(name).setLevel(level)
 
 
-def _complain(message: object, code: int) -> int:
-    print(f"humerus-score: {message}", file=sys.stderr)
+def _complain(name: str, message: object, code: int) -> int:
+    print(f"{name}: {message}", file=sys.stderr)
     return code

@@ -11,6 +11,7 @@ from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
 from batch_inference import (
+    cam_store,
     duplicates,
     engines,
     manifest,
@@ -54,6 +55,7 @@ class Options:
     cam: str = "overlay"
     cam_format: str = "jpeg"
     cam_min_probability: float = 0.0
+    cam_store: str = "files"
     format: tuple[str, ...] = ("jsonl", "csv")
     max_rejection_rate: float = 1.0
     overwrite: bool = False
@@ -80,9 +82,12 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
         | "Read and decode" >> beam.ParDo(ConcurrentFlatMap(decode, window, threads))
         | "Decoded?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
+    results = examples | "Score" >> RunInference(handler)
+    if options.cam_store == "parquet":
+        encode = ConcurrentMap(cam_store.Encode(described, options.cam_min_probability), window, threads)
+        results = results | "Encode" >> beam.ParDo(encode) | "Pack" >> beam.ParDo(cam_store.WritePacks(output))
     scored, unfinished = (
-        examples
-        | "Score" >> RunInference(handler)
+        results
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
         | "Scored?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
     )
@@ -132,6 +137,7 @@ def run(options: Options) -> summary.Summary:
       ArtifactError: `options.model` is not a model that this version can score with.
       DataError: nothing to score, nothing scored, more rejections than allowed, or an output that is taken.
     """
+    preflight.check_cams(options.cam, options.cam_store)
     beam_options = preflight.beam_options(options.beam)
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)

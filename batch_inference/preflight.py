@@ -48,6 +48,12 @@ def without_secrets(options: PipelineOptions) -> dict[str, str]:
     }
 
 
+def check_cams(style: str, store: str) -> None:
+    """Raises `ConfigError` where maps are to be packed that nobody wants."""
+    if style == "none" and store != "files":
+        raise ConfigError(f"--cam=none keeps no map for --cam_store={store} to hold; leave one of them out")
+
+
 def check_preprocessing(described: Artifact) -> None:
     """Raises `ArtifactError` where the model was trained on pixels that are not those made here."""
     made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]

@@ -58,13 +58,42 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class PackedCam:
+    """A row of `cams/*.parquet`; the fields are its columns, in this order, as described."""
+
+    uri: Annotated[str, "of the input, as in predictions"]
+    frame: Annotated[int | None, "as in predictions"]
+    path: Annotated[str, "where a picture drawn later goes, relative to the output, but for the ending of its file format"]
+    label: Annotated[str, "as in predictions"]
+    probability: Annotated[float, "as in predictions"]
+    model: Annotated[str, "id of the artifact"]
+    cam: Annotated[bytes, "the signed map in logits per cell, over the model's square: float16, little-endian, row by row"]
+    cam_height: Annotated[int, "rows of the map"]
+    cam_width: Annotated[int, "columns of the map"]
+    scale: Annotated[float, "value of the map drawn at full colour; the same for all images of a model"]
+    image_size: Annotated[int, "side of the model's square in pixels, letterbox border included"]
+    picture: Annotated[bytes, "the radiograph in its own aspect ratio, no side over 1024 pixels: JPEG, grey"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Scored:
-    """What the model says of an example: calibrated probability in [0, 1], logit, cam float32 [h, w] in logits per cell."""
+    """What the model says of an example.
+
+    Attributes:
+      example: what it was made of.
+      probability: calibrated, in [0, 1].
+      logit: before calibration.
+      cam: float32 [h, w], logits per cell.
+      packed: the map and the picture on their way into a file of many.
+      stored: path of that file relative to the output, once it is written.
+    """
 
     example: Example
     probability: float
     logit: float
     cam: np.ndarray
+    packed: PackedCam | None = None
+    stored: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +108,9 @@ class Prediction:
     probability: Annotated[float, "of the positive label, calibrated, in [0, 1]; float32 precision"]
     logit: Annotated[float, "before calibration; float32 precision"]
     study: Annotated[str, "names the study"]
-    cam: Annotated[str | None, "path of the picture relative to the output; null where none was drawn"]
+    cam: Annotated[
+        str | None, "file, relative to the output, with the picture or among others the packed map; null where none was kept"
+    ]
     model: Annotated[str, "id of the artifact"]
     engine: Annotated[str, "what made the row, as openvino/float32"]
     brightness: Annotated[float, "mean grey level of the square that the model saw, in [0, 255]; float32 precision"]

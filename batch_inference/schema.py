@@ -14,13 +14,13 @@ TABLES: dict[str, type] = {"predictions": Prediction, "studies": Study, "rejecti
 """Kinds of rows by the name of their files and tables."""
 
 _CARRIED = "carried"
-_ARROW = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()}
+_ARROW = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_(), bytes: pyarrow.binary()}
 _BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column: `kind` is str, float, int or bool; `description` is one line."""
+    """One column: `kind` is str, float, int, bool or bytes; `description` is one line."""
 
     name: str
     kind: type

@@ -40,7 +40,7 @@ class Finish:
             return scored
         example = scored.example
         try:
-            cam = self._write_picture(scored)
+            cam = scored.stored or self._write_picture(scored)
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
             return reject(example.source, "write_failed", str(error), self.described.model_id, example.sha256, example.frame)

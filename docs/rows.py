@@ -5,30 +5,38 @@ python docs/rows.py
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 from batch_inference import schema
-from batch_inference.records import REASONS
+from batch_inference.records import REASONS, PackedCam
 
 DOCS = pathlib.Path(__file__).resolve().parent
-_TYPES = {str: "string", float: "double", int: "int64", bool: "boolean"}
+_TYPES = {str: "string", float: "double", int: "int64", bool: "boolean", bytes: "binary"}
 _HEAD = """# Rows
 
-What each column of `predictions`, `studies` and `rejections` holds, in every format. Written by `python docs/rows.py` from
-`batch_inference/records.py`. Missing values are `null` in JSONL, Parquet and BigQuery, and empty in CSV.
+What each column of `predictions`, `studies` and `rejections` holds, in every format, and what `cams` holds with
+`--cam_store=parquet`. Written by `python docs/rows.py` from `batch_inference/records.py`. Missing values are `null` in JSONL, Parquet
+and BigQuery, and empty in CSV.
 """
 
 
 def documents() -> dict[str, str]:
     """Content by path relative to docs/."""
     tables = {name: schema.columns(row) for name, row in schema.TABLES.items()}
-    sections = [_HEAD]
-    for name, table in tables.items():
-        lines = [f"| {c.name} | {_TYPES[c.kind]} | {'yes' if c.nullable else 'no'} | {c.description} |" for c in table]
-        sections.append("\n".join([f"## {name}\n", "| column | type | null | |", "|---|---|---|---|", *lines]) + "\n")
     reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
-    sections.append(f"### Reasons\n\n| reason | |\n|---|---|\n{reasons}\n")
+    sections = [
+        _HEAD,
+        *(_section(name, table) for name, table in tables.items()),
+        f"### Reasons\n\n| reason | |\n|---|---|\n{reasons}\n",
+        _section("cams", schema.columns(PackedCam)),
+    ]
     schemas = {f"bigquery/{name}.json": json.dumps(schema.bigquery(table), indent=2) + "\n" for name, table in tables.items()}
     return {"rows.md": "\n".join(sections), **schemas}
+
+
+def _section(name: str, table: Sequence[schema.Column]) -> str:
+    lines = [f"| {c.name} | {_TYPES[c.kind]} | {'yes' if c.nullable else 'no'} | {c.description} |" for c in table]
+    return "\n".join([f"## {name}\n", "| column | type | null | |", "|---|---|---|---|", *lines]) + "\n"
 
 
 if __name__ == "__main__":

@@ -65,3 +65,14 @@ def test_help_begins_with_an_example(capsys):
     said = capsys.readouterr().out
     assert "humerus-score --input=radiographs/" in said[:300]
     assert "--[no]overwrite" in said and "--flagfile" not in said
+
+
+def test_the_other_command_has_its_own_flags_and_help(capsys, tmp_path):
+    assert main.overlay(["humerus-overlay", "--help"]) == 0
+    assert "humerus-overlay --scored=" in capsys.readouterr().out[:200]
+    assert main.overlay(["humerus-overlay", f"--scored={tmp_path}"]) == 2
+    assert capsys.readouterr().err == "humerus-overlay: --output must be given; see humerus-overlay --help\n"
+    assert main.overlay(["humerus-overlay", f"--scored={tmp_path}", f"--output={tmp_path}"]) == 3
+    assert "holds no packed maps; score with --cam_store=parquet first" in capsys.readouterr().err
+    assert main.overlay(["humerus-overlay", "--direct_num_workers=2", f"--scored={tmp_path}", f"--output={tmp_path}"]) == 2
+    assert "unknown argument --direct_num_workers=2" in capsys.readouterr().err
