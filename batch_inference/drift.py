@@ -30,8 +30,11 @@ def compare(counts: Sequence[int], kept: Mapping[str, Any] | None) -> dict[str, 
       `psi`; `chance`, which it exceeds once in twenty times without any drift; `drift`: none, some (0.1 and above) or much
       (0.25 and above), and none where chance explains it; the two histograms as `shares`. Or `psi` None and `reason`.
     """
-    if kept is None:
-        return {"psi": None, "reason": "the artifact keeps no histogram to compare with"}
+    if kept is None or "images" not in kept:
+        return {
+            "psi": None,
+            "reason": "the artifact keeps no histogram to compare with, or not of how many images; export it again",
+        }
     images, reference_images = sum(counts), kept["images"]
     if min(images, reference_images) < MIN_IMAGES:
         return {
