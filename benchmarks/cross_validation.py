@@ -1,6 +1,6 @@
 r"""Is the recipe worth its cost? Grouped cross-validation of it beside three baselines, in the same folds of the same images.
 
-    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=224 \
+    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=192 \
         --validation_fraction=0 --test_fraction=0
     python -m benchmarks.cross_validation --data_dir=data --weights=xception_notop.weights.h5 --workdir=runs/cross_validation
 
@@ -11,11 +11,14 @@ the predecessor's recipe, and the recipe. Stopped, the same command goes on wher
 import argparse
 import csv
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
+import scipy.special
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -48,7 +51,9 @@ def main() -> None:
     arms = [
         Arm("width and height alone, logistic regression", regression(sizes, pool, fold_of)),
         Arm("frozen features, logistic regression", regression(frozen_features(pool, options), pool, fold_of)),
-        *(Arm(f"recipe `{recipe}`", trained(recipe, pool, options)) for recipe in options.recipes),
+        *(Arm(f"recipe `{recipe}`", trained(recipe, pool, options)) for recipe in options.recipes[:-1]),
+        Arm(f"recipe `{options.recipes[-1]}`, the mirror image asked too", mirrored(options.recipes[-1], pool, options)),
+        Arm(f"recipe `{options.recipes[-1]}`", trained(options.recipes[-1], pool, options)),
     ]
     replace_table("cross_validation", table(pool, fold_of, arms))
 
@@ -101,9 +106,30 @@ def trained(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray
     ]
     command += [f"--config={recipe}", f"--config.backbone={options.backbone}", f"--config.weights={options.weights}"]
     subprocess.run([*command, f"--folds={FOLDS}", f"--config.seed={SEED}"], check=True)
+    return np.array([float(row["probability"]) for row in _predictions(workdir, pool)])
+
+
+def mirrored(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray:
+    """As `trained`, with the mean of the logits of every image and its mirror image."""
+    trained(recipe, pool, options)
+    workdir = pathlib.Path(options.workdir) / recipe
+    fold_of = np.array([int(row["fold"]) for row in _predictions(workdir, pool)])
+    folds = json.loads((workdir / "metrics.json").read_text())["folds"]
+    logit = np.empty(len(pool))
+    for row in folds:
+        model = keras.models.load_model(workdir / "artifact" / f"model-{row['fold']}.keras", compile=False)
+        unseen = np.flatnonzero(fold_of == row["fold"])
+        images = pool.images[unseen]
+        views = [model.predict(x, BATCH, verbose=0)[model_lib.LOGIT][:, 0] for x in (images, images[:, :, ::-1])]
+        logit[unseen] = np.mean(views, axis=0) / row["temperature"]
+    return scipy.special.expit(logit)
+
+
+def _predictions(workdir: pathlib.Path, pool: Split) -> list[dict[str, str]]:
+    """The rows of `out_of_fold.csv`, in the order of the pool."""
     with (workdir / cross_validation.PREDICTIONS).open() as file:
-        rows = {row["path"]: float(row["probability"]) for row in csv.DictReader(file)}
-    return np.array([rows[path] for path in pool.path])
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    return [rows[path] for path in pool.path]
 
 
 def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:

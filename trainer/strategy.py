@@ -1,18 +1,28 @@
-"""The strategy for this machine: one device, all GPUs of the host, or several hosts where `TF_CONFIG` names them."""
+"""The strategy for this machine: one device, all GPUs of the host, or several hosts where the environment names them."""
 
 import json
 import os
+import re
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
+from trainer.errors import ConfigError
+
+HOSTS = "HUMERUS_HOSTS"
+"""Environment variable: `host:port` of every worker of an Indexed Job or JobSet, in the order of their indices, with commas."""
+INDEX = "JOB_COMPLETION_INDEX"
+"""Environment variable that Kubernetes gives to each pod of an Indexed Job or JobSet: its place among the hosts, from 0."""
+
 
 def create() -> tf.distribute.Strategy:
-    """`MultiWorkerMirroredStrategy` if `TF_CONFIG` names several workers, else `MirroredStrategy` over the local devices.
+    """`MultiWorkerMirroredStrategy` if the environment names several workers, else `MirroredStrategy` over the local devices.
 
     A single device gets TensorFlow's default strategy: the same loop and the same numbers, without the mirrored variables that
     double the CPU time of a step.
     """
+    _name_workers()
     if number_of_workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -21,6 +31,34 @@ def create() -> tf.distribute.Strategy:
     if devices[0].device_type == "GPU":
         return tf.distribute.MirroredStrategy()
     return tf.distribute.MirroredStrategy([d.name for d in devices], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+def _name_workers() -> None:
+    """`TF_CONFIG` from the variables of an Indexed Job, unless it is set."""
+    if not os.environ.get("TF_CONFIG") and os.environ.get(HOSTS):
+        os.environ["TF_CONFIG"] = json.dumps(cluster(os.environ[HOSTS], os.environ.get(INDEX)))
+
+
+def cluster(hosts: str, index: str | None) -> dict[str, Any]:
+    """The content of `TF_CONFIG` for one worker of several; worker 0 is the chief.
+
+    Args:
+      hosts: as in `HOSTS`.
+      index: as in `INDEX`.
+
+    Raises:
+      ConfigError: the two don't fit.
+    """
+    workers = [host.strip() for host in hosts.split(",")]
+    if not all(re.fullmatch(r"[^:\s]+:\d+", worker) for worker in workers):
+        raise ConfigError(
+            f"{HOSTS}={hosts}: expected host:port of every worker, with commas, as train-0.train:2222,train-1.train:2222"
+        )
+    if index is None or not index.isdigit() or int(index) >= len(workers):
+        raise ConfigError(
+            f"{INDEX}={index} names none of the {len(workers)} workers in {HOSTS}; expected 0 to {len(workers) - 1}"
+        )
+    return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": int(index)}}
 
 
 def number_of_workers() -> int:

@@ -18,13 +18,14 @@ def get_config() -> ml_collections.ConfigDict:
     # arXiv:2202.10054), so that its first gradients don't spoil what pre-training learnt.
     config.head_widths = ()
     config.dropout = 0.3
-    config.head_epochs = 2
-    # The last layers learn at half the head's rate, the first at a fifth of it. The very first see edges, at the highest
+    config.head_epochs = 3
+    config.head_learning_rate = 1e-2
+    # The last layers learn at a tenth of the head's rate, the first at less than a twentieth. The very first see edges, at the highest
     # resolution: they stay as they are, which saves a quarter of the time.
     config.unfreeze_layers = "70%"
     config.epochs = 15
-    config.learning_rate = 2e-4
-    config.backbone_lr_factor = 0.5
+    config.learning_rate = 1e-3
+    config.backbone_lr_factor = 0.1
     config.depth_lr_decay = 0.3
     config.weight_decay = 1e-2
     config.label_smoothing = 0.05
@@ -34,4 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.early_stopping_patience = 0
     # An arm has no up or down: it is photographed hanging, raised and lying.
     config.augmentation.vertical_flip = True
+    config.augmentation.shift = 0.1
+    config.augmentation.zoom = 0.2
+    config.augmentation.contrast = 0.3
+    config.augmentation.brightness = 0.2
     return config

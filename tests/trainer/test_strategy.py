@@ -1,0 +1,44 @@
+"""Several hosts are found by TF_CONFIG or by what Kubernetes tells the pods of an Indexed Job."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from trainer import strategy
+from trainer.errors import ConfigError
+
+
+def test_the_pods_of_an_indexed_job_become_workers():
+    found = strategy.cluster("train-0.train:2222, train-1.train:2222", "1")
+    assert found == {
+        "cluster": {"worker": ["train-0.train:2222", "train-1.train:2222"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(found["cluster"]))
+    assert resolver.cluster_spec().num_tasks("worker") == 2
+
+
+@pytest.mark.parametrize("index", [None, "", "2", "-1", "one"])
+def test_an_index_beyond_the_hosts_is_refused(index):
+    with pytest.raises(
+        ConfigError, match=f"JOB_COMPLETION_INDEX={index} names none of the 2 workers in HUMERUS_HOSTS"
+    ):
+        strategy.cluster("a:1,b:2", index)
+
+
+@pytest.mark.parametrize("hosts", ["a,b", "a:1,,b:2", "a:x", "http://a:1"])
+def test_hosts_without_a_port_are_refused_with_an_example(hosts):
+    with pytest.raises(ConfigError, match="expected host:port of every worker, with commas"):
+        strategy.cluster(hosts, "0")
+
+
+def test_tf_config_comes_first_and_one_host_needs_no_workers(monkeypatch):
+    given = json.dumps({"cluster": {"worker": ["x:1"]}, "task": {"type": "worker", "index": 0}})
+    monkeypatch.setenv("TF_CONFIG", given)
+    monkeypatch.setenv(strategy.HOSTS, "a:1,b:2")
+    assert strategy.create().num_replicas_in_sync == 1 and strategy.number_of_workers() == 1
+    monkeypatch.delenv("TF_CONFIG")
+    monkeypatch.setenv(strategy.HOSTS, "a:1")
+    monkeypatch.setenv(strategy.INDEX, "0")
+    assert isinstance(strategy.create(), type(tf.distribute.get_strategy())) and strategy.number_of_workers() == 1
