@@ -103,6 +103,12 @@ flags.DEFINE(
 flags.DEFINE_float(
     "max_rejection_rate", 1.0, "End with an error when more than this share is rejected.", 0, 1, flag_values=FLAGS
 )
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "Go on where a run of the same model and options was stopped; of a finished one, score what is new or changed.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool("overwrite", False, "Delete the results that --output holds from an earlier run.", flag_values=FLAGS)
 FLAGS.set_gnu_getopt(True)
 
@@ -134,7 +140,8 @@ def score(argv: Sequence[str] | None = None) -> int:
         given["exclude"] = tuple(itertools.chain.from_iterable(given["exclude"]))
         return pipeline.run(pipeline.Options(**given, beam=tuple(beam_options)))
 
-    return _run("humerus-score", main, score, FLAGS, ("input", "model", "output"), "run again with --overwrite", argv)
+    when_stopped = "what was scored is kept: the same command with --resume goes on from there"
+    return _run("humerus-score", main, score, FLAGS, ("input", "model", "output"), when_stopped, argv)
 
 
 def overlay(argv: Sequence[str] | None = None) -> int:
@@ -179,7 +186,7 @@ def _run(
     except DataError as error:
         return _complain(name, error, EXIT_DATA)
     except KeyboardInterrupt:
-        return _complain(name, f"stopped; what was written is incomplete, {when_stopped}", EXIT_STOPPED)
+        return _complain(name, f"stopped; {when_stopped}", EXIT_STOPPED)
     return EXIT_DONE
 
 

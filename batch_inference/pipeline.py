@@ -1,10 +1,10 @@
 """Scoring as a Beam pipeline: files in; rows, pictures, rejections and a summary out."""
 
+import collections
 import dataclasses
-import datetime
 import json
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import apache_beam as beam
 from absl import logging
@@ -14,7 +14,9 @@ from batch_inference import (
     cam_store,
     duplicates,
     engines,
+    journal,
     manifest,
+    output_folder,
     preflight,
     progress,
     row_files,
@@ -25,11 +27,12 @@ from batch_inference import (
     studies,
     study_key,
     summary,
+    tasks,
 )
 from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap, usable_cores
 from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
-from batch_inference.records import Rejection
+from batch_inference.records import Example, Rejection
 from trainer.artifact import Artifact
 from trainer.errors import DataError
 
@@ -58,29 +61,64 @@ class Options:
     cam_store: str = "files"
     format: tuple[str, ...] = ("jsonl", "csv")
     max_rejection_rate: float = 1.0
+    resume: bool = False
     overwrite: bool = False
     beam: tuple[str, ...] = ()
 
 
-def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice: engines.Choice) -> None:
-    """Adds scoring to `pipeline`: every input ends as one prediction or one rejection under `options.output`."""
+def build(
+    pipeline: beam.Pipeline,
+    options: Options,
+    described: Artifact,
+    choice: engines.Choice,
+    attempt: str,
+    known: Sequence[str] = (),
+) -> None:
+    """Adds scoring to `pipeline`: every input ends as one prediction or one rejection under `options.output`.
+
+    Args:
+      attempt: names the parts of the journal that this run writes.
+      known: parts of the journal that earlier attempts wrote.
+    """
+    parts = _score(pipeline, options, described, choice, attempt, known)
+    # Parts are read as often as rows are needed: what is not read again, the embedded runner keeps in memory.
+    copies = parts | "Predictions to compare" >> beam.FlatMap(journal.predictions) | duplicates.Copies()
+    predictions, once_per_study = parts | "Duplicates" >> beam.FlatMap(
+        lambda part, copies: duplicates.mark(journal.predictions(part), copies), beam.pvalue.AsDict(copies)
+    ).with_outputs(duplicates.ONCE, main="all")
+    rejections = parts | "All rejections" >> beam.FlatMap(journal.rejections)
+    _write(predictions, once_per_study, rejections, options, described, choice)
+
+
+def _score(
+    pipeline: beam.Pipeline,
+    options: Options,
+    described: Artifact,
+    choice: engines.Choice,
+    attempt: str,
+    known: Sequence[str],
+) -> beam.PCollection:
+    """URIs of the parts of the journal that hold all predictions and rejections."""
     output = storage.absolute(options.output)
     remote = storage.is_remote(output) or storage.is_remote(options.input)
     threads = _REMOTE_THREADS if remote else usable_cores()
     window = options.batch_size + 2 * threads
-    carried = manifest.carried_columns(options.input)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     decode = Decode(described.image_size, options.cam != "none", described.model_id, key, options.frames == "all")
     finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
     handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
 
-    examples, unprepared = (
+    found = (
         pipeline
         | "Input" >> beam.Create([options.input])
         | "Find" >> beam.FlatMap(sources.find, options.exclude, options.recursive)
-        | "Each once" >> _EachOnce()
+    )
+    remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
+    examples, unprepared, still_good = (
+        (found, remembered)
+        | "Each once" >> tasks.EachOnce()
         | "Read and decode" >> beam.ParDo(ConcurrentFlatMap(decode, window, threads))
-        | "Decoded?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
+        | "Decoded?" >> _split(Example, Rejection, journal.Entry)
     )
     results = examples | "Score" >> RunInference(handler)
     if options.cam_store == "parquet":
@@ -89,10 +127,27 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     scored, unfinished = (
         results
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
-        | "Scored?" >> beam.Partition(_is_rejection, 2)  # type: ignore[arg-type]
+        | "Scored?" >> _split(journal.Entry, Rejection)
     )
-    predictions, once_per_study = scored | "Duplicates" >> duplicates.Mark()
-    rejections = (unprepared, unfinished) | "All rejections" >> beam.Flatten()
+    # Flattened only behind the journal: ahead of it, the embedded runner would hold all back until the last image is scored.
+    written = [
+        rows | f"Journal of {name}" >> beam.ParDo(journal.Write(output, attempt))
+        for name, rows in {"new": scored, "known": still_good, "unread": unprepared, "unscored": unfinished}.items()
+    ]
+    return written | "Parts" >> beam.Flatten() | "Spread parts" >> beam.Reshuffle()
+
+
+def _write(
+    predictions: beam.PCollection,
+    once_per_study: beam.PCollection,
+    rejections: beam.PCollection,
+    options: Options,
+    described: Artifact,
+    choice: engines.Choice,
+) -> None:
+    """The files that people and programs read."""
+    output = storage.absolute(options.output)
+    carried = manifest.carried_columns(options.input)
     per_study = (
         once_per_study
         | "By study" >> beam.Map(lambda row: (row.study, (row.probability, row.uri)))
@@ -103,30 +158,23 @@ def build(pipeline: beam.Pipeline, options: Options, described: Artifact, choice
     for name, collection in rows.items():
         table = schema.columns(schema.TABLES[name], () if name == "studies" else carried)
         collection | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
+    counts = [
+        rows | f"Count {name}" >> beam.CombineGlobally(summary.Count(described))
+        for name, rows in (("predictions", predictions), ("rejections", rejections))
+    ]
     (
-        (predictions, rejections)
-        | "All rows" >> beam.Flatten()
-        | "Count" >> beam.CombineGlobally(summary.Count(described))
+        counts
+        | "Counts" >> beam.Flatten()
+        | "Count" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
         | "Summary" >> beam.Map(lambda counts: summary.content(counts, described, str(choice)))
-        | "Write summary" >> beam.Map(lambda content: sinks.write_json(storage.join(output, sinks.SUMMARY_JSON), content))
+        | "Write summary"
+        >> beam.Map(lambda content: output_folder.write_json(storage.join(output, output_folder.SUMMARY_JSON), content))
     )
 
 
-class _EachOnce(beam.PTransform):
-    """Spreads sources over the workers, and drops the second mention of the same URI."""
-
-    def expand(self, found: beam.PCollection) -> beam.PCollection:
-        return (
-            found
-            # As bytes: a file name need not be Unicode.
-            | beam.Map(lambda source: (source.uri.encode("utf-8", "surrogatepass"), source))
-            | beam.GroupByKey()
-            | beam.MapTuple(lambda _, mentions: min(mentions))
-        )
-
-
-def _is_rejection(record: Any, _: int) -> int:
-    return int(isinstance(record, Rejection))
+def _split(*kinds: type) -> beam.Partition:
+    """Parts a mixed collection by type, in the order given."""
+    return beam.Partition(lambda record, _: kinds.index(type(record)), len(kinds))  # type: ignore[arg-type]
 
 
 def run(options: Options) -> summary.Summary:
@@ -144,32 +192,33 @@ def run(options: Options) -> summary.Summary:
     choice = engines.choose(described, options.engine, options.precision)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     total = preflight.count_inputs(options.input, options.exclude, options.recursive)
-    output = preflight.claim(options.output, options.input, options.overwrite)
-    record = {
-        "state": "running",
-        "started": _now(),
-        "model": described.model_id,
-        "engine": str(choice),
-        "options": dataclasses.asdict(options)
-        | {"beam": preflight.without_secrets(beam_options), "id_salt": key.mark_of_salt()},
+    output = storage.absolute(options.output)
+    preflight.check_apart(output, options.input)
+    asked = dataclasses.asdict(options) | {
+        "input": storage.absolute(options.input),
+        "id_salt": key.mark_of_salt(),
+        "beam": preflight.without_secrets(beam_options),
     }
-    run_json = storage.join(output, sinks.RUN_JSON)
-    sinks.write_json(run_json, record)
+    record = output_folder.RunRecord(described.model_id, str(choice), asked)
+    output_folder.claim(output, record, options.resume, options.overwrite)
+    known = journal.parts(output)
+    attempt = journal.next_attempt(output)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
     start = time.monotonic()
     with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
-        build(pipeline, options, described, choice)
+        build(pipeline, options, described, choice, attempt, known)
     finished = _complete_summary(output, time.monotonic() - start)
-    sinks.write_json(run_json, record | {"state": "finished", "finished": _now()})
+    journal.keep_only(output, attempt)
+    record.write(output, finished=True)
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 
 
 def _complete_summary(output: str, seconds: float) -> summary.Summary:
-    uri = storage.join(output, sinks.SUMMARY_JSON)
+    uri = storage.join(output, output_folder.SUMMARY_JSON)
     content = json.loads(storage.read(uri))
     content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
-    sinks.write_json(uri, content)
+    output_folder.write_json(uri, content)
     return summary.Summary(output, content)
 
 
@@ -185,7 +234,3 @@ def _check_rejections(finished: summary.Summary, allowed: float) -> None:
             f"{content['rejected']} of {content['inputs']} files were rejected ({reasons}), more than --max_rejection_rate={allowed} "
             f"allows; everything else is in {finished.output}"
         )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

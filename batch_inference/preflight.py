@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import manifest, names, sinks, sources, storage
+from batch_inference import manifest, sources, storage
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
@@ -78,12 +78,8 @@ def count_inputs(location: str, exclude: Sequence[str] = (), recursive: bool = T
     return None if storage.is_remote(location) else sum(1 for _ in sources.find(location, exclude, recursive))
 
 
-def claim(output: str, location: str, overwrite: bool) -> str:
-    """The output as absolute URI, free of results: refused where it holds some, unless they may be deleted.
-
-    Raises:
-      ConfigError: results are there already, or output and input lie in each other.
-    """
+def check_apart(output: str, location: str) -> None:
+    """Raises `ConfigError` where the output and the input lie in each other."""
     output = storage.absolute(output)
     root = sources.root_of(location)
     whole_tree = not sources.is_pattern(storage.absolute(location)) or "**" in location
@@ -96,15 +92,6 @@ def claim(output: str, location: str, overwrite: bool) -> str:
         raise ConfigError(
             f"the input {root} lies inside --output={output}: results and inputs would mix; choose another folder"
         )
-    taken = sinks.results_in(output)
-    if taken and not overwrite:
-        raise ConfigError(
-            f"{output} holds results already ({', '.join(taken[:3])}); choose another --output, or add --overwrite"
-        )
-    # In a bucket, a folder of pictures alone is not among the names.
-    for name in {*taken, names.CAMS} if overwrite else ():
-        storage.delete(storage.join(output, name))
-    return output
 
 
 def _within(inner: str, outer: str) -> bool:

@@ -1,22 +1,16 @@
-"""What a run leaves behind: a picture and a row per image, and the record of the run itself."""
+"""What is made of a scored image: a picture and a row."""
 
 import dataclasses
-import json
-from typing import Any
 
-from batch_inference import names, progress, schema, storage
+from batch_inference import journal, names, progress, storage
 from batch_inference.records import Prediction, Rejection, Scored, float32, printable, reject
 from trainer import overlay
 from trainer.artifact import Artifact
 
-RUN_JSON = "run.json"
-SUMMARY_JSON = "summary.json"
-RESULTS = (*(f"{name}{mark}" for name in schema.TABLES for mark in ".-"), "beam-temp-", SUMMARY_JSON, RUN_JSON, names.CAMS)
-
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-    """Scored -> Prediction, its picture drawn and written; or Rejection.
+    """Scored -> journal entry with its row, the picture drawn and written; or Rejection.
 
     Attributes:
       output: folder of the run.
@@ -34,7 +28,7 @@ class Finish:
     file_format: str
     min_probability: float
 
-    def __call__(self, scored: Scored | Rejection) -> Prediction | Rejection:
+    def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
         progress.advance()
         if isinstance(scored, Rejection):
             return scored
@@ -44,7 +38,7 @@ class Finish:
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
             return reject(example.source, "write_failed", str(error), self.described.model_id, example.sha256, example.frame)
-        return Prediction(
+        row = Prediction(
             uri=printable(example.source.uri),
             label=self.described.label(scored.probability),
             probability=float32(scored.probability),
@@ -61,6 +55,7 @@ class Finish:
             view=example.tags.get("view"),
             carried=dict(example.source.carried),
         )
+        return journal.Entry(journal.digest(example.source), row)
 
     def _write_picture(self, scored: Scored) -> str | None:
         picture = scored.example.picture
@@ -71,13 +66,3 @@ class Finish:
         contents = overlay.encode(drawn, self.file_format)
         storage.write(storage.join(self.output, path), contents, overlay.MIME_TYPES[self.file_format])
         return path
-
-
-def write_json(uri: str, content: Any) -> None:
-    """Writes a JSON document for people and programs."""
-    storage.write(uri, (json.dumps(content, indent=2) + "\n").encode("utf-8"), "application/json")
-
-
-def results_in(output: str) -> list[str]:
-    """Names in `output` that a former run left."""
-    return [name for name in storage.names(output) if name.startswith(RESULTS)]

@@ -12,7 +12,7 @@ import pyarrow.dataset
 import pytest
 import tensorflow as tf
 
-from batch_inference import pipeline, preflight, summary
+from batch_inference import output_folder, pipeline, summary
 from batch_inference.records import REASONS
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
@@ -211,14 +211,13 @@ def test_a_picture_that_cannot_be_written_is_a_rejection(model, tmp_path, monkey
     cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(1))
     cv2.imwrite(str(tmp_path / "in" / "b.png"), picture(2))
     # What a crashed run might leave: a folder where the picture of `a.png` belongs.
-    original = preflight.claim
+    original = output_folder.claim
 
     def claim_then_block(*arguments):
-        output = original(*arguments)
+        original(*arguments)
         (tmp_path / "out" / "cams" / "a.png.jpg" / "x").mkdir(parents=True)
-        return output
 
-    monkeypatch.setattr(preflight, "claim", claim_then_block)
+    monkeypatch.setattr(output_folder, "claim", claim_then_block)
     score(tmp_path / "in", model, tmp_path / "out")
     assert [row["uri"][-5:] for row in json_rows(tmp_path / "out", "predictions")] == ["b.png"]
     assert [row["reason"] for row in json_rows(tmp_path / "out", "rejections")] == ["write_failed"]
