@@ -58,6 +58,8 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
     elif taken:
         _check_earlier(output, record, resume)
     record.write(output, finished=False)
+    if resume:
+        storage.sweep(output)
     for name in taken:
         if resume and name.startswith(_COMPLETED_LAST):
             storage.delete(storage.join(output, name))
@@ -76,6 +78,10 @@ def _check_earlier(output: str, record: RunRecord, resume: bool) -> None:
             f"{output} holds {'results already' if finished else 'a run that was not finished'}; add --resume to "
             f"{'score what is new only' if finished else 'go on from there'}, or --overwrite to start again, "
             "or choose another --output"
+        )
+    if not earlier.get("model"):
+        raise ConfigError(
+            f"{output} holds results without a {RUN_JSON} that says what made them; choose another --output, or add --overwrite"
         )
     ours = json.loads(json.dumps(dataclasses.asdict(record)))
     for name in ("model", "engine"):

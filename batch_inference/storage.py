@@ -22,6 +22,9 @@ from trainer.radiograph import MAX_PIXELS
 MAX_BYTES = 6 * MAX_PIXELS
 
 
+_PARTIAL = ".partial"
+
+
 class StorageError(OSError):
     """A file cannot be read or written; the message is one sentence without the file's name."""
 
@@ -115,7 +118,7 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
 
 
 def _write_local(path: pathlib.Path, contents: bytes) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f".{uuid.uuid4().hex}{_PARTIAL}")
     try:
         try:
             partial.write_bytes(contents)
@@ -162,6 +165,13 @@ def delete(uri: str) -> None:
         shutil.rmtree(uri)
     else:
         pathlib.Path(uri).unlink(missing_ok=True)
+
+
+def sweep(folder: str) -> None:
+    """Deletes what writers that were killed left half-written. Nobody may be writing there meanwhile."""
+    if not is_remote(folder):
+        for partial in pathlib.Path(folder).rglob(f".*{_PARTIAL}"):
+            partial.unlink(missing_ok=True)
 
 
 def cache_folder() -> pathlib.Path:

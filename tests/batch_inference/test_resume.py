@@ -1,0 +1,168 @@
+"""A run that is stopped at any moment and goes on ends like one that was never stopped; what is not its own, it refuses."""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from batch_inference import journal, model_handler, pipeline
+from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
+from tests.support import tiny_artifact
+from trainer.errors import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMAGES = 25
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """Images in studies, two of the same content, and two files that are none."""
+    root = tmp_path_factory.mktemp("folder")
+    for index in range(IMAGES):
+        (root / f"study{index // 3}").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / f"study{index // 3}" / f"{index:02d}.png"), picture(index if index != 7 else 3))
+    (root / "study1" / "empty.png").write_bytes(b"")
+    (root / "notes.txt").write_bytes(b"no image")
+    return root
+
+
+def score(source, model, output, **options) -> pipeline.summary.Summary:
+    return pipeline.run(pipeline.Options(str(source), str(model), str(output), **options))
+
+
+def everything(output: pathlib.Path) -> dict:
+    """All that a run left, but for the order of rows, the time it took, and the journal."""
+    summary = json.loads((output / "summary.json").read_text())
+    others = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.parent.name != "journal")
+    return {
+        **{name: json_rows(output, name) for name in ("predictions", "studies", "rejections")},
+        **{f"{name}.csv": csv_rows(output, name) for name in ("predictions", "studies", "rejections")},
+        "summary": {key: value for key, value in summary.items() if key not in ("seconds", "images_per_second")},
+        "pictures": {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.png")},
+        "names": others,
+        "state": json.loads((output / "run.json").read_text())["state"],
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, model, tmp_path_factory) -> dict:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    score(folder, model, output, cam_format="png")
+    left = everything(output)
+    assert len(left["predictions"]) == len(left["pictures"]) == IMAGES and len(left["rejections"]) == 2
+    assert left["state"] == "finished"
+    return left
+
+
+def run_until(moment: int, folder, model, output, *flags: str) -> subprocess.CompletedProcess:
+    arguments = [f"--input={folder}", f"--model={model}", "--cam_format=png", "--batch_size=4", *flags]
+    command = [sys.executable, "-m", "tests.support.killed_run", str(moment), str(output), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_after_a_kill_the_rest_is_scored_and_nothing_twice(folder, model, undisturbed, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    assert run_until(60, folder, model, output).returncode == -signal.SIGKILL
+    assert json.loads((output / "run.json").read_text())["state"] == "running"
+    done = sum(len(journal.known(part)) for part in journal.parts(str(output)))
+    assert 0 < done < IMAGES
+    with pytest.raises(ConfigError, match=r"not finished; add --resume .* or --overwrite"):
+        score(folder, model, output, cam_format="png")
+    inferred = []
+    original = model_handler.ScoringHandler.run_inference
+
+    def spy(self, batch, *rest):
+        inferred.extend(batch)
+        return original(self, batch, *rest)
+
+    monkeypatch.setattr(model_handler.ScoringHandler, "run_inference", spy)
+    score(folder, model, output, cam_format="png", resume=True)
+    assert len(inferred) == IMAGES - done
+    assert everything(output) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(folder, model, undisturbed, tmp_path):
+    whole = run_until(0, folder, model, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    moments = int(whole.stdout.splitlines()[-1])
+    assert moments > 100
+    for moment in random.Random(5).sample(range(1, moments), 20):
+        output = tmp_path / "out"
+        shutil.rmtree(output, ignore_errors=True)
+        assert run_until(moment, folder, model, output).returncode == -signal.SIGKILL, moment
+        assert run_until(moment // 2 + 1, folder, model, output, "--resume").returncode == -signal.SIGKILL, moment
+        last = run_until(0, folder, model, output, "--resume")
+        assert last.returncode == 0, (moment, last.stderr)
+        assert everything(output) == undisturbed, moment
+
+
+def test_a_finished_folder_takes_in_what_is_new_or_changed(folder, model, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(folder, source)
+    score(source, model, output, cam_format="png")
+    with pytest.raises(ConfigError, match=r"results already; add --resume"):
+        score(source, model, output, cam_format="png")
+    cv2.imwrite(str(source / "study0" / "new.png"), picture(99))
+    cv2.imwrite(str(source / "study0" / "00.png"), picture(98))
+    (source / "study0" / "01.png").unlink()
+    summary = score(source, model, output, cam_format="png", resume=True, batch_size=3, format=("jsonl",))
+    assert summary.content["scored"] == IMAGES
+    score(source, model, tmp_path / "fresh", cam_format="png")
+    for name in ("predictions", "studies", "rejections"):
+        assert json_rows(output, name) == json_rows(tmp_path / "fresh", name)
+    assert not list(output.glob("*.csv-*")), "files of formats that were not asked for this time would be out of date"
+
+
+def test_a_row_that_depends_on_the_manifest_is_not_taken_from_the_journal(folder, model, tmp_path):
+    manifest, output = tmp_path / "list.csv", tmp_path / "out"
+    manifest.write_text(f"path,study,ward\n{folder}/study0/00.png,a,1\n{folder}/study0/01.png,a,1\n")
+    score(manifest, model, output)
+    manifest.write_text(f"path,study,ward\n{folder}/study0/00.png,b,1\n{folder}/study0/01.png,a,2\n")
+    score(manifest, model, output, resume=True)
+    assert [(row["study"], row["ward"]) for row in json_rows(output, "predictions")] == [("b", "1"), ("a", "2")]
+
+
+def test_results_of_another_model_or_other_options_are_refused(folder, model, tmp_path):
+    output, other = tmp_path / "out", tmp_path / "other"
+    tiny_artifact.make(other, seed=1, engines=VERIFIED)
+    score(folder, model, output)
+    before = everything(output)
+    for changed, sentence in [
+        ({"model": str(other)}, r"made with model \w{16}, and this run has model \w{16}; --resume needs the same"),
+        ({"engine": "tensorflow"}, "made with engine openvino/float32, and this run has engine tensorflow/float32"),
+        ({"cam": "none"}, "made with --cam=overlay, and this run has --cam=none"),
+        ({"input": str(folder / "study0")}, "made with --input="),
+        ({"overwrite": True}, "choose one of them"),
+    ]:
+        options = {"input": str(folder), "model": str(model), "output": str(output), "resume": True} | changed
+        with pytest.raises(ConfigError, match=sentence):
+            pipeline.run(pipeline.Options(**options))
+    assert everything(output) == before
+    (output / "run.json").unlink()
+    with pytest.raises(ConfigError, match=r"results without a run\.json"):
+        score(folder, model, output, resume=True)
+
+
+def test_resume_may_always_be_given(folder, model, undisturbed, tmp_path):
+    score(folder, model, tmp_path / "out", cam_format="png", resume=True)
+    assert everything(tmp_path / "out") == undisturbed
+    score(folder, model, tmp_path / "out", cam_format="png", resume=True)
+    assert everything(tmp_path / "out") == undisturbed
+
+
+def test_a_damaged_part_costs_its_images_only(folder, model, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "ROWS_PER_PART", 5)
+    score(folder, model, tmp_path / "out", cam_format="png")
+    first, second, *_ = journal.parts(str(tmp_path / "out"))
+    pathlib.Path(first).write_bytes(pathlib.Path(first).read_bytes()[:-20])
+    pathlib.Path(second).write_bytes(b"")
+    score(folder, model, tmp_path / "out", cam_format="png", resume=True)
+    assert everything(tmp_path / "out") == undisturbed

@@ -1,0 +1,49 @@
+"""Scores, and is killed in the middle as by `kill -9`; a process of its own.
+
+    python -m tests.support.killed_run MOMENT OUTPUT FLAG...
+
+Moments are counted, not timed: each time that a file or folder below OUTPUT is opened, renamed, made or deleted, by whatever code.
+At the MOMENT-th the process is no more. At 0 nothing happens; either way that it ends by itself, their number is the last line.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
+
+
+class Moments:
+    """Counts what happens below a folder, and kills this process at one of them."""
+
+    def __init__(self, folder: str, last: int):
+        self.seen = 0
+        self._folder = folder
+        self._last = last
+        self._lock = threading.Lock()
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if event in _EVENTS and arguments and str(arguments[0]).startswith(self._folder):
+            with self._lock:
+                self.seen += 1
+                if self.seen == self._last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> int:
+    moment, output, *arguments = sys.argv[1:]
+    moments = Moments(output, int(moment))
+    sys.addaudithook(moments)
+    from batch_inference import journal
+    from batch_inference.main import score
+
+    # Small parts, so that there is a journal within a few images.
+    journal.ROWS_PER_PART = 3
+    code = score(["humerus-score", f"--output={output}", *arguments])
+    print(moments.seen)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
