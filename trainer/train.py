@@ -13,6 +13,7 @@ from trainer import cross_validation, input_pipeline, results
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import check_same_run
+from trainer.errors import ConfigError
 from trainer.fit import fit
 from trainer.report import flat
 from trainer.results import Scored, Trained
@@ -51,10 +52,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir
     strategy = strategy_lib.create()
     input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
     strategy_lib.log_devices(strategy, config.global_batch_size)
-    if folds:
-        return cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
-    trained = _train_one(config, dataset, strategy, data_dir, workdir)
-    return results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
+    try:
+        if folds:
+            return cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
+        trained = _train_one(config, dataset, strategy, data_dir, workdir)
+        return results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
+    except tf.errors.ResourceExhaustedError as error:
+        raise _out_of_room(error, config.global_batch_size, strategy.num_replicas_in_sync, dataset["image_size"]) from error
 
 
 def _train_one(
@@ -75,6 +79,17 @@ def _train_one(
 
     network = Network(architecture, (Member(model),), config.test_time_flip)
     return Trained(network, train, scored(validation), "validation", scored(test), state.history)
+
+
+def _out_of_room(error: tf.errors.ResourceExhaustedError, batch: int, replicas: int, image_size: int) -> Exception:
+    """TensorFlow says the same of a full disk and of a full device; the user must do something else about each."""
+    if "No space left" in str(error):
+        return OSError(f"the disk is full: {error.message}; make room, and the same command goes on from the last checkpoint")
+    smaller = max(1, batch // replicas // 2) * replicas
+    return ConfigError(
+        f"the device is out of memory with global_batch_size={batch} ({batch // replicas} images of {image_size} px on each of"
+        f" {replicas} replicas); try --config.global_batch_size={smaller} and a new --workdir, or prepare smaller images"
+    )
 
 
 def _settings(config: ml_collections.ConfigDict, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:

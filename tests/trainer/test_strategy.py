@@ -21,9 +21,7 @@ def test_the_pods_of_an_indexed_job_become_workers():
 
 @pytest.mark.parametrize("index", [None, "", "2", "-1", "one"])
 def test_an_index_beyond_the_hosts_is_refused(index):
-    with pytest.raises(
-        ConfigError, match=f"JOB_COMPLETION_INDEX={index} names none of the 2 workers in HUMERUS_HOSTS"
-    ):
+    with pytest.raises(ConfigError, match=f"JOB_COMPLETION_INDEX={index} names none of the 2 workers in HUMERUS_HOSTS"):
         strategy.cluster("a:1,b:2", index)
 
 

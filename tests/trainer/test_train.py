@@ -10,6 +10,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
@@ -172,6 +173,28 @@ def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(u
         == 2
     )
     assert "holds humerus_tinynet, and the configuration asks for humerus_mobilenet" in log(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "said, raised, message",
+    [
+        (
+            "OOM when allocating tensor with shape[16,728,20,20]",
+            ConfigError,
+            "out of memory with global_batch_size=8 .*=4 and a new",
+        ),
+        ("/data/run/ckpt-7; No space left on device", OSError, "the disk is full: .*ckpt-7.*the same command goes on"),
+    ],
+)
+def test_a_full_device_and_a_full_disk_are_told_apart(data_dir, tmp_path, monkeypatch, said, raised, message):
+    def fails(*unused):
+        raise tf.errors.ResourceExhaustedError(None, None, said)
+
+    monkeypatch.setattr(train, "fit", fails)
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    with pytest.raises(raised, match=message):
+        train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
 
 
 def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
