@@ -176,6 +176,8 @@ def _run(
         return EXIT_DONE
     _quieten()
     try:
+        # What an earlier call in the same process was told must not stay.
+        values.unparse_flags()
         _, *others = values(argv, known_only=True)
         missing = [f"--{flag}" for flag in required if not values[flag].value]
         if missing:

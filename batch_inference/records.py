@@ -107,7 +107,7 @@ class Prediction:
     label: Annotated[str, "positive, negative or uncertain"]
     probability: Annotated[float, "of the positive label, calibrated, in [0, 1]; float32 precision"]
     logit: Annotated[float, "before calibration; float32 precision"]
-    study: Annotated[str, "names the study"]
+    study: Annotated[str, "names the study, by --study_key; of a DICOM file a pseudonym of its StudyInstanceUID"]
     cam: Annotated[
         str | None, "file, relative to the output, with the picture or among others the packed map; null where none was kept"
     ]

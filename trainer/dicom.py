@@ -222,7 +222,8 @@ def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
             return syntax
     except NotImplementedError:
         pass
-    name = syntax.name if re.fullmatch(r"[0-9.]+", syntax) else "(not a UID)"
+    # A UID that the standard does not name might be any other of the file's.
+    name = syntax.name if syntax.name != str(syntax) else "(unknown)"
     refuse("unsupported", f"no decoder for the DICOM transfer syntax {name}")
 
 

@@ -56,6 +56,8 @@ _UNSUPPORTED = re.compile(
     r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression|^\d+$", re.I
 )
 
+_QUOTATION = re.compile(r"['\"\\]")
+
 
 def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
     """Returns uint8 [height, width] with the orientation applied, and a value of `MODES`.
@@ -69,8 +71,9 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
     except Exception as error:
         # Pillow's plug-ins raise a dozen types for damaged files; no list of them is complete.
         reason = "unsupported" if _UNSUPPORTED.search(str(error)) else "truncated"
-        detail = f"the {kind} file cannot be decoded in full: {error or type(error).__name__}"
-        raise RadiographError(reason, " ".join(detail.split())) from error
+        # A message with a quotation quotes the file, whose texts may name a patient.
+        said = type(error).__name__ if not str(error) or _QUOTATION.search(str(error)) else str(error)
+        raise RadiographError(reason, " ".join(f"the {kind} file cannot be decoded in full: {said}".split())) from error
 
 
 def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
