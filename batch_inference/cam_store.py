@@ -83,10 +83,11 @@ class WritePacks(beam.DoFn):
     content: a bundle that is repeated leaves no more than the first time.
     """
 
-    def __init__(self, output: str):
-        """Takes the folder of the run."""
+    def __init__(self, output: str, attempt: str):
+        """Takes the folder of the run, and what names this attempt: packs of a later one come after those of an earlier one."""
         super().__init__()
         self._output = output
+        self._attempt = attempt
         self._waiting: list[Scored | Rejection] = []
         self._bytes = 0
         self._started = 0.0
@@ -114,7 +115,7 @@ class WritePacks(beam.DoFn):
         packed = [scored.packed for scored in waiting if isinstance(scored, Scored) and scored.packed]
         path, failure = None, None
         try:
-            path = write_pack(self._output, packed) if packed else None
+            path = write_pack(self._output, self._attempt, packed) if packed else None
         except Exception as error:
             failure = error
         for scored in waiting:
@@ -127,7 +128,7 @@ class WritePacks(beam.DoFn):
                 yield dataclasses.replace(scored, packed=None, stored=path)
 
 
-def write_pack(output: str, packed: list[PackedCam]) -> str:
+def write_pack(output: str, attempt: str, packed: list[PackedCam]) -> str:
     """Writes one file of maps; returns its path relative to the output.
 
     Raises:
@@ -138,6 +139,6 @@ def write_pack(output: str, packed: list[PackedCam]) -> str:
     table = pyarrow.Table.from_pylist([schema.record(cam) for cam in packed], schema.arrow(schema.columns(PackedCam)))
     pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["label", "model"])
     contents = file.getvalue().to_pybytes()
-    path = f"{names.CAMS}/{hashlib.sha256(contents).hexdigest()[:32]}.parquet"
+    path = f"{names.CAMS}/{attempt}-{hashlib.sha256(contents).hexdigest()[:32]}.parquet"
     storage.write(storage.join(output, path), contents, "application/vnd.apache.parquet")
     return path

@@ -100,6 +100,12 @@ flags.DEFINE(
     flag_values=FLAGS,
     serializer=flags.CsvListSerializer(","),
 )
+flags.DEFINE_string(
+    "bigquery",
+    None,
+    "PROJECT:DATASET whose tables predictions, studies and rejections get the rows too; they are made where missing.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
     "max_rejection_rate", 1.0, "End with an error when more than this share is rejected.", 0, 1, flag_values=FLAGS
 )

@@ -17,7 +17,18 @@ _RESULTS = (*_COMPLETED_LAST, RUN_JSON, names.CAMS, journal.JOURNAL)
 _NOT_IN_ROWS = {
     # What these come to is recorded beside the options, as model and engine.
     *("model", "engine", "precision"),
-    *("exclude", "recursive", "output", "resume", "overwrite", "batch_size", "format", "max_rejection_rate", "beam"),
+    *(
+        "exclude",
+        "recursive",
+        "output",
+        "resume",
+        "overwrite",
+        "batch_size",
+        "format",
+        "bigquery",
+        "max_rejection_rate",
+        "beam",
+    ),
 }
 """Options on which no row and no picture depends: a run may go on from one that had others."""
 

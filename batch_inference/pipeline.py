@@ -11,6 +11,7 @@ from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
 from batch_inference import (
+    bigquery,
     cam_store,
     duplicates,
     engines,
@@ -60,6 +61,7 @@ class Options:
     cam_min_probability: float = 0.0
     cam_store: str = "files"
     format: tuple[str, ...] = ("jsonl", "csv")
+    bigquery: str | None = None
     max_rejection_rate: float = 1.0
     resume: bool = False
     overwrite: bool = False
@@ -123,7 +125,7 @@ def _score(
     results = examples | "Score" >> RunInference(handler)
     if options.cam_store == "parquet":
         encode = ConcurrentMap(cam_store.Encode(described, options.cam_min_probability), window, threads)
-        results = results | "Encode" >> beam.ParDo(encode) | "Pack" >> beam.ParDo(cam_store.WritePacks(output))
+        results = results | "Encode" >> beam.ParDo(encode) | "Pack" >> beam.ParDo(cam_store.WritePacks(output, attempt))
     scored, unfinished = (
         results
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
@@ -155,9 +157,11 @@ def _write(
         | "Study" >> beam.MapTuple(lambda study, combined: studies.study_row(study, combined, described))
     )
     rows = {"predictions": predictions, "studies": per_study, "rejections": rejections}
-    for name, collection in rows.items():
-        table = schema.columns(schema.TABLES[name], () if name == "studies" else carried)
-        collection | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
+    for name, table in schema.tables(carried).items():
+        rows[name] | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
+        if options.bigquery:
+            temporary = bigquery.temporary_folder(predictions.pipeline.options, output)
+            rows[name] | f"Load {name}" >> bigquery.Load(bigquery.Dataset.parse(options.bigquery), name, table, temporary)
     counts = [
         rows | f"Count {name}" >> beam.CombineGlobally(summary.Count(described))
         for name, rows in (("predictions", predictions), ("rejections", rejections))
@@ -199,16 +203,28 @@ def run(options: Options) -> summary.Summary:
         "id_salt": key.mark_of_salt(),
         "beam": preflight.without_secrets(beam_options),
     }
+    if options.bigquery:
+        bigquery.temporary_folder(beam_options, output)
+        bigquery.prepare(bigquery.Dataset.parse(options.bigquery), schema.tables(manifest.carried_columns(options.input)))
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
     output_folder.claim(output, record, options.resume, options.overwrite)
     known = journal.parts(output)
     attempt = journal.next_attempt(output)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
     start = time.monotonic()
-    with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
-        build(pipeline, options, described, choice, attempt, known)
+    try:
+        with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
+            build(pipeline, options, described, choice, attempt, known)
+    except Exception as error:
+        if refusal := bigquery.refusal(error):
+            raise DataError(
+                f"BigQuery refused the rows ({refusal}); the same command with --resume loads them without scoring again"
+            ) from error
+        raise
     finished = _complete_summary(output, time.monotonic() - start)
     journal.keep_only(output, attempt)
+    if options.bigquery:
+        storage.delete(storage.join(output, bigquery.TEMPORARY))
     record.write(output, finished=True)
     _check_rejections(finished, options.max_rejection_rate)
     return finished

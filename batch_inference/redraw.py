@@ -56,7 +56,8 @@ def run(options: Options) -> Drawn:
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
     pictures = failed = 0
     with ThreadPoolExecutor(usable_cores()) as pool, progress.shown(None):
-        for name in packs:
+        # In order of the attempts: of a file that has changed since, the newest map is drawn last.
+        for name in sorted(packs):
             done = list(pool.map(lambda cam: _draw(cam, options, output), _chosen(storage.join(folder, name), options)))
             pictures, failed = pictures + sum(done), failed + len(done) - sum(done)
     if not pictures:

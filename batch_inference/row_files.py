@@ -38,25 +38,14 @@ class WriteRows(beam.PTransform):
             lines = records | "CSV" >> beam.Map(lambda record: csv_line(map(record.get, columns))).with_output_types(bytes)
             lines | "Write CSV" >> beam.io.WriteToText(f"{self._prefix}.csv", coder=BytesCoder(), header=csv_line(columns))
         if "parquet" in self._formats:
-            records | "Write Parquet" >> write_parquet(self._prefix, self._table)
-
-
-def write_parquet(prefix: str, table: Sequence[Column], rows_at_once: int = 1000) -> beam.PTransform:
-    """Writes records as `PREFIX-SSSSS-of-NNNNN.parquet`, in row groups of some 16 MB, which is what a writer holds in memory.
-
-    Args:
-      prefix: path of the files up to their numbers.
-      table: the records' columns.
-      rows_at_once: how many records are gathered before their size is looked at.
-    """
-    return beam.io.WriteToParquet(
-        prefix,
-        schema.arrow(table),
-        row_group_buffer_size=1 << 24,
-        record_batch_size=rows_at_once,
-        codec="zstd",
-        file_name_suffix=".parquet",
-    )
+            # Row groups of some 16 MB: what a writer holds in memory.
+            records | "Write Parquet" >> beam.io.WriteToParquet(
+                self._prefix,
+                schema.arrow(self._table),
+                row_group_buffer_size=1 << 24,
+                codec="zstd",
+                file_name_suffix=".parquet",
+            )
 
 
 def json_line(record: Any) -> bytes:

@@ -35,6 +35,11 @@ def columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
     return (*own, *(Column(name, str, True, "from the manifest, as it stands there") for name in carried))
 
 
+def tables(carried: Sequence[str] = ()) -> dict[str, tuple[Column, ...]]:
+    """The columns of each kind of row; studies carry nothing of a manifest."""
+    return {name: columns(row, () if name == "studies" else carried) for name, row in TABLES.items()}
+
+
 def _column(name: str, hint: Any) -> Column:
     kind, description = typing.get_args(hint)
     nullable = isinstance(kind, types.UnionType)

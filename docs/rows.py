@@ -22,7 +22,7 @@ and BigQuery, and empty in CSV.
 
 def documents() -> dict[str, str]:
     """Content by path relative to docs/."""
-    tables = {name: schema.columns(row) for name, row in schema.TABLES.items()}
+    tables = schema.tables()
     reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
     sections = [
         _HEAD,

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from batch_inference import cam_store, pipeline, redraw, storage
 from batch_inference.records import PackedCam
-from tests.batch_inference.conftest import json_rows
+from tests.batch_inference.conftest import json_rows, picture
 from trainer import artifact, overlay, radiograph
 from trainer.errors import ConfigError, DataError
 
@@ -122,11 +122,11 @@ def test_only_likely_images_are_packed_and_the_same_content_has_the_same_name(mo
 def test_a_pack_that_cannot_be_written_costs_its_images_only(model, radiographs, tmp_path, monkeypatch):
     original, packs = cam_store.write_pack, []
 
-    def second_fails(output, packed):
+    def second_fails(output, attempt, packed):
         packs.append(packed)
         if len(packs) == 2:
             raise storage.StorageError("No space left on device")
-        return original(output, packed)
+        return original(output, attempt, packed)
 
     monkeypatch.setattr(cam_store, "write_pack", second_fails)
     monkeypatch.setattr(cam_store, "MAPS_PER_PACK", 4)
@@ -155,3 +155,22 @@ def test_maps_that_nobody_wants_are_not_packed(model, radiographs, tmp_path):
     with pytest.raises(ConfigError, match="leave one of them out"):
         score(radiographs, model, tmp_path / "out", cam="none", cam_store="parquet")
     assert not (tmp_path / "out").exists()
+
+
+def test_resuming_keeps_the_maps_and_a_changed_file_is_drawn_anew(model, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(2):
+        cv2.imwrite(str(source / f"{index}.png"), picture(index))
+    score(source, model, out, cam_store="parquet")
+    before = {row["uri"]: row["cam"] for row in json_rows(out, "predictions")}
+    cv2.imwrite(str(source / "0.png"), picture(9))
+    score(source, model, out, cam_store="parquet", resume=True)
+    after = {row["uri"]: row["cam"] for row in json_rows(out, "predictions")}
+    changed, kept = str(source / "0.png"), str(source / "1.png")
+    assert after[kept] == before[kept] and after[changed] > before[changed]
+    redraw.run(redraw.Options(str(out), str(tmp_path / "drawn"), cam_format="png"))
+    score(source, model, tmp_path / "fresh", cam_format="png")
+    for row in json_rows(tmp_path / "fresh", "predictions"):
+        now, later = cv2.imread(str(tmp_path / "fresh" / row["cam"])), cv2.imread(str(tmp_path / "drawn" / row["cam"]))
+        assert now.shape == later.shape and psnr(now, later) > 36
