@@ -76,7 +76,7 @@ class _Header:
             raise DataError(f"the manifest {uri} has the columns {names}; expected one of {list(PATH_COLUMNS)}")
         self.path = names.index(path)
         self.study = names.index(STUDY_COLUMN) if STUDY_COLUMN in names else None
-        self.carried = [name for index, name in enumerate(names) if index not in (self.path, self.study)]
+        self.carried = {name: index for index, name in enumerate(names) if index not in (self.path, self.study)}
         ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
         for name in self.carried:
             if not name.strip() or name != printable(name):
@@ -88,8 +88,8 @@ class _Header:
 
     def line(self, values: list[str]) -> Line:
         """A row of the file; what is missing at its end is empty, what is too much is left out."""
-        values = [*values, *[""] * (len(self.names) - len(values))]
-        carried = tuple((name, printable(values[self.names.index(name)])) for name in self.carried)
+        values += [""] * (len(self.names) - len(values))
+        carried = tuple((name, printable(values[index])) for name, index in self.carried.items())
         return Line(values[self.path], "" if self.study is None else values[self.study], carried)
 
 
