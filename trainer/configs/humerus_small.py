@@ -11,5 +11,5 @@ from trainer.configs import humerus
 
 def get_config() -> ml_collections.ConfigDict:
     config = humerus.get_config()
-    config.epochs = 12
+    config.epochs = 8
     return config
