@@ -47,7 +47,7 @@ def columns(location: str) -> list[str]:
     """Names of all columns of a CSV manifest, by its first line alone; none for any other input.
 
     Raises:
-      DataError: no column of paths, a column without a name, a name twice, or one that the rows have already.
+      DataError: no column of paths, a column without a name, or a name twice.
     """
     uri = storage.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
@@ -60,10 +60,12 @@ def columns(location: str) -> list[str]:
 
 
 def carried_columns(location: str) -> list[str]:
-    """Names of the columns that a manifest adds to the rows: all but its paths and its studies. Raises as `columns`."""
+    """Names that a manifest's columns have in the rows: all but its paths and its studies. Raises as `columns`.
+
+    A column with the name of one of ours, as the `label` of a manifest that was trained on, becomes `manifest_label`.
+    """
     names = columns(location)
-    path = next((name for name in PATH_COLUMNS if name in names), None)
-    return [name for name in names if name not in (path, STUDY_COLUMN)]
+    return list(_Header(names, storage.absolute(location)).carried) if names else []
 
 
 class _Header:
@@ -76,15 +78,15 @@ class _Header:
             raise DataError(f"the manifest {uri} has the columns {names}; expected one of {list(PATH_COLUMNS)}")
         self.path = names.index(path)
         self.study = names.index(STUDY_COLUMN) if STUDY_COLUMN in names else None
-        self.carried = {name: index for index, name in enumerate(names) if index not in (self.path, self.study)}
         ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
-        for name in self.carried:
-            if not name.strip() or name != printable(name):
-                raise DataError(f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out")
-            if name.casefold() in ours:
-                raise DataError(f"the manifest's column {name} has the name of a column of the results; rename it in {uri}")
-        if len({name.casefold() for name in names}) < len(names):
+        carried = [index for index in range(len(names)) if index not in (self.path, self.study)]
+        if any(not names[index].strip() or names[index] != printable(names[index]) for index in carried):
+            raise DataError(f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out")
+        in_rows = [f"manifest_{names[index]}" if names[index].casefold() in ours else names[index] for index in carried]
+        fixed = [names[index] for index in (self.path, self.study) if index is not None]
+        if len({name.casefold() for name in [*in_rows, *fixed]}) < len(names):
             raise DataError(f"the manifest {uri} has two columns of one name among {names}; rename one")
+        self.carried = dict(zip(in_rows, carried, strict=True))
 
     def line(self, values: list[str]) -> Line:
         """A row of the file; what is missing at its end is empty, what is too much is left out."""
