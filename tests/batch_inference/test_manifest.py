@@ -33,7 +33,7 @@ def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
     uri = write(tmp_path, "path,label,Reason,ward,uri\na.png,positive,fell,3,x\n")
     names = ["manifest_label", "manifest_Reason", "ward", "manifest_uri"]
     assert manifest.carried_columns(uri) == names
-    assert list(manifest.lines(uri))[0].carried == tuple(zip(names, ("positive", "fell", "3", "x"), strict=True))
+    assert next(iter(manifest.lines(uri))).carried == tuple(zip(names, ("positive", "fell", "3", "x"), strict=True))
 
 
 @pytest.mark.parametrize(
