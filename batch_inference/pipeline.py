@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 from absl import logging
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
 from batch_inference import (
@@ -191,6 +192,8 @@ def run(options: Options) -> summary.Summary:
     """
     preflight.check_cams(options.cam, options.cam_store)
     beam_options = preflight.beam_options(options.beam)
+    # Credentials and endpoints are wanted before there is a pipeline.
+    FileSystems.set_options(beam_options)
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)
     choice = engines.choose(described, options.engine, options.precision)

@@ -7,8 +7,6 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from apache_beam.io.filesystems import FileSystems
-
 from batch_inference import manifest, storage
 from batch_inference.records import Source
 
@@ -143,7 +141,7 @@ def _remote(uri: str, recursive: bool) -> Iterator[Source]:
     root = root_of(uri)
     if is_pattern(uri):
         uri = _any_case(uri)
-    elif FileSystems.exists(uri):
+    elif storage.exists(uri):
         yield _source(uri, uri.rpartition("/")[0])
         return
     else:

@@ -15,6 +15,7 @@ from typing import TextIO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from batch_inference import gcs
 from trainer import artifact
 from trainer.radiograph import MAX_PIXELS
 
@@ -82,6 +83,11 @@ def _read_local(path: str) -> bytes:
 
 
 def _read_remote(uri: str) -> bytes:
+    if uri.startswith(gcs.SCHEME):
+        try:
+            return gcs.read(uri, MAX_BYTES)
+        except gcs.LimitError as error:
+            raise TooLargeError(str(error)) from error
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return file.read(MAX_BYTES + 1)
 
@@ -108,7 +114,9 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
       StorageError: it could not be written; nothing of it is left.
     """
     try:
-        if is_remote(uri):
+        if uri.startswith(gcs.SCHEME):
+            gcs.write(uri, contents, mime_type)
+        elif is_remote(uri):
             with FileSystems.create(uri, mime_type, CompressionTypes.UNCOMPRESSED) as file:
                 file.write(contents)
         else:
@@ -133,6 +141,8 @@ def _write_local(path: pathlib.Path, contents: bytes) -> None:
 
 def exists(uri: str) -> bool:
     """Whether there is a file (or a local folder) under this URI."""
+    if uri.startswith(gcs.SCHEME):
+        return gcs.exists(uri)
     return FileSystems.exists(uri) if is_remote(uri) else os.path.lexists(uri)
 
 
@@ -146,6 +156,8 @@ def match(pattern: str) -> Iterator[str]:
 
 def names(folder: str) -> list[str]:
     """Names of what lies directly in a folder; nothing where there is no such folder."""
+    if folder.startswith(gcs.SCHEME):
+        return gcs.names(folder)
     if not is_remote(folder):
         path = pathlib.Path(folder)
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
@@ -158,7 +170,9 @@ def names(folder: str) -> list[str]:
 
 def delete(uri: str) -> None:
     """Deletes a file, or a folder with all that it holds."""
-    if is_remote(uri):
+    if uri.startswith(gcs.SCHEME):
+        gcs.delete(uri)
+    elif is_remote(uri):
         matched = FileSystems.match([uri, join(uri, "**")])
         FileSystems.delete([entry.path for result in matched for entry in result.metadata_list])
     elif pathlib.Path(uri).is_dir() and not pathlib.Path(uri).is_symlink():
@@ -228,4 +242,5 @@ def _sentence(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    said = gcs.sentence(error) if isinstance(error, Exception) else None
+    return said or " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -88,7 +88,7 @@ def test_after_a_kill_the_rest_is_scored_and_nothing_twice(folder, model, undist
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(folder, model, undisturbed, tmp_path):
     whole = run_until(0, folder, model, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
