@@ -1,6 +1,6 @@
 r"""Is the recipe worth its cost? Grouped cross-validation of it beside three baselines, in the same folds of the same images.
 
-    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=192 \
+    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=160 \
         --validation_fraction=0 --test_fraction=0
     python -m benchmarks.cross_validation --data_dir=data --weights=xception_notop.weights.h5 --workdir=runs/cross_validation
 
