@@ -43,8 +43,10 @@ class Engine(Protocol):
         """uint8 [B, size, size, 1] -> probability [B], logit [B], cam [B, h, w], float32. B is the same at every call."""
 
 
-def choose(described: Artifact, engine: str = "auto", precision: str = "auto") -> Choice:
+def choose(described: Artifact, engine: str = "auto", precision: str = "auto", runs_here: bool = True) -> Choice:
     """Settles `auto`: the fastest engine here that the artifact records as within tolerance, else TensorFlow in float32.
+
+    Where it is not to run here, nothing is known of processors and packages: TensorFlow, which every worker has, unless another is named.
 
     Raises:
       ConfigError: what was asked for cannot run here.
@@ -53,16 +55,17 @@ def choose(described: Artifact, engine: str = "auto", precision: str = "auto") -
         raise ConfigError(
             "--engine=tensorflow computes as exported, in float32; use --engine=openvino for --precision=bfloat16"
         )
-    if engine == "openvino" and not _has_openvino():
+    if engine == "openvino" and runs_here and not _has_openvino():
         raise ConfigError("--engine=openvino needs the package openvino; install it with: pip install 'humerus[cpu]'")
     candidates = [
         choice
         for choice in (Choice("openvino", "bfloat16"), Choice("openvino", "float32"), Choice("tensorflow", "float32"))
         if engine in ("auto", choice.engine) and precision in ("auto", choice.precision)
     ]
-    if engine == "auto" and not _has_openvino() and not _has_gpu():
+    if engine == "auto" and runs_here and not _has_openvino() and not _has_gpu():
         logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
-    fit = [choice for choice in candidates if _verified(described, choice) and _runs_well_here(choice)]
+    suits = _runs_well_here if runs_here else lambda choice: _runs_anywhere(choice, engine, precision)
+    fit = [choice for choice in candidates if _verified(described, choice) and suits(choice)]
     if fit:
         return fit[0]
     if engine == "auto":
@@ -156,6 +159,10 @@ def _runs_well_here(choice: Choice) -> bool:
     if not _has_openvino() or _has_gpu():
         return False
     return choice.precision == "float32" or "BF16" in _cpu_capabilities()
+
+
+def _runs_anywhere(choice: Choice, engine: str, precision: str) -> bool:
+    return choice.engine == "tensorflow" or (choice.engine == engine and choice.precision in ("float32", precision))
 
 
 @contextlib.contextmanager

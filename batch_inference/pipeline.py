@@ -22,6 +22,7 @@ from batch_inference import (
     preflight,
     progress,
     row_files,
+    runners,
     schema,
     sinks,
     sources,
@@ -104,8 +105,9 @@ def _score(
     """URIs of the parts of the journal that hold all predictions and rejections."""
     output = storage.absolute(options.output)
     remote = storage.is_remote(output) or storage.is_remote(options.input)
-    threads = _REMOTE_THREADS if remote else usable_cores()
-    window = options.batch_size + 2 * threads
+    # None: as many as the worker has cores.
+    threads = _REMOTE_THREADS if remote else None
+    window = options.batch_size + 2 * (threads or usable_cores())
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     decode = Decode(described.image_size, options.cam != "none", described.model_id, key, options.frames == "all")
     finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
@@ -113,7 +115,7 @@ def _score(
 
     found = (
         pipeline
-        | "Input" >> beam.Create([options.input])
+        | "Input" >> beam.Create([storage.absolute(options.input)])
         | "Find" >> beam.FlatMap(sources.find, options.exclude, options.recursive)
     )
     remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
@@ -191,12 +193,14 @@ def run(options: Options) -> summary.Summary:
       DataError: nothing to score, nothing scored, more rejections than allowed, or an output that is taken.
     """
     preflight.check_cams(options.cam, options.cam_store)
-    beam_options = preflight.beam_options(options.beam)
+    beam_options = runners.beam_options(options.beam)
+    runners.check_within_reach(beam_options, input=options.input, model=options.model, output=options.output)
+    workers = runners.workers(beam_options)
     # Credentials and endpoints are wanted before there is a pipeline.
     FileSystems.set_options(beam_options)
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)
-    choice = engines.choose(described, options.engine, options.precision)
+    choice = engines.choose(described, options.engine, options.precision, workers is not runners.Workers.ELSEWHERE)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     total = preflight.count_inputs(options.input, options.exclude, options.recursive)
     output = storage.absolute(options.output)
@@ -216,7 +220,7 @@ def run(options: Options) -> summary.Summary:
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
     start = time.monotonic()
     try:
-        with progress.shown(total), beam.Pipeline(options=beam_options) as pipeline:
+        with progress.shown(total, workers is runners.Workers.THREADS), beam.Pipeline(options=beam_options) as pipeline:
             build(pipeline, options, described, choice, attempt, known)
     except Exception as error:
         if refusal := bigquery.refusal(error):

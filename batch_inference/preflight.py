@@ -1,43 +1,15 @@
 """What is checked before a run starts, so that a mistake costs seconds and leaves nothing behind."""
 
-import contextlib
-import io
 import os
 import re
 from collections.abc import Sequence
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from batch_inference import manifest, sources, storage
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
-
-
-def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
-    """Options of Beam from the words of a command line; the embedded runner unless another is named.
-
-    Raises:
-      ConfigError: an option that Beam does not know, a wrong value, or a runner that loses data.
-    """
-    known = PipelineOptions([]).get_all_options()
-    said = io.StringIO()
-    try:
-        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
-        with contextlib.redirect_stderr(said):
-            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
-    except SystemExit as error:
-        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
-    unknown = sorted(set(given) - set(known)) or [word for word in arguments[:1] if not word.startswith("--")]
-    if unknown:
-        raise ConfigError(
-            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
-        )
-    runner = given.get("runner") or "FnApiRunner"
-    if runner.rpartition(".")[2].lower() == "daskrunner":
-        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
-    return PipelineOptions(list(arguments), runner=runner)
 
 
 def without_secrets(options: PipelineOptions) -> dict[str, str]:

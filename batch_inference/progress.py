@@ -1,4 +1,4 @@
-"""How far the embedded runner is: a line on a terminal that rewrites itself, now and then a log line elsewhere."""
+"""How far workers in this process are: a line on a terminal that rewrites itself, now and then a log line elsewhere."""
 
 import sys
 import threading
@@ -33,8 +33,14 @@ def advance() -> None:
 
 
 @contextmanager
-def shown(total: int | None) -> Iterator[None]:
-    """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast."""
+def shown(total: int | None, in_this_process: bool = True) -> Iterator[None]:
+    """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast.
+
+    Nothing where others do the work: their runner tells how far they are.
+    """
+    if not in_this_process:
+        yield
+        return
     terminal = sys.stderr.isatty()
     over = threading.Event()
     start = _tally.finished

@@ -107,6 +107,14 @@ def test_without_the_extra_everything_runs_on_tensorflow(model, monkeypatch):
         choose({}, model, "openvino")
 
 
+def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch):
+    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    described = dataclasses.replace(artifact.load(model), engines={"openvino/float32": FINE, "openvino/bfloat16": FINE})
+    asked = {(): "tensorflow/float32", ("openvino",): "openvino/float32", ("openvino", "bfloat16"): "openvino/bfloat16"}
+    for words, answer in asked.items():
+        assert str(engines.choose(described, *words, runs_here=False)) == answer
+
+
 class _Stub:
     """Answers with the mean of each image; not a number for a black one."""
 

@@ -1,0 +1,140 @@
+"""Which engine runs the pipeline, with which options, and where its workers are."""
+
+import contextlib
+import enum
+import io
+import pathlib
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+from apache_beam.runners.runner import create_runner
+
+from batch_inference import storage
+from trainer.errors import ConfigError
+
+EMBEDDED = "FnApiRunner"
+RUNNERS = (EMBEDDED, "PrismRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
+_FLINK_OPTIONS = frozenset({"number_of_execution_retries", "execution_retry_delay", "flink_conf_dir"})
+"""What the job server of Flink knows and Beam's Python half does not, of what scoring has a use for."""
+_JOB_SERVER_SECONDS = 20
+
+
+class Workers(enum.Enum):
+    """Where the workers of a runner are, seen from the process that starts the run."""
+
+    THREADS = "in this process"
+    PROCESSES = "on this machine, with the packages of this process"
+    ELSEWHERE = "on machines of which nothing is known here"
+
+
+def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
+    """Options of Beam from the words of a command line; the embedded runner unless another is named.
+
+    Raises:
+      ConfigError: an option that nobody knows, a wrong value, a runner that is none of `RUNNERS`, or options that a runner lacks.
+    """
+    known = PipelineOptions([]).get_all_options()
+    said = io.StringIO()
+    try:
+        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
+        with contextlib.redirect_stderr(said):
+            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
+    except SystemExit as error:
+        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
+    runner = _runner(given.get("runner") or EMBEDDED)
+    unknown = sorted(set(given) - set(known) - _further_options(runner, given.get("job_endpoint")))
+    unknown = unknown or [word for word in arguments[:1] if not word.startswith("--")]
+    if unknown:
+        raise ConfigError(
+            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+        )
+    # Beam writes into what it checks.
+    _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
+    return PipelineOptions(list(arguments), runner=runner)
+
+
+def _runner(name: str) -> str:
+    """The runner of that name; letters of either case, `flink` and the whole path of the class will do, as for Beam."""
+    plain = name.rpartition(".")[2].lower().removesuffix("runner")
+    if plain == "dask":
+        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
+    # Beam's DirectRunner would download Prism first, and is the embedded runner where it can't.
+    aliases = {runner.lower().removesuffix("runner"): runner for runner in RUNNERS} | {"direct": EMBEDDED}
+    if plain not in aliases:
+        raise ConfigError(f"unknown runner {name}; expected one of {', '.join(RUNNERS)}")
+    return aliases[plain]
+
+
+def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
+    """Options of the runner's job server: what it says itself where it runs already."""
+    if not job_endpoint or job_endpoint == "embed":
+        return _FLINK_OPTIONS if runner == "FlinkRunner" else frozenset()
+    with grpc.insecure_channel(job_endpoint) as channel:
+        server = beam_job_api_pb2_grpc.JobServiceStub(channel)
+        try:
+            described = server.DescribePipelineOptions(
+                beam_job_api_pb2.DescribePipelineOptionsRequest(), timeout=_JOB_SERVER_SECONDS
+            )
+        except grpc.RpcError as error:
+            raise ConfigError(
+                f"no job server answers at --job_endpoint={job_endpoint} ({error.code().name}); start it first"  # type: ignore[attr-defined]
+            ) from error
+    return frozenset(option.name for option in described.options)
+
+
+def _check_complete(options: PipelineOptions, runner: str) -> None:
+    """Raises `ConfigError` for what Beam, or the workers after minutes, would refuse."""
+    setup = options.view_as(SetupOptions)
+    if setup.setup_file and not pathlib.Path(setup.setup_file).is_file():
+        raise ConfigError(f"--setup_file={setup.setup_file} is no file; expected the path of this project's setup.py")
+    if runner == "PortableRunner" and not options.view_as(PortableOptions).job_endpoint:
+        raise ConfigError("--runner=PortableRunner needs --job_endpoint=HOST:PORT, the address of a job server")
+    image = options.view_as(WorkerOptions).sdk_container_image
+    if runner == "DataflowRunner" and not (setup.setup_file or image or setup.extra_packages):
+        raise ConfigError(
+            "--runner=DataflowRunner needs --setup_file=./setup.py or --sdk_container_image=IMAGE: "
+            "without them its workers lack this program"
+        )
+    errors = PipelineOptionsValidator(options, create_runner(runner)).validate()
+    if errors:
+        raise ConfigError(" ".join(f"Apache Beam refuses its options: {errors[0]}".split()))
+
+
+def check_within_reach(options: PipelineOptions, **uris: str) -> None:
+    """Raises `ConfigError` where one of `uris` (by flag) lies on this machine and the workers surely do not."""
+    if options.view_as(StandardOptions).runner != "DataflowRunner":
+        return
+    for flag, uri in uris.items():
+        if not storage.is_remote(uri):
+            raise ConfigError(
+                f"--{flag}={uri} lies on this machine, where no worker of Dataflow can reach it; expected gs://..."
+            )
+
+
+def workers(options: PipelineOptions) -> Workers:
+    """Where the workers are."""
+    runner = options.view_as(StandardOptions).runner
+    if runner == EMBEDDED:
+        separate = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+        return Workers.PROCESSES if separate else Workers.THREADS
+    portable = options.view_as(PortableOptions)
+    # What these runners take when nothing is said.
+    loopback = {
+        "PrismRunner": True,
+        "FlinkRunner": options.view_as(FlinkRunnerOptions).flink_master in ("[local]", "[auto]"),
+        "SparkRunner": options.view_as(SparkRunnerOptions).spark_master_url.startswith("local"),
+    }.get(runner, False)
+    environment = portable.environment_type or ("LOOPBACK" if loopback else "DOCKER")
+    return Workers.THREADS if environment.upper() == "LOOPBACK" else Workers.ELSEWHERE
