@@ -116,6 +116,8 @@ class WritePacks(beam.DoFn):
         path, failure = None, None
         try:
             path = write_pack(self._output, self._attempt, packed) if packed else None
+        except storage.UnwritableError:
+            raise
         except Exception as error:
             failure = error
         for scored in waiting:

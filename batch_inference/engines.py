@@ -144,6 +144,10 @@ def _converted(model: pathlib.Path, model_id: str, core) -> pathlib.Path:
             openvino.save_model(core.read_model(str(model)), partial / "model.xml", compress_to_fp16=False)
             if not folder.is_dir():
                 partial.rename(folder)
+        except (OSError, RuntimeError) as error:
+            # OpenVINO says nothing of the kind of error; should the model itself be what it cannot take, reading it tells.
+            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error)
+            return model
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder / "model.xml"

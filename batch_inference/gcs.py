@@ -80,6 +80,11 @@ def sentence(error: Exception) -> str | None:
     return f"the storage answers {int(code)} {http.HTTPStatus(code).phrase}" if code else None
 
 
+def is_hopeless(error: Exception) -> bool:
+    """Whether the storage will take nothing else either: two minutes without success, no access, no such bucket."""
+    return isinstance(error, exceptions.RetryError | exceptions.Forbidden | exceptions.Unauthorized | exceptions.NotFound)
+
+
 class _Limited(io.BytesIO):
     def __init__(self, limit: int):
         super().__init__()

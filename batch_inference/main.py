@@ -7,13 +7,15 @@ import inspect
 import itertools
 import logging as python_logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
 from trainer.artifact import ArtifactError
-from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError
 
 # Of one command alone, so that two commands may have a flag of the same name.
 FLAGS = flags.FlagValues()
@@ -181,6 +183,7 @@ def _run(
         print(f"{inspect.cleandoc(command.__doc__ or '')}\n{values.module_help(__name__)}")
         return EXIT_DONE
     _quieten()
+    stopped = _stop_on_signals()
     try:
         # What an earlier call in the same process was told must not stay.
         values.unparse_flags()
@@ -193,9 +196,31 @@ def _run(
         return _complain(name, error, EXIT_CONFIG)
     except DataError as error:
         return _complain(name, error, EXIT_DATA)
-    except KeyboardInterrupt:
-        return _complain(name, f"stopped; {when_stopped}", EXIT_STOPPED)
+    except (Exception, KeyboardInterrupt) as error:
+        # A runner may turn the interruption into an error of its own.
+        if stopped.is_set() or isinstance(error, KeyboardInterrupt):
+            return _complain(name, f"stopped; {when_stopped}", EXIT_STOPPED)
+        if isinstance(error, OSError):
+            return _complain(name, error, EXIT_FAILURE)
+        raise
     return EXIT_DONE
+
+
+def _stop_on_signals() -> threading.Event:
+    """Makes SIGTERM, with which schedulers end what they started, as gentle as Ctrl-C; the event tells that one of them came."""
+    stopped = threading.Event()
+
+    def stop(signum: int, frame: object) -> None:
+        stopped.set()
+        # What the interruption breaks from here on is no news.
+        python_logging.disable()
+        raise KeyboardInterrupt
+
+    # Elsewhere than in the main thread (a notebook's, a test's), signals are somebody else's.
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, stop)
+    return stopped
 
 
 def _quieten() -> None:
@@ -206,7 +231,9 @@ def _quieten() -> None:
     flags.FLAGS(["humerus-score"])
     logging.use_absl_handler()
     # absl hands its own level to the root logger, and with it to every library.
-    for name, level in ((None, "ERROR"), ("apache_beam", "ERROR"), ("absl", "INFO")):
+    # What a worker in this process fails with, it logs and raises: once is enough.
+    levels = {None: "ERROR", "apache_beam": "ERROR", "apache_beam.runners.common": "CRITICAL", "absl": "INFO"}
+    for name, level in levels.items():
         python_logging.getLogger(name).setLevel(level)
 
 

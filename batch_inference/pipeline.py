@@ -37,7 +37,7 @@ from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection
 from trainer.artifact import Artifact
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 
 # Storage over the network is waited for, not computed.
 _REMOTE_THREADS = 32
@@ -188,9 +188,10 @@ def run(options: Options) -> summary.Summary:
     """Scores a whole input and waits for the end.
 
     Raises:
-      ConfigError: options that contradict each other or the machine.
+      ConfigError: options that contradict each other or the machine, an output that is taken or cannot be written.
       ArtifactError: `options.model` is not a model that this version can score with.
-      DataError: nothing to score, nothing scored, more rejections than allowed, or an output that is taken.
+      DataError: nothing to score, nothing scored, more rejections than allowed.
+      UnwritableError: no more results can be written: no room, no right.
     """
     preflight.check_cams(options.cam, options.cam_store)
     beam_options = runners.beam_options(options.beam)
@@ -214,7 +215,10 @@ def run(options: Options) -> summary.Summary:
         bigquery.temporary_folder(beam_options, output)
         bigquery.prepare(bigquery.Dataset.parse(options.bigquery), schema.tables(manifest.carried_columns(options.input)))
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
-    output_folder.claim(output, record, options.resume, options.overwrite)
+    try:
+        output_folder.claim(output, record, options.resume, options.overwrite)
+    except OSError as error:
+        raise ConfigError(f"--output={output} cannot be written ({error}); choose another folder") from error
     known = journal.parts(output)
     attempt = journal.next_attempt(output)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
@@ -222,19 +226,29 @@ def run(options: Options) -> summary.Summary:
     try:
         with progress.shown(total, workers is runners.Workers.THREADS), beam.Pipeline(options=beam_options) as pipeline:
             build(pipeline, options, described, choice, attempt, known)
+        finished = _complete_summary(output, time.monotonic() - start)
+        journal.keep_only(output, attempt)
+        if options.bigquery:
+            storage.delete(storage.join(output, bigquery.TEMPORARY))
+        record.write(output, finished=True)
     except Exception as error:
-        if refusal := bigquery.refusal(error):
-            raise DataError(
-                f"BigQuery refused the rows ({refusal}); the same command with --resume loads them without scoring again"
-            ) from error
-        raise
-    finished = _complete_summary(output, time.monotonic() - start)
-    journal.keep_only(output, attempt)
-    if options.bigquery:
-        storage.delete(storage.join(output, bigquery.TEMPORARY))
-    record.write(output, finished=True)
+        raise (_explained(error, output) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
+
+
+def _explained(error: Exception, output: str) -> Exception | None:
+    """What a user can do something about, in a sentence."""
+    if refusal := bigquery.refusal(error):
+        return DataError(
+            f"BigQuery refused the rows ({refusal}); the same command with --resume loads them without scoring again"
+        )
+    if reason := storage.unwritable(error):
+        return storage.UnwritableError(
+            f"the results cannot be written to {output} ({reason}); what was scored is kept: "
+            "when that is put right, the same command with --resume goes on from there"
+        )
+    return None
 
 
 def _complete_summary(output: str, seconds: float) -> summary.Summary:

@@ -35,6 +35,8 @@ class Finish:
         example = scored.example
         try:
             cam = scored.stored or self._write_picture(scored)
+        except storage.UnwritableError:
+            raise
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
             return reject(example.source, "write_failed", str(error), self.described.model_id, example.sha256, example.frame)

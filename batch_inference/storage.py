@@ -1,5 +1,6 @@
 """Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
 
+import errno
 import io
 import os
 import pathlib
@@ -32,6 +33,14 @@ class StorageError(OSError):
 
 class TooLargeError(StorageError):
     """The file is larger than any picture that would be decoded."""
+
+
+class UnwritableError(StorageError):
+    """Not this file alone cannot be written: there is no room, no right, or no answer."""
+
+
+_NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_UNWRITABLE = re.compile(r"\[Errno (\d+)\] ([^:\n\[]+)|UnwritableError: (.+?)(?= \[while running|\n|$)")
 
 
 def is_remote(uri: str) -> bool:
@@ -111,6 +120,7 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
     """Writes a whole file, and its folders; readers see the former content or the new one, never a part.
 
     Raises:
+      UnwritableError: nor could any other file there.
       StorageError: it could not be written; nothing of it is left.
     """
     try:
@@ -122,7 +132,21 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
         else:
             _write_local(pathlib.Path(uri), contents)
     except Exception as error:
-        raise StorageError(_sentence(error)) from error
+        hopeless = gcs.is_hopeless(error) or (isinstance(error, OSError) and error.errno in _NOTHING_CAN_BE_WRITTEN)
+        raise (UnwritableError if hopeless else StorageError)(_sentence(error)) from error
+
+
+def unwritable(error: Exception) -> str | None:
+    """Why nothing can be written any more, where that is what made a pipeline fail, here or on a worker; else None.
+
+    Runners add to the text of an error, or hand on one of their own that quotes it.
+    """
+    if isinstance(error, UnwritableError):
+        return str(error).partition(" [while running")[0]
+    for number, system, ours in _UNWRITABLE.findall(str(error)):
+        if ours or int(number) in _NOTHING_CAN_BE_WRITTEN:
+            return ours or system.strip()
+    return None
 
 
 def _write_local(path: pathlib.Path, contents: bytes) -> None:
