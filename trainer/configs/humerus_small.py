@@ -1,7 +1,9 @@
 """The recipe within an hour on two CPU cores: smaller images and fewer epochs.
 
-humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=256
-humerus-train --data_dir=data --workdir=runs/small --config=humerus_small
+    humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=256
+    humerus-train --data_dir=data --workdir=runs/small --config=humerus_small
+
+Some 25 minutes for MURA's humerus, reckoned from 15 images a second at 160 px; not measured on it.
 """
 
 import ml_collections
