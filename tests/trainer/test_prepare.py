@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from batch_inference.decode import Decode
 from batch_inference.records import Source
 from batch_inference.study_key import StudyKey
+from batch_inference.tasks import Task
 from trainer import radiograph
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
@@ -139,7 +140,7 @@ def test_anybody_reads_the_pixels_that_the_scorer_feeds(tmp_path):
         assert expected.std() > 5, f"{name} is too flat to prove anything"
         assert read[name].dtype == np.uint8
         np.testing.assert_array_equal(read[name], expected, err_msg=name)
-        (fed,) = Decode(48, picture_wanted=True, model_id="m", study_key=StudyKey())(Source(str(source / name), name))
+        (fed,) = Decode(48, picture_wanted=True, model_id="m", study_key=StudyKey())(Task(Source(str(source / name), name)))
         np.testing.assert_array_equal(read[name], fed.pixels, err_msg=name)
 
     kept = records(result.directory)
