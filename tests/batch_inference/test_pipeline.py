@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-import socket
+import random
 
 import cv2
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import output_folder, pipeline, summary
-from batch_inference.records import REASONS
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer import radiograph
@@ -96,18 +95,46 @@ def test_every_format_holds_the_same_rows(scored, name):
     assert bool(rows) == (name != "rejections")
 
 
-def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_path):
-    # Another order, other neighbours in the batch, two workers.
-    files = sorted((str(path) for path in radiographs.rglob("image*")), key=lambda path: path[::-1])[3:]
+@pytest.mark.parametrize(
+    ("seed", "beam"),
+    [
+        (0, ()),
+        (1, (*THREADS, "--s3_secret_access_key=hush")),
+        (2, ("--direct_num_workers=3", "--direct_running_mode=multi_threading")),
+        pytest.param(3, ("--direct_num_workers=2", "--direct_running_mode=multi_processing"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_path, seed, beam):
+    # Another order, other neighbours in the batch, other numbers of workers.
+    files = sorted(str(path) for path in radiographs.rglob("image*"))
+    files = random.Random(seed).sample(files, k=len(files) - seed)
     manifest = tmp_path / "list.txt"
     manifest.write_text("\n".join(files))
-    score(manifest, model, tmp_path / "out", beam=(*THREADS, "--s3_secret_access_key=hush"))
+    score(manifest, model, tmp_path / "out", beam=beam, cam_format="png")
     rows, expected = json_rows(tmp_path / "out", "predictions"), json_rows(scored, "predictions")
-    asked = json.loads((tmp_path / "out" / "run.json").read_text())["options"]["beam"]
-    assert asked == {"runner": "FnApiRunner", "direct_num_workers": "2", "direct_running_mode": "multi_threading"}
     # A manifest's files have no common root to be named after.
     own = ("study", "cam")
     assert [row | dict.fromkeys(own) for row in rows] == [row | dict.fromkeys(own) for row in expected if row["uri"] in files]
+    pictures = {row["uri"]: (scored / row["cam"]).read_bytes() for row in expected}
+    assert all((tmp_path / "out" / row["cam"]).read_bytes() == pictures[row["uri"]] for row in rows)
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_the_size_of_the_batch_changes_no_more_than_rounding(model, radiographs, tmp_path, engine):
+    runs = []
+    for size in (1, 7):
+        score(radiographs, model, tmp_path / str(size), engine=engine, batch_size=size, cam="none")
+        runs.append(json_rows(tmp_path / str(size), "predictions"))
+    for one, other in zip(*runs, strict=True):
+        for name in ("probability", "logit"):
+            assert one.pop(name) == pytest.approx(other.pop(name), abs=2e-6)
+        assert one == other
+
+
+def test_the_record_tells_what_was_asked_of_beam_but_no_secret(model, radiographs, tmp_path):
+    score(radiographs, model, tmp_path / "out", cam="none", beam=(*THREADS, "--s3_secret_access_key=hush"))
+    asked = json.loads((tmp_path / "out" / "run.json").read_text())["options"]["beam"]
+    assert asked == {"runner": "FnApiRunner", "direct_num_workers": "2", "direct_running_mode": "multi_threading"}
 
 
 def test_overlays_lie_where_the_rows_say_and_look_like_their_radiograph(scored):
@@ -128,61 +155,6 @@ def test_only_images_above_the_probability_are_drawn(model, radiographs, tmp_pat
     for row in json_rows(tmp_path / "out", "predictions"):
         assert (row["cam"] is not None) == (row["probability"] >= 0.5)
     assert {row["cam"] == "" for row in csv_rows(tmp_path / "out", "predictions")} == {True, False}
-
-
-def _hostile(root: pathlib.Path) -> dict[str, str]:
-    """Writes bad inputs; returns the reason expected for each."""
-    _, png = cv2.imencode(".png", picture(1))
-    _, jpeg = cv2.imencode(".jpg", picture(2, 300, 200))
-    contents = {
-        "empty.png": (b"", "empty"),
-        "page.png": (b"<html><body>404</body></html>", "not_an_image"),
-        "notes.txt": (b"nothing to see", "not_an_image"),
-        "cut.png": (png.tobytes()[:-40], "truncated"),
-        "cut.jpg": (jpeg.tobytes()[: len(jpeg) // 2], "truncated"),
-        "film.gif": (b"GIF89a" + b"\0" * 50, "unsupported"),
-    }
-    expected = {}
-    for name, (content, reason) in contents.items():
-        (root / name).write_bytes(content)
-        expected[name] = reason
-    (root / "gone.png").symlink_to(root / "nowhere.png")
-    (root / "round.png").symlink_to(root / "round.png")
-    (root / "up").symlink_to(root)
-    os.mkfifo(root / "pipe.png")
-    socket.socket(socket.AF_UNIX).bind(str(root / "socket.png"))
-    (root / "folder.png").mkdir()
-    (root / "folder.png" / "inside.bin").write_bytes(b"x")
-    return (
-        expected
-        | dict.fromkeys(["gone.png", "round.png", "up", "pipe.png", "socket.png"], "unreadable")
-        | {"folder.png/inside.bin": "not_an_image"}
-    )
-
-
-def test_every_bad_file_is_one_rejection_and_costs_no_other(model, radiographs, tmp_path):
-    root = tmp_path / "in"
-    root.mkdir()
-    expected = _hostile(root)
-    for index in range(5):
-        cv2.imwrite(str(root / f"good{index}.png"), picture(index))
-    (root / ".hidden.png").write_bytes(b"")
-    summary = score(root, model, tmp_path / "out")
-    rejections = json_rows(tmp_path / "out", "rejections")
-    found = {row["uri"].removeprefix(f"{root}/"): row["reason"] for row in rejections}
-    assert found == expected
-    assert len(rejections) == len(expected)
-    assert all(
-        row["reason"] in REASONS
-        and row["detail"]
-        and list(row) == ["uri", "reason", "detail", "model", "sha256", "frame"]
-        and (row["sha256"] is None) == (row["reason"] == "unreadable")
-        for row in rejections
-    )
-    assert hashlib.sha256(b"").hexdigest() in {row["sha256"] for row in rejections if row["reason"] == "empty"}
-    assert len(json_rows(tmp_path / "out", "predictions")) == 5
-    assert summary.content["inputs"] == 5 + len(expected)
-    assert sum(summary.content["rejections"].values()) == summary.content["rejected"] == len(expected)
 
 
 @pytest.mark.parametrize("batch_size", [3, 32])

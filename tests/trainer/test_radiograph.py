@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import pickle
 import struct
 import subprocess
@@ -281,8 +282,24 @@ def test_no_cut_file_gives_a_picture(name):
             assert name.startswith("tiff") and length >= len(whole) - 4 and np.array_equal(pixels, expected)
 
 
+def _memory(field: str) -> int:
+    """A field of this process's status, in bytes."""
+    (line,) = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) << 10
+
+
+@pytest.fixture
+def _within_a_gibibyte():
+    """Fails a test that took more than 1 GiB of memory on top of what the process had."""
+    before = _memory("VmRSS")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    yield
+    assert _memory("VmHWM") - before < 1 << 30
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
+@pytest.mark.usefixtures("_within_a_gibibyte")
 @pytest.mark.filterwarnings("ignore")
 def test_fuzz_nothing_but_our_own_exception(data):
     good = sorted(name for name, file in FILES.items() if file.reason is None and len(file.data) < 40_000)
