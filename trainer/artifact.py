@@ -22,6 +22,8 @@ MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
+_LARGEST_IMAGE = 8192
+"""Side in pixels, far beyond any: a guard against a damaged number that would ask for all memory there is."""
 
 
 class ArtifactError(ValueError):
@@ -83,10 +85,9 @@ def seal(directory: str | os.PathLike, **fields: Any) -> Artifact:
     """
     root = pathlib.Path(directory)
     files = {name: _sha256(root / name) for name in _relative_files(root) if name != MODEL_JSON}
-    weights = "".join(f"{name}:{digest}\n" for name, digest in files.items() if name.startswith(_WEIGHT_FILES))
-    if not weights:
+    if _has_no_weights(files):
         raise ArtifactError(f"{root} holds no SavedModel; export one there first")
-    artifact = Artifact(model_id=hashlib.sha256(weights.encode()).hexdigest()[:16], files=files, **fields)
+    artifact = Artifact(model_id=_model_id(files), files=files, **fields)
     partial = root / (MODEL_JSON + ".partial")
     partial.write_text(json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(root / MODEL_JSON)
@@ -122,7 +123,7 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
     """`model.json` as an `Artifact`; `source` names it in errors.
 
     Raises:
-      ArtifactError: not JSON, not ours, or of a newer format.
+      ArtifactError: not JSON, not ours, of a newer format, or with a field that no export wrote.
     """
     try:
         fields = json.loads(text)
@@ -135,9 +136,46 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
     try:
         fields = {name: value for name, value in fields.items() if name in known}
         fields["uncertain_band"] = tuple(fields["uncertain_band"]) if fields["uncertain_band"] else None
-        return Artifact(**fields)
+        artifact = Artifact(**fields)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{source}: {MODEL_JSON} lacks a field ({error}); export the model again") from error
+    wrong = _implausible(artifact)
+    if wrong:
+        raise ArtifactError(f"{source}: {MODEL_JSON} is damaged ({wrong} cannot be what was exported); export the model again")
+    return artifact
+
+
+def _implausible(artifact: Artifact) -> str | None:
+    """Name of the first field that no export wrote. Numbers and names are used as they come: in memory, in paths, in labels."""
+
+    def in_unit_interval(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value <= 1
+
+    mappings = ("preprocessing", "cam", "architecture", "dataset", "metrics", "versions", "reference", "engines", "files")
+    plausible = {name: isinstance(getattr(artifact, name), dict) for name in mappings} | {
+        "image_size": type(artifact.image_size) is int and 0 < artifact.image_size <= _LARGEST_IMAGE,
+        "threshold": in_unit_interval(artifact.threshold),
+        "temperature": type(artifact.temperature) in (int, float) and artifact.temperature > 0,
+        "uncertain_band": not artifact.uncertain_band
+        or (len(artifact.uncertain_band) == 2 and all(map(in_unit_interval, artifact.uncertain_band))),
+        "created": isinstance(artifact.created, str),
+    }
+    wrong = [name for name, good in plausible.items() if not good]
+    if not wrong and not all(isinstance(digest, str) for digest in artifact.files.values()):
+        wrong = ["files"]
+    if not wrong and (_has_no_weights(artifact.files) or artifact.model_id != _model_id(artifact.files)):
+        # Files are looked up, and copies kept, under the model's name: it must be the one that its weights give it.
+        wrong = ["model_id"]
+    return wrong[0] if wrong else None
+
+
+def _has_no_weights(files: Mapping[str, str]) -> bool:
+    return not any(name.startswith(_WEIGHT_FILES) for name in files)
+
+
+def _model_id(files: Mapping[str, str]) -> str:
+    weights = "".join(f"{name}:{digest}\n" for name, digest in sorted(files.items()) if name.startswith(_WEIGHT_FILES))
+    return hashlib.sha256(weights.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _relative_files(root: pathlib.Path) -> Iterator[str]:

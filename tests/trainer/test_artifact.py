@@ -1,11 +1,15 @@
 """The exported directory as a promise: sealed, it says what it is; damaged, foreign or too new, it is refused."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer import artifact
 from trainer.artifact import ArtifactError
@@ -106,8 +110,8 @@ def test_bytes_that_are_no_text_are_refused(sealed):
 
 
 @pytest.mark.parametrize("field", ["threshold", "uncertain_band", "cam"])
-def test_a_lacking_field_is_named(field):
-    whole = {"format_version": 1, "model_id": "x", **FIELDS}
+def test_a_lacking_field_is_named(sealed, field):
+    whole = json.loads((sealed / artifact.MODEL_JSON).read_text())
     assert artifact.parse(json.dumps(whole)).threshold == 0.4
     del whole[field]
     with pytest.raises(ArtifactError, match=f"lacks a field .*{field}"):
@@ -118,8 +122,9 @@ def test_no_file_outside_is_ever_read(sealed):
     (sealed.parent / "secret").write_text("secret")
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
     for name in ("../secret", "variables/../../secret", str(sealed.parent / "secret")):
-        with pytest.raises(ArtifactError, match="lacks its file"):
-            artifact.load(edited(sealed, files={name: digest}))
+        with pytest.raises(ArtifactError, match="lacks its file|model_id cannot be"):
+            listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
+            artifact.load(edited(sealed, files=listed | {name: digest}))
 
 
 def test_no_folder_and_no_model_in_it(tmp_path):
@@ -141,6 +146,53 @@ def test_no_folder_and_no_model_in_it(tmp_path):
         ((0.35, 0.45), 0.3499, "negative"),
     ],
 )
-def test_a_label_by_threshold_and_band(band, probability, label):
-    whole = {"format_version": 1, "model_id": "x", **FIELDS, "uncertain_band": band}
-    assert artifact.parse(json.dumps(whole)).label(probability) == label
+def test_a_label_by_threshold_and_band(sealed, band, probability, label):
+    assert artifact.load(edited(sealed, uncertain_band=band)).label(probability) == label
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_id", "../../../etc"),
+        ("model_id", None),
+        ("image_size", 10**9),
+        ("image_size", True),
+        ("image_size", "64"),
+        ("threshold", None),
+        ("threshold", float("nan")),
+        ("temperature", 0),
+        ("uncertain_band", [0.1]),
+        ("uncertain_band", "ab"),
+        ("cam", []),
+        ("files", {}),
+        ("files", {"MODEL_CARD.md": "0"}),
+        ("files", {"saved_model.pb": "0"}),
+        ("files", {"saved_model.pb": 0}),
+    ],
+)
+def test_a_field_that_no_export_wrote_is_named(sealed, field, value):
+    expected = "model_id" if field == "files" and all(isinstance(digest, str) for digest in value.values()) else field
+    with pytest.raises(ArtifactError, match=rf"damaged \({expected} cannot be what was exported\)"):
+        artifact.load(edited(sealed, **{field: value}))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from([*FIELDS, "model_id", "files", "format_version"]), _JSON), whole=_JSON)
+def test_whatever_stands_in_model_json_is_an_artifact_or_a_refusal(changes, whole):
+    weights = {"saved_model.pb": "0" * 64}
+    model_id = hashlib.sha256(f"saved_model.pb:{'0' * 64}\n".encode()).hexdigest()[:16]
+    good = {"format_version": 1, "model_id": model_id, "files": weights, **FIELDS}
+    for fields in (good | changes, whole):
+        try:
+            described = artifact.parse(json.dumps(fields))
+        except ArtifactError:
+            continue
+        assert described.label(0.5) in ("positive", "negative", "uncertain")
+        assert re.fullmatch("[0-9a-f]{16}", described.model_id)
