@@ -20,7 +20,11 @@ endif
 # Further flags of humerus-train, such as TRAIN_FLAGS="--config.backbone=xception --config.weights=PATH".
 TRAIN_FLAGS ?=
 
-.PHONY: help train-local test test-slow lint format clean
+# Other runners of Beam, for `make test-distributed`.
+RUNNERS := .runners
+BEAM    := $(shell sed -n 's/^apache-beam.*==//p' constraints.txt)
+
+.PHONY: help train-local test test-slow test-distributed lint format clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -42,6 +46,19 @@ test: $(STAMP)
 ## make test-slow                             the long ones
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow -n 2 --dist loadfile
+
+$(RUNNERS)/flink: tests/distributed/pom.xml
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory='$(abspath $@)'
+	@touch $@
+
+# `container` is the program that Beam's worker images start with.
+$(RUNNERS)/bin: constraints.txt
+	GOBIN='$(abspath $@)' go install $(addsuffix @v$(BEAM),$(addprefix github.com/apache/beam/sdks/v2/,go/cmd/prism python/container))
+	@touch $@
+
+## make test-distributed                      scoring on Flink and Prism, fetched with Maven and built with Go
+test-distributed: $(STAMP) $(RUNNERS)/flink $(RUNNERS)/bin
+	HUMERUS_RUNNERS=$(RUNNERS) $(BIN)/pytest tests/distributed
 
 ## make lint                                  ruff and mypy
 lint: $(STAMP)

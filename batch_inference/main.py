@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from trainer.artifact import ArtifactError
-from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError
+from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError, RunnerError
 
 # Of one command alone, so that two commands may have a flag of the same name.
 FLAGS = flags.FlagValues()
@@ -200,7 +200,7 @@ def _run(
         # A runner may turn the interruption into an error of its own.
         if stopped.is_set() or isinstance(error, KeyboardInterrupt):
             return _complain(name, f"stopped; {when_stopped}", EXIT_STOPPED)
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, RunnerError)):
             return _complain(name, error, EXIT_FAILURE)
         raise
     return EXIT_DONE

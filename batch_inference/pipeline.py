@@ -37,7 +37,7 @@ from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection
 from trainer.artifact import Artifact
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, RunnerError
 
 # Storage over the network is waited for, not computed.
 _REMOTE_THREADS = 32
@@ -192,6 +192,7 @@ def run(options: Options) -> summary.Summary:
       ArtifactError: `options.model` is not a model that this version can score with.
       DataError: nothing to score, nothing scored, more rejections than allowed.
       UnwritableError: no more results can be written: no room, no right.
+      RunnerError: another runner than the embedded one gave up.
     """
     preflight.check_cams(options.cam, options.cam_store)
     beam_options = runners.beam_options(options.beam)
@@ -232,12 +233,12 @@ def run(options: Options) -> summary.Summary:
             storage.delete(storage.join(output, bigquery.TEMPORARY))
         record.write(output, finished=True)
     except Exception as error:
-        raise (_explained(error, output) or error) from error
+        raise (_explained(error, output, runners.is_embedded(beam_options)) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 
 
-def _explained(error: Exception, output: str) -> Exception | None:
+def _explained(error: Exception, output: str, embedded: bool) -> Exception | None:
     """What a user can do something about, in a sentence."""
     if refusal := bigquery.refusal(error):
         return DataError(
@@ -248,6 +249,9 @@ def _explained(error: Exception, output: str) -> Exception | None:
             f"the results cannot be written to {output} ({reason}); what was scored is kept: "
             "when that is put right, the same command with --resume goes on from there"
         )
+    if not embedded and not isinstance(error, OSError):
+        said = " ".join(str(error).split())[:400]
+        return RunnerError(f"the runner gave up ({said}); the same command with --resume goes on")
     return None
 
 

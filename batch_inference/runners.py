@@ -123,10 +123,15 @@ def check_within_reach(options: PipelineOptions, **uris: str) -> None:
             )
 
 
+def is_embedded(options: PipelineOptions) -> bool:
+    """Whether it all happens under this process."""
+    return options.view_as(StandardOptions).runner == EMBEDDED
+
+
 def workers(options: PipelineOptions) -> Workers:
     """Where the workers are."""
     runner = options.view_as(StandardOptions).runner
-    if runner == EMBEDDED:
+    if is_embedded(options):
         separate = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
         return Workers.PROCESSES if separate else Workers.THREADS
     portable = options.view_as(PortableOptions)

@@ -21,3 +21,7 @@ class StoppedError(RuntimeError):
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no longer a number."""
+
+
+class RunnerError(RuntimeError):
+    """The engine that the scorer was handed to gave up: one sentence with what it said, and what to do."""
