@@ -13,7 +13,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]),
-    package_data={"trainer": ["templates/*.j2"], "trainer.dataset": ["README.md", "CITATIONS.bib"]},
+    package_data={
+        "batch_inference": ["gallery_page/*"],
+        "trainer": ["templates/*.j2"],
+        "trainer.dataset": ["README.md", "CITATIONS.bib"],
+    },
     install_requires=[
         "tensorflow~=2.21.0",
         "keras~=3.12",
@@ -51,6 +55,7 @@ setup(
             "pytest-timeout~=2.3",
             "pytest-xdist~=3.6",
             "ruff~=0.9",
+            "websockets>=13,<18",
         ],
     },
     entry_points={
@@ -61,6 +66,7 @@ setup(
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-score = batch_inference.main:score",
             "humerus-overlay = batch_inference.main:overlay",
+            "humerus-gallery = batch_inference.main:gallery",
         ],
     },
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import time
 from collections.abc import Iterator
 
@@ -25,7 +26,7 @@ SECONDS_PER_PACK = 10.0
 """A pack is written when it holds so many maps, is so large or so old: what memory, and a kill, can cost at most."""
 
 
-def draw(packed: PackedCam, style: str) -> np.ndarray:
+def draw(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
     """uint8 [height, width, 3] in BGR: what `overlay.draw` makes of the map and the picture, which JPEG has changed a little.
 
     Raises:
@@ -35,7 +36,17 @@ def draw(packed: PackedCam, style: str) -> np.ndarray:
     if picture is None:
         raise ValueError("the stored picture is no JPEG")
     cam = np.frombuffer(packed.cam, "<f2").reshape(packed.cam_height, packed.cam_width).astype(np.float32)
-    return overlay.draw(picture, cam, packed.image_size, packed.scale, style)
+    return overlay.draw(picture, cam, packed.image_size, packed.scale, style, colours)
+
+
+def paths(pack: str) -> list[tuple[str, int | None, str]]:
+    """Uri, frame, and path of a picture drawn later but for its ending, of each map in a pack.
+
+    Raises:
+      StorageError, pyarrow.ArrowException: it cannot be read.
+    """
+    with pyarrow.parquet.ParquetFile(io.BytesIO(storage.read(pack))) as file:
+        return [(row["uri"], row["frame"], row["path"]) for row in file.read(["uri", "frame", "path"]).to_pylist()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE, EXIT
 # Of one command alone, so that two commands may have a flag of the same name.
 FLAGS = flags.FlagValues()
 OVERLAY_FLAGS = flags.FlagValues()
+GALLERY_FLAGS = flags.FlagValues()
 
 
 class _FormatsParser(flags.ListParser):
@@ -86,6 +87,9 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "cam_colours", "viridis", ["viridis", "jet"], "Colours of the maps; jet misleads without colour vision.", flag_values=FLAGS
+)
 flags.DEFINE_float("cam_min_probability", 0.0, "Draw only images with at least this probability.", 0, 1, flag_values=FLAGS)
 flags.DEFINE_enum(
     "cam_store",
@@ -129,7 +133,14 @@ flags.DEFINE_enum(
     "style", "overlay", ["overlay", "heatmap", "side_by_side"], "As --cam of humerus-score.", flag_values=OVERLAY_FLAGS
 )
 flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=OVERLAY_FLAGS)
+flags.DEFINE_enum("cam_colours", "viridis", ["viridis", "jet"], "Colours of the maps.", flag_values=OVERLAY_FLAGS)
 OVERLAY_FLAGS.set_gnu_getopt(True)
+
+flags.DEFINE_string("scored", None, "Folder of a finished run, local or gs://.", flag_values=GALLERY_FLAGS)
+flags.DEFINE_string("uri", "*", "Only inputs whose URI matches this glob; * stands for slashes too.", flag_values=GALLERY_FLAGS)
+flags.DEFINE_float("min_probability", 0.0, "Only images with at least this probability.", 0, 1, flag_values=GALLERY_FLAGS)
+flags.DEFINE_enum("label", None, ["positive", "negative", "uncertain"], "Only images of this label.", flag_values=GALLERY_FLAGS)
+GALLERY_FLAGS.set_gnu_getopt(True)
 
 
 def score(argv: Sequence[str] | None = None) -> int:
@@ -166,6 +177,22 @@ def overlay(argv: Sequence[str] | None = None) -> int:
         return redraw.run(redraw.Options(**OVERLAY_FLAGS.flag_values_dict()))
 
     return _run("humerus-overlay", main, overlay, OVERLAY_FLAGS, ("scored", "output"), "run again", argv)
+
+
+def gallery(argv: Sequence[str] | None = None) -> int:
+    """Writes gallery.html into a scored folder, of all its images or of those that are asked for; humerus-score does so itself.
+
+    humerus-gallery --scored=scored/ --label=positive --min_probability=0.9
+    """
+
+    def main(unknown: list[str]) -> object:
+        if unknown:
+            raise ConfigError(f"unknown argument {unknown[0]}; see humerus-gallery --help")
+        from batch_inference import gallery as gallery_lib
+
+        return gallery_lib.write(gallery_lib.Options(**GALLERY_FLAGS.flag_values_dict()))
+
+    return _run("humerus-gallery", main, gallery, GALLERY_FLAGS, ("scored",), "run again", argv)
 
 
 def _run(

@@ -11,7 +11,12 @@ from trainer.errors import ConfigError
 
 RUN_JSON = "run.json"
 SUMMARY_JSON = "summary.json"
-_COMPLETED_LAST = (*(f"{name}{mark}" for name in schema.TABLES for mark in ".-"), "beam-temp-", SUMMARY_JSON)
+GALLERY_HTML = "gallery.html"
+GALLERY = "gallery_rows"
+_COMPLETED_LAST = (
+    *(f"{name}{mark}" for name in schema.TABLES for mark in ".-"),
+    *("beam-temp-", SUMMARY_JSON, GALLERY_HTML, GALLERY),
+)
 _RESULTS = (*_COMPLETED_LAST, RUN_JSON, names.CAMS, journal.JOURNAL)
 
 _NOT_IN_ROWS = {

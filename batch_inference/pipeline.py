@@ -16,6 +16,7 @@ from batch_inference import (
     cam_store,
     duplicates,
     engines,
+    gallery,
     journal,
     manifest,
     output_folder,
@@ -60,6 +61,7 @@ class Options:
     batch_size: int = 32
     cam: str = "overlay"
     cam_format: str = "jpeg"
+    cam_colours: str = "viridis"
     cam_min_probability: float = 0.0
     cam_store: str = "files"
     format: tuple[str, ...] = ("jsonl", "csv")
@@ -110,7 +112,15 @@ def _score(
     window = options.batch_size + 2 * (threads or usable_cores())
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     decode = Decode(described.image_size, options.cam != "none", described.model_id, key, options.frames == "all")
-    finish = sinks.Finish(output, described, str(choice), options.cam, options.cam_format, options.cam_min_probability)
+    finish = sinks.Finish(
+        output,
+        described,
+        str(choice),
+        options.cam,
+        options.cam_format,
+        options.cam_colours,
+        options.cam_min_probability,
+    )
     handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
 
     found = (
@@ -232,6 +242,7 @@ def run(options: Options) -> summary.Summary:
         if options.bigquery:
             storage.delete(storage.join(output, bigquery.TEMPORARY))
         record.write(output, finished=True)
+        _write_gallery(output)
     except Exception as error:
         raise (_explained(error, output, runners.is_embedded(beam_options)) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
@@ -261,6 +272,14 @@ def _complete_summary(output: str, seconds: float) -> summary.Summary:
     content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
     output_folder.write_json(uri, content)
     return summary.Summary(output, content)
+
+
+def _write_gallery(output: str) -> None:
+    """Writes the page to look through; where it can't be made, the results are none the worse."""
+    try:
+        gallery.write(gallery.Options(output))
+    except (DataError, storage.StorageError) as error:
+        logging.warning("no %s: %s", output_folder.GALLERY_HTML, error)
 
 
 def _check_rejections(finished: summary.Summary, allowed: float) -> None:

@@ -27,6 +27,7 @@ class Options:
     min_probability: float = 0.0
     label: str | None = None
     style: str = "overlay"
+    cam_colours: str = "viridis"
     cam_format: str = "jpeg"
 
 
@@ -87,7 +88,7 @@ def _chosen(pack: str, options: Options) -> list[PackedCam]:
 def _draw(packed: PackedCam, options: Options, output: str) -> bool:
     uri = storage.join(output, packed.path + overlay.FORMATS[options.cam_format])
     try:
-        contents = overlay.encode(cam_store.draw(packed, options.style), options.cam_format)
+        contents = overlay.encode(cam_store.draw(packed, options.style, options.cam_colours), options.cam_format)
         storage.write(uri, contents, overlay.MIME_TYPES[options.cam_format])
     except Exception as error:
         # One damaged map must not cost the others.

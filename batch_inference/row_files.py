@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import pyarrow.parquet
 from apache_beam.coders import BytesCoder
 
 from batch_inference import schema, storage
@@ -58,3 +59,37 @@ def csv_line(values: Iterable[Any]) -> bytes:
     line = io.StringIO()
     csv.writer(line).writerow(["" if value is None else value for value in values])
     return line.getvalue().removesuffix("\r\n").encode("utf-8")
+
+
+def read(output: str, name: str) -> Iterator[dict[str, Any]]:
+    """Rows that a finished run wrote, of whichever format is there; from CSV, every value is a string and none is "".
+
+    Raises:
+      StorageError: one of the files cannot be read.
+    """
+    files = storage.names(output)
+    for marks, ending, reader in (
+        (f"{name}.jsonl-", "", _json_rows),
+        (f"{name}-", ".parquet", _parquet_rows),
+        (f"{name}.csv-", "", _csv_rows),
+    ):
+        if shards := sorted(file for file in files if file.startswith(marks) and file.endswith(ending)):
+            for shard in shards:
+                yield from reader(storage.join(output, shard))
+            return
+
+
+def _json_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with storage.open_text(uri) as lines:
+        yield from map(json.loads, lines)
+
+
+def _csv_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with storage.open_text(uri) as lines:
+        yield from csv.DictReader(lines)
+
+
+def _parquet_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with pyarrow.parquet.ParquetFile(io.BytesIO(storage.read(uri))) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()

@@ -18,6 +18,7 @@ class Finish:
       engine: what the row names as its engine.
       style: one of `overlay.STYLES`.
       file_format: key of `overlay.FORMATS`.
+      colours: key of `overlay.COLOURS`.
       min_probability: below it no picture is drawn.
     """
 
@@ -26,6 +27,7 @@ class Finish:
     engine: str
     style: str
     file_format: str
+    colours: str
     min_probability: float
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
@@ -63,7 +65,8 @@ class Finish:
         picture = scored.example.picture
         if picture is None or scored.probability < self.min_probability:
             return None
-        drawn = overlay.draw(picture, scored.cam, self.described.image_size, self.described.cam["scale"], self.style)
+        scale = self.described.cam["scale"]
+        drawn = overlay.draw(picture, scored.cam, self.described.image_size, scale, self.style, self.colours)
         path = names.cam_path(scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame)
         contents = overlay.encode(drawn, self.file_format)
         storage.write(storage.join(self.output, path), contents, overlay.MIME_TYPES[self.file_format])

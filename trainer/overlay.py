@@ -11,13 +11,13 @@ import numpy as np
 from trainer import radiograph
 
 MAX_SIDE = 1024
+COLOURS = {"viridis": (cv2.COLORMAP_VIRIDIS, 70), "jet": (cv2.COLORMAP_JET, 0)}
+"""Colour map and the first of its 256 colours that is used: viridis without its dark end, which on a dark radiograph is no colour."""
 STYLES = ("overlay", "heatmap", "side_by_side", "none")
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
 _MAX_ALPHA = 0.62
-# Viridis without its dark end, which on a dark radiograph cannot be told from no colour.
-_FIRST_COLOUR = 70
 _ENCODING = {
     "jpeg": (cv2.IMWRITE_JPEG_QUALITY, 90),
     "png": (cv2.IMWRITE_PNG_COMPRESSION, 3),
@@ -34,7 +34,9 @@ def shrink(pixels: np.ndarray) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def draw(picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, style: str) -> np.ndarray:
+def draw(
+    picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, style: str, colours: str = "viridis"
+) -> np.ndarray:
     """Draws a map on the radiograph that it was made from.
 
     Args:
@@ -43,6 +45,7 @@ def draw(picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, st
       image_size: side of that square in pixels.
       scale: value of `cam` at and above which the colour is full, in logits per cell.
       style: overlay, heatmap (the map alone, opaque) or side_by_side (radiograph, then overlay).
+      colours: key of `COLOURS`; viridis is read the same without colour vision, jet is what older software shows.
 
     Returns:
       uint8 [height, width, 3] in BGR; twice as wide for side_by_side.
@@ -50,8 +53,8 @@ def draw(picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, st
     height, width = picture.shape
     level = levels(cam, height, width, image_size, scale)
     if style == "heatmap":
-        return cv2.applyColorMap(level, _tables()[0])
-    _, tint, remaining = _tables()
+        return cv2.applyColorMap(level, _tables(colours)[0])
+    _, tint, remaining = _tables(colours)
     grey = cv2.multiply(picture, cv2.LUT(level, remaining), scale=1 / 255)
     drawn = cv2.add(cv2.applyColorMap(level, tint), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
     if style == "side_by_side":
@@ -91,14 +94,14 @@ def _interpolation(pixels: int, start: int, extent: int, image_size: int, cells:
 
 
 @functools.cache
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tables(colours: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By level 0 to 255: opaque colour [256, 1, 3], colour times its opacity, and what is left of the radiograph [256] (of 255)."""
-    ramp = np.linspace(_FIRST_COLOUR, 255, 256).round().astype(np.uint8)
-    colours = cv2.applyColorMap(ramp[:, None], cv2.COLORMAP_VIRIDIS)
+    colour_map, first = COLOURS[colours]
+    opaque = cv2.applyColorMap(np.linspace(first, 255, 256).round().astype(np.uint8)[:, None], colour_map)
     strength = np.linspace(0, 1, 256)
     alpha = _MAX_ALPHA * np.sqrt(strength) * np.clip(strength / 0.15, 0, 1)
-    tint = (colours * alpha[:, None, None]).round().astype(np.uint8)
-    return colours, tint, ((1 - alpha) * 255).round().astype(np.uint8)
+    tint = (opaque * alpha[:, None, None]).round().astype(np.uint8)
+    return opaque, tint, ((1 - alpha) * 255).round().astype(np.uint8)
 
 
 def encode(picture: np.ndarray, file_format: str) -> bytes:

@@ -114,3 +114,11 @@ def test_real_radiographs_keep_their_grey_outside_of_the_map(shared):
     height, width = picture.shape
     np.testing.assert_array_equal(drawn[: height // 5, :, 0], picture[: height // 5])
     assert np.ptp(drawn[height // 2, width // 2].astype(int)) > 20
+
+
+def test_jet_on_demand_goes_from_blue_to_red():
+    """The map alone, cold at the left and hot at the right: BGR."""
+    ramp = np.linspace(0.01, 1, 8, dtype=np.float32)[None].repeat(8, 0)
+    drawn = overlay.draw(np.full((64, 64), 90, np.uint8), ramp, 64, 1.0, "heatmap", "jet").astype(int)
+    cold, hot = drawn[32, 1], drawn[32, -2]
+    assert cold[0] > 120 and cold[2] == 0 and hot[2] > 120 and hot[0] == 0

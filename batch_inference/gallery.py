@@ -1,0 +1,181 @@
+"""A page to look through a scored folder: `gallery.html`, and its rows as scripts beside it in `gallery_rows/`.
+
+The page asks no server and no network: a browser opens it from a folder or from a bucket's static site. Rows come as scripts
+because a page that was opened from a file may load those, but no data.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import itertools
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jinja2
+
+from batch_inference import cam_store, names, output_folder, row_files, storage
+from batch_inference.records import Prediction
+from trainer import overlay
+from trainer.errors import DataError
+
+MAX_ROWS = 100_000
+"""A browser would take a minute and gigabytes for a million: so many are looked through in parts."""
+ROWS_PER_FILE = 5_000
+
+_OWN = {field.name for field in dataclasses.fields(Prediction)}
+_SHOWN_WHERE_KNOWN = ("modality", "body_part", "view")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line asks for; names and meanings are those of the flags."""
+
+    scored: str
+    uri: str = "*"
+    min_probability: float = 0.0
+    label: str | None = None
+
+    def is_of_a_part(self) -> bool:
+        """Whether images are left out."""
+        return self != Options(self.scored)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """How many images and rejections the page shows, and where it is."""
+
+    images: int
+    rejected: int
+    page: str
+
+    def __str__(self) -> str:
+        return f"{self.images} images and {self.rejected} rejected files; open {self.page}"
+
+
+def write(options: Options) -> Gallery:
+    """Writes the page of a scored folder over any earlier one.
+
+    Raises:
+      DataError: not the folder of a finished run, nothing in it that was asked for, or more than `MAX_ROWS`.
+    """
+    scored = storage.absolute(options.scored)
+    run, summary = (_read_json(scored, name) for name in (output_folder.RUN_JSON, output_folder.SUMMARY_JSON))
+    found = list(itertools.islice(_wanted(scored, options), MAX_ROWS + 1))
+    if not found:
+        raise DataError(f"{scored} holds no row of what was asked for; see --uri, --min_probability and --label")
+    if len(found) > MAX_ROWS:
+        raise DataError(
+            f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; make one of a part: "
+            f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
+        )
+    drawn = _drawn_later(scored, run)
+    images = [_image(row, drawn) for kind, row in found if kind == "predictions"]
+    rejected = [[row["uri"], row["reason"], row["detail"], row.get("frame")] for kind, row in found if kind == "rejections"]
+    shown = {row[3] for row in images}
+    studies = [
+        [row["study"], row["label"], float(row["probability"]), int(row["images"])]
+        for row in row_files.read(scored, "studies")
+        if row["study"] in shown
+    ]
+    # In the order that the page opens with, so that its first view needs the first file alone.
+    images.sort(key=lambda row: (-row[2], row[0], row[5] or 0))
+    studies.sort(key=lambda row: (-row[2], row[0]))
+    rejected.sort(key=lambda row: (row[1], row[0]))
+    storage.delete(storage.join(scored, output_folder.GALLERY))
+    files = [
+        _write_rows(scored, kind, number, rows)
+        for kind, all_rows in (("images", images), ("studies", studies), ("rejected", rejected))
+        for number, rows in enumerate(all_rows[i : i + ROWS_PER_FILE] for i in range(0, len(all_rows), ROWS_PER_FILE))
+    ]
+    page = storage.join(scored, output_folder.GALLERY_HTML)
+    described = _described(scored, run, summary, options)
+    storage.write(page, _page(described, files).encode("utf-8"), "text/html")
+    return Gallery(len(images), len(rejected), page)
+
+
+def _wanted(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and row of what the page shows; asked for by label or probability, files without either are left out."""
+    for row in row_files.read(scored, "predictions"):
+        if (
+            options.label in (None, row["label"])
+            and float(row["probability"]) >= options.min_probability
+            and fnmatch.fnmatchcase(row["uri"], options.uri)
+        ):
+            yield "predictions", row
+    if options.label is None and not options.min_probability:
+        for row in row_files.read(scored, "rejections"):
+            if fnmatch.fnmatchcase(row["uri"], options.uri):
+                yield "rejections", row
+
+
+def _image(row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str]) -> list[Any]:
+    """uri, label, probability, study, picture, frame, further columns: as gallery.js takes it."""
+    frame = int(row["frame"]) if row.get("frame") not in (None, "") else None
+    cam = row.get("cam") or None
+    if cam and cam.endswith(".parquet"):
+        cam = drawn.get((row["uri"], frame))
+    further = {name: row[name] for name in (*_SHOWN_WHERE_KNOWN, *(key for key in row if key not in _OWN)) if row.get(name)}
+    return [row["uri"], row["label"], float(row["probability"]), row["study"], cam, frame, further]
+
+
+def _drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | None], str]:
+    """Where `humerus-overlay --output=SCORED` draws, or has drawn, the picture of a packed map, by uri and frame."""
+    if run["options"].get("cam_store") != "parquet":
+        return {}
+    folder, ending = storage.join(scored, names.CAMS), overlay.FORMATS["jpeg"]
+    packs = [storage.join(folder, name) for name in sorted(storage.names(folder)) if name.endswith(".parquet")]
+    return {(uri, frame): path + ending for pack in packs for uri, frame, path in cam_store.paths(pack)}
+
+
+def _described(scored: str, run: Mapping[str, Any], summary: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """What the head of the page says, and what the script must know of the run."""
+    style = run["options"].get("cam", "overlay")
+    source = run["options"].get("input", "")
+    return {
+        "folder": posixpath.basename(scored),
+        "model": summary["model"],
+        "engine": summary["engine"],
+        "scored": summary["scored"],
+        "rejected": summary["rejected"],
+        "part": options.is_of_a_part(),
+        "style": "overlay" if run["options"].get("cam_store") == "parquet" else style,
+        "packed": run["options"].get("cam_store") == "parquet",
+        "threshold": summary.get("threshold"),
+        "cautions": summary.get("cautions", []),
+        "originals": _originals(scored),
+        # Marks are kept in the browser under this name: the same run in another place finds them again.
+        "key": hashlib.sha256(f"{summary['model']}\0{source}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
+    }
+
+
+def _originals(scored: str) -> dict[str, str]:
+    """`from`, the start of a URI that the browser may reach, and `to`, what stands for it in an address relative to the page."""
+    if not storage.is_remote(scored):
+        return {"from": "/", "to": f"{os.path.relpath('/', scored)}/"}
+    scheme, _, path = scored.partition("://")
+    bucket, *folders = path.split("/")
+    return {"from": f"{scheme}://{bucket}/", "to": "../" * len(folders)}
+
+
+def _write_rows(scored: str, kind: str, number: int, rows: list[Any]) -> str:
+    name = f"{output_folder.GALLERY}/{kind}-{number:05d}.js"
+    script = f"gallery.add({json.dumps(kind)}, {json.dumps(rows, separators=(',', ':'))});\n"
+    storage.write(storage.join(scored, name), script.encode("ascii"), "text/javascript")
+    return name
+
+
+def _page(described: Mapping[str, Any], files: list[str]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("batch_inference", "gallery_page"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("gallery.html.j2").render(run=described, files=files)
+
+
+def _read_json(scored: str, name: str) -> dict[str, Any]:
+    try:
+        return json.loads(storage.read(storage.join(scored, name)))
+    except (storage.StorageError, ValueError) as error:
+        raise DataError(f"{scored} is not the folder of a finished run: its {name} cannot be read ({error})") from error

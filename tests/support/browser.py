@@ -1,0 +1,128 @@
+"""A headless Chromium that is driven over its DevTools protocol: pages opened, keys pressed, scripts asked, errors collected."""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+_CODES = {"ArrowDown": 40, "ArrowUp": 38, "Home": 36, "End": 35, "PageDown": 34, "PageUp": 33, "Escape": 27, "Enter": 13}
+
+
+class Page:
+    """One page; `errors` holds what its console complained of, `requests` the address of everything that it asked for."""
+
+    def __init__(self, socket: ClientConnection):
+        self._socket, self._last = socket, 0
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to a command of the protocol."""
+        self._last += 1
+        self._socket.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=60))
+            if message.get("id") == self._last:
+                assert "error" not in message, message
+                return message["result"]
+            self._note(message)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        parameters = message.get("params", {})
+        if message["method"] == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(parameters["exceptionDetails"])[:2000])
+        elif message["method"] == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.errors.append(json.dumps(parameters["args"])[:2000])
+        elif message["method"] == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.errors.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
+        elif message["method"] == "Network.requestWillBeSent":
+            self.requests.append(parameters["request"]["url"])
+
+    def open(self, path: pathlib.Path, width: int = 1280, height: int = 800) -> None:
+        """Loads a file, in a window of this size, and waits until it is complete."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Page.navigate", url=path.as_uri())
+        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def ask(self, script: str) -> Any:
+        """The value of an expression."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, (script, answer)
+        return answer["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 20) -> None:
+        """Waits until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.ask(script):
+            assert time.monotonic() < end, f"never true: {script}"
+            time.sleep(0.02)
+
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other: letters, or names such as ArrowDown."""
+        for key in keys:
+            named = {"windowsVirtualKeyCode": _CODES[key]} if key in _CODES else {"text": key}
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **named)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def type(self, selector: str, text: str) -> None:
+        """Puts text into a field as if it was typed in place of what was there."""
+        self.ask(f"document.querySelector({selector!r}).focus(), document.querySelector({selector!r}).select()")
+        self.call("Input.insertText", text=text)
+
+    def choose(self, selector: str, value: str) -> None:
+        """Sets a select or a slider, and lets the page know."""
+        self.ask(
+            f"(e => {{ e.value = {value!r}; e.dispatchEvent(new Event('input', {{bubbles: true}})); }})(document.querySelector({selector!r}))"
+        )
+
+    def screenshot(self, file: pathlib.Path) -> None:
+        """Writes what is seen as PNG."""
+        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+@contextlib.contextmanager
+def chromium(profile: pathlib.Path) -> Iterator[Page]:
+    """A browser with an empty page, on a profile of its own; skips the test where there is none, but in CI."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium is absent; install it (apt-get install chromium), so that the page is opened in a browser")
+        pytest.skip("chromium is absent (apt-get install chromium)")
+    profile.mkdir(parents=True, exist_ok=True)
+    port = profile / "DevToolsActivePort"
+    port.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [
+            *(program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+            *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
+            *("--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (port.exists() and port.read_text().count("\n")):
+            assert process.poll() is None and time.monotonic() < end, "chromium does not start"
+            time.sleep(0.05)
+        number, path = port.read_text().split("\n")[:2]
+        with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as browser:
+            browser.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+            while (answer := json.loads(browser.recv(timeout=60))).get("id") != 1:
+                pass
+            target = answer["result"]["targetId"]
+            with connect(f"ws://127.0.0.1:{number}/devtools/page/{target}", max_size=None, proxy=None) as socket:
+                yield Page(socket)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
