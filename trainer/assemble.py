@@ -42,7 +42,7 @@ def assemble(
         model, architecture, pretrained = _build(config, dataset["image_size"])
         steps = input_pipeline.steps_per_epoch(len(train), config.global_batch_size)
         phases = optimization.phases(model, config, steps, pretrained)
-        changing = [*model.trainable_variables, *_statistics(model)]
+        changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]
         average = WeightsAverage(changing, config.ema_decay)
         loop = Loop(model, strategy, phases, objective, average)
     return model, architecture, Run(loop, average, objective, train, validation, workdir, strategy_lib.is_chief(strategy))
@@ -61,12 +61,6 @@ def _build(config: ml_collections.ConfigDict, image_size: int) -> tuple[keras.Mo
         )
         architecture = dataclasses.replace(architecture, backbone=config.fallback_backbone)
         return model_lib.build(architecture, image_size, "none", config.seed), architecture, False
-
-
-def _statistics(model: keras.Model) -> list[keras.Variable]:
-    """Moving means and variances of the BatchNormalization layers in training."""
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
-    return [variable for layer in layers for variable in layer.non_trainable_variables]
 
 
 def _class_weight(labels: np.ndarray) -> tuple[float, float]:

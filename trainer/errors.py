@@ -25,3 +25,7 @@ class TrainingDivergedError(RuntimeError):
 
 class RunnerError(RuntimeError):
     """The engine that the scorer was handed to gave up: one sentence with what it said, and what to do."""
+
+
+class HostLostError(RuntimeError):
+    """Another host of a run over several died or can't be reached."""

@@ -215,8 +215,9 @@ class Loop:
 
     def _stepper(self, phase: Phase) -> Callable[..., tf.Tensor]:
         trainable = list(phase.variables)
+        statistics = [variable.value for variable in model_lib.moving_statistics(self._model)]
 
-        def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        def replica_step(batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in trainable])
                 logit = tf.squeeze(self._model(batch["image"], training=True)[model_lib.LOGIT], -1)
@@ -226,14 +227,19 @@ class Loop:
             phase.optimizer.apply(gradients, trainable)
             real = tf.cast(batch["weight"] > 0, tf.float32)
             correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
-            return tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)])
+            sums = tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)])
+            return sums, [tf.identity(value) for value in statistics]
 
         def steps(batches: Any, rates: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
             total = tf.zeros(3)
             for i in tf.range(count):
                 phase.optimizer.learning_rate.assign(rates[i])
-                per_replica = self._strategy.run(replica_step, args=(next(batches),))
-                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+                sums, moved = self._strategy.run(replica_step, args=(next(batches),))
+                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+                if self._strategy.num_replicas_in_sync > 1:
+                    # Each replica moved its own; unshared, they would differ, and a checkpoint would hold one replica's.
+                    for value, of_replicas in zip(statistics, moved, strict=True):
+                        value.assign(self._strategy.reduce(tf.distribute.ReduceOp.MEAN, of_replicas, axis=None))
                 self._average.update(self._total_steps)
                 self._total_steps.assign_add(1)
             return total

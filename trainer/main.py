@@ -208,7 +208,7 @@ def _exit_code(main: Callable[[], None]) -> int:
     except errors.StoppedError as error:
         sys.stderr.write(f"{error}\n")
         return errors.EXIT_STOPPED
-    except (errors.TrainingDivergedError, OSError) as error:
+    except (errors.TrainingDivergedError, errors.HostLostError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return errors.EXIT_FAILURE
     return errors.EXIT_DONE

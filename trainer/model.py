@@ -102,7 +102,8 @@ def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> 
         name of the first one to train.
       train_batch_norm: True when the backbone starts from random weights. Else BatchNormalization layers stay frozen, and with
         them in inference mode: a small batch's statistics would spoil what pre-training measured on millions of images. In
-        training each replica normalises by its own share of the batch (Keras's synchronised statistics take minutes to trace).
+        training each replica normalises by its own share of the batch (Keras's synchronised statistics take minutes to trace);
+        the loop gives all replicas the mean of their moving statistics.
 
     Raises:
       ConfigError: none of these.
@@ -114,6 +115,12 @@ def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> 
         layer.trainable = i >= first and (train_batch_norm or not is_batch_norm)
         if is_batch_norm and layer.trainable:
             layer.momentum = _BATCH_NORM_MOMENTUM
+
+
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Moving means and variances of the BatchNormalization layers in training; none where they are frozen."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+    return [variable for layer in layers for variable in layer.non_trainable_variables]
 
 
 def depths(model: keras.Model) -> dict[str, float]:

@@ -13,7 +13,7 @@ from trainer import cross_validation, input_pipeline, results
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import check_same_run
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, HostLostError
 from trainer.fit import fit
 from trainer.report import flat
 from trainer.results import Scored, Trained
@@ -37,7 +37,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir
       The content of `metrics.json`.
 
     Raises:
-      ConfigError, DataError: the user's to mend. StoppedError, TrainingDivergedError: see `fit`.
+      ConfigError, DataError: the user's to mend. StoppedError, TrainingDivergedError: see `fit`. HostLostError: of several.
     """
     dataset = input_pipeline.metadata(data_dir)
     check_same_run(f"{workdir}/config.json", _settings(config, dataset, folds))
@@ -59,6 +59,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir
         return results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
     except tf.errors.ResourceExhaustedError as error:
         raise _out_of_room(error, config.global_batch_size, strategy.num_replicas_in_sync, dataset["image_size"]) from error
+    except tf.errors.OpError as error:
+        if strategy_lib.number_of_workers() == 1:
+            raise
+        raise HostLostError(
+            f"a host of this run was lost, or can't be reached ({error.message.splitlines()[0]}); start all hosts again with the"
+            " same command, and they go on from the last checkpoint"
+        ) from error
 
 
 def _train_one(

@@ -1,16 +1,26 @@
 """`humerus-train` in processes of its own, to be waited for, stopped and killed."""
 
+import os
 import pathlib
 import random
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from tests.support import small_run
+from trainer import strategy
 from trainer.prepare import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = "import sys; from trainer.main import train; sys.exit(train())"
+TWO_DEVICES = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+"""What a process runs first that is to take its processor for two devices."""
 
 
 def prepared(root: pathlib.Path, **options) -> str:
@@ -20,17 +30,29 @@ def prepared(root: pathlib.Path, **options) -> str:
     return str(root / "data")
 
 
-def start(data_dir: str, workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
+def start(
+    data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
     """`humerus-train` in a process of its own, its log beside the workdir."""
-    command = [sys.executable, "-c", COMMAND, f"--data_dir={data_dir}"]
+    command = [sys.executable, "-c", TWO_DEVICES + COMMAND if devices == 2 else COMMAND, f"--data_dir={data_dir}"]
     command += [f"--workdir={workdir}", "--config=tests/support/small_recipe.py", *flags]
     with workdir.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
 
 
-def finish(data_dir: str, workdir: pathlib.Path, *flags: str) -> int:
+def finish(data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1) -> int:
     """Waits for the run; its exit code."""
-    return start(data_dir, workdir, *flags).wait(timeout=500)
+    return start(data_dir, workdir, *flags, devices=devices).wait(timeout=500)
+
+
+def start_hosts(data_dir: str, workdir: pathlib.Path, *flags: str) -> list[subprocess.Popen]:
+    """One run in two processes as on two hosts, as an Indexed Job of Kubernetes would start them; the first is the chief."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("localhost", 0))
+        hosts = ",".join(f"localhost:{probe.getsockname()[1]}" for probe in (one, other))
+    places = ({strategy.HOSTS: hosts, strategy.INDEX: str(index)} for index in range(2))
+    return [start(data_dir, workdir, *flags, environment=place) for place in places]
 
 
 def log(workdir: pathlib.Path) -> str:
