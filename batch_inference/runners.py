@@ -28,6 +28,8 @@ EMBEDDED = "FnApiRunner"
 RUNNERS = (EMBEDDED, "PrismRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
 _FLINK_OPTIONS = frozenset({"number_of_execution_retries", "execution_retry_delay", "flink_conf_dir"})
 """What the job server of Flink knows and Beam's Python half does not, of what scoring has a use for."""
+_NOT_TO_THE_END = ("no_wait_until_finish", "dry_run", "template_location")
+"""Options of Beam with which it comes back before the job is done."""
 _JOB_SERVER_SECONDS = 20
 
 
@@ -62,7 +64,12 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
         )
     # Beam writes into what it checks.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
-    return PipelineOptions(list(arguments), runner=runner)
+    options = PipelineOptions(list(arguments), runner=runner)
+    setup = options.view_as(SetupOptions)
+    if setup.setup_file:
+        # Beam goes to the folder that is written there, and fails where none is.
+        setup.setup_file = str(pathlib.Path(setup.setup_file).resolve())
+    return options
 
 
 def _runner(name: str) -> str:
@@ -96,6 +103,9 @@ def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
 
 def _check_complete(options: PipelineOptions, runner: str) -> None:
     """Raises `ConfigError` for what Beam, or the workers after minutes, would refuse."""
+    unfinished = [name for name in _NOT_TO_THE_END if options.get_all_options(drop_default=True).get(name)]
+    if unfinished:
+        raise ConfigError(f"--{unfinished[0]} is not for scoring, which waits for the end of the run to complete its output")
     setup = options.view_as(SetupOptions)
     if setup.setup_file and not pathlib.Path(setup.setup_file).is_file():
         raise ConfigError(f"--setup_file={setup.setup_file} is no file; expected the path of this project's setup.py")

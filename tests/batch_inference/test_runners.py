@@ -68,6 +68,8 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
         (("--runner=PortableRunner", "--job_endpoint=localhost:1"), "no job server answers at --job_endpoint=localhost:1"),
         (DATAFLOW, "needs --setup_file=./setup.py or --sdk_container_image=IMAGE"),
         ((*DATAFLOW, "--setup_file=nowhere/setup.py"), "--setup_file=nowhere/setup.py is no file"),
+        ((*DATAFLOW, f"--setup_file={SETUP}", "--no_wait_until_finish"), "--no_wait_until_finish is not for scoring"),
+        ((*DATAFLOW, f"--setup_file={SETUP}", "--template_location=gs://b/t"), "--template_location is not for scoring"),
         ((*DATAFLOW[:1], *DATAFLOW[2:], f"--setup_file={SETUP}"), "Missing required option: project"),
     ],
 )
