@@ -26,12 +26,14 @@ def assemble(
     train: Split,
     validation: Split,
     workdir: str,
+    profile: bool = False,
 ) -> tuple[keras.Model, model_lib.Architecture, Run]:
     """The model in its initial state, what it is, and the run that will train it.
 
     Args:
       dataset: metadata of the prepared data.
       workdir: of this run; gets checkpoints, history and TensorBoard's events.
+      profile: trace some steps for TensorBoard's profiler.
 
     Raises:
       ConfigError: see `model.build`. DataError: one class only.
@@ -44,8 +46,9 @@ def assemble(
         phases = optimization.phases(model, config, steps, pretrained)
         changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]
         average = WeightsAverage(changing, config.ema_decay)
-        loop = Loop(model, strategy, phases, objective, average)
-    return model, architecture, Run(loop, average, objective, train, validation, workdir, strategy_lib.is_chief(strategy))
+        loop = Loop(model, strategy, phases, objective, average, config.xla)
+    is_chief = strategy_lib.is_chief(strategy)
+    return model, architecture, Run(loop, average, objective, train, validation, workdir, is_chief, profile)
 
 
 def _build(config: ml_collections.ConfigDict, image_size: int) -> tuple[keras.Model, model_lib.Architecture, bool]:

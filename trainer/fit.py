@@ -1,8 +1,8 @@
 """Epochs: train, validate, keep the best weights, stop when nothing improves, and be ready to be killed at any step."""
 
+import contextlib
 import dataclasses
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,16 @@ import ml_collections
 import numpy as np
 import sklearn.metrics
 import tensorflow as tf
-import tqdm
 from absl import logging
 
 from trainer.checkpoints import Checkpoints, write_text
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.input_pipeline import Augmentation, Split, steps_per_epoch
 from trainer.loop import Loop, Objective, State, WeightsAverage
+from trainer.watch import Watch
 
 HISTORY = "history.csv"
+_SHOWN_OF_EACH = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Run:
     validation: Split
     workdir: str
     is_chief: bool
+    profile: bool = False
 
 
 def fit(run: Run, config: ml_collections.ConfigDict) -> State:
@@ -47,29 +49,28 @@ def fit(run: Run, config: ml_collections.ConfigDict) -> State:
     state = State(**(checkpoints.restore() or {}))
     if state.total_steps:
         logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
-    writer = tf.summary.create_file_writer(f"{run.workdir}/tensorboard") if run.is_chief else tf.summary.create_noop_writer()
-    with _Signals() as signals, writer.as_default():
+    watch = Watch(run.workdir, run.loop.epochs, run.is_chief, run.profile)
+    with _Signals() as signals, contextlib.closing(watch):
         while state.epoch < run.loop.epochs and not state.stopped_early:
-            _epoch(run, config, state, checkpoints, best, signals)
+            _epoch(run, config, state, checkpoints, best, signals, watch)
     if not best.restore():
         raise ConfigError(f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more")
     return state
 
 
 def _epoch(
-    run: Run, config: ml_collections.ConfigDict, state: State, checkpoints: Checkpoints, best: Checkpoints, signals: "_Signals"
+    run: Run,
+    config: ml_collections.ConfigDict,
+    state: State,
+    checkpoints: Checkpoints,
+    best: Checkpoints,
+    signals: "_Signals",
+    watch: Watch,
 ) -> None:
-    progress = tqdm.tqdm(
-        total=steps_per_epoch(len(run.train), config.global_batch_size),
-        initial=state.step,
-        desc=f"epoch {state.epoch + 1}/{run.loop.epochs}",
-        unit="step",
-        leave=False,
-        disable=not (run.is_chief and sys.stderr.isatty()),
-    )
+    watch.begin_epoch(state.epoch, state.step, steps_per_epoch(len(run.train), config.global_batch_size))
 
-    def after_step(state: State) -> None:
-        progress.update(state.step - progress.n)
+    def after_step(state: State, measured: Mapping[str, float]) -> None:
+        watch.step(state.step, state.total_steps, measured)
         if signals.caught:
             checkpoints.save(state.total_steps, dataclasses.asdict(state))
             raise StoppedError(
@@ -78,18 +79,17 @@ def _epoch(
         if state.total_steps % config.checkpoint_every_steps < config.steps_per_execution:
             checkpoints.save(state.total_steps, dataclasses.asdict(state))
 
-    with progress:
-        trained = run.loop.train_epoch(
-            run.train,
-            state,
-            config.global_batch_size,
-            augmentation=Augmentation(**config.augmentation),
-            seed=config.seed,
-            steps_per_execution=config.steps_per_execution,
-            after_step=after_step,
-        )
+    trained = run.loop.train_epoch(
+        run.train,
+        state,
+        config.global_batch_size,
+        augmentation=Augmentation(**config.augmentation),
+        seed=config.seed,
+        steps_per_execution=config.steps_per_execution,
+        after_step=after_step,
+    )
     run.average.swap()
-    row = {"epoch": state.epoch + 1, **trained, **_validate(run, config)}
+    row = {"epoch": state.epoch + 1, **trained, **_validate(run, config, state, watch)}
     row["criterion"] = _criterion([*state.history, row], config)
     improved = all(row["criterion"] > earlier["criterion"] for earlier in state.history)
     if improved:
@@ -99,11 +99,12 @@ def _epoch(
     state.epoch, state.step = state.epoch + 1, 0
     _react(state, config)
     checkpoints.save(state.total_steps, dataclasses.asdict(state))
+    watch.end_epoch(row, state.total_steps, improved)
     if run.is_chief:
-        _publish(run, state, row, improved)
+        _write_history(run.workdir, state)
 
 
-def _validate(run: Run, config: ml_collections.ConfigDict) -> dict[str, float]:
+def _validate(run: Run, config: ml_collections.ConfigDict, state: State, watch: Watch) -> dict[str, float]:
     """Loss, accuracy at 0.5 and AUROC on the validation split; AUROC is NaN where it has one class only."""
     logits, labels = run.loop.predict(run.validation, config.global_batch_size), run.validation.labels
     if not len(labels):
@@ -113,8 +114,16 @@ def _validate(run: Run, config: ml_collections.ConfigDict) -> dict[str, float]:
         raise TrainingDivergedError(
             "the validation loss is not a number; lower the learning rate. Earlier checkpoints are intact"
         )
+    if run.is_chief:
+        shown = run.validation.images[_shown(labels)]
+        watch.show_validation(logits, labels, (shown, run.loop.maps(shown)), state.total_steps)
     auroc = sklearn.metrics.roc_auc_score(labels, logits) if 0 < labels.sum() < len(labels) else float("nan")
     return {"val_loss": float(loss.mean()), "val_accuracy": float(((logits > 0) == labels).mean()), "val_auroc": float(auroc)}
+
+
+def _shown(labels: np.ndarray) -> np.ndarray:
+    """Indices of the images whose maps are shown every epoch: the first positives, then the first negatives."""
+    return np.concatenate([np.flatnonzero(labels == label)[:_SHOWN_OF_EACH] for label in (1, 0)])
 
 
 def _criterion(history: list[Mapping[str, float]], config: ml_collections.ConfigDict) -> float:
@@ -142,19 +151,10 @@ def _react(state: State, config: ml_collections.ConfigDict) -> None:
         state.stopped_early = True
 
 
-def _publish(run: Run, state: State, row: Mapping[str, float], improved: bool) -> None:
-    """One line in the log, the history file, TensorBoard's scalars."""
-    logging.info(
-        "epoch %d/%d  loss %.4f  accuracy %.3f  val_loss %.4f  val_accuracy %.3f  val_auroc %.4f  lr %.2g  %.1f images/s%s",
-        *(row["epoch"], run.loop.epochs, row["loss"], row["accuracy"], row["val_loss"], row["val_accuracy"], row["val_auroc"]),
-        *(row["learning_rate"], row["images_per_second"], "  best so far" if improved else ""),
-    )
-    columns = list(row)
-    lines = [",".join(columns), *(",".join(str(r[column]) for column in columns) for r in state.history)]
-    write_text(f"{run.workdir}/{HISTORY}", "\n".join(lines) + "\n")
-    for name, value in row.items():
-        tf.summary.scalar(name, value, step=state.total_steps)
-    tf.summary.flush()
+def _write_history(workdir: str, state: State) -> None:
+    columns = list(state.history[-1])
+    lines = [",".join(columns), *(",".join(str(row[column]) for column in columns) for row in state.history)]
+    write_text(f"{workdir}/{HISTORY}", "\n".join(lines) + "\n")
 
 
 class _Signals:

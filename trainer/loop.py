@@ -5,6 +5,7 @@ Everything that decides what comes next is in `State` or in a checkpointed varia
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import input_pipeline
+from trainer import cam, input_pipeline
 from trainer import model as model_lib
 from trainer.errors import TrainingDivergedError
 
@@ -95,6 +96,37 @@ class WeightsAverage:
             average.assign(held)
 
 
+class _Clock:
+    """Images per second and the share of the time spent waiting for them."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._previous = time.monotonic()
+        self._calls: list[tuple[int, float, float]] = []
+
+    def tick(self, steps: int, wait: float) -> dict[str, float]:
+        """After a call of so many steps, in which the device waited so many seconds: the figures of this call."""
+        now = time.monotonic()
+        self._calls.append((steps, now - self._previous, wait))
+        self._previous = now
+        return self._figures(self._calls[-1:])
+
+    def since_start(self) -> dict[str, float]:
+        """The figures of all calls but the first, or of that where it was the only one."""
+        return self._figures(self._calls[1:] or self._calls)
+
+    def _figures(self, calls: Sequence[tuple[int, float, float]]) -> dict[str, float]:
+        if not calls:  # the epoch was at its end already
+            return {"images_per_second": math.nan, "input_wait": math.nan}
+        steps, seconds, waits = (sum(column) for column in zip(*calls, strict=True))
+        return {"images_per_second": steps * self._batch_size / seconds, "input_wait": min(1.0, waits / seconds)}
+
+
+def _now() -> tf.Tensor:
+    """Seconds, float64; `tf.timestamp` is refused where ops must be deterministic."""
+    return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64, stateful=True), ())
+
+
 class Loop:
     """Trains and predicts under one strategy."""
 
@@ -105,12 +137,15 @@ class Loop:
         phases: Sequence[Phase],
         objective: Objective,
         average: WeightsAverage,
+        xla: bool = False,
     ):
+        """`xla`: forward and backward pass are compiled by it."""
         self._model = model
         self._strategy = strategy
         self._phases = list(phases)
         self._average = average
         self._objective = objective
+        self._xla = xla
         self._total_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._train = [tf.function(self._stepper(phase)) for phase in phases]
         self._predict = tf.function(self._predict_step, reduce_retracing=True)
@@ -151,6 +186,10 @@ class Loop:
         logits = [self._predict(batch["image"], tf.constant(mirrored)).numpy() for batch in batches]
         return np.concatenate(logits)[: len(split)]
 
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        """Class activation maps of some images, uint8 [B, size, size, 1] -> float32 [B, h, w]; no collective, so one host may ask."""
+        return cam.grad_cam(self._model, self._model(tf.constant(images), training=False)).numpy()
+
     def train_epoch(
         self,
         split: input_pipeline.Split,
@@ -160,15 +199,17 @@ class Loop:
         augmentation: input_pipeline.Augmentation | None,
         seed: int,
         steps_per_execution: int = 1,
-        after_step: Callable[[State], None] = lambda state: None,
+        after_step: Callable[[State, Mapping[str, float]], None] = lambda state, measured: None,
     ) -> Mapping[str, float]:
         """Runs the rest of the epoch that `state` stands in, and updates it after every call of the device.
 
         Args:
-          after_step: called with `state` between steps: the place for checkpoints, signals and progress.
+          after_step: called between calls of the device, the place for checkpoints, signals and progress, with `state` and what the
+            call measured: `loss`, `learning_rate`, `images_per_second`, `input_wait`.
 
         Returns:
-          `loss` and `accuracy` of the epoch, `learning_rate` of its end, `images_per_second`.
+          `loss` and `accuracy` of the epoch, `learning_rate` of its end, `images_per_second`, and `input_wait`, the share of the
+          time in which the device waited for images. The first call of a process, which compiles, doesn't count in the latter two.
 
         Raises:
           TrainingDivergedError: the loss became NaN or infinite.
@@ -187,43 +228,48 @@ class Loop:
                 shuffle=True,
             )
         )
-        started, first_step = time.monotonic(), state.step
+        clock = _Clock(global_batch_size)
         while state.step < steps:
             count = min(steps_per_execution, steps - state.step)
             done = (state.epoch - before) * steps + state.step
             rates = [phase.learning_rate(done + i) * state.plateau_scale for i in range(steps_per_execution)]
-            sums = self._train[index](batches, tf.constant(rates, tf.float32), tf.constant(count))
+            *sums, wait = self._train[index](batches, tf.constant(rates, tf.float32), tf.constant(count)).numpy().tolist()
             state.step += count
             state.total_steps += count
-            state.sums = [old + new for old, new in zip(state.sums, sums.numpy().tolist(), strict=True)]
+            state.sums = [old + new for old, new in zip(state.sums, sums, strict=True)]
             if not np.isfinite(state.sums[0]):
                 raise TrainingDivergedError(
                     f"the loss became {state.sums[0]} in step {state.total_steps} (epoch {state.epoch + 1});"
                     f" lower the learning rate ({rates[count - 1]:.2g}) or look for a damaged example; earlier checkpoints are intact"
                 )
-            after_step(state)
-        seconds = max(time.monotonic() - started, 1e-9)
-        images = (steps - first_step) * global_batch_size
+            measured = {"loss": sums[0] / sums[2], "learning_rate": rates[count - 1], **clock.tick(count, wait)}
+            after_step(state, measured)
         loss, correct, examples = state.sums
         state.sums = [0.0, 0.0, 0.0]
         return {
             "loss": loss / examples,
             "accuracy": correct / examples,
             "learning_rate": phase.learning_rate((state.epoch - before + 1) * steps - 1) * state.plateau_scale,
-            "images_per_second": images / seconds,
+            **clock.since_start(),
         }
 
     def _stepper(self, phase: Phase) -> Callable[..., tf.Tensor]:
         trainable = list(phase.variables)
         statistics = [variable.value for variable in model_lib.moving_statistics(self._model)]
 
-        def replica_step(batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def backpropagate(batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in trainable])
                 logit = tf.squeeze(self._model(batch["image"], training=True)[model_lib.LOGIT], -1)
                 losses = self._objective(batch["label"], logit)
                 scaled = phase.optimizer.scale_loss(tf.reduce_sum(batch["weight"] * losses))
-            gradients = tape.gradient(scaled, [variable.value for variable in trainable])
+            return logit, losses, tape.gradient(scaled, [variable.value for variable in trainable])
+
+        if self._xla:
+            backpropagate = tf.function(backpropagate, jit_compile=True)
+
+        def replica_step(batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            logit, losses, gradients = backpropagate(batch)
             phase.optimizer.apply(gradients, trainable)
             real = tf.cast(batch["weight"] > 0, tf.float32)
             correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
@@ -231,10 +277,15 @@ class Loop:
             return sums, [tf.identity(value) for value in statistics]
 
         def steps(batches: Any, rates: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-            total = tf.zeros(3)
+            total, wait = tf.zeros(3), tf.zeros((), tf.float64)
             for i in tf.range(count):
                 phase.optimizer.learning_rate.assign(rates[i])
-                sums, moved = self._strategy.run(replica_step, args=(next(batches),))
+                asked = _now()
+                with tf.control_dependencies([asked]):
+                    batch = next(batches)
+                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                    wait += _now() - asked
+                sums, moved = self._strategy.run(replica_step, args=(batch,))
                 total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
                 if self._strategy.num_replicas_in_sync > 1:
                     # Each replica moved its own; unshared, they would differ, and a checkpoint would hold one replica's.
@@ -242,7 +293,7 @@ class Loop:
                         value.assign(self._strategy.reduce(tf.distribute.ReduceOp.MEAN, of_replicas, axis=None))
                 self._average.update(self._total_steps)
                 self._total_steps.assign_add(1)
-            return total
+            return tf.concat([total, [tf.cast(wait, tf.float32)]], 0)
 
         return steps
 

@@ -98,6 +98,7 @@ def train() -> int:
         "Cross-validate: so many networks, exported together as one; 0 trains one on the training split.",
         lower_bound=0,
     )
+    profile = flags.DEFINE_bool("profile", False, "Trace ten of the first steps for TensorBoard's profiler.")
 
     def main() -> None:
         from trainer import metrics
@@ -105,7 +106,7 @@ def train() -> int:
 
         if folds.value == 1:
             raise errors.ConfigError("--folds=1 holds nothing out; give 2 or more, or leave it away")
-        result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value)
+        result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value, profile.value)
         for name, title in (("out_of_fold", "Out of fold"), ("test", "Test split")):
             if result.get(name):
                 print(f"{title}:\n{metrics.table(result[name])}")

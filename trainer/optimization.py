@@ -18,19 +18,31 @@ def phases(model: keras.Model, config: ml_collections.ConfigDict, steps_per_epoc
     noise. Call it under the strategy's scope: it creates the optimizers' variables.
     """
     model_lib.freeze(model, config.unfreeze_layers if pretrained else "all", train_batch_norm=not pretrained)
-    depth = model_lib.depths(model)
+    depth, factor = model_lib.depths(model), batch_factor(config)
     found = []
     if config.head_epochs and pretrained:
         head = [variable for layer in model_lib.head_layers(model) for variable in layer.trainable_variables]
-        rate = schedule("cosine", config.head_learning_rate, config.head_epochs * steps_per_epoch, 0)
+        rate = schedule("cosine", config.head_learning_rate * factor, config.head_epochs * steps_per_epoch, 0)
         found.append(Phase(config.head_epochs, head, _optimizer(config, head, {}), rate))
     if config.epochs:
         trained = list(model.trainable_variables)
         scale = {path: _rate_at(d, config) for path, d in depth.items() if not _is_head(path)}
         warmup = config.warmup_epochs * steps_per_epoch
-        rate = schedule(config.schedule, config.learning_rate, config.epochs * steps_per_epoch, warmup)
+        rate = schedule(config.schedule, config.learning_rate * factor, config.epochs * steps_per_epoch, warmup)
         found.append(Phase(config.epochs, trained, _optimizer(config, trained, scale), rate))
     return found
+
+
+def batch_factor(config: ml_collections.ConfigDict) -> float:
+    """What the learning rates are multiplied by because the batch has another size than the recipe was made for.
+
+    SGD: its ratio to `reference_batch_size` (Goyal et al. 2017, arXiv:1706.02677); AdamW: the square root of that (Malladi et al.
+    2022, arXiv:2205.10287).
+    """
+    if not config.reference_batch_size:
+        return 1.0
+    ratio = config.global_batch_size / config.reference_batch_size
+    return ratio if config.optimizer == "sgd" else math.sqrt(ratio)
 
 
 def schedule(name: str, peak: float, steps: int, warmup: float) -> Callable[[float], float]:

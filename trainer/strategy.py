@@ -72,9 +72,9 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return bool(strategy.extended.should_checkpoint)
 
 
-def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int) -> None:
-    """Says what trains, and how the batch is shared out."""
+def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int, rate_factor: float) -> None:
+    """Says what trains, how the batch is shared out, and what its size does to the learning rates."""
     replicas = strategy.num_replicas_in_sync
     name = type(strategy).__name__ if replicas > 1 else "One device"
     share = f"{global_batch_size // replicas} on each of {replicas} replicas, {number_of_workers()} host(s)"
-    logging.info("%s: global batch %d, %s.", name, global_batch_size, share)
+    logging.info("%s: global batch %d, %s; learning rates times %.3g.", name, global_batch_size, share, rate_factor)

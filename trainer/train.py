@@ -9,7 +9,7 @@ import ml_collections
 import tensorflow as tf
 from absl import logging
 
-from trainer import cross_validation, input_pipeline, results
+from trainer import cross_validation, input_pipeline, optimization, results
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import check_same_run
@@ -19,11 +19,13 @@ from trainer.report import flat
 from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
-RUNTIME_KEYS = ("cache", "checkpoint_every_steps", "keep_checkpoints", "steps_per_execution")
+RUNTIME_KEYS = ("cache", "checkpoint_every_steps", "keep_checkpoints", "steps_per_execution", "xla")
 """Settings that don't change what is learnt: a run may be continued under others."""
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir: str, folds: int = 0) -> dict[str, Any]:
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, data_dir: str, workdir: str, folds: int = 0, profile: bool = False
+) -> dict[str, Any]:
     """Trains, evaluates on the test split, exports; goes on where an earlier call for the same `workdir` was stopped.
 
     Args:
@@ -32,6 +34,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir
       workdir: gets `artifact/`, `metrics.json`, `history.csv`, `report.html`, `curves.png`, `checkpoints/`, `tensorboard/` and
         `config.json`; local or in a bucket. With folds see `cross_validation.train_folds`.
       folds: 0 for one network that trains on `train` and is checked on `validation`; else both are divided into so many folds.
+      profile: trace some steps of a run without folds for TensorBoard's profiler.
 
     Returns:
       The content of `metrics.json`.
@@ -51,11 +54,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, data_dir: str, workdir
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_lib.create()
     input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
-    strategy_lib.log_devices(strategy, config.global_batch_size)
+    strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
     try:
         if folds:
             return cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
-        trained = _train_one(config, dataset, strategy, data_dir, workdir)
+        trained = _train_one(config, dataset, strategy, data_dir, workdir, profile)
         return results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
     except tf.errors.ResourceExhaustedError as error:
         raise _out_of_room(error, config.global_batch_size, strategy.num_replicas_in_sync, dataset["image_size"]) from error
@@ -74,11 +77,12 @@ def _train_one(
     strategy: tf.distribute.Strategy,
     data_dir: str,
     workdir: str,
+    profile: bool,
 ) -> Trained:
     train, validation, test = (
         input_pipeline.load_split(data_dir, name, config.cache) for name in ("train", "validation", "test")
     )
-    model, architecture, run = assemble(config, strategy, dataset, train, validation, workdir)
+    model, architecture, run = assemble(config, strategy, dataset, train, validation, workdir, profile)
     state = fit(run, config)
 
     def scored(split: input_pipeline.Split) -> Scored:

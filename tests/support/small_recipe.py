@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.dropout = 0.3
     config.unfreeze_layers = "all"
     config.epochs = 4
-    config.global_batch_size = 8
+    config.global_batch_size = config.reference_batch_size = 8
     config.learning_rate = 1e-2
     config.ema_decay = 0.9
     config.checkpoint_every_steps = 2

@@ -122,7 +122,7 @@ def test_no_file_outside_is_ever_read(sealed):
     (sealed.parent / "secret").write_text("secret")
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
     for name in ("../secret", "variables/../../secret", str(sealed.parent / "secret")):
-        with pytest.raises(ArtifactError, match="lacks its file|model_id cannot be"):
+        with pytest.raises(ArtifactError, match=r"lacks its file|model_id cannot be"):
             listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
             artifact.load(edited(sealed, files=listed | {name: digest}))
 

@@ -22,6 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.head_learning_rate = 1e-3
     config.epochs = 40
     config.global_batch_size = 16
+    config.reference_batch_size = (
+        16  # learning rates are for this batch; another scales them (optimization.batch_factor); 0: never
+    )
     config.optimizer = "adamw"  # adamw, or sgd (Nesterov, momentum 0.9)
     config.learning_rate = 2e-4
     config.backbone_lr_factor = 1.0  # the end of the backbone learns at this fraction of the head's rate ...
@@ -57,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # How it runs; none of these changes what is learnt, beyond rounding.
     config.precision = "float32"  # float32, mixed_bfloat16 or mixed_float16
+    config.xla = False  # compile forward and backward pass with XLA: half a minute first, slower on a CPU, worth a try on a GPU
     config.steps_per_execution = 1
     config.cache = "auto"  # decoded images in memory, disk, or auto
     config.checkpoint_every_steps = 200
