@@ -43,7 +43,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
-        "cpu": ["openvino~=2026.4"],
+        "cpu": ["openvino~=2026.4", "nncf~=3.4"],
         "dev": [
             "build~=1.2",
             "cryptography>=43",
@@ -64,6 +64,7 @@ setup(
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
+            "humerus-verify = trainer.main:verify",
             "humerus-score = batch_inference.main:score",
             "humerus-overlay = batch_inference.main:overlay",
             "humerus-gallery = batch_inference.main:gallery",

@@ -77,7 +77,13 @@ flags.DEFINE_enum(
     "auto: the fastest that the artifact records as verified.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("precision", "auto", ["auto", "float32", "bfloat16"], "Arithmetic of the engine.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "precision",
+    "auto",
+    ["auto", "float32", "bfloat16", "int8", "float16"],
+    "Arithmetic of the engine: OpenVINO has float32, bfloat16 and int8, TensorFlow float32 and, on a GPU, float16.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("batch_size", 32, "Images that the network takes at once.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
     "cam",

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch_inference import engines, storage
+from batch_inference import storage
 from batch_inference.records import Example, Rejection, Scored, reject
+from trainer import engines
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -26,7 +27,7 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
 
     def load_model(self) -> engines.Engine:
         path, described = storage.fetch_artifact(self._model)
-        return engines.load(path, described, self._choice, self._batch_size)
+        return engines.load(path, described, self._choice, self._batch_size, storage.cache_folder())
 
     def run_inference(
         self, batch: Sequence[Example], model: engines.Engine, inference_args: dict[str, Any] | None = None

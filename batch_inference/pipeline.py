@@ -15,7 +15,7 @@ from batch_inference import (
     bigquery,
     cam_store,
     duplicates,
-    engines,
+    engine_choice,
     gallery,
     journal,
     manifest,
@@ -38,6 +38,7 @@ from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection
 from trainer.artifact import Artifact
+from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
 
 # Storage over the network is waited for, not computed.
@@ -76,7 +77,7 @@ def build(
     pipeline: beam.Pipeline,
     options: Options,
     described: Artifact,
-    choice: engines.Choice,
+    choice: Choice,
     attempt: str,
     known: Sequence[str] = (),
 ) -> None:
@@ -100,7 +101,7 @@ def _score(
     pipeline: beam.Pipeline,
     options: Options,
     described: Artifact,
-    choice: engines.Choice,
+    choice: Choice,
     attempt: str,
     known: Sequence[str],
 ) -> beam.PCollection:
@@ -158,7 +159,7 @@ def _write(
     rejections: beam.PCollection,
     options: Options,
     described: Artifact,
-    choice: engines.Choice,
+    choice: Choice,
 ) -> None:
     """The files that people and programs read."""
     output = storage.absolute(options.output)
@@ -212,7 +213,7 @@ def run(options: Options) -> summary.Summary:
     FileSystems.set_options(beam_options)
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)
-    choice = engines.choose(described, options.engine, options.precision, workers is not runners.Workers.ELSEWHERE)
+    choice = engine_choice.choose(described, options.engine, options.precision, workers is not runners.Workers.ELSEWHERE)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     total = preflight.count_inputs(options.input, options.exclude, options.recursive)
     output = storage.absolute(options.output)

@@ -112,7 +112,7 @@ class Prediction:
         str | None, "file, relative to the output, with the picture or among others the packed map; null where none was kept"
     ]
     model: Annotated[str, "id of the artifact"]
-    engine: Annotated[str, "what made the row, as openvino/float32"]
+    engine: Annotated[str, "engine and precision that made the row, as openvino/int8"]
     brightness: Annotated[float, "mean grey level of the square that the model saw, in [0, 255]; float32 precision"]
     sha256: Annotated[str, "of the file's bytes, hexadecimal"]
     duplicate_of: Annotated[str | None, "first, by uri, of the scored inputs with the same bytes; null for that first one"] = (

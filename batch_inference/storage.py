@@ -1,6 +1,7 @@
 """Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
 
 import errno
+import hashlib
 import io
 import os
 import pathlib
@@ -228,11 +229,13 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     if not is_remote(uri):
         return pathlib.Path(uri), artifact.load(uri)
     try:
-        described = artifact.parse(read(join(uri, artifact.MODEL_JSON)).decode("utf-8"), source=uri)
-        copy = cache_folder() / "artifacts" / described.model_id
+        contents = read(join(uri, artifact.MODEL_JSON))
+        described = artifact.parse(contents, source=uri)
+        # The same weights may have been verified since, or on other images.
+        copy = cache_folder() / "artifacts" / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
         if not copy.is_dir():
             _copy_artifact(uri, described, copy)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise artifact.ArtifactError(
             f"{uri} cannot be copied here ({_sentence(error)}); check the address and access"
         ) from error

@@ -5,6 +5,7 @@
       model.keras                  the Keras model, to go on training from
       model.json                   everything below
       MODEL_CARD.md                the same for people
+      openvino/int8.xml, .bin      the network in 8-bit arithmetic, where `trainer.verify` made one; no part of the model's id
 
 A leaf: standard library only, so that a scorer needs neither TensorFlow nor Keras to know what a model expects.
 """
@@ -21,6 +22,7 @@ FORMAT_VERSION = 1
 MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
+INT8_NETWORK = "openvino/int8.xml"
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _LARGEST_IMAGE = 8192
 """Side in pixels, far beyond any: a guard against a damaged number that would ask for all memory there is."""
@@ -46,7 +48,7 @@ class Artifact:
       dataset: name, fingerprint, and counts per split of the training data.
       metrics: as in `metrics.json`, by split, each with its interval.
       reference: histograms kept from training, against which a scored folder's drift is measured.
-      engines: per engine and precision the measured deviation from float32 TensorFlow.
+      engines: by engine and precision, as `openvino/int8`, what `trainer.verify` measured: agreement with float32 TensorFlow and speed.
       versions: of the libraries that made it.
       created: ISO 8601 UTC.
       files: SHA-256 of every other file, by path relative to the directory.
@@ -84,10 +86,30 @@ def seal(directory: str | os.PathLike, **fields: Any) -> Artifact:
       **fields: every field of `Artifact` but `model_id`, `files` and `format_version`.
     """
     root = pathlib.Path(directory)
-    files = {name: _sha256(root / name) for name in _relative_files(root) if name != MODEL_JSON}
+    files = _checksums(root)
     if _has_no_weights(files):
         raise ArtifactError(f"{root} holds no SavedModel; export one there first")
-    artifact = Artifact(model_id=_model_id(files), files=files, **fields)
+    return _write(root, Artifact(model_id=_model_id(files), files=files, **fields))
+
+
+def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Artifact:
+    """Replaces fields of a `sealed` artifact's `model.json`, takes in files that were added, and returns what it says then.
+
+    Raises:
+      ArtifactError: the weights are no longer those that were sealed.
+    """
+    root = pathlib.Path(directory)
+    amended = dataclasses.replace(sealed, files=_checksums(root), **fields)
+    if _model_id(amended.files) != sealed.model_id:
+        raise ArtifactError(f"{root}: its weights have changed since they were exported; export the model again")
+    return _write(root, amended)
+
+
+def _checksums(root: pathlib.Path) -> dict[str, str]:
+    return {name: _sha256(root / name) for name in _relative_files(root) if name != MODEL_JSON}
+
+
+def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
     partial = root / (MODEL_JSON + ".partial")
     partial.write_text(json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(root / MODEL_JSON)
@@ -163,10 +185,16 @@ def _implausible(artifact: Artifact) -> str | None:
     wrong = [name for name, good in plausible.items() if not good]
     if not wrong and not all(isinstance(digest, str) for digest in artifact.files.values()):
         wrong = ["files"]
+    if not wrong and not all(_is_engine_record(record) for record in artifact.engines.values()):
+        wrong = ["engines"]
     if not wrong and (_has_no_weights(artifact.files) or artifact.model_id != _model_id(artifact.files)):
         # Files are looked up, and copies kept, under the model's name: it must be the one that its weights give it.
         wrong = ["model_id"]
     return wrong[0] if wrong else None
+
+
+def _is_engine_record(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("images_per_second", 0.0), int | float)
 
 
 def _has_no_weights(files: Mapping[str, str]) -> bool:

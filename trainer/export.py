@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import artifact, model_card
+from trainer import artifact, model_card, verify
 from trainer import model as model_lib
 from trainer.artifact import Artifact
 from trainer.calibration import OperatingPoint
@@ -35,6 +35,7 @@ def export(
     held_out_logit: np.ndarray,
     dataset: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    verify_engines: bool = False,
 ) -> Artifact:
     """Writes the artifact whole or not at all: into a temporary folder first, then under its name, local or in a bucket.
 
@@ -47,6 +48,7 @@ def export(
       held_out_logit: float [N], for the histogram of probabilities that later drift is measured against.
       dataset: metadata of the prepared data.
       metrics: as in `metrics.json`.
+      verify_engines: whether to measure what scores faster than TensorFlow, so that a scorer may choose it.
     """
     plain = dataclasses.replace(network, members=tuple(_plain_copy(member) for member in network.members))
     serve = serving_function(plain, operating_point.temperature)
@@ -89,6 +91,8 @@ def export(
             member.model.save(local / name)
         (local / artifact.MODEL_CARD).write_text(model_card.render(fields), encoding="utf-8")
         sealed = artifact.seal(local, **fields)
+        if verify_engines:
+            sealed = verify.verify(local, *verify.samples(train, held_out))
         _publish(local, directory)
     return sealed
 

@@ -143,6 +143,27 @@ def evaluate() -> int:
     return _run(main, evaluate)
 
 
+def verify() -> int:
+    """How far each engine and precision agrees with TensorFlow, and how fast it is here; kept in the artifact, for humerus-score.
+
+    humerus-verify --model=runs/first/artifact --data_dir=data
+    humerus-verify --model=runs/first/artifact --images=radiographs
+    """
+    model = flags.DEFINE_string(
+        "model", None, "Artifact directory; gets the measurements and a network in int8.", required=True
+    )
+    data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote; measured on its validation split.")
+    images = flags.DEFINE_string("images", None, "Folder of images to measure on instead.")
+    requantize = flags.DEFINE_bool("requantize", False, "Make the network in int8 anew, from the images given here.")
+
+    def main() -> None:
+        from trainer import verify as verify_lib
+
+        print(verify_lib.table(verify_lib.verify_artifact(model.value, data_dir.value, images.value, requantize.value)))
+
+    return _run(main, verify)
+
+
 def _recipe_paths(argv: Sequence[str]) -> list[str]:
     """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
 

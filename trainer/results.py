@@ -76,6 +76,7 @@ def export_with_metrics(
         held_out_logit=trained.held_out.logit,
         dataset=dataset,
         metrics=metrics,
+        verify_engines=config.verify_engines,
     )
     return artifact, point, metrics
 

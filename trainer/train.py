@@ -19,7 +19,7 @@ from trainer.report import flat
 from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
-RUNTIME_KEYS = ("cache", "checkpoint_every_steps", "keep_checkpoints", "steps_per_execution", "xla")
+RUNTIME_KEYS = ("cache", "checkpoint_every_steps", "keep_checkpoints", "steps_per_execution", "verify_engines", "xla")
 """Settings that don't change what is learnt: a run may be continued under others."""
 
 

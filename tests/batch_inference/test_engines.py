@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from batch_inference import engines
-from batch_inference.engines import Choice
+from batch_inference import engine_choice
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection, Scored, Source
-from trainer import artifact
+from trainer import artifact, engines
+from trainer.engines import Choice
 from trainer.errors import ConfigError
 
 FINE = {"within_tolerance": True}
@@ -45,21 +45,17 @@ def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
 
 def test_openvino_keeps_its_conversion(model, cache, images):
     described = artifact.load(model)
-    before = engines.load(model, described, Choice("openvino", "float32"), batch_size=6).run(images)
+    before = engines.load(model, described, Choice("openvino", "float32"), 6, cache / "humerus").run(images)
     kept = list((cache / "humerus" / "openvino").glob(f"{described.model_id}-*/model.xml"))
     assert len(kept) == 1
-    after = engines.load(pathlib.Path("/nowhere"), described, Choice("openvino", "float32"), batch_size=6).run(images)
+    after = engines.load(pathlib.Path("/nowhere"), described, Choice("openvino", "float32"), 6, cache / "humerus").run(images)
     np.testing.assert_array_equal(before["logit"], after["logit"])
 
 
-def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path, monkeypatch):
+def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert engines.load(model, artifact.load(model), Choice("openvino", "float32"), batch_size=6).run(images)["cam"].shape == (
-        6,
-        4,
-        4,
-    )
+    engine = engines.load(model, artifact.load(model), Choice("openvino", "float32"), 6, tmp_path / "file")
+    assert engine.run(images)["cam"].shape == (6, 4, 4)
 
 
 def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_path):
@@ -72,47 +68,88 @@ def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_
 
 
 def choose(recorded: dict, model, *asked: str) -> str:
-    return str(engines.choose(dataclasses.replace(artifact.load(model), engines=recorded), *asked))
+    return str(engine_choice.choose(dataclasses.replace(artifact.load(model), engines=recorded), *asked))
 
 
-def test_only_a_verified_engine_is_taken_of_its_own_accord(model, monkeypatch):
-    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+@pytest.fixture
+def modern(monkeypatch):
+    """A processor with all that OpenVINO can use, no GPU."""
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
     monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr(engines, "_has_int8_products", lambda: True)
+
+
+def measured(images_per_second: float, device: str = "CPU", good: bool = True) -> dict:
+    return {"within_tolerance": good, "images_per_second": images_per_second, "device": device}
+
+
+def test_only_a_verified_engine_is_taken_of_its_own_accord(model, modern, monkeypatch):
     both = {"openvino/float32": FINE, "openvino/bfloat16": FINE}
     assert choose({}, model) == "tensorflow/float32"
     assert choose({"openvino/float32": {"within_tolerance": False}}, model) == "tensorflow/float32"
     assert choose({"openvino/float32": FINE}, model) == "openvino/float32"
     assert choose(both, model) == "openvino/bfloat16"
+    assert choose(both | {"openvino/int8": FINE}, model) == "openvino/int8"
     assert choose(both, model, "auto", "float32") == "openvino/float32"
     assert choose(both, model, "tensorflow") == "tensorflow/float32"
+    monkeypatch.setattr(engines, "_has_int8_products", lambda: False)
+    assert choose(both | {"openvino/int8": FINE}, model) == "openvino/bfloat16"
     monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32",))
     assert choose(both, model) == "openvino/float32"
-    monkeypatch.setattr(engines, "_has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
     assert choose(both, model) == "tensorflow/float32"
 
 
-def test_an_unverified_engine_is_used_only_when_named(model, caplog):
+def test_of_those_the_one_that_was_measured_as_fastest(model, modern, monkeypatch):
+    recorded = {
+        "openvino/int8": measured(90),
+        "openvino/bfloat16": measured(120),
+        "openvino/float32": measured(500, good=False),
+        "tensorflow/float32": measured(40),
+    }
+    assert choose(recorded, model) == "openvino/bfloat16"
+    assert choose(recorded | {"tensorflow/float32": measured(4000, "GPU")}, model) == "openvino/bfloat16"
+    assert choose(recorded | {"tensorflow/float32": measured(4000)}, model) == "tensorflow/float32"
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    on_gpu = {"tensorflow/float32": measured(2000, "GPU"), "tensorflow/float16": measured(4000, "GPU")}
+    assert choose(recorded | on_gpu, model) == "tensorflow/float16"
+    assert choose(recorded | on_gpu | {"tensorflow/float16": measured(4000, "GPU", good=False)}, model) == "tensorflow/float32"
+
+
+def test_an_unverified_engine_is_used_only_when_named(model, modern):
     assert choose({}, model, "openvino") == "openvino/float32"
     assert choose({}, model, "openvino", "bfloat16") == "openvino/bfloat16"
-    with pytest.raises(ConfigError, match="no engine as verified for --precision=bfloat16"):
+    with pytest.raises(ConfigError, match="no engine with --precision=bfloat16 is recorded"):
         choose({}, model, "auto", "bfloat16")
-    with pytest.raises(ConfigError, match="as exported, in float32"):
+    with pytest.raises(ConfigError, match="has no --precision=bfloat16; expected one of auto, float16, float32"):
         choose({}, model, "tensorflow", "bfloat16")
+    with pytest.raises(ConfigError, match="holds no network in int8; make it with humerus-verify"):
+        choose({}, model, "openvino", "int8")
 
 
-def test_without_the_extra_everything_runs_on_tensorflow(model, monkeypatch):
-    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_would_be_faster(model, monkeypatch, caplog):
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    caplog.set_level("INFO", "absl")
     assert choose({"openvino/float32": FINE}, model) == "tensorflow/float32"
+    assert [record.getMessage() for record in caplog.records] == [
+        "scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'"
+    ]
     with pytest.raises(ConfigError, match="needs the package openvino"):
         choose({}, model, "openvino")
 
 
 def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch):
-    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
-    described = dataclasses.replace(artifact.load(model), engines={"openvino/float32": FINE, "openvino/bfloat16": FINE})
-    asked = {(): "tensorflow/float32", ("openvino",): "openvino/float32", ("openvino", "bfloat16"): "openvino/bfloat16"}
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    recorded = {"openvino/float32": FINE, "openvino/bfloat16": FINE, "openvino/int8": FINE}
+    described = dataclasses.replace(artifact.load(model), engines=recorded)
+    asked = {
+        (): "tensorflow/float32",
+        ("openvino",): "openvino/float32",
+        ("openvino", "bfloat16"): "openvino/bfloat16",
+        ("openvino", "int8"): "openvino/int8",
+    }
     for words, answer in asked.items():
-        assert str(engines.choose(described, *words, runs_here=False)) == answer
+        assert str(engine_choice.choose(described, *words, runs_here=False)) == answer
 
 
 class _Stub:

@@ -1,5 +1,6 @@
 """Whole files, read and written so that nothing half-done is ever seen."""
 
+import json
 import os
 import pathlib
 import threading
@@ -92,7 +93,7 @@ def bucket(model, monkeypatch) -> dict[str, bytes]:
 def test_a_remote_artifact_is_copied_once_and_verified(bucket, model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path, described = storage.fetch_artifact("mem://models/m/")
-    assert path == tmp_path / "humerus" / "artifacts" / described.model_id
+    assert path.parent == tmp_path / "humerus" / "artifacts" and path.name.startswith(described.model_id)
     assert {p.relative_to(path) for p in path.rglob("*") if p.is_file()} == {
         p.relative_to(model) for p in model.rglob("*") if p.is_file()
     }
@@ -104,6 +105,16 @@ def test_a_remote_artifact_is_copied_once_and_verified(bucket, model, tmp_path, 
     with pytest.raises(ArtifactError, match="checksum"):
         storage.fetch_artifact("mem://models/m")
     assert not path.exists()
+
+
+def test_of_a_remote_artifact_that_was_verified_since_another_copy_is_made(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, before = storage.fetch_artifact("mem://models/m")
+    record = {"openvino/bfloat16": {"within_tolerance": True}}
+    described = json.loads(bucket["mem://models/m/model.json"]) | {"engines": record}
+    bucket["mem://models/m/model.json"] = json.dumps(described).encode()
+    _, after = storage.fetch_artifact("mem://models/m")
+    assert after.engines == record and after.model_id == before.model_id
 
 
 def test_a_damaged_remote_artifact_leaves_no_copy(bucket, tmp_path, monkeypatch):

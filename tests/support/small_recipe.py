@@ -20,4 +20,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every_steps = 2
     config.keep_checkpoints = 3
     config.seed = 3
+    config.verify_engines = False
     return config

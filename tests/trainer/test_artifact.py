@@ -196,3 +196,21 @@ def test_whatever_stands_in_model_json_is_an_artifact_or_a_refusal(changes, whol
             continue
         assert described.label(0.5) in ("positive", "negative", "uncertain")
         assert re.fullmatch("[0-9a-f]{16}", described.model_id)
+
+
+def test_what_is_amended_stays_the_same_model(sealed):
+    before = artifact.load(sealed)
+    (sealed / "openvino").mkdir()
+    (sealed / artifact.INT8_NETWORK).write_text("network")
+    engines = {"openvino/int8": {"within_tolerance": True}}
+    amended = artifact.amend(sealed, before, engines=engines)
+    assert artifact.load(sealed) == amended
+    assert amended.engines == engines and amended.model_id == before.model_id
+    assert set(amended.files) - set(before.files) == {artifact.INT8_NETWORK}
+
+
+def test_other_weights_cannot_be_amended(sealed):
+    before = artifact.load(sealed)
+    (sealed / "saved_model.pb").write_bytes(b"others")
+    with pytest.raises(ArtifactError, match="weights have changed"):
+        artifact.amend(sealed, before, engines={})

@@ -1,0 +1,225 @@
+"""What runs the network of an artifact: TensorFlow, or OpenVINO in several precisions.
+
+Neither is imported before it is asked for: TensorFlow takes seconds and OpenVINO is an extra, so that a scorer loads only the one
+that it uses. Which one that is, `batch_inference.engine_choice` says; how far they agree, `trainer.verify` measures.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import os
+import pathlib
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from absl import logging
+
+from trainer.artifact import INT8_NETWORK, Artifact
+
+OUTPUTS = ("probability", "logit", "cam")
+BATCH_SIZE = 32
+"""Images at once unless told otherwise, and that speeds are measured with."""
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""Arithmetic of what is not quantised: in int8 the head and the map stay exact, which costs no time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """An engine and its precision; `str()` is what rows carry, as `openvino/float32`."""
+
+    engine: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}/{self.precision}"
+
+
+REFERENCE = Choice("tensorflow", "float32")
+CHOICES = (
+    Choice("openvino", "int8"),
+    Choice("openvino", "bfloat16"),
+    Choice("openvino", "float32"),
+    Choice("tensorflow", "float16"),
+    REFERENCE,
+)
+"""All there are; where nothing is measured, the first that will do is the fastest."""
+
+
+class Engine(Protocol):
+    """A loaded network."""
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 [B, size, size, 1] -> probability [B], logit [B], cam [B, h, w], float32. B is the same at every call."""
+
+
+def load(
+    model: pathlib.Path, described: Artifact, choice: Choice, batch_size: int, cache: pathlib.Path | None = None
+) -> Engine:
+    """Loads the network and runs it once, so that one that cannot run fails here and not on every image.
+
+    Args:
+      model: local folder of the artifact.
+      cache: folder that keeps conversions between runs; None converts anew.
+    """
+    shape = (batch_size, described.image_size, described.image_size, 1)
+    engine: Engine
+    if choice.engine == "tensorflow":
+        engine = TensorFlowEngine(model, choice.precision)
+    elif choice.precision == "int8":
+        engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
+    else:
+        network = _converted(model, described.model_id, cache) if cache else model
+        engine = OpenVinoEngine(network, choice.precision, shape)
+    engine.run(np.zeros(shape, np.uint8))
+    return engine
+
+
+class TensorFlowEngine:
+    """The SavedModel as it was exported; in float16, TensorFlow's graph rewriter lowers what it holds safe (GPU only)."""
+
+    def __init__(self, model: pathlib.Path, precision: str = "float32"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _native_stderr_held_back():
+            # Imported here: seconds, and not needed under OpenVINO.
+            import tensorflow as tf
+
+            self._loaded = tf.saved_model.load(str(model))
+        self._serve = self._loaded.signatures["serving_default"]
+        self._tf = tf
+        self._mixed = precision == "float16"
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        with self._mixed_precision() if self._mixed else contextlib.nullcontext():
+            return {name: value.numpy() for name, value in self._serve(image=self._tf.constant(image)).items()}
+
+    @contextlib.contextmanager
+    def _mixed_precision(self) -> Iterator[None]:
+        """For this call alone: the setting is the whole process's."""
+        self._tf.config.optimizer.set_experimental_options({"auto_mixed_precision": True})
+        try:
+            yield
+        finally:
+            self._tf.config.optimizer.set_experimental_options({"auto_mixed_precision": False})
+
+
+class OpenVinoEngine:
+    """A network of OpenVINO's own form, or a SavedModel; TensorFlow is neither needed nor imported."""
+
+    def __init__(self, network: pathlib.Path, precision: str, shape: tuple[int, ...]):
+        # Imported here: an extra that need not be installed.
+        import openvino
+
+        core = openvino.Core()
+        read = core.read_model(str(network))
+        read.reshape(list(shape))
+        # One stream over all cores beats one per core two to one here, as batches come one after the other.
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+        self._request = core.compile_model(read, "CPU", hints).create_infer_request()
+        self._one_at_a_time = threading.Lock()
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        with self._one_at_a_time:
+            outputs = self._request.infer({"image": image}, share_inputs=True, share_outputs=True)
+            return {name: np.array(outputs[name]) for name in OUTPUTS}
+
+
+def can_run(choice: Choice) -> bool:
+    """Whether this machine has the packages and the hardware that it is made for."""
+    if choice.engine == "tensorflow":
+        return choice.precision == "float32" or has_gpu()
+    if not has_openvino():
+        return False
+    return {"float32": True, "bfloat16": "BF16" in _cpu_capabilities(), "int8": _has_int8_products()}[choice.precision]
+
+
+def suits(choice: Choice) -> bool:
+    """Whether to choose it on this machine where it is verified: OpenVINO leaves a GPU idle."""
+    return can_run(choice) and not (choice.engine == "openvino" and has_gpu())
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def has_gpu() -> bool:
+    return pathlib.Path("/dev/nvidia0").exists()
+
+
+@functools.cache
+def _cpu_capabilities() -> tuple[str, ...]:
+    import openvino
+
+    return tuple(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@functools.cache
+def _has_int8_products() -> bool:
+    """Whether the processor multiplies bytes without overflow (x86 VNNI, AMX; Arm's dot products).
+
+    Older ones run the same network more slowly, and may saturate where it was verified on a newer one.
+    """
+    try:
+        flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
+
+
+def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathlib.Path:
+    """OpenVINO's own form of the network, kept by model id: reading it takes a fraction of the conversion's time."""
+    import openvino
+
+    folder = cache / "openvino" / f"{model_id}-{openvino.__version__.split('-')[0]}"
+    if not (folder / "model.xml").is_file():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        except OSError as error:
+            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error.strerror)
+            return model
+        try:
+            openvino.save_model(openvino.Core().read_model(str(model)), partial / "model.xml", compress_to_fp16=False)
+            if not folder.is_dir():
+                partial.rename(folder)
+        except (OSError, RuntimeError) as error:
+            # OpenVINO says nothing of the kind of error; should the model itself be what it cannot take, reading it tells.
+            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error)
+            return model
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder / "model.xml"
+
+
+@contextlib.contextmanager
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keeps back what C++ writes to stderr before any log level applies to it, and gives it out when the block fails."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
