@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
+from trainer import vitals
 from trainer.artifact import ArtifactError
 from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError, RunnerError
 
@@ -213,11 +214,13 @@ def _run(
     """Parses the flags, runs `main` on the words that are none of them, prints what it tells, and returns the exit code."""
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{values.module_help(__name__)}")
+        all_commands = vitals.FLAGS.module_help(vitals.__name__)
+        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{values.module_help(__name__)}\n\n{all_commands}")
         return EXIT_DONE
-    _quieten()
     stopped = _stop_on_signals()
     try:
+        argv = vitals.start(argv)
+        _quieten()
         # What an earlier call in the same process was told must not stay.
         values.unparse_flags()
         _, *others = values(argv, known_only=True)
@@ -268,6 +271,7 @@ def _quieten() -> None:
     levels = {None: "ERROR", "apache_beam": "ERROR", "apache_beam.runners.common": "CRITICAL", "absl": "INFO"}
     for name, level in levels.items():
         python_logging.getLogger(name).setLevel(level)
+    vitals.format_log()
 
 
 def _complain(name: str, message: object, code: int) -> int:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from absl import logging
 from tqdm import tqdm
 
+from trainer import vitals
+
 _TERMINAL_SECONDS = 0.3
 _LOG_SECONDS = 60.0
 
@@ -22,6 +24,7 @@ class _Tally:
     def advance(self) -> None:
         with self._lock:
             self.finished += 1
+        vitals.progress(images_finished=self.finished)
 
 
 _tally = _Tally()

@@ -9,8 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LEAVES = {"radiograph", "picture", "dicom", "dicom_display", "refusal", "artifact", "errors", "overlay"}
+LEAVES |= {"heartbeat", "json_log", "vitals"}
 """Modules of `trainer` that need neither TensorFlow nor anything else of `trainer` but each other."""
-SHARED = {"radiograph", "artifact", "errors", "overlay", "engines"}
+SHARED = {"radiograph", "artifact", "errors", "overlay", "engines", "vitals"}
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "apache_beam", "sklearn", "matplotlib", "openvino"}
 FILES = sorted([*(ROOT / "trainer").rglob("*.py"), *(ROOT / "batch_inference").rglob("*.py")])

@@ -13,6 +13,7 @@ import sklearn.metrics
 import tensorflow as tf
 from absl import logging
 
+from trainer import vitals
 from trainer.checkpoints import Checkpoints, write_text
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.input_pipeline import Augmentation, Split, steps_per_epoch
@@ -71,6 +72,7 @@ def _epoch(
 
     def after_step(state: State, measured: Mapping[str, float]) -> None:
         watch.step(state.step, state.total_steps, measured)
+        vitals.progress(step=state.total_steps)
         if signals.caught:
             checkpoints.save(state.total_steps, dataclasses.asdict(state))
             raise StoppedError(
@@ -100,6 +102,7 @@ def _epoch(
     _react(state, config)
     checkpoints.save(state.total_steps, dataclasses.asdict(state))
     watch.end_epoch(row, state.total_steps, improved)
+    vitals.progress(**{name: row[name] for name in row if name in vitals.METRICS})
     if run.is_chief:
         _write_history(run.workdir, state)
 

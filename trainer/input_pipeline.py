@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
+from trainer import vitals
 from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
@@ -118,7 +119,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     )
     filled = 0
     try:
-        for batch in records:
+        for batch in vitals.beating(records):
             images[filled : filled + len(batch["image"])] = batch["image"]
             filled += len(batch["image"])
             for key, values in columns.items():

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import cam, input_pipeline
+from trainer import cam, input_pipeline, vitals
 from trainer import model as model_lib
 from trainer.errors import TrainingDivergedError
 
@@ -183,7 +183,7 @@ class Loop:
         if not len(split):
             return np.zeros(0, np.float32)
         batches = input_pipeline.batches(split, self._strategy, global_batch_size)
-        logits = [self._predict(batch["image"], tf.constant(mirrored)).numpy() for batch in batches]
+        logits = [self._predict(batch["image"], tf.constant(mirrored)).numpy() for batch in vitals.beating(batches)]
         return np.concatenate(logits)[: len(split)]
 
     def maps(self, images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,9 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import flags, logging
 from ml_collections import config_flags
 
-from trainer import errors
+from trainer import errors, vitals
 
 _PACKAGE = pathlib.Path(__file__).parent
 _CONFIGS = _PACKAGE / "configs"
@@ -91,7 +93,10 @@ def train() -> int:
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the run; the same command goes on where it was stopped.", required=True
     )
-    config = config_flags.DEFINE_config_file("config", None, "Name of a recipe in trainer/configs, or a file.")
+    try:  # it looks into a --flagfile at once
+        config = config_flags.DEFINE_config_file("config", None, "Name of a recipe in trainer/configs, or a file.")
+    except flags.Error as error:
+        return _usage_error(str(error))
     folds = flags.DEFINE_integer(
         "folds",
         0,
@@ -112,7 +117,7 @@ def train() -> int:
                 print(f"{title}:\n{metrics.table(result[name])}")
         print(f"Artifact: {workdir.value}/artifact")
 
-    return _run(main, train, _recipe_paths(sys.argv))
+    return _run(main, train, _recipe_paths)
 
 
 def evaluate() -> int:
@@ -164,6 +169,26 @@ def verify() -> int:
     return _run(main, verify)
 
 
+def wait() -> int:
+    """Waits until what another command makes is there: the first steps of a Job that starts together with that one.
+
+    humerus-wait --data_dir=gs://bucket/data
+    humerus-wait --model=gs://bucket/runs/first/artifact --hours=12
+    """
+    data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare writes.")
+    model = flags.DEFINE_string("model", None, "Artifact directory that humerus-train writes.")
+    hours = flags.DEFINE_float("hours", 6.0, "Then it ends with the exit code of missing data.", lower_bound=0.0)
+
+    def main() -> None:
+        if bool(data_dir.value) == bool(model.value):
+            raise errors.ConfigError("name one thing to wait for: --data_dir or --model")
+        from trainer import wait as wait_lib
+
+        wait_lib.wait(data_dir.value, model.value, hours.value * 3600)
+
+    return _run(main, wait)
+
+
 def _recipe_paths(argv: Sequence[str]) -> list[str]:
     """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
 
@@ -179,9 +204,10 @@ def _recipe_paths(argv: Sequence[str]) -> list[str]:
             raise SystemExit(_usage_error(f"--config={name}: neither one of our recipes ({names}) nor a file"))
         return name
 
-    if not any(argument.startswith(("--config=", "-config=")) for argument in argv):
-        argv = [argv[0], "--config=humerus", *argv[1:]]
-    return [f"--config={path(a.partition('=')[2])}" if a.startswith(("--config=", "-config=")) else a for a in argv]
+    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))] or ["humerus"]
+    others = [a for a in argv[1:] if not a.startswith(("--config=", "-config="))]
+    # The last one counts, as with any flag: a --flagfile may name one too.
+    return [argv[0], f"--config={path(named[-1])}", *others]
 
 
 def _usage_error(message: str) -> int:
@@ -189,14 +215,20 @@ def _usage_error(message: str) -> int:
     return errors.EXIT_CONFIG
 
 
-def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[str] | None = None) -> int:
-    """Parses the flags, runs `main`, and returns the documented exit code."""
-    argv = list(argv or sys.argv)
-    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(argv):
-        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{flags.FLAGS.module_help(__name__)}")
+def _run(
+    main: Callable[[], None],
+    command: Callable[[], int],
+    rewritten: Callable[[Sequence[str]], Sequence[str]] = lambda argv: argv,
+) -> int:
+    """Parses the flags, those of the whole command line `rewritten` first, runs `main`, and returns the documented exit code."""
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv):
+        own, all_commands = flags.FLAGS.module_help(__name__), vitals.FLAGS.module_help(vitals.__name__)
+        print(f"{inspect.cleandoc(command.__doc__ or '')}\n{own}\n\n{all_commands}")
         return errors.EXIT_DONE
     try:
-        _, *unexpected = flags.FLAGS(argv)
+        _, *unexpected = flags.FLAGS(rewritten(vitals.start(sys.argv)))
+    except errors.ConfigError as error:
+        return _usage_error(str(error))
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
         missing = re.findall(r"Flag (--\w+) must have a value", str(error))
         said = re.sub(r"[\\']", "", str(error).replace("\\n", ". "))
@@ -204,6 +236,9 @@ def _run(main: Callable[[], None], command: Callable[[], int], argv: Sequence[st
     if unexpected:
         return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")
     _show_our_log()
+    # Init processes of containers don't die of SIGTERM by themselves; training, once it has something to save, takes it over.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _exit_code(main)
 
 
@@ -213,7 +248,7 @@ def _show_our_log() -> None:
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    vitals.format_log(python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(str(_PACKAGE)))
 
 
@@ -229,6 +264,9 @@ def _exit_code(main: Callable[[], None]) -> int:
         return errors.EXIT_DATA
     except errors.StoppedError as error:
         sys.stderr.write(f"{error}\n")
+        return errors.EXIT_STOPPED
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by a signal; the same command starts again from what is finished\n")
         return errors.EXIT_STOPPED
     except (errors.TrainingDivergedError, errors.HostLostError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
