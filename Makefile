@@ -24,7 +24,7 @@ TRAIN_FLAGS ?=
 RUNNERS := .runners
 BEAM    := $(shell sed -n 's/^apache-beam.*==//p' constraints.txt)
 
-.PHONY: help train-local test test-slow test-distributed lint format clean
+.PHONY: help train-local test test-slow test-distributed k8s-render lint format clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -60,11 +60,17 @@ $(RUNNERS)/bin: constraints.txt
 test-distributed: $(STAMP) $(RUNNERS)/flink $(RUNNERS)/bin
 	HUMERUS_RUNNERS=$(RUNNERS) $(BIN)/pytest tests/distributed
 
-## make lint                                  ruff and mypy
+## make k8s-render OVERLAY=gpu-1               what `kubectl apply -k k8s/overlays/gpu-1` would apply
+OVERLAY ?= local
+k8s-render: $(STAMP)
+	@$(BIN)/kubectl kustomize 'k8s/overlays/$(OVERLAY)'
+
+## make lint                                  ruff, mypy and hadolint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy trainer batch_inference
+	$(BIN)/hadolint Dockerfile
 
 ## make format                                what `make lint` asks for, done
 format: $(STAMP)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import cv2
 
-from trainer import radiograph
+from trainer import radiograph, vitals
 from trainer.dataset.example import Example
 from trainer.dataset.storage import read_bytes
 
@@ -79,6 +79,7 @@ def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
+                vitals.progress()
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:

@@ -1,0 +1,83 @@
+"""What `kubectl apply -k` would send: overlays rendered by kubectl itself, and the parts of them that tests look at."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+K8S = ROOT / "k8s"
+OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
+KUBECTL = pathlib.Path(sys.executable).with_name("kubectl")
+
+
+def render(folder: pathlib.Path) -> list[dict]:
+    """The objects of a kustomization."""
+    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
+    assert not done.returncode and not done.stderr, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+@functools.cache
+def overlay(name: str) -> list[dict]:
+    """The objects of one of our overlays; not to be changed."""
+    return render(K8S / "overlays" / name)
+
+
+def write_overlay(folder: pathlib.Path, base: str, components: Sequence[str] = (), **flag_files: str) -> pathlib.Path:
+    """An overlay of a user's own: a folder of ours, components, and files in place of those of the config map.
+
+    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`.
+    """
+    folder.mkdir(parents=True)
+    here = os.path.relpath(K8S, folder.resolve())
+    for name, content in flag_files.items():
+        (folder / f"{name}.flags").write_text(content)
+    settings = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "humerus",
+        "resources": [f"{here}/{base}"],
+        "components": [f"{here}/{name}" for name in components],
+        "configMapGenerator": [
+            {"name": "humerus-flags", "behavior": "merge", "files": [f"{name}.flags" for name in flag_files]},
+        ],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def jobs(objects: Sequence[dict]) -> Iterator[dict]:
+    """Every Job, also those that a CronJob or a JobSet holds, with `metadata.name` and `spec`."""
+    for found in objects:
+        if found["kind"] == "Job":
+            yield found
+        elif found["kind"] == "CronJob":
+            yield {**found["spec"]["jobTemplate"], "metadata": {"name": f"cron-{found['metadata']['name']}"}}
+        elif found["kind"] == "JobSet":
+            for job in found["spec"]["replicatedJobs"]:
+                yield {"metadata": {"name": f"set-{found['metadata']['name']}"}, "spec": job["template"]["spec"]}
+
+
+def pod_specs(objects: Sequence[dict]) -> Iterator[tuple[str, dict]]:
+    """Name of the workload and spec of its pods, of every workload."""
+    for job in jobs(objects):
+        yield job["metadata"]["name"], job["spec"]["template"]["spec"]
+    for found in objects:
+        if found["kind"] == "Deployment":
+            yield found["metadata"]["name"], found["spec"]["template"]["spec"]
+
+
+def containers(pod: Mapping) -> list[dict]:
+    """All of a pod, init containers first."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def named(objects: Sequence[dict], kind: str, name: str) -> dict:
+    """The one object of that kind whose name is `name`, or `name` with a hash behind it."""
+    (found,) = (o for o in objects if o["kind"] == kind and (o["metadata"]["name"] + "-").startswith(f"{name}-"))
+    return found
