@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # Two images from one file, for linux/amd64:
-#   docker build --target train --tag humerus-train:0.1.0 .     training on GPUs (CUDA comes with TensorFlow's wheels), preparation, TensorBoard
+#   docker build --target train --tag humerus-train:0.1.0 .     training on GPUs (CUDA comes with the wheels), preparation, TensorBoard
 #   docker build --target score --tag humerus-score:0.1.0 .     scoring on CPUs with OpenVINO; also a Beam SDK container for Dataflow and Flink
 # Versions of all Python packages are those of constraints.txt. Pin the base images to a digest with PYTHON_IMAGE and BEAM_IMAGE.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -22,7 +22,7 @@ COPY trainer trainer
 COPY batch_inference batch_inference
 
 FROM builder AS train-builder
-RUN pip install --constraint constraints.txt ".[gpu]"
+RUN pip install --constraint constraints.txt ".[gpu,cpu]"
 # ImageNet weights for clusters without a way to the internet: a class of keras.applications, or nothing for none.
 ARG BACKBONE=DenseNet121
 RUN mkdir -p /opt/weights && if [ -n "$BACKBONE" ]; then KERAS_HOME=/tmp/keras python -c "import keras, sys; \

@@ -28,10 +28,12 @@ def overlay(name: str) -> list[dict]:
     return render(K8S / "overlays" / name)
 
 
-def write_overlay(folder: pathlib.Path, base: str, components: Sequence[str] = (), **flag_files: str) -> pathlib.Path:
+def write_overlay(
+    folder: pathlib.Path, base: str, components: Sequence[str] = (), env: Sequence[str] = (), **flag_files: str
+) -> pathlib.Path:
     """An overlay of a user's own: a folder of ours, components, and files in place of those of the config map.
 
-    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`.
+    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`; `env` as in `RUN=second`.
     """
     folder.mkdir(parents=True)
     here = os.path.relpath(K8S, folder.resolve())
@@ -45,6 +47,7 @@ def write_overlay(folder: pathlib.Path, base: str, components: Sequence[str] = (
         "components": [f"{here}/{name}" for name in components],
         "configMapGenerator": [
             {"name": "humerus-flags", "behavior": "merge", "files": [f"{name}.flags" for name in flag_files]},
+            {"name": "humerus-env", "behavior": "merge", "literals": list(env)},
         ],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
