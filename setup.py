@@ -70,6 +70,7 @@ setup(
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
+            "humerus-explain = trainer.main:explain",
             "humerus-score = batch_inference.main:score",
             "humerus-overlay = batch_inference.main:overlay",
             "humerus-gallery = batch_inference.main:gallery",

@@ -89,14 +89,8 @@ def content(counts: collections.Counter, described: Artifact, engine: str) -> di
         "model": described.model_id,
         "engine": engine,
         "threshold": described.threshold,
-        "cautions": cautions(described),
+        "cautions": described.cautions(),
     }
-
-
-def cautions(described: Artifact) -> list[str]:
-    """Sentences that must be read before any probability or map of this model is."""
-    simulated = ["The model was trained on simulated radiographs and knows nothing of patients."]
-    return simulated if described.dataset.get("simulated") else []
 
 
 def _histograms(name: str, counts: collections.Counter, described: Artifact) -> tuple[list[int], Any]:

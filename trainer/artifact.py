@@ -49,6 +49,7 @@ class Artifact:
       metrics: as in `metrics.json`, by split, each with its interval.
       reference: histograms kept from training, against which a scored folder's drift is measured.
       engines: by engine and precision, as `openvino/int8`, what `trainer.verify` measured: agreement with float32 TensorFlow and speed.
+      map_checks: by name, whether a check that the maps mean something `passed` (None: not measured) and what was `said`.
       versions: of the libraries that made it.
       created: ISO 8601 UTC.
       files: SHA-256 of every other file, by path relative to the directory.
@@ -68,6 +69,7 @@ class Artifact:
     created: str
     reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     engines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    map_checks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -76,6 +78,16 @@ class Artifact:
         if self.uncertain_band and self.uncertain_band[0] <= probability < self.uncertain_band[1]:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
+
+    def cautions(self) -> list[str]:
+        """Sentences that must be read before any probability or map of this model is."""
+        simulated = ["The model was trained on simulated radiographs and knows nothing of patients."]
+        failed = [
+            f"The maps of this model fail the check `{name}`: {check['said']}."
+            for name, check in self.map_checks.items()
+            if check["passed"] is False
+        ]
+        return (simulated if self.dataset.get("simulated") else []) + failed
 
 
 def seal(directory: str | os.PathLike, **fields: Any) -> Artifact:
@@ -173,7 +185,18 @@ def _implausible(artifact: Artifact) -> str | None:
     def in_unit_interval(value: Any) -> bool:
         return type(value) in (int, float) and 0 <= value <= 1
 
-    mappings = ("preprocessing", "cam", "architecture", "dataset", "metrics", "versions", "reference", "engines", "files")
+    mappings = (
+        "preprocessing",
+        "cam",
+        "architecture",
+        "dataset",
+        "metrics",
+        "versions",
+        "reference",
+        "engines",
+        "map_checks",
+        "files",
+    )
     plausible = {name: isinstance(getattr(artifact, name), dict) for name in mappings} | {
         "image_size": type(artifact.image_size) is int and 0 < artifact.image_size <= _LARGEST_IMAGE,
         "threshold": in_unit_interval(artifact.threshold),

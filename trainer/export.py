@@ -66,6 +66,7 @@ def export(
             **dataclasses.asdict(network.architecture),
             "head_widths": list(network.architecture.head_widths),
             "members": len(network.members),
+            "temperatures": [float(member.temperature) for member in network.members],
             "mirrored": network.mirrored,
             "threshold_rule": operating_point.rule,
         },

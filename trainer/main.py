@@ -189,6 +189,48 @@ def wait() -> int:
     return _run(main, wait)
 
 
+def explain() -> int:
+    """Where an artifact looked in an image, by several methods, and what its layers answered: PNG files and a page per image.
+
+    humerus-explain runs/first/artifact radiograph.png another.dcm --output=explained
+    humerus-explain runs/first/artifact --list_layers
+    humerus-explain runs/first/artifact radiograph.png --method=grad_cam --layer=conv4_block24_concat --feature_maps=conv2_block6_concat
+    """
+    model = flags.DEFINE_string("model", None, "Artifact directory; without it, the first word that is no flag.")
+    output = flags.DEFINE_string("output", "explained", "Folder for the pages.")
+    method = flags.DEFINE_list(
+        "method",
+        ["grad_cam", "hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam", "score_cam", "occlusion"],
+        "Methods that draw a map.",
+    )
+    layer = flags.DEFINE_string("layer", "features", "Layer that they look at; fused_layer_cam at the block ends up to it.")
+    feature_maps = flags.DEFINE_list("feature_maps", [], "Layers whose maps are shown as a grid.")
+    filters = flags.DEFINE_list("filters", [], "Layers whose filter patterns are sought, some seconds to a minute each.")
+    list_layers = flags.DEFINE_bool("list_layers", False, "Print every layer with a map, and its shape.")
+
+    def main(*words: str) -> None:
+        from trainer import explain as explain_lib
+
+        directory, *images = words if model.value is None else (model.value, *words)
+        if list_layers.value:
+            print(explain_lib.list_layers(directory))
+            return
+        if not images:
+            raise errors.ConfigError("name one or several images behind the artifact; see --help")
+        options = explain_lib.Options(
+            directory,
+            tuple(images),
+            output.value,
+            tuple(method.value),
+            layer.value,
+            tuple(feature_maps.value),
+            tuple(filters.value),
+        )
+        print(explain_lib.explain(options))
+
+    return _run(main, explain, takes_words=True)
+
+
 def _recipe_paths(argv: Sequence[str]) -> list[str]:
     """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
 
@@ -216,30 +258,37 @@ def _usage_error(message: str) -> int:
 
 
 def _run(
-    main: Callable[[], None],
+    main: Callable[..., None],
     command: Callable[[], int],
     rewritten: Callable[[Sequence[str]], Sequence[str]] = lambda argv: argv,
+    takes_words: bool = False,
 ) -> int:
-    """Parses the flags, those of the whole command line `rewritten` first, runs `main`, and returns the documented exit code."""
+    """Parses the flags, those of the whole command line `rewritten` first, runs `main`, and returns the documented exit code.
+
+    Words that are no flags go to `main`, of a command that takes any.
+    """
+    flags.FLAGS.set_gnu_getopt(takes_words)
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv):
         own, all_commands = flags.FLAGS.module_help(__name__), vitals.FLAGS.module_help(vitals.__name__)
         print(f"{inspect.cleandoc(command.__doc__ or '')}\n{own}\n\n{all_commands}")
         return errors.EXIT_DONE
     try:
-        _, *unexpected = flags.FLAGS(rewritten(vitals.start(sys.argv)))
+        _, *words = flags.FLAGS(rewritten(vitals.start(sys.argv)))
     except errors.ConfigError as error:
         return _usage_error(str(error))
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError) as error:  # the last four: a wrong key of the recipe
         missing = re.findall(r"Flag (--\w+) must have a value", str(error))
         said = re.sub(r"[\\']", "", str(error).replace("\\n", ". "))
         return _usage_error(f"{' and '.join(missing)} must be given; see --help" if missing else said)
-    if unexpected:
-        return _usage_error(f"unexpected argument {unexpected[0]!r}; flags have the form --name=value")
+    if words and not takes_words:
+        return _usage_error(f"unexpected argument {words[0]!r}; flags have the form --name=value")
+    if takes_words and not words and not flags.FLAGS["model"].value:
+        return _usage_error("name the artifact first; see --help")
     _show_our_log()
     # Init processes of containers don't die of SIGTERM by themselves; training, once it has something to save, takes it over.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return _exit_code(main)
+    return _exit_code(lambda: main(*words))
 
 
 def _show_our_log() -> None:

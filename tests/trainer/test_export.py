@@ -109,6 +109,7 @@ def test_what_the_artifact_says_of_itself(made):
         "head_widths": [7, 5],
         "dropout": 0.5,
         "members": 1,
+        "temperatures": [1.0],
         "mirrored": False,
         "threshold_rule": "kappa",
     }

@@ -1,0 +1,46 @@
+"""A whole artifact of the real exporter, Keras files included, on a network of three convolutions."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from trainer import export, radiograph
+from trainer import model as model_lib
+from trainer.artifact import Artifact
+from trainer.calibration import OperatingPoint
+from trainer.serving import Member, Network
+
+ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
+
+
+def network(members: int = 1, size: int = 48) -> Network:
+    """Of random weights, each member with a temperature of its own."""
+    models = [model_lib.build(ARCHITECTURE, size, seed=i + 1) for i in range(members)]
+    return Network(ARCHITECTURE, tuple(Member(model, 1.0 + 0.5 * i) for i, model in enumerate(models)))
+
+
+def make(directory: pathlib.Path, built: Network, size: int = 48, simulated: bool = False) -> Artifact:
+    """Exports `built` as it stands."""
+    split = small_run.split(8, size)
+    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
+    dataset = {"image_size": size, "preprocessing": radiograph.PREPROCESSING, "simulated": simulated}
+    return export.export(
+        built,
+        str(directory),
+        operating_point=point,
+        train=split,
+        held_out=split,
+        held_out_logit=logit,
+        dataset=dataset,
+        metrics={},
+    )
+
+
+def shuffle_head(model: keras.Model, seed: int = 0) -> None:
+    """Puts the weights of the head's last layer in another order: what the network knows of its features is lost."""
+    layer = model_lib.head_layers(model)[-1]
+    kernel, bias = layer.get_weights()
+    layer.set_weights([np.random.default_rng(seed).permutation(kernel), bias])

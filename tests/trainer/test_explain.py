@@ -1,0 +1,179 @@
+"""The pages that show why: what is in them, from one network and from several, and what a user may get wrong."""
+
+import pathlib
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from tests.support import browser, small_artifact, small_run
+from trainer import explain, feature_maps, main, overlay, radiograph, saliency, trained_network
+from trainer import model as model_lib
+from trainer.errors import ConfigError, DataError
+
+ALL = tuple(saliency.METHODS)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_artifact.network(2)
+
+
+@pytest.fixture(scope="module")
+def model(network, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("explain") / "artifact"
+    small_artifact.make(folder, network, simulated=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> tuple[str, ...]:
+    """Two pictures of one name in two folders, one whose name is HTML, and a file that is none."""
+    root = tmp_path_factory.mktemp("images")
+    pixels = small_run.pictures(3, 60)[0]
+    paths = [root / "a" / "arm.png", root / "b" / "arm.png", root / "<b>x&amp;.png", root / "not.png"]
+    for path, picture in zip(paths, pixels, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), picture[:, 8:48])
+    paths[3].write_bytes(b"nothing")
+    return tuple(map(str, paths))
+
+
+@pytest.fixture(scope="module")
+def output(model, images, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("out")
+    options = explain.Options(model, images, str(folder), ALL, feature_maps=("block1_relu",), filters=("block2_conv",))
+    done = explain.explain(options)
+    assert len(done.pages) == 3 and len(done.rejected) == 1 and "not.png: not_an_image" in str(done)
+    return folder
+
+
+def test_each_image_has_a_page_with_every_picture(output):
+    pages = sorted(path.name for path in output.glob("*.html"))
+    assert pages == ["_b_x_amp_.png.html", "arm.png.html", "arm.png~2.html"]
+    wanted = {"original", *ALL, "maps_block1_relu", "filters_block2_conv"}
+    for page in pages:
+        files = {path.stem for path in (output / page.removesuffix(".html")).glob("*.png")}
+        assert files == wanted
+        text = (output / page).read_text()
+        assert set(re.findall(r'src="[^"]*/([^"/]+)\.png"', text)) == wanted
+        assert "knows nothing of patients" in text and "<b>x&" not in text
+        assert len(re.findall(r'alt="[^"]{10,}"', text)) == len(wanted)
+
+
+def test_a_browser_shows_it_wide_and_narrow(output, tmp_path):
+    with browser.chromium(tmp_path / "profile") as page:
+        for width in (1280, 400):
+            page.open(output / "_b_x_amp_.png.html", width)
+            assert page.ask("[...document.images].every(image => image.naturalWidth > 0)")
+            assert page.ask("document.documentElement.scrollWidth") <= width
+            assert page.ask("document.querySelector('h1').textContent") == "<b>x&amp;.png"
+        assert not page.errors and all(request.startswith("file://") for request in page.requests)
+
+
+def test_the_first_map_is_the_one_that_the_scorer_draws(model, images, output):
+    info = trained_info(model)
+    found = radiograph.read(pathlib.Path(images[0]).read_bytes())
+    serve = tf.saved_model.load(model).signatures["serving_default"]
+    pixels = radiograph.letterbox(found.pixels, 48)[None]
+    cam = serve(image=tf.constant(pixels))["cam"].numpy()[0]
+    expected = overlay.draw(found.pixels, cam, 48, info.cam["scale"], "overlay")
+    np.testing.assert_array_equal(cv2.imread(str(output / "arm.png" / "grad_cam.png")), expected)
+
+
+def trained_info(model: str):
+    from trainer import artifact
+
+    return artifact.load(model)
+
+
+def test_an_ensemble_is_explained_by_the_mean_of_its_members(model):
+    """Grad-CAM over the members, each by its temperature, is the map that the SavedModel answers with."""
+    pixels = small_run.pictures(3, 48)[0]
+    loaded = trained_network.load(model, trained_info(model))
+    assert [member.temperature for member in loaded.members] == [1.0, 1.5]
+    served = tf.saved_model.load(model).signatures["serving_default"](image=tf.constant(pixels))["cam"].numpy()
+    found = trained_network.maps(loaded, "grad_cam", pixels, model_lib.FEATURES)
+    np.testing.assert_allclose(found, served, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_are_listed_with_their_shapes(model):
+    lines = explain.list_layers(model).splitlines()
+    assert "block2_relu\t12 x 12 x 12\tend of a block" in lines
+    assert "block2_conv\t12 x 12 x 12" in lines
+    assert "features\t6 x 6 x 16\tend of a block" in lines
+
+
+def test_the_grid_shows_each_channel_in_its_place(network):
+    """The brightest tile is that of the channel with the largest value; its picture is that channel's map."""
+    built = network.members[0].model
+    image = small_run.pictures(1, 48)[0][0]
+    values = saliency.features(built, image[None], "block1_relu")[0]
+    drawn = cv2.cvtColor(feature_maps.grid(built, image, "block1_relu"), cv2.COLOR_BGR2GRAY)
+    assert drawn.shape == (3 * 100, 3 * 100)  # eight channels, three in a row
+    tiles = [drawn[i // 3 * 100 + 2 : i // 3 * 100 + 70, i % 3 * 100 + 2 : i % 3 * 100 + 98].astype(float) for i in range(8)]
+    means = values.mean(axis=(0, 1))
+    assert np.argmax([tile.mean() for tile in tiles]) == means.argmax()
+    bright = max(range(8), key=lambda i: values[..., i].std())
+    small = cv2.resize(values[:17, :, bright], (96, 68), interpolation=cv2.INTER_NEAREST)
+    assert np.corrcoef(small.ravel(), tiles[bright].ravel())[0, 1] > 0.8
+
+
+def test_patterns_excite_their_channels_more_than_noise_does(network):
+    built = network.members[0].model
+    sheet = cv2.cvtColor(feature_maps.patterns(built, "block1_conv"), cv2.COLOR_BGR2GRAY)
+    noise = np.clip(np.random.default_rng(0).normal(110, 12, (1, 48, 48, 1)), 0, 255).astype(np.uint8)
+    before = saliency.features(built, noise, "block1_conv")[0].mean(axis=(0, 1))
+    better = 0
+    for channel in range(8):
+        tile = sheet[channel // 3 * 100 + 2 :, channel % 3 * 100 + 2 :][:80, :96]
+        shown = cv2.resize(tile, (48, 40), interpolation=cv2.INTER_AREA)
+        pattern = np.full((48, 48), int(shown.mean()), np.uint8)
+        pattern[:40] = shown
+        better += (
+            saliency.features(built, pattern[None, ..., None], "block1_conv")[0].mean(axis=(0, 1))[channel] > before[channel]
+        )
+    assert better >= 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"methods": ("guess",)}, ConfigError, "--method=guess: expected one or several of grad_cam,"),
+        ({"layer": "nowhere"}, ConfigError, "no layer 'nowhere' with a map"),
+        ({"images": ("/nowhere.png",)}, DataError, "/nowhere.png: cannot be opened or read"),
+        ({"model": "/nowhere"}, ConfigError, "is not an exported model"),
+        ({"filters": ("image",), "methods": ()}, ConfigError, "filter patterns want a layer behind"),
+    ],
+)
+def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, sentence):
+    options = {"model": model, "images": images[:1], "output": str(tmp_path / "out"), "methods": ("layer_cam",)} | changes
+    with pytest.raises(error, match=sentence):
+        explain.explain(explain.Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["{model}", "{image}", "--method=occlusion", "--output={out}"], 0, "arm.png.html\n"),
+        (["--model={model}", "--output={out}", "--method=grad_cam", "{image}"], 0, "arm.png.html\n"),
+        (["{model}", "--list_layers"], 0, "block3_relu\t6 x 6 x 16"),
+        (["{model}"], 2, "name one or several images behind the artifact"),
+        ([], 2, "name the artifact first"),
+    ],
+)
+def test_the_command(model, images, tmp_path, capsys, monkeypatch, words, code, said):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    for name in ("DEFINE_string", "DEFINE_list", "DEFINE_bool"):
+        define = getattr(flags, name)
+        own = flags.FLAGS
+        monkeypatch.setattr(flags, name, lambda *given, define=define, own=own: define(*given, flag_values=own))
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["humerus-explain", *(w.format(model=model, image=images[0], out=out) for w in words)])
+    assert main.explain() == code
+    printed = capsys.readouterr()
+    assert said in (printed.out if code == 0 else printed.err)
