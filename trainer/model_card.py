@@ -22,5 +22,7 @@ def render(fields: Mapping[str, Any]) -> str:
     environment.filters["interval"] = format_interval
     measured = {split: levels for split, levels in fields["metrics"].items() if levels}
     metric_names = list(next(iter(measured.values()))["image"]) if measured else []
-    card = environment.get_template("model_card.md.j2").render(**fields, measured=measured, metric_names=metric_names)
+    card = environment.get_template("model_card.md.j2").render(
+        **fields, checks=fields.get("map_checks", {}), measured=measured, metric_names=metric_names
+    )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"

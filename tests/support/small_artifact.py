@@ -10,6 +10,7 @@ from trainer import export, radiograph
 from trainer import model as model_lib
 from trainer.artifact import Artifact
 from trainer.calibration import OperatingPoint
+from trainer.input_pipeline import Split
 from trainer.serving import Member, Network
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
@@ -21,9 +22,11 @@ def network(members: int = 1, size: int = 48) -> Network:
     return Network(ARCHITECTURE, tuple(Member(model, 1.0 + 0.5 * i) for i, model in enumerate(models)))
 
 
-def make(directory: pathlib.Path, built: Network, size: int = 48, simulated: bool = False) -> Artifact:
-    """Exports `built` as it stands."""
-    split = small_run.split(8, size)
+def make(
+    directory: pathlib.Path, built: Network, size: int = 48, simulated: bool = False, split: Split | None = None
+) -> Artifact:
+    """Exports `built` as it stands; `split` stands for the training data and for what was held out."""
+    split = split or small_run.split(8, size)
     point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
     dataset = {"image_size": size, "preprocessing": radiograph.PREPROCESSING, "simulated": simulated}
