@@ -4,10 +4,11 @@
 killed writer leaves no mark, so what it left is never read.
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -29,12 +30,17 @@ class Checkpoints:
         self._is_chief = is_chief
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Commits the variables and `state` (JSON-able) as they are after `step` steps, then drops the oldest."""
+        """Commits the variables and `state` (JSON-able) as they are after `step` steps, then drops the oldest.
+
+        Raises:
+          OSError: it can't be written; the earlier ones are intact.
+        """
         if not self._is_chief:
             return
-        tf.io.gfile.makedirs(self._directory)
         prefix = self._prefix(step)
-        self._checkpoint.write(prefix)
+        with _said_of(f"the checkpoint {prefix}"):
+            tf.io.gfile.makedirs(self._directory)
+            self._checkpoint.write(prefix)
         write_text(prefix + ".json", json.dumps(state))
         for old in self._steps()[: -self._keep]:
             self._remove(old)
@@ -94,14 +100,31 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Writes a file whole or not at all, locally or in a bucket (where an object appears only once it is complete)."""
-    if folder := os.path.dirname(path):
-        tf.io.gfile.makedirs(folder)
+    """Writes a file whole or not at all, locally or in a bucket (where an object appears only once it is complete).
+
+    Raises:
+      OSError: it can't be written.
+    """
     partial = path if "://" in path else f"{path}.partial-{os.getpid()}"
-    with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(content)
-    if partial != path:
-        tf.io.gfile.rename(partial, path, overwrite=True)
+    with _said_of(path):
+        if folder := os.path.dirname(path):
+            tf.io.gfile.makedirs(folder)
+        with tf.io.gfile.GFile(partial, "wb") as file:
+            file.write(content)
+        if partial != path:
+            tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+@contextlib.contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    """TensorFlow's errors of storage, as the one sentence that the commands print."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = "the disk is full" if "No space left" in error.message else error.message.splitlines()[0]
+        raise OSError(
+            f"{what} can't be written ({reason}); mend that, and the same command goes on from the last checkpoint"
+        ) from error
 
 
 def check_same_run(path: str, settings: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from batch_inference import pipeline, storage
 from tests.batch_inference.conftest import json_rows
+from tests.support import small_disk
 from trainer.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_STOPPED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -58,23 +59,16 @@ def test_a_limit_that_no_file_fits_ends_the_run_with_a_sentence(model, radiograp
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 200 KiB, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here: " + mounted.stderr.decode().strip())
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+def disk(tmp_path):
+    with small_disk.mounted(tmp_path / "disk", 200) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("room", [40, 90])
-def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(model, radiographs, small_disk, room):
+def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(model, radiographs, disk, room):
     """Full while pictures are drawn, and full when the rows are written."""
-    filler = small_disk / "filler"
-    filler.write_bytes(b"x" * ((200 - room) * 1024))
-    output = small_disk / "out"
+    filler = small_disk.fill(disk, 200 - room)
+    output = disk / "out"
     run = start(radiographs, model, output)
     _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_FAILURE

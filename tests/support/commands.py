@@ -60,12 +60,16 @@ def log(workdir: pathlib.Path) -> str:
     return workdir.with_suffix(".log").read_text(errors="replace")
 
 
-def stop_after(process: subprocess.Popen, workdir: pathlib.Path, step: int, number: int, fold: str = "") -> int:
-    """Sends a signal as soon as there is a checkpoint of `step` or a later one (in the folder `fold`, as `fold-2/`); the exit code."""
+def stop_after(
+    process: subprocess.Popen, workdir: pathlib.Path, step: int, number: int, fold: str = "", patience: float = 0.05
+) -> int:
+    """Sends a signal within `patience` seconds of a checkpoint of `step` or a later one (in the folder `fold`, as `fold-2/`); the exit
+    code.
+    """
     while process.poll() is None:
         steps = [int(mark.stem[5:]) for mark in workdir.glob(f"{fold}checkpoints/ckpt-*.json")]
         if steps and max(steps) >= step:
-            time.sleep(random.uniform(0, 0.05))
+            time.sleep(random.uniform(0, patience))
             process.send_signal(number)
             break
         time.sleep(0.005)

@@ -17,6 +17,7 @@ from tests.support import small_recipe, small_run
 from trainer import fit, input_pipeline, optimization
 from trainer import model as model_lib
 from trainer.checkpoints import Checkpoints
+from trainer.configs import default
 from trainer.errors import ConfigError, DataError, StoppedError, TrainingDivergedError
 from trainer.loop import Loop, Objective, State, WeightsAverage
 
@@ -25,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAIN, VALIDATION = small_run.split(26), small_run.split(10, seed=1, name="validation")
 
 
-def a_run(workdir, train=TRAIN, validation=VALIDATION, pretrained=False, on_step=lambda step: None, **settings):
+def a_run(workdir, train=TRAIN, validation=VALIDATION, pretrained=False, on_step=lambda step: None, profile=False, **settings):
     """A run as `train_and_evaluate` assembles it, of the smallest network, and its configuration.
 
     `on_step` is called with the number of each step of a phase, from 0, when its learning rate is asked for.
@@ -41,8 +42,8 @@ def a_run(workdir, train=TRAIN, validation=VALIDATION, pretrained=False, on_step
     statistics = [v for layer in model.layers if "bn" in layer.name for v in layer.non_trainable_variables]
     average = WeightsAverage([*model.trainable_variables, *statistics], config.ema_decay)
     objective = Objective(config.label_smoothing, (1.0, 1.0))
-    ours = Loop(model, tf.distribute.get_strategy(), phases, objective, average)
-    return fit.Run(ours, average, objective, train, validation, str(workdir), True), config
+    ours = Loop(model, tf.distribute.get_strategy(), phases, objective, average, config.xla)
+    return fit.Run(ours, average, objective, train, validation, str(workdir), True, profile), config
 
 
 def _listened(rate, on_step):
@@ -329,6 +330,60 @@ def test_half_precision_learns_the_same_within_rounding(undisturbed, tmp_path, p
     full, config = a_run(tmp_path / "full", epochs=1, dropout=0.0)
     assert state.history[0]["loss"] == pytest.approx(fit.fit(full, config).history[0]["loss"], rel=0.02)
     assert all(weight.dtype == np.float32 for weight in weights(run))
+
+
+def test_xla_learns_the_same_within_rounding(tmp_path):
+    losses = []
+    for xla in (False, True):
+        # Without dropout: XLA draws other random numbers.
+        run, config = a_run(tmp_path / str(xla), xla=xla, dropout=0.0, epochs=2)
+        losses.append([row["loss"] for row in fit.fit(run, config).history])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        ({"global_batch_size": 16}, 1.0),
+        ({"global_batch_size": 64}, 2.0),
+        ({"global_batch_size": 4}, 0.5),
+        ({"global_batch_size": 64, "optimizer": "sgd"}, 4.0),
+        ({"global_batch_size": 64, "reference_batch_size": 0}, 1.0),
+    ],
+)
+def test_learning_rates_scale_with_the_batch(settings, factor):
+    config = default.get_config()
+    config.update(settings)
+    assert optimization.batch_factor(config) == factor
+    model = model_lib.build(model_lib.Architecture("tinynet"), 32)
+    (phase,) = optimization.phases(model, config, 10, pretrained=True)
+    assert phase.learning_rate(10) == pytest.approx(config.learning_rate * factor)
+
+
+def test_tensorboard_gets_steps_epochs_and_validation(undisturbed):
+    (events,) = (pathlib.Path(undisturbed[2].workdir) / "tensorboard").iterdir()
+    kept: dict[str, list] = {}
+    for event in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in event.summary.value:
+            kept.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    steps = [step for step, _ in kept["step/loss"]]
+    assert steps == list(range(1, 17)) and {f"step/{name}" for name in (*BY_THE_CLOCK, "learning_rate")} <= set(kept)
+    assert [step for step, _ in kept["epoch/val_auroc"]] == [4, 8, 12, 16]
+    assert kept["epoch/loss"][-1][1] == pytest.approx(undisturbed[0][-1][1])
+    assert len(kept["validation/logit_positive"]) == len(kept["validation/logit_negative"]) == 4
+    width, height, encoded = kept["validation/maps"][-1][1]
+    picture = tf.io.decode_png(encoded).numpy()
+    assert picture.shape == (int(height), int(width), 3) == (448, 896, 3)
+    assert (
+        0 <= min(float(value) for _, value in kept["step/input_wait"]) <= max(float(v) for _, v in kept["step/input_wait"]) <= 1
+    )
+
+
+def test_a_profile_is_a_trace_that_tensorboard_finds(tmp_path):
+    run, config = a_run(tmp_path, profile=True)
+    fit.fit(run, config)
+    (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert trace.stat().st_size > 1000
 
 
 def test_schedules_by_hand():

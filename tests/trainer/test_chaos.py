@@ -1,0 +1,41 @@
+"""A run that is killed twenty times and asked to stop five times ends as if nothing had happened, bit for bit."""
+
+import random
+import signal
+
+import pytest
+
+from tests.support.commands import finish, log, prepared, start, stop_after
+from tests.trainer.test_train import assert_same
+from trainer.errors import EXIT_DONE, EXIT_STOPPED
+
+EPOCHS, STEPS = 8, 32
+FLAGS = (f"--config.epochs={EPOCHS}", "--config.checkpoint_every_steps=1")
+KILLS, STOPS = 20, 5
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_twenty_kills_and_five_stops_leave_no_trace(data_dir, tmp_path, devices):
+    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
+    assert finish(data_dir, whole, *FLAGS, devices=devices) == EXIT_DONE, log(whole)[-3000:]
+    # Steps of the run, its last one among them: there it is killed while it evaluates and exports.
+    steps = [*sorted(random.choices(range(1, STEPS), k=KILLS + STOPS - 2)), STEPS, STEPS]
+    stops = set(random.sample(range(KILLS + STOPS - 2), STOPS))
+    for i, step in enumerate(steps):
+        number = signal.SIGTERM if i in stops else signal.SIGKILL
+        code = stop_after(start(data_dir, disturbed, *FLAGS, devices=devices), disturbed, step, number, patience=within(i))
+        assert code in ({EXIT_STOPPED, -number} if i in stops else {-number}), (i, step, log(disturbed)[-3000:])
+    assert finish(data_dir, disturbed, *FLAGS, devices=devices) == EXIT_DONE, log(disturbed)[-3000:]
+    assert_same(disturbed, whole)
+
+
+def within(i: int) -> float:
+    """Seconds after the step within which the signal comes: at once, while a checkpoint is written, or while Python starts."""
+    return (0.0, 0.05, 2.0)[i % 3]
