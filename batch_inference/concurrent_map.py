@@ -1,7 +1,6 @@
 """A map whose function runs in threads, ahead of what comes after it."""
 
 import collections
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,8 @@ import threadpoolctl
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
+
+from trainer.engines import usable_cores
 
 
 class ConcurrentMap(beam.DoFn):
@@ -65,8 +66,3 @@ class ConcurrentFlatMap(ConcurrentMap):
 
     def _results(self, call: Future) -> Iterable[Any]:
         return call.result()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 MEASURED = ("probability", "brightness")
 """Columns of a prediction of which the artifact may keep a histogram."""
@@ -70,7 +70,7 @@ def chance_limit(bins: int, images: int, reference_images: int) -> float:
     Yurdakul, "Statistical properties of population stability index", Western Michigan University, 2018. For independent
     images; those of one patient are alike, which makes large values likelier.
     """
-    return float((1 / images + 1 / reference_images) * stats.chi2.ppf(0.95, bins - 1))
+    return float((1 / images + 1 / reference_images) * special.chdtri(bins - 1, 0.05))
 
 
 def sentence(drift: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -33,12 +33,12 @@ from batch_inference import (
     summary,
     tasks,
 )
-from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap, usable_cores
+from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection
 from trainer.artifact import Artifact
-from trainer.engines import Choice
+from trainer.engines import Choice, usable_cores
 from trainer.errors import ConfigError, DataError, RunnerError
 
 # Storage over the network is waited for, not computed.

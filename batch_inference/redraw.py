@@ -9,9 +9,9 @@ import pyarrow.parquet
 from absl import logging
 
 from batch_inference import cam_store, names, progress, storage
-from batch_inference.concurrent_map import usable_cores
 from batch_inference.records import PackedCam
 from trainer import overlay
+from trainer.engines import usable_cores
 from trainer.errors import DataError
 
 _COLUMNS = [field.name for field in dataclasses.fields(PackedCam)]
