@@ -21,6 +21,15 @@ from trainer.serving import Network
 
 FREE = "grad_cam"
 """The method whose maps at the last layer are on the artifact's own scale."""
+TITLES = {
+    "grad_cam": "Grad-CAM",
+    "hires_cam": "HiResCAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "score_cam": "Score-CAM",
+    "occlusion": "Occlusion",
+}
 _UNLIKE_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -97,7 +106,7 @@ def explain(options: Options) -> Explained:
         for method, (of_all, seconds) in maps.items():
             scale = _scale(method, options.layer, of_all, info)
             drawn = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
-            shown.append(_write(folder, method, drawn, method.replace("_", " "), _note(of_all, scale, seconds)))
+            shown.append(_write(folder, method, drawn, TITLES[method], _note(of_all, scale, seconds)))
         for layer in options.feature_maps:
             drawn = feature_maps.grid(network.members[0].model, pixels[i], layer)
             shown.append(

@@ -108,14 +108,14 @@ def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.nda
     height, width = images.shape[1:3]
     cells = min(OCCLUSION_CELLS, height, width)
     rows, columns = (np.linspace(0, side, cells + 1).round().astype(int) for side in (height, width))
-    whole = _logit(model, images)
+    whole = logit(model, images)
     fall, covered = np.zeros((len(images), cells, cells), np.float32), np.zeros((cells, cells), np.float32)
     grey = images.mean(axis=(1, 2, 3), keepdims=True).round().astype(images.dtype)
     for i in range(cells - 1):
         for j in range(cells - 1):
             painted = images.copy()
             painted[:, rows[i] : rows[i + 2], columns[j] : columns[j + 2]] = grey
-            fall[:, i : i + 2, j : j + 2] += (whole - _logit(model, painted))[:, None, None]
+            fall[:, i : i + 2, j : j + 2] += (whole - logit(model, painted))[:, None, None]
             covered[i : i + 2, j : j + 2] += 1
     return fall / covered
 
@@ -136,6 +136,11 @@ def features(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     return _in_batches(_with_gradient(model, layer, wanted=False), images)[0]
 
 
+def logit(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The logit of each image, float32 [B]."""
+    return _in_batches(_forward(model), images)[0][:, 0]
+
+
 def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """float32 [B, h, w] -> [B, height, width], bilinear."""
     return tf.image.resize(maps[..., None], (height, width)).numpy()[..., 0]
@@ -149,8 +154,8 @@ def _score_cam_of_one(model: keras.Model, image: np.ndarray, answers: np.ndarray
     masks = np.divide(masks - low, high - low, out=np.zeros_like(masks), where=high > low)[..., None]
     seen = image[None] * masks
     seen = (seen.round() if np.issubdtype(image.dtype, np.integer) else seen).astype(image.dtype)
-    logit = _logit(model, seen)
-    weight = np.exp(logit - logit.max())
+    raised = logit(model, seen)
+    weight = np.exp(raised - raised.max())
     return np.maximum(np.tensordot(weight / weight.sum(), channels, axes=1), 0)
 
 
@@ -175,11 +180,6 @@ def _features_and_gradient(model: keras.Model, images: np.ndarray, layer: str) -
     return answers, gradient
 
 
-def _logit(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """float32 [B]."""
-    return _in_batches(_forward(model), images)[0][:, 0]
-
-
 def _in_batches(function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: np.ndarray) -> tuple[np.ndarray, ...]:
     batches = (tf.constant(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
     outputs = [function(batch) for batch in batches]
@@ -187,7 +187,7 @@ def _in_batches(function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: 
 
 
 @functools.lru_cache(maxsize=32)
-def _with_gradient(model: keras.Model, layer: str, wanted: bool = True) -> tf.types.experimental.GenericFunction:
+def _with_gradient(model: keras.Model, layer: str, wanted: bool = True) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
     """Images -> features, logit, and where wanted the gradient."""
     _check(list(layers(model)), layer)
     tapped = keras.Model(model.input, [model.get_layer(layer).output, _logit_of(model.output)])
@@ -200,12 +200,18 @@ def _with_gradient(model: keras.Model, layer: str, wanted: bool = True) -> tf.ty
         (gradient,) = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.cast(answers, tf.float32), logit, tf.cast(gradient, tf.float32)
 
-    return tf.function(ask, reduce_retracing=True)
+    return _traced(ask, model)
 
 
 @functools.lru_cache(maxsize=8)
-def _forward(model: keras.Model) -> tf.types.experimental.GenericFunction:
-    return tf.function(lambda images: (_logit_of(model(images, training=False)),), reduce_retracing=True)
+def _forward(model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    return _traced(lambda images: (_logit_of(model(images, training=False)),), model)
+
+
+def _traced(function: Callable, model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Compiled once, for batches of any size."""
+    spec = tf.TensorSpec((None, *model.input.shape[1:]), model.input.dtype)
+    return tf.function(function, input_signature=[spec]).get_concrete_function()
 
 
 def _logit_of(outputs: Any) -> Any:

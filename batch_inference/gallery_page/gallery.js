@@ -339,14 +339,13 @@ const gallery = (() => {
   }
 
   function fade(change) {
-    if ($("opacity").disabled) return;
     state.opacity = Math.max(0, Math.min(100, state.opacity + change));
     state.map = true;
     look();
   }
 
   // ---- what the reader does ----------------------------------------------------------------------------------------------
-  const toggle = (name) => { if (!$(name).disabled) { state[name] = !state[name]; look(); } };
+  const toggle = (name) => { state[name] = !state[name]; look(); };
   const help = () => { $("help").hidden = !$("help").hidden; $("help-button").setAttribute("aria-expanded", !$("help").hidden); };
   const page = () => Math.max(1, Math.floor($("list").clientHeight / ROW) - 1);
   const KEYS = {
