@@ -7,7 +7,6 @@ step of any epoch, and any number of replicas sees the same batches.
 
 import dataclasses
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 
@@ -16,13 +15,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from trainer import vitals
+from trainer import machine, vitals
 from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
 
 MEMORY_SHARE = 0.3
-"""Share of the machine's memory that decoded images may take before `cache=auto` moves them to the disk."""
+"""Share of the memory that decoded images may take before `cache=auto` moves them to the disk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +266,7 @@ def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
         raise ConfigError(f"cache={cache!r}: expected auto, memory or disk")
     size = int(np.prod(shape, dtype=np.int64))
     if cache == "auto":
-        cache = "memory" if size < MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") else "disk"
+        cache = "memory" if size < MEMORY_SHARE * machine.memory() else "disk"
     if cache == "memory" or not size:
         return np.empty(shape, np.uint8)
     file = tempfile.TemporaryFile(prefix="humerus-")  # noqa: SIM115 (lives as long as the array)

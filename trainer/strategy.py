@@ -72,6 +72,24 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return bool(strategy.extended.should_checkpoint)
 
 
+def leave_together(strategy: tf.distribute.Strategy) -> None:
+    """Waits for the other hosts. Without it, they would be gone when the chief is killed while it publishes, and it could not go on.
+
+    Raises:
+      tf.errors.OpError: one of them was lost.
+    """
+
+    def one() -> tf.Tensor:
+        return tf.constant(1.0)
+
+    @tf.function(autograph=False)
+    def hosts() -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None)
+
+    if number_of_workers() > 1:
+        hosts()
+
+
 def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int, rate_factor: float) -> None:
     """Says what trains, how the batch is shared out, and what its size does to the learning rates."""
     replicas = strategy.num_replicas_in_sync

@@ -57,9 +57,12 @@ def train_and_evaluate(
     strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
     try:
         if folds:
-            return cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
-        trained = _train_one(config, dataset, strategy, data_dir, workdir, profile)
-        return results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
+            published = cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
+        else:
+            trained = _train_one(config, dataset, strategy, data_dir, workdir, profile)
+            published = results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
+        strategy_lib.leave_together(strategy)
+        return published
     except tf.errors.ResourceExhaustedError as error:
         raise _out_of_room(error, config.global_batch_size, strategy.num_replicas_in_sync, dataset["image_size"]) from error
     except tf.errors.OpError as error:

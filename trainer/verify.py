@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import agreement, artifact, engines, evaluate, input_pipeline, quantize, radiograph
+from trainer import agreement, artifact, engines, evaluate, input_pipeline, quantize, radiograph, vitals
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
@@ -141,7 +141,7 @@ def _measure(
     """What the engine answers on all images, and how fast it is, in batches like a scorer's."""
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
     batches, seconds = [], []
-    for start in range(0, max(len(measured), _LEAST_TIMED * engines.BATCH_SIZE), engines.BATCH_SIZE):
+    for start in vitals.beating(range(0, max(len(measured), _LEAST_TIMED * engines.BATCH_SIZE), engines.BATCH_SIZE)):
         # Few images are gone through again, for the time alone.
         rows = np.arange(start, start + engines.BATCH_SIZE) % len(measured)
         begin = time.perf_counter()

@@ -105,6 +105,10 @@ def start(argv: Sequence[str]) -> list[str]:
 def format_log(formatter: python_logging.Formatter | None = None) -> None:
     """Makes absl's log JSON if that was asked for, else leaves its form to `formatter`."""
     handler = logging.get_absl_handler()
+    root = python_logging.getLogger()
+    # Whoever logs before absl's handler is there is given one by Python, which would say all again.
+    for other in [other for other in root.handlers if type(other) is python_logging.StreamHandler]:
+        root.removeHandler(other)
     if FLAGS.log_format == "json":
         handler.setFormatter(json_log.Formatter())
         handler.python_handler.setStream(sys.stderr)

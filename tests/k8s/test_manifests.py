@@ -241,7 +241,7 @@ def test_components_fit_together(tmp_path, base, components):
         validate(found, VERSIONS[-1])
     volumes = manifests.named(objects, "Job", "train")["spec"]["template"]["spec"]["volumes"]
     buckets = [volume["csi"]["volumeAttributes"]["bucketName"] for volume in volumes if "csi" in volume]
-    assert buckets == (["BUCKET"] if "components/storage-gcs-fuse" in components else [])
+    assert buckets == (["my-bucket"] if "components/storage-gcs-fuse" in components else [])
 
 
 def test_every_component_is_part_of_something_tested():

@@ -1,0 +1,173 @@
+"""The rendered Jobs are carried out: their command lines, settings, volumes and rules, as processes of this machine."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import time
+
+import pytest
+
+from tests.support import manifests
+from tests.support.cluster import SECONDS, Job, free_port
+
+TRAIN = "--config=tests/support/small_recipe.py\n--config.epochs=6\n"
+PREPARE = "--layout=mura\n--image_size=48\n"
+
+
+def steps(root: pathlib.Path) -> list[int]:
+    """Steps of the run `first` that are in its checkpoints."""
+    return sorted(int(mark.stem[5:]) for mark in root.glob("data/runs/first/checkpoints/ckpt-*.json"))
+
+
+def wait_for(root: pathlib.Path, step: int, job: Job) -> None:
+    """Until there is a checkpoint of that step or a later one."""
+    end = time.monotonic() + SECONDS
+    while max(steps(root), default=0) < step:
+        assert time.monotonic() < end and job.status is None, job.log()
+        time.sleep(0.005)
+
+
+def history(root: pathlib.Path) -> list[dict[str, str]]:
+    """What was learnt in each epoch."""
+    with (root / "data/runs/first/history.csv").open() as file:
+        return [{name: row[name] for name in ("epoch", "loss", "val_loss", "val_auroc")} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> list[dict]:
+    """The overlay `local` as a user would change it for a tiny run."""
+    folder = tmp_path_factory.mktemp("overlay") / "own"
+    common = ["components/common"]
+    return manifests.render(
+        manifests.write_overlay(folder, "overlays/local", common, env=["PATIENTS=24"], train=TRAIN, prepare=PREPARE)
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(local, tmp_path_factory) -> pathlib.Path:
+    """The root of a cluster where all three Jobs were started at once and ran undisturbed."""
+    root = tmp_path_factory.mktemp("cluster")
+    jobs = [Job(local, name, root) for name in ("score", "train", "prepare")]
+    for job in jobs:
+        assert job.wait() == "Complete", job.log()
+        assert len(job.pods) == 1 and not job.failures
+        for line in job.log().splitlines():
+            assert {"time", "severity", "message"} <= set(json.loads(line))
+    return root
+
+
+@pytest.fixture
+def prepared(finished, tmp_path) -> pathlib.Path:
+    """A root of its own with the prepared data, not yet trained on."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "data").symlink_to(finished / "data" / "data")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_three_jobs_started_at_once_end_in_a_scored_folder(finished):
+    data = finished / "data"
+    assert sorted(path.name for path in data.iterdir()) == ["data", "runs", "scored", "simulated"]
+    metrics = json.loads((data / "runs/first/metrics.json").read_text())
+    assert 0 <= metrics["test"]["image"]["auroc"]["value"] <= 1
+    summary = json.loads((data / "scored/first/summary.json").read_text())
+    images = list(data.glob("simulated/MURA-v1.1/valid/**/*.png"))
+    assert summary["scored"] == len(images) > 0
+    assert {path.name.split(".")[1][:5] for path in (data / "scored/first").glob("predictions*")} == {"jsonl", "csv-0", "parqu"}
+    # Besides the volume and the pods' own folders, nothing was written.
+    assert {path.name for path in finished.iterdir()} == {"data", "prepare-0-0", "train-0-0", "score-0-0"}
+
+
+@pytest.mark.slow
+def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkpoint(local, finished, prepared):
+    job = Job(local, "train", prepared)
+
+    job.pod(0)
+    wait_for(prepared, 4, job)
+    job.disrupt(0)
+    assert job.pod(0).wait() == 4 and job.failures == 0, "a node taken away is not counted"
+    stopped_at = steps(prepared)[-1]
+
+    job.pod(1)
+    wait_for(prepared, stopped_at + 2, job)
+    job.pods[1].send(signal.SIGKILL)  # as the kernel does where memory runs out
+    assert job.pod(1).wait() == 137
+    killed_at = steps(prepared)[-1]
+
+    hung = job.pod(2)
+    assert job.failures == 1
+    wait_for(prepared, killed_at + 2, job)
+    assert hung.probe(), "at work"
+    hung.send(signal.SIGSTOP)
+    beats = prepared / "train-0-2" / "tmp" / "heartbeat"
+    os.utime(beats, (time.time() - 1000,) * 2)
+    hung.grace = 1
+    assert not hung.probe()
+    assert hung.wait() == 137
+
+    job.pod(3)
+    assert job.failures == 2
+    wait_for(prepared, steps(prepared)[-1] + 2, job)
+    runs = prepared / "data" / "runs"
+    runs.rename(prepared / "away")
+    runs.write_text("storage is away")
+    assert job.pod(3).wait() == 1
+    runs.unlink()
+    (prepared / "away").rename(runs)
+
+    job.pod(4)
+    assert job.failures == 3
+    wait_for(prepared, steps(prepared)[-1] + 2, job)
+    job.pass_deadline()
+    assert (job.status, job.reason) == ("Failed", "DeadlineExceeded") and job.pod(4).wait() == 4
+
+    again = Job(local, "train", prepared)
+    assert again.wait() == "Complete", again.log()
+    log = job.log() + again.log()
+    assert f"Going on from step {stopped_at} " in log and f"Going on from step {killed_at} " in log
+    assert history(prepared) == history(finished), "as if nothing had happened"
+
+
+@pytest.mark.slow
+def test_a_wrong_configuration_and_wrong_data_fail_the_job_at_once(tmp_path):
+    flags = {"train": TRAIN + "--config.pooling=median\n", "prepare": PREPARE}
+    objects = manifests.render(
+        manifests.write_overlay(tmp_path / "own", "overlays/local", env=["PATIENTS=2", "SOURCE=/data/no/such/folder"], **flags)
+    )
+    wrong_data = Job(objects, "prepare", tmp_path / "cluster")
+    assert wrong_data.wait() == "Failed" and wrong_data.reason == "PodFailurePolicy"
+    assert wrong_data.codes() == {3: 1} and "/no/such/folder" in wrong_data.log()
+
+
+@pytest.mark.slow
+def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finished):
+    objects = manifests.render(
+        manifests.write_overlay(
+            tmp_path / "own", "overlays/local", ["components/multi-node", "components/common"], train=TRAIN, prepare=PREPARE
+        )
+    )
+    root = tmp_path / "cluster"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "data").symlink_to(finished / "data" / "data")
+    hosts = {f"train-{i}.train:2222": f"localhost:{free_port()}" for i in range(2)}
+    job = Job(objects, "train", root, hosts)
+    job.pod(0), job.pod(1)
+    wait_for(root, 6, job)
+    job.pods[1].send(signal.SIGKILL)
+    assert job.pods[1].wait() == 137 and job.pods[0].wait() == 1
+
+    # Both again; then the chief alone, when all is learnt and only the report is left to be written.
+    job.pod(2), job.pod(3)
+    run = root / "data/runs/first"
+    while not (run / "artifact/model.json").exists():
+        assert job.status is None, job.log()
+        time.sleep(0.005)
+    (chief,) = (pod for pod in job.pods[2:] if pod.index == 0)
+    chief.send(signal.SIGKILL)
+    assert not (run / "metrics.json").exists()
+    assert job.wait() == "Complete", job.log()
+    assert len(job.pods) == 6 and job.failures == 4 and job.codes() == {0: 2, 137: 2, 1: 2}
+    assert job.log().count("Going on from step") == 4
+    assert (run / "metrics.json").exists()
