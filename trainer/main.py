@@ -149,9 +149,11 @@ def evaluate() -> int:
 
 
 def verify() -> int:
-    """How far each engine and precision agrees with TensorFlow, and how fast it is here; kept in the artifact, for humerus-score.
+    """How far each engine and precision agrees with TensorFlow, how fast it is here, and whether the maps mean something; kept in the
+    artifact, for humerus-score.
 
     humerus-verify --model=runs/first/artifact --data_dir=data
+    humerus-verify --model=runs/first/artifact --data_dir=data --masks=findings.json
     humerus-verify --model=runs/first/artifact --images=radiographs
     """
     model = flags.DEFINE_string(
@@ -159,12 +161,19 @@ def verify() -> int:
     )
     data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote; measured on its validation split.")
     images = flags.DEFINE_string("images", None, "Folder of images to measure on instead.")
+    masks = flags.DEFINE_string(
+        "masks",
+        None,
+        "Where findings are in these images: COCO, or findings.json of humerus-phantom; the maps are held against it.",
+    )
     requantize = flags.DEFINE_bool("requantize", False, "Make the network in int8 anew, from the images given here.")
 
     def main() -> None:
+        from trainer import map_checks
         from trainer import verify as verify_lib
 
-        print(verify_lib.table(verify_lib.verify_artifact(model.value, data_dir.value, images.value, requantize.value)))
+        verified = verify_lib.verify_artifact(model.value, data_dir.value, images.value, requantize.value, masks.value)
+        print(f"{verify_lib.table(verified)}\n\n{map_checks.table(verified.map_checks)}")
 
     return _run(main, verify)
 

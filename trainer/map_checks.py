@@ -73,6 +73,13 @@ def check(
     }
 
 
+def table(checks: Mapping[str, Mapping[str, Any]]) -> str:
+    """What was found as Markdown."""
+    said = {True: "passed", False: "FAILED", None: "not measured"}
+    rows = [f"| {name} | {said[found['passed']]} | {found['said']} |" for name, found in checks.items()]
+    return "\n".join(["| check of the maps | | |", "|---|---|---|", *rows])
+
+
 def chosen(labels: np.ndarray) -> np.ndarray:
     """The rows that are looked at: at most `MOST_IMAGES`, taken evenly, half of them of each kind where that can be had."""
     kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]

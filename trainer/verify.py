@@ -12,7 +12,20 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import agreement, artifact, engines, evaluate, input_pipeline, quantize, radiograph, vitals
+from trainer import (
+    agreement,
+    artifact,
+    engines,
+    evaluate,
+    finding_masks,
+    input_pipeline,
+    map_checks,
+    model_card,
+    quantize,
+    radiograph,
+    trained_network,
+    vitals,
+)
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
@@ -82,30 +95,52 @@ def verify(directory: pathlib.Path, measured: Sample, calibration: Sample, requa
     return artifact.amend(directory, described, engines=records)
 
 
-def verify_artifact(model: str, data_dir: str | None, images: str | None, requantize: bool = False) -> Artifact:
-    """`verify` for an artifact, local or in a bucket, on prepared data or on a folder of images.
+def check_maps(directory: pathlib.Path, described: Artifact, measured: Sample, masks: np.ndarray | None = None) -> Artifact:
+    """Checks that the maps mean something, and records it in the local artifact and on its card.
+
+    Args:
+      masks: bool [N, size, size], as `map_checks.check` takes them.
+    """
+    network = trained_network.load(str(directory), described)
+    checked = dataclasses.replace(described, map_checks=map_checks.check(network, measured.images, measured.truth, masks))
+    (directory / artifact.MODEL_CARD).write_text(model_card.render(dataclasses.asdict(checked)), encoding="utf-8")
+    return artifact.amend(directory, checked)
+
+
+def verify_artifact(
+    model: str, data_dir: str | None, images: str | None, requantize: bool = False, masks: str | None = None
+) -> Artifact:
+    """`verify` and `check_maps` for an artifact, local or in a bucket, on prepared data or on a folder of images.
 
     Args:
       data_dir: where `humerus-prepare` wrote; its validation split is measured on.
       images: in its stead, a local folder of images whose labels needn't be known.
+      masks: file that `finding_masks.read` takes, on the images of `data_dir`.
 
     Raises:
       ConfigError, ArtifactError: no artifact there. DataError: no images, or prepared for another model.
     """
     described = evaluate.load_info(model)
+    placed = None
+    if masks and not data_dir:
+        raise ConfigError("--masks belong to prepared data; give --data_dir too")
     if data_dir:
         evaluate.check_compatible(described, input_pipeline.metadata(data_dir), data_dir)
         train, validation = (input_pipeline.load_split(data_dir, name) for name in ("train", "validation"))
         measured, calibration = samples(train, validation, most=len(validation) or MEASURED_IMAGES)
+        checked = validation if len(validation) else train
+        looked_at = Sample(checked.images[:], checked.labels, checked.name)
+        placed = finding_masks.place(finding_masks.read(masks), checked) if masks else None
     elif images:
         found = _read(pathlib.Path(images), described.image_size)
         measured, calibration = _parted(found, len(found))
+        looked_at = found
     else:
         raise ConfigError("expected --data_dir (prepared data) or --images (a folder) to measure on")
     if not len(measured):
         raise DataError(f"{data_dir or images} holds no image to measure on")
     with _local_copy(model) as directory:
-        return verify(directory, measured, calibration, requantize)
+        return check_maps(directory, verify(directory, measured, calibration, requantize), looked_at, placed)
 
 
 def table(described: Artifact) -> str:

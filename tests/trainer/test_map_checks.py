@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from batch_inference import pipeline
 from tests.support import small_artifact, small_run
-from trainer import artifact, localisation, map_checks
+from trainer import artifact, finding_masks, input_pipeline, localisation, map_checks, verify
 from trainer import model as model_lib
+from trainer.errors import DataError
+from trainer.prepare import prepare
 from trainer.serving import Member, Network
 
 SIZE, PATCH = 48, 14
@@ -215,3 +217,72 @@ def test_baselines_point_where_they_say():
 def test_intervals_hold_their_mean():
     found = localisation.interval(np.array([0.0, 1.0] * 50))
     assert found["value"] == 0.5 and 0.35 < found["low"] < 0.45 and 0.55 < found["high"] < 0.65
+
+
+@pytest.fixture
+def drawn(tmp_path) -> dict:
+    """Prepared data of wide images, a patch in each positive, and where it is, in both forms of file."""
+    images, labels, masks = pictures(80, seed=9)
+    source = tmp_path / "source"
+    source.mkdir()
+    rows, boxes = [("path", "label", "patient", "split")], {}
+    for i, (image, label, mask) in enumerate(zip(images, labels, masks, strict=True)):
+        wide = np.pad(image[..., 0], ((0, 0), (0, SIZE)), constant_values=100)  # 48 x 96: half as large in the square
+        cv2.imwrite(str(source / f"{i}.png"), wide)
+        rows.append((f"{i}.png", str(label), str(i), "train" if i < 40 else "validation"))
+        where = np.argwhere(mask)
+        boxes[f"{i}.png"] = [[int(where[0, 1]), int(where[0, 0]), PATCH, PATCH]] if label else []
+    (source / "manifest.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    prepare(str(source / "manifest.csv"), "manifest", str(tmp_path / "data"), image_size=SIZE, test_fraction=0.0)
+    coco = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(boxes)],
+        "annotations": [{"image_id": i, "bbox": box} for i, found in enumerate(boxes.values()) for box in found],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    findings = {name: [{"kind": "patch", "box": box} for box in found] for name, found in boxes.items()}
+    (tmp_path / "findings.json").write_text(json.dumps(findings))
+    return boxes
+
+
+def test_masks_of_both_forms_lie_where_they_are_in_the_letterbox(drawn, tmp_path):
+    split = input_pipeline.load_split(str(tmp_path / "data"), "validation")
+    masks = [finding_masks.place(finding_masks.read(str(tmp_path / name)), split) for name in ("coco.json", "findings.json")]
+    np.testing.assert_array_equal(*masks)
+    assert masks[0].shape == (40, SIZE, SIZE)
+    for path, label, mask in zip(split.path, split.labels, masks[0], strict=True):
+        assert mask.any() == (label == 1)
+        for x, y, _, _ in drawn[path]:
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            # Half the size, and a quarter of the square down.
+            assert abs(rows[0] - (12 + y / 2)) <= 1 and abs(columns[0] - x / 2) <= 1
+            assert abs(len(rows) - PATCH / 2) <= 1 and abs(len(columns) - PATCH / 2) <= 1
+
+
+def test_verify_measures_with_masks_and_records_it_on_the_card(trained, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        verify, "verify", lambda directory, *rest: artifact.load(directory)
+    )  # engines: tests/trainer/test_verify.py
+    model = tmp_path / "artifact"
+    small_artifact.make(model, Network(small_artifact.ARCHITECTURE, (Member(trained),)))
+    assert artifact.load(model).map_checks["localisation"]["passed"] is None
+    verified = verify.verify_artifact(str(model), str(tmp_path / "data"), None, masks=str(tmp_path / "findings.json"))
+    assert artifact.load(model) == verified and verified.map_checks["localisation"]["passed"] is not None
+    assert "| localisation | not" not in (model / artifact.MODEL_CARD).read_text()
+    assert map_checks.table(verified.map_checks).count("\n") == 1 + len(map_checks.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is neither a COCO file nor"),
+        ('{"images": [], "annotations": [{"image_id": 3}]}', "is neither a COCO file nor"),
+        ('{"elsewhere.png": []}', "the masks name none of the images of the validation split"),
+        (None, "cannot be read; name a COCO file"),
+    ],
+)
+def test_masks_that_say_nothing_of_the_images_are_refused(drawn, tmp_path, content, sentence):
+    file = tmp_path / "masks.json"
+    if content:
+        file.write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        finding_masks.place(finding_masks.read(str(file)), input_pipeline.load_split(str(tmp_path / "data"), "validation"))
