@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -20,6 +21,7 @@ from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
 
+_BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 MEMORY_SHARE = 0.3
 """Share of the memory that decoded images may take before `cache=auto` moves them to the disk."""
 
@@ -203,36 +205,34 @@ def per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
 
 def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Positions of one replica's batch -> its pixels, labels and weights."""
-    image, label = tf.numpy_function(
-        lambda i: (split.images[i], split.labels[i].astype("float32")), [rows["index"]], (tf.uint8, tf.float32)
-    )
+
+    def read(index: np.ndarray, *change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = split.images[index]
+        return (_augment(images, *change) if change else images), split.labels[index].astype("float32")
+
+    change = [rows[name] for name in ("transform", "tone") if name in rows]
+    image, label = tf.numpy_function(read, [rows["index"], *change], (tf.uint8, tf.float32))
     image = tf.ensure_shape(image, (rows["index"].shape[0], *split.images.shape[1:]))
-    label = tf.ensure_shape(label, rows["index"].shape)
-    if "transform" in rows:
-        image = _augment(image, rows["transform"], rows["gamma"], rows["gain"])
-    return {"image": image, "label": label, "weight": rows["weight"]}
+    return {"image": image, "label": tf.ensure_shape(label, rows["index"].shape), "weight": rows["weight"]}
 
 
-def _augment(image: tf.Tensor, transform: tf.Tensor, gamma: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
-    """Warps and re-exposes a batch at once: uint8 [B, size, size, 1], [B, 8], [B], [B] -> uint8 [B, size, size, 1]."""
-    levels = tf.range(256, dtype=tf.float32) / 255.0
-    tone = tf.minimum(gain[:, None] * levels[None] ** gamma[:, None], 1.0) * 255.0
-    toned = tf.gather(tone, tf.cast(image, tf.int32), batch_dims=1)
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=toned,
-        transforms=transform,
-        output_shape=image.shape[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )
-    return tf.cast(tf.round(warped), tf.uint8)
+def _augment(images: np.ndarray, transform: np.ndarray, tone: np.ndarray) -> np.ndarray:
+    """Re-exposes and warps: uint8 [B, size, size, 1], float32 [B, 2, 3], uint8 [B, 256] -> uint8 [B, size, size, 1].
+
+    OpenCV takes an eighth of the time of TensorFlow's operations for it, and lets other threads work meanwhile.
+    """
+    changed = np.empty_like(images)
+    size = (images.shape[2], images.shape[1])
+    for image, matrix, levels, target in zip(images, transform, tone, changed, strict=True):
+        # Beyond the edge: black.
+        cv2.warpAffine(cv2.LUT(image[:, :, 0], levels), matrix, size, dst=target[:, :, 0], flags=_BILINEAR)
+    return changed
 
 
 def _augmentation_parameters(
     augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """One draw per position: `transform` float32 [count, 8] from output to input pixels, `gamma` and `gain` float32 [count]."""
+    """One draw per position: `transform` float32 [count, 2, 3] from output to input pixels, `tone` uint8 [count, 256] by grey level."""
 
     def factor(reach: float) -> np.ndarray:
         return np.exp(rng.uniform(-1, 1, count) * np.log1p(reach))
@@ -248,13 +248,10 @@ def _augmentation_parameters(
     centre = (size - 1) / 2
     tx = centre - a * centre - b * centre + shift[0]
     ty = centre - c * centre - d * centre + shift[1]
-    zero = np.zeros(count)
-    transform = np.stack([a, b, tx, c, d, ty, zero, zero], axis=1).astype("float32")
-    return {
-        "transform": transform,
-        "gamma": factor(augmentation.contrast).astype("float32"),
-        "gain": factor(augmentation.brightness).astype("float32"),
-    }
+    transform = np.stack([a, b, tx, c, d, ty], axis=1).reshape(count, 2, 3).astype("float32")
+    gamma, gain = factor(augmentation.contrast)[:, None], factor(augmentation.brightness)[:, None]
+    tone = np.minimum(gain * (np.arange(256) / 255.0) ** gamma, 1.0) * 255.0
+    return {"transform": transform, "tone": np.rint(tone).astype(np.uint8)}
 
 
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
