@@ -24,7 +24,10 @@ TRAIN_FLAGS ?=
 RUNNERS := .runners
 BEAM    := $(shell sed -n 's/^apache-beam.*==//p' constraints.txt)
 
-.PHONY: help train-local test test-slow test-distributed k8s-render lint format clean
+# Such as BENCH_FLAGS="--images=2000,20000 --cores=1,2 --sizes=224,320 --source=DIR".
+BENCH_FLAGS ?=
+
+.PHONY: help bench train-local test test-slow test-distributed k8s-render lint format clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -64,6 +67,11 @@ test-distributed: $(STAMP) $(RUNNERS)/flink $(RUNNERS)/bin
 OVERLAY ?= local
 k8s-render: $(STAMP)
 	@$(BIN)/kubectl kustomize 'k8s/overlays/$(OVERLAY)'
+
+## make bench                                 humerus-score beside what one would write instead: speed, memory, cost
+bench: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt tf-explain
+	$(BIN)/python -m benchmarks.score $(BENCH_FLAGS)
 
 ## make lint                                  ruff, mypy and hadolint
 lint: $(STAMP)

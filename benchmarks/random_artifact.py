@@ -1,0 +1,58 @@
+"""DenseNet121 of random weights as an artifact: its speed is that of a trained one, and no weights need be downloaded.
+
+    python -m benchmarks.random_artifact ARTIFACT SIZE [RADIOGRAPHS]
+
+Batch normalisation gets the statistics of the network's own activations, so that numbers stay in a sensible range layer by layer.
+"""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+from benchmarks import score
+from trainer import export, radiograph
+from trainer import model as model_lib
+from trainer.calibration import OperatingPoint
+from trainer.input_pipeline import Split
+from trainer.model import Architecture
+from trainer.serving import Member, Network
+
+
+def main(directory: str, size: str, source: str | None = None) -> None:
+    side = int(size)
+    pictures = score.pictures(pathlib.Path(source) if source else None)
+    images = np.stack([radiograph.letterbox(pixels, side) for pixels in pictures])
+    architecture = Architecture("densenet121", "avg", ())
+    model = model_lib.build(architecture, side)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images[:32], training=True)
+    labels = np.arange(len(images)) % 2
+    names = np.array([str(i) for i in range(len(images))])
+    split = Split("validation", images, labels, names, names, names, ({},) * len(images))
+    dataset = {
+        "image_size": side,
+        "preprocessing": radiograph.PREPROCESSING,
+        "fingerprint": "random weights",
+        "layout": "folders",
+        "simulated": source is None,
+        "splits": {"train": {"images": len(images), "studies": len(images), "patients": len(images), "positives": 0}},
+    }
+    export.export(
+        Network(architecture, (Member(model),)),
+        directory,
+        operating_point=OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None),
+        train=split,
+        held_out=split,
+        held_out_logit=np.zeros(len(images)),
+        dataset=dataset,
+        metrics={},
+        verify_engines=True,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,227 @@
+"""How fast is `humerus-score`, beside what one would write instead? Files in, rows and overlay pictures out, on the same files.
+
+    make bench
+    python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 --sizes=224,320
+
+Cases run in turn, round after round, and medians are told. Processor time says more than the clock where a machine is shared, so both
+are told; the cost of a million images is that of the processor time. Writes its table and plot into benchmarks/README.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import psutil
+
+from benchmarks import tables
+from trainer import radiograph
+
+DOLLARS_PER_VCPU_HOUR = 0.04
+_SCORE = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
+_BASELINE = [sys.executable, "-m", "benchmarks.baselines"]
+_PLOT = pathlib.Path(__file__).with_name("score.svg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the table: a command that takes --input, --model and --output, and at most how many images to give it."""
+
+    name: str
+    command: tuple[str, ...]
+    most: int = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one run took: seconds by the clock, of processor time, and to the first result; the peak of its memory in bytes."""
+
+    images: int
+    seconds: float
+    cpu: float
+    first: float
+    peak: int
+
+
+def cases(slow: int) -> list[Case]:
+    """All that is compared; what computes in 32 bits gets at most `slow` images."""
+
+    def ours(name: str, *flags: str, most: int = 1_000_000) -> Case:
+        return Case(f"humerus-score, {name}", (*_SCORE, "--overwrite", *flags), most)
+
+    def bare(choice: str, most: int = 1_000_000) -> Case:
+        return Case(f"the network alone, {choice}", (*_BASELINE, "engine", f"--engine={choice}"), most)
+
+    return [
+        ours("int8", "--engine=openvino", "--precision=int8"),
+        ours("int8, labels only", "--engine=openvino", "--precision=int8", "--cam=none"),
+        bare("openvino/int8"),
+        ours("bfloat16", "--engine=openvino", "--precision=bfloat16"),
+        bare("openvino/bfloat16"),
+        ours("float32", "--engine=openvino", "--precision=float32", most=slow),
+        ours("TensorFlow", "--engine=tensorflow", most=slow),
+        Case("obvious Beam pipeline, labels only", (*_BASELINE, "labels"), slow),
+        Case("obvious Beam pipeline, Grad-CAM", (*_BASELINE, "obvious"), slow),
+        Case("loop over tf-explain's Grad-CAM", (*_BASELINE, "loop"), slow),
+    ]
+
+
+def generate(source: pathlib.Path | None, folder: pathlib.Path, count: int) -> None:
+    """`count` different 8-bit PNG files of at most 512 px, as MURA's: radiographs of `source`, or simulated ones, again and again."""
+    if folder.is_dir() and sum(1 for path in folder.rglob("*.png")) == count:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    drawn = list(pictures(source))
+    for index in range(count):
+        pixels = drawn[index % len(drawn)].copy()
+        pixels[0, :32] = [255 * (index >> bit & 1) for bit in range(32)]
+        path = folder / f"patient{index // 4:05d}" / f"study{index // 2 % 2 + 1}_positive" / f"image{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+
+
+def pictures(source: pathlib.Path | None, most: int = 120):
+    if source is None:
+        from trainer.phantom.render import render
+
+        for patient in range(most):
+            yield _at_most_512(render(0, patient, 0, 0).pixels)
+        return
+    found = 0
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        try:
+            pixels = radiograph.read(path.read_bytes()).pixels
+        except radiograph.RadiographError:
+            continue
+        yield _at_most_512(pixels)
+        found += 1
+        if found == most:
+            return
+
+
+def _at_most_512(pixels: np.ndarray) -> np.ndarray:
+    scale = min(1.0, 512 / max(pixels.shape))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def measure(case: Case, folder: pathlib.Path, count: int, model: pathlib.Path, output: pathlib.Path, cores: int) -> Run:
+    """Runs the case in a process of its own, on so many cores."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [*case.command, f"--input={folder}", f"--model={model}", f"--output={output}"]
+    before, start = os.times(), time.monotonic()
+    process = psutil.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]),
+    )
+    first, peak = 0.0, 0
+    while process.poll() is None:
+        try:
+            peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
+        except psutil.NoSuchProcess:
+            continue
+        first = first or (time.monotonic() - start if _has_result(output) else 0.0)
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{case.name} failed: {process.stderr.read().decode()[-2000:]}")
+    seconds, after = time.monotonic() - start, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    if (output / "spent.json").exists():
+        spent = json.loads((output / "spent.json").read_text())
+        return Run(spent["images"], spent["seconds"], spent["cpu"], 0.0, peak)
+    return Run(count, seconds, cpu, first or seconds, peak)
+
+
+def _has_result(output: pathlib.Path) -> bool:
+    """Whether a picture or a row is there."""
+    return any(next(output.glob(pattern), None) for pattern in ("cams/*", "journal/*", "*.jpg", "predictions*"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/bench"))
+    parser.add_argument("--source", type=pathlib.Path, help="radiographs to make the files from; simulated ones otherwise")
+    parser.add_argument("--images", default="200,1000", help="numbers of files, with commas")
+    parser.add_argument("--cores", default=str(len(os.sched_getaffinity(0))), help="numbers of cores, with commas")
+    parser.add_argument("--sizes", default="224", help="sides of the network's square, with commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow", type=int, default=200, help="at most so many images for what computes in 32 bits")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+    chosen = [case for case in cases(options.slow) if options.only in case.name]
+    rows, plotted = [], {}
+    for size in map(int, options.sizes.split(",")):
+        model = _artifact(options.work / f"densenet121-{size}", size, options.source)
+        for cores in map(int, options.cores.split(",")):
+            for count in map(int, options.images.split(",")):
+                folder = options.work / f"in{count}"
+                generate(options.source, folder, count)
+                fitting = [case for case in chosen if count <= case.most]
+                runs: dict[str, list[Run]] = {case.name: [] for case in fitting}
+                for _ in range(options.rounds):
+                    for case in fitting:
+                        runs[case.name].append(measure(case, folder, count, model, options.work / "out", cores))
+                        print(case.name, size, cores, runs[case.name][-1], flush=True)
+                for name, found in runs.items():
+                    rows.append(_row(name, size, cores, found))
+                    plotted[name] = statistics.median(1000 * run.cpu / run.images for run in found)
+    header = ["", "px", "cores", "images", "images/s", "first result, s", "CPU ms/image", "peak, MiB", "$ per million"]
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last quarter of an hour"
+    _plot(plotted)
+    tables.replace_table("score", f"{machine}\n\n{tables.markdown(header, rows)}\n\n![CPU time per image]({_PLOT.name})")
+
+
+def _row(name: str, size: int, cores: int, found: list[Run]) -> list[str]:
+    def median(of) -> float:
+        return statistics.median(of(run) for run in found)
+
+    alone = name.startswith("the network")
+    cpu = median(lambda run: run.cpu / run.images)
+    return [
+        name,
+        str(size),
+        str(cores),
+        f"{found[0].images:,}",
+        f"{median(lambda run: run.images / run.seconds):.1f}",
+        "" if alone else f"{median(lambda run: run.first):.1f}",
+        f"{1000 * cpu:.1f}",
+        f"{median(lambda run: run.peak) / 2**20:.0f}",
+        f"{1e6 * cpu / 3600 * DOLLARS_PER_VCPU_HOUR:.2f}",
+    ]
+
+
+def _artifact(folder: pathlib.Path, size: int, source: pathlib.Path | None) -> pathlib.Path:
+    """DenseNet121 of random weights with statistics of its own activations, exported and with its network in int8."""
+    if not (folder / "model.json").exists():
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.random_artifact", folder, str(size), *([source] if source else [])], check=True
+        )
+    return folder
+
+
+def _plot(milliseconds: dict[str, float]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.4 * len(milliseconds) + 1), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(milliseconds)[::-1]
+    bars = axes.barh(
+        names, [milliseconds[name] for name in names], color=["#777" if "alone" in name else "#2a788e" for name in names]
+    )
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_xlabel("processor milliseconds per image, start-up included")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(_PLOT, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
