@@ -122,3 +122,13 @@ def test_jet_on_demand_goes_from_blue_to_red():
     drawn = overlay.draw(np.full((64, 64), 90, np.uint8), ramp, 64, 1.0, "heatmap", "jet").astype(int)
     cold, hot = drawn[32, 1], drawn[32, -2]
     assert cold[0] > 120 and cold[2] == 0 and hot[2] > 120 and hot[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(512, 411), (1024, 700), (200, 512), (511, 389)])
+def test_a_large_picture_is_interpolated_on_a_coarser_grid_and_nobody_sees_it(shape, monkeypatch):
+    cam = np.random.default_rng(0).normal(0, 1, (7, 7)).astype(np.float32)
+    coarse = overlay.levels(cam, *shape, 224, 1.5).astype(int)
+    monkeypatch.setattr(overlay, "_POINTS", 10**6)
+    exact = overlay.levels(cam, *shape, 224, 1.5).astype(int)
+    assert coarse.shape == shape and np.abs(coarse - exact).max() <= 8
+    assert np.abs(coarse - exact).mean() < 0.8
