@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from batch_inference import engine_choice
+from batch_inference import engine_choice, main
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection, Scored, Source
-from trainer import artifact, engines
+from tests.batch_inference.conftest import json_rows
+from tests.support import tiny_artifact
+from trainer import agreement, artifact, engines, verify
 from trainer.engines import Choice
 from trainer.errors import ConfigError
 
@@ -65,6 +67,32 @@ def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_
         "sys.exit(code or ('tensorflow' in sys.modules) * 9)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=300, check=False).returncode == 0
+
+
+def test_without_the_extra_a_folder_is_scored_all_the_same(model, radiographs, tmp_path):
+    output = tmp_path / "out"
+    program = (
+        "import sys; sys.modules['openvino'] = sys.modules['nncf'] = None; from batch_inference import main; "
+        f"sys.exit(main.score(['humerus-score', '--input={radiographs}', '--model={model}', '--output={output}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {row["engine"] for row in json_rows(output, "predictions")} == {"tensorflow/float32"}
+    assert done.stderr.count("scoring would be faster with the extra `cpu`") == 1
+
+
+def test_once_verified_the_fast_engine_is_what_one_gets(radiographs, tmp_path):
+    tiny_artifact.make(tmp_path / "model")
+    flags = ["humerus-score", f"--input={radiographs}", f"--model={tmp_path / 'model'}"]
+    assert main.score([*flags, f"--output={tmp_path / 'before'}"]) == 0
+    record = verify.verify_artifact(str(tmp_path / "model"), None, str(radiographs)).engines
+    assert main.score([*flags, f"--output={tmp_path / 'after'}"]) == 0
+    before, after = (json_rows(tmp_path / name, "predictions") for name in ("before", "after"))
+    assert {row["engine"] for row in before} == {"tensorflow/float32"}
+    (engine,) = {row["engine"] for row in after}
+    assert engine.startswith("openvino/") and record[engine]["within_tolerance"]
+    for one, other in zip(before, after, strict=True):
+        assert other["probability"] == pytest.approx(one["probability"], abs=agreement.TOLERANCE["probability_largest"])
 
 
 def choose(recorded: dict, model, *asked: str) -> str:
