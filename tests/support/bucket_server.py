@@ -68,6 +68,7 @@ class BucketServer:
 
     def __init__(self, folder: pathlib.Path, upstream: int):
         self.faults = Faults()
+        self.delay = 0.0  # seconds that each request takes longer
         self.lock = threading.Lock()
         self.upstream = upstream
         self._finished_uploads: dict[str, Answer] = {}
@@ -176,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def forward(self) -> None:
         server, fault = self.bucket_server, self.bucket_server.faults.draw()
+        time.sleep(server.delay)
         if fault == "cut upload" and int(self.headers.get("Content-Length", 0)) > 1:
             self.rfile.read(int(self.headers["Content-Length"]) // 2)
             return self._cut()

@@ -1,0 +1,109 @@
+"""What training costs beside the network: memory and time over the number of images, and a bucket instead of a disk.
+
+    python -m benchmarks.train_scale --work=runs/train_scale
+
+Images are generated, 320 px; the network is the tests' tiny one, so that reading, augmenting and bookkeeping show. Memory is the peak
+of the process, start to end. The bucket is an emulator on loopback that takes 50 ms longer for each request.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+
+from benchmarks import tables
+from benchmarks.score_memory import peak_of_tree
+from tests.support import bucket_server
+from tests.support.commands import ROOT
+
+SIZE, DELAY = 320, 0.05
+PROGRAM = "import sys; from trainer import main; sys.exit(getattr(main, sys.argv.pop(1))())"
+RECIPE = ["--config=tests/support/small_recipe.py", "--config.global_batch_size=64", "--config.epochs=2"]
+RECIPE += ["--config.checkpoint_every_steps=200"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/train_scale"))
+    parser.add_argument("--counts", type=int, nargs="+", default=[4_000, 40_000])
+    options = parser.parse_args()
+    work = options.work.resolve()
+    rows = []
+    for count in options.counts:
+        data_dir = _prepared(work, count)
+        for cache in ("memory", "disk"):
+            workdir = work / f"run-{count}-{cache}-{os.getpid()}"
+            flags = [f"--data_dir={data_dir}", f"--workdir={workdir}", f"--config.cache={cache}"]
+            peak, seconds = peak_of_tree([sys.executable, "-c", PROGRAM, "train", *RECIPE, *flags])
+            rate = _rate(workdir)
+            rows.append(
+                [f"{count:,}, cache={cache}", f"{peak / 2**30:.1f}", f"{count / rate:.0f}", f"{rate:.0f}", f"{seconds:.0f}"]
+            )
+    header = ["images", "peak memory, GiB", "seconds of an epoch", "images/s in it", "seconds, start to end"]
+    tables.replace_table("train_scale", tables.markdown(header, rows))
+    tables.replace_table("train_bucket", _bucket(work, options.counts[0]))
+
+
+def _prepared(work: pathlib.Path, count: int) -> pathlib.Path:
+    """`count` images to train on, and a few to validate and to test on."""
+    source, data_dir = work / f"source{count}", work / f"data{count}"
+    if data_dir.exists():
+        return data_dir
+    random = np.random.default_rng(0)
+    source.mkdir(parents=True, exist_ok=True)
+    with (source / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for index in range(count + 200):
+            pixels = cv2.resize(random.integers(0, 256, (8, 8), dtype=np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(source / f"{index}.png"), pixels)
+            split = "train" if index < count else ("validation", "test")[index % 4 // 2]
+            writer.writerow([f"{index}.png", ("negative", "positive")[index % 2], split])
+    flags = [f"--source={source / 'manifest.csv'}", "--layout=manifest", f"--data_dir={data_dir}", f"--image_size={SIZE}"]
+    subprocess.run([sys.executable, "-c", PROGRAM, "prepare", *flags], check=True, cwd=ROOT)
+    return data_dir
+
+
+def _rate(workdir: pathlib.Path) -> float:
+    """Images per second of the last epoch."""
+    with (workdir / "history.csv").open() as file:
+        return float(list(csv.DictReader(file))[-1]["images_per_second"])
+
+
+def _bucket(work: pathlib.Path, count: int) -> str:
+    """The same training from and to a disk and a bucket, by turns."""
+    data_dir = _prepared(work, count)
+    epochs = ["--config.epochs=6"]
+    seconds: dict[str, list[float]] = {"disk": [], "bucket": []}
+    keys = work / f"keys-{os.getpid()}"
+    keys.mkdir()
+    with bucket_server.running(keys) as server:
+        uri, environment = server.make_bucket("training"), {**os.environ, **server.tensorflow_environment}
+        for path in data_dir.rglob("*"):
+            if path.is_file():
+                server.put("training", f"data/{path.relative_to(data_dir)}", path.read_bytes())
+        server.delay = DELAY
+        for number in range(3):
+            places = {
+                "disk": (str(data_dir), str(work / f"disk-{os.getpid()}-{number}")),
+                "bucket": (f"{uri}/data", f"{uri}/run{number}"),
+            }
+            for name, (data, workdir) in places.items():
+                started = time.monotonic()
+                flags = [f"--data_dir={data}", f"--workdir={workdir}", *RECIPE, *epochs]
+                subprocess.run([sys.executable, "-c", PROGRAM, "train", *flags], check=True, cwd=ROOT, env=environment)
+                seconds[name].append(time.monotonic() - started)
+    medians = {name: float(np.median(found)) for name, found in seconds.items()}
+    rows = [[name, f"{medians[name]:.0f}", f"{medians['disk'] / medians[name]:.2f}"] for name in seconds]
+    about = f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole commands, by turns."
+    return f"{about}\n\n{tables.markdown(['data and run on', 'seconds, start to end', 'share of the rate on a disk'], rows)}"
+
+
+if __name__ == "__main__":
+    main()
