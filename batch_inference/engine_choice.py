@@ -3,7 +3,7 @@
 from absl import logging
 
 from trainer import engines
-from trainer.artifact import INT8_NETWORK, Artifact
+from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError
 
@@ -34,6 +34,21 @@ def choose(described: Artifact, engine: str = "auto", precision: str = "auto", r
             "verify it with humerus-verify, or name one with --engine to force it"
         )
     return _forced(described, candidates, precision)
+
+
+def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
+    """Engine and precision to choose among for a map: whatever was asked for the free one, TensorFlow for one by gradients.
+
+    Raises:
+      ConfigError: another engine was named for it.
+    """
+    if method == FREE_METHOD:
+        return engine, precision
+    if engine not in ("auto", engines.REFERENCE.engine) or precision not in ("auto", engines.REFERENCE.precision):
+        raise ConfigError(
+            f"--method={method} needs gradients, which {engines.REFERENCE} has; leave --engine and --precision out"
+        )
+    return engines.REFERENCE.engine, engines.REFERENCE.precision
 
 
 def _forced(described: Artifact, candidates: list[Choice], precision: str) -> Choice:

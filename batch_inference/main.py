@@ -93,6 +93,12 @@ flags.DEFINE_enum(
     "Picture to draw for each image: the map on the radiograph, the map alone, both side by side, or none.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "method",
+    "grad_cam",
+    "What draws the maps: grad_cam at the price of the probability, or one that training exported (--config.cam_methods).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "cam_colours", "viridis", ["viridis", "jet"], "Colours of the maps; jet misleads without colour vision.", flag_values=FLAGS

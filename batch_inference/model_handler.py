@@ -17,17 +17,18 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
     Beam's `RunInference` fails, or sets aside, a whole batch for one bad element; here each failure becomes a `Rejection`.
     """
 
-    def __init__(self, model: str, choice: engines.Choice, batch_size: int, model_id: str):
-        """Takes the URI of the artifact, its id, the engine, and how many images are run at once (padded when fewer)."""
+    def __init__(self, model: str, choice: engines.Choice, batch_size: int, model_id: str, method: str):
+        """Takes the URI of the artifact, its id, the engine, how many images are run at once (padded when fewer), and the maps' method."""
         super().__init__()
         self._model = model
         self._choice = choice
         self._batch_size = batch_size
         self._model_id = model_id
+        self._method = method
 
     def load_model(self) -> engines.Engine:
         path, described = storage.fetch_artifact(self._model)
-        return engines.load(path, described, self._choice, self._batch_size, storage.cache_folder())
+        return engines.load(path, described, self._choice, self._batch_size, storage.cache_folder(), self._method)
 
     def run_inference(
         self, batch: Sequence[Example], model: engines.Engine, inference_args: dict[str, Any] | None = None

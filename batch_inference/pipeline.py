@@ -37,7 +37,7 @@ from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.records import Example, Rejection
-from trainer.artifact import Artifact
+from trainer.artifact import FREE_METHOD, Artifact
 from trainer.engines import Choice, usable_cores
 from trainer.errors import ConfigError, DataError, RunnerError
 
@@ -61,6 +61,7 @@ class Options:
     precision: str = "auto"
     batch_size: int = 32
     cam: str = "overlay"
+    method: str = FREE_METHOD
     cam_format: str = "jpeg"
     cam_colours: str = "viridis"
     cam_min_probability: float = 0.0
@@ -122,7 +123,7 @@ def _score(
         options.cam_colours,
         options.cam_min_probability,
     )
-    handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id)
+    handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id, options.method)
 
     found = (
         pipeline
@@ -213,7 +214,9 @@ def run(options: Options) -> summary.Summary:
     FileSystems.set_options(beam_options)
     _, described = storage.fetch_artifact(options.model)
     preflight.check_preprocessing(described)
-    choice = engine_choice.choose(described, options.engine, options.precision, workers is not runners.Workers.ELSEWHERE)
+    described = described.drawn_by(options.method)
+    engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
+    choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
     total = preflight.count_inputs(options.input, options.exclude, options.recursive)
     output = storage.absolute(options.output)

@@ -23,6 +23,8 @@ MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 INT8_NETWORK = "openvino/int8.xml"
+FREE_METHOD = "grad_cam"
+"""Whose map `serving_default` gives."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _LARGEST_IMAGE = 8192
 """Side in pixels, far beyond any: a guard against a damaged number that would ask for all memory there is."""
@@ -43,7 +45,8 @@ class Artifact:
       threshold: calibrated probability at and above which an image is called positive, in (0, 1).
       temperature: divisor of the logit; already applied to the SavedModel's `probability`, kept for the record.
       uncertain_band: calibrated probabilities [low, high) that are called `uncertain`; None when the band is off.
-      cam: `layer`, `height`, `width` of the map, and `scale`: the absolute value drawn at full colour (logits per cell).
+      cam: `layer`, `height`, `width` of the map, and `scale`: the absolute value drawn at full colour (logits per cell);
+        `methods`: the same of every further signature of the SavedModel, by its name.
       architecture: backbone, pooling, head widths and the like.
       dataset: name, fingerprint, and counts per split of the training data.
       metrics: as in `metrics.json`, by split, each with its interval.
@@ -78,6 +81,22 @@ class Artifact:
         if self.uncertain_band and self.uncertain_band[0] <= probability < self.uncertain_band[1]:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
+
+    def drawn_by(self, method: str) -> "Artifact":
+        """The same with `cam` saying what another method's map is like.
+
+        Raises:
+          ArtifactError: the SavedModel holds none of it.
+        """
+        if method == FREE_METHOD:
+            return self
+        held = self.cam.get("methods", {})
+        if method not in held:
+            raise ArtifactError(
+                f"the artifact draws maps by {', '.join([FREE_METHOD, *held])}, not by {method}; "
+                f"humerus-train with --config.cam_methods={method} exports it (on a finished --workdir once its metrics.json is removed)"
+            )
+        return dataclasses.replace(self, cam={**self.cam, **held[method]})
 
     def cautions(self) -> list[str]:
         """Sentences that must be read before any probability or map of this model is."""

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
-from trainer.artifact import INT8_NETWORK, Artifact
+from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
 
 OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
@@ -61,18 +61,24 @@ class Engine(Protocol):
 
 
 def load(
-    model: pathlib.Path, described: Artifact, choice: Choice, batch_size: int, cache: pathlib.Path | None = None
+    model: pathlib.Path,
+    described: Artifact,
+    choice: Choice,
+    batch_size: int,
+    cache: pathlib.Path | None = None,
+    method: str = FREE_METHOD,
 ) -> Engine:
     """Loads the network and runs it once, so that one that cannot run fails here and not on every image.
 
     Args:
       model: local folder of the artifact.
       cache: folder that keeps conversions between runs; None converts anew.
+      method: what draws the map; another than the free one is for TensorFlow alone.
     """
     shape = (batch_size, described.image_size, described.image_size, 1)
     engine: Engine
     if choice.engine == "tensorflow":
-        engine = TensorFlowEngine(model, choice.precision)
+        engine = TensorFlowEngine(model, choice.precision, "serving_default" if method == FREE_METHOD else method)
     elif choice.precision == "int8":
         engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
     else:
@@ -85,14 +91,14 @@ def load(
 class TensorFlowEngine:
     """The SavedModel as it was exported; in float16, TensorFlow's graph rewriter lowers what it holds safe (GPU only)."""
 
-    def __init__(self, model: pathlib.Path, precision: str = "float32"):
+    def __init__(self, model: pathlib.Path, precision: str = "float32", signature: str = "serving_default"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with _native_stderr_held_back():
             # Imported here: seconds, and not needed under OpenVINO.
             import tensorflow as tf
 
             self._loaded = tf.saved_model.load(str(model))
-        self._serve = self._loaded.signatures["serving_default"]
+        self._serve = self._loaded.signatures[signature]
         self._tf = tf
         self._mixed = precision == "float16"
 

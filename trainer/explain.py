@@ -14,13 +14,11 @@ from absl import logging
 
 from trainer import evaluate, feature_maps, overlay, radiograph, saliency, trained_network
 from trainer import model as model_lib
-from trainer.artifact import Artifact
+from trainer.artifact import FREE_METHOD, Artifact
 from trainer.checkpoints import write_bytes, write_text
 from trainer.errors import ConfigError, DataError
 from trainer.serving import Network
 
-FREE = "grad_cam"
-"""The method whose maps at the last layer are on the artifact's own scale."""
 TITLES = {
     "grad_cam": "Grad-CAM",
     "hires_cam": "HiResCAM",
@@ -143,7 +141,7 @@ def _maps(network: Network, options: Options, pixels: np.ndarray, served: np.nda
     found = {}
     for method in options.methods:
         start = time.monotonic()
-        if method == FREE and options.layer == model_lib.FEATURES:
+        if method == FREE_METHOD and options.layer == model_lib.FEATURES:
             found[method] = served, 0.0
             continue
         of_all = trained_network.maps(network, method, pixels, options.layer)
@@ -153,7 +151,7 @@ def _maps(network: Network, options: Options, pixels: np.ndarray, served: np.nda
 
 def _scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> float:
     """What is drawn at full colour: the artifact's own value where it has one, else that of the strongest of these images."""
-    if method == FREE and layer == info.cam["layer"]:
+    if method == FREE_METHOD and layer == info.cam["layer"]:
         return float(info.cam["scale"])
     return float(max(np.quantile(maps, 0.995), 1e-12))
 

@@ -5,7 +5,7 @@ import datetime
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import scipy.special
 import tensorflow as tf
 from absl import logging
 
-from trainer import artifact, map_checks, model_card, verify
+from trainer import artifact, map_checks, model_card, saliency, verify
 from trainer import model as model_lib
 from trainer.artifact import Artifact
 from trainer.calibration import OperatingPoint
+from trainer.errors import ConfigError
 from trainer.input_pipeline import Split
 from trainer.serving import Member, Network, serving_function
 
@@ -37,6 +38,7 @@ def export(
     dataset: Mapping[str, Any],
     metrics: Mapping[str, Any],
     verify_engines: bool = False,
+    cam_methods: Sequence[str] = (),
 ) -> Artifact:
     """Writes the artifact whole or not at all: into a temporary folder first, then under its name, local or in a bucket.
 
@@ -50,10 +52,13 @@ def export(
       dataset: metadata of the prepared data.
       metrics: as in `metrics.json`.
       verify_engines: whether to measure what scores faster than TensorFlow, so that a scorer may choose it.
+      cam_methods: of `saliency.EXPORTED`; each becomes a signature of the SavedModel that differs in its map.
     """
     plain = dataclasses.replace(network, members=tuple(_plain_copy(member) for member in network.members))
     serve = serving_function(plain, operating_point.temperature)
-    maps, probability = _sampled(serve, held_out if len(held_out) else train)
+    further = {method: serving_function(plain, operating_point.temperature, method) for method in cam_methods}
+    sample = held_out if len(held_out) else train
+    maps, probability = _sampled(serve, sample)
     if len(held_out):
         probability = scipy.special.expit(held_out_logit / operating_point.temperature)
     fields: dict[str, Any] = {
@@ -62,7 +67,11 @@ def export(
         "threshold": operating_point.threshold,
         "temperature": operating_point.temperature,
         "uncertain_band": operating_point.uncertain_band,
-        "cam": {"layer": model_lib.FEATURES, "height": maps.shape[1], "width": maps.shape[2], "scale": _map_scale(maps)},
+        "cam": {
+            "layer": model_lib.FEATURES,
+            **_described(maps),
+            "methods": {method: _described(_sampled(function, sample)[0]) for method, function in further.items()},
+        },
         "architecture": {
             **dataclasses.asdict(network.architecture),
             "head_widths": list(network.architecture.head_widths),
@@ -88,7 +97,8 @@ def export(
         archive = keras.export.ExportArchive()
         for member in plain.members:
             archive.track(member.model)
-        archive.add_endpoint("serving_default", serve)
+        for name, function in {"serving_default": serve, **further}.items():
+            archive.add_endpoint(name, function)
         archive.write_out(str(local), verbose=False)
         for name, member in zip(_keras_files(len(plain.members)), plain.members, strict=True):
             member.model.save(local / name)
@@ -98,6 +108,19 @@ def export(
             sealed = verify.verify(local, *verify.samples(train, held_out))
         _publish(local, directory)
     return sealed
+
+
+def methods(named: str) -> tuple[str, ...]:
+    """The methods that a configuration names, with commas; raises `ConfigError` for one that a SavedModel can't hold."""
+    found = tuple(name.strip() for name in named.split(",") if name.strip())
+    for method in found:
+        if method not in saliency.EXPORTED:
+            raise ConfigError(f"cam_methods={method}: expected one or several of {', '.join(saliency.EXPORTED)}")
+    return found
+
+
+def _described(maps: np.ndarray) -> dict[str, Any]:
+    return {"height": maps.shape[1], "width": maps.shape[2], "scale": _map_scale(maps)}
 
 
 def _keras_files(members: int) -> list[str]:

@@ -77,6 +77,7 @@ def export_with_metrics(
         dataset=dataset,
         metrics=metrics,
         verify_engines=config.verify_engines,
+        cam_methods=export.methods(config.cam_methods),
     )
     return artifact, point, metrics
 

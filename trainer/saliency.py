@@ -47,8 +47,7 @@ def block_ends(model: keras.Model) -> list[str]:
 
 def grad_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Gradient of the logit averaged over the map, times the features (Selvaraju et al. 2017, arXiv:1610.02391), signed."""
-    answers, gradient = _features_and_gradient(model, images, layer)
-    return np.einsum("bhwc,bc->bhw", answers, gradient.mean(axis=(1, 2)))
+    return _by_gradient(model, images, layer, "grad_cam")
 
 
 def hires_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -56,8 +55,7 @@ def hires_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
 
     At the last layer of a network with a piecewise linear head without biases it sums to the logit.
     """
-    answers, gradient = _features_and_gradient(model, images, layer)
-    return (answers * gradient).sum(axis=-1)
+    return _by_gradient(model, images, layer, "hires_cam")
 
 
 def grad_cam_pp(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -65,20 +63,12 @@ def grad_cam_pp(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarra
 
     As in the authors' own program, the pixel weights of a channel are divided by their sum.
     """
-    answers, gradient = _features_and_gradient(model, images, layer)
-    total = answers.sum(axis=(1, 2), keepdims=True)
-    denominator = 2 * gradient**2 + total * gradient**3
-    share = np.divide(gradient**2, denominator, out=np.zeros_like(gradient), where=denominator != 0)
-    whole = share.sum(axis=(1, 2), keepdims=True)
-    share = np.divide(share, whole, out=np.zeros_like(share), where=whole != 0)
-    weight = (share * np.maximum(gradient, 0)).sum(axis=(1, 2))
-    return np.maximum(np.einsum("bhwc,bc->bhw", answers, weight), 0)
+    return _by_gradient(model, images, layer, "grad_cam_pp")
 
 
 def layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Positive gradient times features, cell by cell (Jiang et al. 2021, LayerCAM, eq. 6, 8), nowhere negative."""
-    answers, gradient = _features_and_gradient(model, images, layer)
-    return np.maximum((answers * np.maximum(gradient, 0)).sum(axis=-1), 0)
+    return _by_gradient(model, images, layer, "layer_cam")
 
 
 def fused_layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -86,13 +76,7 @@ def fused_layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.nd
 
     Finer than the last map. It is scaled as the map of the deepest end is, so that images stay comparable.
     """
-    ends = _ends_up_to(model, layer)
-    maps = [layer_cam(model, images, end) for end in ends]
-    height, width = maps[0].shape[1:]
-    peaks = [found.max(axis=(1, 2), keepdims=True) for found in maps]
-    scaled = [np.divide(found, peak, out=np.zeros_like(found), where=peak > 0) for found, peak in zip(maps, peaks, strict=True)]
-    scaled[:-1] = [np.tanh(2 * found) for found in scaled[:-1]]
-    return np.max([resize(found, height, width) for found in scaled], axis=0) * peaks[-1]
+    return _by_gradient(model, images, layer, "fused_layer_cam")
 
 
 def score_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -131,9 +115,66 @@ METHODS: dict[str, Method] = {
 }
 
 
+EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam")
+"""Those beside the free one that a SavedModel can hold, as one backward pass among its operations."""
+
+
+def in_graph(model: keras.Model, method: str, layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Images -> logit [B, 1] and map float32 [B, h, w] of a method by gradients, to be called inside of a `tf.function`."""
+    ends = _ends_up_to(model, layer) if method == "fused_layer_cam" else [layer]
+    _check(list(layers(model)), layer)
+    tapped = keras.Model(model.input, [*(model.get_layer(end).output for end in ends), _logit_of(model.output)])
+
+    def ask(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        *answers, logit = tapped(images, training=False)
+        # Symbolic: a tape would lose track of layers that no trainable variable stands before.
+        gradients = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        pairs = [(tf.cast(a, tf.float32), tf.cast(g, tf.float32)) for a, g in zip(answers, gradients, strict=True)]
+        if method == "fused_layer_cam":
+            return logit, _fused([_layer_cam(*pair) for pair in pairs])
+        return logit, _FORMULAS[method](*pairs[0])
+
+    return ask
+
+
+def _grad_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.einsum("bhwc,bc->bhw", answers, tf.reduce_mean(gradient, axis=(1, 2)))
+
+
+def _hires_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(answers * gradient, axis=-1)
+
+
+def _grad_cam_pp(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    total = tf.reduce_sum(answers, axis=(1, 2), keepdims=True)
+    share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
+    share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=(1, 2), keepdims=True))
+    weight = tf.reduce_sum(share * tf.nn.relu(gradient), axis=(1, 2))
+    return tf.nn.relu(tf.einsum("bhwc,bc->bhw", answers, weight))
+
+
+def _layer_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(tf.reduce_sum(answers * tf.nn.relu(gradient), axis=-1))
+
+
+def _fused(maps: list[tf.Tensor]) -> tf.Tensor:
+    peaks = [tf.reduce_max(found, axis=(1, 2), keepdims=True) for found in maps]
+    scaled = [tf.math.divide_no_nan(found, peak) for found, peak in zip(maps, peaks, strict=True)]
+    scaled[:-1] = [tf.tanh(2 * found) for found in scaled[:-1]]
+    size = maps[0].shape[1:]
+    stretched = [tf.image.resize(found[..., None], size)[..., 0] for found in scaled]
+    return tf.reduce_max(tf.stack(stretched), axis=0) * peaks[-1]
+
+
+_FORMULAS = {"grad_cam": _grad_cam, "hires_cam": _hires_cam, "grad_cam_pp": _grad_cam_pp, "layer_cam": _layer_cam}
+"""Features and gradient, float32 [B, h, w, C] each -> map [B, h, w]."""
+
+
 def features(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Output of a layer, float32 [B, h, w, C]."""
-    return _in_batches(_with_gradient(model, layer, wanted=False), images)[0]
+    _check(list(layers(model)), layer)
+    tapped = keras.Model(model.input, model.get_layer(layer).output)
+    return _in_batches(_traced(lambda some: (tf.cast(tapped(some, training=False), tf.float32),), model), images)[0]
 
 
 def logit(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -174,10 +215,8 @@ def _check(order: list[str], layer: str) -> None:
         )
 
 
-def _features_and_gradient(model: keras.Model, images: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Output of the layer and the gradient of the logit with respect to it, both float32 [B, h, w, C]."""
-    answers, _, gradient = _in_batches(_with_gradient(model, layer), images)
-    return answers, gradient
+def _by_gradient(model: keras.Model, images: np.ndarray, layer: str, method: str) -> np.ndarray:
+    return _in_batches(_compiled(model, method, layer), images)[1]
 
 
 def _in_batches(function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -187,20 +226,8 @@ def _in_batches(function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: 
 
 
 @functools.lru_cache(maxsize=32)
-def _with_gradient(model: keras.Model, layer: str, wanted: bool = True) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Images -> features, logit, and where wanted the gradient."""
-    _check(list(layers(model)), layer)
-    tapped = keras.Model(model.input, [model.get_layer(layer).output, _logit_of(model.output)])
-
-    def ask(images: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        answers, logit = tapped(images, training=False)
-        if not wanted:
-            return (tf.cast(answers, tf.float32),)
-        # Symbolic: a tape would lose track of layers that no trainable variable stands before.
-        (gradient,) = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return tf.cast(answers, tf.float32), logit, tf.cast(gradient, tf.float32)
-
-    return _traced(ask, model)
+def _compiled(model: keras.Model, method: str, layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    return _traced(in_graph(model, method, layer), model)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,12 +1,17 @@
 """What an artifact computes: one network, or several and their mirror images, as one function of the pixels."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from trainer import cam
+from trainer import cam, saliency
 from trainer import model as model_lib
+from trainer.artifact import FREE_METHOD
+
+Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""uint8 [B, size, size, 1] -> logit [B, 1], map [B, h, w]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +42,25 @@ class Network:
     mirrored: bool = False
 
 
-def serving_function(network: Network, temperature: float) -> tf.types.experimental.GenericFunction:
+def serving_function(network: Network, temperature: float, method: str = FREE_METHOD) -> tf.types.experimental.GenericFunction:
     """The function that the artifact serves.
 
     Args:
       temperature: divisor of the averaged logit before the sigmoid.
+      method: what draws the map: `FREE_METHOD`, which comes with the forward pass, or one of `saliency.EXPORTED` at the last layer, for the price of a backward pass.
 
     Returns:
       `image` uint8 [B, size, size, 1] -> `probability` [B] (calibrated), `logit` [B] (mean over members, each divided by its
       temperature, and over the mirror image), `cam` [B, h, w] (the same mean of their maps), all float32.
     """
     size = network.members[0].model.input_shape[1:]
+    asked = [(_answer(member.model, method), member.temperature) for member in network.members]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size), tf.uint8, name="image")])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logit, maps = _mean(network.members, image)
+        logit, maps = _mean(asked, image)
         if network.mirrored:
-            mirrored_logit, mirrored_maps = _mean(network.members, tf.reverse(image, [2]))
+            mirrored_logit, mirrored_maps = _mean(asked, tf.reverse(image, [2]))
             logit = (logit + mirrored_logit) / 2
             maps = (maps + tf.reverse(mirrored_maps, [2])) / 2
         return {"probability": tf.sigmoid(logit / temperature), "logit": logit, "cam": maps}
@@ -61,11 +68,22 @@ def serving_function(network: Network, temperature: float) -> tf.types.experimen
     return serve
 
 
-def _mean(members: tuple[Member, ...], image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logit [B] and map [B, h, w], averaged over the members."""
+def _answer(model: keras.Model, method: str) -> Answer:
+    if method != FREE_METHOD:
+        return saliency.in_graph(model, method, model_lib.FEATURES)
+
+    def answer(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = model(image, training=False)
+        return outputs[model_lib.LOGIT], cam.grad_cam(model, outputs)
+
+    return answer
+
+
+def _mean(asked: list[tuple[Answer, float]], image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Logit [B] and map [B, h, w], each divided by its member's temperature, averaged over the members."""
     logits, maps = [], []
-    for member in members:
-        outputs = member.model(image, training=False)
-        logits.append(tf.squeeze(outputs[model_lib.LOGIT], -1) / member.temperature)
-        maps.append(cam.grad_cam(member.model, outputs) / member.temperature)
-    return tf.add_n(logits) / len(members), tf.add_n(maps) / len(members)
+    for answer, temperature in asked:
+        logit, found = answer(image)
+        logits.append(tf.squeeze(logit, -1) / temperature)
+        maps.append(found / temperature)
+    return tf.add_n(logits) / len(logits), tf.add_n(maps) / len(maps)

@@ -9,7 +9,7 @@ import ml_collections
 import tensorflow as tf
 from absl import logging
 
-from trainer import cross_validation, input_pipeline, optimization, results
+from trainer import cross_validation, export, input_pipeline, optimization, results
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import check_same_run
@@ -19,7 +19,15 @@ from trainer.report import flat
 from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
-RUNTIME_KEYS = ("cache", "checkpoint_every_steps", "keep_checkpoints", "steps_per_execution", "verify_engines", "xla")
+RUNTIME_KEYS = (
+    "cache",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "steps_per_execution",
+    "verify_engines",
+    "cam_methods",
+    "xla",
+)
 """Settings that don't change what is learnt: a run may be continued under others."""
 
 
@@ -48,6 +56,7 @@ def train_and_evaluate(
         logging.info("The run in %s is finished already.", workdir)
         with tf.io.gfile.GFile(f"{workdir}/{results.METRICS}") as file:
             return json.loads(file.read())
+    export.methods(config.cam_methods)  # rather now than after training
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         keras.utils.set_random_seed(config.seed)

@@ -23,7 +23,12 @@ def network(members: int = 1, size: int = 48) -> Network:
 
 
 def make(
-    directory: pathlib.Path, built: Network, size: int = 48, simulated: bool = False, split: Split | None = None
+    directory: pathlib.Path,
+    built: Network,
+    size: int = 48,
+    simulated: bool = False,
+    split: Split | None = None,
+    cam_methods: tuple[str, ...] = (),
 ) -> Artifact:
     """Exports `built` as it stands; `split` stands for the training data and for what was held out."""
     split = split or small_run.split(8, size)
@@ -39,6 +44,7 @@ def make(
         held_out_logit=logit,
         dataset=dataset,
         metrics={},
+        cam_methods=cam_methods,
     )
 
 

@@ -67,5 +67,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 3
     config.deterministic = True
     config.verify_engines = True  # at the end, measure the engines that score faster than TensorFlow; else humerus-verify does
+    config.cam_methods = ""  # with commas: maps that humerus-score --method may draw beside grad_cam, as fused_layer_cam
     config.seed = 0
     return config.lock()
