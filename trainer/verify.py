@@ -98,10 +98,16 @@ def verify(directory: pathlib.Path, measured: Sample, calibration: Sample, requa
 def check_maps(directory: pathlib.Path, described: Artifact, measured: Sample, masks: np.ndarray | None = None) -> Artifact:
     """Checks that the maps mean something, and records it in the local artifact and on its card.
 
+    One that has no Keras file any more, which scoring doesn't need, keeps the record that it has.
+
     Args:
       masks: bool [N, size, size], as `map_checks.check` takes them.
     """
-    network = trained_network.load(str(directory), described)
+    try:
+        network = trained_network.load(str(directory), described)
+    except artifact.ArtifactError as error:
+        logging.warning("The maps are not checked: %s", error)
+        return described
     checked = dataclasses.replace(described, map_checks=map_checks.check(network, measured.images, measured.truth, masks))
     (directory / artifact.MODEL_CARD).write_text(model_card.render(dataclasses.asdict(checked)), encoding="utf-8")
     return artifact.amend(directory, checked)

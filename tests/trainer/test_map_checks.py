@@ -286,3 +286,10 @@ def test_masks_that_say_nothing_of_the_images_are_refused(drawn, tmp_path, conte
         file.write_text(content)
     with pytest.raises(DataError, match=sentence):
         finding_masks.place(finding_masks.read(str(file)), input_pipeline.load_split(str(tmp_path / "data"), "validation"))
+
+
+def test_an_artifact_without_its_keras_file_keeps_the_record_that_it_has(tmp_path):
+    described = small_artifact.make(tmp_path / "artifact", small_artifact.network())
+    (tmp_path / "artifact" / artifact.KERAS_FILE).unlink()
+    measured = verify.Sample(HELD_OUT[0], HELD_OUT[1], "validation")
+    assert verify.check_maps(tmp_path / "artifact", described, measured) == described
