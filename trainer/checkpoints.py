@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,8 @@ def write_bytes(path: str, content: bytes) -> None:
     Raises:
       OSError: it can't be written.
     """
-    partial = path if "://" in path else f"{path}.partial-{os.getpid()}"
+    # With the host's name: in containers that share a volume, each calls itself process 1.
+    partial = path if "://" in path else f"{path}.partial-{socket.gethostname()}-{os.getpid()}"
     with _said_of(path):
         if folder := os.path.dirname(path):
             tf.io.gfile.makedirs(folder)

@@ -276,7 +276,8 @@ def _run(
 
     Words that are no flags go to `main`, of a command that takes any.
     """
-    flags.FLAGS.set_gnu_getopt(takes_words)
+    # Else a --flagfile is not looked into for settings of the recipe: the program's own name would end the search.
+    flags.FLAGS.set_gnu_getopt(True)
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv):
         own, all_commands = flags.FLAGS.module_help(__name__), vitals.FLAGS.module_help(vitals.__name__)
         print(f"{inspect.cleandoc(command.__doc__ or '')}\n{own}\n\n{all_commands}")

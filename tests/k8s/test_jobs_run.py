@@ -6,11 +6,12 @@ import os
 import pathlib
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support import manifests
-from tests.support.cluster import SECONDS, Job, free_port
+from tests.support import manifests, network
+from tests.support.cluster import SECONDS, Job
 
 TRAIN = "--config=tests/support/small_recipe.py\n--config.epochs=6\n"
 PREPARE = "--layout=mura\n--image_size=48\n"
@@ -64,6 +65,12 @@ def prepared(finished, tmp_path) -> pathlib.Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data").symlink_to(finished / "data" / "data")
     return tmp_path
+
+
+@pytest.fixture
+def hosts() -> Iterator[network.Network]:
+    with network.of_two("train-0.train:2222", "train-1.train:2222") as found:
+        yield found
 
 
 @pytest.mark.slow
@@ -131,18 +138,23 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
 
 
 @pytest.mark.slow
-def test_a_wrong_configuration_and_wrong_data_fail_the_job_at_once(tmp_path):
+def test_a_wrong_configuration_and_wrong_data_fail_the_job_at_once(prepared, tmp_path):
     flags = {"train": TRAIN + "--config.pooling=median\n", "prepare": PREPARE}
+    wrong = ["PATIENTS=2", "SOURCE=/data/no/such/folder"]
     objects = manifests.render(
-        manifests.write_overlay(tmp_path / "own", "overlays/local", env=["PATIENTS=2", "SOURCE=/data/no/such/folder"], **flags)
+        manifests.write_overlay(tmp_path / "own", "overlays/local", ["components/common"], wrong, **flags)
     )
-    wrong_data = Job(objects, "prepare", tmp_path / "cluster")
-    assert wrong_data.wait() == "Failed" and wrong_data.reason == "PodFailurePolicy"
-    assert wrong_data.codes() == {3: 1} and "/no/such/folder" in wrong_data.log()
+    for job, code, sentence in (
+        (Job(objects, "train", prepared), 2, "expected avg or max"),
+        (Job(objects, "prepare", tmp_path / "cluster"), 3, "/no/such/folder"),
+    ):
+        assert job.wait() == "Failed" and job.reason == "PodFailurePolicy" and job.failures == 0
+        assert job.codes() == {code: 1}, job.log()
+        assert any(sentence in line and '"ERROR"' in line for line in job.log().splitlines())
 
 
 @pytest.mark.slow
-def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finished):
+def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finished, hosts):
     objects = manifests.render(
         manifests.write_overlay(
             tmp_path / "own", "overlays/local", ["components/multi-node", "components/common"], train=TRAIN, prepare=PREPARE
@@ -151,7 +163,6 @@ def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finish
     root = tmp_path / "cluster"
     (root / "data").mkdir(parents=True)
     (root / "data" / "data").symlink_to(finished / "data" / "data")
-    hosts = {f"train-{i}.train:2222": f"localhost:{free_port()}" for i in range(2)}
     job = Job(objects, "train", root, hosts)
     job.pod(0), job.pod(1)
     wait_for(root, 6, job)

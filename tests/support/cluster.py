@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tests.support import manifests
+from tests.support.network import Network, free_port
 
-SECONDS = 300
+SECONDS = 500
 """What nothing in a test takes."""
 _BIN = pathlib.Path(sys.executable).parent
 
@@ -27,8 +27,18 @@ _BIN = pathlib.Path(sys.executable).parent
 class Pod:
     """One try: its containers in turn, until one fails or the last one ends."""
 
-    def __init__(self, index: int, spec: Mapping, environment: Mapping[str, str], paths: "Paths", log: pathlib.Path):
+    def __init__(
+        self,
+        index: int,
+        spec: Mapping,
+        environment: Mapping[str, str],
+        paths: "Paths",
+        log: pathlib.Path,
+        prefix: Sequence[str] = (),
+    ):
+        """`prefix`: what goes before its commands."""
         self.index, self.log = index, log
+        self._prefix = prefix
         self.disrupted = False
         self.grace: float = spec["terminationGracePeriodSeconds"]
         self._spec, self._environment, self._paths = spec, environment, paths
@@ -64,7 +74,7 @@ class Pod:
         known = {**self._environment, **_declared(container)}
         words = [*container["command"], *container["args"]]
         expanded = [re.sub(r"\$\((\w+)\)", lambda name: known.get(name[1], name[0]), word) for word in words]
-        return [self._paths.here(word) for word in expanded]
+        return [*self._prefix, *(self._paths.here(word) for word in expanded)]
 
     def wait_for_main(self) -> None:
         """Until its main container runs, or the pod has ended."""
@@ -129,10 +139,10 @@ class Paths:
 class Job:
     """A rendered Job that is carried out; `status` is None until it is `Complete` or `Failed`."""
 
-    def __init__(self, objects: Sequence[Mapping], name: str, root: pathlib.Path, hosts: Mapping[str, str] | None = None):
-        """`hosts`: addresses on this machine in place of the pods' names."""
+    def __init__(self, objects: Sequence[Mapping], name: str, root: pathlib.Path, network: Network | None = None):
         self.spec = manifests.named(objects, "Job", name)["spec"]
-        self._name, self._root, self._hosts = name, root, hosts or {}
+        self._name, self._root = name, root
+        self._network = network or Network({}, [[]])
         self._config = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
         self.status: str | None = None
         self.reason = ""
@@ -172,10 +182,12 @@ class Job:
             environment["JOB_COMPLETION_INDEX"] = str(index)
         own = self._root / f"{self._name}-{index}-{len(self.pods)}"
         paths = Paths(spec, self._root, own, self._config)
-        # All pods share this machine's addresses.
-        for there, here in {**self._hosts, "--metrics_port=9100": f"--metrics_port={free_port()}"}.items():
+        prefix = self._network.prefixes[index]
+        # On the addresses of this machine, other pods have taken the port.
+        ports = {} if prefix else {"--metrics_port=9100": f"--metrics_port={free_port()}"}
+        for there, here in {**self._network.addresses, **ports}.items():
             spec = _replaced(spec, there, here)
-        pod = Pod(index, spec, environment, paths, own / "log")
+        pod = Pod(index, spec, environment, paths, own / "log", prefix)
         with self._lock:
             self.pods.append(pod)
             self._active[index] = pod
@@ -226,13 +238,6 @@ class Job:
     def log(self) -> str:
         """What all pods have said."""
         return "\n".join(pod.log.read_text(errors="replace") for pod in self.pods)
-
-
-def free_port() -> int:
-    """A TCP port that nobody holds just now."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def _declared(container: Mapping) -> dict[str, str]:

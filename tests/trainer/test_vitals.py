@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def run(command: str, *arguments: str, **options) -> subprocess.CompletedProcess:
     """One of our commands in a process of its own."""
     module = "batch_inference.main" if command in ("score", "overlay") else "trainer.main"
-    code = f"import sys; from {module} import {command}; sys.exit({command}())"
+    code = f"import sys; from {module} import {command}; sys.argv[0] = 'humerus-{command}'; sys.exit({command}())"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, **options
     )
