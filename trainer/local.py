@@ -72,7 +72,7 @@ def summary(work: pathlib.Path, seconds: float) -> str:
             f"Test split  {quality}",
             f"Scored      {run['scored']} images, {sum(run['rejections'].values())} rejected",
             f"Model       {work}/train/artifact   report: {work}/train/report.html",
-            f"Results     {work}/scored: predictions.*, studies.*, rejections.*, pictures in cams/",
+            f"Results     {work}/scored: predictions.*, studies.*, rejections.*, pictures in cams/; look through them: gallery.html",
             f"Time        {seconds / 60:.1f} minutes. Assists research; not a medical device.",
         ]
     )

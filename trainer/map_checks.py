@@ -30,8 +30,8 @@ FEWEST_IMAGES = 16
 """Of the kind that a check needs; of fewer it measures nothing."""
 RANDOM_CORRELATION, FLIP_CORRELATION = 0.6, 0.3
 """A map may be at most, and the mirrored map must be at least, so alike to the map itself: mean correlation of their cells."""
-_SHARES = (0.1, 0.2, 0.3, 0.5)
-_RANDOM_ORDERS = 3
+_SHARES = (0.1, 0.25, 0.5)
+_RANDOM_ORDERS = 2
 _BATCH = 32
 
 Serve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
