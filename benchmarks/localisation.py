@@ -1,0 +1,170 @@
+r"""Do maps lie on what makes an image positive? Every method on simulated radiographs and on real ones with masks, and its price.
+
+    humerus-phantom --output=simulated --patients=1000
+    humerus-prepare --source=simulated/MURA-v1.1 --layout=mura --data_dir=data --image_size=112
+    humerus-train --data_dir=data --workdir=runs/simulated --config=smoke
+    python -m benchmarks.localisation --simulated=simulated/MURA-v1.1 --model=runs/simulated/artifact \
+        --fracatlas=fracatlas --folds=runs/cross_validation/humerus
+
+`--folds` is a run of `humerus-train --folds=5` on FracAtlas: each image is asked of the network that hasn't seen its patient. Writes its
+tables into benchmarks/README.md.
+"""
+
+import argparse
+import csv
+import pathlib
+import time
+from collections.abc import Callable
+
+import cv2
+import keras
+import numpy as np
+
+from benchmarks.tables import markdown, replace_table
+from trainer import artifact, finding_masks, localisation, radiograph, saliency, trained_network
+from trainer import model as model_lib
+from trainer.artifact import Artifact
+
+TIMED = 16
+"""Images; the faster of two passes counts."""
+
+Maps = Callable[[keras.Model, np.ndarray], np.ndarray]
+"""uint8 [N, size, size] -> float32 [N, h, w]."""
+
+
+def main() -> None:
+    options = _options()
+    methods = {name: method for name, method in saliency.METHODS.items() if name in options.methods.split(",")}
+    if options.simulated:
+        info = artifact.load(options.model)
+        (member,) = trained_network.load(options.model, info).members
+        pictures, masks = simulated(pathlib.Path(options.simulated), info.image_size)
+        replace_table(
+            "localisation_simulated", table(info, methods, [(member.model, np.arange(len(pictures)))], pictures, masks)
+        )
+    if options.fracatlas:
+        info = artifact.load(f"{options.folds}/artifact")
+        members = [member.model for member in trained_network.load(f"{options.folds}/artifact", info).members]
+        pictures, masks, fold = fracatlas(pathlib.Path(options.fracatlas), pathlib.Path(options.folds), info.image_size)
+        asked = [(model, np.flatnonzero(fold == k)) for k, model in enumerate(members)]
+        replace_table("localisation_fracatlas", table(info, methods, asked, pictures, masks))
+
+
+def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """The positive radiographs of the test split, uint8 [height, width], and the boxes of their findings as masks."""
+    findings = finding_masks.read(str(root / "findings.json"))
+    paths = sorted(path for path, found in findings.items() if found and path.startswith("valid/"))
+    pictures = [cv2.imread(str(root / path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    masks = [finding_masks.draw(findings[path], *picture.shape, size) for path, picture in zip(paths, pictures, strict=True)]
+    return pictures, np.stack(masks)
+
+
+def fracatlas(root: pathlib.Path, run: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The fractured radiographs that were trained on, their polygons as masks, and the fold of each, counted from 0."""
+    outlines = finding_masks.read(str(root / "fracture_masks.coco.json"))
+    with (run / "out_of_fold.csv").open(newline="") as lines:
+        folds = {pathlib.PurePath(row["path"]).name: int(row["fold"]) for row in csv.DictReader(lines)}
+    pictures, masks, fold = [], [], []
+    for name in sorted(outlines):
+        if name not in folds:  # truncated
+            continue
+        picture = radiograph.read((root / "images" / "positive" / name).read_bytes()).pixels
+        pictures.append(picture)
+        masks.append(finding_masks.draw(outlines[name], *picture.shape, size))
+        fold.append(folds[name])
+    first = min(folds.values())
+    return pictures, np.stack(masks), np.array(fold) - first
+
+
+def table(
+    info: Artifact,
+    methods: dict[str, saliency.Method],
+    asked: list[tuple[keras.Model, np.ndarray]],
+    pictures: list[np.ndarray],
+    masks: np.ndarray,
+) -> str:
+    """A row for each method and baseline: `asked` says which rows of the pictures each network is asked about."""
+    images = _squares(pictures, info.image_size)
+    forward = _seconds(lambda model, some: saliency.logit(model, some), asked[0][0], images)
+    rows = []
+    for name, method in methods.items():
+        maps = _gathered(lambda model, some, method=method: method(model, some, model_lib.FEATURES), asked, images)
+        seconds = _seconds(lambda model, some, method=method: method(model, some, model_lib.FEATURES), asked[0][0], images)
+        cost = "free in humerus-score" if name == "grad_cam" else f"{seconds / forward:.1f}"
+        rows.append(_row(f"`{name}`, {maps.shape[1]} x {maps.shape[2]}", maps, masks, cost))
+    large = [(_enlarged(model, 2 * info.image_size), rows_) for model, rows_ in asked]
+    bigger = _squares(pictures, 2 * info.image_size)
+    maps = _gathered(lambda model, some: saliency.grad_cam(model, some, model_lib.FEATURES), large, bigger)
+    cost = _seconds(lambda model, some: saliency.logit(model, some), large[0][0], bigger) / forward
+    rows.append(
+        _row(f"`grad_cam` of the image at twice the side, {maps.shape[1]} x {maps.shape[2]}", maps, masks, f"{cost:.1f}")
+    )
+    for name, baseline in localisation.BASELINES.items():
+        rows.append(
+            _row(
+                {"centre": "no network: the middle", "brightest": "no network: the brightest region"}[name],
+                baseline(images),
+                masks,
+                "",
+            )
+        )
+    area = localisation.interval(masks.mean(axis=(1, 2)))
+    head = f"{len(masks)} positive images at {info.image_size} px, {info.architecture['backbone']}; masks cover {area['value']:.1%} of the square."
+    return f"{head}\n\n{markdown(['method', 'hit rate', 'inside the mask', 'IoU', 'forward passes'], rows)}"
+
+
+def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]:
+    scored = localisation.scores(maps, masks)
+    cells = [localisation.interval(scored[metric]) for metric in localisation.METRICS]
+    return [name, *(f"{cell['value']:.2f} ({cell['low']:.2f}-{cell['high']:.2f})" for cell in cells), cost]
+
+
+def _gathered(method: Maps, asked: list[tuple[keras.Model, np.ndarray]], images: np.ndarray) -> np.ndarray:
+    parts = [(rows, method(model, images[rows])) for model, rows in asked if len(rows)]
+    maps = np.empty((len(images), *parts[0][1].shape[1:]), np.float32)
+    for rows, found in parts:
+        maps[rows] = found
+    return maps
+
+
+def _seconds(method: Maps, model: keras.Model, images: np.ndarray) -> float:
+    """Processor time for `TIMED` images, compiled before."""
+    method(model, images[:TIMED])
+    taken = []
+    for _ in range(2):
+        # Of the processor, over all threads: what else runs on the machine doesn't count.
+        start = time.process_time()
+        method(model, images[:TIMED])
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def _enlarged(model: keras.Model, size: int) -> keras.Model:
+    """The same weights for squares of another size."""
+    layer = model.get_layer(model_lib.POOLED)
+    pooling = "avg" if isinstance(layer, keras.layers.GlobalAveragePooling2D) else "max"
+    widths = tuple(head.units for head in model_lib.head_layers(model)[:-1])
+    backbone = model.name.removeprefix("humerus_")
+    larger = model_lib.build(model_lib.Architecture(backbone, pooling, widths), size)
+    larger.set_weights(model.get_weights())
+    return larger
+
+
+def _squares(pictures: list[np.ndarray], size: int) -> np.ndarray:
+    return np.stack([radiograph.letterbox(picture, size) for picture in pictures])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulated", help="MURA-v1.1 folder that humerus-phantom rendered")
+    parser.add_argument("--model", help="artifact of one network, trained on them")
+    parser.add_argument("--fracatlas", help="folder with images/ and fracture_masks.coco.json")
+    parser.add_argument("--folds", help="workdir of humerus-train --folds on FracAtlas")
+    parser.add_argument(
+        "--methods", default=",".join(saliency.METHODS), help="rows to measure; the last two cost a hundred passes"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
