@@ -109,7 +109,7 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
     assert hung.probe(), "at work"
     hung.send(signal.SIGSTOP)
     beats = prepared / "train-0-2" / "tmp" / "heartbeat"
-    os.utime(beats, (time.time() - 1000,) * 2)
+    os.utime(beats, (time.time() - 4000,) * 2)
     hung.grace = 1
     assert not hung.probe()
     assert hung.wait() == 137
