@@ -11,7 +11,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.support import manifests
-from trainer import errors
+from trainer import errors, vitals
 
 CRDS = pathlib.Path(__file__).with_name("crds")
 VERSIONS = sorted(kubernetes_validate.utils.all_versions(), key=lambda v: [int(n) for n in v.split(".")])[-3:]
@@ -248,3 +248,21 @@ def test_every_component_is_part_of_something_tested():
     text = "\n".join(path.read_text() for path in manifests.K8S.rglob("kustomization.yaml"))
     unused = {name for name in COMPONENTS if f"/{name}" not in text and f"[{name}" not in text}
     assert unused <= {"storage-gcs-fuse"}  # in the test above
+
+
+def test_the_page_names_every_overlay_component_and_metric():
+    page = (manifests.ROOT / "docs" / "kubernetes.md").read_text()
+    internal = {
+        "common",
+        "restricted",
+        "restarts",
+        "storage-gcs",
+        "gpu",
+        "gpu-8",
+        "score-16",
+        "simulated",
+        "multi-node",
+        "dataflow",
+    }
+    told = {*manifests.OVERLAYS, *(set(COMPONENTS) - internal), *(f"humerus_{name}" for name in vitals.METRICS)}
+    assert not {name for name in told if f"`{name}`" not in page}
