@@ -9,6 +9,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from batch_inference import storage
 from batch_inference.records import Example, Rejection, Scored, reject
 from trainer import engines
+from trainer.artifact import FREE_METHOD
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -17,7 +18,7 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
     Beam's `RunInference` fails, or sets aside, a whole batch for one bad element; here each failure becomes a `Rejection`.
     """
 
-    def __init__(self, model: str, choice: engines.Choice, batch_size: int, model_id: str, method: str):
+    def __init__(self, model: str, choice: engines.Choice, batch_size: int, model_id: str, method: str = FREE_METHOD):
         """Takes the URI of the artifact, its id, the engine, how many images are run at once (padded when fewer), and the maps' method."""
         super().__init__()
         self._model = model
