@@ -25,6 +25,7 @@ from batch_inference import (
     row_files,
     runners,
     schema,
+    shelves,
     sinks,
     sources,
     storage,
@@ -167,9 +168,9 @@ def _write(
     carried = manifest.carried_columns(options.input)
     per_study = (
         once_per_study
-        | "By study" >> beam.Map(lambda row: (row.study, (row.probability, row.uri)))
-        | "Mean" >> beam.CombinePerKey(studies.PerStudy())
-        | "Study" >> beam.MapTuple(lambda study, combined: studies.study_row(study, combined, described))
+        | "Of a study" >> beam.Map(lambda row: (row.study, row.probability, row.uri))
+        | "By study" >> shelves.Shelve(lambda of_study: of_study[0])
+        | "Study" >> beam.FlatMapTuple(lambda _, packs: studies.rows(shelves.unpacked(packs), described))
     )
     rows = {"predictions": predictions, "studies": per_study, "rejections": rejections}
     for name, table in schema.tables(carried).items():

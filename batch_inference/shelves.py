@@ -2,7 +2,7 @@
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -11,11 +11,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 _SHELVES = 1024
-_UNPACKED = 10_000
+_UNPACKED = 5_000
 
 
 class Shelve(beam.PTransform):
-    """Any things -> (shelf, packs), grouped: all things of one key come on one shelf, beside those of other keys.
+    """Any things, in one collection or several -> (shelf, packs), grouped: all things of one key come on one shelf, beside those of other keys.
 
     Some tens of bytes for a thing with a path in it, instead of a thousand. `unpacked` gives the things back. Global window only.
     """
@@ -24,8 +24,11 @@ class Shelve(beam.PTransform):
         super().__init__()
         self._key = key
 
-    def expand(self, things: beam.PCollection) -> beam.PCollection:
-        return things | beam.ParDo(_Pack(self._key)) | beam.GroupByKey()
+    def expand(self, things: beam.PCollection | Sequence[beam.PCollection]) -> beam.PCollection:
+        collections = (things,) if isinstance(things, beam.PCollection) else things
+        # Flattened only when packed: ahead of it, the embedded runner would keep all things as they are.
+        packs = [part | f"Pack {number}" >> beam.ParDo(_Pack(self._key)) for number, part in enumerate(collections)]
+        return packs | beam.Flatten() | beam.GroupByKey()
 
 
 def unpacked(packs: Iterable[bytes]) -> Iterator[Any]:

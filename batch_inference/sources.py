@@ -110,24 +110,33 @@ def _expand(root: str, pattern: str) -> Iterator[str]:
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:
     """Files below a folder. Links to folders are followed, unless the folder holds the link."""
-    pending: list[tuple[str, tuple[str, ...]]] = [(top, (os.path.realpath(top),))]
-    while pending:
-        folder, ancestors = pending.pop()
+    folder = top
+    ancestors: tuple[str, ...] = (os.path.realpath(top),)
+    # What is still to be listed of each folder on the way down, by name: paths of a million folders would fill memory.
+    pending: list[tuple[str, tuple[str, ...], list[str]]] = []
+    while True:
+        below: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if not _is_folder(entry):
-                        yield entry.path
-                        continue
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(ancestors[-1], entry.name)
-                    if real in ancestors:
+                    if not _is_folder(entry) or (entry.is_symlink() and os.path.realpath(entry.path) in ancestors):
                         yield entry.path
                     elif recursive:
-                        pending.append((entry.path, (*ancestors, real)))
+                        below.append(entry.name)
         except OSError:
             yield folder
+        pending.append((folder, ancestors, below))
+        while not pending[-1][-1]:
+            pending.pop()
+            if not pending:
+                return
+        parent, of_parent, names = pending[-1]
+        name = names.pop()
+        folder = os.path.join(parent, name)
+        real = os.path.realpath(folder) if pathlib.Path(folder).is_symlink() else os.path.join(of_parent[-1], name)
+        ancestors = (*of_parent, real)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -1,5 +1,6 @@
 """Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -84,12 +85,13 @@ def read(uri: str) -> bytes:
 
 def _read_local(path: str) -> bytes:
     # Asked before it is opened: opening a named pipe waits for ever.
-    status = pathlib.Path(path).stat()
+    status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise StorageError("expected a regular file, found a folder, pipe, socket or device")
     if status.st_size > MAX_BYTES:
         raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has {status.st_size}")
-    return pathlib.Path(path).read_bytes()
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _read_remote(uri: str) -> bytes:
@@ -131,7 +133,7 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
             with FileSystems.create(uri, mime_type, CompressionTypes.UNCOMPRESSED) as file:
                 file.write(contents)
         else:
-            _write_local(pathlib.Path(uri), contents)
+            _write_local(uri, contents)
     except Exception as error:
         hopeless = gcs.is_hopeless(error) or (isinstance(error, OSError) and error.errno in _NOTHING_CAN_BE_WRITTEN)
         raise (UnwritableError if hopeless else StorageError)(_sentence(error)) from error
@@ -150,18 +152,25 @@ def unwritable(error: Exception) -> str | None:
     return None
 
 
-def _write_local(path: pathlib.Path, contents: bytes) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex}{_PARTIAL}")
+def _write_local(path: str, contents: bytes) -> None:
+    folder = os.path.dirname(path)
+    partial = os.path.join(folder, f".{uuid.uuid4().hex}{_PARTIAL}")
     try:
         try:
-            partial.write_bytes(contents)
+            _fill(partial, contents)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(contents)
-        partial.replace(path)
+            os.makedirs(folder, exist_ok=True)
+            _fill(partial, contents)
+        os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
         raise
+
+
+def _fill(path: str, contents: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(contents)
 
 
 def exists(uri: str) -> bool:
@@ -254,7 +263,7 @@ def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -
         for name in [*described.files, artifact.MODEL_JSON]:
             if ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
                 raise artifact.ArtifactError(f"{uri} names a file outside of itself: {name}; export the model again")
-            _write_local(partial / name, _read_remote(join(uri, name)))
+            _write_local(str(partial / name), _read_remote(join(uri, name)))
         artifact.load(partial)
         # Another process may have made the same copy meanwhile: either is good.
         if not copy.is_dir():

@@ -23,7 +23,6 @@ class EachOnce(beam.PTransform):
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
             found
-            | beam.Flatten()
             | shelves.Shelve(lambda item: printable(item.uri) if isinstance(item, Source) else item.row.uri)
             | beam.FlatMapTuple(lambda _, packs: join(shelves.unpacked(packs)))
         )

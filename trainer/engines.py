@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -124,9 +125,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, network: pathlib.Path, precision: str, shape: tuple[int, ...]):
-        # Imported here: an extra that need not be installed.
-        import openvino
-
+        openvino = import_openvino()
         cores = usable_cores()
         parts = _parts(shape[0], cores)
         core = openvino.Core()
@@ -201,15 +200,22 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def import_openvino() -> types.ModuleType:
+    """Intel's runtime, an extra that need not be installed."""
+    # It would start a process that tells Google Analytics of this import; without that package, it tells nobody.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 def has_gpu() -> bool:
     return pathlib.Path("/dev/nvidia0").exists()
 
 
 @functools.cache
 def _cpu_capabilities() -> tuple[str, ...]:
-    import openvino
-
-    return tuple(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return tuple(import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @functools.cache
@@ -227,8 +233,7 @@ def _has_int8_products() -> bool:
 
 def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathlib.Path:
     """OpenVINO's own form of the network, kept by model id: reading it takes a fraction of the conversion's time."""
-    import openvino
-
+    openvino = import_openvino()
     folder = cache / "openvino" / f"{model_id}-{openvino.__version__.split('-')[0]}"
     if not (folder / "model.xml").is_file():
         try:

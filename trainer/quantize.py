@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainer.artifact import INT8_NETWORK
+from trainer.engines import import_openvino
 
 
 def available() -> bool:
@@ -26,9 +27,9 @@ def quantize(model: pathlib.Path, images: np.ndarray) -> None:
     """
     # Without it NNCF sends a message to its makers for every network.
     os.environ["NNCF_CI"] = "1"
-    # Imported here: extras that need not be installed.
+    openvino = import_openvino()
+    # Imported here: an extra that need not be installed.
     import nncf
-    import openvino
 
     nncf.set_log_level(python_logging.ERROR)
     network = openvino.Core().read_model(str(model))

@@ -1,6 +1,7 @@
 """Which engine is taken, and that both give the numbers of the exported model."""
 
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -43,6 +44,21 @@ def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
     kept = first["logit"].copy()
     engine.run(images[3:])
     np.testing.assert_array_equal(first["logit"], kept)
+
+
+def test_openvino_starts_no_process_and_calls_nobody(model):
+    program = """if True:
+        import pathlib, sys
+        sys.addaudithook(lambda event, _: event in ("os.fork", "socket.connect", "socket.getaddrinfo") and print(event))
+        from trainer import artifact, engines
+        model = pathlib.Path(sys.argv[1])
+        engines.load(model, artifact.load(model), engines.Choice("openvino", "float32"), 1)
+        print("loaded")
+    """
+    # `CI` would keep OpenVINO from telling what it is used for, and so hide that it is told not to.
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["loaded"]
 
 
 def test_openvino_keeps_its_conversion(model, cache, images):
