@@ -63,37 +63,56 @@ def write(options: Options) -> Gallery:
     """
     scored = storage.absolute(options.scored)
     run, summary = (_read_json(scored, name) for name in (output_folder.RUN_JSON, output_folder.SUMMARY_JSON))
-    found = list(itertools.islice(_wanted(scored, options), MAX_ROWS + 1))
-    if not found:
+    if not options.is_of_a_part() and summary["scored"] + summary["rejected"] > MAX_ROWS:
+        raise _too_many(scored)
+    rows, shown = _rows(scored, options, _drawn_later(scored, run))
+    images, rejected = len(rows["images"]), len(rows["rejected"])
+    if not images + rejected:
         raise DataError(f"{scored} holds no row of what was asked for; see --uri, --min_probability and --label")
-    if len(found) > MAX_ROWS:
-        raise DataError(
-            f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; make one of a part: "
-            f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
-        )
-    drawn = _drawn_later(scored, run)
-    images = [_image(row, drawn) for kind, row in found if kind == "predictions"]
-    rejected = [[row["uri"], row["reason"], row["detail"], row.get("frame")] for kind, row in found if kind == "rejections"]
-    shown = {row[3] for row in images}
-    studies = [
-        [row["study"], row["label"], float(row["probability"]), int(row["images"])]
-        for row in row_files.read(scored, "studies")
-        if row["study"] in shown
-    ]
-    # In the order that the page opens with, so that its first view needs the first file alone.
-    images.sort(key=lambda row: (-row[2], row[0], row[5] or 0))
-    studies.sort(key=lambda row: (-row[2], row[0]))
-    rejected.sort(key=lambda row: (row[1], row[0]))
+    if images + rejected > MAX_ROWS:
+        raise _too_many(scored)
+    for row in row_files.read(scored, "studies"):
+        if row["study"] in shown:
+            study = [row["study"], row["label"], float(row["probability"]), int(row["images"])]
+            rows["studies"].append((-study[2], _script(study)))
     storage.delete(storage.join(scored, output_folder.GALLERY))
-    files = [
-        _write_rows(scored, kind, number, rows)
-        for kind, all_rows in (("images", images), ("studies", studies), ("rejected", rejected))
-        for number, rows in enumerate(all_rows[i : i + ROWS_PER_FILE] for i in range(0, len(all_rows), ROWS_PER_FILE))
-    ]
+    files = []
+    for kind, of_kind in rows.items():
+        # In the order that the page opens with, so that its first view needs the first file alone.
+        of_kind.sort()
+        for number, start in enumerate(range(0, len(of_kind), ROWS_PER_FILE)):
+            scripts = [script for _, script in of_kind[start : start + ROWS_PER_FILE]]
+            files.append(_write_rows(scored, kind, number, scripts))
     page = storage.join(scored, output_folder.GALLERY_HTML)
     described = _described(scored, run, summary, options)
     storage.write(page, _page(described, files).encode("utf-8"), "text/html")
-    return Gallery(len(images), len(rejected), page)
+    return Gallery(images, rejected, page)
+
+
+def _too_many(scored: str) -> DataError:
+    return DataError(
+        f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; make one of a part: "
+        f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
+    )
+
+
+def _rows(
+    scored: str, options: Options, drawn: Mapping[tuple[str, int | None], str]
+) -> tuple[dict[str, list[tuple[Any, str]]], set[str]]:
+    """What is shown of each kind, by what it is sorted by and as the script has it, which takes half the memory; and the studies.
+
+    One row more than `MAX_ROWS` at most.
+    """
+    rows: dict[str, list[tuple[Any, str]]] = {"images": [], "studies": [], "rejected": []}
+    shown = set()
+    for kind, row in itertools.islice(_wanted(scored, options), MAX_ROWS + 1):
+        if kind == "predictions":
+            image = _image(row, drawn)
+            rows["images"].append((-image[2], _script(image)))
+            shown.add(row["study"])
+        else:
+            rows["rejected"].append((row["reason"], _script([row["uri"], row["reason"], row["detail"], row.get("frame")])))
+    return rows, shown
 
 
 def _wanted(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -160,9 +179,13 @@ def _originals(scored: str) -> dict[str, str]:
     return {"from": f"{scheme}://{bucket}/", "to": "../" * len(folders)}
 
 
-def _write_rows(scored: str, kind: str, number: int, rows: list[Any]) -> str:
+def _script(row: list[Any]) -> str:
+    return json.dumps(row, separators=(",", ":"))
+
+
+def _write_rows(scored: str, kind: str, number: int, scripts: list[str]) -> str:
     name = f"{output_folder.GALLERY}/{kind}-{number:05d}.js"
-    script = f"gallery.add({json.dumps(kind)}, {json.dumps(rows, separators=(',', ':'))});\n"
+    script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n"
     storage.write(storage.join(scored, name), script.encode("ascii"), "text/javascript")
     return name
 
