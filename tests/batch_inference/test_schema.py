@@ -12,11 +12,19 @@ from batch_inference import schema
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
-def documents() -> dict[str, str]:
-    specification = importlib.util.spec_from_file_location("rows", DOCS / "rows.py")
+def script(name: str):
+    specification = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.documents()
+    return module
+
+
+def documents() -> dict[str, str]:
+    return script("rows").documents()
+
+
+def test_the_page_on_scale_holds_its_own_arithmetic():
+    assert (DOCS / "scale.md").read_text(encoding="utf-8") == script("scale").page(), "run: python docs/scale.py"
 
 
 @pytest.mark.parametrize("path", sorted(documents()))
