@@ -189,12 +189,12 @@ def match(pattern: str) -> Iterator[str]:
 
 
 def names(folder: str) -> list[str]:
-    """Names of what lies directly in a folder; nothing where there is no such folder."""
+    """Names of what lies directly in a folder, but for files that are not wholly written; nothing where there is no such folder."""
     if folder.startswith(gcs.SCHEME):
         return gcs.names(folder)
     if not is_remote(folder):
         path = pathlib.Path(folder)
-        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        return sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(_PARTIAL)) if path.is_dir() else []
     try:
         matched = FileSystems.match([join(folder, "*")])[0].metadata_list
     except BeamIOError:

@@ -1,8 +1,8 @@
 """Scores, and is killed in the middle as by `kill -9`; a process of its own.
 
-    python -m tests.support.killed_run MOMENT OUTPUT FLAG...
+    python -m tests.support.killed_run MOMENT FOLDER FLAG...
 
-Moments are counted, not timed: each time that a file or folder below OUTPUT is opened, renamed, made or deleted, by whatever code.
+Moments are counted, not timed: each time that a file or folder below FOLDER is opened, renamed, made or deleted, by whatever code.
 At the MOMENT-th the process is no more. At 0 nothing happens; either way that it ends by itself, their number is the last line.
 """
 
@@ -32,15 +32,15 @@ class Moments:
 
 
 def main() -> int:
-    moment, output, *arguments = sys.argv[1:]
-    moments = Moments(output, int(moment))
+    moment, folder, *flags = sys.argv[1:]
+    moments = Moments(folder, int(moment))
     sys.addaudithook(moments)
     from batch_inference import journal
     from batch_inference.main import score
 
     # Small parts, so that there is a journal within a few images.
     journal.ROWS_PER_PART = 3
-    code = score(["humerus-score", f"--output={output}", *arguments])
+    code = score(["humerus-score", *flags])
     print(moments.seen)
     return code
 
