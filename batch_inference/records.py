@@ -142,7 +142,7 @@ class Rejection:
     """A row of `rejections.*`: an input without a prediction; `carried` as in `Prediction`."""
 
     uri: Annotated[str, "of the input, as matched"]
-    reason: Annotated[str, "why there is no prediction: one of the reasons below"]
+    reason: Annotated[str, "why there is no prediction: one of the reason codes"]
     detail: Annotated[str, "a sentence on what was found; never what a file says of a patient"]
     model: Annotated[str, "id of the artifact"]
     sha256: Annotated[str | None, "of the file's bytes, hexadecimal; null where they could not be read"] = None

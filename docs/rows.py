@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from batch_inference import schema
-from batch_inference.records import REASONS, PackedCam
+from batch_inference.records import PackedCam
 
 DOCS = pathlib.Path(__file__).resolve().parent
 _TYPES = {str: "string", float: "double", int: "int64", bool: "boolean", bytes: "binary"}
@@ -16,18 +16,16 @@ _HEAD = """# Rows
 
 What each column of `predictions`, `studies` and `rejections` holds, in every format, and what `cams` holds with
 `--cam_store=parquet`. Written by `python docs/rows.py` from `batch_inference/records.py`. Missing values are `null` in JSONL, Parquet
-and BigQuery, and empty in CSV.
+and BigQuery, and empty in CSV. The codes of `reason` stand in [exit-codes.md](exit-codes.md#reason-codes).
 """
 
 
 def documents() -> dict[str, str]:
     """Content by path relative to docs/."""
     tables = schema.tables()
-    reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
     sections = [
         _HEAD,
         *(_section(name, table) for name, table in tables.items()),
-        f"### Reasons\n\n| reason | |\n|---|---|\n{reasons}\n",
         _section("cams", schema.columns(PackedCam)),
     ]
     schemas = {f"bigquery/{name}.json": json.dumps(schema.bigquery(table), indent=2) + "\n" for name, table in tables.items()}

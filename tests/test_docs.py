@@ -1,0 +1,215 @@
+"""What the pages say is so: links, commands, flags, messages, codes, keys, modules."""
+
+import ast
+import functools
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+
+from batch_inference.records import REASONS
+from tests import test_architecture
+from tests.support import documents
+from tests.support.documents import ROOT, Block
+from trainer import artifact, errors
+from trainer.configs import default
+
+DOCS = ROOT / "docs"
+PAGES = documents.pages()
+BLOCKS = [block for page in documents.manual() for block in documents.blocks(page)]
+ELLIPSIS = "…"
+"""Stands in a quoted message for what differs from run to run."""
+ABSL = {"help", "helpfull", "flagfile"}
+NOT_OURS = {"build-arg", "logdir", "config.KEY"}
+"""Flags of other programs that the text mentions, and what stands for any setting."""
+
+
+def name(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_every_page_is_in_the_index():
+    listed = set(documents.manual())
+    assert not [name(page) for page in DOCS.glob("*.md") if page not in listed]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    broken = []
+    for target, line in documents.links(page):
+        address, _, anchor = target.partition("#")
+        if urllib.parse.urlparse(target).scheme:
+            continue
+        file = (page.parent / address).resolve() if address else page
+        if not file.exists() or (anchor and anchor not in documents.anchors(file)):
+            broken.append(f"line {line}: {target}")
+    assert not broken
+
+
+def test_a_link_is_seen_and_an_anchor_is_made_as_on_github(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A `--flag`, and more\n# Twice\n# Twice\n[x](y.md#z) `[no](link)`\n```\n[no](link)\n```\n![p](p.svg)\n")
+    assert list(documents.links(page)) == [("y.md#z", 4), ("p.svg", 8)]
+    assert documents.anchors(page) == {"a---flag-and-more", "twice", "twice-1"}
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_that_is_not_run_says_what_it_needs(block):
+    assert block.language in {"", "bash", "python", "json", "yaml"}
+    assert block.needs is None or (block.language == "bash" and block.needs in documents.NEEDS)
+
+
+@pytest.mark.parametrize("page", documents.manual(), ids=name)
+def test_no_command_hides_from_the_tests(page):
+    """Commands stand in ```bash blocks: neither indented nor in a block without a language."""
+    unnamed = [line for block in documents.blocks(page) if not block.language for line in block.text.splitlines()]
+    lines = [line for line in documents.prose(page) if line.startswith("    ")] + unnamed
+    assert not [line for line in lines if re.match(r"\s*\$?\s*(humerus-|make |python |pip )", line)]
+
+
+@functools.cache
+def flags_of(program: str) -> frozenset[str]:
+    """Names of all flags that a console program tells of in its --helpfull."""
+    module, function = documents.programs()[program]
+    code = f"import sys; from {module} import {function}; sys.argv = [{program!r}, '--helpfull']; sys.exit({function}())"
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found = re.findall(r"^\s*--(?:\[no\])?([a-z][\w.]*)", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return frozenset(found) | ABSL | {f"no{flag}" for flag in found}
+
+
+@functools.cache
+def settings() -> frozenset[str]:
+    """`config.KEY` of every setting of the recipes."""
+    config = default.get_config()
+    nested = {f"config.{key}.{inner}" for key, value in config.items() if hasattr(value, "items") for inner in value}
+    return frozenset({f"config.{key}" for key in config} | nested)
+
+
+@functools.cache
+def beam_options() -> frozenset[str]:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return frozenset(PipelineOptions([]).get_all_options())
+
+
+def known_to(program: str) -> frozenset[str]:
+    further = {"humerus-train": settings, "humerus-score": beam_options}.get(program, frozenset)
+    return flags_of(program) | further()
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of every command of ours in a block, continued lines joined."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines if "humerus-" in line]
+    return [line for line in words if line and line[0].startswith("humerus-")]
+
+
+def flags_in(words: list[str]) -> list[str]:
+    return [found[1] for word in words if (found := re.match(r"--([a-z][\w.-]*)", word))]
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if commands(block)], ids=str)
+def test_flags_of_commands_are_those_of_the_program(block):
+    for program, *words in commands(block):
+        assert program in documents.programs()
+        assert set(flags_in(words)) <= known_to(program), (program, set(flags_in(words)) - known_to(program))
+
+
+@functools.cache
+def script_flags() -> frozenset[str]:
+    """Flags of what is started as `python -m ...`: the demo and the benchmarks."""
+    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "trainer/local.py"]]
+    return frozenset(re.findall(r'(?:add_argument\(\s*"--|DEFINE_\w+\(\s*")([a-z]\w*)"', "\n".join(texts)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_flags_in_the_text_exist(page):
+    known = script_flags() | NOT_OURS | beam_options() | frozenset().union(*map(known_to, documents.programs()))
+    told = [
+        flag for span in documents.spans(page) for flag in flags_in(span.split()) if not span.startswith(("kubectl", "pip"))
+    ]
+    assert not {flag for flag in told if flag not in known}
+
+
+def strings(path: pathlib.Path) -> list[str]:
+    """Every text of a module, with `ELLIPSIS` where a value is put in."""
+
+    def text(node: ast.expr) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(map(text, node.values))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return re.sub(r"%(\.\d+)?[a-z]\b", ELLIPSIS, node.value)
+        return ELLIPSIS
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [text(node) for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+
+
+def messages() -> list[str]:
+    lines = documents.prose(DOCS / "troubleshooting.md")
+    return [cell.strip("`") for cell in documents.first_cells(lines)]
+
+
+def says(program: str, quoted: str) -> bool:
+    """Whether a text of the program can read as quoted: the same words in the same order, whatever stands for `ELLIPSIS`."""
+    pieces = [piece for piece in quoted.split(ELLIPSIS) if piece.strip()]
+    return re.search(".*".join(map(re.escape, pieces)), program, re.DOTALL) is not None
+
+
+@functools.cache
+def program_texts() -> tuple[str, ...]:
+    return tuple(text for path in test_architecture.FILES for text in strings(path))
+
+
+@pytest.mark.parametrize("quoted", messages())
+def test_a_message_of_the_troubleshooting_page_is_one_of_the_programs(quoted):
+    assert any(says(text, quoted) for text in program_texts())
+
+
+def test_a_message_that_no_program_says_would_be_found():
+    assert not any(says(text, "… holds nothing in the MIRA layout") for text in program_texts())
+    assert says("… lacks its file …; copy it", "… lacks its file …") and not says("… lacks its file …", "its file … lacks")
+
+
+def test_exit_codes_are_those_of_the_programs():
+    told = documents.first_cells(documents.section(DOCS / "exit-codes.md", "## Exit codes"))
+    assert sorted(map(int, told)) == sorted(value for key, value in vars(errors).items() if key.startswith("EXIT_"))
+
+
+def test_reason_codes_are_those_of_the_programs():
+    lines = documents.section(DOCS / "exit-codes.md", "## Reason codes")
+    told = {cells[1].strip(" `"): cells[2].strip() for line in lines if line.startswith("| `") for cells in [line.split("|")]}
+    assert {code: meaning for code, meaning in told.items() if code != "missing"} == REASONS
+    assert '"missing"' in (ROOT / "trainer/dataset/encode.py").read_text(encoding="utf-8")
+
+
+def test_keys_of_the_artifact_are_those_of_model_json():
+    page = DOCS / "artifact.md"
+    told = {cell.strip("`") for cell in documents.first_cells(documents.section(page, "## model.json"))}
+    assert told == set(artifact.Artifact.__dataclass_fields__)
+    assert f"Format version {artifact.FORMAT_VERSION}." in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["trainer", "batch_inference"])
+def test_the_architecture_page_tells_of_every_module(package):
+    cells = documents.first_cells(documents.section(DOCS / "architecture.md", f"## {package}"))
+    told = sorted(module.strip("/") for cell in cells for module in re.findall(r"`([^`]+)`", cell))
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    assert told == sorted(modules | folders)
+
+
+def test_the_drawing_names_modules_that_exist_and_the_shared_ones():
+    drawing = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    texts = re.findall(r'class="module"[^>]*>([^<]*)<', drawing)
+    named = {word for text in texts for word in re.findall(r"[a-z_]+", text.replace("&#8594;", ""))}
+    modules = {path.stem for path in test_architecture.FILES} | {"dataset", "phantom", "configs"}
+    assert named <= modules, named - modules
+    assert named >= test_architecture.SHARED
