@@ -108,7 +108,8 @@ def test_prism_gives_up_when_its_worker_dies_and_resume_completes_the_rows(
     kill_in_the_middle(process, output, pool)
     code, said = finish(process)
     assert code == 1
-    assert said.strip().splitlines()[-1].startswith("humerus-score: the runner gave up (")
+    # Not always the last line: Prism's own process may still say something.
+    assert "\nhumerus-score: the runner gave up (" in said
     assert json.loads((output / "run.json").read_text())["state"] == "running"
     assert not (output / "summary.json").exists()
     code, said = finish(start(radiographs, model, output, *on_prism, "--resume"))
