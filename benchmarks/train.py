@@ -185,8 +185,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data_dir", required=True, help="where humerus-prepare wrote")
     parser.add_argument("--backbone", default="densenet121")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--steps", type=int, default=8, help="of a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="of a round")
+    parser.add_argument("--rounds", type=int, default=9)
     return parser.parse_args()
 
 
