@@ -1,0 +1,21 @@
+"""`humerus-train` as the pages call it, in seconds: whatever is asked for, the tests' tiny network learns for one epoch."""
+
+import sys
+
+from tests.support import small_recipe
+from trainer import main
+
+
+def train() -> int:
+    """The program, its command line in `sys.argv` overruled."""
+    sys.argv[1:] = thriftily(sys.argv[1:])
+    return main.train()
+
+
+def thriftily(arguments: list[str]) -> list[str]:
+    """The arguments with another recipe, backbone and number of epochs and folds, and without weights but those of earlier runs."""
+    kept = [argument for argument in arguments if not argument.startswith("--config=")]
+    weights = [a for a in arguments if a.startswith("--config.weights=") and not a.endswith(".h5")]
+    folds = ["--folds=2"] if any(a.startswith("--folds=") for a in arguments) else []
+    further = ["--config.backbone=tinynet", "--config.epochs=1", *(weights or ["--config.weights=none"]), *folds]
+    return [f"--config={small_recipe.__file__}", *kept, *further]
