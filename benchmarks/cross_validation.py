@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.tables import markdown, replace_table
 from trainer import cross_validation, input_pipeline, metrics
 from trainer import model as model_lib
-from trainer.cases import Cases
+from trainer.evaluation.cases import Cases
 from trainer.input_pipeline import Split
 
 FOLDS, SEED = 5, 0

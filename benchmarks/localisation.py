@@ -21,9 +21,10 @@ import keras
 import numpy as np
 
 from benchmarks.tables import markdown, replace_table
-from trainer import artifact, finding_masks, localisation, radiograph, saliency, trained_network
+from trainer import artifact, radiograph
 from trainer import model as model_lib
 from trainer.artifact import Artifact
+from trainer.maps import finding_masks, localisation, saliency, trained_network
 
 TIMED = 16
 """Images; the faster of two passes counts."""

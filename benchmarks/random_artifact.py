@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import score
 from trainer import export, radiograph
 from trainer import model as model_lib
-from trainer.calibration import OperatingPoint
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.input_pipeline import Split
 from trainer.model import Architecture
 from trainer.serving import Member, Network

@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
-from trainer import calibration
-from trainer.cases import Cases
+from trainer.evaluation import calibration
+from trainer.evaluation.cases import Cases
 
 SCENARIOS = {
     "calibrated": {},

@@ -21,11 +21,12 @@ import sklearn.model_selection
 import tensorflow as tf
 from absl import logging
 
-from trainer import calibration, input_pipeline, results
+from trainer import input_pipeline, results
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import write_text
 from trainer.errors import DataError
+from trainer.evaluation import calibration
 from trainer.fit import fit
 from trainer.input_pipeline import Split
 from trainer.results import Scored, Trained

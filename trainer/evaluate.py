@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from trainer import artifact, input_pipeline, metrics
 from trainer.artifact import Artifact
-from trainer.calibration import OperatingPoint
 from trainer.errors import ConfigError, DataError
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.input_pipeline import Split
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import evaluate, feature_maps, overlay, radiograph, saliency, trained_network
+from trainer import evaluate, overlay, radiograph
 from trainer import model as model_lib
 from trainer.artifact import FREE_METHOD, Artifact
 from trainer.checkpoints import write_bytes, write_text
 from trainer.errors import ConfigError, DataError
+from trainer.maps import feature_maps, saliency, trained_network
 from trainer.serving import Network
 
 TITLES = {

@@ -15,12 +15,13 @@ import scipy.special
 import tensorflow as tf
 from absl import logging
 
-from trainer import artifact, map_checks, model_card, saliency, verify
+from trainer import artifact, model_card, verify
 from trainer import model as model_lib
 from trainer.artifact import Artifact
-from trainer.calibration import OperatingPoint
 from trainer.errors import ConfigError
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.input_pipeline import Split
+from trainer.maps import map_checks, saliency
 from trainer.serving import Member, Network, serving_function
 
 _SAMPLE = 256

@@ -169,8 +169,8 @@ def verify() -> int:
     requantize = flags.DEFINE_bool("requantize", False, "Make the network in int8 anew, from the images given here.")
 
     def main() -> None:
-        from trainer import map_checks
         from trainer import verify as verify_lib
+        from trainer.maps import map_checks
 
         verified = verify_lib.verify_artifact(model.value, data_dir.value, images.value, requantize.value, masks.value)
         print(f"{verify_lib.table(verified)}\n\n{map_checks.table(verified.map_checks)}")

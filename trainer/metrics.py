@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer import bootstrap
-from trainer.cases import Cases, confusion, studies
 from trainer.errors import DataError
+from trainer.evaluation import bootstrap
+from trainer.evaluation.cases import Cases, confusion, studies
 
 RESAMPLES = 2000
 METRICS = (

@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainer import dicom, picture
-from trainer.refusal import MAX_PIXELS, REASONS, RadiographError, refuse
+from trainer.decoding import dicom, picture
+from trainer.decoding.refusal import MAX_PIXELS, REASONS, RadiographError, refuse
 
 __all__ = [
     "MAX_PIXELS",

@@ -7,10 +7,10 @@ from typing import Any
 
 import jinja2
 
-from trainer import figures
-from trainer.calibration import OperatingPoint
-from trainer.cases import Cases, studies
 from trainer.checkpoints import write_text
+from trainer.evaluation import figures
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import Cases, studies
 from trainer.metrics import format_interval
 
 REPORT = "report.html"

@@ -12,11 +12,12 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import calibration, evaluate, export, overlay, report
+from trainer import evaluate, export, overlay, report
 from trainer.artifact import Artifact
-from trainer.calibration import OperatingPoint
-from trainer.cases import Cases
 from trainer.checkpoints import write_bytes, write_text
+from trainer.evaluation import calibration
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import Cases
 from trainer.input_pipeline import Split
 from trainer.serving import Network
 

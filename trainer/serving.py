@@ -6,9 +6,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from trainer import cam, saliency
+from trainer import cam
 from trainer import model as model_lib
 from trainer.artifact import FREE_METHOD
+from trainer.maps import saliency
 
 Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """uint8 [B, size, size, 1] -> logit [B, 1], map [B, h, w]."""

@@ -12,24 +12,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import (
-    agreement,
-    artifact,
-    engines,
-    evaluate,
-    finding_masks,
-    input_pipeline,
-    map_checks,
-    model_card,
-    quantize,
-    radiograph,
-    trained_network,
-    vitals,
-)
+from trainer import agreement, artifact, engines, evaluate, input_pipeline, model_card, quantize, radiograph, vitals
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.input_pipeline import Split
+from trainer.maps import finding_masks, map_checks, trained_network
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 128

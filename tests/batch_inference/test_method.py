@@ -10,9 +10,10 @@ import tensorflow as tf
 from batch_inference import cam_store, pipeline, redraw
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_artifact, small_run
-from trainer import artifact, export, overlay, saliency, trained_network
+from trainer import artifact, export, overlay
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
+from trainer.maps import saliency, trained_network
 
 METHODS = ("fused_layer_cam", "hires_cam")
 

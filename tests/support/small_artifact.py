@@ -9,7 +9,7 @@ from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone 
 from trainer import export, radiograph
 from trainer import model as model_lib
 from trainer.artifact import Artifact
-from trainer.calibration import OperatingPoint
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.input_pipeline import Split
 from trainer.serving import Member, Network
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from absl import flags
 
 from tests.support import browser, small_artifact, small_run
-from trainer import explain, feature_maps, main, overlay, radiograph, saliency, trained_network
+from trainer import explain, main, overlay, radiograph
 from trainer import model as model_lib
 from trainer.errors import ConfigError, DataError
+from trainer.maps import feature_maps, saliency, trained_network
 
 ALL = tuple(saliency.METHODS)
 

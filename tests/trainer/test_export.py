@@ -14,8 +14,8 @@ import tensorflow as tf
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, evaluate, export, metrics, radiograph
 from trainer import model as model_lib
-from trainer.calibration import OperatingPoint
 from trainer.errors import ConfigError, DataError
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.model import Architecture
 from trainer.prepare import prepare
 from trainer.serving import Member, Network, serving_function

@@ -8,9 +8,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import bootstrap, metrics
-from trainer.cases import Cases, confusion, studies
+from trainer import metrics
 from trainer.errors import DataError
+from trainer.evaluation import bootstrap
+from trainer.evaluation.cases import Cases, confusion, studies
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer import calibration, metrics, model_card, report
-from trainer.cases import Cases
+from trainer import metrics, model_card, report
+from trainer.evaluation import calibration
+from trainer.evaluation.cases import Cases
 
 FIGURES = {"curve-loss", "curve-accuracy", "curve-auroc", "roc", "pr", "reliability", "scores"}
 

@@ -12,9 +12,9 @@ import pytest
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, engines, evaluate, export, quantize, radiograph, verify
 from trainer import model as model_lib
-from trainer.calibration import OperatingPoint
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+from trainer.evaluation.calibration import OperatingPoint
 from trainer.model import Architecture
 from trainer.serving import Member, Network
 

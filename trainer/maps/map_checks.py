@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from trainer import bootstrap, localisation
+from trainer.evaluation import bootstrap
+from trainer.maps import localisation
 from trainer.serving import Network, serving_function
 
 CHECKS = ("randomisation", "flip", "sign", "evidence", "localisation")

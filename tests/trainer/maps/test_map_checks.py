@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from batch_inference import pipeline
 from tests.support import small_artifact, small_run
-from trainer import artifact, finding_masks, input_pipeline, localisation, map_checks, verify
+from trainer import artifact, input_pipeline, verify
 from trainer import model as model_lib
 from trainer.errors import DataError
+from trainer.maps import finding_masks, localisation, map_checks
 from trainer.prepare import prepare
 from trainer.serving import Member, Network
 

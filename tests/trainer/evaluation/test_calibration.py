@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from trainer import calibration
-from trainer.cases import Cases, confusion
 from trainer.errors import ConfigError
+from trainer.evaluation import calibration
+from trainer.evaluation.cases import Cases, confusion
 
 
 def cases(logits, label, patient_id=None) -> Cases:

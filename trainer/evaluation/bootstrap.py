@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.cases import Cases
+from trainer.evaluation.cases import Cases
 
 CONFIDENCE = 0.95
 ECE_BINS = 10

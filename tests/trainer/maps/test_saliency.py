@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.support import saliency_reference, small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import cam, saliency
+from trainer import cam
 from trainer import model as model_lib
 from trainer.errors import ConfigError
+from trainer.maps import saliency
 
 
 @pytest.fixture(scope="module")

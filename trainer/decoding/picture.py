@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from trainer.refusal import RadiographError, check_memory, check_size, refuse
+from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
 # Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {

@@ -22,9 +22,9 @@ from pydicom import encaps, uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 
-from trainer.dicom_display import grey, luma, of_frame
-from trainer.picture import jpeg_segments
-from trainer.refusal import RadiographError, check_memory, check_size, refuse
+from trainer.decoding.dicom_display import grey, luma, of_frame
+from trainer.decoding.picture import jpeg_segments
+from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
 MODES = {
     "MONOCHROME1": "monochrome1",

@@ -9,7 +9,7 @@ import pydicom
 from PIL import Image
 from pydicom.pixels import apply_color_lut
 
-from trainer.refusal import refuse
+from trainer.decoding.refusal import refuse
 
 _PERCENTILES = (0.5, 99.5)
 _ROWS_PER_BLOCK = 256

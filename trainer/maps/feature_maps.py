@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import model as model_lib
-from trainer import saliency
 from trainer.errors import ConfigError
+from trainer.maps import saliency
 
 CHANNELS = 64
 """Of more channels, those that vary most are shown."""

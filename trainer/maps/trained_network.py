@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import model as model_lib
-from trainer import saliency
 from trainer.artifact import KERAS_FILE, Artifact, ArtifactError
+from trainer.maps import saliency
 from trainer.serving import Member, Network
 
 

@@ -15,9 +15,9 @@ from absl import logging
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 
-from trainer.bootstrap import multiplicities
-from trainer.cases import Cases
 from trainer.errors import ConfigError
+from trainer.evaluation.bootstrap import multiplicities
+from trainer.evaluation.cases import Cases
 
 DEFAULT_RULE = "kappa"
 TEMPERATURE_RANGE = (0.2, 10.0)

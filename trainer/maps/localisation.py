@@ -8,7 +8,7 @@ map's maximum; that share is tuned on one half of the images for the other.
 import cv2
 import numpy as np
 
-from trainer import bootstrap
+from trainer.evaluation import bootstrap
 
 METRICS = ("hit_rate", "energy", "iou")
 _TOLERANCE = 15 / 224

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from trainer.bootstrap import ECE_BINS
-from trainer.calibration import OperatingPoint
-from trainer.cases import Cases, confusion
+from trainer.evaluation.bootstrap import ECE_BINS
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import Cases, confusion
 
 # Mid tones of one lightness (Okabe & Ito's blue and orange, adjusted): readable on white and on near-black.
 POSITIVE, NEGATIVE, NEUTRAL = "#d9730d", "#2f86c8", "#808890"
