@@ -53,6 +53,20 @@ class RunRecord:
         write_json(storage.join(output, RUN_JSON), state | dataclasses.asdict(self))
 
 
+def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list[str]:
+    """Names of what an earlier run left in the folder, once it is sure that `claim` may have it; takes what `claim` takes.
+
+    Raises:
+      ConfigError: as `claim`.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume keeps what was scored and --overwrite deletes it; choose one of them")
+    taken = _results_in(output)
+    if taken and not overwrite:
+        _check_earlier(output, record, resume)
+    return taken
+
+
 def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None:
     """Makes the folder this run's: writes `run.json`, and deletes of an earlier run what this one writes anew.
 
@@ -64,15 +78,11 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
     Raises:
       ConfigError: results are there already, and neither was asked for, or they are not this model's.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume keeps what was scored and --overwrite deletes it; choose one of them")
-    taken = _results_in(output)
+    taken = check(output, record, resume, overwrite)
     if taken and overwrite:
         # `run.json` goes first: what a kill leaves of the rest must not look like something to go on from.
         for name in sorted({*taken, names.CAMS, journal.JOURNAL}, key=lambda name: name != RUN_JSON):
             storage.delete(storage.join(output, name))
-    elif taken:
-        _check_earlier(output, record, resume)
     record.write(output, finished=False)
     if resume:
         storage.sweep(output)

@@ -1,21 +1,18 @@
 """Scoring as a Beam pipeline: files in; rows, pictures, rejections and a summary out."""
 
 import collections
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
 
 import apache_beam as beam
 from absl import logging
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
 from batch_inference import (
     bigquery,
     cam_store,
     duplicates,
-    engine_choice,
     gallery,
     journal,
     manifest,
@@ -37,42 +34,14 @@ from batch_inference import (
 from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
+from batch_inference.options import Options
 from batch_inference.records import Example, Rejection
-from trainer.artifact import FREE_METHOD, Artifact
+from trainer.artifact import Artifact
 from trainer.engines import Choice, usable_cores
 from trainer.errors import ConfigError, DataError, RunnerError
 
 # Storage over the network is waited for, not computed.
 _REMOTE_THREADS = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the command line asks for; names and meanings are those of the flags."""
-
-    input: str
-    model: str
-    output: str
-    exclude: tuple[str, ...] = ()
-    recursive: bool = True
-    frames: str = "one"
-    study_key: str = "auto"
-    id_salt: str | None = dataclasses.field(default=None, repr=False)
-    engine: str = "auto"
-    precision: str = "auto"
-    batch_size: int = 32
-    cam: str = "overlay"
-    method: str = FREE_METHOD
-    cam_format: str = "jpeg"
-    cam_colours: str = "viridis"
-    cam_min_probability: float = 0.0
-    cam_store: str = "files"
-    format: tuple[str, ...] = ("jsonl", "csv")
-    bigquery: str | None = None
-    max_rejection_rate: float = 1.0
-    resume: bool = False
-    overwrite: bool = False
-    beam: tuple[str, ...] = ()
 
 
 def build(
@@ -207,49 +176,30 @@ def run(options: Options) -> summary.Summary:
       UnwritableError: no more results can be written: no room, no right.
       RunnerError: another runner than the embedded one gave up.
     """
-    preflight.check_cams(options.cam, options.cam_store)
-    beam_options = runners.beam_options(options.beam)
-    runners.check_within_reach(beam_options, input=options.input, model=options.model, output=options.output)
-    workers = runners.workers(beam_options)
-    # Credentials and endpoints are wanted before there is a pipeline.
-    FileSystems.set_options(beam_options)
-    _, described = storage.fetch_artifact(options.model)
-    preflight.check_preprocessing(described)
-    described = described.drawn_by(options.method)
-    engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
-    choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
-    key = study_key.chosen(options.study_key, options.id_salt, options.input)
-    total = preflight.count_inputs(options.input, options.exclude, options.recursive)
-    output = storage.absolute(options.output)
-    preflight.check_apart(output, options.input)
-    asked = dataclasses.asdict(options) | {
-        "input": storage.absolute(options.input),
-        "id_salt": key.mark_of_salt(),
-        "beam": preflight.without_secrets(beam_options),
-    }
+    plan = preflight.plan(options)
+    output, described = plan.output, plan.described
     if options.bigquery:
-        bigquery.temporary_folder(beam_options, output)
         bigquery.prepare(bigquery.Dataset.parse(options.bigquery), schema.tables(manifest.carried_columns(options.input)))
-    record = output_folder.RunRecord(described.model_id, str(choice), asked)
     try:
-        output_folder.claim(output, record, options.resume, options.overwrite)
+        output_folder.claim(output, plan.record, options.resume, options.overwrite)
     except OSError as error:
         raise ConfigError(f"--output={output} cannot be written ({error}); choose another folder") from error
     known = journal.parts(output)
     attempt = journal.next_attempt(output)
-    logging.info("scoring %s with model %s on %s", options.input, described.model_id, choice)
+    logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
     start = time.monotonic()
     try:
-        with progress.shown(total, workers is runners.Workers.THREADS), beam.Pipeline(options=beam_options) as pipeline:
-            build(pipeline, options, described, choice, attempt, known)
+        here = plan.workers is runners.Workers.THREADS
+        with progress.shown(plan.inputs, here), beam.Pipeline(options=plan.beam_options) as pipeline:
+            build(pipeline, options, described, plan.choice, attempt, known)
         finished = _complete_summary(output, time.monotonic() - start)
         journal.keep_only(output, attempt)
         if options.bigquery:
             storage.delete(storage.join(output, bigquery.TEMPORARY))
-        record.write(output, finished=True)
+        plan.record.write(output, finished=True)
         _write_gallery(output)
     except Exception as error:
-        raise (_explained(error, output, runners.is_embedded(beam_options)) or error) from error
+        raise (_explained(error, output, runners.is_embedded(plan.beam_options)) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 

@@ -1,15 +1,125 @@
 """What is checked before a run starts, so that a mistake costs seconds and leaves nothing behind."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import manifest, sources, storage
+from batch_inference import bigquery, engine_choice, manifest, output_folder, runners, sources, storage, study_key
+from batch_inference.options import Options
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
+from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that may start.
+
+    Attributes:
+      options: as they were given.
+      described: the artifact.
+      choice: engine and precision.
+      inputs: how many; None where counting them would take as long as a remote listing.
+      output: absolute URI of the folder for the results.
+      record: what `run.json` will say.
+      beam_options: of the runner.
+      workers: where they are.
+    """
+
+    options: Options
+    described: Artifact
+    choice: Choice
+    inputs: int | None
+    output: str
+    record: output_folder.RunRecord
+    beam_options: PipelineOptions
+    workers: runners.Workers
+
+    def dry_run(self) -> "DryRun":
+        """What the run would read, do and write, once it is sure that it could.
+
+        Raises:
+          ConfigError: the output is taken.
+        """
+        options = self.options
+        taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
+        return DryRun(
+            storage.absolute(options.input),
+            self.inputs,
+            self.described.model_id,
+            str(self.choice),
+            self.output,
+            options.format,
+            options.cam,
+            options.bigquery,
+            ("kept" if options.resume else "deleted") if taken else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRun:
+    """What a run would read, do and write; `inputs` is None where nobody counted, `earlier_results` where there are none."""
+
+    input: str
+    inputs: int | None
+    model: str
+    engine: str
+    output: str
+    format: tuple[str, ...]
+    cam: str
+    bigquery: str | None
+    earlier_results: str | None
+    dry_run: bool = True
+
+    def __str__(self) -> str:
+        inputs = "files" if self.inputs is None else f"{self.inputs} files"
+        pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
+        tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
+        earlier = f"; earlier results there would be {self.earlier_results}" if self.earlier_results else ""
+        return (
+            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}\n"
+            f"would write rows ({', '.join(self.format)}){pictures} to {self.output}{tables}{earlier}\n"
+            "dry run: nothing was written"
+        )
+
+
+def plan(options: Options) -> Plan:
+    """Checks all that can be checked without writing anything.
+
+    Raises:
+      ConfigError: options that contradict each other or the machine, no model.
+      ArtifactError: `options.model` is damaged, or not one that this version can score with.
+      DataError: nothing to score.
+    """
+    check_cams(options.cam, options.cam_store)
+    beam_options = runners.beam_options(options.beam)
+    runners.check_within_reach(beam_options, input=options.input, model=options.model, output=options.output)
+    workers = runners.workers(beam_options)
+    # Credentials and endpoints are wanted before there is a pipeline.
+    FileSystems.set_options(beam_options)
+    _, described = storage.fetch_artifact(options.model)
+    check_preprocessing(described)
+    described = described.drawn_by(options.method)
+    engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
+    choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
+    key = study_key.chosen(options.study_key, options.id_salt, options.input)
+    inputs = count_inputs(options.input, options.exclude, options.recursive)
+    output = storage.absolute(options.output)
+    check_apart(output, options.input)
+    if options.bigquery:
+        bigquery.temporary_folder(beam_options, output)
+    asked = dataclasses.asdict(options) | {
+        "input": storage.absolute(options.input),
+        "id_salt": key.mark_of_salt(),
+        "beam": without_secrets(beam_options),
+    }
+    record = output_folder.RunRecord(described.model_id, str(choice), asked)
+    return Plan(options, described, choice, inputs, output, record, beam_options, workers)
 
 
 def without_secrets(options: PipelineOptions) -> dict[str, str]:

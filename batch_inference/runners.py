@@ -1,6 +1,8 @@
 """Which engine runs the pipeline, with which options, and where its workers are."""
 
 import contextlib
+import dataclasses
+import difflib
 import enum
 import io
 import pathlib
@@ -22,6 +24,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.runner import create_runner
 
 from batch_inference import storage
+from batch_inference.options import Options
 from trainer.errors import ConfigError
 
 EMBEDDED = "FnApiRunner"
@@ -59,8 +62,10 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     unknown = sorted(set(given) - set(known) - _further_options(runner, given.get("job_endpoint")))
     unknown = unknown or [word for word in arguments[:1] if not word.startswith("--")]
     if unknown:
+        like = difflib.get_close_matches(unknown[0], [field.name for field in dataclasses.fields(Options)], 1)
+        hint = f" (did you mean --{like[0]}?)" if like else ""
         raise ConfigError(
-            f"unknown option {unknown[0]}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+            f"unknown option {unknown[0]}{hint}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
         )
     # Beam writes into what it checks.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
@@ -96,7 +101,7 @@ def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
             )
         except grpc.RpcError as error:
             raise ConfigError(
-                f"no job server answers at --job_endpoint={job_endpoint} ({error.code().name}); start it first"  # type: ignore[attr-defined]
+                f"no job server answers at --job_endpoint={job_endpoint} ({error.code().name}); start it first"
             ) from error
     return frozenset(option.name for option in described.options)
 

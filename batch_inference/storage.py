@@ -20,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from batch_inference import gcs
 from trainer import artifact
+from trainer.errors import ConfigError
 from trainer.radiograph import MAX_PIXELS
 
 # 16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them.
@@ -232,7 +233,8 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     """A verified local copy of an artifact (the artifact itself where it is local), and what it says of itself.
 
     Raises:
-      ArtifactError: not an artifact, damaged, or out of reach.
+      ConfigError: no artifact there, or out of reach.
+      ArtifactError: damaged.
     """
     uri = absolute(uri)
     if not is_remote(uri):
@@ -245,9 +247,7 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
         if not copy.is_dir():
             _copy_artifact(uri, described, copy)
     except OSError as error:
-        raise artifact.ArtifactError(
-            f"{uri} cannot be copied here ({_sentence(error)}); check the address and access"
-        ) from error
+        raise ConfigError(f"{uri} cannot be copied here ({_sentence(error)}); check the address and access") from error
     try:
         return copy, artifact.load(copy)
     except artifact.ArtifactError:

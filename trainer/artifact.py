@@ -18,6 +18,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trainer.errors import ConfigError, DataError
+
 FORMAT_VERSION = 1
 MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
@@ -30,8 +32,8 @@ _LARGEST_IMAGE = 8192
 """Side in pixels, far beyond any: a guard against a damaged number that would ask for all memory there is."""
 
 
-class ArtifactError(ValueError):
-    """The directory is not an artifact that this version can score with; the message says why."""
+class ArtifactError(DataError):
+    """The artifact is damaged, or not one that this version can score with; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +88,13 @@ class Artifact:
         """The same with `cam` saying what another method's map is like.
 
         Raises:
-          ArtifactError: the SavedModel holds none of it.
+          ConfigError: the SavedModel holds none of it.
         """
         if method == FREE_METHOD:
             return self
         held = self.cam.get("methods", {})
         if method not in held:
-            raise ArtifactError(
+            raise ConfigError(
                 f"the artifact draws maps by {', '.join([FREE_METHOD, *held])}, not by {method}; "
                 f"humerus-train with --config.cam_methods={method} exports it (on a finished --workdir once its metrics.json is removed)"
             )
@@ -151,13 +153,14 @@ def load(directory: str | os.PathLike) -> Artifact:
     """Reads a local artifact and verifies the checksum of each of its files.
 
     Raises:
-      ArtifactError: no artifact, a newer format, a missing or altered file.
+      ConfigError: no artifact there.
+      ArtifactError: a newer format, a missing or altered file.
     """
     root = pathlib.Path(directory)
     try:
         text = (root / MODEL_JSON).read_bytes()
     except OSError as error:
-        raise ArtifactError(
+        raise ConfigError(
             f"{root} is not an exported model: no {MODEL_JSON} there; name the `artifact` folder of a run"
         ) from error
     artifact = parse(text, source=str(root))

@@ -130,14 +130,13 @@ def _said_of(what: str) -> Iterator[None]:
 
 
 def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
-    """Refuses to continue a run under other settings; the first call for a run writes them down.
+    """Refuses to continue a run under other settings than those that its first call wrote to `path`.
 
     Raises:
       ConfigError: names the keys that differ.
     """
     settings = json.loads(json.dumps(settings))
     if not tf.io.gfile.exists(path):
-        write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         return
     with tf.io.gfile.GFile(path) as file:
         earlier = json.loads(file.read())

@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
+from trainer import quiet
 from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
 
 OUTPUTS = ("probability", "logit", "cam")
@@ -93,12 +94,11 @@ class TensorFlowEngine:
     """The SavedModel as it was exported; in float16, TensorFlow's graph rewriter lowers what it holds safe (GPU only)."""
 
     def __init__(self, model: pathlib.Path, precision: str = "float32", signature: str = "serving_default"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _native_stderr_held_back():
-            # Imported here: seconds, and not needed under OpenVINO.
-            import tensorflow as tf
+        # Imported here: seconds, and not needed under OpenVINO.
+        quiet.import_tensorflow()
+        import tensorflow as tf
 
-            self._loaded = tf.saved_model.load(str(model))
+        self._loaded = tf.saved_model.load(str(model))
         self._serve = self._loaded.signatures[signature]
         self._tf = tf
         self._mixed = precision == "float16"
@@ -253,21 +253,3 @@ def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathl
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder / "model.xml"
-
-
-@contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
-    """Keeps back what C++ writes to stderr before any log level applies to it, and gives it out when the block fails."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -55,6 +55,11 @@ def install() -> None:
     sys.excepthook = uncaught
 
 
+def unwrapped(stream: TextIO) -> TextIO:
+    """The stream itself, for a document that is JSON already."""
+    return stream._stream if isinstance(stream, _Lines) else stream
+
+
 class _Lines(io.TextIOBase):
     """A text stream that wraps each line written to it, unless that is an object already."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from trainer.dataset import publish, summary
+from trainer.dataset import publish, sources, summary
 from trainer.dataset.encode import content_hash, in_threads
 from trainer.dataset.locate import INFO_FILE, NAME
 from trainer.dataset.radiographs_dataset_builder import DEFAULT_BODY_PARTS, Builder, RadiographsConfig
@@ -28,8 +28,9 @@ def prepare(
     test_fraction: float = 0.2,
     seed: int = 0,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> Summary:
-    """Writes `data_dir/radiographs/<config>/<version>/` and prints the summary table.
+    """Writes `data_dir/radiographs/<config>/<version>/`.
 
     A data set that is there already is kept when it was made of the same content in the same way.
 
@@ -43,11 +44,14 @@ def prepare(
       test_fraction: of all patients, in [0, 1), where the source names no test split.
       seed: of the draw of patients.
       overwrite: replace a data set that differs. It stays until the new one is complete.
+      dry_run: write nothing; the counts are then of files that were listed, not of images that could be read.
 
     Raises:
       ConfigError: an option is wrong, or another data set is in the way.
       DataError: the source is wrong. Nothing has been written.
     """
+    if not source:
+        raise ConfigError("no source: name the folder or the CSV file that the radiographs come from")
     config = RadiographsConfig(
         source=source,
         layout=layout,
@@ -61,19 +65,30 @@ def prepare(
         raise ConfigError("no data_dir: name the folder that the data set is to be written to")
     target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
     examples = config.examples  # all guards, before there is anything to clean up
+    if dry_run:
+        return _kept(target, config, overwrite) or Summary.of_plan(target, examples, sources.is_simulated(source, layout))
     with publish.workspace(data_dir) as folder:
-        found = None if overwrite else _metadata_of(target)
-        if found is None:
-            builder = Builder(data_dir=folder, config=config)
-            _build(builder)
-            result = Summary.of(target, builder.info.metadata, reused=False)
-            publish.publish(builder.data_dir, target, folder)
-        elif found.get("fingerprint") == summary.fingerprint(examples, in_threads(content_hash, examples), image_size):
-            result = Summary.of(target, found, reused=True)
-        else:
-            raise ConfigError(f"{target} holds a data set of other content or options; pass --overwrite to replace it")
-    print(result.table())
-    return result
+        if kept := _kept(target, config, overwrite):
+            return kept
+        builder = Builder(data_dir=folder, config=config)
+        _build(builder)
+        publish.publish(builder.data_dir, target, folder)
+        return Summary.of(target, builder.info.metadata, reused=False)
+
+
+def _kept(target: str, config: RadiographsConfig, overwrite: bool) -> Summary | None:
+    """The data set that is there already, made of the same; None where there is none that should stay.
+
+    Raises:
+      ConfigError: it was made of something else.
+    """
+    found = None if overwrite else _metadata_of(target)
+    if found is None:
+        return None
+    examples = config.examples
+    if found.get("fingerprint") != summary.fingerprint(examples, in_threads(content_hash, examples), config.image_size):
+        raise ConfigError(f"{target} holds a data set of other content or options; pass --overwrite to replace it")
+    return Summary.of(target, found, reused=True)
 
 
 def _build(builder: Builder) -> None:

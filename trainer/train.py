@@ -9,26 +9,16 @@ import ml_collections
 import tensorflow as tf
 from absl import logging
 
-from trainer import cross_validation, export, input_pipeline, optimization, results
+from trainer import cross_validation, input_pipeline, optimization, results, settings
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
-from trainer.checkpoints import check_same_run
+from trainer.checkpoints import check_same_run, write_text
 from trainer.errors import ConfigError, HostLostError
 from trainer.fit import fit
-from trainer.report import flat
 from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
-RUNTIME_KEYS = (
-    "cache",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-    "steps_per_execution",
-    "verify_engines",
-    "cam_methods",
-    "xla",
-)
-"""Settings that don't change what is learnt: a run may be continued under others."""
+SETTINGS = "config.json"
 
 
 def train_and_evaluate(
@@ -51,12 +41,17 @@ def train_and_evaluate(
       ConfigError, DataError: the user's to mend. StoppedError, TrainingDivergedError: see `fit`. HostLostError: of several.
     """
     dataset = input_pipeline.metadata(data_dir)
-    check_same_run(f"{workdir}/config.json", _settings(config, dataset, folds))
+    settings.check(config)
+    recorded = settings.recorded(config, dataset, folds)
+    if is_begun(workdir):
+        check_same_run(f"{workdir}/{SETTINGS}", recorded)
+    else:
+        # Whatever an earlier call wrote there, it could not start with it.
+        write_text(f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n")
     if tf.io.gfile.exists(f"{workdir}/{results.METRICS}"):
         logging.info("The run in %s is finished already.", workdir)
         with tf.io.gfile.GFile(f"{workdir}/{results.METRICS}") as file:
             return json.loads(file.read())
-    export.methods(config.cam_methods)  # rather now than after training
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         keras.utils.set_random_seed(config.seed)
@@ -81,6 +76,12 @@ def train_and_evaluate(
             f"a host of this run was lost, or can't be reached ({error.message.splitlines()[0]}); start all hosts again with the"
             " same command, and they go on from the last checkpoint"
         ) from error
+
+
+def is_begun(workdir: str) -> bool:
+    """Whether a run left anything there that another call could go on from."""
+    left = (f"{workdir}/checkpoints/*.json", f"{workdir}/fold-*/checkpoints/*.json", f"{workdir}/{results.METRICS}")
+    return bool(tf.io.gfile.glob(list(left)))
 
 
 def _train_one(
@@ -113,9 +114,3 @@ def _out_of_room(error: tf.errors.ResourceExhaustedError, batch: int, replicas: 
         f"the device is out of memory with global_batch_size={batch} ({batch // replicas} images of {image_size} px on each of"
         f" {replicas} replicas); try --config.global_batch_size={smaller} and a new --workdir, or prepare smaller images"
     )
-
-
-def _settings(config: ml_collections.ConfigDict, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
-    """What must not change between the calls of one run, with flat keys."""
-    settings = {f"config.{key}": value for key, value in flat(config.to_dict()).items() if key not in RUNTIME_KEYS}
-    return {**settings, "folds": folds, "data.fingerprint": dataset["fingerprint"], "data.image_size": dataset["image_size"]}

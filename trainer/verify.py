@@ -205,6 +205,8 @@ def _parted(sample: Sample, most: int) -> tuple[Sample, Sample]:
 
 def _read(folder: pathlib.Path, size: int) -> Sample:
     """Every image below `folder` that can be read."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder and holds no image to measure on; name the one with the images")
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:

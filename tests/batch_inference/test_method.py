@@ -11,7 +11,6 @@ from batch_inference import cam_store, pipeline, redraw
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_artifact, small_run
 from trainer import artifact, export, overlay
-from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
 from trainer.maps import saliency, trained_network
 
@@ -86,7 +85,7 @@ def test_packed_maps_carry_the_methods_size_and_scale(model, images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
-        ({"method": "occlusion"}, ArtifactError, r"draws maps by grad_cam, fused_layer_cam, hires_cam, not by occlusion"),
+        ({"method": "occlusion"}, ConfigError, r"draws maps by grad_cam, fused_layer_cam, hires_cam, not by occlusion"),
         ({"method": "hires_cam", "engine": "openvino"}, ConfigError, "needs gradients, which tensorflow/float32 has"),
         ({"method": "hires_cam", "precision": "bfloat16"}, ConfigError, "leave --engine and --precision out"),
     ],

@@ -339,7 +339,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, radiograp
         score(radiographs, model, out, beam=("--direct_num_workers=many",))
     with pytest.raises(ArtifactError, match="preprocessing version 0"):
         score(radiographs, tmp_path / "old", out)
-    with pytest.raises(ArtifactError, match=r"no model\.json"):
+    with pytest.raises(ConfigError, match=r"no model\.json"):
         score(radiographs, tmp_path / "nothing", out)
     assert not out.exists()
 

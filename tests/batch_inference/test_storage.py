@@ -9,6 +9,7 @@ import pytest
 
 from batch_inference import storage
 from trainer.artifact import ArtifactError
+from trainer.errors import ConfigError
 
 
 def test_reading_tells_in_one_sentence_why_not(tmp_path):
@@ -122,6 +123,6 @@ def test_a_damaged_remote_artifact_leaves_no_copy(bucket, tmp_path, monkeypatch)
     bucket["mem://models/m/saved_model.pb"] = b"other"
     with pytest.raises(ArtifactError, match="checksum"):
         storage.fetch_artifact("mem://models/m")
-    with pytest.raises(ArtifactError, match="cannot be copied here"):
+    with pytest.raises(ConfigError, match="cannot be copied here"):
         storage.fetch_artifact("mem://models/other")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

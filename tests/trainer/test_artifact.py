@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from trainer import artifact
 from trainer.artifact import ArtifactError
+from trainer.errors import ConfigError
 
 FIELDS = {
     "image_size": 64,
@@ -128,7 +129,7 @@ def test_no_file_outside_is_ever_read(sealed):
 
 
 def test_no_folder_and_no_model_in_it(tmp_path):
-    with pytest.raises(ArtifactError, match=r"is not an exported model.*name the `artifact` folder of a run"):
+    with pytest.raises(ConfigError, match=r"is not an exported model.*name the `artifact` folder of a run"):
         artifact.load(tmp_path)
     with pytest.raises(ArtifactError, match="holds no SavedModel"):
         artifact.seal(tmp_path, **FIELDS)

@@ -2,13 +2,11 @@
 
 import pathlib
 import re
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from tests.support import browser, small_artifact, small_run
 from trainer import explain, main, overlay, radiograph
@@ -167,14 +165,8 @@ def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, senten
         ([], 2, "name the artifact first"),
     ],
 )
-def test_the_command(model, images, tmp_path, capsys, monkeypatch, words, code, said):
-    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
-    for name in ("DEFINE_string", "DEFINE_list", "DEFINE_bool"):
-        define = getattr(flags, name)
-        own = flags.FLAGS
-        monkeypatch.setattr(flags, name, lambda *given, define=define, own=own: define(*given, flag_values=own))
-    out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["humerus-explain", *(w.format(model=model, image=images[0], out=out) for w in words)])
-    assert main.explain() == code
+def test_the_command(model, images, tmp_path, capsys, words, code, said):
+    given = [word.format(model=model, image=images[0], out=tmp_path / "out") for word in words]
+    assert main.explain(["humerus-explain", *given]) == code
     printed = capsys.readouterr()
     assert said in (printed.out if code == 0 else printed.err)

@@ -32,7 +32,7 @@ def undisturbed(data_dir, tmp_path_factory) -> pathlib.Path:
 
 def errors(workdir: pathlib.Path) -> list[str]:
     assert "Traceback" not in log(workdir), log(workdir)[-5000:]
-    return [line for line in log(workdir).splitlines() if line.startswith("error: ")]
+    return [line for line in log(workdir).splitlines() if line.startswith("humerus-train: ")]
 
 
 @pytest.mark.slow

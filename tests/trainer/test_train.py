@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
-from trainer import artifact, evaluate, input_pipeline, train
+from trainer import artifact, dry_run, evaluate, input_pipeline, train
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError
 from trainer.prepare import prepare
 
@@ -130,11 +130,21 @@ def test_other_data_in_the_same_workdir_are_refused(undisturbed, tmp_path):
         train.train_and_evaluate(small_recipe.get_config(), other, str(undisturbed))
 
 
+def test_a_run_that_could_not_start_leaves_no_settings_in_the_way(data_dir, tmp_path):
+    config = small_recipe.get_config()
+    with config.unlocked():
+        config.backbone = "tinynt"
+    with pytest.raises(ConfigError, match="backbone='tinynt'"):
+        train.train_and_evaluate(config, data_dir, str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["config.backbone"] == "tinynt"
+    assert dry_run.plan(small_recipe.get_config(), data_dir, str(tmp_path)).state == "new"
+
+
 def test_the_command_refuses_them_with_its_code_and_one_sentence(data_dir, undisturbed):
     before = log(undisturbed)
     assert finish(data_dir, undisturbed, "--config.learning_rate=0.5") == EXIT_CONFIG
     said = log(undisturbed).removeprefix(before)
-    assert re.search(r"^error: .*learning_rate was 0.01 and is 0.5; name another --workdir", said, re.MULTILINE)
+    assert re.search(r"^humerus-train: .*learning_rate was 0.01 and is 0.5; name another --workdir", said, re.MULTILINE)
     assert "Traceback" not in said
 
 
@@ -202,7 +212,7 @@ def test_a_full_device_and_a_full_disk_are_told_apart(data_dir, tmp_path, monkey
 def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
     flags = ("--config.optimizer=sgd", "--config.learning_rate=1e30", "--config.warmup_epochs=0")
     assert finish(data_dir, tmp_path / "run", *flags) == EXIT_FAILURE
-    assert "error: the loss became" in log(tmp_path / "run") and "Traceback" not in log(tmp_path / "run")
+    assert "humerus-train: the loss became" in log(tmp_path / "run") and "Traceback" not in log(tmp_path / "run")
 
 
 def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_one_of_two_hosts_is_lost_and_both_go_on(data_dir, two_devices, tmp_path
     other = hosts[1 - victim].wait(timeout=120)
     assert code == (EXIT_STOPPED if number == signal.SIGTERM else -number)
     assert other == EXIT_FAILURE, log(workdir)[-3000:]
-    assert "error: a host of this run was lost" in log(workdir)
+    assert "humerus-train: a host of this run was lost" in log(workdir)
     hosts = start_hosts(data_dir, workdir)
     assert [host.wait(timeout=300) for host in hosts] == [EXIT_DONE, EXIT_DONE], log(workdir)[-3000:]
     assert "Going on from step" in log(workdir)

@@ -63,7 +63,7 @@ def test_each_line_of_a_command_is_a_json_object(tmp_path):
 @pytest.mark.parametrize(
     ("command", "flags", "code", "sentence"),
     [
-        ("prepare", ("--layout=mura", "--log_format=json"), 2, "must be given; see --help"),
+        ("prepare", ("--layout=mura", "--log_format=json"), 2, "must be given; see humerus-prepare --help"),
         ("wait", ("--log_format=json", "--data_dir=/nowhere", "--hours=0"), 3, "/nowhere holds nothing after 0 hours"),
         ("score", ("--log_format=json",), 2, "--input and --model and --output must be given"),
         ("wait", ("--log_format=json",), 2, "name one thing to wait for"),
@@ -118,7 +118,9 @@ def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
 
 def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path):
     done = run("wait", f"--heartbeat={tmp_path}/no/such/folder", "--model=m")
-    assert done.returncode == 2 and done.stderr.startswith("error: --heartbeat, --metrics_file or --metrics_port can't be had")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "humerus-wait: --heartbeat, --metrics_file or --metrics_port can't be had"
+    )
 
 
 def test_training_beats_and_reports(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer import radiograph
+from trainer.dataset import splits
 from trainer.dataset.encode import Encoded
 from trainer.dataset.example import SPLITS, Example
 
@@ -39,6 +40,7 @@ class Summary:
       warnings: what makes the data less than it seems, one sentence each.
       simulated: whether the source declares its images rendered.
       reused: whether the data set was there already.
+      dry_run: whether nothing was written: the counts are of files that were listed, and there is no fingerprint yet.
     """
 
     directory: str
@@ -48,6 +50,14 @@ class Summary:
     warnings: Sequence[str]
     simulated: bool
     reused: bool
+    dry_run: bool = False
+
+    @classmethod
+    def of_plan(cls, directory: str, examples: Iterable[Example], simulated: bool) -> "Summary":
+        """Of what was listed and not yet read, with its splits."""
+        listed = list(examples)
+        counts = count(Encoded(example, sha256="") for example in listed)
+        return cls(directory, "", counts, {}, tuple(splits.check_classes(listed)), simulated, reused=False, dry_run=True)
 
     @classmethod
     def of(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
@@ -74,7 +84,10 @@ class Summary:
         if self.simulated:
             lines.append("simulated radiographs: no figure made from them says anything about patients")
         lines += [f"warning: {warning}" for warning in self.warnings]
-        lines.append(f"{'already prepared' if self.reused else 'prepared'}: {self.directory}")
+        if self.dry_run:
+            lines.append("dry run: these files were listed and not read, some may be refused; nothing was written")
+        done = "would be written" if self.dry_run else "already prepared" if self.reused else "prepared"
+        lines.append(f"{done}: {self.directory}")
         return "\n".join(lines)
 
 

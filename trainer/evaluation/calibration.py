@@ -63,6 +63,12 @@ def check_rule(rule: str) -> str:
     )
 
 
+def check_abstain(abstain: float) -> None:
+    """Raises `ConfigError` unless it is a share in [0, 1)."""
+    if not 0 <= abstain < 1:
+        raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
+
+
 def fit(cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int = 0) -> OperatingPoint:
     """The operating point of validation images; their `probability` is not read, only `logit`, `label` and `patient_id`.
 
@@ -79,8 +85,7 @@ def fit(cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int 
       ConfigError: an unknown rule, or `abstain` outside [0, 1).
     """
     check_rule(rule)
-    if not 0 <= abstain < 1:
-        raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
+    check_abstain(abstain)
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
     if not _fittable(cases.logit, cases.label):
         return OperatingPoint(1.0, fixed or 0.5, rule)

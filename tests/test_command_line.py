@@ -1,0 +1,387 @@
+"""All console programs as a user meets them: help, mistakes, dry runs, JSON, and a quiet terminal."""
+
+import importlib
+import json
+import os
+import pathlib
+import pty
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from tests.support import commands, dicom_files, small_run, tiny_artifact
+from trainer import artifact, command_line, errors
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OF_EVERY_PROGRAM = {"log_format", "heartbeat", "metrics_port", "metrics_file"}
+
+
+def entry_points() -> dict[str, str]:
+    """Console programs by name, from setup.py."""
+    lines = re.findall(r'"(humerus-\w+) = ([\w.]+:\w+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    return dict(lines)
+
+
+PROGRAMS = entry_points()
+
+
+def call(name: str, *arguments: str) -> int:
+    module, function = PROGRAMS[name].split(":")
+    return getattr(importlib.import_module(module), function)([name, *arguments])
+
+
+def shown_flags(said: str) -> list[str]:
+    """Names of the flags that a help text has a paragraph for, without the dashes."""
+    return re.findall(r"^  --(?:\[no\])?(\w+)", said, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """A model, a broken one, a folder with two images, an empty one, and a file."""
+    root = tmp_path_factory.mktemp("given")
+    tiny_artifact.make(root / "model")
+    shutil.copytree(root / "model", root / "broken")
+    (root / "broken" / "saved_model.pb").write_bytes(b"other")
+    (root / "empty").mkdir()
+    (root / "images").mkdir()
+    for number in range(2):
+        assert cv2.imwrite(str(root / "images" / f"{number}.png"), np.full((40, 30), 50 + number, np.uint8))
+    (root / "file").write_text("in the way")
+    return {path.name: path for path in root.iterdir()}
+
+
+@pytest.fixture
+def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
+    """Those, and `out`, where there is nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return given | {"out": tmp_path / "out"}
+
+
+def test_these_are_all():
+    assert len(PROGRAMS) == 10
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_is_a_sentence_an_example_and_the_programs_own_flags(name, capsys):
+    assert call(name, "--help") == 0
+    short = capsys.readouterr().out
+    sentence, examples, *_ = short.split("\n\n")
+    assert sentence.rstrip().endswith((".", ":")) or "." in sentence
+    assert all(line.startswith((name, " ")) for line in examples.splitlines())
+    own = shown_flags(short)
+    assert len(own) == len(set(own)) and not OF_EVERY_PROGRAM & set(own)
+    # What the examples show is there.
+    assert set(re.findall(r"--(\w+)(?![\w.])", examples)) <= set(own) | {"config"}
+    assert call(name, "--helpfull") == 0
+    assert set(shown_flags(capsys.readouterr().out)) == set(own) | OF_EVERY_PROGRAM
+
+
+def test_a_help_text_fits_the_terminal(monkeypatch, capsys):
+    for columns in ("60", "90"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert call("humerus-score", "--help") == 0
+        described = capsys.readouterr().out.split("\n\n")[3]
+        assert max(map(len, described.splitlines())) <= int(columns)
+
+
+def test_the_same_flag_means_the_same_everywhere(capsys):
+    """Of what several programs have, one spelling: a model is --model, prepared data are --data_dir, the result is --json."""
+    known = {}
+    for name in PROGRAMS:
+        call(name, "--help")
+        known[name] = set(shown_flags(capsys.readouterr().out))
+    takes_a_model = {"evaluate", "verify", "wait", "explain", "score"}
+    assert {name for name in known if "model" in known[name]} == {f"humerus-{name}" for name in takes_a_model}
+    tells = {"prepare", "train", "evaluate", "verify", "explain", "score", "overlay", "gallery"}
+    assert {name for name in known if "json" in known[name]} == {f"humerus-{name}" for name in tells}
+    assert {name for name in known if "dry_run" in known[name]} == {f"humerus-{name}" for name in ("prepare", "train", "score")}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_version(name, capsys):
+    assert call(name, "--version") == 0
+    assert re.fullmatch(r"humerus \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+MISTAKES = [
+    *(
+        (f"humerus-{name}", [], 2, f"{required} must be given; see humerus-{name} --help")
+        for name, required in {
+            "phantom": "--output",
+            "prepare": "--source and --layout and --data_dir",
+            "train": "--data_dir and --workdir",
+            "evaluate": "--model and --data_dir",
+            "verify": "--model",
+            "score": "--input and --model and --output",
+            "overlay": "--scored and --output",
+            "gallery": "--scored",
+        }.items()
+    ),
+    ("humerus-wait", [], 2, "name one thing to wait for: --data_dir or --model"),
+    ("humerus-explain", [], 2, "name the artifact first; see humerus-explain --help"),
+    *((name, ["--inptu=x"], 2, "inptu") for name in PROGRAMS if name != "humerus-score"),
+    ("humerus-prepare", ["--surce={empty}"], 2, "Did you mean: source"),
+    ("humerus-score", ["--inptu={empty}", "--input={empty}", "--model={empty}", "--output={out}"], 2, "did you mean --input"),
+    ("humerus-evaluate", ["word", "--model={empty}", "--data_dir={empty}"], 2, "unexpected argument 'word'"),
+    ("humerus-evaluate", ["--model=", "--data_dir={empty}"], 2, "--model must be given"),
+    # Out of range.
+    ("humerus-phantom", ["--output={out}", "--patients=1"], 2, "patients"),
+    ("humerus-prepare", ["--source={empty}", "--layout=heap", "--data_dir={out}"], 2, "<mura|folders|manifest>"),
+    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}", "--image_size=8"], 2, "image_size"),
+    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}", "--test_fraction=2"], 2, "test_fraction"),
+    ("humerus-train", ["--data_dir={empty}", "--workdir={out}", "--folds=1"], 2, "--folds=1 holds nothing out"),
+    ("humerus-score", ["--input={empty}", "--model={empty}", "--output={out}", "--batch_size=0"], 2, "batch_size"),
+    ("humerus-overlay", ["--scored={empty}", "--output={out}", "--min_probability=2"], 2, "min_probability"),
+    ("humerus-gallery", ["--scored={empty}", "--label=maybe"], 2, "label"),
+    # Missing, empty, a file in place of a folder.
+    ("humerus-prepare", ["--source={out}", "--layout=mura", "--data_dir={out}"], 3, "is no folder"),
+    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}"], 3, "holds nothing in the MURA layout"),
+    ("humerus-prepare", ["--source={file}", "--layout=folders", "--data_dir={out}"], 3, "is no folder"),
+    ("humerus-prepare", ["--source={empty}", "--layout=manifest", "--data_dir={out}"], 3, "is no file"),
+    ("humerus-train", ["--data_dir={empty}", "--workdir={out}"], 3, "holds no prepared data set"),
+    ("humerus-evaluate", ["--model={model}", "--data_dir={empty}"], 3, "holds no prepared data set"),
+    ("humerus-evaluate", ["--model={empty}", "--data_dir={empty}"], 3, "holds no prepared data set"),
+    ("humerus-verify", ["--model={out}", "--images={empty}"], 2, "is not an exported model"),
+    ("humerus-verify", ["--model={model}"], 2, "expected --data_dir (prepared data) or --images (a folder)"),
+    ("humerus-verify", ["--model={model}", "--images={empty}"], 3, "holds no image to measure on"),
+    ("humerus-verify", ["--model={model}", "--images={out}"], 3, "is no folder"),
+    ("humerus-wait", ["--data_dir={empty}", "--hours=0"], 3, "holds nothing after 0 hours"),
+    ("humerus-explain", ["--model={empty}", "image.png", "--output={out}"], 2, "is not an exported model"),
+    ("humerus-explain", ["--model={model}"], 2, "name one or several images"),
+    ("humerus-score", ["--input={empty}", "--model={model}", "--output={out}"], 3, "nothing to score"),
+    ("humerus-score", ["--input={images}", "--model={empty}", "--output={out}"], 2, "is not an exported model"),
+    ("humerus-score", ["--input={images}", "--model={model}", "--output={file}"], 2, "cannot be written"),
+    ("humerus-score", ["--input={images}", "--model={model}", "--output={images}/x"], 2, "lies inside the input"),
+    ("humerus-overlay", ["--scored={empty}", "--output={out}"], 3, "holds no packed maps"),
+    ("humerus-gallery", ["--scored={empty}"], 3, "is not the folder of a finished run"),
+    # A place for results that is none.
+    ("humerus-phantom", ["--output={file}"], 2, "cannot be written"),
+    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={file}"], 2, "cannot be written"),
+    ("humerus-train", ["--data_dir={empty}", "--workdir={file}"], 2, "cannot be written"),
+    ("humerus-explain", ["--model={model}", "image.png", "--output={file}"], 2, "cannot be written"),
+    # A broken model.
+    *(
+        (name, [*arguments, "--model={broken}"], 3, "is not the file that was exported")
+        for name, arguments in {
+            "humerus-score": ["--input={images}", "--output={out}"],
+            "humerus-explain": ["image.png", "--output={out}"],
+            "humerus-verify": ["--images={images}"],
+        }.items()
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "code", "said"), MISTAKES)
+def test_a_mistake_is_one_line_with_the_way_out_and_the_documented_code(places, capsys, name, arguments, code, said):
+    assert call(name, *(argument.format(**places) for argument in arguments)) == code
+    printed = capsys.readouterr()
+    last = printed.err.splitlines()[-1]
+    assert last.startswith(f"{name}: ") and said in last, printed.err
+    assert not printed.out and "Traceback" not in printed.err
+    assert not places["out"].exists()
+
+
+DRY = ("humerus-prepare", "humerus-train", "humerus-score")
+
+
+@pytest.mark.parametrize(("name", "arguments", "code", "said"), [mistake for mistake in MISTAKES if mistake[0] in DRY])
+def test_a_dry_run_finds_the_same_mistakes(places, capsys, name, arguments, code, said):
+    assert call(name, "--dry_run", *(argument.format(**places) for argument in arguments)) == code
+    assert said in capsys.readouterr().err
+    assert not places["out"].exists()
+
+
+def told(capsys) -> dict:
+    """The one JSON document that a program printed, alone on its standard output."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_scoring_dry_then_really_then_over_what_is_there(places, capsys):
+    arguments = [
+        f"--input={places['images']}",
+        f"--model={places['model']}",
+        f"--output={places['out']}",
+        "--engine=tensorflow",
+    ]
+    assert call("humerus-score", *arguments, "--dry_run", "--json=-") == 0
+    plan = told(capsys)
+    assert plan["dry_run"] and plan["inputs"] == 2 and plan["output"] == str(places["out"]) and not plan["earlier_results"]
+    assert not places["out"].exists()
+    assert call("humerus-score", *arguments, f"--json={places['out']}.json") == 0
+    summary = json.loads((places["out"] / "summary.json").read_text())
+    assert capsys.readouterr().out.startswith("2 of 2 images scored (")
+    written = json.loads(pathlib.Path(f"{places['out']}.json").read_text())
+    assert written == {"output": str(places["out"]), **summary} and plan["engine"] == written["engine"]
+    before = sorted(places["out"].rglob("*"))
+    assert call("humerus-score", *arguments, "--dry_run") == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert call("humerus-score", *arguments, "--dry_run", "--overwrite") == 0
+    assert "earlier results there would be deleted" in capsys.readouterr().out
+    assert sorted(places["out"].rglob("*")) == before
+
+
+def test_preparing_dry_counts_what_a_run_prepares_and_writes_nothing(places, tmp_path, capsys):
+    source = small_run.write_source(tmp_path / "source")
+    arguments = [f"--source={source}", "--layout=manifest", f"--data_dir={places['out']}", "--image_size=48"]
+    assert call("humerus-prepare", *arguments, "--dry_run", "--json=-") == 0
+    plan = told(capsys)
+    assert plan["dry_run"] and not places["out"].exists()
+    assert call("humerus-prepare", *arguments, "--json=-") == 0
+    done = told(capsys)
+    assert (
+        plan["splits"] == done["splits"] and plan["directory"] == done["directory"] and pathlib.Path(done["directory"]).is_dir()
+    )
+    assert call("humerus-prepare", *arguments, "--dry_run") == 0
+    assert f"already prepared: {done['directory']}" in capsys.readouterr().out
+    assert call("humerus-prepare", *arguments, "--dry_run", "--seed=1", "--test_fraction=0.3", "--image_size=64") == 0
+    assert "would be written" in capsys.readouterr().out
+
+
+def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    data, workdir = commands.prepared(tmp_path), tmp_path / "run"
+    arguments = [f"--data_dir={data}", f"--workdir={workdir}", "--config=tests/support/small_recipe.py", "--dry_run"]
+
+    def dry(*more: str) -> int:
+        # The recipe's settings are looked for in the command line of the process.
+        monkeypatch.setattr(sys, "argv", ["humerus-train", *arguments, *more])
+        return call("humerus-train", *sys.argv[1:])
+
+    assert dry("--json=-") == 0
+    plan = told(capsys)
+    assert plan["images"] == small_run.SPLITS and plan["positives"] == {name: n // 2 for name, n in small_run.SPLITS.items()}
+    assert plan["steps"] == 4 * -(-26 // 8) and plan["networks"] == 1 and plan["state"] == "new"
+    assert 0 < plan["trainable"] <= plan["parameters"]
+    assert dry("--folds=3") == 0
+    assert "would train 3 networks: tinynet (weights: none)" in capsys.readouterr().out
+    for wrong, said in {
+        "--config.threshold_rule=best": "threshold rule: expected one of",
+        "--config.monitor=f1": "monitor='f1': expected auroc, loss or last",
+        "--config.precision=half": "precision='half': expected float32, mixed_bfloat16 or mixed_float16",
+        "--config.optimizer=lamb": "optimizer='lamb': expected adamw or sgd",
+        "--config.backbone=densnet": "backbone='densnet'",
+        "--config.weights=absent.h5": "absent.h5",
+        "--config.global_batch_size=0": "global_batch_size=0: expected 1 or more",
+        "--config.epochs=-1": "no epoch would be trained",
+        "--config.abstain=1.5": "abstain: expected a share",
+        "--config.epoch=1": "epoch",
+        "--config.epochs=many": "epochs",
+        "--folds=40": "--folds=40: only",
+    }.items():
+        assert dry(wrong) in (2, 3), wrong
+        printed = capsys.readouterr()
+        assert said in printed.err.splitlines()[-1] and not printed.out, printed.err
+    assert not workdir.exists()
+
+
+TERMINAL = {
+    "a line of our own": r"\d\d:\d\d:\d\d [IW] .*",
+    "the bar": r".*\d+/\d+ \[.*images.*\]",
+    "the result": r"\d+ of \d+ images scored .*; everything is in .*",
+    "nothing": r"",
+}
+
+
+def on_a_terminal(command: list[str]) -> tuple[int, str]:
+    """Exit code and output of a process whose three streams are one terminal of 100 columns."""
+    here, there = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=there, stdout=there, stderr=there, close_fds=True)
+    os.close(there)
+    said = b""
+    while True:
+        try:
+            more = os.read(here, 65536)
+        except OSError:  # Linux says so where the last writer is gone
+            break
+        if not more:
+            break
+        said += more
+    os.close(here)
+    return process.wait(timeout=300), said.decode()
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine):
+    folder = tmp_path / "in"
+    shutil.copytree(places["images"], folder)
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "broken.tif").write_bytes(b"II*\0" + bytes(40))
+    (folder / "film.dcm").write_bytes(dicom_files.dicom_file(np.full((40, 30), 900, np.uint16)))
+    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", f"--input={folder}"]
+    command += [f"--model={places['model']}", f"--output={places['out']}", f"--engine={engine}", "--cam_store=parquet"]
+    code, said = on_a_terminal(command)
+    assert code == 0, said
+    lines = list(re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)))
+    assert [line for line in lines if not any(re.fullmatch(known, line) for known in TERMINAL.values())] == []
+    assert "images scored" in said and "scoring " in said
+
+
+def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
+    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", "--json=-"]
+    command += [f"--input={places['images']}", f"--model={places['model']}", f"--output={places['out']}", "--log_format=json"]
+    done = subprocess.run([*command, "--dry_run"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["inputs"] == 2
+    assert all({"time", "severity", "message"} <= set(json.loads(line)) for line in done.stderr.splitlines())
+
+
+def program(outcome: BaseException | None, **options):
+    """A program that ends in that way."""
+
+    @command_line.Program("humerus-try", **options)
+    def attempt(values: flags.FlagValues) -> command_line.Main:
+        """Tries.
+
+        humerus-try
+        """
+        command_line.define_json(values)
+
+        def main() -> command_line.Result:
+            if outcome is not None:
+                raise outcome
+            return command_line.Result("for people", {"for": "programs"})
+
+        return main
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        (errors.ConfigError("expected a"), 2, "expected a"),
+        (errors.DataError("two\nlines"), 3, "two lines"),
+        (artifact.ArtifactError("damaged"), 3, "damaged"),
+        (errors.StoppedError("stopped by SIGTERM after step 3"), 4, "stopped by SIGTERM after step 3"),
+        (KeyboardInterrupt(), 4, "stopped; run it once more"),
+        (errors.TrainingDivergedError("the loss became nan"), 1, "the loss became nan"),
+        (errors.RunnerError("the runner gave up"), 1, "the runner gave up"),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (tf.errors.PermissionDeniedError(None, None, "no right to read gs://b/o"), 1, "no right to read gs://b/o"),
+    ],
+)
+def test_each_end_has_its_code_and_one_line(capsys, outcome, code, said):
+    assert program(outcome, when_stopped="run it once more")(["humerus-try"]) == code
+    printed = capsys.readouterr()
+    assert printed.err == f"humerus-try: {said}\n" and not printed.out
+
+
+def test_our_own_mistakes_keep_their_trace():
+    with pytest.raises(ZeroDivisionError):
+        program(ZeroDivisionError())(["humerus-try"])
+
+
+def test_a_result_goes_where_it_is_asked_for(tmp_path, capsys):
+    attempt = program(None, write=lambda path, text: pathlib.Path(path).write_text(text))
+    assert attempt(["humerus-try"]) == 0 and capsys.readouterr().out == "for people\n"
+    assert attempt(["humerus-try", f"--json={tmp_path}/result.json"]) == 0
+    assert capsys.readouterr().out == "for people\n"
+    assert json.loads((tmp_path / "result.json").read_text()) == {"for": "programs"}
+    assert attempt(["humerus-try", "--json=-"]) == 0 and told(capsys) == {"for": "programs"}
