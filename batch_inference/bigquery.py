@@ -109,5 +109,6 @@ class Load(beam.PTransform):
             custom_gcs_temp_location=temporary,
         )
 
-    def expand(self, rows: beam.PCollection):
+    # Beam takes an annotation of what is returned for a type of elements.
+    def expand(self, rows: beam.PCollection):  # type: ignore[no-untyped-def]
         return rows | "Record" >> beam.Map(schema.record) | self._write

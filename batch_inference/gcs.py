@@ -11,6 +11,7 @@ import http
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
@@ -90,7 +91,7 @@ class _Limited(io.BytesIO):
         super().__init__()
         self._limit = limit
 
-    def write(self, part) -> int:
+    def write(self, part: Any) -> int:
         if self.tell() + len(part) > self._limit:
             raise LimitError(f"expected at most {self._limit} bytes, the object has more")
         return super().write(part)

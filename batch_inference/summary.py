@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -43,14 +43,14 @@ class Count(beam.CombineFn):
     def create_accumulator(self) -> collections.Counter:
         return collections.Counter()
 
-    def add_input(self, accumulator, element):
+    def add_input(self, accumulator: collections.Counter, element: Prediction | Rejection) -> collections.Counter:
         accumulator.update(self._counted(element))
         return accumulator
 
-    def merge_accumulators(self, accumulators):
+    def merge_accumulators(self, accumulators: Iterable[collections.Counter]) -> collections.Counter:
         return sum(accumulators, collections.Counter())
 
-    def extract_output(self, accumulator) -> collections.Counter:
+    def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
         return accumulator
 
     def _counted(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import ml_collections
@@ -90,7 +91,7 @@ def _optimizer(
     class Scaled(kind):  # type: ignore[misc, valid-type]
         """Keras's optimizer, with a factor on the learning rate of each variable."""
 
-        def update_step(self, gradient, variable, learning_rate):
+        def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
             super().update_step(gradient, variable, learning_rate * factors.get(self._var_key(variable), 1.0))
 
     optimizer: keras.optimizers.Optimizer = Scaled(weight_decay=config.weight_decay or None, **options)

@@ -4,7 +4,7 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, Example
 from trainer.dataset.storage import is_remote, read_bytes
@@ -78,7 +78,7 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
     return roles, _rows(reader, header, source)
 
 
-def _rows(reader, header: list[str], source: str) -> Iterator[tuple[int, _Row]]:
+def _rows(reader: Any, header: list[str], source: str) -> Iterator[tuple[int, _Row]]:
     try:
         for cells in reader:
             if not cells:

@@ -1,4 +1,10 @@
-"""The data set as TensorFlow Datasets knows it: TFRecord shards of what the model eats, readable without this code."""
+"""The data set as TensorFlow Datasets knows it: TFRecord shards of what the model eats, readable without this code.
+
+`humerus-prepare` drives it; so can TFDS's own command, of which --manual_dir is the source unless a configuration names one:
+
+    tfds build radiographs --imports=trainer.dataset.radiographs_dataset_builder --manual_dir=MURA-v1.1 --data_dir=data
+    ... --config='{"layout": "manifest", "source": "labels.csv", "image_size": 256}'
+"""
 
 import dataclasses
 import functools
@@ -27,7 +33,7 @@ class RadiographsConfig(tfds.core.BuilderConfig):
     """One source at one image size; `name` follows from layout, body parts and size.
 
     Attributes:
-      source: folder, or the CSV file of a manifest; local or `gs://`.
+      source: folder, or the CSV file of a manifest; local or `gs://`. Empty: the folder that TFDS calls the manual one.
       layout: `mura`, `folders` or `manifest`.
       image_size: side of the square in pixels.
       body_parts: of the MURA layout, or `all`.
@@ -49,8 +55,6 @@ class RadiographsConfig(tfds.core.BuilderConfig):
         self.body_parts = tuple(sorted({part.strip() for part in self.body_parts} - {""}))
         if self.layout not in sources.LAYOUTS:
             raise ConfigError(f"unknown layout {self.layout!r}: expected one of {', '.join(sources.LAYOUTS)}")
-        if not self.source:
-            raise ConfigError("no source: name the folder or the CSV file that the radiographs come from")
         if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
             raise ConfigError(f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
         if not self.body_parts:
@@ -74,17 +78,23 @@ class RadiographsConfig(tfds.core.BuilderConfig):
         return examples
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class Builder(tfds.core.GeneratorBasedBuilder):
     """Writes the radiographs of a `RadiographsConfig` as squares of one size."""
 
+    BUILDER_CONFIGS = [RadiographsConfig()]  # noqa: RUF012 - as TFDS has it
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Radiographs are not downloaded: --manual_dir names the folder that holds them, such as MURA-v1.1."
+    )
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - as TFDS has it
 
     # TFDS looks for checksums of downloads by way of a package that it does not install. There are no downloads.
     url_infos = None
 
-    def _create_builder_config(self, builder_config: RadiographsConfig, version: Any) -> RadiographsConfig:
-        return builder_config  # TFDS would warn that it is not one of a fixed list
+    def _create_builder_config(self, builder_config: RadiographsConfig | str | None, version: Any) -> RadiographsConfig:
+        if isinstance(builder_config, RadiographsConfig):
+            return builder_config  # TFDS would warn that it is not one of a fixed list
+        return super()._create_builder_config(builder_config, version)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -115,8 +125,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return generators
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        chosen = [example for example in self.builder_config.examples if example.split == split]
-        for outcome in in_threads(functools.partial(encode, image_size=self.builder_config.image_size), chosen):
+        chosen = [example for example in self._config.examples if example.split == split]
+        for outcome in in_threads(functools.partial(encode, image_size=self._config.image_size), chosen):
             self._progress.update()
             self._outcomes.append(dataclasses.replace(outcome, png=None))
             if outcome.png is not None:
@@ -125,15 +135,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         # TFDS calls this while the directory still has its temporary name, so that all that follows is there or nothing is.
         self._outcomes: list[Encoded] = []
-        with tqdm.tqdm(
-            total=len(self.builder_config.examples), desc="preparing", unit=" images", disable=None
-        ) as self._progress:
+        config = self.builder_config
+        self._config = config if config.source else dataclasses.replace(config, source=str(dl_manager.manual_dir))
+        with tqdm.tqdm(total=len(self._config.examples), desc="preparing", unit=" images", disable=None) as self._progress:
             super()._download_and_prepare(dl_manager, download_config)
         self.info.metadata.update(self._metadata(self._outcomes))
         (self.data_path / summary.REJECTIONS_FILE).write_text(summary.rejections_csv(self._outcomes))
 
     def _metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
-        config = self.builder_config
+        config = self._config
         rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
         if rejections.total() == len(outcomes):
             raise DataError(f"every file of {config.source} was refused: {_reasons(rejections)}; first: {outcomes[0].detail}")
