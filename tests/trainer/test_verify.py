@@ -7,6 +7,7 @@ import sys
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
@@ -130,6 +131,17 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
     assert found["openvino/int8"] == {"error": "RuntimeError: no such instruction", "within_tolerance": False}
     assert not found["openvino/float32"]["within_tolerance"]
     assert found["tensorflow/float32"]["within_tolerance"]
+
+
+def test_the_int8_network_is_the_better_of_two_ways_of_taking_ranges(copied):
+    images = TRAIN.images[:16] // 8
+    images[:3] *= 8  # a few that stand out, as plates and screws do
+    quantize.quantize(copied, images)
+    network, written = (openvino.Core().read_model(str(path)) for path in (copied, copied / artifact.INT8_NETWORK))
+    exact = quantize._probability(network, images)
+    errors = [np.abs(quantize._probability(other, images) - exact).mean() for other in quantize._quantized(network, images)]
+    assert max(errors) > 1.2 * min(errors)
+    assert np.abs(quantize._probability(written, images) - exact).mean() == pytest.approx(min(errors), rel=0.01)
 
 
 def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypatch):
