@@ -111,6 +111,39 @@ def commands(block: Block) -> list[list[str]]:
     return [line for line in words if line and line[0].startswith("humerus-")]
 
 
+def code(page: pathlib.Path) -> list[str]:
+    """Every line of code on a page: in blocks, indented, or between backticks; continued lines joined."""
+    fenced = "\n".join(block.text for block in documents.blocks(page))
+    indented = "\n".join(line for line in documents.prose(page) if line.startswith("    "))
+    return [line.strip() for line in [*f"{fenced}\n{indented}".replace("\\\n", " ").splitlines(), *documents.spans(page)]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_targets_tests_and_scripts_exist(page):
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in code(page):
+        words = [word for word in line.partition("#")[0].split() if "=" not in word]
+        match [words[0].removeprefix(".venv/bin/"), *words[1:]] if words else []:
+            case ["make", target, *_]:
+                assert target in targets, line
+            case ["pytest", file, *_]:
+                assert (ROOT / file).exists(), line
+            case ["python", "-m", module, *_] if module.split(".")[0] in ("trainer", "benchmarks", "docs"):
+                assert (ROOT / f"{module.replace('.', '/')}.py").exists(), line
+            case ["python", file, *_] if file.endswith(".py"):
+                assert (ROOT / file).exists(), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_flags_of_scripts_are_theirs(page):
+    for line in code(page):
+        if found := re.match(r"python (?:-m )?(benchmarks[./]\w+)", line):
+            script = (ROOT / f"{found[1].replace('.', '/')}.py").read_text(encoding="utf-8")
+            assert not [flag for flag in flags_in(line.split()) if f'"--{flag}"' not in script and f'"{flag}"' not in script], (
+                line
+            )
+
+
 def flags_in(words: list[str]) -> list[str]:
     return [found[1] for word in words if (found := re.match(r"--([a-z][\w.-]*)", word))]
 
@@ -120,6 +153,8 @@ def test_flags_of_commands_are_those_of_the_program(block):
     for program, *words in commands(block):
         assert program in documents.programs()
         assert set(flags_in(words)) <= known_to(program), (program, set(flags_in(words)) - known_to(program))
+        recipes = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+        assert all((ROOT / "trainer" / "configs" / f"{recipe}.py").exists() for recipe in recipes)
 
 
 @functools.cache
