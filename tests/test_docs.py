@@ -21,7 +21,7 @@ from trainer.configs import default
 
 DOCS = ROOT / "docs"
 PAGES = documents.pages()
-BLOCKS = [block for page in documents.manual() for block in documents.blocks(page)]
+BLOCKS = [block for page in [*documents.manual(), ROOT / "CONTRIBUTING.md"] for block in documents.blocks(page)]
 ELLIPSIS = "…"
 """Stands in a quoted message for what differs from run to run."""
 OF_EVERY_PROGRAM = {"help", "helpfull", "flagfile", "version"}

@@ -11,6 +11,7 @@ NEEDS = {
     "Google Cloud": "a project, a bucket, Dataflow",
     "Go": "what `make test-distributed` builds",
     "CI": "make, whose targets CI runs",
+    "a package index": "PyPI and its database of vulnerabilities",
     "DenseNet121": "a network that takes too long to train here",
 }
 """What a command block may need that a test machine lacks, named in a comment on the line before it."""
