@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import pathlib
-import signal
 import socket
 import sys
 
@@ -19,23 +18,22 @@ _DIED = 70  # exit code of a call whose process ended without one
 
 
 def serve(path: str) -> None:
-    """Answers calls until it is killed; imports first, so that `path` is there when it is ready."""
+    """Answers calls, one after the other, until it is killed; imports first, so that `path` is there when it is ready."""
     for module in ("trainer.train", "trainer.prepare", "trainer.verify", "trainer.explain", "batch_inference.pipeline"):
         importlib.import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
         while True:
             connection, _ = listening.accept()
             with connection:
-                if not os.fork():
+                if not (process := os.fork()):
                     _run(connection)
+                os.waitpid(process, 0)
 
 
 def _run(connection: socket.socket) -> None:
     """Does what the caller would have done, and tells it the exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, streams, _, _ = socket.recv_fds(connection, _LONGEST, 3)
     module, function, folder, arguments = json.loads(message)
     code = 1
