@@ -7,8 +7,10 @@ killed writer leaves no mark, so what it left is never read.
 import contextlib
 import json
 import os
+import pathlib
 import re
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,11 +42,22 @@ class Checkpoints:
             return
         prefix = self._prefix(step)
         with _said_of(f"the checkpoint {prefix}"):
+            self._write_variables(prefix)
+        write_text(prefix + ".json", json.dumps(state))
+        names = self._names()
+        for old in _steps(names)[: -self._keep]:
+            self._remove(old, names)
+
+    def _write_variables(self, prefix: str) -> None:
+        if "://" not in prefix:
             tf.io.gfile.makedirs(self._directory)
             self._checkpoint.write(prefix)
-        write_text(prefix + ".json", json.dumps(state))
-        for old in self._steps()[: -self._keep]:
-            self._remove(old)
+            return
+        # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects: dozens of requests.
+        with tempfile.TemporaryDirectory() as folder:
+            self._checkpoint.write(f"{folder}/{pathlib.PurePosixPath(prefix).name}")
+            for path in pathlib.Path(folder).iterdir():
+                tf.io.gfile.copy(str(path), f"{self._directory}/{path.name}", overwrite=True)
 
     def restore(self) -> Mapping[str, Any] | None:
         """Restores the newest checkpoint that can be read and returns its state; None where there is none.
@@ -52,7 +65,7 @@ class Checkpoints:
         Raises:
           DataError: there are some, and none can be read.
         """
-        for step in reversed(self._steps()):
+        for step in reversed(_steps(self._names())):
             prefix = self._prefix(step)
             try:
                 with tf.io.gfile.GFile(prefix + ".json") as file:
@@ -64,13 +77,13 @@ class Checkpoints:
                 )
                 continue
             return state
-        if self._steps():  # the variables may hold half of one: not a state to start from
+        if _steps(self._names()):  # the variables may hold half of one: not a state to start from
             raise DataError(f"no checkpoint in {self._directory} can be read; remove that folder to start anew")
         return None
 
     def newest_state(self) -> Mapping[str, Any] | None:
         """State of the newest readable commit mark, without touching a variable."""
-        for step in reversed(self._steps()):
+        for step in reversed(_steps(self._names())):
             try:
                 with tf.io.gfile.GFile(self._prefix(step) + ".json") as file:
                     return json.loads(file.read())
@@ -81,18 +94,24 @@ class Checkpoints:
     def _prefix(self, step: int) -> str:
         return f"{self._directory}/ckpt-{step:08d}"
 
-    def _steps(self) -> list[int]:
-        if not tf.io.gfile.isdir(self._directory):
+    def _names(self) -> list[str]:
+        try:
+            return tf.io.gfile.listdir(self._directory)
+        except tf.errors.NotFoundError:
             return []
-        marks = (_MARK.search(name) for name in tf.io.gfile.listdir(self._directory))
-        return sorted(int(mark[1]) for mark in marks if mark)
 
-    def _remove(self, step: int) -> None:
+    def _remove(self, step: int, names: Sequence[str]) -> None:
         """Takes the commit mark away first, so that half a checkpoint is never taken for one."""
-        prefix = self._prefix(step)
-        for path in [prefix + ".json", *tf.io.gfile.glob(prefix + ".*")]:
-            if tf.io.gfile.exists(path):
-                tf.io.gfile.remove(path)
+        mark = f"{pathlib.PurePosixPath(self._prefix(step)).name}.json"
+        parts = [name for name in names if name.startswith(mark.removesuffix("json")) and name != mark]
+        for name in [mark, *parts]:
+            with contextlib.suppress(tf.errors.NotFoundError):
+                tf.io.gfile.remove(f"{self._directory}/{name}")
+
+
+def _steps(names: Sequence[str]) -> list[int]:
+    """Steps whose commit mark is among these names."""
+    return sorted(int(mark[1]) for name in names if (mark := _MARK.fullmatch(name)))
 
 
 def write_text(path: str, text: str) -> None:
@@ -109,7 +128,8 @@ def write_bytes(path: str, content: bytes) -> None:
     # With the host's name: in containers that share a volume, each calls itself process 1.
     partial = path if "://" in path else f"{path}.partial-{socket.gethostname()}-{os.getpid()}"
     with _said_of(path):
-        if folder := os.path.dirname(path):
+        # A bucket has no folders: asking for some costs requests.
+        if "://" not in path and (folder := os.path.dirname(path)):
             tf.io.gfile.makedirs(folder)
         with tf.io.gfile.GFile(partial, "wb") as file:
             file.write(content)

@@ -1,5 +1,6 @@
 """What one sees of a run under way: a line for every epoch in the log, a bar on a terminal, and TensorBoard."""
 
+import contextlib
 import sys
 from collections.abc import Mapping
 
@@ -26,7 +27,12 @@ class Watch:
     def __init__(self, workdir: str, epochs: int, is_chief: bool, profile: bool = False):
         """`epochs` of all phases; `profile`: trace some of the first steps for TensorBoard's profiler."""
         self._folder = f"{workdir}/tensorboard"
-        self._writer = tf.summary.create_file_writer(self._folder) if is_chief else tf.summary.create_noop_writer()
+        # Each flush into a bucket takes requests. TensorFlow's defaults would flush after every ten figures, and at the end of every
+        # `as_default`, which therefore stays open.
+        kept = {"max_queue": 100_000, "flush_millis": 60_000}
+        self._writer = tf.summary.create_file_writer(self._folder, **kept) if is_chief else tf.summary.create_noop_writer()
+        self._default = contextlib.ExitStack()
+        self._default.enter_context(self._writer.as_default())
         self._epochs = epochs
         self._is_chief = is_chief
         self._bar = tqdm.tqdm(disable=True)
@@ -47,9 +53,8 @@ class Watch:
     def step(self, step: int, total_steps: int, measured: Mapping[str, float]) -> None:
         """After every call of the device: `step` of the epoch, `total_steps` of the run, and what was measured since the last call."""
         self._bar.update(step - self._bar.n)
-        with self._writer.as_default(total_steps):
-            for name, value in measured.items():
-                tf.summary.scalar(f"step/{name}", value)
+        for name, value in measured.items():
+            tf.summary.scalar(f"step/{name}", value, total_steps)
         self._trace(total_steps)
 
     def end_epoch(self, row: Mapping[str, float], total_steps: int, improved: bool) -> None:
@@ -57,9 +62,8 @@ class Watch:
         self._bar.close()
         if self._is_chief:
             logging.info("%s%s", _LINE.format(epochs=self._epochs, **row), "  best so far" if improved else "")
-        with self._writer.as_default(total_steps):
-            for name, value in row.items():
-                tf.summary.scalar(f"epoch/{name}", value)
+        for name, value in row.items():
+            tf.summary.scalar(f"epoch/{name}", value, total_steps)
         self._writer.flush()
 
     def show_validation(
@@ -71,16 +75,16 @@ class Watch:
           logits: float32 [N] of the validation split, with labels int [N].
           maps: images uint8 [B, size, size, 1], and their class activation maps float32 [B, h, w].
         """
-        with self._writer.as_default(total_steps):
-            for label, name in enumerate(("negative", "positive")):
-                tf.summary.histogram(f"validation/logit_{name}", logits[labels == label])
-            tf.summary.image("validation/maps", _panel(*maps)[None])
+        for label, name in enumerate(("negative", "positive")):
+            tf.summary.histogram(f"validation/logit_{name}", logits[labels == label], total_steps)
+        tf.summary.image("validation/maps", _panel(*maps)[None], total_steps)
 
     def close(self) -> None:
         """Whatever happened: the bar goes, a trace under way is written."""
         self._bar.close()
         if self._tracing:
             self._stop_tracing()
+        self._default.close()
         self._writer.close()
 
     def _trace(self, total_steps: int) -> None:
