@@ -73,7 +73,7 @@ def chance_limit(bins: int, images: int, reference_images: int) -> float:
     return float((1 / images + 1 / reference_images) * special.chdtri(bins - 1, 0.05))
 
 
-def sentence(drift: Mapping[str, Mapping[str, Any]]) -> str | None:
+def sentences(drift: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What to tell at the end of a run where there is much drift."""
     much = [f"{name} (PSI {measured['psi']:.2f})" for name, measured in drift.items() if measured.get("drift") == "much"]
-    return (much and f"caution: these images differ much from those the model was made on, by {' and '.join(much)}") or None
+    return [f"these images differ much from those the model was made on, by {' and '.join(much)}"] if much else []

@@ -239,7 +239,7 @@ def _write_gallery(output: str) -> None:
 
 def _check_rejections(finished: summary.Summary, allowed: float) -> None:
     content = finished.content
-    reasons = ", ".join(f"{number} {reason}" for reason, number in content["rejections"].items())
+    reasons = summary.listed(content["rejections"])
     if not content["scored"]:
         raise DataError(
             f"none of the {content['inputs']} files could be scored ({reasons}); see rejections.* in {finished.output}"

@@ -77,7 +77,7 @@ class DryRun:
     dry_run: bool = True
 
     def __str__(self) -> str:
-        inputs = "files" if self.inputs is None else f"{self.inputs} files"
+        inputs = "files" if self.inputs is None else "1 file" if self.inputs == 1 else f"{self.inputs} files"
         pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
         tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
         earlier = f"; earlier results there would be {self.earlier_results}" if self.earlier_results else ""

@@ -59,14 +59,7 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     except SystemExit as error:
         raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
     runner = _runner(given.get("runner") or EMBEDDED)
-    unknown = sorted(set(given) - set(known) - _further_options(runner, given.get("job_endpoint")))
-    unknown = unknown or [word for word in arguments[:1] if not word.startswith("--")]
-    if unknown:
-        like = difflib.get_close_matches(unknown[0], [field.name for field in dataclasses.fields(Options)], 1)
-        hint = f" (did you mean --{like[0]}?)" if like else ""
-        raise ConfigError(
-            f"unknown option {unknown[0]}{hint}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
-        )
+    _check_known(arguments, set(given), set(known) | _further_options(runner, given.get("job_endpoint")))
     # Beam writes into what it checks.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
     options = PipelineOptions(list(arguments), runner=runner)
@@ -75,6 +68,24 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
         # Beam goes to the folder that is written there, and fails where none is.
         setup.setup_file = str(pathlib.Path(setup.setup_file).resolve())
     return options
+
+
+def _check_known(arguments: tuple[str, ...], given: set[str], known: set[str]) -> None:
+    """Raises `ConfigError` for a word that is no option, and for an option that nobody knows by the name that was written."""
+    if arguments and not arguments[0].startswith("--"):
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; options have the form --name=value, see humerus-score --help")
+    unknown = given - known
+    names = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    # Beam reads --dry-run as dry_run, and does nothing with it: the run would begin.
+    wrong = [name for name in names if "-" in name[2:] or name[2:] in unknown]
+    if wrong or unknown:
+        name = wrong[0] if wrong else f"--{min(unknown)}"
+        all_there_are = [field.name for field in dataclasses.fields(Options)] + ["dry_run", "json", *known]
+        like = difflib.get_close_matches(name[2:].replace("-", "_"), all_there_are, 1)
+        hint = f" (did you mean --{like[0]}?)" if like else ""
+        raise ConfigError(
+            f"unknown option {name}{hint}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+        )
 
 
 def _runner(name: str) -> str:

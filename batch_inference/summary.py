@@ -23,13 +23,19 @@ class Summary:
 
     def __str__(self) -> str:
         content = self.content
-        shares = ", ".join(f"{number} {label}" for label, number in content["labels"].items())
+        reasons = f" ({listed(content['rejections'])})" if content["rejections"] else ""
         told = (
-            f"{content['scored']} of {content['inputs']} images scored ({shares or 'none'}), {content['rejected']} rejected, "
+            f"{content['scored']} of {content['inputs']} images scored ({listed(content['labels']) or 'none'}), "
+            f"{content['rejected']} rejected{reasons}, "
             f"{content['images_per_second']} images/s with {content['engine']}; everything is in {self.output}"
         )
-        caution = drift.sentence(content["drift"])
-        return f"{told}\n{caution}" if caution else told
+        cautions = [*content["cautions"], *drift.sentences(content["drift"])]
+        return "\n".join([told, *(f"caution: {caution}" for caution in cautions)])
+
+
+def listed(counts: dict[str, int]) -> str:
+    """As `2 empty, 1 truncated`."""
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
 class Count(beam.CombineFn):

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import logging as python_logging
 import os
 import pathlib
 import platform
@@ -226,8 +227,13 @@ def import_openvino() -> types.ModuleType:
     """Intel's runtime, an extra that need not be installed."""
     # It would start a process that tells Google Analytics of this import; without that package, it tells nobody.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    log = python_logging.getLogger()
+    handlers = list(log.handlers)
     import openvino
 
+    # Its converter takes absl's handler off the log as it is imported, and with it the form of every later line.
+    for handler in handlers:
+        log.addHandler(handler)
     return openvino
 
 

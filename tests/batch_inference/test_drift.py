@@ -75,16 +75,20 @@ def test_where_nothing_can_be_said_the_reason_is(counts, histogram, reason):
     assert said["psi"] is None and reason in said["reason"] and "drift" not in said
 
 
-def test_a_darker_folder_is_told_at_the_end_of_the_run(tmp_path):
+def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path):
     (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "empty.png").touch()
     for index in range(60):
         cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index, 32, 32) // 4)
     edges = np.linspace(0, 255, 11).tolist()
     bright = {"edges": edges, "shares": [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0], "images": 300}
-    tiny_artifact.make(tmp_path / "model", reference={"brightness": bright})
+    tiny_artifact.make(tmp_path / "model", reference={"brightness": bright}, dataset={"simulated": True})
     told = pipeline.run(pipeline.Options(str(tmp_path / "in"), str(tmp_path / "model"), str(tmp_path / "out"), cam="none"))
     content = json.loads((tmp_path / "out" / "summary.json").read_text())["drift"]
     assert content["brightness"]["drift"] == "much" and content["probability"]["psi"] is None
     counts, _ = np.histogram([row["brightness"] for row in json_rows(tmp_path / "out", "predictions")], edges)
     assert content["brightness"]["shares"] == pytest.approx((counts / 60).tolist(), abs=1e-6)
-    assert str(told).splitlines()[1].startswith("caution: these images differ much") and "brightness (PSI" in str(told)
+    counted, of_the_model, of_the_folder = str(told).splitlines()
+    assert "60 of 61 images scored" in counted and "1 rejected (1 empty)" in counted
+    assert of_the_model == "caution: The model was trained on simulated radiographs and knows nothing of patients."
+    assert of_the_folder.startswith("caution: these images differ much") and "brightness (PSI" in of_the_folder

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -180,6 +181,15 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
     ]
     with pytest.raises(ConfigError, match="needs the package openvino"):
         choose({}, model, "openvino")
+
+
+def test_openvino_leaves_the_log_in_its_form():
+    script = (
+        "from trainer import engines, quiet, vitals; vitals.start(['']); quiet.libraries(); "
+        "engines.import_openvino(); engines.logging.error('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d E said\n", done.stderr)
 
 
 def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch):

@@ -47,8 +47,13 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
         (["--format=csv,xlsx"], 2, "one or several of jsonl,csv,parquet"),
         (["--input=/nowhere", "--model={model}", "--output={out}"], 3, "nothing to score"),
         (["--input={model}", "--model=/nowhere", "--output={out}"], 2, "no model.json"),
-        (["--input={model}", "--model={model}", "--output={out}", "--inptu=x"], 2, "unknown option inptu"),
-        (["{model}", "--input={model}", "--model={model}", "--output={out}"], 2, "unknown option"),
+        (["--input={model}", "--model={model}", "--output={out}", "--inptu=x"], 2, "unknown option --inptu"),
+        (["{model}", "--input={model}", "--model={model}", "--output={out}"], 2, "unexpected argument"),
+        (
+            ["--input={model}", "--model={model}", "--output={out}", "--dry-run"],
+            2,
+            "unknown option --dry-run (did you mean --dry_run?)",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_a_code(model, tmp_path, capsys, arguments, code, sentence):

@@ -333,7 +333,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, radiograp
         score(tmp_path / "nothing", model, out)
     with pytest.raises(ConfigError, match="DaskRunner"):
         score(radiographs, model, out, beam=("--runner=DaskRunner",))
-    with pytest.raises(ConfigError, match="unknown option inptu"):
+    with pytest.raises(ConfigError, match="unknown option --inptu"):
         score(radiographs, model, out, beam=("--inptu=x",))
     with pytest.raises(ConfigError, match="invalid int value: 'many'"):
         score(radiographs, model, out, beam=("--direct_num_workers=many",))

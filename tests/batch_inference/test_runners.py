@@ -63,7 +63,7 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
     [
         (("--runner=Hamster",), "unknown runner Hamster; expected one of FnApiRunner, PrismRunner"),
         (("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",), "loses rows"),
-        (("--number_of_execution_retries=3",), "unknown option number_of_execution_retries"),
+        (("--number_of_execution_retries=3",), "unknown option --number_of_execution_retries"),
         (("--runner=PortableRunner",), "needs --job_endpoint=HOST:PORT"),
         (("--runner=PortableRunner", "--job_endpoint=localhost:1"), "no job server answers at --job_endpoint=localhost:1"),
         (DATAFLOW, "needs --setup_file=./setup.py or --sdk_container_image=IMAGE"),
@@ -96,7 +96,7 @@ def test_a_job_server_says_itself_what_options_it_has():
     server.start()
     try:
         runners.beam_options(("--runner=PortableRunner", endpoint, "--object_reuse=true"))
-        with pytest.raises(ConfigError, match="unknown option inptu"):
+        with pytest.raises(ConfigError, match="unknown option --inptu"):
             runners.beam_options(("--runner=PortableRunner", endpoint, "--inptu=x"))
     finally:
         server.stop(None)

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import jsonschema
 import kubernetes_validate
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tests.support import manifests
+from tests.support import documents, manifests
 from trainer import errors, vitals
 
 CRDS = pathlib.Path(__file__).with_name("crds")
@@ -242,6 +243,21 @@ def test_components_fit_together(tmp_path, base, components):
     volumes = manifests.named(objects, "Job", "train")["spec"]["template"]["spec"]["volumes"]
     buckets = [volume["csi"]["volumeAttributes"]["bucketName"] for volume in volumes if "csi" in volume]
     assert buckets == (["my-bucket"] if "components/storage-gcs-fuse" in components else [])
+
+
+def test_the_overlay_that_the_page_shows_is_one(tmp_path):
+    shown = [block.text for block in documents.blocks(manifests.ROOT / "docs" / "kubernetes.md") if block.language == "yaml"]
+    shutil.copytree(manifests.K8S, tmp_path / "k8s")
+    mine = tmp_path / "k8s" / "overlays" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(shown[0])
+    (mine / "train.flags").write_text("--config=humerus_small\n")
+    objects = manifests.render(mine)
+    pod = manifests.named(objects, "Job", "train")["spec"]["template"]["spec"]
+    assert list(pod["nodeSelector"]) == ["nvidia.com/gpu.product"]
+    flags = [volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "flags"]
+    settings = manifests.named(objects, "ConfigMap", flags[0])["data"]
+    assert settings["train.flags"] == "--config=humerus_small\n" and "--layout=mura" in settings["prepare.flags"]
 
 
 def test_every_component_is_part_of_something_tested():
