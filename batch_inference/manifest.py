@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -10,8 +11,9 @@ from batch_inference.records import Prediction, Rejection, printable
 from trainer.errors import DataError
 
 SUFFIXES = (".txt", ".csv")
-PATH_COLUMNS = ("path", "uri", "file", "image")
+PATH_COLUMNS = ("path", "uri", "file", "image", "filename", "file_name", "file_path", "image_path")
 STUDY_COLUMN = "study"
+_SEPARATORS = ",;\t"
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 
@@ -54,7 +56,7 @@ def columns(location: str) -> list[str]:
         return []
     try:
         with storage.open_text(uri) as text:
-            return _Header(next(csv.reader(_checked(text, uri)), []), uri).names
+            return _Header(next(_rows(text, uri), []), uri).names
     except (OSError, csv.Error) as error:
         raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
 
@@ -73,10 +75,11 @@ class _Header:
 
     def __init__(self, names: list[str], uri: str):
         self.names = names
-        path = next((name for name in PATH_COLUMNS if name in names), None)
+        plain = [name.strip().lower() for name in names]
+        path = next((name for name in PATH_COLUMNS if name in plain), None)
         if path is None:
             raise DataError(f"the manifest {uri} has the columns {names}; expected one of {list(PATH_COLUMNS)}")
-        self.path = names.index(path)
+        self.path = plain.index(path)
         self.study = names.index(STUDY_COLUMN) if STUDY_COLUMN in names else None
         ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
         carried = [index for index in range(len(names)) if index not in (self.path, self.study)]
@@ -96,9 +99,16 @@ class _Header:
 
 
 def _csv(text: Iterator[str], uri: str) -> Iterator[Line]:
-    rows = csv.reader(_checked(text, uri))
+    rows = _rows(text, uri)
     header = _Header(next(rows, []), uri)
     yield from (line for line in map(header.line, rows) if line.path)
+
+
+def _rows(text: Iterator[str], uri: str) -> Iterator[list[str]]:
+    """The rows of CSV, header first, with commas, semicolons or tabs between the cells."""
+    checked = _checked(text, uri)
+    first = next(checked, "")
+    return csv.reader(itertools.chain([first], checked), delimiter=max(_SEPARATORS, key=first.count))
 
 
 def _plain(text: Iterator[str], uri: str) -> Iterator[Line]:

@@ -29,6 +29,13 @@ def test_the_column_of_paths_has_several_names(tmp_path, column):
     assert [line.path for line in manifest.lines(write(tmp_path, f"{column}\na.png\n", encoding="utf-8-sig"))] == ["a.png"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_manifest_as_table_programs_write_it(tmp_path, separator):
+    uri = write(tmp_path, separator.join(["Ward", " Path"]) + "\n" + separator.join(["a, b", "a.png"]) + "\n")
+    assert manifest.carried_columns(uri) == ["Ward"]
+    assert list(manifest.lines(uri)) == [manifest.Line("a.png", "", (("Ward", "a, b"),))]
+
+
 def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
     uri = write(tmp_path, "path,label,Reason,ward,uri\na.png,positive,fell,3,x\n")
     names = ["manifest_label", "manifest_Reason", "ward", "manifest_uri"]
@@ -39,7 +46,7 @@ def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ("photo", r"columns \['photo'\]; expected one of \['path', 'uri', 'file', 'image'\]"),
+        ("photo", r"columns \['photo'\]; expected one of \['path', 'uri', 'file', 'image', "),
         ("", r"columns \[\]"),
         ("path,label,manifest_label", "two columns of one name"),
         ("path,,ward", "a column without a"),

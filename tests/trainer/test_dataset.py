@@ -189,10 +189,44 @@ def test_manifest_first_alias_wins_and_the_other_stays_an_attribute(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "path;label;patient\na;1;p\nb;0;q\n",
+        "Path\tLabel\tPatient\na\t1\tp\nb\t0\tq\n",
+        "filename,label,PatientID\na,1.0,p\nb,0.0,q\n",
+        "image_path,label,Patient ID\na,yes,p\nb,no,q\n",
+        "file_path,label,subject\na,TRUE,p\nb,FALSE,q\n",
+    ],
+)
+def test_a_manifest_as_table_programs_write_it(tmp_path, text):
+    """A patient that is not seen as one would be an attribute, and its images on both sides."""
+    listed = sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+    assert [(item.path, item.label, item.patient_id, dict(item.attributes)) for item in listed] == [
+        ("a", 1, "p", {}),
+        ("b", 0, "q", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("path,label\na,0\nb,1\n", "each image counts as one"),
+        ("path,label,study\na,0,s\nb,0,s\nc,1,t\n", "each study counts as one"),
+        ("path,label,patient\na,0,p\nb,1,q\n", None),
+        ("path,label,patient,study\na,0,p,1\nb,1,q,1\n", None),
+    ],
+)
+def test_nobody_is_told_that_patients_are_kept_apart_who_named_none(tmp_path, text, warning):
+    said = splits.unnamed_patients(sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS))
+    assert len(said) == (warning is not None) and all(warning in one for one in said)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "expected a header with the columns path,label.* found an empty file"),
-        ("name;label\na;1\n", "found name;label"),
+        ("name,label\na,1\n", "has no column path: expected .* found name,label"),
+        ("path,diagnosis\na,1\n", "has no column label"),
         ("path,label\n", "lists no file"),
         ("path,label\na,2\n", "line 2: label '2' is none of 0, negative"),
         ("path,label\n,1\n", "line 2: the column path is blank"),

@@ -12,12 +12,15 @@ from trainer.errors import DataError
 
 # The names that a column may go by, in order of preference; the others stay attributes.
 _COLUMNS = {
-    "path": ("path", "file", "image"),
+    "path": ("path", "file", "image", "uri", "filename", "file_name", "file_path", "image_path"),
     "label": ("label",),
-    "patient": ("patient", "patient_id", "group"),
-    "study": ("study", "study_id"),
+    "patient": ("patient", "patient_id", "patientid", "patient id", "subject", "subject_id", "group"),
+    "study": ("study", "study_id", "studyid", "study id"),
     "split": ("split",),
 }
+_SEPARATORS = ",;\t"
+# A table program writes numbers and truths in its own way.
+_LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
 _SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 _T = TypeVar("_T")
@@ -46,7 +49,7 @@ def read(source: str, root: str) -> Iterator[Example]:
         yield Example(
             path=path,
             uri=uri,
-            label=_word(LABEL_WORDS, cells["label"], "label", where),
+            label=_word(_LABEL_WORDS, cells["label"], "label", where),
             patient_id=cells.get("patient", study),
             study_id=study,
             split=_word(_SPLIT_WORDS, cells["split"], "split", where) if "split" in cells else None,
@@ -65,12 +68,17 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not text in UTF-8 ({error.reason}); save the manifest as CSV in UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Table programs of many countries write semicolons.
+    separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header = [name.strip().lower() for name in next(reader, [])]
     roles = {role: name for role, names in _COLUMNS.items() for name in reversed(names) if name in header}
     if not {"path", "label"} <= roles.keys():
         found = ",".join(header)[:200] or "an empty file"
-        raise DataError(f"{source}: expected a header with the columns path,label[,patient][,study][,split], found {found}")
+        missing = " and ".join(sorted({"path", "label"} - roles.keys(), reverse=True))
+        raise DataError(
+            f"{source} has no column {missing}: expected a header with the columns path,label[,patient][,study][,split], found {found}"
+        )
     if len(set(header)) < len(header) or "" in header:
         raise DataError(f"{source}: every column needs a name of its own, found {','.join(header)[:200]}")
     if clash := set(header) & set(DERIVED_ATTRIBUTES):

@@ -148,8 +148,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if rejections.total() == len(outcomes):
             raise DataError(f"every file of {config.source} was refused: {_reasons(rejections)}; first: {outcomes[0].detail}")
         taken = [outcome for outcome in outcomes if outcome.reason is None]
+        examples = [outcome.example for outcome in taken]
         try:
-            warnings = splits.check_classes(outcome.example for outcome in taken)
+            warnings = splits.check_classes(examples) + splits.unnamed_patients(examples)
         except DataError as error:
             raise DataError(f"after refusals ({_reasons(rejections)}) {error}") from error
         return {

@@ -69,6 +69,17 @@ def check_groups(examples: Iterable[Example]) -> None:
         raise DataError(f"study {double[0]} has two labels ({places}); {len(double)} in all: correct or remove them")
 
 
+def unnamed_patients(examples: Sequence[Example]) -> list[str]:
+    """A warning where the source names no patients, so that nothing keeps a person on one side."""
+    if any(example.patient_id != example.study_id for example in examples):
+        return []
+    counted = "study" if any(example.study_id != example.path for example in examples) else "image"
+    return [
+        f"the source names no patients, so each {counted} counts as one, and a person with several may be on two sides, which makes "
+        "every figure too good; name them in the column patient of a manifest"
+    ]
+
+
 def check_classes(examples: Iterable[Example]) -> list[str]:
     """Raises DataError unless `train` has both labels; returns a warning for each other split that lacks one."""
     present: dict[str | None, collections.Counter] = {split: collections.Counter() for split in SPLITS}

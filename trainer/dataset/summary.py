@@ -57,7 +57,8 @@ class Summary:
         """Of what was listed and not yet read, with its splits."""
         listed = list(examples)
         counts = count(Encoded(example, sha256="") for example in listed)
-        return cls(directory, "", counts, {}, tuple(splits.check_classes(listed)), simulated, reused=False, dry_run=True)
+        warnings = (*splits.check_classes(listed), *splits.unnamed_patients(listed))
+        return cls(directory, "", counts, {}, warnings, simulated, reused=False, dry_run=True)
 
     @classmethod
     def of(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
