@@ -104,6 +104,15 @@ def test_the_same_flag_means_the_same_everywhere(capsys):
     assert {name for name in known if "dry_run" in known[name]} == {f"humerus-{name}" for name in ("prepare", "train", "score")}
 
 
+def test_a_reader_may_go_before_the_end():
+    here, there = os.pipe()
+    os.close(here)
+    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=there, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    os.close(there)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_version(name, capsys):
     assert call(name, "--version") == 0

@@ -30,7 +30,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from absl import flags
 
@@ -116,9 +116,11 @@ class Program:
         def command(argv: Sequence[str] | None = None) -> int:
             given = list(sys.argv if argv is None else argv)
             if "--version" in given:
-                return self._say(f"humerus {importlib.metadata.version('humerus')}")
+                _print(f"humerus {importlib.metadata.version('humerus')}\n", sys.stdout)
+                return EXIT_DONE
             if asked := _HELP & set(given):
-                return self._say(self._help(define, full="--helpfull" in asked))
+                _print(self._help(define, full="--helpfull" in asked) + "\n", sys.stdout)
+                return EXIT_DONE
             with _stopped_by_signals() as stopped:
                 try:
                     return self._run(define, given)
@@ -167,15 +169,11 @@ class Program:
             return
         document = json.dumps(result.document, indent=2) + "\n"
         if json_path == "-":
-            json_log.unwrapped(sys.stdout).write(document)
+            _print(document, json_log.unwrapped(sys.stdout))
             return
-        self._say(result.text)
+        _print(result.text + "\n", sys.stdout)
         if json_path and self.write:
             self.write(json_path, document)
-
-    def _say(self, text: str) -> int:
-        print(text)
-        return EXIT_DONE
 
     def _explain(self, error: BaseException) -> int:
         """Prints a sentence on what a user can do something about, and returns its exit code; raises what is our own mistake."""
@@ -221,6 +219,16 @@ class Program:
             text = f"{told} ({'; '.join(notes)})" if notes else told
             lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
         return "\n".join(lines)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Writes all of it; a reader who goes early, as `head` does, has had enough."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Else Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _storage_failures() -> list[type[Exception]]:

@@ -1,6 +1,7 @@
 """The data set as TensorFlow Datasets knows it: TFRecord shards of what the model eats, readable without this code.
 
-`humerus-prepare` drives it; so can TFDS's own command, of which --manual_dir is the source unless a configuration names one:
+`humerus-prepare` drives it; so can TFDS's own command (which wants `pip install mlcroissant`), of which --manual_dir is the source unless
+a configuration names one:
 
     tfds build radiographs --imports=trainer.dataset.radiographs_dataset_builder --manual_dir=MURA-v1.1 --data_dir=data
     ... --config='{"layout": "manifest", "source": "labels.csv", "image_size": 256}'
