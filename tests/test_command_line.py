@@ -289,6 +289,16 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize(
+    "written", [["--config=smoke"], ["--config", "smoke"], ["--config", "predecessor", "--config", "smoke"]]
+)
+def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
+    from trainer.main import _recipe_paths
+
+    program, recipe, *others = _recipe_paths(["humerus-train", *written, "--folds", "5"])
+    assert recipe.endswith("configs/smoke.py") and (program, others) == ("humerus-train", ["--folds", "5"])
+
+
 TERMINAL = {
     "a line of our own": r"\d\d:\d\d:\d\d [IW] .*",
     "the bar": r".*\d+/\d+ \[.*images.*\]",

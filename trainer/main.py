@@ -105,6 +105,10 @@ def prepare(values: flags.FlagValues) -> Main:
     return main
 
 
+def _recipes() -> str:
+    return ", ".join(sorted(path.stem for path in _CONFIGS.glob("[a-z]*.py")))
+
+
 def _recipe_paths(argv: Sequence[str]) -> list[str]:
     """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
 
@@ -116,10 +120,11 @@ def _recipe_paths(argv: Sequence[str]) -> list[str]:
         if known.is_file():
             return str(known)
         if not pathlib.Path(name.split(":")[0]).is_file():
-            names = ", ".join(sorted(p.stem for p in _CONFIGS.glob("[a-z]*.py")))
-            raise errors.ConfigError(f"--config={name}: neither one of our recipes ({names}) nor a file")
+            raise errors.ConfigError(f"--config={name}: neither one of our recipes ({_recipes()}) nor a file")
         return name
 
+    words = iter(argv)
+    argv = [f"{word}={next(words, '')}" if word in ("--config", "-config") else word for word in words]
     named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))] or ["humerus"]
     others = [a for a in argv[1:] if not a.startswith(("--config=", "-config="))]
     order = [a.lstrip("-").partition("=")[0] for a in argv if re.match("--?config[.=]", a)]
@@ -144,7 +149,8 @@ def train(values: flags.FlagValues) -> Main:
     config = config_flags.DEFINE_config_file(
         "config",
         None,
-        "Recipe of trainer/configs, or a file; without it humerus. --config.KEY=VALUE changes one of its settings.",
+        f"Recipe ({_recipes()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
+        "docs/training.md.",
         flag_values=values,
     )
     folds = flags.DEFINE_integer(

@@ -4,6 +4,7 @@ Flat, because then every layer can be named for a class activation map or a feat
 layers inside, so that whoever holds the model needs to know nothing but `uint8 [B, size, size, 1]`.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -182,7 +183,9 @@ def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTen
     if keras_weights not in (None, "imagenet"):
         keras_weights = _local_copy(weights)
     try:
-        return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
+        # Keras tells of a download on stdout, which belongs to the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
     except ConfigError:
         raise
     except Exception as error:

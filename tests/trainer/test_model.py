@@ -192,13 +192,16 @@ def test_what_cannot_be_built_is_explained(change, size, weights, message):
         model_lib.build(Architecture(**{"backbone": "tinynet", **LINEAR, **change}), size, weights)
 
 
-def test_weights_that_cannot_be_downloaded_name_the_flag(monkeypatch):
+def test_weights_that_cannot_be_downloaded_name_the_flag(monkeypatch, capsys):
     def fail(*unused, **also_unused):
+        print("Downloading data from https://example.org")  # as Keras does
         raise Exception("URL fetch failure on https://example.org: None")
 
     monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", fail)
     with pytest.raises(WeightsUnavailableError, match=r"can't be downloaded .*--config.weights=PATH"):
         model_lib.build(Architecture("mobilenet", **LINEAR), 32, "imagenet")
+    said = capsys.readouterr()
+    assert not said.out and "Downloading" in said.err
 
 
 @pytest.fixture(scope="module")
