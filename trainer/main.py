@@ -183,7 +183,8 @@ def train(values: flags.FlagValues) -> Main:
             for name, title in (("out_of_fold", "Out of fold"), ("test", "Test split"))
             if result.get(name)
         ]
-        return Result("\n".join([*tables, f"Artifact: {workdir.value}/artifact"]), result)
+        places = [f"Report: {workdir.value}/report.html", f"Artifact: {workdir.value}/artifact"]
+        return Result("\n".join([*tables, *places]), result)
 
     return main
 
