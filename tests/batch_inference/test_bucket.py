@@ -207,7 +207,7 @@ def test_an_artifact_that_was_altered_in_the_bucket_is_refused(server, filled, t
     with pytest.raises(ArtifactError, match="checksum"):
         storage.fetch_artifact(f"{filled}/m")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    with pytest.raises(ArtifactError, match=r"cannot be copied here \(the storage answers 404 Not Found\)"):
+    with pytest.raises(ConfigError, match=r"cannot be copied here \(the storage answers 404 Not Found\)"):
         storage.fetch_artifact(f"{filled}/elsewhere")
 
 
