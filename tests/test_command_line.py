@@ -342,6 +342,26 @@ def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine)
     assert "images scored" in said and "scoring " in said
 
 
+AFTER_AN_EXPORT = """
+import sys
+from trainer import quiet, vitals
+vitals.start(["humerus-try"])
+quiet.libraries()
+quiet.import_tensorflow()
+import tensorflow as tf
+tf.saved_model.save(tf.Module(), sys.argv[1])
+quiet.logging.info("of none of our modules")
+exec(compile("logging.info('still told')", quiet.__file__, "exec"), vars(quiet))
+"""
+
+
+def test_what_is_said_after_an_export_is_still_told(tmp_path):
+    """TensorFlow sets the levels of the log while it writes a SavedModel, and sets them back."""
+    command = [sys.executable, "-c", AFTER_AN_EXPORT, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d I still told\n", done.stderr), done.stderr
+
+
 def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
     command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", "--json=-"]
     command += [f"--input={places['images']}", f"--model={places['model']}", f"--output={places['out']}", "--log_format=json"]

@@ -24,6 +24,8 @@ def libraries() -> None:
     flags.FLAGS(["humerus"])
     logging.use_absl_handler()
     logging.set_stderrthreshold("info")
+    # What TensorFlow sets back to after it has written a SavedModel.
+    logging.set_verbosity(logging.INFO)
     # absl hands its own level to the root logger, and with it to every library.
     # What a worker in this process fails with, Beam logs and raises: once is enough.
     levels = {None: "ERROR", "apache_beam.runners.common": "CRITICAL", "absl": "INFO"}
