@@ -54,6 +54,8 @@ def fit(run: Run, config: ml_collections.ConfigDict) -> State:
     with _Signals() as signals, contextlib.closing(watch):
         while state.epoch < run.loop.epochs and not state.stopped_early:
             _epoch(run, config, state, checkpoints, best, signals, watch)
+    if signals.caught:  # behind the last step; its checkpoint is written
+        raise signals.stopped(state)
     if not best.restore():
         raise ConfigError(f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more")
     return state
@@ -75,9 +77,7 @@ def _epoch(
         vitals.progress(step=state.total_steps)
         if signals.caught:
             checkpoints.save(state.total_steps, dataclasses.asdict(state))
-            raise StoppedError(
-                f"stopped by {signals.caught} after step {state.total_steps}; the same command goes on from there"
-            )
+            raise signals.stopped(state)
         if state.total_steps % config.checkpoint_every_steps < config.steps_per_execution:
             checkpoints.save(state.total_steps, dataclasses.asdict(state))
 
@@ -173,6 +173,9 @@ class _Signals:
     def __exit__(self, *unused: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def stopped(self, state: State) -> StoppedError:
+        return StoppedError(f"stopped by {self.caught} after step {state.total_steps}; the same command goes on from there")
 
     def _note(self, number: int, unused_frame: Any) -> None:
         if self.caught == signal.Signals(number).name == "SIGINT":
