@@ -177,10 +177,13 @@ def _keep_logit_exact(network: Any) -> None:
     for operation in network.get_ordered_ops():
         if operation.get_type_name() != "MatMul" or operation.input_value(1).get_node().get_type_name() != "Constant":
             continue
-        weights = operation.input_value(1).get_node().data
-        if weights.ndim == 2 and weights.shape[1] == 1:
-            products = opset13.multiply(operation.input_value(0), opset13.constant(weights[:, 0]))
-            total = opset13.reduce_sum(products, opset13.constant(np.array([1])), keep_dims=True)
+        weights, transposed = operation.input_value(1).get_node().data, operation.get_attributes()
+        if weights.ndim != 2 or transposed["transpose_a"]:
+            continue
+        kernel = weights.T if transposed["transpose_b"] else weights
+        if kernel.shape[1] == 1:
+            products = opset13.multiply(operation.input_value(0), opset13.constant(kernel[:, 0].copy()))
+            total = opset13.reduce_sum(products, opset13.constant(np.array([-1])), keep_dims=True)
             openvino.utils.replace_node(operation, total)
 
 

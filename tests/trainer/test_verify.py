@@ -70,6 +70,38 @@ def test_an_engine_answers_like_the_reference(made, name):
     assert (outputs["logit"].view(np.uint32) & 0xFFFF).all()
 
 
+def test_the_network_kept_between_runs_answers_to_the_bit_like_the_one_just_converted(made, tmp_path):
+    directory, described = made
+    choice = Choice("openvino", "bfloat16" if engines.can_run(Choice("openvino", "bfloat16")) else "float32")
+    fresh, first, later = (
+        engines.load(directory, described, choice, 16, cache).run(VALIDATION.images[:16])
+        for cache in (None, tmp_path, tmp_path)
+    )
+    assert (first["logit"].view(np.uint32) & 0xFFFF).all()
+    for output in engines.OUTPUTS:
+        np.testing.assert_array_equal(first[output], fresh[output])
+        np.testing.assert_array_equal(later[output], fresh[output])
+
+
+@pytest.mark.parametrize(
+    ("weights", "transpose_a", "transpose_b", "exact"),
+    [((5, 1), False, False, True), ((1, 5), False, True, True), ((4, 1), False, True, False), ((3, 1), True, False, False)],
+)
+def test_only_a_product_with_one_column_is_made_exact_and_none_changes(weights, transpose_a, transpose_b, exact):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=weights).astype(np.float32)
+    columns = 1 if (weights, transpose_b) == ((4, 1), True) else 5
+    features = rng.normal(size=(3, columns)).astype(np.float32)
+    expected = (features.T if transpose_a else features) @ (kernel.T if transpose_b else kernel)
+    given = openvino.opset13.parameter(features.shape, np.float32)
+    product = openvino.opset13.matmul(given, openvino.opset13.constant(kernel), transpose_a, transpose_b)
+    network = openvino.Model([openvino.opset13.result(product)], [given])
+    engines._keep_logit_exact(network)
+    assert ("MatMul" not in {operation.get_type_name() for operation in network.get_ops()}) == exact
+    answer = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(features)[0]
+    np.testing.assert_allclose(answer, expected, rtol=1e-5)
+
+
 def test_what_is_recorded_of_an_export(made):
     directory, described = made
     assert artifact.load(directory) == described
