@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from batch_inference import schema, storage
 from batch_inference.records import Prediction, Rejection, printable
+from trainer import manifest_columns
 from trainer.errors import DataError
 
 SUFFIXES = (".txt", ".csv")
-PATH_COLUMNS = ("path", "uri", "file", "image", "filename", "file_name", "file_path", "image_path")
 STUDY_COLUMN = "study"
 _SEPARATORS = ",;\t"
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
@@ -19,7 +19,7 @@ _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One input of a manifest: its path or URI as written, its study where one is named, and (name, value) of all else."""
+    """One input of a manifest: its path or URI as written, its study (behind its patient, if named) where one is named, and (name, value) of all else."""
 
     path: str
     study: str = ""
@@ -36,7 +36,7 @@ def lines(uri: str) -> Iterator[Line]:
     """Yields the inputs of a manifest one by one, however long it is. Lines without a path are passed over.
 
     Raises:
-      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `columns` wants them.
+      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `carried_columns` wants them.
     """
     try:
         with storage.open_text(uri) as text:
@@ -45,29 +45,25 @@ def lines(uri: str) -> Iterator[Line]:
         raise DataError(f"the manifest {uri} cannot be read ({error}); expected a UTF-8 text or CSV file of paths") from error
 
 
-def columns(location: str) -> list[str]:
-    """Names of all columns of a CSV manifest, by its first line alone; none for any other input.
+def carried_columns(location: str) -> list[str]:
+    """Names that the columns of a CSV manifest have in the rows, all but its paths and its `study`; by its first line alone.
+
+    A column with the name of one of ours, as the `label` of a manifest that was trained on, becomes `manifest_label`. None for any
+    other input.
 
     Raises:
       DataError: no column of paths, a column without a name, or a name twice.
     """
-    uri = storage.absolute(location)
-    if not is_manifest(uri) or not _is_csv(uri):
+    header = _header(location)
+    return list(header.carried) if header else []
+
+
+def study_columns(location: str) -> list[str]:
+    """Names of the columns that may tell the studies apart: those carried and, if one plays that role, `study`. Raises as they."""
+    header = _header(location)
+    if header is None:
         return []
-    try:
-        with storage.open_text(uri) as text:
-            return _Header(next(_rows(text, uri), []), uri).names
-    except (OSError, csv.Error) as error:
-        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
-
-
-def carried_columns(location: str) -> list[str]:
-    """Names that a manifest's columns have in the rows: all but its paths and its studies. Raises as `columns`.
-
-    A column with the name of one of ours, as the `label` of a manifest that was trained on, becomes `manifest_label`.
-    """
-    names = columns(location)
-    return list(_Header(names, storage.absolute(location)).carried) if names else []
+    return [*header.carried, *([STUDY_COLUMN] if header.study is not None else [])]
 
 
 class _Header:
@@ -75,19 +71,20 @@ class _Header:
 
     def __init__(self, names: list[str], uri: str):
         self.names = names
-        plain = [name.strip().lower() for name in names]
-        path = next((name for name in PATH_COLUMNS if name in plain), None)
-        if path is None:
-            raise DataError(f"the manifest {uri} has the columns {names}; expected one of {list(PATH_COLUMNS)}")
-        self.path = plain.index(path)
-        self.study = names.index(STUDY_COLUMN) if STUDY_COLUMN in names else None
+        plain = [manifest_columns.plain(name) for name in names]
+        role = {role: plain.index(column) for role, column in manifest_columns.roles(plain).items()}
+        if "path" not in role:
+            expected = list(manifest_columns.NAMES["path"])
+            raise DataError(f"the manifest {uri} has the columns {names}; expected one of {expected}")
+        self.path, self.study, self.patient = role["path"], role.get("study"), role.get("patient")
         ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
-        carried = [index for index in range(len(names)) if index not in (self.path, self.study)]
+        # What the rows say in a column of their own need not be carried; a `study_id` has a name that somebody may look for.
+        fixed = [index for index in range(len(names)) if index == self.path or plain[index] == STUDY_COLUMN]
+        carried = [index for index in range(len(names)) if index not in fixed]
         if any(not names[index].strip() or names[index] != printable(names[index]) for index in carried):
             raise DataError(f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out")
         in_rows = [f"manifest_{names[index]}" if names[index].casefold() in ours else names[index] for index in carried]
-        fixed = [names[index] for index in (self.path, self.study) if index is not None]
-        if len({name.casefold() for name in [*in_rows, *fixed]}) < len(names):
+        if len({name.casefold() for name in [*in_rows, *(names[index] for index in fixed)]}) < len(names):
             raise DataError(f"the manifest {uri} has two columns of one name among {names}; rename one")
         self.carried = dict(zip(in_rows, carried, strict=True))
 
@@ -95,7 +92,20 @@ class _Header:
         """A row of the file; what is missing at its end is empty, what is too much is left out."""
         values += [""] * (len(self.names) - len(values))
         carried = tuple((name, printable(values[index])) for name, index in self.carried.items())
-        return Line(values[self.path], "" if self.study is None else values[self.study], carried)
+        study = "" if self.study is None else values[self.study]
+        patient = "" if self.patient is None or not study else values[self.patient]
+        return Line(values[self.path], manifest_columns.study(patient, study), carried)
+
+
+def _header(location: str) -> _Header | None:
+    uri = storage.absolute(location)
+    if not is_manifest(uri) or not _is_csv(uri):
+        return None
+    try:
+        with storage.open_text(uri) as text:
+            return _Header(next(_rows(text, uri), []), uri)
+    except (OSError, csv.Error) as error:
+        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
 
 
 def _csv(text: Iterator[str], uri: str) -> Iterator[Line]:

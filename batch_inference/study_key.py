@@ -23,7 +23,7 @@ class StudyKey:
 
     Attributes:
       by: `folder` (the parent folder), `path` (MURA's patientNNNNN/studyK), `dicom` (a pseudonym of StudyInstanceUID), the name of
-        a manifest's column, or `auto`: the manifest's column `study`, else `dicom`, else `path`, else `folder`, but for files
+        a manifest's column as the rows have it, or `auto`: the manifest's column `study`, else `dicom`, else `path`, else `folder`, but for files
         that lie in the root of the input itself: those are studies of their own.
       salt: the secret that pseudonyms are made with.
     """
@@ -64,7 +64,7 @@ def chosen(by: str, salt: str | None, location: str) -> StudyKey:
       ConfigError: neither one of `KEYS` nor a column of the manifest, or an empty salt.
       DataError: the manifest's columns are wrong.
     """
-    columns = [name for name in manifest.columns(location) if name not in manifest.PATH_COLUMNS]
+    columns = manifest.study_columns(location)
     if by not in (*KEYS, *columns):
         raise ConfigError(
             f"--study_key={by}: expected {', '.join(KEYS)} or a column of the manifest ({', '.join(columns) or 'there is none'})"

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEAVES = {"radiograph", "decoding", "artifact", "errors", "overlay", "heartbeat", "json_log", "vitals"}
+LEAVES = {"radiograph", "decoding", "artifact", "errors", "overlay", "heartbeat", "json_log", "manifest_columns", "vitals"}
 """Modules and folders of `trainer` that need neither TensorFlow nor anything else of `trainer` but each other."""
-SHARED = {"radiograph", "artifact", "errors", "overlay", "engines", "vitals", "command_line"}
+SHARED = {"radiograph", "artifact", "errors", "overlay", "engines", "manifest_columns", "vitals", "command_line"}
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "apache_beam", "sklearn", "matplotlib", "openvino"}
 FILES = sorted([*(ROOT / "trainer").rglob("*.py"), *(ROOT / "batch_inference").rglob("*.py")])

@@ -2,7 +2,9 @@
 
 import pytest
 
-from batch_inference import manifest, sources
+from batch_inference import manifest, sources, study_key
+from trainer import manifest_columns
+from trainer.dataset import manifest as training_manifest
 from trainer.errors import DataError
 
 
@@ -24,7 +26,7 @@ def test_csv_with_quotes_line_breaks_and_short_lines(tmp_path):
     assert [source.carried for source in found] == [line.carried for line in manifest.lines(uri)]
 
 
-@pytest.mark.parametrize("column", manifest.PATH_COLUMNS)
+@pytest.mark.parametrize("column", manifest_columns.NAMES["path"])
 def test_the_column_of_paths_has_several_names(tmp_path, column):
     assert [line.path for line in manifest.lines(write(tmp_path, f"{column}\na.png\n", encoding="utf-8-sig"))] == ["a.png"]
 
@@ -34,6 +36,25 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, separator):
     uri = write(tmp_path, separator.join(["Ward", " Path"]) + "\n" + separator.join(["a, b", "a.png"]) + "\n")
     assert manifest.carried_columns(uri) == ["Ward"]
     assert list(manifest.lines(uri)) == [manifest.Line("a.png", "", (("Ward", "a, b"),))]
+
+
+@pytest.mark.parametrize("column", manifest_columns.NAMES["study"])
+def test_studies_go_by_the_names_that_training_knows_and_belong_to_their_patient(tmp_path, column):
+    uri = write(tmp_path, f"{column.title()},Patient_ID,path\ns1,p1,a.png\ns1,p2,b.png\n,p2,c.png\ns1,,d.png\n")
+    lines = list(manifest.lines(uri))
+    assert [line.study for line in lines] == ["p1/s1", "p2/s1", "", "s1"]
+    kept = [] if column == "study" else [column.title()]
+    assert manifest.carried_columns(uri) == [*kept, "Patient_ID"]
+    assert manifest.study_columns(uri) == [*kept, "Patient_ID", "study"]
+    for by in manifest.study_columns(uri):
+        named = study_key.chosen(by, None, uri)(next(iter(sources.find(uri))), {})
+        assert named == {"study": "p1/s1", "Patient_ID": "p1"}.get(by, "s1")
+
+
+def test_training_and_scoring_agree_on_the_studies_of_a_manifest(tmp_path):
+    uri = write(tmp_path, "path,label,file,patient,study id\na.png,1,x,p1,1\nb.png,0,y,p2,1\n")
+    trained = [(example.path, example.study_id) for example in training_manifest.read(uri, str(tmp_path))]
+    assert [(line.path, line.study) for line in manifest.lines(uri)] == trained == [("a.png", "p1/1"), ("b.png", "p2/1")]
 
 
 def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
@@ -46,7 +67,7 @@ def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ("photo", r"columns \['photo'\]; expected one of \['path', 'uri', 'file', 'image', "),
+        ("photo", r"columns \['photo'\]; expected one of \['path', 'file', 'image', 'uri', "),
         ("", r"columns \[\]"),
         ("path,label,manifest_label", "two columns of one name"),
         ("path,,ward", "a column without a"),

@@ -6,18 +6,11 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from trainer import manifest_columns
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, Example
 from trainer.dataset.storage import is_remote, read_bytes
 from trainer.errors import DataError
 
-# The names that a column may go by, in order of preference; the others stay attributes.
-_COLUMNS = {
-    "path": ("path", "file", "image", "uri", "filename", "file_name", "file_path", "image_path"),
-    "label": ("label",),
-    "patient": ("patient", "patient_id", "patientid", "patient id", "subject", "subject_id", "group"),
-    "study": ("study", "study_id", "studyid", "study id"),
-    "split": ("split",),
-}
 _SEPARATORS = ",;\t"
 # A table program writes numbers and truths in its own way.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
@@ -44,8 +37,7 @@ def read(source: str, root: str) -> Iterator[Example]:
         if path in lines:
             raise DataError(f"{where}: {path} was listed in line {lines[path]} already; list each file once")
         lines[path] = line
-        # Studies are often numbered anew for each patient, so the patient belongs to their name.
-        study = "/".join(cells[role] for role in ("patient", "study") if role in cells) if "study" in cells else path
+        study = manifest_columns.study(cells.get("patient", ""), cells["study"]) if "study" in cells else path
         yield Example(
             path=path,
             uri=uri,
@@ -71,8 +63,8 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
     # Table programs of many countries write semicolons.
     separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header = [name.strip().lower() for name in next(reader, [])]
-    roles = {role: name for role, names in _COLUMNS.items() for name in reversed(names) if name in header}
+    header = [manifest_columns.plain(name) for name in next(reader, [])]
+    roles = manifest_columns.roles(header)
     if not {"path", "label"} <= roles.keys():
         found = ",".join(header)[:200] or "an empty file"
         missing = " and ".join(sorted({"path", "label"} - roles.keys(), reverse=True))
