@@ -2,16 +2,14 @@
 
 import html.parser
 import io
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import browser
 from trainer import metrics, model_card, report
 from trainer.evaluation import calibration
 from trainer.evaluation.cases import Cases
@@ -197,47 +195,23 @@ def test_curves_png(run):
         assert (np.abs(shown.astype(int) - colour).max(axis=1) < 8).sum() > 100
 
 
-# A probe that runs in a copy of the page only: what the browser laid out, written where --dump-dom shows it.
-PROBE = """<script>addEventListener("load", () => {
-  const seen = [...document.querySelectorAll("figure[id]")].map(figure => {
-    const box = figure.querySelector("svg").getBoundingClientRect();
-    return `${figure.id}:${Math.round(box.width)}x${Math.round(box.height)}`;
-  });
-  document.body.dataset.seen = seen.join(" ");
-  document.body.dataset.overflow = document.documentElement.scrollWidth - innerWidth;
-  document.body.dataset.images = [...document.images].every(image => image.naturalWidth > 0);
-  document.body.dataset.requests = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length;
-});</script></body>"""
-
-
 @pytest.mark.parametrize("width", [1280, 500])
 def test_chromium_shows_it_without_an_error(text, tmp_path, width):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is absent; install it (apt-get install chromium), so that the report is opened in a browser")
-        pytest.skip("chromium is absent (apt-get install chromium)")
-    page = tmp_path / "page.html"
-    page.write_text(text.replace("</body>", PROBE), encoding="utf-8")
-    finished = subprocess.run(
-        [
-            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-            *("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"),
-            *("--enable-logging=stderr", "--dump-dom", f"--window-size={width},2400", page.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in finished.stderr, finished.stderr
-    (body,) = (attributes for tag, attributes in Page(finished.stdout).tags if tag == "body")
-    seen = dict(entry.split(":") for entry in body["data-seen"].split())
-    assert set(seen) == {f"figure-{name}" for name in FIGURES}
-    assert all(min(map(int, size.split("x"))) > 150 for size in seen.values()), seen
-    assert body["data-images"] == "true"
-    assert body["data-requests"] == "0"
-    assert int(body["data-overflow"]) <= 0
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    with browser.chromium(tmp_path / "profile") as shown:
+        shown.open(tmp_path / "report.html", width, 2400)
+        laid_out = """Object.fromEntries([...document.querySelectorAll("figure[id]")].map(figure => {
+            const box = figure.querySelector("svg").getBoundingClientRect();
+            return [figure.id, Math.min(box.width, box.height)];
+        }))"""
+        sizes = shown.ask(laid_out)
+        assert set(sizes) == {f"figure-{name}" for name in FIGURES}
+        assert min(sizes.values()) > 150, sizes
+        assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
+        assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
+        asked = [address for address in shown.requests if not address.startswith("data:")]
+        assert asked == [(tmp_path / "report.html").as_uri()]
+        assert shown.errors == []
 
 
 def card(run, **changes) -> str:
