@@ -43,11 +43,9 @@ def train_and_evaluate(
     dataset = input_pipeline.metadata(data_dir)
     settings.check(config)
     recorded = settings.recorded(config, dataset, folds)
-    if is_begun(workdir):
+    begun = is_begun(workdir)
+    if begun:
         check_same_run(f"{workdir}/{SETTINGS}", recorded)
-    else:
-        # Whatever an earlier call wrote there, it could not start with it.
-        write_text(f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n")
     if tf.io.gfile.exists(f"{workdir}/{results.METRICS}"):
         logging.info("The run in %s is finished already.", workdir)
         with tf.io.gfile.GFile(f"{workdir}/{results.METRICS}") as file:
@@ -57,6 +55,9 @@ def train_and_evaluate(
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_lib.create()
+    if not begun and strategy_lib.is_chief(strategy):
+        # Whatever an earlier call wrote there, it could not start with it.
+        write_text(f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n")
     input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
     strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
     try:

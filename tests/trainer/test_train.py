@@ -225,5 +225,16 @@ def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
+def test_what_the_run_is_made_with_is_written_by_the_chief_alone(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.strategy_lib, "is_chief", lambda strategy: strategy.extended.should_checkpoint and chief)
+    monkeypatch.setattr(train, "_train_one", lambda *unused: pytest.fail("far enough"))
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    for chief in (False, True):
+        with pytest.raises(pytest.fail.Exception, match="far enough"):
+            train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
+        assert (tmp_path / "run" / "config.json").exists() == chief
+
+
 def _negatives(split):
     return dataclasses.replace(split).select(np.flatnonzero(split.labels == 0))
