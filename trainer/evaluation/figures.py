@@ -98,7 +98,7 @@ def precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
 
     figure, ax = _panel()
     _draw_levels(ax, levels, threshold, curve, point)
-    _finish(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)", "lower left")
+    _finish(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
 
