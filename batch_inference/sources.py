@@ -135,8 +135,9 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
         parent, of_parent, names = pending[-1]
         name = names.pop()
         folder = os.path.join(parent, name)
-        real = os.path.realpath(folder) if pathlib.Path(folder).is_symlink() else os.path.join(of_parent[-1], name)
-        ancestors = (*of_parent, real)
+        # pathlib would keep every name that it has seen.
+        is_link = os.path.islink(folder)  # noqa: PTH114
+        ancestors = (*of_parent, os.path.realpath(folder) if is_link else os.path.join(of_parent[-1], name))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
