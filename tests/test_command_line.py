@@ -293,9 +293,9 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
     "written", [["--config=smoke"], ["--config", "smoke"], ["--config", "predecessor", "--config", "smoke"]]
 )
 def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
-    from trainer.main import _recipe_paths
+    from trainer import recipes
 
-    program, recipe, *others = _recipe_paths(["humerus-train", *written, "--folds", "5"])
+    program, recipe, *others = recipes.as_paths(["humerus-train", *written, "--folds", "5"])
     assert recipe.endswith("configs/smoke.py") and (program, others) == ("humerus-train", ["--folds", "5"])
 
 

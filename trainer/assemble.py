@@ -16,7 +16,8 @@ from trainer import strategy as strategy_lib
 from trainer.errors import DataError
 from trainer.fit import Run
 from trainer.input_pipeline import Split
-from trainer.loop import Loop, Objective, WeightsAverage
+from trainer.loop import Loop, Objective
+from trainer.weights_average import WeightsAverage
 
 
 def assemble(

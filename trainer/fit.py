@@ -17,8 +17,9 @@ from trainer import vitals
 from trainer.checkpoints import Checkpoints, write_text
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.input_pipeline import Augmentation, Split, steps_per_epoch
-from trainer.loop import Loop, Objective, State, WeightsAverage
+from trainer.loop import Loop, Objective, State
 from trainer.watch import Watch
+from trainer.weights_average import WeightsAverage
 
 HISTORY = "history.csv"
 _SHOWN_OF_EACH = 4

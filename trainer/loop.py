@@ -17,6 +17,7 @@ import tensorflow as tf
 from trainer import cam, input_pipeline, vitals
 from trainer import model as model_lib
 from trainer.errors import TrainingDivergedError
+from trainer.weights_average import WeightsAverage
 
 
 @dataclasses.dataclass
@@ -70,30 +71,6 @@ class Objective:
         smoothed = label * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logit)
         return loss * tf.where(label > 0.5, self.class_weight[1], self.class_weight[0])
-
-
-class WeightsAverage:
-    """Exponential moving average of the weights that training changes (Polyak & Juditsky 1992), swapped in for evaluation."""
-
-    def __init__(self, weights: Sequence[keras.Variable], decay: float):
-        self._decay = decay
-        self._weights = [weight.value for weight in weights] if decay else []
-        self.averages = [tf.Variable(weight, trainable=False, name="average") for weight in self._weights]
-
-    def update(self, step: tf.Tensor) -> None:
-        """After optimizer step number `step`, from 0; early averages forget faster, so that they don't remember the start."""
-        if not self.averages:
-            return
-        decay = tf.minimum(self._decay, (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32)))
-        for average, weight in zip(self.averages, self._weights, strict=True):
-            average.assign(decay * average + (1.0 - decay) * tf.cast(weight, average.dtype))
-
-    def swap(self) -> None:
-        """Exchanges weights and averages; a second call undoes the first."""
-        for average, weight in zip(self.averages, self._weights, strict=True):
-            held = weight.numpy()
-            weight.assign(average.numpy())
-            average.assign(held)
 
 
 class _Clock:

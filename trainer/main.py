@@ -2,17 +2,12 @@
 
 import dataclasses
 import functools
-import pathlib
-import re
-from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
-from trainer import command_line, errors
+from trainer import command_line, errors, recipes
 from trainer.command_line import Main, Program, Result
-
-_CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
 def _write(path: str, text: str) -> None:
@@ -105,36 +100,7 @@ def prepare(values: flags.FlagValues) -> Main:
     return main
 
 
-def _recipes() -> str:
-    return ", ".join(sorted(path.stem for path in _CONFIGS.glob("[a-z]*.py")))
-
-
-def _recipe_paths(argv: Sequence[str]) -> list[str]:
-    """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
-
-    As an argument, not as the flag's default: a wrong key of a default would raise while the flag is being defined.
-    """
-
-    def path(name: str) -> str:
-        known = _CONFIGS / f"{name}.py"
-        if known.is_file():
-            return str(known)
-        if not pathlib.Path(name.split(":")[0]).is_file():
-            raise errors.ConfigError(f"--config={name}: neither one of our recipes ({_recipes()}) nor a file")
-        return name
-
-    words = iter(argv)
-    argv = [f"{word}={next(words, '')}" if word in ("--config", "-config") else word for word in words]
-    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))] or ["humerus"]
-    others = [a for a in argv[1:] if not a.startswith(("--config=", "-config="))]
-    order = [a.lstrip("-").partition("=")[0] for a in argv if re.match("--?config[.=]", a)]
-    if "config" in order[1:] and order[0] != "config":
-        raise errors.ConfigError(f"--{order[0]} stands ahead of the --config that it changes; name the recipe first")
-    # The last one counts, as with any flag: a --flagfile may name one too.
-    return [argv[0], f"--config={path(named[-1])}", *others]
-
-
-@_Program("humerus-train", rewritten=_recipe_paths)
+@_Program("humerus-train", rewritten=recipes.as_paths)
 def train(values: flags.FlagValues) -> Main:
     """Fine-tunes, evaluates, exports; the same command goes on where it was stopped.
 
@@ -149,7 +115,7 @@ def train(values: flags.FlagValues) -> Main:
     config = config_flags.DEFINE_config_file(
         "config",
         None,
-        f"Recipe ({_recipes()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
+        f"Recipe ({recipes.names()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
         "docs/training.md.",
         flag_values=values,
     )

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tests.support import small_recipe, small_run
 from trainer import fit, input_pipeline, loop, optimization, strategy
 from trainer import model as model_lib
+from trainer.weights_average import WeightsAverage
 
 CASES = {
     "last batch partly filled": {"count": 27},
@@ -47,7 +48,7 @@ def run(replicas: int, pretrained: bool, count: int, **settings) -> dict:
         model = model_lib.build(architecture, 32, "none", seed=1)
         steps = input_pipeline.steps_per_epoch(count, config.global_batch_size)
         phases = optimization.phases(model, config, steps, pretrained)
-        average = loop.WeightsAverage(model.trainable_variables, config.ema_decay)
+        average = WeightsAverage(model.trainable_variables, config.ema_decay)
         objective = loop.Objective(0.1, (0.8, 1.3))
         ours = loop.Loop(model, chosen, phases, objective, average)
     with tempfile.TemporaryDirectory() as workdir:

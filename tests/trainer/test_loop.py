@@ -19,7 +19,8 @@ from trainer import model as model_lib
 from trainer.checkpoints import Checkpoints
 from trainer.configs import default
 from trainer.errors import ConfigError, DataError, StoppedError, TrainingDivergedError
-from trainer.loop import Loop, Objective, State, WeightsAverage
+from trainer.loop import Loop, Objective, State
+from trainer.weights_average import WeightsAverage
 
 BY_THE_CLOCK = {"images_per_second", "input_wait"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
