@@ -147,10 +147,39 @@ def test_folders(tmp_path, negative, positive, scheme):
     assert {item.split for item in listed.values()} == {None}
 
 
-def test_folders_without_classes(tmp_path):
-    write(tmp_path, "train/positive/a.png")
-    with pytest.raises(DataError, match=r"no class folders with images: expected negative and positive .* found train"):
+def test_folders_below_splits(tmp_path):
+    write(tmp_path, "Train/positive/a.png", "train/normal/b.png", "val/1/deep/c.png", "valid/0/d.png", "test/abnormal/e.png")
+    write(tmp_path, "test/masks/f.png", "negative/test/g.png", "other/positive/h.png")
+    listed = {item.path: (item.split, item.label) for item in sources.list_examples(str(tmp_path), "folders", HUMERUS)}
+    assert listed == {
+        "Train/positive/a.png": ("train", 1),
+        "train/normal/b.png": ("train", 0),
+        "val/1/deep/c.png": ("validation", 1),
+        "valid/0/d.png": ("validation", 0),
+        "test/abnormal/e.png": ("test", 1),
+        "negative/test/g.png": (None, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("paths", "found", "way_out"),
+    [
+        (
+            ["images/positive/a.png", "images/negative/b/c.png", "x.png"],
+            "found images, x.png",
+            "; name {root}/images as the source",
+        ),
+        (["a/b/0/a.png"], "found a", "; name {root}/a/b as the source"),
+        (["a/positive/a.png", "b/positive/b.png"], "found a, b", "; rename them, or list the files in a CSV file path,label"),
+        (["Fractured/a.png"], "found Fractured", "; rename them, or list the files in a CSV file path,label"),
+    ],
+)
+def test_folders_without_classes(tmp_path, paths, found, way_out):
+    write(tmp_path, *paths)
+    with pytest.raises(DataError) as caught:
         sources.list_examples(str(tmp_path), "folders", HUMERUS)
+    assert "no class folders with images: expected negative and positive" in str(caught.value)
+    assert found + way_out.format(root=tmp_path) in str(caught.value)
 
 
 # Manifest

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from trainer import manifest_columns
-from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, Example
+from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
 from trainer.dataset.storage import is_remote, read_bytes
 from trainer.errors import DataError
 
 _SEPARATORS = ",;\t"
 # A table program writes numbers and truths in its own way.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
-_SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 _T = TypeVar("_T")
 _Row = dict[str, str]
@@ -44,7 +43,7 @@ def read(source: str, root: str) -> Iterator[Example]:
             label=_word(_LABEL_WORDS, cells["label"], "label", where),
             patient_id=cells.get("patient", study),
             study_id=study,
-            split=_word(_SPLIT_WORDS, cells["split"], "split", where) if "split" in cells else None,
+            split=_word(SPLIT_WORDS, cells["split"], "split", where) if "split" in cells else None,
             attributes={name: value for name, value in row.items() if name not in roles.values()},
         )
     if not lines:

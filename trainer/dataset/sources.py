@@ -3,13 +3,13 @@
 import collections
 import posixpath
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 from absl import logging
 
 from trainer.dataset import manifest
-from trainer.dataset.example import LABEL_WORDS, LABELS, Example
+from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
 from trainer.dataset.storage import list_images
 from trainer.errors import ConfigError, DataError
 
@@ -66,7 +66,8 @@ def _mura(root: str, body_parts: Sequence[str]) -> Iterator[Example]:
     odd = [path for path, match in matches.items() if not match]
     if not found:
         raise DataError(
-            f"{root} holds nothing in the MURA layout: expected paths such as {_MURA_EXAMPLE}, found {odd[0] if odd else 'no image'}"
+            f"{root} holds nothing in the MURA layout: expected paths such as {_MURA_EXAMPLE}, found {odd[0] if odd else 'no image'}; "
+            "class folders are the layout folders, a CSV file path,label is the layout manifest"
         )
     if odd:
         logging.warning("%s: left out %d images outside the MURA layout, such as %s", root, len(odd), odd[0])
@@ -102,20 +103,32 @@ def _wanted_body_parts(present: set[str], asked: Sequence[str], root: str) -> Co
 
 
 def _folders(root: str) -> Iterator[Example]:
-    left_out: collections.Counter[str] = collections.Counter()
+    left_out: list[str] = []
     total = 0
     for path in list_images(root):
-        folder = path.split("/")[0]
-        if "/" not in path or folder.lower() not in LABEL_WORDS:
-            left_out[folder] += 1
+        first, second, *_ = [*path.lower().split("/")[:-1], "", ""]
+        split = SPLIT_WORDS.get(first) if second in LABEL_WORDS else None
+        label = LABEL_WORDS.get(second if split else first)
+        if label is None:
+            left_out.append(path)
             continue
         total += 1
-        yield Example(path, posixpath.join(root, path), LABEL_WORDS[folder.lower()], patient_id=path, study_id=path)
-    names = ", ".join(name for name, _ in left_out.most_common(5))
+        yield Example(path, posixpath.join(root, path), label, patient_id=path, study_id=path, split=split)
+    folders = collections.Counter(path.split("/")[0] for path in left_out)
+    names = ", ".join(name for name, _ in folders.most_common(5))
     if not total:
         raise DataError(
             f"{root} holds no class folders with images: expected {' and '.join(LABELS)} (or 0 and 1, normal and abnormal), "
-            f"found {names or 'no image'}"
+            f"found {names or 'no image'}; {_way_out(root, left_out)}"
         )
     if left_out:
-        logging.warning("%s: left out %d images outside the class folders: %s", root, sum(left_out.values()), names)
+        logging.warning("%s: left out %d images outside the class folders: %s", root, len(left_out), names)
+
+
+def _way_out(root: str, paths: Iterable[str]) -> str:
+    """What to do about class folders that aren't where they should be, or have other names."""
+    parts = [path.split("/")[:-1] for path in paths]
+    above = {"/".join(p[:i]) for p in parts for i, name in enumerate(p) if name.lower() in LABEL_WORDS}
+    if len(above) == 1:
+        return f"name {posixpath.join(root, *above)} as the source"
+    return "rename them, or list the files in a CSV file path,label for the layout manifest"
