@@ -14,8 +14,11 @@ from trainer.dataset import publish, sources, summary
 from trainer.dataset.encode import content_hash, in_threads
 from trainer.dataset.locate import INFO_FILE, NAME
 from trainer.dataset.radiographs_dataset_builder import DEFAULT_BODY_PARTS, Builder, RadiographsConfig
+from trainer.dataset.storage import is_remote
 from trainer.dataset.summary import Summary
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
+
+_SOUGHT_IN_BUCKET = 100
 
 
 def prepare(
@@ -64,9 +67,9 @@ def prepare(
     if not data_dir:
         raise ConfigError("no data_dir: name the folder that the data set is to be written to")
     target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
-    examples = config.examples  # all guards, before there is anything to clean up
+    _ = config.examples  # all guards, before there is anything to clean up
     if dry_run:
-        return _kept(target, config, overwrite) or Summary.of_plan(target, examples, sources.is_simulated(source, layout))
+        return _kept(target, config, overwrite) or _planned(target, config)
     with publish.workspace(data_dir) as folder:
         if kept := _kept(target, config, overwrite):
             return kept
@@ -89,6 +92,23 @@ def _kept(target: str, config: RadiographsConfig, overwrite: bool) -> Summary | 
     if found.get("fingerprint") != summary.fingerprint(examples, in_threads(content_hash, examples), config.image_size):
         raise ConfigError(f"{target} holds a data set of other content or options; pass --overwrite to replace it")
     return Summary.of(target, found, reused=True)
+
+
+def _planned(target: str, config: RadiographsConfig) -> Summary:
+    """What would be written, as far as that is known without opening a file.
+
+    Raises:
+      DataError: a manifest lists nothing that is there.
+    """
+    # Asking a bucket for each of a million objects would take hours: the first ones tell whether the paths are right.
+    local = [example for example in config.examples if not is_remote(example.uri)]
+    sought = local or config.examples[:_SOUGHT_IN_BUCKET]
+    there = in_threads(lambda example: tf.io.gfile.exists(example.uri), sought)
+    missing = [example for example, found in zip(sought, there, strict=True) if not found]
+    if len(missing) == len(sought):
+        which = "files" if len(sought) == len(config.examples) else f"first {len(sought)} files"
+        raise DataError(f"none of the {which} that {config.source} lists is there; first: there is no file {missing[0].uri}")
+    return Summary.of_plan(target, config.examples, missing, sources.is_simulated(config.source, config.layout))
 
 
 def _build(builder: Builder) -> None:

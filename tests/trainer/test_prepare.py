@@ -263,6 +263,22 @@ def test_a_split_whose_files_are_all_refused_is_left_out_loudly(tmp_path):
     assert sorted(tfds.builder_from_directory(result.directory).info.splits) == ["train", "validation"]
 
 
+def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
+    source = class_folders(tmp_path / "source", each=2)
+    rows = "negative/0.png,0,train\npositive/0.png,1,train\nnegative/1.png,0,val\npositive/1.png,1,val\n"
+    (source / "some.csv").write_text("path,label,split\n" + rows + "gone.png,0,test\n")
+    (source / "none.csv").write_text("path,label\n" + "".join(f"elsewhere/{n}.png,{n % 2}\n" for n in range(40)))
+    options = {"layout": "manifest", "data_dir": str(tmp_path / "data"), "image_size": 32}
+    planned, done = (prepare(str(source / "some.csv"), dry_run=dry_run, **options) for dry_run in (True, False))
+    assert (planned.splits, planned.rejections) == (done.splits, done.rejections)
+    assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.table()
+    with pytest.raises(
+        DataError, match=rf"none of the files that .*none.csv lists is there; .* no file {source}/elsewhere/0.png"
+    ):
+        prepare(str(source / "none.csv"), dry_run=True, **options | {"data_dir": str(tmp_path / "other")})
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

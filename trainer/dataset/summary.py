@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer import radiograph
 from trainer.dataset import splits
-from trainer.dataset.encode import Encoded
+from trainer.dataset.encode import MISSING, Encoded
 from trainer.dataset.example import SPLITS, Example
 
 REJECTIONS_FILE = "rejections.csv"
@@ -53,12 +53,16 @@ class Summary:
     dry_run: bool = False
 
     @classmethod
-    def of_plan(cls, directory: str, examples: Iterable[Example], simulated: bool) -> "Summary":
-        """Of what was listed and not yet read, with its splits."""
-        listed = list(examples)
-        counts = count(Encoded(example, sha256="") for example in listed)
-        warnings = (*splits.check_classes(listed), *splits.unnamed_patients(listed))
-        return cls(directory, "", counts, {}, warnings, simulated, reused=False, dry_run=True)
+    def of_plan(cls, directory: str, examples: Iterable[Example], missing: Sequence[Example], simulated: bool) -> "Summary":
+        """Of what was listed and not yet read, with its splits, and of what was found `missing` of it."""
+        absent = {example.path for example in missing}
+        outcomes = [Encoded(example, sha256="", reason=MISSING if example.path in absent else None) for example in examples]
+        there = [outcome.example for outcome in outcomes if outcome.reason is None]
+        warnings = [*splits.check_classes(there), *splits.unnamed_patients(there)]
+        if missing:
+            warnings.append(f"listed files that are missing: {len(missing)}, such as {missing[0].uri}")
+        rejections = {MISSING: len(missing)} if missing else {}
+        return cls(directory, "", count(outcomes), rejections, warnings, simulated, reused=False, dry_run=True)
 
     @classmethod
     def of(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
@@ -81,7 +85,7 @@ class Summary:
             lines.append(f"{split:<10}" + "".join(f"{value:>10}" for value in dataclasses.astuple(counts)))
         if self.rejections:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejections.items())
-            lines.append(f"rejected: {reasons}; see {REJECTIONS_FILE} in the data set")
+            lines.append(f"rejected: {reasons}" + ("" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set"))
         if self.simulated:
             lines.append("simulated radiographs: no figure made from them says anything about patients")
         lines += [f"warning: {warning}" for warning in self.warnings]
