@@ -15,6 +15,9 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 from absl import logging
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.metrics.metric import MetricResults
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -48,10 +51,11 @@ class Write(beam.DoFn):
     half-way may leave parts that nobody is told of; they count for `known` alone.
     """
 
-    def __init__(self, output: str, attempt: str):
-        """Takes the folder of the run, and what tells this attempt from others."""
+    def __init__(self, output: str, attempt: str, kind: str):
+        """Takes the folder of the run, what tells this attempt from others, and the counter of Beam that counts the rows."""
         super().__init__()
         self._prefix = storage.join(_folder(output), attempt)
+        self._counter = Metrics.counter(JOURNAL, kind)
         self._lines: list[str] = []
         self._started = 0.0
 
@@ -64,6 +68,7 @@ class Write(beam.DoFn):
             self._started = time.monotonic()
         source, row = (entry.source, entry.row) if isinstance(entry, Entry) else (None, entry)
         self._lines.append(json.dumps([source, dataclasses.asdict(row)]))
+        self._counter.inc()
         if len(self._lines) >= ROWS_PER_PART or time.monotonic() - self._started >= SECONDS_PER_PART:
             yield self._write()
 
@@ -99,6 +104,12 @@ def known(part: str) -> list[Entry]:
     except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
         logging.warning("%s is of no use (%s); its images are scored again", part, error)
         return []
+
+
+def written(result: PipelineResult, kind: str) -> int:
+    """Rows of a kind that a run wrote, as its runner counted them."""
+    found = result.metrics().query(MetricsFilter().with_namespace(JOURNAL).with_name(kind))
+    return sum(counter.result for counter in found[MetricResults.COUNTERS])
 
 
 def parts(output: str) -> list[str]:

@@ -166,7 +166,7 @@ def score(values: flags.FlagValues) -> Main:
             planned = preflight.plan(options).dry_run()
             return Result(str(planned), dataclasses.asdict(planned))
         finished = pipeline.run(options)
-        return Result(str(finished), {"output": finished.output, **finished.content})
+        return Result(str(finished), {"output": finished.output, "kept": finished.kept, **finished.content})
 
     return main
 

@@ -42,6 +42,7 @@ from trainer.errors import ConfigError, DataError, RunnerError
 
 # Storage over the network is waited for, not computed.
 _REMOTE_THREADS = 32
+_KNOWN = "known"
 
 
 def build(
@@ -118,8 +119,8 @@ def _score(
     )
     # Flattened only behind the journal: ahead of it, the embedded runner would hold all back until the last image is scored.
     written = [
-        rows | f"Journal of {name}" >> beam.ParDo(journal.Write(output, attempt))
-        for name, rows in {"new": scored, "known": still_good, "unread": unprepared, "unscored": unfinished}.items()
+        rows | f"Journal of {name}" >> beam.ParDo(journal.Write(output, attempt, name))
+        for name, rows in {"new": scored, _KNOWN: still_good, "unread": unprepared, "unscored": unfinished}.items()
     ]
     return written | "Parts" >> beam.Flatten() | "Spread parts" >> beam.Reshuffle()
 
@@ -192,7 +193,8 @@ def run(options: Options) -> summary.Summary:
         here = plan.workers is runners.Workers.THREADS
         with progress.shown(plan.inputs, here), beam.Pipeline(options=plan.beam_options) as pipeline:
             build(pipeline, options, described, plan.choice, attempt, known)
-        finished = _complete_summary(output, time.monotonic() - start)
+        kept = journal.written(pipeline.result, _KNOWN) if known else 0
+        finished = _complete_summary(output, time.monotonic() - start, kept)
         journal.keep_only(output, attempt)
         if options.bigquery:
             storage.delete(storage.join(output, bigquery.TEMPORARY))
@@ -221,12 +223,12 @@ def _explained(error: Exception, output: str, embedded: bool) -> Exception | Non
     return None
 
 
-def _complete_summary(output: str, seconds: float) -> summary.Summary:
+def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary:
     uri = storage.join(output, output_folder.SUMMARY_JSON)
     content = json.loads(storage.read(uri))
     content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
     output_folder.write_json(uri, content)
-    return summary.Summary(output, content)
+    return summary.Summary(output, content, kept)
 
 
 def _write_gallery(output: str) -> None:

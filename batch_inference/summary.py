@@ -16,18 +16,27 @@ HISTOGRAM_BINS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a finished run tells: where it wrote, and the content of `summary.json`."""
+    """What a finished run tells.
+
+    Attributes:
+      output: where it wrote.
+      content: of `summary.json`, which is the same however often a run was stopped.
+      kept: images that an earlier run had scored already.
+    """
 
     output: str
     content: dict[str, Any]
+    kept: int = 0
 
     def __str__(self) -> str:
         content = self.content
         reasons = f" ({listed(content['rejections'])})" if content["rejections"] else ""
+        before = f"{self.kept} of them before and {content['scored'] - self.kept} now, " if self.kept else ""
+        # Images that were only compared would make any rate look better than it is.
+        speed = f"{content['seconds']:.0f} s" if self.kept else f"{content['images_per_second']} images/s"
         told = (
-            f"{content['scored']} of {content['inputs']} images scored ({listed(content['labels']) or 'none'}), "
-            f"{content['rejected']} rejected{reasons}, "
-            f"{content['images_per_second']} images/s with {content['engine']}; everything is in {self.output}"
+            f"{content['scored']} of {content['inputs']} images scored ({listed(content['labels']) or 'none'}), {before}"
+            f"{content['rejected']} rejected{reasons}, {speed} with {content['engine']}; everything is in {self.output}"
         )
         cautions = [*content["cautions"], *drift.sentences(content["drift"])]
         return "\n".join([told, *(f"caution: {caution}" for caution in cautions)])

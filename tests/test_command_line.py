@@ -227,7 +227,7 @@ def test_scoring_dry_then_really_then_over_what_is_there(places, capsys):
     summary = json.loads((places["out"] / "summary.json").read_text())
     assert capsys.readouterr().out.startswith("2 of 2 images scored (")
     written = json.loads(pathlib.Path(f"{places['out']}.json").read_text())
-    assert written == {"output": str(places["out"]), **summary} and plan["engine"] == written["engine"]
+    assert written == {"output": str(places["out"]), "kept": 0, **summary} and plan["engine"] == written["engine"]
     before = sorted(places["out"].rglob("*"))
     assert call("humerus-score", *arguments, "--dry_run") == 2
     assert "add --resume" in capsys.readouterr().err

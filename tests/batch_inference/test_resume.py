@@ -130,7 +130,8 @@ def test_a_finished_folder_takes_in_what_is_new_or_changed(folder, model, tmp_pa
     cv2.imwrite(str(source / "study0" / "00.png"), picture(98))
     (source / "study0" / "01.png").unlink()
     summary = score(source, model, output, cam_format="png", resume=True, batch_size=3, format=("jsonl",))
-    assert summary.content["scored"] == IMAGES
+    assert summary.content["scored"] == IMAGES and summary.kept == IMAGES - 2
+    assert f"{IMAGES - 2} of them before and 2 now, 2 rejected" in str(summary)
     score(source, model, tmp_path / "fresh", cam_format="png")
     for name in ("predictions", "studies", "rejections"):
         assert json_rows(output, name) == json_rows(tmp_path / "fresh", name)
@@ -168,10 +169,12 @@ def test_results_of_another_model_or_other_options_are_refused(folder, model, tm
 
 
 def test_resume_may_always_be_given(folder, model, undisturbed, tmp_path):
-    score(folder, model, tmp_path / "out", cam_format="png", resume=True)
+    first = score(folder, model, tmp_path / "out", cam_format="png", resume=True)
     assert everything(tmp_path / "out") == undisturbed
-    score(folder, model, tmp_path / "out", cam_format="png", resume=True)
+    assert first.kept == 0 and "before" not in str(first)
+    again = score(folder, model, tmp_path / "out", cam_format="png", resume=True)
     assert everything(tmp_path / "out") == undisturbed
+    assert f"{IMAGES} of them before and 0 now" in str(again)
 
 
 def test_a_damaged_part_costs_its_images_only(folder, model, undisturbed, tmp_path, monkeypatch):
