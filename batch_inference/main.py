@@ -96,6 +96,14 @@ def score(values: flags.FlagValues) -> Main:
         "Arithmetic of the engine: OpenVINO has float32, bfloat16 and int8, TensorFlow float32 and, on a GPU, float16.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "threshold",
+        None,
+        "Probability from which on an image, and a study, is called positive, none uncertain; without it, the artifact's own.",
+        0,
+        1,
+        flag_values=values,
+    )
     flags.DEFINE_integer("batch_size", 32, "Images that the network takes at once.", 1, flag_values=values)
     flags.DEFINE_enum(
         "cam",

@@ -19,6 +19,7 @@ class Options:
     id_salt: str | None = dataclasses.field(default=None, repr=False)
     engine: str = "auto"
     precision: str = "auto"
+    threshold: float | None = None
     batch_size: int = 32
     cam: str = "overlay"
     method: str = FREE_METHOD

@@ -116,7 +116,8 @@ def _check_earlier(output: str, record: RunRecord, resume: bool) -> None:
     for name in sorted({*ours["options"], *earlier["options"]} - _NOT_IN_ROWS):
         here, there = ours["options"].get(name), earlier["options"].get(name)
         if here != there:
-            raise _another(output, f"--{name}={there}, and this run has --{name}={here}")
+            there, here = (f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here))
+            raise _another(output, f"{there}, and this run has {here}")
 
 
 def _earlier(output: str) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Plan:
             self.inputs,
             self.described.model_id,
             str(self.choice),
+            self.described.threshold,
             self.output,
             options.format,
             options.cam,
@@ -69,6 +70,7 @@ class DryRun:
     inputs: int | None
     model: str
     engine: str
+    threshold: float
     output: str
     format: tuple[str, ...]
     cam: str
@@ -82,7 +84,7 @@ class DryRun:
         tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
         earlier = f"; earlier results there would be {self.earlier_results}" if self.earlier_results else ""
         return (
-            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}\n"
+            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, positive from {self.threshold:.3g} on\n"
             f"would write rows ({', '.join(self.format)}){pictures} to {self.output}{tables}{earlier}\n"
             "dry run: nothing was written"
         )
@@ -104,7 +106,7 @@ def plan(options: Options) -> Plan:
     FileSystems.set_options(beam_options)
     _, described = storage.fetch_artifact(options.model)
     check_preprocessing(described)
-    described = described.drawn_by(options.method)
+    described = described.drawn_by(options.method).called_at(options.threshold)
     engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
     choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)

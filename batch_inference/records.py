@@ -104,7 +104,9 @@ class Prediction:
     """
 
     uri: Annotated[str, "of the input, as matched"]
-    label: Annotated[str, "positive, negative or uncertain"]
+    label: Annotated[
+        str, "positive from the threshold that summary.json tells on, else negative; uncertain within the artifact's band"
+    ]
     probability: Annotated[float, "of the positive label, calibrated, in [0, 1]; float32 precision"]
     logit: Annotated[float, "before calibration; float32 precision"]
     study: Annotated[str, "names the study, by --study_key; of a DICOM file a pseudonym of its StudyInstanceUID"]
@@ -130,7 +132,7 @@ class Study:
     """A row of `studies.*`."""
 
     study: Annotated[str, "names the study"]
-    label: Annotated[str, "positive, negative or uncertain: that of the mean probability"]
+    label: Annotated[str, "as in predictions, of the mean probability"]
     probability: Annotated[float, "mean of the images' calibrated probabilities, in [0, 1]; float32 precision"]
     images: Annotated[int, "number of scored images; those with the same bytes count once, here and in the mean"]
     highest: Annotated[str, "uri of the image with the highest probability"]

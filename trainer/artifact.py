@@ -84,6 +84,10 @@ class Artifact:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
 
+    def called_at(self, threshold: float | None) -> "Artifact":
+        """The same with a threshold of one's own, in [0, 1], and no uncertain band, which was drawn around the artifact's; None: as is."""
+        return self if threshold is None else dataclasses.replace(self, threshold=threshold, uncertain_band=None)
+
     def drawn_by(self, method: str) -> "Artifact":
         """The same with `cam` saying what another method's map is like.
 

@@ -78,6 +78,20 @@ def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, ba
     assert summary.content["scored"] == 14
 
 
+def test_a_threshold_of_ones_own_calls_images_and_studies_and_leaves_nothing_uncertain(radiographs, tmp_path):
+    tiny_artifact.make(tmp_path / "model", threshold=0.5, uncertain_band=(0.0, 1.0))
+    own = score(radiographs, tmp_path / "model", tmp_path / "own", cam="none")
+    assert set(own.content["labels"]) == {"uncertain"}
+    probabilities = sorted(row["probability"] for row in json_rows(tmp_path / "own", "predictions"))
+    asked = (probabilities[3] + probabilities[4]) / 2
+    summary = score(radiographs, tmp_path / "model", tmp_path / "asked", cam="none", threshold=asked)
+    assert summary.content["labels"] == {"negative": 4, "positive": 10} and summary.content["threshold"] == asked
+    for name in ("predictions", "studies"):
+        rows = json_rows(tmp_path / "asked", name)
+        assert [row["label"] for row in rows] == ["positive" if row["probability"] >= asked else "negative" for row in rows]
+        assert [row["probability"] for row in rows] == [row["probability"] for row in json_rows(tmp_path / "own", name)]
+
+
 @pytest.fixture(scope="module")
 def scored(model, radiographs, tmp_path_factory) -> pathlib.Path:
     """The output of a run with the defaults but for lossless pictures."""

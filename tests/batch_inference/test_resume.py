@@ -157,6 +157,7 @@ def test_results_of_another_model_or_other_options_are_refused(folder, model, tm
         ({"engine": "tensorflow"}, "made with engine openvino/float32, and this run has engine tensorflow/float32"),
         ({"cam": "none"}, "made with --cam=overlay, and this run has --cam=none"),
         ({"input": str(folder / "study0")}, "made with --input="),
+        ({"threshold": 0.3}, "made with no --threshold, and this run has --threshold=0.3"),
         ({"overwrite": True}, "choose one of them"),
     ]:
         options = {"input": str(folder), "model": str(model), "output": str(output), "resume": True} | changed
