@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import requests.exceptions
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -75,6 +76,8 @@ def sentence(error: Exception) -> str | None:
         return (
             f"the storage did not do it in {DEFAULT_RETRY.timeout:.0f} seconds, at last: {sentence(error.cause) or error.cause}"
         )
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return "no connection, or one that broke off"
     code = error.code if isinstance(error, exceptions.GoogleAPICallError) else None
     if isinstance(error, InvalidResponse):
         code = error.response.status_code

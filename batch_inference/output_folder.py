@@ -136,7 +136,10 @@ def _another(output: str, difference: str) -> ConfigError:
 
 
 def _results_in(output: str) -> list[str]:
-    return [name for name in storage.names(output) if name.startswith(_RESULTS)]
+    try:
+        return [name for name in storage.names(output) if name.startswith(_RESULTS)]
+    except storage.StorageError as error:
+        raise ConfigError(f"--output={output} cannot be listed ({error}); check the address and access") from error
 
 
 def _now() -> str:

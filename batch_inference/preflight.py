@@ -152,9 +152,14 @@ def count_inputs(location: str, exclude: Sequence[str] = (), recursive: bool = T
     """How many inputs there are; None where counting them would take as long as a remote listing.
 
     Raises:
+      ConfigError: no bucket of that name, no access, no answer.
       DataError: there is none.
     """
-    if not sources.any_in(location, exclude, recursive):
+    try:
+        found = sources.any_in(location, exclude, recursive)
+    except storage.StorageError as error:
+        raise ConfigError(f"--input={location} cannot be listed ({error}); check the address and access") from error
+    if not found:
         left_out = f" that --exclude={','.join(exclude)} leaves" if exclude else ""
         raise DataError(
             f"nothing to score: no file matches {location}{left_out}; expected a folder, a glob or a manifest with files in it"

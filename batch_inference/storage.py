@@ -175,24 +175,39 @@ def _fill(path: str, contents: bytes) -> None:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file (or a local folder) under this URI."""
-    if uri.startswith(gcs.SCHEME):
-        return gcs.exists(uri)
-    return FileSystems.exists(uri) if is_remote(uri) else os.path.lexists(uri)
+    """Whether there is a file (or a local folder) under this URI.
+
+    Raises:
+      StorageError: no bucket of that name, no access, no answer.
+    """
+    if not is_remote(uri):
+        return os.path.lexists(uri)
+    with _told():
+        return gcs.exists(uri) if uri.startswith(gcs.SCHEME) else FileSystems.exists(uri)
 
 
 def match(pattern: str) -> Iterator[str]:
-    """Yields the remote files that a glob pattern (`**` for any depth) names, one by one: Beam's own `match` holds them all."""
-    filesystem = FileSystems.get_filesystem(pattern)
-    prefix = re.match(r"[^[*?]*", pattern)[0]  # type: ignore[index]
-    listed = filesystem._list(prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix)
-    return (entry.path for entry in filesystem.match_files(listed, pattern))
+    """Yields the remote files that a glob pattern (`**` for any depth) names, one by one: Beam's own `match` holds them all.
+
+    Raises:
+      StorageError: as `exists`.
+    """
+    with _told():
+        filesystem = FileSystems.get_filesystem(pattern)
+        prefix = re.match(r"[^[*?]*", pattern)[0]  # type: ignore[index]
+        listed = filesystem._list(prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix)
+        yield from (entry.path for entry in filesystem.match_files(listed, pattern))
 
 
 def names(folder: str) -> list[str]:
-    """Names of what lies directly in a folder, but for files that are not wholly written; nothing where there is no such folder."""
+    """Names of what lies directly in a folder, but for files that are not wholly written; nothing where there is no such folder.
+
+    Raises:
+      StorageError: as `exists`.
+    """
     if folder.startswith(gcs.SCHEME):
-        return gcs.names(folder)
+        with _told():
+            return gcs.names(folder)
     if not is_remote(folder):
         path = pathlib.Path(folder)
         return sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(_PARTIAL)) if path.is_dir() else []
@@ -247,7 +262,9 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
         if not copy.is_dir():
             _copy_artifact(uri, described, copy)
     except OSError as error:
-        raise ConfigError(f"{uri} cannot be copied here ({_sentence(error)}); check the address and access") from error
+        raise ConfigError(
+            f"{uri} cannot be copied here ({_sentence(error)}); name the `artifact` folder of a run, and check access"
+        ) from error
     try:
         return copy, artifact.load(copy)
     except artifact.ArtifactError:
@@ -272,8 +289,19 @@ def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What storage clients raise, each its own kinds, becomes a `StorageError`."""
+    try:
+        yield
+    except Exception as error:
+        raise StorageError(_sentence(error)) from error
+
+
 def _sentence(error: BaseException) -> str:
     """What went wrong in one line, without the path: a path may be long, or hold a line break."""
+    if isinstance(error, BeamIOError) and error.exception_details:
+        error = next(iter(error.exception_details.values()))
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -12,7 +12,7 @@ import pytest
 from apache_beam.io.gcp import gcsio_retry
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from batch_inference import gcs, journal, pipeline, storage
+from batch_inference import gcs, journal, main, pipeline, storage
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import bucket_server
 from trainer.artifact import ArtifactError
@@ -158,6 +158,30 @@ def test_what_does_not_pass_is_one_sentence_and_leaves_what_was_there(server, bu
     assert storage.read(uri) == b"former"
     with pytest.raises(storage.StorageError, match=r"^the storage answers 404 Not Found$"):
         storage.read(f"gs://{bucket}/nothing here")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            {"input": "gs://no-such-bucket/in"},
+            "--input=gs://no-such-bucket/in cannot be listed (the storage answers 404 Not Found)",
+        ),
+        (
+            {"model": "gs://no-such-bucket/m"},
+            "m cannot be copied here (the storage answers 404 Not Found); name the `artifact` folder",
+        ),
+        ({"model": "{filled}/in"}, "in cannot be copied here (the storage answers 404 Not Found); name the `artifact` folder"),
+        ({"output": "gs://no-such-bucket/out"}, "out cannot be listed (the storage answers 404 Not Found); check the address"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--dry_run",)])
+def test_a_wrong_address_is_one_sentence_too(filled, capsys, wrong, sentence, more):
+    places = {"input": f"{filled}/in", "model": f"{filled}/m", "output": f"{filled}/out"} | wrong
+    arguments = [f"--{name}={place.format(filled=filled)}" for name, place in places.items()]
+    assert main.score(["humerus-score", *arguments, *more]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err and said.err.count("\n") == 1 and not said.out
 
 
 def test_readers_never_see_a_part_of_an_object(bucket):
