@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import importlib.util
 import logging as python_logging
-import os
 import pathlib
 import platform
 import shutil
@@ -25,6 +24,7 @@ from absl import logging
 
 from trainer import quiet
 from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
+from trainer.machine import cores as usable_cores
 
 OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
@@ -185,11 +185,6 @@ def _keep_logit_exact(network: Any) -> None:
             products = opset13.multiply(operation.input_value(0), opset13.constant(kernel[:, 0].copy()))
             total = opset13.reduce_sum(products, opset13.constant(np.array([-1])), keep_dims=True)
             openvino.utils.replace_node(operation, total)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parts(batch_size: int, cores: int) -> int:

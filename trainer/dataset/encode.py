@@ -4,13 +4,12 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import cv2
 
-from trainer import radiograph, vitals
+from trainer import machine, radiograph, vitals
 from trainer.dataset.example import Example
 from trainer.dataset.storage import read_bytes
 
@@ -73,7 +72,7 @@ def content_hash(example: Example) -> str:
 def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
     """`map(function, items)`, in order, on all cores, with a few items in flight rather than all of them."""
     # Decoders, hashes and file reads let go of the GIL; four threads at least, since remote reads wait more than they work.
-    workers = max(4, os.cpu_count() or 1)
+    workers = max(4, machine.cores())
     pending: collections.deque[concurrent.futures.Future[_R]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         try:
