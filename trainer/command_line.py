@@ -190,6 +190,9 @@ class Program:
             raise error
         said = _plain(error) if isinstance(error, flags.Error) else str(error)
         said = f"stopped; {self.when_stopped}" if isinstance(error, KeyboardInterrupt) else " ".join(said.splitlines())
+        if code == EXIT_STOPPED and vitals.given_up():
+            # For a scheduler, this is a failure to be counted: it could go on forever.
+            code, said = EXIT_FAILURE, f"the liveness probe saw nothing get done and had it {said}"
         sys.stderr.write(f"{self.name}: {said}\n")
         return code
 

@@ -1,9 +1,11 @@
 """Everything that a command says as one JSON object per line, in the fields that log collectors know.
 
 Python's own lines are written as objects. What libraries in C++ write to the standard error is wrapped by a process that follows
-it, this file run as a script: a thread of this process would take the last words of a crash with it.
+it, this file run as a script: a thread of this process would take the last words of a crash with it. In a container, so would
+process 1, with which the kernel ends all others; there the work goes on in a child of it.
 """
 
+import contextlib
 import datetime
 import io
 import json
@@ -20,6 +22,8 @@ from typing import TextIO
 _OBJECT = '{"time": '
 _CPP = re.compile(r"([IWEF])\d{4} ")
 _SEVERITIES = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_LAST_WORDS_SECONDS = 10.0
 
 
 class Formatter(logging.Formatter):
@@ -42,8 +46,10 @@ def install() -> None:
     """From now on, what is logged, printed or raised in this process comes out as JSON. Call it before there are threads."""
     stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     read, write = os.pipe()
-    subprocess.Popen([sys.executable, "-I", __file__], stdin=read, stdout=stderr, start_new_session=True)
+    follower = subprocess.Popen([sys.executable, "-I", __file__], stdin=read, stdout=stderr, start_new_session=True)
     os.close(read)
+    if os.getpid() == 1:
+        _go_on_in_a_child(follower, write)
     os.dup2(write, 2)
     os.close(write)
     sys.stdout, sys.stderr = _Lines(sys.stdout, "INFO"), _Lines(stderr, "ERROR")
@@ -53,6 +59,38 @@ def install() -> None:
         stderr.write(line("CRITICAL", f"{kind.__name__}: {error}", exception=text) + "\n")
 
     sys.excepthook = uncaught
+
+
+def _go_on_in_a_child(follower: subprocess.Popen, write: int) -> None:
+    """Returns in a child. Process 1 stays behind: it hands signals on, and ends as the child did, once the follower has said the rest.
+
+    Args:
+      write: the end of the pipe that the follower reads until nobody holds it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    child = os.fork()
+    if not child:
+        # Else a terminal's Ctrl-C would reach the child twice.
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        return
+
+    def hand_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in _STOPS:
+        signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    os.close(write)
+    ended, status = os.wait()
+    while ended != child:
+        ended, status = os.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        follower.wait(_LAST_WORDS_SECONDS)
+    code = os.waitstatus_to_exitcode(status)
+    # As a shell calls an end by a signal.
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def unwrapped(stream: TextIO) -> TextIO:
@@ -83,7 +121,7 @@ class _Lines(io.TextIOBase):
 
 def follow() -> None:
     """Wraps what comes on the standard input until its writers are gone."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     for raw in sys.stdin.buffer:
         if said := raw.decode(errors="backslashreplace").rstrip():

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from trainer import vitals
 from trainer.errors import ConfigError
 
 HOSTS = "HUMERUS_HOSTS"
@@ -24,7 +25,8 @@ def create() -> tf.distribute.Strategy:
     """
     _name_workers()
     if number_of_workers() > 1:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with vitals.waiting():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()

@@ -3,8 +3,10 @@
 Every command takes these flags. `progress` and `beating` are called where work gets done; unless asked for, they do nothing.
 """
 
+import contextlib
 import logging as python_logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -27,6 +29,7 @@ METRICS = {
 }
 """Gauges, each named `humerus_...`, and what they tell."""
 _TEXTFILE_INTERVAL = 5.0
+_WAITING_INTERVAL = 10.0
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
@@ -129,3 +132,26 @@ def beating(items: Iterable[T]) -> Iterator[T]:
     for item in items:
         progress()
         yield item
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Signs of life all through the block, which waits for other machines: however long they take to come, that is no hang."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while _vitals.heartbeat and not over.wait(_WAITING_INTERVAL):
+            _vitals.heartbeat.beat()
+
+    beats = threading.Thread(target=beat, daemon=True)
+    beats.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beats.join()
+
+
+def given_up() -> bool:
+    """Whether the liveness probe has failed since anything got done: the signal that comes now is meant for a process that hangs."""
+    return bool(_vitals.heartbeat and _vitals.heartbeat.given_up())

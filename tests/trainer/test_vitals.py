@@ -11,6 +11,7 @@ import time
 import urllib.request
 
 import prometheus_client.parser
+import psutil
 import pytest
 
 from tests.support import commands, small_run
@@ -85,6 +86,39 @@ def test_an_exception_nobody_expected_is_one_object():
     assert "Traceback" in error["exception"]
 
 
+AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""What goes before a command that is to be what a container starts first."""
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run([*AS_PROCESS_1, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this machine gives no process namespaces",
+)
+
+
+@pytest.mark.parametrize("prefix", [(), pytest.param(AS_PROCESS_1, marks=needs_namespaces)], ids=["process", "process 1"])
+@pytest.mark.parametrize(
+    ("end", "code"), [("os.abort()", -6), ("os._exit(3)", 3), ("sys.exit(4)", 4), ("os.kill(os.getpid(), 9)", -9)]
+)
+def test_the_last_words_of_libraries_are_heard_whatever_ends_the_process(prefix, end, code):
+    last_words = f"for i in range(200): os.write(2, b'F0101 the last words, line %d\\n' % i)\n{end}"
+    program = f"import os, sys; from trainer import json_log; json_log.install()\n{last_words}"
+    done = subprocess.run([*prefix, sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    said = [one["message"] for one in objects(done.stderr) if one["severity"] == "CRITICAL"]
+    assert said == [f"F0101 the last words, line {i}" for i in range(200)]
+    assert done.returncode == (128 - code if prefix and code < 0 else code)
+
+
+@needs_namespaces
+def test_process_1_hands_signals_on_and_ends_with_the_programs_own_code():
+    command = [*AS_PROCESS_1, sys.executable, "-c", "import sys; from trainer.main import wait; sys.exit(wait())"]
+    process = subprocess.Popen([*command, "--model=/nowhere", "--log_format=json"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert any("Waiting for" in line for line in process.stderr)
+    (first,) = psutil.Process(process.pid).children()
+    first.terminate()
+    assert process.wait(timeout=60) == 4
+    *_, last = objects(process.stderr.read())
+    assert "stopped; " in last["message"]
+
+
 def test_the_probe_tells_a_working_process_from_a_hung_one(tmp_path):
     file = tmp_path / "heartbeat"
 
@@ -99,6 +133,40 @@ def test_the_probe_tells_a_working_process_from_a_hung_one(tmp_path):
     os.utime(file, (time.time() - 1000,) * 2)
     hung = probe()
     assert hung.returncode == 1 and "no progress for 100" in hung.stderr
+
+
+@pytest.mark.parametrize(("idle", "code"), [(0, 4), (1000, 1)])
+def test_a_hung_program_that_still_hears_the_signal_ends_as_a_failure(tmp_path, idle, code):
+    """A thread of it waits for what never comes, the probe fails, and the kubelet sends SIGTERM: to be counted, unlike a lost node."""
+    file = tmp_path / "heartbeat"
+    wait = "import sys; from trainer.main import wait; sys.exit(wait())"
+    flags = [f"--heartbeat={file}", "--model=/nowhere"]
+    process = subprocess.Popen([sys.executable, "-c", wait, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert any("Waiting for" in line for line in process.stderr)
+    os.utime(file, (time.time() - idle,) * 2)
+    assert heartbeat.main(str(file), "900") == (1 if idle else 0)
+    process.terminate()
+    assert process.wait(timeout=60) == code
+    assert ("the liveness probe saw nothing get done" in process.stderr.read()) == (code == 1)
+
+
+def test_a_probe_that_failed_before_work_went_on_is_no_reason(tmp_path, monkeypatch):
+    vitals.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
+    os.utime(tmp_path / "heartbeat", (0, 0))
+    assert heartbeat.main(f"{tmp_path}/heartbeat", "900") == 1 and vitals.given_up()
+    vitals._vitals.heartbeat._next = 0.0
+    vitals.progress()
+    assert not vitals.given_up()
+
+
+def test_waiting_for_other_machines_is_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(vitals, "_WAITING_INTERVAL", 0.01)
+    vitals.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
+    vitals._vitals.heartbeat._next = 0.0
+    os.utime(tmp_path / "heartbeat", (0, 0))
+    with vitals.waiting():
+        while heartbeat.age(tmp_path / "heartbeat") > 100:
+            time.sleep(0.01)
 
 
 def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
