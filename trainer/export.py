@@ -192,5 +192,4 @@ def _publish(local: Path, directory: str) -> None:
     files = sorted((path for path in local.rglob("*") if path.is_file()), key=lambda path: path.name == artifact.MODEL_JSON)
     for path in files:
         name = f"{directory.rstrip('/')}/{path.relative_to(local).as_posix()}"
-        tf.io.gfile.makedirs(name.rsplit("/", 1)[0])
         tf.io.gfile.copy(str(path), name, overwrite=True)

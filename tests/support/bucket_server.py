@@ -69,6 +69,9 @@ class BucketServer:
     def __init__(self, folder: pathlib.Path, upstream: int):
         self.faults = Faults()
         self.delay = 0.0  # seconds that each request takes longer
+        self.objects_only = (
+            False  # whether clients may do all with objects and nothing with buckets, as roles/storage.objectAdmin
+        )
         self.lock = threading.Lock()
         self.upstream = upstream
         self._finished_uploads: dict[str, Answer] = {}
@@ -120,6 +123,8 @@ class BucketServer:
         """Asks fake-gcs-server, once the preconditions hold."""
         if path.startswith(("/token", "/oauth2/")):
             return 200, _JSON, b'{"access_token": "x", "expires_in": 3600, "token_type": "Bearer"}'
+        if self.objects_only and path.partition("?")[0].strip("/").rpartition("/")[0] == "storage/v1/b":
+            return 403, _JSON, b'{"error": {"code": 403, "message": "no storage.buckets.get"}}'
         with self.lock:
             if self._stale(path, body):
                 return 412, _JSON, b'{"error": {"code": 412, "message": "conditionNotMet"}}'

@@ -52,13 +52,12 @@ def publish(built: str, target: str, workspace_folder: str) -> None:
 
 
 def _upload(built: pathlib.Path, target: str) -> None:
-    # Object stores cannot rename a folder at once. A reader goes by the info file, so that goes first and comes last.
+    # Object stores cannot rename a folder at once, and need none made. A reader goes by the info file: it goes first and comes last.
     info = posixpath.join(target, INFO_FILE)
     if tf.io.gfile.exists(info):
         tf.io.gfile.remove(info)
     if tf.io.gfile.isdir(target):
         tf.io.gfile.rmtree(target)
-    tf.io.gfile.makedirs(target)
     for path in sorted(built.iterdir(), key=lambda path: (path.name == INFO_FILE, path.name)):
         tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
 
