@@ -1,8 +1,8 @@
-# syntax=docker/dockerfile:1
 # Two images from one file, for linux/amd64:
 #   docker build --target train --tag humerus-train:0.1.0 .     training on GPUs (CUDA comes with the wheels), preparation, TensorBoard
 #   docker build --target score --tag humerus-score:0.1.0 .     scoring on CPUs with OpenVINO; also a Beam SDK container for Dataflow and Flink
-# Versions of all Python packages are those of constraints.txt. Pin the base images to a digest with PYTHON_IMAGE and BEAM_IMAGE.
+# Versions of all Python packages, and of what builds them, are those of constraints.txt. Tags of base images move: for a build that can be
+# repeated, name digests, as in --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BEAM_IMAGE=apache/beam_python3.11_sdk:2.77.0
 
@@ -14,35 +14,50 @@ ENV VIRTUAL_ENV=/opt/humerus PATH=/opt/humerus/bin:$PATH
 # A name for the user: libraries ask for it. The home is where pods mount a writable volume.
 RUN useradd --uid 65532 --user-group --no-create-home --home-dir /tmp humerus
 
+# What the packages need, without them: a layer that an edit of ours leaves as it is. setup.py reads README.md.
 FROM base AS builder
 WORKDIR /src
 RUN python -m venv "$VIRTUAL_ENV"
-COPY setup.py pyproject.toml constraints.txt README.md ./
-COPY trainer trainer
-COPY batch_inference batch_inference
+COPY setup.py pyproject.toml constraints.txt ./
+RUN touch README.md && pip install --constraint constraints.txt setuptools wheel
 
-FROM builder AS train-builder
-RUN pip install --constraint constraints.txt ".[gpu,cpu]"
+FROM builder AS train-packages
+RUN pip install --constraint constraints.txt --no-build-isolation ".[gpu,cpu]" && pip uninstall --yes humerus
 # ImageNet weights for clusters without a way to the internet: a class of keras.applications, or nothing for none.
 ARG BACKBONE=DenseNet121
 RUN mkdir -p /opt/weights && if [ -n "$BACKBONE" ]; then KERAS_HOME=/tmp/keras python -c "import keras, sys; \
     keras.applications.__dict__[sys.argv[1]](include_top=False).save_weights(f'/opt/weights/{sys.argv[1].lower()}_notop.weights.h5')" "$BACKBONE"; fi
 
-FROM builder AS score-builder
-RUN pip install --constraint constraints.txt ".[cpu]"
+# Scoring makes no network in int8 (nncf), and needs TensorFlow only to reach gs:// and where OpenVINO can't do: without CUDA, and without
+# the headers for operations of one's own.
+FROM builder AS score-packages
+RUN pip install --constraint constraints.txt --no-build-isolation . openvino \
+    && pip uninstall --yes humerus tensorflow \
+    && pip install --no-deps "tensorflow-cpu==$(sed -n 's/^tensorflow==//p' constraints.txt)" \
+    && rm -r "$VIRTUAL_ENV"/lib/python3.*/site-packages/tensorflow/include
+
+FROM builder AS packages
+COPY README.md ./
+COPY trainer trainer
+COPY batch_inference batch_inference
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM base AS train
 # Where GKE mounts the driver.
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
-COPY --from=train-builder /opt/humerus /opt/humerus
-COPY --from=train-builder /opt/weights /opt/weights
+COPY --from=train-packages /opt/humerus /opt/humerus
+COPY --from=train-packages /opt/weights /opt/weights
+RUN --mount=from=packages,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 WORKDIR /tmp
 CMD ["humerus-train", "--help"]
 
 FROM base AS score
-COPY --from=score-builder /opt/humerus /opt/humerus
+# Beam's program would make a virtual environment for each worker, where this user can't write.
+ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
 COPY --from=beam /opt/apache/beam /opt/apache/beam
+COPY --from=score-packages /opt/humerus /opt/humerus
+RUN --mount=from=packages,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 WORKDIR /tmp
 # What Dataflow and Flink start; Jobs and `docker run --entrypoint humerus-score` name their command.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
 import stat
@@ -31,6 +32,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def image_environment(target: str) -> dict[str, str]:
+    """What the Dockerfile sets for a target alone: with more than that, workers here would do what those of the image can't."""
+    stage = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
+    return dict(re.findall(r"^ENV (\w+)=(\S+)$", stage, re.MULTILINE))
 
 
 class WorkerPool:
@@ -72,9 +79,8 @@ def worker_pool(boot: pathlib.Path, scratch: pathlib.Path) -> Iterator[WorkerPoo
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
     command += [f"--service_port={port}", f"--container_executable={executable}"]
     environment = os.environ | {
-        # The packages of this Python, and no virtual environment for each worker.
+        **image_environment("score"),
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
         "PYTHONPATH": str(ROOT),
     }
     with _server(command, port, scratch, environment) as process:

@@ -1,0 +1,42 @@
+"""The Dockerfile, where it can be checked without an image registry."""
+
+import re
+
+from tests.support import runner_servers
+from tests.support.documents import ROOT
+
+STAGES = {
+    found["name"]: found[0]
+    for found in re.finditer(r"^FROM \S+ AS (?P<name>\S+)\n(?:(?!FROM ).*\n)*", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+}
+INSTALLS = [line for stage in STAGES.values() for line in re.findall(r"pip (?:install|wheel) [^&\n]*", stage)]
+
+
+def test_what_is_installed_and_what_builds_it_is_pinned():
+    assert len(INSTALLS) == 7
+    for line in INSTALLS:
+        assert "--constraint constraints.txt" in line or "--no-deps" in line, line
+        # An isolated build takes the newest setuptools there is.
+        assert (
+            "--no-build-isolation" in line or "setuptools wheel" in line or "--no-index" in line or "tensorflow-cpu==" in line
+        )
+
+
+def test_an_edit_of_ours_leaves_the_layers_of_all_other_packages():
+    for target in ("train", "score"):
+        assert "COPY trainer" not in STAGES["builder"] + STAGES[f"{target}-packages"]
+        assert f"COPY --from={target}-packages /opt/humerus" in STAGES[target]
+        *_, last = re.findall(r"^(?:COPY|RUN) .*$", STAGES[target], re.MULTILINE)
+        assert last.startswith("RUN --mount=from=packages,") and "--no-deps --no-index" in last
+
+
+def test_the_scoring_image_is_a_container_of_beams():
+    """As that of the workers in tests/distributed, which get their environment from here."""
+    assert runner_servers.image_environment("score") == {"RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"}
+    assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in STAGES["score"]
+    version = re.search(r"^apache-beam.*==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+    assert f"_sdk:{version}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_nobody_is_root():
+    assert all("USER 65532:65532" in STAGES[target] for target in ("train", "score"))
