@@ -6,7 +6,7 @@ interval, Efron & Tibshirani 1993, ch. 13).
 A metric that the cases don't define (AUROC with one class missing, PPV with nothing called positive) is None, never NaN.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ import numpy as np
 from trainer.errors import DataError
 from trainer.evaluation import bootstrap
 from trainer.evaluation.cases import Cases, confusion, studies
+from trainer.evaluation.groups import groups
 
 RESAMPLES = 2000
+NO_INTERVAL = f"none where all resamples agree or there are fewer than {bootstrap.MIN_PATIENTS} patients"
+"""To be read beside every table of intervals."""
 METRICS = (
     "accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity",
     "ppv", "npv", "f1", "kappa", "brier", "ece",
 )  # fmt: skip
-OTHERS = "(others)"
-_MAX_GROUPS = 8
 
 
 def evaluate(
@@ -43,9 +44,9 @@ def evaluate(
 
     Returns:
       `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts", "confusion": {"image": {"tp", ...}, ...},
-      "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None for
-      fewer than two patients. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece` lie
-      too high; they are shifted down by their mean excess.
+      "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None where
+      `bootstrap.interval` has none. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece`
+      lie too high; they are shifted down by their mean excess.
 
     Raises:
       DataError: no case at all, or a study of two labels.
@@ -78,8 +79,7 @@ def slices(
     """Accuracy, AUROC and kappa of the images in each group of each column.
 
     Args:
-      columns: by name, one value per case, in the order of `cases`. Of a column with more than eight values, numbers (as text
-        too) are cut at their quartiles, and of other text the eight most frequent stand for themselves, the rest as `OTHERS`.
+      columns: by name, one value per case, in the order of `cases`; see `groups`. One without groups to compare is left out.
 
     Returns:
       `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"}, "auroc", "kappa"}}}`.
@@ -88,11 +88,10 @@ def slices(
     for column, values in columns.items():
         if len(values) != len(cases):
             raise DataError(f"column {column} has {len(values)} values for {len(cases)} cases")
-        table[column] = {}
-        for name, members in _groups(values):
+        for name, members in groups(values).items():
             group = cases.take(members)
             measured = _with_intervals(group, threshold, None, resamples, seed)
-            table[column][name] = {
+            table.setdefault(column, {})[name] = {
                 "images": len(group),
                 "patients": len(np.unique(group.patient_id)),
                 "positives": int(group.label.sum()),
@@ -136,20 +135,31 @@ def compare(
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """What `evaluate` returned as lines for a terminal: `accuracy  0.884 (0.846-0.921)  0.893 (0.841-0.940)`."""
+    """What `evaluate` returned as lines for a terminal: `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`."""
     counts = result["counts"]
-    rows = [f"{'':18}{'image':>22}{'study':>22}"]
+    rows = [f"{'':18}{'image':>26}{'study':>26}"]
     for name in result["image"]:
-        rows.append(f"{name:18}{format_interval(result['image'][name]):>22}{format_interval(result['study'][name]):>22}")
+        rows.append(f"{name:18}{format_interval(result['image'][name]):>26}{format_interval(result['study'][name]):>26}")
     rows.append(
         f"{counts['images']} images ({counts['positive_images']} positive), {counts['studies']} studies, "
-        f"{counts['patients']} patients; threshold {result['threshold']:.3f}; 95 % patient-bootstrap intervals"
+        f"{counts['patients']} patients; threshold {result['threshold']:.3f}"
     )
-    return "\n".join(rows)
+    return "\n".join([*rows, f"95 % patient-bootstrap intervals, {NO_INTERVAL}"])
+
+
+def slices_table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """What `slices` returned as lines for a terminal, a block for each column."""
+    lines = []
+    for column, rows in table.items():
+        lines.append(f"{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}")
+        for name, row in rows.items():
+            figures = f"{format_interval(row['accuracy']):>26}{format_interval(row['auroc']):>26}"
+            lines.append(f"  {name[:28]:30}{row['images']:>8}{row['positives']:>10}{figures}")
+    return "\n".join(lines)
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:
-    """What `compare` returned as lines for a terminal: `auroc  0.911 -> 0.934  +0.023 (+0.004-+0.041), p 0.01`, per image and study."""
+    """What `compare` returned as lines for a terminal: `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`, per image and study."""
     lines = []
     for level in ("image", "study"):
         lines.append(f"{'per ' + level:18}{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}")
@@ -160,16 +170,16 @@ def comparison_table(result: Mapping[str, Any]) -> str:
                 difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
             p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
             lines.append(f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}")
-    return "\n".join([*lines, "Paired patient bootstrap; brier and ece are better when lower."])
+    return "\n".join([*lines, f"Paired patient bootstrap, {NO_INTERVAL}; brier and ece are better when lower."])
 
 
 def format_interval(measured: Mapping[str, float | None]) -> str:
-    """`0.884 (0.846-0.921)`; `0.884` without an interval; `undefined`."""
+    """`0.884 (0.846 to 0.921)`; `0.884` without an interval; `undefined`."""
     if measured["value"] is None:
         return "undefined"
     if measured["low"] is None:
         return f"{measured['value']:.3f}"
-    return f"{measured['value']:.3f} ({measured['low']:.3f}-{measured['high']:.3f})"
+    return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
 
 
 def _with_intervals(
@@ -181,7 +191,7 @@ def _with_intervals(
     for name, (value,) in whole.items():
         drawn = np.concatenate([block[name] for block in blocks])
         if name == "ece":
-            drawn = np.maximum(0, drawn - drawn.mean() + value)
+            drawn = np.maximum(0, _recentred(drawn, value))
         low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(cases).size)
         measured[name] = {"value": _number(value), "low": low, "high": high}
     return measured
@@ -200,6 +210,8 @@ def _differences(
     for name in METRICS:
         value = (whole_b[name] - whole_a[name])[0]
         drawn = np.concatenate([block_b[name] - block_a[name] for block_a, block_b in blocks])
+        if name == "ece":
+            drawn = _recentred(drawn, value)
         low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(a).size)
         rows[name] = {
             "a": _number(whole_a[name][0]),
@@ -212,37 +224,10 @@ def _differences(
     return rows
 
 
+def _recentred(drawn: np.ndarray, value: float) -> np.ndarray:
+    """Resamples of the calibration error, or of its difference, about the `value` of the cases themselves."""
+    return drawn - drawn.mean() + value
+
+
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _groups(column: Sequence[Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """The name and bool [N] members of each group of a column, in order."""
-    names, counts = np.unique(np.asarray(column, np.str_), return_counts=True)
-    if len(names) > _MAX_GROUPS:
-        numbers = _numbers(column)
-        if numbers is not None:
-            yield from _quartiles(numbers)
-            return
-        names = np.sort(names[np.argsort(-counts, kind="stable")[:_MAX_GROUPS]])
-    values = np.asarray(column, np.str_)
-    for name in names:
-        yield str(name), values == name
-    if not np.isin(values, names).all():
-        yield OTHERS, ~np.isin(values, names)
-
-
-def _numbers(column: Sequence[Any]) -> np.ndarray | None:
-    try:
-        numbers = np.asarray(column, np.float64)
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def _quartiles(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    edges = np.unique(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
-    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    for k in range(len(edges) - 1):
-        if (part == k).any():
-            yield f"{edges[k]:g} to {edges[k + 1]:g}", part == k

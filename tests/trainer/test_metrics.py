@@ -12,6 +12,7 @@ from trainer import metrics
 from trainer.errors import DataError
 from trainer.evaluation import bootstrap
 from trainer.evaluation.cases import Cases, confusion, studies
+from trainer.evaluation.groups import OTHERS
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:
@@ -197,6 +198,44 @@ def test_one_image():
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize(("probability", "patients"), [([0.1, 0.9] * 2, 4), ([0.1, 0.9] * 20, 40), ([0.1, 0.9, 0.6] * 10, 2)])
+def test_no_interval_where_resampling_tells_nothing(probability, patients):
+    """All right, or next to nobody: a range from 1 to 1 would promise that no call is ever wrong."""
+    label = (np.asarray(probability) > 0.8).astype(int)
+    names = [f"patient{k % patients}" for k in range(len(label))]
+    studies = [f"study{k}" for k in range(len(label))]
+    result = metrics.evaluate(cases(probability, label, names, studies), 0.5, resamples=200)
+    assert all(
+        (result[level]["accuracy"]["low"], result[level]["accuracy"]["high"]) == (None, None) for level in ("image", "study")
+    )
+    assert metrics.NO_INTERVAL in metrics.table(result)
+    shifted = metrics.compare(cases(1 - np.asarray(probability), label), cases(probability, label), resamples=200)
+    assert shifted["image"]["accuracy"]["difference"] is not None
+    assert metrics.NO_INTERVAL in metrics.comparison_table(shifted)
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
+    """As docs/evaluation.md says: at the size of MURA's test split, about 0.06, and the interval doesn't reach down to 0 either."""
+    found = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        label = generator.integers(2, size=288)
+        score = generator.normal(size=288) + 2.087 * (label - 0.5)
+        scored = cases(1 / (1 + np.exp(-2.087 * score)), label)
+        found.append(metrics.evaluate(scored, 0.5, resamples=200)["image"]["ece"])
+    value, low = (np.mean([ece[key] for ece in found]) for key in ("value", "low"))
+    assert 0.04 < value < 0.07 and 0.015 < low < 0.04
+
+
+def test_the_difference_of_calibration_errors_is_in_the_middle_of_its_resamples():
+    generator = np.random.default_rng(0)
+    label = generator.integers(2, size=120)
+    score = 2.087 * (generator.normal(size=120) + 2.087 * (label - 0.5))
+    good, overconfident = (cases(1 / (1 + np.exp(-factor * score)), label) for factor in (1, 3))
+    row = metrics.compare(overconfident, good, resamples=1000)["image"]["ece"]
+    assert row["difference"] == pytest.approx((row["low"] + row["high"]) / 2, abs=0.01)
+
+
 def test_band_reports_how_many_are_called_and_how_well():
     result = metrics.evaluate(cases([0.1, 0.45, 0.55, 0.9], [0, 1, 0, 1]), 0.5, band=(0.45, 0.6), resamples=20)["image"]
     assert result["coverage"]["value"] == 0.5
@@ -205,13 +244,13 @@ def test_band_reports_how_many_are_called_and_how_well():
 
 
 def test_table_shows_value_and_interval():
-    assert metrics.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207}) == "0.884 (0.846-0.921)"
+    assert metrics.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207}) == "0.884 (0.846 to 0.921)"
     result = metrics.evaluate(simulated(40, seed=0), 0.5, resamples=50)
     lines = metrics.table(result).splitlines()
     row = next(line for line in lines if line.startswith("auroc"))
     assert metrics.format_interval(result["image"]["auroc"]) in row
     assert metrics.format_interval(result["study"]["auroc"]) in row
-    assert "40 patients" in lines[-1]
+    assert "40 patients" in lines[-2]
 
 
 def test_slices_equal_the_metrics_of_the_subset():
@@ -228,13 +267,18 @@ def test_slices_equal_the_metrics_of_the_subset():
 
 def test_slices_cut_numbers_at_quartiles_and_gather_rare_text():
     scored = cases(np.linspace(0.1, 0.9, 40), np.tile([0, 1], 20))
-    columns = {"width": [str(k) for k in range(40)], "site": [f"site{k % 10}" for k in range(40)], "few": [1, 2] * 20}
+    columns = {"width": [str(k) for k in range(40)], "site": [f"site{k % 10}" for k in range(40)], "same": ["x"] * 40}
     table = metrics.slices(scored, columns, 0.5, resamples=10)
-    assert [row["images"] for row in table["width"].values()] == [10, 10, 10, 10]
-    assert next(iter(table["width"])).startswith("0 to ")
+    assert {name: row["images"] for name, row in table["width"].items()} == {
+        "0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10,
+    }  # fmt: skip
     assert len(table["site"]) == 9
-    assert table["site"][metrics.OTHERS]["images"] == 8
-    assert list(table["few"]) == ["1", "2"]
+    assert table["site"][OTHERS]["images"] == 8
+    assert "same" not in table
+    lines = metrics.slices_table(table).splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["width", "site"]
+    row = table["width"]["0 to 9"]
+    assert next(line for line in lines if "0 to 9 " in line).endswith(metrics.format_interval(row["auroc"]))
 
 
 def test_compare_finds_a_difference_whatever_the_order():
@@ -251,7 +295,7 @@ def test_compare_finds_a_difference_whatever_the_order():
 def test_compare_finds_nothing_where_there_is_nothing():
     same = simulated(80, seed=8)
     row = metrics.compare(same, same, resamples=100)["study"]["kappa"]
-    assert (row["difference"], row["low"], row["high"], row["p_value"]) == (0, 0, 0, 1)
+    assert row["difference"] == 0 and row["low"] is row["high"] is row["p_value"] is None
     # Two models of one quality: about 5 % of the intervals exclude zero.
     found = 0
     for seed in range(40):
@@ -277,7 +321,9 @@ def test_compare_refuses_other_images_and_other_labels():
         ({"probability": [0.5, 1.5]}, "probabilities in"),
         ({"probability": [0.5, float("nan")]}, "probabilities in"),
         ({"logit": [0.0, float("inf")]}, "finite logits"),
-        ({"label": [0, 2]}, "labels must be 0 or 1"),
+        ({"label": [0, 2]}, "labels must be 0 or 1, got \\[2"),
+        ({"label": [0, 0.4]}, "labels must be 0 or 1, got \\[0.4"),
+        ({"label": [1, float("nan")]}, "labels must be 0 or 1"),
         ({"path": ["a", "a"]}, "twice"),
     ],
 )

@@ -70,7 +70,7 @@ def run() -> report.RunReport:
         ],
         config={"backbone": "densenet121", "augmentation": {"rotation": 30.0}},
         environment={"tensorflow": "2.21.0"},
-        slices=metrics.slices(cases["test"], {"source_mode": ["grey"] * len(test)}, point.threshold, resamples=20),
+        slices=metrics.slices(cases["test"], {"source_mode": np.resize(["grey", "rgb"], len(test))}, point.threshold, resamples=20),
         examples=[("image7.png: called positive at 0.98", picture())],
     )
 

@@ -12,6 +12,9 @@ from trainer.evaluation.cases import Cases
 
 CONFIDENCE = 0.95
 ECE_BINS = 10
+MIN_PATIENTS = 5
+"""For an interval: n patients have C(2n - 1, n) different resamples, four 35, which is too few for tails of 2.5 %; five have 126."""
+_DECIMALS = 12  # arithmetic leaves differences of 1e-17 where there is none
 _BLOCK_ELEMENTS = 2_000_000  # of float64: bounds what a bootstrap holds at once to about 100 MB
 
 
@@ -96,16 +99,20 @@ def whole(cases: Cases) -> np.ndarray:
 
 
 def interval(drawn: np.ndarray, value: float, patients: int) -> tuple[float | None, float | None]:
-    """Percentile interval of the resampled values [R], None where the metric's own `value` is NaN or there is one patient."""
-    if np.isnan(value) or np.isnan(drawn).all() or patients < 2:
+    """Percentile interval of the resampled values [R].
+
+    None where the metric's own `value` is NaN, with fewer than `MIN_PATIENTS`, and where all resamples agree: of cases that are all
+    called rightly every resample is, which says nothing of how often the next one will be.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or patients < MIN_PATIENTS or len(np.unique(drawn.round(_DECIMALS))) < 2:
         return None, None
-    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
 def p_value(drawn: np.ndarray) -> float:
     """Two-sided, of resampled differences [R]: twice the share beyond zero, each count plus one so that it is never 0."""
-    drawn = drawn[~np.isnan(drawn)]
-    # Rounding leaves differences of 1e-17 where there is none.
-    far = min((drawn <= 1e-12).sum(), (drawn >= -1e-12).sum())
+    drawn = drawn[~np.isnan(drawn)].round(_DECIMALS)
+    far = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (far + 1) / (len(drawn) + 1)))

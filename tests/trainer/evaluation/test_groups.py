@@ -1,0 +1,49 @@
+"""Columns as they come: every row in one group, and only groups that are worth comparing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.evaluation.groups import BLANK, OTHERS, groups
+
+CELLS = st.one_of(st.text(max_size=3), st.integers(-3, 40).map(str), st.floats().map(str), st.sampled_from([BLANK, OTHERS]))
+
+
+def sizes(column) -> dict[str, int]:
+    return {name: int(members.sum()) for name, members in groups(column).items()}
+
+
+@given(st.lists(CELLS, max_size=60))
+def test_every_row_is_in_exactly_one_group(column):
+    found = groups(column)
+    assert not found or np.array_equal(np.sum(list(found.values()), axis=0), np.ones(len(column)))
+    assert len(found) != 1 and all(members.any() for members in found.values())
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["grey"] * 30 + ["rgb"] * 10, {"grey": 30, "rgb": 10}),
+        ([12, 8, 12, 10] * 10, {"8": 10, "10": 10, "12": 20}),
+        # More digits than a rounded label would show.
+        (
+            [str(20230101 + k) for k in range(8)] * 4 + [str(20230109 + k) for k in range(8)],
+            {"20230101 to 20230102": 8, "20230103 to 20230105": 12, "20230106 to 20230108": 12, "20230109 to 20230116": 8},
+        ),
+        # Cells that are blank don't turn numbers into text.
+        ([str(k) for k in range(40)] + ["", "nan"], {"0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10, BLANK: 2}),
+        # What a quarter of the rows share is a group of its own, at the end and in the middle.
+        ([0] * 31 + list(range(1, 10)), {"0": 31, "1 to 9": 9}),
+        (list(range(12)) + [50] * 12 + list(range(90, 106)), {"0 to 11": 12, "50": 12, "90 to 97": 8, "98 to 105": 8}),
+        ([f"site{k}" for k in range(10)] * 4, {**{f"site{k}": 4 for k in range(8)}, OTHERS: 8}),
+    ],
+)
+def test_the_groups_of_a_column(column, expected):
+    assert sizes(column) == expected
+    assert list(sizes(column)) == list(expected)
+
+
+@pytest.mark.parametrize("column", [[], ["grey"] * 9, [""] * 9, [f"id-{k}" for k in range(40)], ["a", "b", "c", "c"]])
+def test_columns_with_nothing_to_compare(column):
+    assert groups(column) == {}
