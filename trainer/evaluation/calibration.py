@@ -39,12 +39,14 @@ class OperatingPoint:
       threshold: calibrated probability at and above which a case is positive, in (0, 1).
       rule: how the threshold was chosen.
       uncertain_band: calibrated probabilities [low, high) that are called uncertain; None when off.
+      fitted: False where there was too little to fit anything on.
     """
 
     temperature: float
     threshold: float
     rule: str
     uncertain_band: tuple[float, float] | None = None
+    fitted: bool = True
 
 
 def check_rule(rule: str) -> str:
@@ -88,7 +90,7 @@ def fit(cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int 
     check_abstain(abstain)
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
     if not _fittable(cases.logit, cases.label):
-        return OperatingPoint(1.0, fixed or 0.5, rule)
+        return OperatingPoint(1.0, fixed or 0.5, rule, fitted=False)
     temperature = fit_temperature(cases.logit, cases.label)
     calibrated = apply(cases, temperature)
     constraint = _CONSTRAINT.fullmatch(rule)
@@ -213,18 +215,17 @@ def _best_cut(z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: s
 
 
 def _constrained_cut(cases: Cases, rate: str, least: float) -> float:
-    """The probability to cut at: `sensitivity` or `specificity` at least `least` on the cases, the other rate as high as can be."""
+    """The probability to cut at: `sensitivity` or `specificity` at least `least` on the cases, the other rate as high as can be.
+
+    Of several such cuts, the one that gives the constrained rate the most as well.
+    """
     score = np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST)
     values = np.unique(score)
     # A cut at or below values[k], above values[k - 1]: k = 0 calls all positive, k = len(values) none.
-    if rate == "sensitivity":
-        positives = np.sort(score[cases.label == 1])
-        kept = len(positives) - np.searchsorted(positives, values)
-        k = int(np.flatnonzero(kept >= least * len(positives) - 1e-9)[-1])
-    else:
-        negatives = np.sort(score[cases.label == 0])
-        cleared = np.append(np.searchsorted(negatives, values), len(negatives))
-        k = int(np.flatnonzero(cleared >= least * len(negatives) - 1e-9)[0])
+    cleared, missed = (np.searchsorted(np.sort(score[cases.label == label]), [*values, np.inf]) for label in (0, 1))
+    sensitivity, specificity = 1 - missed / missed[-1], cleared / cleared[-1]
+    own, other = (sensitivity, specificity) if rate == "sensitivity" else (specificity, sensitivity)
+    k = np.lexsort((own, np.where(own >= least - 1e-9, other, -1)))[-1]
     low = values[k - 1] if k else values[0] / 2
     high = values[k] if k < len(values) else (1 + values[-1]) / 2
     middle = expit((logit(low) + logit(high)) / 2)

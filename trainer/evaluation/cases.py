@@ -33,6 +33,8 @@ class Cases:
     path: np.ndarray
 
     def __post_init__(self) -> None:
+        if not np.isin(self.label, (0, 1)).all():  # before 0.4 is cast to 0
+            raise DataError(f"labels must be 0 or 1, got {sorted(set(np.unique(self.label).tolist()) - {0, 1})[:5]}")
         for name, dtype in (("probability", np.float64), ("logit", np.float64), ("label", np.int64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ("study_id", "patient_id", "path"):
@@ -45,8 +47,6 @@ class Cases:
             raise DataError(
                 f"expected finite logits and probabilities in [0, 1], got others, first for {bad}; retrain the model"
             )
-        if not np.isin(self.label, (0, 1)).all():
-            raise DataError(f"labels must be 0 or 1, got {sorted(set(self.label.tolist()))[:5]}")
         if len(np.unique(self.path)) < len(self.path):
             raise DataError("a path stands twice among the scored cases; each must name one case")
 

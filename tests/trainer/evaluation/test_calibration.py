@@ -64,7 +64,7 @@ def test_separable_and_random_labels_keep_the_temperature_in_bounds():
 @pytest.mark.parametrize("label", [[1] * 40, [0] * 40, [0, 1, 0, 1], []])
 def test_nothing_to_fit_on_leaves_the_model_as_it_is(label, caplog):
     point = calibration.fit(cases(np.linspace(-3, 3, len(label)), label), abstain=0.2)
-    assert point == calibration.OperatingPoint(1.0, 0.5, calibration.DEFAULT_RULE, None)
+    assert point == calibration.OperatingPoint(1.0, 0.5, calibration.DEFAULT_RULE, None, fitted=False)
     assert "Nothing to calibrate on" in caplog.text
 
 
@@ -90,14 +90,23 @@ def test_a_constraint_holds_and_costs_as_little_as_it_can(scored, rate, least):
     assert 0 < point.threshold < 1
     assert rates[rate](reached) >= float(least) - 1e-12
     every = [confusion(calibrated, cut) for cut in [*np.unique(calibrated.probability), 2.0]]
-    allowed = [rates[other](counts) for counts in every if rates[rate](counts) >= float(least) - 1e-12]
-    assert rates[other](reached) == pytest.approx(max(allowed))
+    allowed = [(rates[other](counts), rates[rate](counts)) for counts in every if rates[rate](counts) >= float(least) - 1e-12]
+    assert (rates[other](reached), rates[rate](reached)) == pytest.approx(max(allowed))
 
 
 def test_the_constrained_threshold_lies_in_the_middle_of_the_gap():
     images = cases([-3, -2, -1, -1, 1, 3, 4, 5, 6, 7], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     point = calibration.fit(images, "sensitivity>=1")
     assert logit(point.threshold) * point.temperature == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("rule", ["sensitivity>=0.95", "specificity>=0.95"])
+def test_a_constraint_gives_nothing_away_for_nothing(rule):
+    """Where the classes are separable, all of both are called rightly, though 19 of 20 would satisfy the rule."""
+    images = cases(np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20))
+    point = calibration.fit(images, rule)
+    assert confusion(calibration.apply(images, point.temperature), point.threshold) == {"tp": 20, "fp": 0, "fn": 0, "tn": 20}
+    assert point.threshold == pytest.approx(0.5)
 
 
 @settings(max_examples=60, deadline=None)
