@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 
 import keras
@@ -76,7 +77,7 @@ def build(architecture: Architecture, image_size: int, weights: str = "none", se
     logit = keras.layers.Dense(1, dtype="float32", name=LOGIT)(x)
     outputs = {FEATURES: features, POOLED: pooled, LOGIT: logit}
     model = keras.Model(image, outputs, name=f"humerus_{architecture.backbone}")
-    if _is_earlier_run(weights):
+    if is_earlier_run(weights):
         _transfer(weights, model)
     return model
 
@@ -179,7 +180,7 @@ def _application(backbone: str) -> Callable[..., keras.Model]:
 
 def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
     application = _application(name)
-    keras_weights = None if weights == "none" or _is_earlier_run(weights) else weights
+    keras_weights = None if weights == "none" or is_earlier_run(weights) else weights
     if keras_weights not in (None, "imagenet"):
         keras_weights = _local_copy(weights)
     try:
@@ -197,7 +198,20 @@ def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTen
                 " --config.weights=PATH to a Keras weights file, an artifact or a .keras file, or --config.weights=none to start"
                 " from random weights"
             ) from error
-        raise ConfigError(f"weights={weights!r} can't be loaded into {name} without its top: {error}") from error
+        # Keras names every layer and prints every tensor.
+        reason = textwrap.shorten(str(error).splitlines()[0], 120, placeholder=" ...")
+        raise ConfigError(
+            f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they of another backbone?"
+            f" Set --config.backbone{_named_in(weights, name)}"
+        ) from error
+
+
+def _named_in(weights: str, other_than: str) -> str:
+    """`=xception` where the file's name says of which backbone it is, as those of Keras do; else nothing."""
+    file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
+    found = [name for name in available_backbones() if name in file]
+    best = max(found, key=len, default=other_than)
+    return "" if best == other_than else f"={best}"
 
 
 class WeightsUnavailableError(ConfigError):
@@ -211,7 +225,8 @@ def _pool(features: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     return layers[pooling](dtype="float32", name=POOLED)(features)
 
 
-def _is_earlier_run(weights: str) -> bool:
+def is_earlier_run(weights: str) -> bool:
+    """Whether a setting `weights` names a model that was trained by this program."""
     return weights not in ("none", "imagenet") and not weights.endswith(".h5")
 
 

@@ -1,5 +1,7 @@
 """The network: each backbone on its own scale, what is trained, and whose weights it starts from."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -85,6 +87,13 @@ def test_real_weights_give_the_features_of_keras(shared):
     images, _ = small_run.pictures(2, 96)
     expected = features_of_application("Xception", weights, images)
     np.testing.assert_allclose(model(images)[model_lib.FEATURES].numpy(), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_real_weights_of_another_backbone_are_a_sentence_that_names_it(shared):
+    weights = str(shared / "weights" / "xception_notop.weights.h5")
+    with pytest.raises(ConfigError, match=r"Set --config\.backbone=xception$") as caught:
+        model_lib.build(Architecture("densenet121", **LINEAR), 96, weights)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("pooling, reduce", [("avg", np.mean), ("max", np.max)])
@@ -244,6 +253,15 @@ def test_weights_of_something_else_are_refused(earlier, tmp_path):
     _, folder = earlier
     with pytest.raises(ConfigError, match="can't be loaded into mobilenet without its top"):
         model_lib.build(Architecture("mobilenet", **LINEAR), 32, str(folder / "backbone.weights.h5"))
+    for named, backbone in (
+        ("xception_notop.weights.h5", "=xception"),
+        ("mobilenet_v2_notop.weights.h5", "=mobilenetv2"),
+        ("x.h5", ""),
+    ):
+        shutil.copy(folder / "backbone.weights.h5", tmp_path / named)
+        with pytest.raises(ConfigError, match=rf"are they of another backbone\? Set --config\.backbone{backbone}$") as caught:
+            model_lib.build(Architecture("mobilenet", **LINEAR), 32, str(tmp_path / named))
+        assert "\n" not in str(caught.value) and len(str(caught.value).replace(str(tmp_path), "")) < 400
     with pytest.raises(ConfigError, match="holds humerus_tinynet, and the configuration asks for humerus_mobilenet"):
         model_lib.build(Architecture("mobilenet", **LINEAR), 32, str(folder))
     (tmp_path / "model.keras").write_bytes(b"no zip")
