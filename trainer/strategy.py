@@ -15,6 +15,7 @@ HOSTS = "HUMERUS_HOSTS"
 """Environment variable: `host:port` of every worker of an Indexed Job or JobSet, in the order of their indices, with commas."""
 INDEX = "JOB_COMPLETION_INDEX"
 """Environment variable that Kubernetes gives to each pod of an Indexed Job or JobSet: its place among the hosts, from 0."""
+_HOST = re.compile(r"([^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):\d+")  # a name or an address, of IPv6 in brackets; a port
 
 
 def create() -> tf.distribute.Strategy:
@@ -22,6 +23,9 @@ def create() -> tf.distribute.Strategy:
 
     A single device gets TensorFlow's default strategy: the same loop and the same numbers, without the mirrored variables that
     double the CPU time of a step.
+
+    Raises:
+      ConfigError: the environment names workers, and not in a form that says which of them this is.
     """
     _name_workers()
     if number_of_workers() > 1:
@@ -36,9 +40,29 @@ def create() -> tf.distribute.Strategy:
 
 
 def _name_workers() -> None:
-    """`TF_CONFIG` from the variables of an Indexed Job, unless it is set."""
-    if not os.environ.get("TF_CONFIG") and os.environ.get(HOSTS):
+    """`TF_CONFIG` from the variables of an Indexed Job, unless it is set; then it is checked."""
+    if given := os.environ.get("TF_CONFIG"):
+        _check(given)
+    elif os.environ.get(HOSTS):
         os.environ["TF_CONFIG"] = json.dumps(cluster(os.environ[HOSTS], os.environ.get(INDEX)))
+
+
+def _check(given: str) -> None:
+    """Raises `ConfigError` unless this `TF_CONFIG` names workers, and this host among them; one without a cluster names nobody."""
+    try:
+        config = json.loads(given)
+        if not config.get("cluster"):
+            return
+        task, hosts = config["task"], config["cluster"]
+        trains = task["type"] in ("chief", "worker") and 0 <= int(task["index"]) < len(hosts[task["type"]])
+        fits = trains and all(_HOST.fullmatch(host) for of_type in ("chief", "worker") for host in hosts.get(of_type, []))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"TF_CONFIG={given}: expected host:port of every worker and this host's place among them, as"
+            ' {"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
+        )
 
 
 def cluster(hosts: str, index: str | None) -> dict[str, Any]:
@@ -52,7 +76,7 @@ def cluster(hosts: str, index: str | None) -> dict[str, Any]:
       ConfigError: the two don't fit.
     """
     workers = [host.strip() for host in hosts.split(",")]
-    if not all(re.fullmatch(r"[^:\s]+:\d+", worker) for worker in workers):
+    if not all(_HOST.fullmatch(worker) for worker in workers):
         raise ConfigError(
             f"{HOSTS}={hosts}: expected host:port of every worker, with commas, as train-0.train:2222,train-1.train:2222"
         )
