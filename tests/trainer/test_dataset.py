@@ -117,6 +117,43 @@ def test_mura_says_what_it_found_instead(tmp_path):
         sources.list_examples(str(tmp_path), "mura", HUMERUS)
 
 
+@pytest.mark.parametrize(
+    ("below", "way_out"),
+    [
+        ("..", "name {tree} as the source"),
+        ("MURA-v1.1/train", "name {tree} as the source"),
+        ("MURA-v1.1/train/XR_HUMERUS", "name {tree} as the source"),
+        ("../..", "name {tree} or {other} as the source"),
+    ],
+)
+def test_mura_named_a_level_too_high_or_too_low(tmp_path, monkeypatch, below, way_out):
+    tree, other = tmp_path / "a/b", tmp_path / "c"
+    write(tree, *("MURA-v1.1/" + path for path in MURA))
+    write(other, *MURA)
+    source = (tree / below).resolve()
+    with pytest.raises(DataError) as caught:
+        sources.list_examples(str(source), "mura", HUMERUS)
+    assert str(caught.value).endswith(way_out.format(tree=tree, other=other))
+    monkeypatch.chdir(tree / "MURA-v1.1")
+    with pytest.raises(DataError, match=r"; name \. as the source$"):
+        sources.list_examples("train/XR_HUMERUS", "mura", HUMERUS)
+
+
+def test_mura_in_any_case(tmp_path):
+    write(tmp_path / "as_is", *MURA)
+    write(tmp_path / "lower", *(path.lower().replace("positive", "Positive") for path in MURA))
+    as_is, lower = (sources.list_examples(str(tmp_path / name), "mura", HUMERUS) for name in ("as_is", "lower"))
+    assert [item.path for item in lower] != [item.path for item in as_is]
+    for name in ("label", "patient_id", "study_id", "split", "attributes"):
+        assert [getattr(item, name) for item in lower] == [getattr(item, name) for item in as_is]
+
+
+def test_mura_without_folders_of_body_parts_says_that_it_is_taken_whole(tmp_path, caplog):
+    write(tmp_path, *(path.replace("XR_HUMERUS/", "") for path in MURA))
+    assert len(sources.list_examples(str(tmp_path), "mura", ("XR_WRIST",))) == len(MURA)
+    assert "has no folders of body parts: all of its images are taken for XR_WRIST" in caplog.text
+
+
 @pytest.mark.parametrize("layout", ["mura", "folders", "manifest"])
 def test_no_such_source(tmp_path, layout):
     with pytest.raises(DataError, match=r"nowhere is no (folder|file)"):

@@ -18,8 +18,9 @@ ALL_BODY_PARTS = "all"
 
 _MURA_ROOT = "MURA-v1.1"
 _MURA_PATH = re.compile(
-    rf"(?P<root>{re.escape(_MURA_ROOT)}/)?(?P<split>train|valid)/(?:(?P<part>XR_[A-Z]+)/)?"
-    r"(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<label>negative|positive)/[^/]+"
+    rf"(?<![^/])(?P<root>{re.escape(_MURA_ROOT)}/)?(?P<split>train|valid)/(?:(?P<part>XR_[A-Z]+)/)?"
+    r"(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<label>negative|positive)/[^/]+$",
+    re.IGNORECASE,
 )
 _MURA_EXAMPLE = "train/XR_HUMERUS/patient00001/study1_positive/image1.png"
 _MURA_SPLITS = {"train": "train", "valid": "test"}
@@ -67,34 +68,49 @@ def _mura(root: str, body_parts: Sequence[str]) -> Iterator[Example]:
     if not found:
         raise DataError(
             f"{root} holds nothing in the MURA layout: expected paths such as {_MURA_EXAMPLE}, found {odd[0] if odd else 'no image'}; "
-            "class folders are the layout folders, a CSV file path,label is the layout manifest"
+            + (_mura_way_out(root, odd) or "class folders are the layout folders, a CSV file path,label is the layout manifest")
         )
     if odd:
         logging.warning("%s: left out %d images outside the MURA layout, such as %s", root, len(odd), odd[0])
     if len({(match["root"], match["part"] is None) for match in found.values()}) > 1:
         raise DataError(f"{root} mixes MURA trees of different folder levels, so studies would count twice; name one of them")
-    wanted = _wanted_body_parts({match["part"] for match in found.values()} - {None}, body_parts, root)
+    wanted = _wanted_body_parts({_part(match) for match in found.values()} - {""}, body_parts, root)
     for path, match in found.items():
-        if match["part"] in wanted:
+        part, patient, study = _part(match), match["patient"].lower(), match["study"].lower()
+        if part in wanted:
             yield Example(
                 path=path,
                 uri=posixpath.join(root, path),
-                label=LABELS.index(match["label"]),
+                label=LABELS.index(match["label"].lower()),
                 # In MURA one number is one person in all body parts, so the part does not belong to the name.
-                patient_id=match["patient"],
-                study_id="/".join(filter(None, (match["part"], match["patient"], match["study"]))),
-                split=_MURA_SPLITS[match["split"]],
-                attributes={"body_part": match["part"]} if match["part"] else {},
+                patient_id=patient,
+                study_id="/".join(filter(None, (part, patient, study))),
+                split=_MURA_SPLITS[match["split"].lower()],
+                attributes={"body_part": part} if part else {},
             )
 
 
-def _wanted_body_parts(present: set[str], asked: Sequence[str], root: str) -> Collection[str | None]:
+def _part(match: re.Match[str]) -> str:
+    """The body part's name in MURA's spelling; "" in a mirror without that folder level."""
+    return (match["part"] or "").upper()
+
+
+def _mura_way_out(root: str, paths: Iterable[str]) -> str:
+    """What to do where `root` lies above or within trees in MURA's layout; "" where there are none."""
+    whole = (posixpath.join(root, path) for path in paths)
+    above = {match.string[: match.start()] for path in whole if (match := _MURA_PATH.search(path))}
+    trees = sorted(folder.rstrip("/") or folder or "." for folder in above)
+    return f"name {' or '.join(trees[:3])} as the source" if trees else ""
+
+
+def _wanted_body_parts(present: set[str], asked: Sequence[str], root: str) -> Collection[str]:
     """The body parts to take; a mirror without their folder level is taken whole."""
-    if not present:
-        return {None}
     wanted = {part.upper() for part in asked}
     if ALL_BODY_PARTS.upper() in wanted:
-        return present
+        return present or {""}
+    if not present:
+        logging.warning("%s has no folders of body parts: all of its images are taken for %s", root, ", ".join(sorted(wanted)))
+        return {""}
     if missing := wanted - present:
         raise ConfigError(
             f"{root} lacks the body part {', '.join(sorted(missing))}; it holds {', '.join(sorted(present))}, or take {ALL_BODY_PARTS!r}"
