@@ -115,9 +115,7 @@ def _validate(run: Run, config: ml_collections.ConfigDict, state: State, watch: 
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
     loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()
     if not np.isfinite(loss).all():
-        raise TrainingDivergedError(
-            "the validation loss is not a number; lower the learning rate. Earlier checkpoints are intact"
-        )
+        raise TrainingDivergedError("the validation loss is not a number; lower the learning rate in a new --workdir")
     if run.is_chief:
         shown = run.validation.images[_shown(labels)]
         watch.show_validation(logits, labels, (shown, run.loop.maps(shown)), state.total_steps)

@@ -217,7 +217,7 @@ class Loop:
             if not np.isfinite(state.sums[0]):
                 raise TrainingDivergedError(
                     f"the loss became {state.sums[0]} in step {state.total_steps} (epoch {state.epoch + 1});"
-                    f" lower the learning rate ({rates[count - 1]:.2g}) or look for a damaged example; earlier checkpoints are intact"
+                    f" lower the learning rate ({rates[count - 1]:.2g}) or look for a damaged example"
                 )
             measured = {"loss": sums[0] / sums[2], "learning_rate": rates[count - 1], **clock.tick(count, wait)}
             after_step(state, measured)
