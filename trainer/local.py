@@ -15,6 +15,7 @@ import sys
 import time
 
 from trainer import errors
+from trainer.metrics import format_interval
 
 
 def main() -> int:
@@ -64,7 +65,8 @@ def summary(work: pathlib.Path, seconds: float) -> str:
         "no test split"
         if not image
         else (
-            f"AUROC {_interval(image['auroc'])}, accuracy {_interval(image['accuracy'])}, study kappa {_interval(study['kappa'])}"
+            f"AUROC {format_interval(image['auroc'])}, accuracy {format_interval(image['accuracy'])},"
+            f" study kappa {format_interval(study['kappa'])}"
         )
     )
     return "\n".join(
@@ -78,15 +80,10 @@ def summary(work: pathlib.Path, seconds: float) -> str:
     )
 
 
-def _interval(measured: dict[str, float]) -> str:
-    return (
-        "undefined" if measured["value"] is None else f"{measured['value']:.3f} ({measured['low']:.3f}-{measured['high']:.3f})"
-    )
-
-
 def _folder_to_score(source: str, layout: str) -> str:
-    """The official validation images of MURA; of another source, all of it."""
-    candidates = (f"{source}/valid", f"{source}/MURA-v1.1/valid") if layout == "mura" else ()
+    """The official validation images of MURA, of the body part that is prepared; of another source, all of it."""
+    roots = (source, f"{source}/MURA-v1.1") if layout == "mura" else ()
+    candidates = [f"{root}/{folder}" for folder in ("valid/XR_HUMERUS", "valid") for root in roots]
     return next((folder for folder in candidates if pathlib.Path(folder).is_dir()), source)
 
 
