@@ -43,7 +43,8 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
       split: `train`, `validation` or `test`.
 
     Returns:
-      What `metrics.evaluate` returns, with `model_id`, `split`, and `slices` by each column that the source carried.
+      What `metrics.evaluate` returns, with `model_id`, `split`, `warnings` (what flatters the figures, a sentence each), and
+      `slices` by each column that the source carried.
 
     Raises:
       ArtifactError: no artifact there.
@@ -51,24 +52,51 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
     """
     loaded = _load(data_dir, split)
     info, scored = _score(model, data_dir, loaded)
-    result = metrics.evaluate(scored, info.threshold, info.uncertain_band)
-    return {"model_id": info.model_id, "split": split, **result, "slices": by_attribute(loaded, scored, info.threshold)}
+    return {
+        "model_id": info.model_id,
+        "split": split,
+        "warnings": _caveats(model, info, data_dir, split),
+        **metrics.evaluate(scored, info.threshold, info.uncertain_band),
+        "slices": by_attribute(loaded, scored, info.threshold),
+    }
 
 
-def compare(model: str, baseline: str, data_dir: str, split: str = "test") -> dict[str, Any]:
+def compare(
+    model: str, baseline: str, data_dir: str, split: str = "test", baseline_data_dir: str | None = None
+) -> dict[str, Any]:
     """Is `model` better than `baseline`? Each at its own threshold, on the same images of prepared data.
 
+    Args:
+      baseline_data_dir: the same images as the baseline takes them, where its size is another.
+
     Returns:
-      What `metrics.compare` returns (differences are `model` less `baseline`), with `model_id`, `baseline_id` and `split`.
+      What `metrics.compare` returns (differences are `model` less `baseline`), with `model_id`, `baseline_id`, `split`, and
+      `warnings` as in `evaluate`.
 
     Raises:
       As `evaluate`, for either.
     """
-    loaded = _load(data_dir, split)
-    info, scored = _score(model, data_dir, loaded)
-    other, other_scored = _score(baseline, data_dir, loaded)
-    differences = metrics.compare(other_scored, scored, other.threshold, info.threshold)
-    return {"model_id": info.model_id, "baseline_id": other.model_id, "split": split, **differences}
+    baseline_data_dir = baseline_data_dir or data_dir
+    info, scored = _score(model, data_dir, _load(data_dir, split))
+    other, other_scored = _score(
+        baseline, baseline_data_dir, _load(baseline_data_dir, split), "the baseline (whose --baseline_data_dir may be another)"
+    )
+    return {
+        "model_id": info.model_id,
+        "baseline_id": other.model_id,
+        "split": split,
+        "warnings": [*_caveats(model, info, data_dir, split), *_caveats(baseline, other, baseline_data_dir, split)],
+        **metrics.compare(other_scored, scored, other.threshold, info.threshold),
+    }
+
+
+def _caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
+    """What flatters the figures on a split of the data that the model was made of; of other data, nothing is known."""
+    if split == "test" or info.dataset.get("fingerprint") != input_pipeline.metadata(data_dir)["fingerprint"]:
+        return []
+    if split == "train" or "out_of_fold" in info.metrics:
+        return [f"{model} was trained on images of the {split} split: its figures there say nothing of new patients"]
+    return [f"the threshold of {model} was chosen on the validation split: its figures there are optimistic"]
 
 
 def _load(data_dir: str, split: str) -> Split:
@@ -78,10 +106,10 @@ def _load(data_dir: str, split: str) -> Split:
     return loaded
 
 
-def _score(model: str, data_dir: str, loaded: Split) -> tuple[Artifact, metrics.Cases]:
+def _score(model: str, data_dir: str, loaded: Split, role: str = "the model") -> tuple[Artifact, metrics.Cases]:
     """What the artifact says of itself, and its calibrated scores."""
     info = load_info(model)
-    check_compatible(info, input_pipeline.metadata(data_dir), data_dir)
+    check_compatible(info, input_pipeline.metadata(data_dir), data_dir, role)
     serve = tf.saved_model.load(model).signatures["serving_default"]
     starts = range(0, len(loaded), 32)
     logit = np.concatenate([serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts])
@@ -89,9 +117,9 @@ def _score(model: str, data_dir: str, loaded: Split) -> tuple[Artifact, metrics.
 
 
 def by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
-    """The metrics in each group of every column that the source carried beside the label."""
-    columns = sorted(set.intersection(*(set(row) for row in split.attributes)))
-    return metrics.slices(scored, {column: [row[column] for row in split.attributes] for column in columns}, threshold)
+    """The metrics in each group of every column that the source carried beside the label, be it for some of the images."""
+    columns = sorted(set().union(*split.attributes))
+    return metrics.slices(scored, {column: [row.get(column, "") for row in split.attributes] for column in columns}, threshold)
 
 
 def load_info(model: str) -> Artifact:
@@ -112,15 +140,15 @@ def load_info(model: str) -> Artifact:
         return artifact.parse(file.read(), source=model)
 
 
-def check_compatible(info: Artifact, dataset: Mapping[str, Any], data_dir: str) -> None:
-    """Refuses data that were prepared otherwise than the model's own.
+def check_compatible(info: Artifact, dataset: Mapping[str, Any], data_dir: str, role: str = "the model") -> None:
+    """Refuses data that were prepared otherwise than the model's own; `role` is what a message calls it.
 
     Raises:
       DataError: another size or another way from file to pixels.
     """
     if dataset["image_size"] != info.image_size:
         raise DataError(
-            f"{data_dir} holds images of {dataset['image_size']} px and the model takes {info.image_size};"
+            f"{data_dir} holds images of {dataset['image_size']} px and {role} takes {info.image_size};"
             f" prepare them with --image_size={info.image_size}"
         )
     if json.dumps(dataset["preprocessing"], sort_keys=True) != json.dumps(info.preprocessing, sort_keys=True):

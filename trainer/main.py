@@ -146,7 +146,11 @@ def train(values: flags.FlagValues) -> Main:
         result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value, profile.value)
         tables = [
             f"{title}:\n{metrics.table(result[name])}"
-            for name, title in (("out_of_fold", "Out of fold"), ("test", "Test split"))
+            for name, title in (
+                ("out_of_fold", "Out of fold"),
+                ("test", "Test split"),
+                ("validation", "Validation split, on which the threshold was chosen: optimistic"),
+            )
             if result.get(name)
         ]
         places = [f"Report: {workdir.value}/report.html", f"Artifact: {workdir.value}/artifact"]
@@ -161,24 +165,32 @@ def evaluate(values: flags.FlagValues) -> Main:
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
+    humerus-evaluate --model=runs/second/artifact --data_dir=data --baseline=runs/small/artifact --baseline_data_dir=data_256
     """
     model = flags.DEFINE_string("model", None, "Artifact, local or gs://.", required=True, flag_values=values)
     baseline = flags.DEFINE_string(
         "baseline", None, "Another artifact: says how much better --model is, image by image.", flag_values=values
     )
     data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values)
+    baseline_data_dir = flags.DEFINE_string(
+        "baseline_data_dir", None, "The same, for a --baseline that takes images of another size.", flag_values=values
+    )
     split = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split to evaluate on.", flag_values=values)
     command_line.define_json(values)
 
     def main() -> Result:
+        if baseline_data_dir.value and not baseline.value:
+            raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
         from trainer import evaluate as evaluate_lib
         from trainer import metrics
 
         if baseline.value:
-            result = evaluate_lib.compare(model.value, baseline.value, data_dir.value, split.value)
-            return Result(metrics.comparison_table(result), result)
-        result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
-        return Result(metrics.table(result), result)
+            result = evaluate_lib.compare(model.value, baseline.value, data_dir.value, split.value, baseline_data_dir.value)
+            tables = [metrics.comparison_table(result)]
+        else:
+            result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
+            tables = [metrics.table(result), *metrics.slices_tables(result["slices"])]
+        return Result("\n".join([*tables, *(f"warning: {warning}" for warning in result["warnings"])]), result)
 
     return main
 

@@ -147,15 +147,16 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join([*rows, f"95 % patient-bootstrap intervals, {NO_INTERVAL}"])
 
 
-def slices_table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """What `slices` returned as lines for a terminal, a block for each column."""
-    lines = []
-    for column, rows in table.items():
-        lines.append(f"{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}")
+def slices_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """What `slices` returned as lines for a terminal, a table for each column."""
+    tables = []
+    for column, rows in slices.items():
+        lines = [f"\n{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}"]
         for name, row in rows.items():
             figures = f"{format_interval(row['accuracy']):>26}{format_interval(row['auroc']):>26}"
             lines.append(f"  {name[:28]:30}{row['images']:>8}{row['positives']:>10}{figures}")
-    return "\n".join(lines)
+        tables.append("\n".join(lines))
+    return tables
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The artifact is the model: the same numbers without any code of ours, in full precision, whole or not at all."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import artifact, evaluate, export, metrics, radiograph
+from trainer import artifact, evaluate, export, input_pipeline, metrics, radiograph
 from trainer import model as model_lib
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation.calibration import OperatingPoint
@@ -230,3 +231,42 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
     assert (found["model_id"], found["baseline_id"]) == (info.model_id, artifact.load(baseline).model_id)
     assert (row["a"], row["b"]) == pytest.approx((1 - alone, alone)) and row["difference"] == pytest.approx(2 * alone - 1)
     assert f"{alone:.3f}" in metrics.comparison_table(found)
+
+
+def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
+    _, directory, _ = made
+    larger = model_lib.build(Architecture("tinynet", "avg", ()), 64)
+    dataset, split = DATASET | {"image_size": 64}, small_run.split(9, 64)
+    exported(larger, Architecture("tinynet", "avg", ()), tmp_path / "artifact", dataset=dataset, held_out=split)
+    given = (str(directory), str(tmp_path / "artifact"), str(data_dir / f"data{SIZE}"))
+    with pytest.raises(DataError, match=r"the baseline \(whose --baseline_data_dir may be another\) takes 64"):
+        evaluate.compare(*given)
+    row = evaluate.compare(*given, baseline_data_dir=str(data_dir / "data64"))["image"]["auroc"]
+    alone = evaluate.evaluate(str(tmp_path / "artifact"), str(data_dir / "data64"))["image"]["auroc"]
+    assert row["a"] == alone["value"]
+
+
+@pytest.mark.parametrize(
+    ("split", "held_out_name", "warning"),
+    [
+        ("test", "out_of_fold", None),
+        ("validation", "out_of_fold", "was trained on images of the validation split"),
+        ("train", "validation", "was trained on images of the train split"),
+        ("validation", "validation", "was chosen on the validation split: its figures there are optimistic"),
+    ],
+)
+def test_images_that_the_model_was_made_of_are_warned_of(data_dir, tmp_path, split, held_out_name, warning):
+    data = str(data_dir / f"data{SIZE}")
+    model, architecture = build(Architecture("tinynet", "avg", ())), Architecture("tinynet", "avg", ())
+    for name, dataset in (("own", input_pipeline.metadata(data)), ("foreign", DATASET)):
+        exported(model, architecture, tmp_path / name, dataset=dataset, metrics={"test": {}, held_out_name: {}})
+    own, foreign = (evaluate.evaluate(str(tmp_path / name), data, split)["warnings"] for name in ("own", "foreign"))
+    assert not foreign and [warning in said for said in own] == ([True] if warning else [])
+    both = evaluate.compare(str(tmp_path / "foreign"), str(tmp_path / "own"), data, split)
+    assert both["warnings"] == own
+
+
+def test_slices_take_columns_that_only_some_images_have():
+    split = dataclasses.replace(VALIDATION, attributes=({"mode": "grey"}, {"mode": "grey", "view": "AP"}, {"view": "AP"}) * 3)
+    found = evaluate.by_attribute(split, evaluate.cases(split, np.linspace(-1, 1, 9)), 0.5)
+    assert {name: [row["images"] for row in rows.values()] for name, rows in found.items()} == {"mode": [6, 3], "view": [6, 3]}

@@ -275,10 +275,10 @@ def test_slices_cut_numbers_at_quartiles_and_gather_rare_text():
     assert len(table["site"]) == 9
     assert table["site"][OTHERS]["images"] == 8
     assert "same" not in table
-    lines = metrics.slices_table(table).splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["width", "site"]
+    width, site = metrics.slices_tables(table)
+    assert (width.split()[0], site.split()[0]) == ("width", "site")
     row = table["width"]["0 to 9"]
-    assert next(line for line in lines if "0 to 9 " in line).endswith(metrics.format_interval(row["auroc"]))
+    assert next(line for line in width.splitlines() if "0 to 9 " in line).endswith(metrics.format_interval(row["auroc"]))
 
 
 def test_compare_finds_a_difference_whatever_the_order():
