@@ -1,6 +1,7 @@
 """Every overlay, rendered by kubectl: valid for three versions of Kubernetes, secure, and restarted as documented."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -92,6 +93,7 @@ def test_pods_are_restricted(name):
     objects = manifests.overlay(name)
     namespace = manifests.named(objects, "Namespace", "humerus")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce-version"] == "v1.29"
     pods = list(manifests.pod_specs(objects))
     assert pods
     for _, pod in pods:
@@ -114,7 +116,7 @@ def test_pods_ask_for_what_they_need(name):
     for _, pod in manifests.pod_specs(manifests.overlay(name)):
         for container in manifests.containers(pod):
             resources = container["resources"]
-            for what in ("cpu", "memory"):
+            for what in ("cpu", "memory", "ephemeral-storage"):
                 assert resources["requests"][what] and resources["limits"][what]
             assert resources["limits"].get("nvidia.com/gpu") == resources["requests"].get("nvidia.com/gpu")
             assert re.search(r":\d+\.\d+\.\d+$", container["image"]), "a version, not latest"
@@ -136,19 +138,22 @@ def test_jobs_end_and_restart_as_documented(name):
         assert spec["activeDeadlineSeconds"] and 15 <= pod["terminationGracePeriodSeconds"] <= 120
         assert spec["podReplacementPolicy"] == "Failed" and pod["restartPolicy"] == "Never"
         assert spec["backoffLimit"] >= 0 and (spec.get("ttlSecondsAfterFinished") or job["metadata"]["name"] == "set-train")
+        main = pod["containers"][0]
+        if "--runner=DataflowRunner" in main["args"]:
+            # Any other pod would start another job of Dataflow's.
+            assert spec["backoffLimit"] == 0 and not {"podFailurePolicy"} & set(spec)
+            assert not {"startupProbe", "livenessProbe"} & set(main)
+            continue
         disrupted, wrong, stopped = spec["podFailurePolicy"]["rules"]
         assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert wrong["action"] == "FailJob" and stopped["action"] == "Ignore"
         assert wrong["onExitCodes"] == {"operator": "In", "values": [errors.EXIT_CONFIG, errors.EXIT_DATA]}
         assert stopped["onExitCodes"] == {"operator": "In", "values": [errors.EXIT_STOPPED]}
-        main = pod["containers"][0]
-        probe = main.get("livenessProbe")
-        if "--runner=DataflowRunner" in main["args"]:
-            assert probe is None and spec["backoffLimit"] == 0
-        else:
-            *python, file, allowed = probe["exec"]["command"]
-            assert python == ["python", "-m", "trainer.heartbeat"] and int(allowed) >= 900
-            assert f"--heartbeat={file}" in main["args"]
+        started, alive = main["startupProbe"], main["livenessProbe"]
+        *python, file, allowed = alive["exec"]["command"]
+        assert python == ["python", "-m", "trainer.heartbeat"] and int(allowed) >= 900
+        assert f"--heartbeat={file}" in main["args"]
+        assert started["exec"] == alive["exec"] and started["periodSeconds"] * started["failureThreshold"] >= 300
 
 
 @EVERY
@@ -158,6 +163,8 @@ def test_nothing_gets_out_but_questions_to_dns_and_storage(name):
     everything = policies.pop("humerus")
     assert everything["policyTypes"] == ["Ingress", "Egress"] and "ingress" not in everything
     assert {port["port"] for rule in everything["egress"] for port in rule["ports"]} == {53}
+    resolvers = {peer["ipBlock"]["cidr"] for rule in everything["egress"] for peer in rule["to"] if "ipBlock" in peer}
+    assert resolvers == {"169.254.20.10/32", "169.254.169.254/32"}
     assert set(policies) <= {"storage", "workers", "metrics"}
     blocks = {peer["ipBlock"]["cidr"] for rule in policies.get("storage", {}).get("egress", []) for peer in rule["to"]}
     assert blocks <= {"199.36.153.8/30", "199.36.153.4/30", "169.254.169.254/32", "169.254.169.252/32"}
@@ -204,8 +211,11 @@ def test_gpus_and_hosts():
         assert hosts == f"{host}-0.train:2222,{host}-1.train:2222"
         service = manifests.named(manifests.overlay(name), "Service", "train")["spec"]
         assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"] is True
+        batches = [one for one in spec["template"]["spec"]["containers"][0]["args"] if "global_batch_size" in one]
+        assert batches[-1] == "--config.global_batch_size=256", "sixteen on each of sixteen, as on eight"
     queued = manifests.named(manifests.overlay("multi-node-jobset"), "JobSet", "train")
-    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "humerus" and queued["spec"]["suspend"] is True
+    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "humerus"
+    assert "suspend" not in queued["spec"], "Kueue's to say: applied again, it would stop what runs"
 
 
 def test_the_nightly_job_is_the_job():
@@ -216,13 +226,45 @@ def test_the_nightly_job_is_the_job():
     )
 
 
+def test_one_pod_scores_at_a_time_whoever_started_it():
+    """A CronJob's `Forbid` sees only the Jobs that it started itself."""
+    for job in manifests.jobs(manifests.overlay("score-cpu")):
+        template = job["spec"]["template"]
+        (term,) = template["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/os", "which is the same on every node that could run it"
+        assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_what_prepares_and_exports_may_rename_folders_of_a_bucket_mounted_as_one(tmp_path):
+    folder = manifests.write_overlay(tmp_path / "own", "base", ["site", "components/storage-gcs-fuse"])
+    for _, pod in manifests.pod_specs(manifests.render(folder)):
+        (options,) = (volume["csi"]["volumeAttributes"]["mountOptions"] for volume in pod["volumes"] if "csi" in volume)
+        user = [f"uid={pod['securityContext']['runAsUser']}", f"gid={pod['securityContext']['runAsGroup']}"]
+        assert set(options.split(",")) == {"implicit-dirs", "rename-dir-limit=100000", *user}
+
+
+def test_names_of_a_jobset_follow_what_it_names(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(
+        f"namePrefix: x-\nresources: [{os.path.relpath(manifests.K8S / 'overlays' / 'multi-node-jobset', folder.resolve())}]\n"
+    )
+    objects = manifests.render(folder)
+    (job,) = manifests.jobs([found for found in objects if found["kind"] == "JobSet"])
+    pod = job["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == manifests.named(objects, "ServiceAccount", "x-humerus")["metadata"]["name"]
+    named = {found["metadata"]["name"] for found in objects if found["kind"] == "ConfigMap"}
+    assert {source["configMapRef"]["name"] for one in manifests.containers(pod) for source in one["envFrom"]} <= named
+
+
 def test_beam_knows_the_options_of_the_dataflow_launcher():
     job = manifests.named(manifests.overlay("dataflow-launcher"), "Job", "score")
     main = job["spec"]["template"]["spec"]["containers"][0]
-    own = ("--flagfile", "--input", "--model", "--output", "--log_format", "--heartbeat", "--metrics_port")
+    own = ("--flagfile", "--input", "--model", "--output", "--log_format", "--heartbeat", "--metrics_port", "--engine")
     arguments = [argument for argument in main["args"] if not argument.startswith(own)]
     given = PipelineOptions(arguments).get_all_options(drop_default=True, retain_unknown_options=True)
     assert set(given) <= set(PipelineOptions([]).get_all_options())
+    assert given["job_name"] == "humerus-score-$(RUN)" and "--engine=openvino" in main["args"]
     assert given["runner"] == "DataflowRunner" and given["temp_location"] == "$(STORAGE)/tmp" and given["max_num_workers"] == 10
     image = next(one["value"] for one in main["env"] if one["name"] == "IMAGE")
     assert image == main["image"] and image.endswith("/score:0.1.0")
@@ -275,6 +317,7 @@ def test_the_page_names_every_overlay_component_and_metric():
         "storage-gcs",
         "gpu",
         "gpu-8",
+        "gpu-2x8",
         "score-16",
         "simulated",
         "multi-node",
