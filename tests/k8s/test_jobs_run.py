@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import manifests, network
+from tests.support import cluster, manifests, network
 from tests.support.cluster import SECONDS, Job
+
+pytestmark = pytest.mark.skipif(not cluster.can_run(), reason="containers take root, or a machine that gives users namespaces")
 
 TRAIN = "--config=tests/support/small_recipe.py\n--config.epochs=6\n"
 PREPARE = "--layout=mura\n--image_size=48\n"
@@ -69,8 +71,39 @@ def prepared(finished, tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def hosts() -> Iterator[network.Network]:
-    with network.of_two("train-0.train:2222", "train-1.train:2222") as found:
+    with network.of_two("train-0.train", "train-1.train") as found:
         yield found
+
+
+@pytest.fixture
+def two_workers(finished, hosts, tmp_path) -> Job:
+    """The Job `train` of `multi-node-2x8` on prepared data; other than that overlay, it has a volume, no GPUs, and a small batch."""
+    fewer = ["--config.global_batch_size=8", "--config.precision=float32"]
+    components = ["components/storage-pvc", "components/common"]
+    flags = {"train": TRAIN, "prepare": PREPARE}
+    folder = manifests.write_overlay(tmp_path / "own", "overlays/multi-node-2x8", components, ["STORAGE=/data"], fewer, **flags)
+    root = tmp_path / "cluster"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "data").symlink_to(finished / "data" / "data")
+    return Job(manifests.render(folder), "train", root, hosts)
+
+
+def test_what_runs_here_can_write_to_its_volumes_alone_and_knows_its_pods(tmp_path, hosts):
+    """As a container of the cluster does; without this, the tests below would not notice a file in a wrong place."""
+    tries = f"for place in / /etc /tmp {manifests.ROOT} $HOME/..; do touch $place/x && echo $place; done; touch $HOME/x; id -u"
+    tries += "; getent hosts train-0.train train-1.train; grep CapEff /proc/self/status; echo $$"
+    volumes = [{"name": "tmp", "mountPath": "/tmp"}]
+    home = [{"name": "HOME", "value": "/tmp"}]
+    main = {"command": ["sh", "-c"], "args": [tries], "envFrom": [], "env": home, "volumeMounts": volumes}
+    pod = {"terminationGracePeriodSeconds": 1, "containers": [main], "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    spec = {"completionMode": "Indexed", "completions": 2, "template": {"spec": pod}}
+    job = Job([{"kind": "Job", "metadata": {"name": "tries"}, "spec": spec}], "tries", tmp_path, hosts)
+    assert job.wait() == "Complete"
+    names = ["10.77.0.1 train-0.train", "10.77.0.2 train-1.train"]
+    for pod in job.pods:
+        said = [" ".join(line.split()) for line in pod.log.read_text().splitlines()]
+        assert [line for line in said if "Read-only" not in line] == ["0", *names, "CapEff: 0000000000000000", "1"]
+        assert len(said) == 10 and (pod.log.parent / "tmp" / "x").exists()
 
 
 @pytest.mark.slow
@@ -107,7 +140,7 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
     assert job.failures == 1
     wait_for(prepared, killed_at + 2, job)
     assert hung.probe(), "at work"
-    hung.send(signal.SIGSTOP)
+    hung.send(signal.SIGSTOP, everyone=True)
     beats = prepared / "train-0-2" / "tmp" / "heartbeat"
     os.utime(beats, (time.time() - 4000,) * 2)
     hung.grace = 1
@@ -124,11 +157,18 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
     runs.unlink()
     (prepared / "away").rename(runs)
 
-    job.pod(4)
+    busy = job.pod(4)
     assert job.failures == 3
     wait_for(prepared, steps(prepared)[-1] + 2, job)
+    busy.grace = 0
+    job.disrupt(4)
+    assert busy.wait() == 137, "killed before it could stop"
+
+    job.pod(5)
+    assert job.failures == 3, "nor is that counted"
+    wait_for(prepared, steps(prepared)[-1] + 2, job)
     job.pass_deadline()
-    assert (job.status, job.reason) == ("Failed", "DeadlineExceeded") and job.pod(4).wait() == 4
+    assert (job.status, job.reason) == ("Failed", "DeadlineExceeded") and job.pod(5).wait() == 4
 
     again = Job(local, "train", prepared)
     assert again.wait() == "Complete", again.log()
@@ -154,16 +194,8 @@ def test_a_wrong_configuration_and_wrong_data_fail_the_job_at_once(prepared, tmp
 
 
 @pytest.mark.slow
-def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finished, hosts):
-    objects = manifests.render(
-        manifests.write_overlay(
-            tmp_path / "own", "overlays/local", ["components/multi-node", "components/common"], train=TRAIN, prepare=PREPARE
-        )
-    )
-    root = tmp_path / "cluster"
-    (root / "data").mkdir(parents=True)
-    (root / "data" / "data").symlink_to(finished / "data" / "data")
-    job = Job(objects, "train", root, hosts)
+def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(two_workers, tmp_path):
+    root, job = tmp_path / "cluster", two_workers
     job.pod(0), job.pod(1)
     wait_for(root, 6, job)
     job.pods[1].send(signal.SIGKILL)
@@ -182,3 +214,21 @@ def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(tmp_path, finish
     assert len(job.pods) == 6 and job.failures == 4 and job.codes() == {0: 2, 137: 2, 1: 2}
     assert job.log().count("Going on from step") == 4
     assert (run / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_one_frozen_end_in_a_failure_that_is_counted(two_workers, tmp_path):
+    """The other stands in a collective that will never end."""
+    root, job = tmp_path / "cluster", two_workers
+    waiting, frozen = job.pod(0), job.pod(1)
+    wait_for(root, 6, job)
+    frozen.send(signal.SIGSTOP, everyone=True)
+    for pod in (waiting, frozen):
+        beats = root / f"train-{pod.index}-{pod.index}" / "tmp" / "heartbeat"
+        os.utime(beats, (time.time() - 4000,) * 2)
+        pod.grace = 2
+        assert not pod.probe()
+        # It ends without having seen the signal, or says that it lost the other.
+        assert pod.wait() in (137, 1)
+    assert job.wait() == "Complete", job.log()
+    assert job.failures == 2 and len(job.pods) == 4 and job.log().count("Going on from step") == 2

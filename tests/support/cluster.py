@@ -2,13 +2,16 @@
 
 It takes from the objects what a kubelet and the Job controller would: command, arguments and environment of each container, config maps and
 volumes as folders below a root of its own, init containers in their order, probes, grace periods, `podFailurePolicy`,
-`backoffLimit`, completions. Not: scheduling, images, security, resource limits, waiting between tries.
+`backoffLimit`, completions. A container is a first process in namespaces of its own, without capabilities, that can write to its volumes
+only and reach no network but the pods'. Not: scheduling, images, users, resource limits, waiting between tries.
 """
 
 import collections
+import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +19,36 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+import psutil
+
 from tests.support import manifests
-from tests.support.network import Network, free_port
+from tests.support.network import Network
 
 SECONDS = 500
 """What nothing in a test takes."""
 _BIN = pathlib.Path(sys.executable).parent
+_NAMESPACES = ("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
+_CONTAINER = """
+hostname "$1"
+ip link set lo up
+mount --make-rprivate /
+mount --bind "$2" /etc/hosts
+for place in $(findmnt --list --noheadings --output TARGET); do
+  case $place in /proc*|/sys*|/dev*) ;; *) mount -o remount,bind,ro "$place" ;; esac
+done
+shift 2
+while [ "$1" != -- ]; do mount --bind "$1" "$1"; mount -o remount,bind,rw "$1"; shift; done
+shift
+exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
+"""
+"""What becomes the container's first process; its arguments are the pod's name, its /etc/hosts, its volumes, `--`, the command."""
+
+
+def can_run() -> bool:
+    """Whether this machine lets us make containers; root's does."""
+    if not all(map(shutil.which, ("unshare", "ip", "findmnt", "setpriv", "hostname"))):
+        return False
+    return subprocess.run([*_NAMESPACES, "--net", "true"], capture_output=True, check=False).returncode == 0
 
 
 class Pod:
@@ -33,12 +60,14 @@ class Pod:
         spec: Mapping,
         environment: Mapping[str, str],
         paths: "Paths",
-        log: pathlib.Path,
-        prefix: Sequence[str] = (),
+        network: Network | None,
     ):
-        """`prefix`: what goes before its commands."""
-        self.index, self.log = index, log
-        self._prefix = prefix
+        """Without a network it has the loopback alone."""
+        self.index, self.log = index, paths.own / "log"
+        hosts = paths.own / "hosts"
+        hosts.write_text(network.names if network else "127.0.0.1 localhost\n")
+        namespaces = [*network.prefixes[index], *_NAMESPACES] if network else [*_NAMESPACES, "--net"]
+        self._prefix = [*namespaces, "sh", "-ec", _CONTAINER, "sh", paths.own.name, str(hosts), *paths.folders.values(), "--"]
         self.disrupted = False
         self.grace: float = spec["terminationGracePeriodSeconds"]
         self._spec, self._environment, self._paths = spec, environment, paths
@@ -80,10 +109,17 @@ class Pod:
         """Until its main container runs, or the pod has ended."""
         assert self._main.wait(SECONDS)
 
-    def send(self, number: int) -> None:
-        """A signal to the container that runs."""
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(number)
+    def send(self, number: int, everyone: bool = False) -> None:
+        """A signal to the first process of the container that runs, or to all of them."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        if number == signal.SIGKILL:
+            # `unshare` would end otherwise than its child. It takes the child, and with it the container, along.
+            self._process.kill()
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self._process.pid).children(recursive=everyone):
+                process.send_signal(number)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after the grace period."""
@@ -117,23 +153,24 @@ class Paths:
     def __init__(self, pod: Mapping, root: pathlib.Path, own: pathlib.Path, config: Mapping[str, Mapping[str, str]]):
         mounts = {mount["mountPath"]: mount["name"] for one in manifests.containers(pod) for mount in one["volumeMounts"]}
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        self._folders = {}
+        self.own = own
+        self.folders = {}
         for path, name in mounts.items():
             lasting = "persistentVolumeClaim" in volumes[name]
             folder = (root if lasting else own) / path.strip("/").replace("/", "-")
             folder.mkdir(parents=True, exist_ok=True)
-            self._folders[path] = str(folder)
+            self.folders[path] = str(folder)
         self._pattern = re.compile(
             r"(?<![\w./-])(" + "|".join(sorted(map(re.escape, mounts), key=len, reverse=True)) + r")(?=/|$)"
         )
         for path, name in mounts.items():
             if source := volumes[name].get("configMap"):
                 for file, content in config[source["name"]].items():
-                    (pathlib.Path(self._folders[path]) / file).write_text(self.here(content))
+                    (pathlib.Path(self.folders[path]) / file).write_text(self.here(content))
 
     def here(self, text: str) -> str:
         """The text, with every path of a volume replaced by where it is on this machine."""
-        return self._pattern.sub(lambda path: self._folders[path[1]], text)
+        return self._pattern.sub(lambda path: self.folders[path[1]], text)
 
 
 class Job:
@@ -142,7 +179,7 @@ class Job:
     def __init__(self, objects: Sequence[Mapping], name: str, root: pathlib.Path, network: Network | None = None):
         self.spec = manifests.named(objects, "Job", name)["spec"]
         self._name, self._root = name, root
-        self._network = network or Network({}, [[]])
+        self._network = network
         self._config = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
         self.status: str | None = None
         self.reason = ""
@@ -182,12 +219,7 @@ class Job:
             environment["JOB_COMPLETION_INDEX"] = str(index)
         own = self._root / f"{self._name}-{index}-{len(self.pods)}"
         paths = Paths(spec, self._root, own, self._config)
-        prefix = self._network.prefixes[index]
-        # On the addresses of this machine, other pods have taken the port.
-        ports = {} if prefix else {"--metrics_port=9100": f"--metrics_port={free_port()}"}
-        for there, here in {**self._network.addresses, **ports}.items():
-            spec = _replaced(spec, there, here)
-        pod = Pod(index, spec, environment, paths, own / "log", prefix)
+        pod = Pod(index, spec, environment, paths, self._network)
         with self._lock:
             self.pods.append(pod)
             self._active[index] = pod
@@ -242,11 +274,3 @@ class Job:
 
 def _declared(container: Mapping) -> dict[str, str]:
     return {one["name"]: one["value"] for one in container.get("env", [])}
-
-
-def _replaced(spec, old: str, new: str):
-    if isinstance(spec, dict):
-        return {key: _replaced(value, old, new) for key, value in spec.items()}
-    if isinstance(spec, list):
-        return [_replaced(value, old, new) for value in spec]
-    return spec.replace(old, new) if isinstance(spec, str) else spec

@@ -29,14 +29,21 @@ def overlay(name: str) -> list[dict]:
 
 
 def write_overlay(
-    folder: pathlib.Path, base: str, components: Sequence[str] = (), env: Sequence[str] = (), **flag_files: str
+    folder: pathlib.Path,
+    base: str,
+    components: Sequence[str] = (),
+    env: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    **flag_files: str,
 ) -> pathlib.Path:
     """An overlay of a user's own: a folder of ours, components, and files in place of those of the config map.
 
-    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`; `env` as in `RUN=second`.
+    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`; `env` as in `RUN=second`; `arguments`
+    come behind those of the Job `train`.
     """
     folder.mkdir(parents=True)
     here = os.path.relpath(K8S, folder.resolve())
+    added = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": value} for value in arguments]
     for name, content in flag_files.items():
         (folder / f"{name}.flags").write_text(content)
     settings = {
@@ -49,6 +56,7 @@ def write_overlay(
             {"name": "humerus-flags", "behavior": "merge", "files": [f"{name}.flags" for name in flag_files]},
             {"name": "humerus-env", "behavior": "merge", "literals": list(env)},
         ],
+        "patches": [{"target": {"kind": "Job", "name": "train"}, "patch": yaml.safe_dump(added)}] if added else [],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
     return folder

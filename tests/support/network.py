@@ -1,46 +1,34 @@
-"""Two pods that reach each other: each in a network namespace of its own where this machine allows it, else on ports of the loopback."""
+"""Networks of pods on this machine, a namespace for each; what a pod calls another is in its /etc/hosts, as the kubelet writes it."""
 
 import contextlib
 import dataclasses
 import os
-import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """Attributes:
-    addresses: `name:port` of a pod -> where it is here.
     prefixes: what goes before a command of each pod, to run it in its network.
+    names: lines of /etc/hosts, the same for all.
     """
 
-    addresses: Mapping[str, str]
     prefixes: Sequence[Sequence[str]]
-
-
-def free_port() -> int:
-    """A TCP port that nobody holds just now."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    names: str
 
 
 @contextlib.contextmanager
 def of_two(*names: str) -> Iterator[Network]:
-    """A network of two pods, by their `name:port`."""
+    """A network of two pods that know each other by these names."""
     spaces = [f"humerus-{os.getpid()}-{i}" for i in range(2)]
     try:
         _connect(*spaces)
-    except (OSError, subprocess.CalledProcessError):
-        yield Network({name: f"localhost:{free_port()}" for name in names}, [[], []])
-    else:
-        there = {name: f"10.77.0.{i}:{name.rpartition(':')[2]}" for i, name in enumerate(names, 1)}
-        yield Network(there, [["ip", "netns", "exec", space] for space in spaces])
+        hosts = "".join(f"10.77.0.{i} {name}\n" for i, name in enumerate(names, 1))
+        yield Network([["ip", "netns", "exec", space] for space in spaces], "127.0.0.1 localhost\n" + hosts)
     finally:
-        with contextlib.suppress(OSError):
-            for space in spaces:
-                subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
+        for space in spaces:
+            subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
 
 
 def _connect(one: str, other: str) -> None:
