@@ -90,7 +90,7 @@ def two_workers(finished, hosts, tmp_path) -> Job:
 
 def test_what_runs_here_can_write_to_its_volumes_alone_and_knows_its_pods(tmp_path, hosts):
     """As a container of the cluster does; without this, the tests below would not notice a file in a wrong place."""
-    tries = f"for place in / /etc /tmp {manifests.ROOT} $HOME/..; do touch $place/x && echo $place; done; touch $HOME/x; id -u"
+    tries = "for place in / /etc /tmp . $HOME/..; do touch $place/x && echo $place; done; touch $HOME/x; id -u"
     tries += "; getent hosts train-0.train train-1.train; grep CapEff /proc/self/status; echo $$"
     volumes = [{"name": "tmp", "mountPath": "/tmp"}]
     home = [{"name": "HOME", "value": "/tmp"}]
