@@ -4,6 +4,7 @@ The page asks no server and no network: a browser opens it from a folder or from
 because a page that was opened from a file may load those, but no data.
 """
 
+import base64
 import dataclasses
 import fnmatch
 import hashlib
@@ -15,10 +16,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from batch_inference import cam_store, names, output_folder, row_files, storage
-from batch_inference.records import Prediction
+from batch_inference.records import Prediction, printable
 from trainer import overlay
+from trainer.artifact import FREE_METHOD
 from trainer.errors import DataError
 
 MAX_ROWS = 100_000
@@ -150,23 +153,28 @@ def _drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | N
 
 
 def _described(scored: str, run: Mapping[str, Any], summary: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """What the head of the page says, and what the script must know of the run."""
-    style = run["options"].get("cam", "overlay")
-    source = run["options"].get("input", "")
+    """What the head of the page says, and what the scripts must know of the run."""
+    asked = run["options"]
+    packed = asked.get("cam_store") == "parquet"
     return {
-        "folder": posixpath.basename(scored),
+        "folder": printable(posixpath.basename(scored)),
         "model": summary["model"],
         "engine": summary["engine"],
         "scored": summary["scored"],
         "rejected": summary["rejected"],
         "part": options.is_of_a_part(),
-        "style": "overlay" if run["options"].get("cam_store") == "parquet" else style,
-        "packed": run["options"].get("cam_store") == "parquet",
+        "method": asked.get("method", FREE_METHOD),
+        # Of packed maps, what humerus-overlay draws unless it is told otherwise.
+        "style": "overlay" if packed else asked.get("cam", "overlay"),
+        "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
+        "packed": packed,
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": _originals(scored),
         # Marks are kept in the browser under this name: the same run in another place finds them again.
-        "key": hashlib.sha256(f"{summary['model']}\0{source}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "key": hashlib.sha256(f"{summary['model']}\0{asked.get('input', '')}".encode("utf-8", "surrogatepass")).hexdigest()[
+            :16
+        ],
     }
 
 
@@ -184,17 +192,27 @@ def _script(row: list[Any]) -> str:
 
 
 def _write_rows(scored: str, kind: str, number: int, scripts: list[str]) -> str:
+    """The file's address from the page, with a mark of its content: no cache can give the page what was there before."""
     name = f"{output_folder.GALLERY}/{kind}-{number:05d}.js"
-    script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n"
-    storage.write(storage.join(scored, name), script.encode("ascii"), "text/javascript")
-    return name
+    script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n".encode("ascii")
+    storage.write(storage.join(scored, name), script, "text/javascript")
+    return f"{name}?v={hashlib.sha256(script).hexdigest()[:8]}"
 
 
 def _page(described: Mapping[str, Any], files: list[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("batch_inference", "gallery_page"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("gallery.html.j2").render(run=described, files=files)
+    bar = None if described["style"] == "none" else _colour_bar(described["style"], described["colours"])
+    return environment.get_template("gallery.html.j2").render(run=described, colour_bar=bar, files=files)
+
+
+def _colour_bar(style: str, colours: str) -> str:
+    """From no evidence to full colour, drawn as the maps are, on the grey of soft tissue: a picture as a `data:` address."""
+    evidence = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+    grey = np.full(evidence.shape, 64, np.uint8)
+    drawn = overlay.draw(grey, evidence, 64, 1.0, "heatmap" if style == "heatmap" else "overlay", colours)
+    return f"data:image/png;base64,{base64.b64encode(overlay.encode(drawn[:1], 'png')).decode('ascii')}"
 
 
 def _read_json(scored: str, name: str) -> dict[str, Any]:

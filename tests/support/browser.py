@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-_CODES = {"ArrowDown": 40, "ArrowUp": 38, "Home": 36, "End": 35, "PageDown": 34, "PageUp": 33, "Escape": 27, "Enter": 13}
+_CODES = {
+    "ArrowDown": 40,
+    "ArrowUp": 38,
+    "Home": 36,
+    "End": 35,
+    "PageDown": 34,
+    "PageUp": 33,
+    "Escape": 27,
+    "Enter": 13,
+    "Tab": 9,
+}
+_TEXTS = {"Enter": "\r"}
 
 
 class Page:
@@ -71,9 +82,14 @@ class Page:
     def press(self, *keys: str) -> None:
         """Presses keys one after the other: letters, or names such as ArrowDown."""
         for key in keys:
-            named = {"windowsVirtualKeyCode": _CODES[key]} if key in _CODES else {"text": key}
-            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **named)
-            self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+            self.hold(key, 0)
+
+    def hold(self, key: str, repeats: int) -> None:
+        """Presses a key and holds it down until it has been repeated so often."""
+        named = {"windowsVirtualKeyCode": _CODES[key], "text": _TEXTS.get(key, "")} if key in _CODES else {"text": key}
+        for repeat in range(1 + repeats):
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=repeat > 0, **named)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def type(self, selector: str, text: str) -> None:
         """Puts text into a field as if it was typed in place of what was there."""

@@ -2,15 +2,19 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from trainer import overlay
 
-HOSTILE = """<img src=x onerror="document.title='taken'">&amp;'<b>%41 #1?.png"""
-"""A file name that shows as it stands, or else has done something."""
-HOSTILE_STUDY = "</script><script>document.title='taken'</script>"
+MODEL = "0123456789abcdef"
+HOSTILE = """<img src=x onerror="document.title='taken'">&amp;'<b>%41 #1?\u202e.png"""
+"""A file name that shows as it stands, or else has done something: a browser runs it, or reads what follows from right to left."""
+HOSTILE_SHOWN = HOSTILE.replace("\u202e", r"\u202e")
+HOSTILE_STUDY = "=1+1</script><script>document.title='taken'</script>"
+"""The same of a study; a spreadsheet takes it for a formula."""
 
 
 def jpeg(seed: int, height: int = 90, width: int = 60, style: str = "overlay") -> bytes:
@@ -29,15 +33,28 @@ def original(seed: int, height: int = 90, width: int = 60) -> bytes:
     return cv2.imencode(".png", grey)[1].tobytes()
 
 
-def write(root: pathlib.Path, images: int, style: str = "overlay", originals: int | None = None, **summary) -> pathlib.Path:
+def write(
+    root: pathlib.Path,
+    images: int,
+    style: str = "overlay",
+    originals: int | None = None,
+    per_study: int = 2,
+    threshold: float = 0.5,
+    cautions: Sequence[str] = (),
+    **options: str,
+) -> pathlib.Path:
     """`root/scored` of so many images and three rejections, and `root/in` with the first `originals` (all) of the images.
 
-    Image i has probability (i + 1) / (images + 1), is positive from 0.5 on, and two images make a study. The last one, which
-    stands first, is named `HOSTILE`, and the last study `HOSTILE_STUDY`.
+    Image i has probability (i + 1) / (images + 1) and is positive from the threshold on; `per_study` images make a study, which is
+    positive where its first image is. The last image, which stands first, is named `HOSTILE`, and the last study `HOSTILE_STUDY`.
+    Written again, the rows are others and the pictures the same.
+
+    Args:
+      options: further ones of the run.
     """
     scored, source = root / "scored", root / "in"
-    (scored / "cams").mkdir(parents=True)
-    source.mkdir()
+    (scored / "cams").mkdir(parents=True, exist_ok=True)
+    source.mkdir(exist_ok=True)
     pictures = [jpeg(i, style=style) for i in range(16)] if style != "none" else []
     rows = []
     for i in range(images):
@@ -47,22 +64,24 @@ def write(root: pathlib.Path, images: int, style: str = "overlay", originals: in
         if i < (images if originals is None else originals):
             (source / name).write_bytes(original(i % 16))
         probability = (i + 1) / (images + 1)
-        row = {"uri": str(source / name), "label": "positive" if probability >= 0.5 else "negative", "probability": probability}
-        row |= {
+        row = {
+            "uri": str(source / name),
+            "label": "positive" if probability >= threshold else "negative",
+            "probability": probability,
             "logit": 0.0,
-            "study": HOSTILE_STUDY if i // 2 == (images - 1) // 2 else f"study{i // 2}",
+            "study": HOSTILE_STUDY if i // per_study == (images - 1) // per_study else f"study{i // per_study}",
             "cam": f"cams/{i}.jpg" if pictures else None,
-            "model": "0123456789abcdef",
+            "model": MODEL,
         }
         rows.append(row | {"engine": "tensorflow/float32", "frame": None, "view": "AP" if i % 2 else None, "ward": f"W{i % 3}"})
     studies = [
         {
-            "study": pair[0]["study"],
-            "label": pair[0]["label"],
-            "probability": sum(r["probability"] for r in pair) / len(pair),
-            "images": len(pair),
+            "study": of_study[0]["study"],
+            "label": of_study[0]["label"],
+            "probability": sum(row["probability"] for row in of_study) / len(of_study),
+            "images": len(of_study),
         }
-        for pair in (rows[i : i + 2] for i in range(0, images, 2))
+        for of_study in (rows[i : i + per_study] for i in range(0, images, per_study))
     ]
     rejections = [
         {"uri": str(source / f"broken{i}.png"), "reason": reason, "detail": f"<i>detail</i> {i}", "frame": None}
@@ -70,8 +89,8 @@ def write(root: pathlib.Path, images: int, style: str = "overlay", originals: in
     ]
     for name, table in (("predictions", rows), ("studies", studies), ("rejections", rejections)):
         (scored / f"{name}.jsonl-00000-of-00001").write_text("".join(json.dumps(row) + "\n" for row in table))
-    told = {"model": "0123456789abcdef", "engine": "tensorflow/float32", "scored": images, "rejected": 3, "threshold": 0.5}
-    (scored / "summary.json").write_text(json.dumps(told | {"cautions": []} | summary))
-    options = {"cam": style, "cam_store": "files", "input": str(source)}
-    (scored / "run.json").write_text(json.dumps({"state": "finished", "options": options}))
+    summary = {"model": MODEL, "engine": "tensorflow/float32", "scored": images, "rejected": 3}
+    (scored / "summary.json").write_text(json.dumps(summary | {"threshold": threshold, "cautions": list(cautions)}))
+    run = {"state": "finished", "options": {"cam": style, "cam_store": "files", "input": str(source)} | options}
+    (scored / "run.json").write_text(json.dumps(run))
     return scored
