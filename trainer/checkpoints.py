@@ -19,7 +19,10 @@ from absl import logging
 
 from trainer.errors import ConfigError, DataError
 
-_MARK = re.compile(r"ckpt-(\d+)\.json$")
+_MARK = re.compile(r"ckpt-(\d+)\.json")
+_PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
+_PARTIAL = ".partial-"
+"""Stands in the name of a file that isn't finished."""
 
 
 class Checkpoints:
@@ -35,6 +38,8 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Commits the variables and `state` (JSON-able) as they are after `step` steps, then drops the oldest.
 
+        Those of later steps go too: one of them couldn't be read, and the run went on from before it.
+
         Raises:
           OSError: it can't be written; the earlier ones are intact.
         """
@@ -45,8 +50,10 @@ class Checkpoints:
             self._write_variables(prefix)
         write_text(prefix + ".json", json.dumps(state))
         names = self._names()
-        for old in _steps(names)[: -self._keep]:
-            self._remove(old, names)
+        steps = _steps(names)
+        kept = [earlier for earlier in steps if earlier <= step][-self._keep :]
+        for dropped in set(steps) - set(kept):
+            self._remove(dropped, names)
 
     def _write_variables(self, prefix: str) -> None:
         if "://" not in prefix:
@@ -114,6 +121,17 @@ def _steps(names: Sequence[str]) -> list[int]:
     return sorted(int(mark[1]) for name in names if (mark := _MARK.fullmatch(name)))
 
 
+def sweep(folder: str) -> None:
+    """Removes what killed writers left there: files under their temporary names, and parts of checkpoints without a commit mark."""
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    committed = set(_steps(names))
+    for name in names:
+        part = _PART.fullmatch(name)
+        if _PARTIAL in name or (name.startswith("ckpt-") and not (part and int(part[1]) in committed)):
+            path = f"{folder}/{name.rstrip('/')}"
+            (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+
+
 def write_text(path: str, text: str) -> None:
     """Writes a small file whole or not at all, locally or in a bucket."""
     write_bytes(path, text.encode())
@@ -126,7 +144,7 @@ def write_bytes(path: str, content: bytes) -> None:
       OSError: it can't be written.
     """
     # With the host's name: in containers that share a volume, each calls itself process 1.
-    partial = path if "://" in path else f"{path}.partial-{socket.gethostname()}-{os.getpid()}"
+    partial = path if "://" in path else f"{path}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
     with _said_of(path):
         # A bucket has no folders: asking for some costs requests.
         if "://" not in path and (folder := os.path.dirname(path)):
