@@ -12,7 +12,6 @@ from absl import logging
 
 from trainer import input_pipeline, optimization
 from trainer import model as model_lib
-from trainer import strategy as strategy_lib
 from trainer.errors import DataError
 from trainer.fit import Run
 from trainer.input_pipeline import Split
@@ -48,8 +47,7 @@ def assemble(
         changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]
         average = WeightsAverage(changing, config.ema_decay)
         loop = Loop(model, strategy, phases, objective, average, config.xla)
-    is_chief = strategy_lib.is_chief(strategy)
-    return model, architecture, Run(loop, average, objective, train, validation, workdir, is_chief, profile)
+    return model, architecture, Run(loop, average, objective, train, validation, workdir, profile)
 
 
 def _build(config: ml_collections.ConfigDict, image_size: int) -> tuple[keras.Model, model_lib.Architecture, bool]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -13,11 +13,12 @@ import sklearn.metrics
 import tensorflow as tf
 from absl import logging
 
+from trainer import strategy as strategy_lib
 from trainer import vitals
-from trainer.checkpoints import Checkpoints, write_text
+from trainer.checkpoints import Checkpoints, sweep, write_text
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.input_pipeline import Augmentation, Split, steps_per_epoch
-from trainer.loop import Loop, Objective, State
+from trainer.loop import Interrupted, Loop, Objective, State
 from trainer.watch import Watch
 from trainer.weights_average import WeightsAverage
 
@@ -35,53 +36,99 @@ class Run:
     train: Split
     validation: Split
     workdir: str
-    is_chief: bool
     profile: bool = False
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this host writes what lasts."""
+        return strategy_lib.is_chief(self.loop.strategy)
+
+
+class Journal:
+    """What is kept of a run and shown of it while it goes on; all hosts read it, the chief writes it."""
+
+    def __init__(self, run: Run, config: ml_collections.ConfigDict):
+        folder = f"{run.workdir}/checkpoints"
+        if run.is_chief:
+            for place in (run.workdir, folder, f"{folder}/best"):
+                sweep(place)
+        self._run = run
+        self._config = config
+        self._checkpoints = Checkpoints(folder, run.loop.variables(), config.keep_checkpoints, run.is_chief)
+        self._best = Checkpoints(f"{folder}/best", run.loop.weights(), 1, run.is_chief)
+        self.watch = Watch(run.workdir, run.loop.epochs, run.is_chief, run.profile)
+
+    def restore(self) -> State:
+        """Where the run stands, with all variables as they were then."""
+        return State(**self._restore(self._checkpoints, "total_steps"))
+
+    def restore_best(self) -> bool:
+        """The weights of the best epoch; False where no epoch was trained."""
+        return bool(self._restore(self._best, "epoch"))
+
+    def after_step(self, state: State, measured: Mapping[str, float]) -> None:
+        """Between calls of the device: tells of the last one, and saves where it is time to."""
+        self.watch.step(state.step, state.total_steps, measured)
+        vitals.progress(step=state.total_steps)
+        if state.total_steps % self._config.checkpoint_every_steps < self._config.steps_per_execution:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """A checkpoint, behind which nothing that led to it gets lost."""
+        self.watch.flush()
+        self._checkpoints.save(state.total_steps, dataclasses.asdict(state))
+
+    def save_best(self, epoch: int) -> None:
+        """The weights as they are, in place of those of an earlier epoch."""
+        self._best.save(epoch, {"epoch": epoch})
+
+    def end_epoch(self, state: State, improved: bool) -> None:
+        """Tells of the epoch that was the last one to be finished, and saves."""
+        if self._run.is_chief:
+            _write_history(self._run.workdir, state)
+        self.watch.end_epoch(state.history[-1], state.total_steps, improved)
+        self.save(state)
+        vitals.progress(**{name: value for name, value in state.history[-1].items() if name in vitals.METRICS})
+
+    def close(self) -> None:
+        """Whatever happened."""
+        self.watch.close()
+
+    def _restore(self, checkpoints: Checkpoints, key: str) -> Mapping[str, Any]:
+        state = checkpoints.restore() or {}
+        strategy_lib.check_shared(self._run.loop.strategy, state.get(key, -1), self._run.workdir)
+        return state
 
 
 def fit(run: Run, config: ml_collections.ConfigDict) -> State:
     """Trains from wherever the run stands to its end and leaves the best weights in the model.
 
     Raises:
-      StoppedError: SIGTERM or SIGINT came; the checkpoint is written.
+      StoppedError: SIGTERM or SIGINT came, to this host or another; the checkpoint is written.
       TrainingDivergedError: the loss is no longer a number.
+      ConfigError: the hosts don't share the workdir, or there is no epoch to train.
     """
-    checkpoints = Checkpoints(f"{run.workdir}/checkpoints", run.loop.variables(), config.keep_checkpoints, run.is_chief)
-    best = Checkpoints(f"{run.workdir}/checkpoints/best", run.loop.weights(), 1, run.is_chief)
-    state = State(**(checkpoints.restore() or {}))
-    if state.total_steps:
-        logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
-    watch = Watch(run.workdir, run.loop.epochs, run.is_chief, run.profile)
-    with _Signals() as signals, contextlib.closing(watch):
-        while state.epoch < run.loop.epochs and not state.stopped_early:
-            _epoch(run, config, state, checkpoints, best, signals, watch)
-    if signals.caught:  # behind the last step; its checkpoint is written
-        raise signals.stopped(state)
-    if not best.restore():
-        raise ConfigError(f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more")
+    with contextlib.closing(Journal(run, config)) as journal, _Signals() as signals:
+        state = journal.restore()
+        if state.total_steps:
+            logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
+        try:
+            while state.epoch < run.loop.epochs and not state.stopped_early:
+                _epoch(run, config, state, journal, signals.came)
+            # Nobody goes on before the chief has come here too, and so has written the best weights.
+            if any(strategy_lib.on_all_hosts(run.loop.strategy, signals.came())):
+                raise Interrupted
+        except Interrupted:
+            journal.save(state)
+            strategy_lib.leave_together(run.loop.strategy)
+            raise signals.stopped(state, run.is_chief) from None
+        if not journal.restore_best():
+            raise ConfigError(f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more")
     return state
 
 
-def _epoch(
-    run: Run,
-    config: ml_collections.ConfigDict,
-    state: State,
-    checkpoints: Checkpoints,
-    best: Checkpoints,
-    signals: "_Signals",
-    watch: Watch,
-) -> None:
-    watch.begin_epoch(state.epoch, state.step, steps_per_epoch(len(run.train), config.global_batch_size))
-
-    def after_step(state: State, measured: Mapping[str, float]) -> None:
-        watch.step(state.step, state.total_steps, measured)
-        vitals.progress(step=state.total_steps)
-        if signals.caught:
-            checkpoints.save(state.total_steps, dataclasses.asdict(state))
-            raise signals.stopped(state)
-        if state.total_steps % config.checkpoint_every_steps < config.steps_per_execution:
-            checkpoints.save(state.total_steps, dataclasses.asdict(state))
-
+def _epoch(run: Run, config: ml_collections.ConfigDict, state: State, journal: Journal, stopping: Callable[[], bool]) -> None:
+    journal.watch.begin_epoch(state.epoch, state.step, steps_per_epoch(len(run.train), config.global_batch_size))
     trained = run.loop.train_epoch(
         run.train,
         state,
@@ -89,28 +136,25 @@ def _epoch(
         augmentation=Augmentation(**config.augmentation),
         seed=config.seed,
         steps_per_execution=config.steps_per_execution,
-        after_step=after_step,
+        after_step=journal.after_step,
+        stopping=stopping,
     )
-    run.average.swap()
-    row = {"epoch": state.epoch + 1, **trained, **_validate(run, config, state, watch)}
-    row["criterion"] = _criterion([*state.history, row], config)
-    improved = all(row["criterion"] > earlier["criterion"] for earlier in state.history)
-    if improved:
-        best.save(state.epoch, {"epoch": state.epoch})
-    run.average.swap()
-    state.history.append(row)
-    state.epoch, state.step = state.epoch + 1, 0
+    with run.average.swapped_in():
+        row = {"epoch": state.epoch + 1, **trained, **_validate(run, config, state, journal.watch, stopping)}
+        row["criterion"] = _criterion([*state.history, row], config)
+        improved = all(row["criterion"] > earlier["criterion"] for earlier in state.history)
+        if improved:
+            journal.save_best(state.epoch)
+    state.finish_epoch(row)
     _react(state, config)
-    checkpoints.save(state.total_steps, dataclasses.asdict(state))
-    watch.end_epoch(row, state.total_steps, improved)
-    vitals.progress(**{name: row[name] for name in row if name in vitals.METRICS})
-    if run.is_chief:
-        _write_history(run.workdir, state)
+    journal.end_epoch(state, improved)
 
 
-def _validate(run: Run, config: ml_collections.ConfigDict, state: State, watch: Watch) -> dict[str, float]:
+def _validate(
+    run: Run, config: ml_collections.ConfigDict, state: State, watch: Watch, stopping: Callable[[], bool]
+) -> dict[str, float]:
     """Loss, accuracy at 0.5 and AUROC on the validation split; AUROC is NaN where it has one class only."""
-    logits, labels = run.loop.predict(run.validation, config.global_batch_size), run.validation.labels
+    logits, labels = run.loop.predict(run.validation, config.global_batch_size, stopping=stopping), run.validation.labels
     if not len(labels):
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
     loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()
@@ -160,7 +204,7 @@ def _write_history(workdir: str, state: State) -> None:
 class _Signals:
     """Notes SIGTERM and SIGINT instead of dying of them, while entered from the main thread."""
 
-    caught = ""
+    _caught = ""
 
     def __enter__(self) -> "_Signals":
         self._previous: dict[int, Any] = {}
@@ -169,14 +213,23 @@ class _Signals:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *unused: Any) -> None:
+    def __exit__(self, kind: Any, *unused: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._caught and kind is None:  # when there was nothing left to stop here
+            signal.raise_signal(signal.Signals[self._caught])
 
-    def stopped(self, state: State) -> StoppedError:
-        return StoppedError(f"stopped by {self.caught} after step {state.total_steps}; the same command goes on from there")
+    def came(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self._caught)
+
+    def stopped(self, state: State, is_chief: bool) -> StoppedError:
+        """The sentence to end with."""
+        asked = self._caught or "a signal to another host"
+        then = "the same command goes on from there" if is_chief else "the first host has written the checkpoint"
+        return StoppedError(f"stopped by {asked} after step {state.total_steps}; {then}")
 
     def _note(self, number: int, unused_frame: Any) -> None:
-        if self.caught == signal.Signals(number).name == "SIGINT":
+        if self._caught == signal.Signals(number).name == "SIGINT":
             raise KeyboardInterrupt
-        self.caught = signal.Signals(number).name
+        self._caught = signal.Signals(number).name

@@ -42,6 +42,15 @@ class State:
     plateau_scale: float = 1.0
     stopped_early: bool = False
 
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """The epoch under way gets its row of the history; the next one begins."""
+        self.history.append(row)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0, 0.0, 0.0]
+
+
+class Interrupted(Exception):
+    """A host was asked to stop: all of them do, at this same place."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -118,7 +127,7 @@ class Loop:
     ):
         """`xla`: forward and backward pass are compiled by it."""
         self._model = model
-        self._strategy = strategy
+        self.strategy = strategy
         self._phases = list(phases)
         self._average = average
         self._objective = objective
@@ -151,16 +160,31 @@ class Loop:
             before += phase.epochs
         raise IndexError(f"epoch {epoch} is beyond the last of {before}")
 
-    def predict(self, split: input_pipeline.Split, global_batch_size: int, mirrored: bool = False) -> np.ndarray:
+    def predict(
+        self,
+        split: input_pipeline.Split,
+        global_batch_size: int,
+        mirrored: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> np.ndarray:
         """Logits of a split, float32 [N], in its order; every worker gets all of them.
 
         Args:
           mirrored: each is the mean of the image's and of its mirror image's, left to right.
+          stopping: asked before every batch, whether this host is to stop.
+
+        Raises:
+          Interrupted: a host is to stop.
         """
         if not len(split):
             return np.zeros(0, np.float32)
-        batches = input_pipeline.batches(split, self._strategy, global_batch_size)
-        logits = [self._predict(batch["image"], tf.constant(mirrored)).numpy() for batch in vitals.beating(batches)]
+        batches = input_pipeline.batches(split, self.strategy, global_batch_size)
+        logits = []
+        for batch in vitals.beating(batches):
+            logit, stops = self._predict(batch["image"], tf.constant(mirrored), tf.constant(float(stopping())))
+            if stops:
+                raise Interrupted
+            logits.append(logit.numpy())
         return np.concatenate(logits)[: len(split)]
 
     def maps(self, images: np.ndarray) -> np.ndarray:
@@ -177,12 +201,14 @@ class Loop:
         seed: int,
         steps_per_execution: int = 1,
         after_step: Callable[[State, Mapping[str, float]], None] = lambda state, measured: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Mapping[str, float]:
         """Runs the rest of the epoch that `state` stands in, and updates it after every call of the device.
 
         Args:
-          after_step: called between calls of the device, the place for checkpoints, signals and progress, with `state` and what the
-            call measured: `loss`, `learning_rate`, `images_per_second`, `input_wait`.
+          after_step: called between calls of the device, the place for checkpoints and progress, with `state` and what the call
+            measured: `loss`, `learning_rate`, `images_per_second`, `input_wait`.
+          stopping: asked before every call of the device, whether this host is to stop.
 
         Returns:
           `loss` and `accuracy` of the epoch, `learning_rate` of its end, `images_per_second`, and `input_wait`, the share of the
@@ -190,13 +216,14 @@ class Loop:
 
         Raises:
           TrainingDivergedError: the loss became NaN or infinite.
+          Interrupted: a host is to stop; `state` stands behind the last step.
         """
         index, before = self.phase_of(state.epoch)
         phase, steps = self._phases[index], input_pipeline.steps_per_epoch(len(split), global_batch_size)
         batches = iter(
             input_pipeline.batches(
                 split,
-                self._strategy,
+                self.strategy,
                 global_batch_size,
                 epoch=state.epoch,
                 first_step=state.step,
@@ -210,7 +237,8 @@ class Loop:
             count = min(steps_per_execution, steps - state.step)
             done = (state.epoch - before) * steps + state.step
             rates = [phase.learning_rate(done + i) * state.plateau_scale for i in range(steps_per_execution)]
-            *sums, wait = self._train[index](batches, tf.constant(rates, tf.float32), tf.constant(count)).numpy().tolist()
+            call = (batches, tf.constant(rates, tf.float32), tf.constant(count), tf.constant(float(stopping())))
+            *sums, stops, wait = self._train[index](*call).numpy().tolist()
             state.step += count
             state.total_steps += count
             state.sums = [old + new for old, new in zip(state.sums, sums, strict=True)]
@@ -221,8 +249,9 @@ class Loop:
                 )
             measured = {"loss": sums[0] / sums[2], "learning_rate": rates[count - 1], **clock.tick(count, wait)}
             after_step(state, measured)
+            if stops:
+                raise Interrupted
         loss, correct, examples = state.sums
-        state.sums = [0.0, 0.0, 0.0]
         return {
             "loss": loss / examples,
             "accuracy": correct / examples,
@@ -245,16 +274,17 @@ class Loop:
         if self._xla:
             backpropagate = tf.function(backpropagate, jit_compile=True)
 
-        def replica_step(batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def replica_step(batch: Mapping[str, tf.Tensor], stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             logit, losses, gradients = backpropagate(batch)
             phase.optimizer.apply(gradients, trainable)
             real = tf.cast(batch["weight"] > 0, tf.float32)
             correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
-            sums = tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)])
+            sums = tf.stack([tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real), stop])
             return sums, [tf.identity(value) for value in statistics]
 
-        def steps(batches: Any, rates: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-            total, wait = tf.zeros(3), tf.zeros((), tf.float64)
+        def steps(batches: Any, rates: tf.Tensor, count: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+            # In float64, sums of a few float32 are exact: however many steps a call has, they come to the same.
+            total, wait = tf.zeros(4, tf.float64), tf.zeros((), tf.float64)
             for i in tf.range(count):
                 phase.optimizer.learning_rate.assign(rates[i])
                 asked = _now()
@@ -262,25 +292,26 @@ class Loop:
                     batch = next(batches)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                     wait += _now() - asked
-                sums, moved = self._strategy.run(replica_step, args=(batch,))
-                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-                if self._strategy.num_replicas_in_sync > 1:
+                sums, moved = self.strategy.run(replica_step, args=(batch, stop))
+                total += tf.cast(self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), tf.float64)
+                if self.strategy.num_replicas_in_sync > 1:
                     # Each replica moved its own; unshared, they would differ, and a checkpoint would hold one replica's.
                     for value, of_replicas in zip(statistics, moved, strict=True):
-                        value.assign(self._strategy.reduce(tf.distribute.ReduceOp.MEAN, of_replicas, axis=None))
+                        value.assign(self.strategy.reduce(tf.distribute.ReduceOp.MEAN, of_replicas, axis=None))
                 self._average.update(self._total_steps)
                 self._total_steps.assign_add(1)
-            return tf.concat([total, [tf.cast(wait, tf.float32)]], 0)
+            return tf.concat([total, [wait]], 0)
 
         return steps
 
-    def _predict_step(self, image: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    def _predict_step(self, image: tf.Tensor, mirrored: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def logit(image: tf.Tensor) -> tf.Tensor:
             return tf.squeeze(self._model(image, training=False)[model_lib.LOGIT], -1)
 
-        def replica_step(image: tf.Tensor) -> tf.Tensor:
+        def replica_step(image: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if mirrored:
-                return (logit(image) + logit(tf.reverse(image, [2]))) / 2
-            return logit(image)
+                return (logit(image) + logit(tf.reverse(image, [2]))) / 2, stop
+            return logit(image), stop
 
-        return self._strategy.gather(self._strategy.run(replica_step, args=(image,)), axis=0)
+        logits, stops = self.strategy.run(replica_step, args=(image, stop))
+        return self.strategy.gather(logits, axis=0), self.strategy.reduce(tf.distribute.ReduceOp.SUM, stops, axis=None)

@@ -98,22 +98,37 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return bool(strategy.extended.should_checkpoint)
 
 
+def on_all_hosts(strategy: tf.distribute.Strategy, said: int) -> list[int]:
+    """Waits until all hosts have come here; what each of them said, once for every replica of it.
+
+    Raises:
+      tf.errors.OpError: one of them was lost.
+    """
+    if number_of_workers() == 1:
+        return [said]
+
+    @tf.function(autograph=False)
+    def gathered(said: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(lambda: said), axis=0)
+
+    return gathered(tf.constant([said])).numpy().tolist()
+
+
+def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> None:
+    """Waits for the other hosts; raises `ConfigError` unless what each of them found in `workdir` is the same."""
+    if len(set(on_all_hosts(strategy, found))) > 1:
+        raise ConfigError(
+            f"the hosts of this run don't find the same in --workdir={workdir}; name one folder that all of them reach"
+        )
+
+
 def leave_together(strategy: tf.distribute.Strategy) -> None:
     """Waits for the other hosts. Without it, they would be gone when the chief is killed while it publishes, and it could not go on.
 
     Raises:
       tf.errors.OpError: one of them was lost.
     """
-
-    def one() -> tf.Tensor:
-        return tf.constant(1.0)
-
-    @tf.function(autograph=False)
-    def hosts() -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None)
-
-    if number_of_workers() > 1:
-        hosts()
+    on_all_hosts(strategy, 0)
 
 
 def log_devices(strategy: tf.distribute.Strategy, global_batch_size: int, rate_factor: float) -> None:

@@ -36,7 +36,7 @@ class Watch:
         self._epochs = epochs
         self._is_chief = is_chief
         self._bar = tqdm.tqdm(disable=True)
-        self._first_step: int | None = None if profile and is_chief else -1
+        self._first_step: int | None = None if profile and is_chief else -1  # None before it, -1 when nothing is left to trace
         self._tracing = False
 
     def begin_epoch(self, epoch: int, step: int, steps: int) -> None:
@@ -64,6 +64,9 @@ class Watch:
             logging.info("%s%s", _LINE.format(epochs=self._epochs, **row), "  best so far" if improved else "")
         for name, value in row.items():
             tf.summary.scalar(f"epoch/{name}", value, total_steps)
+
+    def flush(self) -> None:
+        """What TensorBoard was told so far is kept, even if the process is killed."""
         self._writer.flush()
 
     def show_validation(
@@ -84,6 +87,8 @@ class Watch:
         self._bar.close()
         if self._tracing:
             self._stop_tracing()
+        elif self._first_step != -1:
+            logging.warning("Nothing was traced: --profile begins after %d steps, and there were no more.", TRACED_STEPS)
         self._default.close()
         self._writer.close()
 

@@ -1,6 +1,7 @@
 """The weights that are evaluated and exported: an average over the last of training."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -22,8 +23,16 @@ class WeightsAverage:
         for average, weight in zip(self.averages, self._weights, strict=True):
             average.assign(decay * average + (1.0 - decay) * tf.cast(weight, average.dtype))
 
-    def swap(self) -> None:
-        """Exchanges weights and averages; a second call undoes the first."""
+    @contextlib.contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The averages are the weights in this block, however it ends."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
         for average, weight in zip(self.averages, self._weights, strict=True):
             held = weight.numpy()
             weight.assign(average.numpy())

@@ -52,7 +52,7 @@ def run(replicas: int, pretrained: bool, count: int, **settings) -> dict:
         objective = loop.Objective(0.1, (0.8, 1.3))
         ours = loop.Loop(model, chosen, phases, objective, average)
     with tempfile.TemporaryDirectory() as workdir:
-        made = fit.Run(ours, average, objective, split, small_run.split(11, seed=9), workdir, True)
+        made = fit.Run(ours, average, objective, split, small_run.split(11, seed=9), workdir)
         state = fit.fit(made, config)
     return {
         "loss": [row["loss"] for row in state.history],

@@ -44,7 +44,7 @@ def a_run(workdir, train=TRAIN, validation=VALIDATION, pretrained=False, on_step
     average = WeightsAverage([*model.trainable_variables, *statistics], config.ema_decay)
     objective = Objective(config.label_smoothing, (1.0, 1.0))
     ours = Loop(model, tf.distribute.get_strategy(), phases, objective, average, config.xla)
-    return fit.Run(ours, average, objective, train, validation, str(workdir), True, profile), config
+    return fit.Run(ours, average, objective, train, validation, str(workdir), profile), config
 
 
 def _listened(rate, on_step):
@@ -148,9 +148,8 @@ def test_the_average_of_the_weights_by_hand():
         average.update(tf.constant(step, tf.int64))
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.array(value)
-    average.swap()
-    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
-    average.swap()
+    with average.swapped_in():
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
     np.testing.assert_array_equal(weight.numpy(), [7.0, 7.0])
 
 
@@ -179,6 +178,49 @@ def test_a_stopped_run_goes_on_exactly(undisturbed, tmp_path, step, number):
     assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
 
 
+def test_a_stop_between_calls_of_several_steps_comes_after_the_next_one_and_goes_on_exactly(undisturbed, tmp_path):
+    """A call is three steps of an epoch of four, at most, and the third call is the first one to ask for the rate of step 6, from 0."""
+    stop = at(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run, config = a_run(tmp_path, on_step=stop, steps_per_execution=3, checkpoint_every_steps=100)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after step 7; the same command goes on"):
+        fit.fit(run, config)
+    again, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
+
+
+class StoppingWhenRead:
+    """Images of which the first look is a SIGTERM."""
+
+    def __init__(self, images: np.ndarray):
+        self.shape, self._images = images.shape, images
+
+    def __getitem__(self, rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return self._images[rows]
+
+
+def test_a_run_stopped_while_it_validates_goes_on_exactly(undisturbed, tmp_path):
+    validation = dataclasses.replace(VALIDATION, images=StoppingWhenRead(VALIDATION.images))
+    run, config = a_run(tmp_path, validation=validation, checkpoint_every_steps=100)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after step 4; the same command goes on"):
+        fit.fit(run, config)
+    again, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
+
+
+def test_a_signal_that_finds_nothing_left_to_stop_goes_to_whoever_waits_for_it(tmp_path, monkeypatch):
+    heard = []
+    earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        run, config = a_run(tmp_path, epochs=1)
+        restored = fit.Journal.restore_best
+        monkeypatch.setattr(fit.Journal, "restore_best", lambda self: signal.raise_signal(signal.SIGTERM) or restored(self))
+        fit.fit(run, config)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert heard == [signal.SIGTERM]
+
+
 def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
     for step in np.sort(np.random.default_rng().choice(16, 3, replace=False)):
         run, config = a_run(tmp_path, on_step=at(step, kill))
@@ -190,7 +232,7 @@ def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
 
 def test_a_run_killed_while_it_validates_goes_on_exactly(undisturbed, tmp_path, monkeypatch):
     run, config = a_run(tmp_path)
-    monkeypatch.setattr(run.loop, "predict", lambda *unused: kill())
+    monkeypatch.setattr(run.loop, "predict", lambda *unused, **named: kill())
     with pytest.raises(Killed):
         fit.fit(run, config)
     assert Checkpoints(f"{tmp_path}/checkpoints", [], 3).newest_state()["step"] == 4
@@ -210,6 +252,64 @@ def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path):
     state = fit.fit(run, config)
     assert first[0] == 8
     assert_as_undisturbed(undisturbed, state, run)
+
+
+def test_a_damaged_newest_checkpoint_is_not_kept_in_place_of_a_good_one(undisturbed, tmp_path):
+    run, config = a_run(tmp_path, on_step=at(11, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    newest = tmp_path / "checkpoints" / "ckpt-00000010.json"
+    newest.write_text(newest.read_text()[:-1])
+    stop = at(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run, config = a_run(tmp_path, on_step=stop, keep_checkpoints=1)
+    with pytest.raises(StoppedError, match="after step 9"):
+        fit.fit(run, config)
+    assert [mark.name for mark in (tmp_path / "checkpoints").glob("ckpt-*.json")] == ["ckpt-00000009.json"]
+    run, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+
+
+def test_what_killed_writers_left_is_swept_away_at_the_next_start(tmp_path):
+    run, config = a_run(tmp_path, on_step=at(7, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    folder = tmp_path / "checkpoints"
+    good = {path.name for path in folder.iterdir()}
+    left = [
+        folder / "ckpt-00000008.index",
+        folder / "ckpt-00000008.data-00000-of-00001",
+        folder / "best" / "ckpt-00000009.index",
+    ]
+    left += [folder / "ckpt-00000006.json.partial-host-7", tmp_path / "history.csv.partial-host-7"]
+    left += [
+        folder / "ckpt-00000008_temp" / "part-00000-of-00001.index",
+        folder / "ckpt-00000006_temp" / "part-00000-of-00001.index",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    found = []
+    run, config = a_run(tmp_path, on_step=lambda step: found.append({path.name for path in folder.iterdir()}))
+    fit.fit(run, config)
+    assert found[0] == good
+    assert not [path for path in left if path.exists() and path.read_text() == "half"]
+
+
+def test_the_history_of_a_run_killed_behind_its_last_checkpoint_is_whole(tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def then_killed(self, step, state):
+        save(self, step, state)
+        if len(state.get("history", ())) == 2:
+            kill()
+
+    run, config = a_run(tmp_path, epochs=2)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "save", then_killed)
+        fit.fit(run, config)
+    run, config = a_run(tmp_path, epochs=2, on_step=lambda step: pytest.fail("all epochs are trained"))
+    state = fit.fit(run, config)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(state.history) == 3
 
 
 def test_without_any_readable_checkpoint_the_run_does_not_start_from_half_of_one(tmp_path):
@@ -363,12 +463,30 @@ def test_learning_rates_scale_with_the_batch(settings, factor):
     assert phase.learning_rate(10) == pytest.approx(config.learning_rate * factor)
 
 
-def test_tensorboard_gets_steps_epochs_and_validation(undisturbed):
-    (events,) = (pathlib.Path(undisturbed[2].workdir) / "tensorboard").iterdir()
+def scalars(workdir) -> dict[str, list]:
+    """What TensorBoard would find there now: step and value, by name."""
+    (events,) = (pathlib.Path(workdir) / "tensorboard").iterdir()
     kept: dict[str, list] = {}
     for event in tf.compat.v1.train.summary_iterator(str(events)):
         for value in event.summary.value:
             kept.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    return kept
+
+
+def test_what_a_checkpoint_has_tensorboard_has_too(tmp_path):
+    """So that a kill takes nothing from it that isn't done again."""
+    found = {}
+
+    def look(step):
+        found[step] = [step for step, _ in scalars(tmp_path).get("step/loss", [])]
+
+    run, config = a_run(tmp_path, on_step=look, epochs=2)
+    fit.fit(run, config)
+    assert found[2] == [1, 2] and found[6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_tensorboard_gets_steps_epochs_and_validation(undisturbed):
+    kept = scalars(undisturbed[2].workdir)
     steps = [step for step, _ in kept["step/loss"]]
     assert steps == list(range(1, 17)) and {f"step/{name}" for name in (*BY_THE_CLOCK, "learning_rate")} <= set(kept)
     assert [step for step, _ in kept["epoch/val_auroc"]] == [4, 8, 12, 16]
@@ -387,6 +505,12 @@ def test_a_profile_is_a_trace_that_tensorboard_finds(tmp_path):
     fit.fit(run, config)
     (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
     assert trace.stat().st_size > 1000
+
+
+def test_a_run_too_short_to_be_traced_says_so(tmp_path, caplog):
+    run, config = a_run(tmp_path, profile=True, epochs=1)
+    fit.fit(run, config)
+    assert "Nothing was traced: --profile begins after 10 steps" in caplog.text
 
 
 def test_schedules_by_hand():
