@@ -217,7 +217,7 @@ def test_a_message_that_no_program_says_would_be_found():
     assert says("… lacks its file …; copy it", "… lacks its file …") and not says("… lacks its file …", "its file … lacks")
 
 
-def tests_in(text: str) -> list[tuple[str, str]]:
+def named_tests(text: str) -> list[tuple[str, str]]:
     """File and function (or nothing) of every test that a text names."""
     return re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", text)
 
@@ -226,7 +226,7 @@ def test_every_row_of_the_restart_matrix_names_a_test_that_exists():
     rows = [line for line in documents.section(DOCS / "kubernetes.md", "## What restarts what") if line.startswith("| ")][1:]
     assert len(rows) > 15
     for row in rows:
-        named = tests_in(row.rpartition(" | ")[2])
+        named = named_tests(row.rpartition(" | ")[2])
         assert named, row
         for file, function in named:
             text = (ROOT / file).read_text(encoding="utf-8")
