@@ -132,7 +132,7 @@ def train(values: flags.FlagValues) -> Main:
     dry_run = command_line.define_dry_run(values)
     command_line.define_json(values)
 
-    def main() -> Result:
+    def main() -> Result | None:
         if folds.value == 1:
             raise errors.ConfigError("--folds=1 holds nothing out; give 2 or more, or leave it away")
         command_line.check_writable("workdir", workdir.value)
@@ -144,6 +144,8 @@ def train(values: flags.FlagValues) -> Main:
             plan = dry_run_lib.plan(config.value, data_dir.value, workdir.value, folds.value)
             return Result(str(plan), dataclasses.asdict(plan))
         result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value, profile.value)
+        if not result:  # of several hosts, the first one tells
+            return None
         tables = [
             f"{title}:\n{metrics.table(result[name])}"
             for name, title in (

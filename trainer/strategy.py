@@ -98,7 +98,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return bool(strategy.extended.should_checkpoint)
 
 
-def on_all_hosts(strategy: tf.distribute.Strategy, said: int) -> list[int]:
+def on_all_hosts(strategy: tf.distribute.Strategy, said: int | bool) -> list[int]:
     """Waits until all hosts have come here; what each of them said, once for every replica of it.
 
     Raises:
@@ -111,7 +111,7 @@ def on_all_hosts(strategy: tf.distribute.Strategy, said: int) -> list[int]:
     def gathered(said: tf.Tensor) -> tf.Tensor:
         return strategy.gather(strategy.run(lambda: said), axis=0)
 
-    return gathered(tf.constant([said])).numpy().tolist()
+    return gathered(tf.constant([int(said)], tf.int64)).numpy().tolist()
 
 
 def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> None:

@@ -1,6 +1,7 @@
 """Training from prepared data to a finished run folder: one network, or one for each fold."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,13 @@ from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
 SETTINGS = "config.json"
+_OF_OTHER_HOSTS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+)
+_TELLS_OF_OTHER_HOSTS = re.compile("collective|heartbeat|coordination", re.IGNORECASE)
 
 
 def train_and_evaluate(
@@ -50,6 +58,8 @@ def train_and_evaluate(
         logging.info("The run in %s is finished already.", workdir)
         with tf.io.gfile.GFile(f"{workdir}/{results.METRICS}") as file:
             return json.loads(file.read())
+    if folds and profile:
+        logging.warning("--profile traces runs without --folds only.")
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         keras.utils.set_random_seed(config.seed)
@@ -58,9 +68,10 @@ def train_and_evaluate(
     if not begun and strategy_lib.is_chief(strategy):
         # Whatever an earlier call wrote there, it could not start with it.
         write_text(f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n")
-    input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
+    share = input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
     strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
     try:
+        strategy_lib.check_shared(strategy, tf.io.gfile.exists(f"{workdir}/{SETTINGS}"), workdir)
         if folds:
             published = cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)
         else:
@@ -68,15 +79,10 @@ def train_and_evaluate(
             published = results.publish(workdir, config, dataset, trained) if strategy_lib.is_chief(strategy) else {}
         strategy_lib.leave_together(strategy)
         return published
-    except tf.errors.ResourceExhaustedError as error:
-        raise _out_of_room(error, config.global_batch_size, strategy.num_replicas_in_sync, dataset["image_size"]) from error
-    except tf.errors.OpError as error:
-        if strategy_lib.number_of_workers() == 1:
-            raise
-        raise HostLostError(
-            f"a host of this run was lost, or can't be reached ({error.message.splitlines()[0]}); start all hosts again with the"
-            " same command, and they go on from the last checkpoint"
-        ) from error
+    except (tf.errors.OpError, MemoryError) as error:
+        if explained := _explained(error, share, strategy.num_replicas_in_sync, dataset["image_size"], is_begun(workdir)):
+            raise explained from error
+        raise
 
 
 def is_begun(workdir: str) -> bool:
@@ -106,12 +112,25 @@ def _train_one(
     return Trained(network, train, scored(validation), "validation", scored(test), state.history)
 
 
-def _out_of_room(error: tf.errors.ResourceExhaustedError, batch: int, replicas: int, image_size: int) -> Exception:
-    """TensorFlow says the same of a full disk and of a full device; the user must do something else about each."""
-    if "No space left" in str(error):
-        return OSError(f"the disk is full: {error.message}; make room, and the same command goes on from the last checkpoint")
-    smaller = max(1, batch // replicas // 2) * replicas
-    return ConfigError(
-        f"the device is out of memory with global_batch_size={batch} ({batch // replicas} images of {image_size} px on each of"
-        f" {replicas} replicas); try --config.global_batch_size={smaller} and a new --workdir, or prepare smaller images"
-    )
+def _explained(error: Exception, share: int, replicas: int, image_size: int, begun: bool) -> Exception | None:
+    """What a user can do something about, as a sentence; None for what is our own mistake.
+
+    Args:
+      share: images of a batch on each replica.
+      begun: whether a checkpoint binds the run to its settings.
+    """
+    said = str(error)
+    if "No space left" in said:  # of a full disk, TensorFlow says nearly the same as of a full device
+        return OSError(f"the disk is full: {said}; make room, and the same command goes on from the last checkpoint")
+    if isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError)) or "out of memory" in said.lower():
+        smaller = f"try --config.global_batch_size={share // 2 * replicas}{' and a new --workdir' if begun else ''}, or "
+        return ConfigError(
+            f"the device is out of memory with global_batch_size={share * replicas} ({share} images of {image_size} px on each of"
+            f" {replicas} replicas); {smaller if share > 1 else ''}prepare smaller images or choose a smaller --config.backbone"
+        )
+    if strategy_lib.number_of_workers() > 1 and (isinstance(error, _OF_OTHER_HOSTS) or _TELLS_OF_OTHER_HOSTS.search(said)):
+        return HostLostError(
+            f"a host of this run was lost, or can't be reached ({said.splitlines()[0]}); start all hosts again with the"
+            " same command, and they go on from the last checkpoint"
+        )
+    return None

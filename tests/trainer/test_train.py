@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
-from trainer import artifact, dry_run, evaluate, input_pipeline, train
-from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError
+from trainer import artifact, dry_run, evaluate, input_pipeline, main, train
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError, HostLostError
 from trainer.prepare import prepare
 
 OF_A_RUN = {"artifact", "checkpoints", "config.json", "curves.png", "history.csv", "metrics.json", "report.html", "tensorboard"}
@@ -187,26 +187,81 @@ def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(u
     assert "holds humerus_tinynet, and the configuration asks for humerus_mobilenet" in log(tmp_path / "other")
 
 
-@pytest.mark.parametrize(
-    "said, raised, message",
-    [
-        (
-            "OOM when allocating tensor with shape[16,728,20,20]",
-            ConfigError,
-            "out of memory with global_batch_size=8 .*=4 and a new",
-        ),
-        ("/data/run/ckpt-7; No space left on device", OSError, "the disk is full: .*ckpt-7.*the same command goes on"),
-    ],
-)
-def test_a_full_device_and_a_full_disk_are_told_apart(data_dir, tmp_path, monkeypatch, said, raised, message):
-    def fails(*unused):
-        raise tf.errors.ResourceExhaustedError(None, None, said)
-
-    monkeypatch.setattr(train, "fit", fails)
+def failing(monkeypatch, data_dir, workdir, fails, **settings):
+    """What a run ends with in which `fails` is called in place of training."""
+    monkeypatch.setattr(train, "fit", lambda *unused: fails())
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
-    with pytest.raises(raised, match=message):
-        train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
+    config.update(settings)
+    with pytest.raises(Exception) as caught:
+        train.train_and_evaluate(config, data_dir, str(workdir))
+    return caught.value
+
+
+def raising(error):
+    def fails():
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda: tf.random.normal([2**20, 2**20]),
+        raising(tf.errors.InternalError(None, None, "Failed to load in-memory CUBIN: CUDA_ERROR_OUT_OF_MEMORY: out of memory")),
+        raising(MemoryError("Unable to allocate 5.00 GiB")),
+    ],
+    ids=["a tensor", "CUDA", "an array"],
+)
+def test_a_device_out_of_memory_ends_with_the_next_batch_to_try(data_dir, tmp_path, monkeypatch, fails):
+    error = failing(monkeypatch, data_dir, tmp_path, fails)
+    assert isinstance(error, ConfigError)
+    assert re.search(r"out of memory with global_batch_size=8 .*try --config.global_batch_size=4, or prepare", str(error))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "ckpt-00000002.json").touch()
+    assert "=4 and a new --workdir, or prepare" in str(failing(monkeypatch, data_dir, tmp_path, fails))
+    alone = str(failing(monkeypatch, data_dir, tmp_path / "alone", fails, global_batch_size=1))
+    assert "=1 (1 images of 48 px on each of 1 replicas); prepare smaller images or choose a smaller" in alone
+
+
+def test_a_full_disk_is_told_from_a_full_device(data_dir, tmp_path, monkeypatch):
+    full = tf.errors.ResourceExhaustedError(None, None, "/data/run/ckpt-7; No space left on device")
+    error = failing(monkeypatch, data_dir, tmp_path, raising(full))
+    assert isinstance(error, OSError) and re.match("the disk is full: .*ckpt-7.*the same command goes on", str(error))
+
+
+@pytest.mark.parametrize(
+    "error, is_of_others",
+    [
+        (tf.errors.UnavailableError(None, None, "failed to connect to all addresses"), True),
+        (tf.errors.InternalError(None, None, "Collective ops is aborted by: connection reset"), True),
+        (tf.errors.InvalidArgumentError(None, None, "Input to reshape has 3 values"), False),
+        (tf.errors.FailedPreconditionError(None, None, "a variable is not initialised"), False),
+    ],
+)
+def test_only_what_other_hosts_can_cause_is_put_down_to_them(data_dir, tmp_path, monkeypatch, error, is_of_others):
+    assert failing(monkeypatch, data_dir, tmp_path / "alone", raising(error)) is error
+    monkeypatch.setattr(train.strategy_lib, "number_of_workers", lambda: 2)
+    monkeypatch.setattr(train.strategy_lib, "create", tf.distribute.get_strategy)
+    monkeypatch.setattr(train.strategy_lib, "on_all_hosts", lambda strategy, said: [said])
+    found = failing(monkeypatch, data_dir, tmp_path / "several", raising(error))
+    assert isinstance(found, HostLostError) if is_of_others else found is error
+
+
+def test_a_profile_of_folds_is_not_silently_left_out(data_dir, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(train.cross_validation, "train_folds", lambda *unused: {})
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    train.train_and_evaluate(config, data_dir, str(tmp_path), folds=2, profile=True)
+    assert "--profile traces runs without --folds only" in caplog.text
+
+
+def test_a_host_that_is_not_the_first_tells_no_result(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "train_and_evaluate", lambda *unused: {})
+    workdir, told = tmp_path / "run", tmp_path / "result.json"
+    assert main.train(["humerus-train", f"--data_dir={data_dir}", f"--workdir={workdir}", f"--json={told}"]) == EXIT_DONE
+    assert not told.exists() and not capsys.readouterr().out
 
 
 def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
