@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import input_pipeline, results
+from trainer import model as model_lib
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import write_text
@@ -75,6 +76,12 @@ def train_folds(
         logging.warning(
             "monitor=%s chooses epochs on the images that are held out: out-of-fold figures are optimistic; monitor=last is honest",
             config.monitor,
+        )
+    if model_lib.is_earlier_run(config.weights):
+        logging.warning(
+            "weights=%s come from an earlier run: where it trained on images that are held out here, out-of-fold figures, temperatures "
+            "and threshold are optimistic; for folds, pre-train on other body parts only",
+            config.weights,
         )
     trained = []
     for k in range(folds):

@@ -38,6 +38,7 @@ def export(
     held_out_logit: np.ndarray,
     dataset: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    origin: Mapping[str, Any] | None = None,
     verify_engines: bool = False,
     cam_methods: Sequence[str] = (),
 ) -> Artifact:
@@ -52,6 +53,7 @@ def export(
       held_out_logit: float [N], for the histogram of probabilities that later drift is measured against.
       dataset: metadata of the prepared data.
       metrics: as in `metrics.json`.
+      origin: `recipe`, `weights` and `seed` of the run, for the record.
       verify_engines: whether to measure what scores faster than TensorFlow, so that a scorer may choose it.
       cam_methods: of `saliency.EXPORTED`; each becomes a signature of the SavedModel that differs in its map.
     """
@@ -80,6 +82,8 @@ def export(
             "temperatures": [float(member.temperature) for member in network.members],
             "mirrored": network.mirrored,
             "threshold_rule": operating_point.rule,
+            "threshold_fitted": operating_point.fitted,
+            **(origin or {}),
         },
         "dataset": {key: dataset[key] for key in dataset if key != "preprocessing"},
         "metrics": metrics,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 from absl import flags
 from ml_collections import config_flags
@@ -136,6 +137,8 @@ def train(values: flags.FlagValues) -> Main:
         if folds.value == 1:
             raise errors.ConfigError("--folds=1 holds nothing out; give 2 or more, or leave it away")
         command_line.check_writable("workdir", workdir.value)
+        with config.value.unlocked():
+            config.value.recipe = pathlib.PurePath(config_flags.get_config_filename(values["config"])).stem
         from trainer import dry_run as dry_run_lib
         from trainer import metrics
         from trainer import train as train_lib
@@ -151,7 +154,7 @@ def train(values: flags.FlagValues) -> Main:
             for name, title in (
                 ("out_of_fold", "Out of fold"),
                 ("test", "Test split"),
-                ("validation", "Validation split, on which the threshold was chosen: optimistic"),
+                ("validation", "Validation split (optimistic, since the threshold is chosen on it)"),
             )
             if result.get(name)
         ]

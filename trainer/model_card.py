@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from trainer.metrics import format_interval
+from trainer.metrics import NO_INTERVAL, format_interval
 
 
 def render(fields: Mapping[str, Any]) -> str:
@@ -23,6 +23,6 @@ def render(fields: Mapping[str, Any]) -> str:
     measured = {split: levels for split, levels in fields["metrics"].items() if levels}
     metric_names = list(next(iter(measured.values()))["image"]) if measured else []
     card = environment.get_template("model_card.md.j2").render(
-        **fields, checks=fields.get("map_checks", {}), measured=measured, metric_names=metric_names
+        **fields, checks=fields.get("map_checks", {}), measured=measured, metric_names=metric_names, no_interval=NO_INTERVAL
     )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import evaluate, export, overlay, report
+from trainer import engines, evaluate, export, machine, overlay, report
 from trainer.artifact import Artifact
 from trainer.checkpoints import write_bytes, write_text
 from trainer.evaluation import calibration
@@ -22,6 +24,7 @@ from trainer.input_pipeline import Split
 from trainer.serving import Network
 
 METRICS = "metrics.json"
+SETTINGS = "config.json"
 CURVES = "curves.png"
 
 
@@ -77,10 +80,18 @@ def export_with_metrics(
         held_out_logit=trained.held_out.logit,
         dataset=dataset,
         metrics=metrics,
+        origin=_origin(config, trained.network),
         verify_engines=config.verify_engines,
         cam_methods=export.methods(config.cam_methods),
     )
     return artifact, point, metrics
+
+
+def _origin(config: ml_collections.ConfigDict, network: Network) -> dict[str, Any]:
+    """Where the weights came from: the recipe's name, where there is one, what training started from, and the seed."""
+    fell_back = network.architecture.backbone != config.backbone
+    weights = "none" if fell_back else pathlib.PurePosixPath(config.weights).name  # whose folder is nobody else's business
+    return {"recipe": config.get("recipe", ""), "weights": weights, "seed": config.seed}
 
 
 def publish(
@@ -108,9 +119,9 @@ def publish(
         metrics=metrics,
         history=trained.history,
         config=config.to_dict(),
-        environment=_environment(),
+        environment=_environment(workdir),
         slices=evaluate.by_attribute(split, cases[drawn], point.threshold) if len(split) else {},
-        examples=_confident_errors(trained.test.split, cases["test"], artifact, f"{workdir}/artifact"),
+        examples=_confident_errors(split, cases[drawn], artifact, f"{workdir}/artifact"),
         folds=folds,
     )
     report.write(workdir, run_report)
@@ -127,8 +138,7 @@ def _description(network: Network) -> str:
 
 def _confident_errors(split: Split, cases: Cases, artifact: Artifact, directory: str, most: int = 8) -> list[tuple[str, bytes]]:
     """The images that the model was surest and wrong about, each with a caption and its overlay as PNG."""
-    wrong = np.flatnonzero((cases.probability >= artifact.threshold) != cases.label)
-    worst = wrong[np.argsort(-np.abs(scipy.special.logit(cases.probability[wrong].clip(1e-9, 1 - 1e-9))), kind="stable")][:most]
+    worst = _surest_and_wrong(cases, artifact.threshold)[:most]
     if not len(worst):
         return []
     serve = tf.saved_model.load(directory).signatures["serving_default"]
@@ -142,13 +152,30 @@ def _confident_errors(split: Split, cases: Cases, artifact: Artifact, directory:
     return examples
 
 
-def _environment() -> dict[str, str]:
+def _surest_and_wrong(cases: Cases, threshold: float) -> np.ndarray:
+    """Indices of the wrong calls, those farthest from the threshold in logits first."""
+    wrong = np.flatnonzero((cases.probability >= threshold) != cases.label)
+    odds = scipy.special.logit(cases.probability[wrong].clip(1e-9, 1 - 1e-9)) - scipy.special.logit(threshold)
+    return wrong[np.argsort(-np.abs(odds), kind="stable")]
+
+
+def _environment(workdir: str) -> dict[str, str]:
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     names = {tf.config.experimental.get_device_details(d).get("device_name", d.device_type) for d in devices}
     return {
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
+        "processor": f"{engines.processor()}, cores: {machine.cores()}",
+        "duration": _duration(workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "platform": platform.platform(),
     }
+
+
+def _duration(workdir: str) -> str:
+    """Since the settings of the run were written, before its first step."""
+    path = f"{workdir}/{SETTINGS}"
+    if not tf.io.gfile.exists(path):
+        return "unknown"
+    return f"{(time.time() - tf.io.gfile.stat(path).mtime_nsec / 1e9) / 60:.1f} minutes, interruptions included"

@@ -18,6 +18,9 @@ RUNTIME_KEYS = (
     "verify_engines",
     "cam_methods",
     "xla",
+    "threshold_rule",
+    "abstain",
+    "recipe",
 )
 """Settings that don't change what is learnt: a run may be continued under others."""
 _CHOICES = {

@@ -19,7 +19,7 @@ from trainer.fit import fit
 from trainer.results import Scored, Trained
 from trainer.serving import Member, Network
 
-SETTINGS = "config.json"
+SETTINGS = results.SETTINGS
 _OF_OTHER_HOSTS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from tests.support.commands import finish, log, prepared, start, stop_after
 from trainer import artifact, cross_validation, input_pipeline
 from trainer import model as model_lib
@@ -67,6 +67,18 @@ def test_more_folds_than_patients_are_refused():
         DataError, match=f"--folds=5: only {positives} patients have a positive image; ask for at most {positives}"
     ):
         cross_validation.assign(split, 5, seed=0)
+
+
+@pytest.mark.parametrize(
+    "weights, warned", [("runs/all/artifact", True), ("none", False), ("xception_notop.weights.h5", False)]
+)
+def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(data_dir, tmp_path, monkeypatch, caplog, weights, warned):
+    monkeypatch.setattr(cross_validation, "_train_fold", lambda *unused: pytest.fail("far enough"))
+    config = small_recipe.get_config()
+    config.weights = weights
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        cross_validation.train_folds(config, {}, None, data_dir, str(tmp_path), 3)
+    assert ("out-of-fold figures, temperatures and threshold are optimistic" in caplog.text) == warned
 
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ DATASET = {
     "simulated": True,
     "splits": {"train": {"images": 12, "studies": 12, "patients": 12, "positives": 6}},
 }
+ORIGIN = {"recipe": "humerus", "weights": "xception_notop.weights.h5", "seed": 0}
 TRAIN, VALIDATION = small_run.split(12, SIZE), small_run.split(9, SIZE, seed=1)
 
 # Runs where this project cannot be found: what anybody with TensorFlow sees.
@@ -58,7 +59,7 @@ def build(architecture: Architecture, weights: str = "none") -> keras.Model:
 
 def exported(model, architecture, directory, **changes):
     held_out = changes.pop("held_out", VALIDATION)
-    fields = {"operating_point": POINT, "train": TRAIN, "dataset": DATASET, "metrics": {"test": {}}}
+    fields = {"operating_point": POINT, "train": TRAIN, "dataset": DATASET, "metrics": {"test": {}}, "origin": ORIGIN}
     logit = model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     fields |= {"held_out": held_out, "held_out_logit": logit}
     return export.export(Network(architecture, (Member(model),)), str(directory), **(fields | changes))
@@ -113,6 +114,8 @@ def test_what_the_artifact_says_of_itself(made):
         "temperatures": [1.0],
         "mirrored": False,
         "threshold_rule": "kappa",
+        "threshold_fitted": True,
+        **ORIGIN,
     }
     assert info.dataset["fingerprint"] == "abc"
     served = served_by(model, 1.7)(tf.constant(VALIDATION.images))

@@ -5,6 +5,7 @@ import json
 import pathlib
 import random
 import re
+import shutil
 import signal
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
-from trainer import artifact, dry_run, evaluate, input_pipeline, main, train
+from trainer import artifact, dry_run, evaluate, input_pipeline, main, results, train
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED, ConfigError, DataError, HostLostError
 from trainer.prepare import prepare
 
@@ -59,15 +60,21 @@ def test_what_a_finished_run_leaves(undisturbed):
     assert set(found) == {"test", "validation"}
     for split in found.values():
         for unit in ("image", "study"):
-            auroc = split[unit]["auroc"]
-            assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+            brier = split[unit]["brier"]
+            assert 0 <= brier["low"] <= brier["value"] <= brier["high"] <= 1
     assert [row[0] for row in history] == ["epoch", "1", "2", "3", "4"]
     info = artifact.load(undisturbed / "artifact")
     assert json.loads(json.dumps(info.metrics)) == found and info.image_size == small_run.SIZE
     assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
     settings = json.loads((undisturbed / "config.json").read_text())
     assert settings["config.backbone"] == "tinynet" and settings["config.augmentation.rotation"] == 30.0
-    assert "Test split:" in log(undisturbed) and f"Artifact: {undisturbed}/artifact" in log(undisturbed)
+    assert {name: info.architecture[name] for name in ("recipe", "weights", "seed")} == {
+        "recipe": "small_recipe", "weights": "none", "seed": 3,
+    }  # fmt: skip
+    assert "Test split:" in log(undisturbed) and "Validation split (optimistic" in log(undisturbed)
+    assert f"Artifact: {undisturbed}/artifact" in log(undisturbed)
+    page = (undisturbed / "report.html").read_text()
+    assert re.search(r"\d minutes, interruptions included", page) and "cores: " in page
 
 
 def test_killed_stopped_and_damaged_it_ends_as_if_undisturbed(data_dir, undisturbed, tmp_path):
@@ -109,6 +116,26 @@ def test_a_finished_run_is_not_trained_again(data_dir, undisturbed):
     found = train.train_and_evaluate(small_recipe.get_config(), data_dir, str(undisturbed))
     assert found == json.loads((undisturbed / "metrics.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_a_finished_run_takes_another_threshold_rule_without_training_again(data_dir, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (workdir / "metrics.json").unlink()
+    assert finish(data_dir, workdir, "--config.threshold_rule=0.3", "--config.abstain=0.2") == EXIT_DONE, log(workdir)[-3000:]
+    weights, _, history = left(workdir)
+    assert all(np.array_equal(a, b) for a, b in zip(weights, left(undisturbed)[0], strict=True))
+    assert history == left(undisturbed)[2]
+    info = artifact.load(workdir / "artifact")
+    assert info.threshold == 0.3 and info.architecture["threshold_rule"] == "0.3" and info.uncertain_band
+
+
+def test_the_errors_shown_are_those_farthest_from_the_threshold():
+    logit = np.array([-4.0, 0.5, -1.5, -6.0, 3.0])
+    split = dataclasses.replace(small_run.split(5), labels=np.array([1, 0, 0, 0, 1]))
+    cases = evaluate.cases(split, logit)
+    # At -2.2 in logits the second and third are called positive: 2.7 and 0.7 away; the first, missed, 1.8.
+    assert results._surest_and_wrong(cases, 0.1).tolist() == [1, 0, 2]
 
 
 def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undisturbed):
@@ -160,8 +187,11 @@ def test_a_run_without_a_test_split_and_with_little_to_validate_on(tmp_path, cou
     found = json.loads((workdir / "metrics.json").read_text())
     assert found["test"] == {}
     assert found["validation"]["image"]["auroc"]["value"] is None if one_class else found["validation"] == {}
+    assert ("Validation split (optimistic" in log(workdir)) == bool(one_class)
     info = artifact.load(workdir / "artifact")
-    assert 0 < info.threshold < 1 and info.cam["scale"] > 0
+    assert 0 < info.threshold < 1 and info.cam["scale"] > 0 and not info.architecture["threshold_fitted"]
+    wrong = found["validation"]["confusion"]["image"]["fp"] if one_class else 0
+    assert ('id="errors"' in (workdir / "report.html").read_text()) == bool(wrong)
 
 
 def test_one_image_is_refused_and_one_image_to_evaluate_has_no_interval(data_dir, undisturbed, tmp_path):
