@@ -11,7 +11,7 @@ from trainer.checkpoints import write_text
 from trainer.evaluation import figures
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, studies
-from trainer.metrics import format_interval
+from trainer.metrics import NO_INTERVAL, format_interval
 
 REPORT = "report.html"
 _HEADLINES = (("image", "accuracy"), ("image", "auroc"), ("image", "sensitivity"), ("image", "specificity"), ("study", "kappa"))
@@ -83,10 +83,18 @@ def render(report: RunReport) -> str:
         fitted_on="out of fold" if report.folds else "on validation",
         headlines=[(level, name, splits[drawn][level][name]) for level, name in _HEADLINES] if drawn in splits else [],
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
+        about=_about(report.dataset),
+        no_interval=NO_INTERVAL,
         figures=_figures(report, drawn),
         examples=[(caption, base64.b64encode(picture).decode()) for caption, picture in report.examples],
         config=flat(report.config),
     )
+
+
+def _about(dataset: Mapping[str, Any]) -> str:
+    """`mura, XR_HUMERUS, 320 px`, as far as the data say."""
+    size = f"{dataset['image_size']} px" if "image_size" in dataset else ""
+    return ", ".join(filter(None, [dataset.get("layout"), *dataset.get("body_parts", []), size]))
 
 
 def _spoken(split: str) -> str:
@@ -106,37 +114,28 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def _figures(report: RunReport, drawn: str | None) -> list[dict[str, str]]:
-    """Name, SVG and text alternative of each figure."""
+def _figures(report: RunReport, drawn: str | None) -> list[dict[str, Any]]:
+    """Name, SVG and text alternative of each figure that there is something to draw in; `curve` for those of training."""
     entries = []
-    for title, columns in figures.CURVES.items() if report.history else ():
-        last = ", ".join(f"{name} {float(report.history[-1].get(name, 'nan')):.3f}" for name in columns)
+    for title in figures.titles(report.history):
+        last = ", ".join(f"{name} {float(report.history[-1].get(name, 'nan')):.3f}" for name in figures.CURVES[title])
         alt = f"{title} over {len(report.history)} epochs; at the end {last}."
         entries.append((f"curve-{title.lower()}", figures.curves(report.history, [title]), alt))
+    curves = len(entries)
     if drawn:
         cases, point = report.cases[drawn], report.operating_point
         levels = {"image": cases, "study": studies(cases)}
-        of = f"of the {_spoken(drawn)}, {len(cases)} images" if drawn != "out_of_fold" else f"out of fold, {len(cases)} images"
-        entries += [
-            (
-                "roc",
-                figures.roc(levels, point.threshold),
-                f"ROC curves {of}, per image and per study, with the operating point.",
-            ),
-            (
-                "pr",
-                figures.precision_recall(levels, point.threshold),
-                f"Precision-recall curves {of}, with the operating point.",
-            ),
-            (
-                "reliability",
-                figures.reliability(cases),
-                f"Reliability diagram {of}: share of positives by predicted probability.",
-            ),
-            (
-                "scores",
-                figures.scores(cases, point),
-                f"Histogram of calibrated probabilities {of}, by label, with the threshold.",
-            ),
-        ]
-    return [{"name": name, "svg": figures.svg(figure, name), "alt": alt} for name, figure, alt in entries]
+        of = f"{_spoken(drawn)}, {len(cases)} images"
+        if 0 < cases.label.sum() < len(cases):
+            alt = f"ROC curves, {of}, per image and per study, with the operating point."
+            entries.append(("roc", figures.roc(levels, point.threshold), alt))
+            alt = f"Precision-recall curves, {of}, with the operating point."
+            entries.append(("pr", figures.precision_recall(levels, point.threshold), alt))
+        alt = f"Reliability diagram, {of}: share of positives by predicted probability."
+        entries.append(("reliability", figures.reliability(cases), alt))
+        alt = f"Histogram of calibrated probabilities, {of}, by label, with the threshold."
+        entries.append(("scores", figures.scores(cases, point), alt))
+    return [
+        {"name": name, "svg": figures.svg(figure, name), "alt": alt, "curve": i < curves}
+        for i, (name, figure, alt) in enumerate(entries)
+    ]

@@ -214,6 +214,13 @@ def test_no_interval_where_resampling_tells_nothing(probability, patients):
     assert metrics.NO_INTERVAL in metrics.comparison_table(shifted)
 
 
+def test_wilsons_interval_by_hand():
+    low, high = bootstrap.wilson(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
+    z2 = 1.959964**2
+    np.testing.assert_allclose(low, [0.236593, 10 / (10 + z2), 0], atol=1e-6)
+    np.testing.assert_allclose(high, [0.763407, 1, z2 / (10 + z2)], atol=1e-6)
+
+
 def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
     """As docs/evaluation.md says: at the size of MURA's test split, about 0.06, and the interval doesn't reach down to 0 either."""
     found = []

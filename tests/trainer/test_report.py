@@ -44,11 +44,13 @@ def run() -> report.RunReport:
         title="first <run> & more",
         dataset={
             "simulated": True,
+            "layout": "mura",
+            "body_parts": ["XR_HUMERUS"],
             "image_size": 320,
             "fingerprint": "0123456789abcdef0123",
             "splits": {"train": counts, "validation": counts, "test": counts},
             "rejections": {"truncated": 6},
-            "warnings": ["two files are the same image"],
+            "warnings": ["two files are the same image", "such as " + "a_long_folder/" * 9 + "image.png"],
         },
         operating_point=point,
         cases=cases,
@@ -70,7 +72,9 @@ def run() -> report.RunReport:
         ],
         config={"backbone": "densenet121", "augmentation": {"rotation": 30.0}},
         environment={"tensorflow": "2.21.0"},
-        slices=metrics.slices(cases["test"], {"source_mode": np.resize(["grey", "rgb"], len(test))}, point.threshold, resamples=20),
+        slices=metrics.slices(
+            cases["test"], {"source_mode": np.resize(["grey", "rgb"], len(test))}, point.threshold, resamples=20
+        ),
         examples=[("image7.png: called positive at 0.98", picture())],
     )
 
@@ -137,7 +141,17 @@ def test_the_numbers_are_those_of_the_run(run, page):
     table = page.text[page.text.index("Confusion per image") : page.text.index("Confusion per study")]
     assert [int(number) for number in re.findall(r"\b\d+\b", table)] == [cells[name] for name in ("tp", "fn", "fp", "tn")]
     assert f"{run.operating_point.threshold:.3f}" in page.text
-    for expected in ("augmentation.rotation", "30.0", "truncated 6", "two files are the same image", "source_mode", "2.21.0"):
+    assert "uncertain ones by their side of the threshold" in table
+    for expected in (
+        "Data: mura, XR_HUMERUS, 320 px",
+        metrics.NO_INTERVAL,
+        "augmentation.rotation",
+        "30.0",
+        "truncated 6",
+        "two files are the same image",
+        "source_mode",
+        "2.21.0",
+    ):
         assert expected in page.text
 
 
@@ -159,8 +173,9 @@ def test_without_test_split_validation_is_shown(run):
             run, cases={"validation": run.cases["validation"]}, metrics={"test": {}, "validation": run.metrics["validation"]}
         )
     )
-    assert "Confusion per image, validation split" in text
+    assert "Calls and scores, validation split" in text and "Most confident errors, validation split" in text
     assert "test, per image" not in text
+    assert "There is no test split" in text
 
 
 def test_a_run_without_anything_to_evaluate_still_reports(run):
@@ -169,14 +184,23 @@ def test_a_run_without_anything_to_evaluate_still_reports(run):
     )
     assert "nothing to evaluate" in bare.text
     assert "densenet121" in bare.text
+    assert "Calls and scores" not in bare.text and "figure" not in {tag for tag, _ in bare.tags}
 
 
 def test_one_class_and_gaps_in_the_history(run):
     positives = run.cases["test"].take(run.cases["test"].label == 1)
     measured = metrics.evaluate(positives, 0.5, resamples=20)
     history = [{"epoch": 1, "loss": 0.5, "val_loss": float("nan"), "val_auroc": float("nan")}]
-    text = report.render(replace(run, cases={"test": positives}, metrics={"test": measured}, history=history))
+    point = calibration.fit(positives)
+    one_class = replace(
+        run, cases={"validation": positives}, metrics={"validation": measured}, history=history, operating_point=point
+    )
+    text = report.render(one_class)
     assert "undefined" in text
+    assert "not fitted: too few images were held out, or of one class)" in text and "optimistic" not in text
+    # No figure with nothing in it.
+    assert set(re.findall(r'id="figure-([\w-]+)"', text)) == {"curve-loss", "reliability", "scores"}
+    assert "No ROC and no precision-recall curve" in text
 
 
 def test_write_leaves_one_file_the_same_each_time(run, text, tmp_path):
@@ -195,11 +219,11 @@ def test_curves_png(run):
         assert (np.abs(shown.astype(int) - colour).max(axis=1) < 8).sum() > 100
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 400])
 def test_chromium_shows_it_without_an_error(text, tmp_path, width):
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     with browser.chromium(tmp_path / "profile") as shown:
-        shown.open(tmp_path / "report.html", width, 2400)
+        shown.open(tmp_path / "report.html", width, 900)
         laid_out = """Object.fromEntries([...document.querySelectorAll("figure[id]")].map(figure => {
             const box = figure.querySelector("svg").getBoundingClientRect();
             return [figure.id, Math.min(box.width, box.height)];
@@ -209,6 +233,10 @@ def test_chromium_shows_it_without_an_error(text, tmp_path, width):
         assert min(sizes.values()) > 150, sizes
         assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
         assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
+        if width == 1280:  # data, curves and metrics are in the first screen
+            ends = "['data', 'figure-curve-loss', 'figure-curve-auroc', 'metrics'].map(id => document.getElementById(id)"
+            assert max(shown.ask(f"{ends}.getBoundingClientRect().bottom)")) < 960
+            assert shown.ask("document.querySelector('#metrics tbody tr:nth-child(12)').getBoundingClientRect().bottom") < 900
         asked = [address for address in shown.requests if not address.startswith("data:")]
         assert asked == [(tmp_path / "report.html").as_uri()]
         assert shown.errors == []
@@ -246,6 +274,31 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
         assert limit in text
     assert "uint8 [B, 320, 320, 1]" in text
     assert "\n\n\n" not in text
+
+
+def test_model_card_says_what_it_was_made_of_and_from(run):
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "members": 1, "mirrored": False}
+    dataset = {**run.dataset, "body_parts": ["XR_ELBOW", "XR_HUMERUS"]}
+    origin = {"weights": "xception_notop.weights.h5", "recipe": "humerus", "seed": 3}
+    text = card(run, dataset=dataset, architecture=fields | origin)
+    assert "Marks radiographs of the elbow, humerus as `positive`" in text
+    assert "From the weights `xception_notop.weights.h5`, by the recipe `humerus`, seed 3;" in text
+    text = card(
+        run, dataset={**run.dataset, "body_parts": ["all"]}, architecture=fields | origin | {"weights": "none", "recipe": ""}
+    )
+    assert "Marks radiographs as `positive`" in text and "From random weights, seed 3;" in text
+
+
+def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "mirrored": False}
+    assert "chosen on the validation split: its figures are optimistic" in card(run)
+    folds = {"test": {}, "out_of_fold": run.metrics["test"]}
+    single, ensemble = (card(run, metrics=folds, architecture={**fields, "members": n}) for n in (1, 3))
+    assert "those figures flatter it" in single and "flatter" not in ensemble
+    assert "optimistic" not in single and "(rule `kappa`), fitted out of fold" in single
+    unfitted = card(run, architecture={**fields, "members": 1, "threshold_fitted": False})
+    assert "(rule `kappa`), not fitted: too few images were held out, or of one class." in unfitted
+    assert metrics.NO_INTERVAL in unfitted
 
 
 def test_model_card_tables_are_well_formed(run):

@@ -7,6 +7,7 @@ are a few matrix products and one sort.
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.special
 
 from trainer.evaluation.cases import Cases
 
@@ -116,3 +117,11 @@ def p_value(drawn: np.ndarray) -> float:
     drawn = drawn[~np.isnan(drawn)].round(_DECIMALS)
     far = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (far + 1) / (len(drawn) + 1)))
+
+
+def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of each share [N] of `count` [N] independent cases (Wilson 1927); unlike a resampled one, not a point at 0 and 1."""
+    z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return middle - half, middle + half

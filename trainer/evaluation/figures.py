@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from trainer.evaluation.bootstrap import ECE_BINS
+from trainer.evaluation.bootstrap import ECE_BINS, wilson
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, confusion
 
@@ -54,7 +54,7 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
       titles: the panels wanted, of `CURVES`.
     """
     epoch, criterion = _column(history, "epoch"), _column(history, "criterion")
-    figure = Figure(figsize=(3.7 * len(titles), 3.3), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(titles), 2.6), layout="constrained")
     for ax, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for column in CURVES[title]:
             values = _column(history, column)
@@ -64,8 +64,14 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
         _finish(ax, title, "epoch", "")
+        ax.set_xlim(epoch.min(initial=1) - 0.5, epoch.max(initial=1) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def titles(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The panels of `curves` that there is something to draw in."""
+    return [title for title, columns in CURVES.items() if any(np.isfinite(_column(history, c)).any() for c in columns)]
 
 
 def roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
@@ -103,22 +109,31 @@ def precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
 
 
 def reliability(cases: Cases) -> Figure:
-    """Share of positives by predicted probability in ten bins, before and after calibration; dots as large as the bin is full."""
+    """Share of positives by predicted probability in ten bins, before and after calibration; dots as large as the bin is full.
+
+    The calibrated ones with 95 % Wilson intervals, a patient counted once in a bin.
+    """
     figure, ax = _panel()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
     for probability, colour, label in (
         (expit(cases.logit), NEUTRAL, "uncalibrated"),
         (cases.probability, NEGATIVE, "calibrated"),
     ):
-        ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
-        count = np.bincount(ece_bin, minlength=ECE_BINS)
-        full = count > 0
-        mean = np.bincount(ece_bin, probability, ECE_BINS)[full] / count[full]
-        share = np.bincount(ece_bin, cases.label, ECE_BINS)[full] / count[full]
+        mean, share, images, patients = _bins(cases, probability)
         ax.plot(mean, share, color=colour, label=label, linewidth=1.2)
-        ax.scatter(mean, share, s=8 + 220 * count[full] / len(cases), color=colour, alpha=0.85, zorder=3)
-    _finish(ax, "Reliability", "predicted probability of positive", "share that is positive", "upper left")
+        ax.scatter(mean, share, s=8 + 220 * images / len(cases), color=colour, alpha=0.85, zorder=3)
+    # Of the last, the calibrated ones.
+    ax.vlines(mean, *wilson(share, patients), color=colour, linewidth=1, label="95 % interval")
+    _finish(ax, "Reliability", "predicted probability of positive", "share that is positive")
     return figure
+
+
+def _bins(cases: Cases, probability: np.ndarray) -> np.ndarray:
+    """Mean probability, share of positives, images and patients of each bin of `probability` [N] that holds any: float64 [4, bins]."""
+    ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
+    held = [ece_bin == k for k in np.unique(ece_bin)]
+    rows = [(probability[k].mean(), cases.label[k].mean(), k.sum(), len(np.unique(cases.patient_id[k]))) for k in held]
+    return np.array(rows).T
 
 
 def scores(cases: Cases, point: OperatingPoint) -> Figure:
