@@ -2,18 +2,23 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from batch_inference import journal, progress, storage
-from batch_inference.records import Example, Rejection, Source, reject
+from batch_inference.records import Example, Prediction, Rejection, Source, reject
 from batch_inference.study_key import StudyKey
 from batch_inference.tasks import Task
 from trainer import overlay, radiograph
+from trainer.engines import usable_cores
+
+_decoding = threading.BoundedSemaphore(usable_cores())
+"""Of the many threads that wait for storage, no more than there are cores decode at a time: each takes up to a gigabyte."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """Task -> Examples, or Rejections: one, or one for each frame; or the row that is known, where the file is still the same.
+    """Task -> Examples, or Rejections: one, or one for each frame; or the rows that are known, where the file is still the same.
 
     Attributes:
       image_size: side of the square that the model takes.
@@ -35,32 +40,45 @@ class Decode:
         try:
             contents = storage.read(source.uri)
             sha256 = hashlib.sha256(contents).hexdigest()
-            if task.known and task.known.sha256 == sha256:
-                progress.advance()
-                return [journal.Entry(journal.digest(source), task.known)]
-            frames = radiograph.frames(contents) if self.all_frames else [lambda: radiograph.read(contents)]
+            known = {row.frame: row for row in task.known if row.sha256 == sha256}
+            if None in known:
+                return [self._keep(source, known[None])]
+            if not self.all_frames:
+                return [self._take(source, sha256, lambda _: radiograph.read(contents), None)]
+            with _decoding:
+                number, read = radiograph.frames(contents)
         except Exception as error:
             return [self._reject(source, error, sha256, None)]
-        if len(frames) == 1:
-            return [self._take(source, sha256, frames[0], None)]
-        return self._each(source, sha256, frames)
+        if number == 1:
+            return [self._take(source, sha256, read, None)]
+        return self._each(source, sha256, number, read, known)
 
     def _each(
-        self, source: Source, sha256: str, frames: Sequence[Callable[[], radiograph.Radiograph]]
-    ) -> Iterator[Example | Rejection]:
-        for index, read in enumerate(frames):
-            yield self._take(source, sha256, read, index)
+        self,
+        source: Source,
+        sha256: str,
+        number: int,
+        read: Callable[[int], radiograph.Radiograph],
+        known: Mapping[int | None, Prediction],
+    ) -> Iterator[Example | Rejection | journal.Entry]:
+        for frame in range(number):
+            yield self._keep(source, known[frame]) if frame in known else self._take(source, sha256, read, frame)
 
     def _take(
-        self, source: Source, sha256: str, read: Callable[[], radiograph.Radiograph], frame: int | None
+        self, source: Source, sha256: str, read: Callable[[int], radiograph.Radiograph], frame: int | None
     ) -> Example | Rejection:
         try:
-            found = read()
-            picture = overlay.shrink(found.pixels) if self.picture_wanted else None
-            study, pixels = self.study_key(source, found.tags), radiograph.letterbox(found.pixels, self.image_size)
+            with _decoding:
+                found = read(frame or 0)
+                picture = overlay.shrink(found.pixels) if self.picture_wanted else None
+                study, pixels = self.study_key(source, found.tags), radiograph.letterbox(found.pixels, self.image_size)
             return Example(source, pixels, picture, sha256, study, frame, found.tags)
         except Exception as error:
             return self._reject(source, error, sha256, frame)
+
+    def _keep(self, source: Source, known: Prediction) -> journal.Entry:
+        progress.advance()
+        return journal.Entry(journal.digest(source), known)
 
     def _reject(self, source: Source, error: Exception, sha256: str | None, frame: int | None) -> Rejection:
         progress.advance()

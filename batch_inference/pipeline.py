@@ -94,12 +94,13 @@ def _score(
         options.cam_colours,
         options.cam_min_probability,
     )
+    exclude, recursive = options.exclude, options.recursive
     handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id, options.method)
 
     found = (
         pipeline
         | "Input" >> beam.Create([storage.absolute(options.input)])
-        | "Find" >> beam.FlatMap(sources.find, options.exclude, options.recursive)
+        | "Find" >> beam.FlatMap(lambda location: enumerate(sources.find(location, exclude, recursive)))
     )
     remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
     examples, unprepared, still_good = (

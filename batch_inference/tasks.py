@@ -11,33 +11,32 @@ from batch_inference.records import Prediction, Source, printable
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A source to score, and its row from an earlier attempt: still good if the file's content is the same."""
+    """A source to score, and its rows from earlier attempts, one or one for each frame: good if the file's content is the same."""
 
     source: Source
-    known: Prediction | None = None
+    known: tuple[Prediction, ...] = ()
 
 
 class EachOnce(beam.PTransform):
-    """(sources, journal entries) -> tasks, spread over the workers; the second mention of a URI is dropped."""
+    """((place in the list, source) of every mention, journal entries) -> tasks, spread over the workers; of a URI the first mention counts."""
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
             found
-            | shelves.Shelve(lambda item: printable(item.uri) if isinstance(item, Source) else item.row.uri)
+            | shelves.Shelve(lambda item: item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri))
             | beam.FlatMapTuple(lambda _, packs: join(shelves.unpacked(packs)))
         )
 
 
-def join(items: Iterable[Source | journal.Entry]) -> Iterator[Task]:
-    """Sources and entries in any order -> the tasks, in order of URI."""
-    sources: dict[str, Source] = {}
-    rows: dict[str, Prediction] = {}
+def join(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
+    """Mentions and entries in any order -> the tasks, in order of URI."""
+    mentions: dict[str, tuple[int, Source]] = {}
+    rows: dict[str, list[Prediction]] = {}
     for item in items:
         if isinstance(item, journal.Entry):
-            # How many frames a file has, its rows don't say: files of several are scored again.
-            if item.row.frame is None:
-                rows[item.source] = item.row
+            rows.setdefault(item.source, []).append(item.row)
         else:
-            sources[item.uri] = min(item, sources.get(item.uri, item))
-    for _, source in sorted(sources.items()):
-        yield Task(source, rows.get(journal.digest(source)))
+            _, source = item
+            mentions[source.uri] = min(item, mentions.get(source.uri, item))
+    for _, (_, source) in sorted(mentions.items()):
+        yield Task(source, tuple(rows.get(journal.digest(source), ())))

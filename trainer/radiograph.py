@@ -4,9 +4,8 @@ Preparation and scoring both call `load`, so what a model learned from and what 
 """
 
 import dataclasses
-import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -129,7 +128,7 @@ def read(data: bytes) -> Radiograph:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
     if kind == "DICOM":
-        return _dicom(functools.partial(dicom.read, data))
+        return _dicom(dicom.read(data))
     if kind not in picture.FORMATS:
         found = kind or "that of no known image format"
         refuse(
@@ -139,18 +138,19 @@ def read(data: bytes) -> Radiograph:
     return Radiograph(pixels, kind, mode)
 
 
-def frames(data: bytes) -> Sequence[Callable[[], Radiograph]]:
-    """One function for each frame of a DICOM file, one for any other file: called, it decodes that frame, in any order.
+def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
+    """The number of frames of a DICOM file, 1 for any other file, and the function that decodes one of them, in any order.
 
-    They and this raise `RadiographError` and nothing else. Not for threads: the frames share what was parsed.
+    It and this raise `RadiographError` and nothing else. Not for threads: the frames share what was parsed.
     """
     if not data or recognise(data) != "DICOM":
-        return [functools.partial(read, data)]
-    return [functools.partial(_dicom, frame) for frame in dicom.frames(data)]
+        return 1, lambda _: read(data)
+    number, frame = dicom.frames(data)
+    return number, lambda index: _dicom(frame(index))
 
 
-def _dicom(frame: Callable[[], tuple[np.ndarray, str, dict[str, str]]]) -> Radiograph:
-    pixels, mode, tags = frame()
+def _dicom(decoded: tuple[np.ndarray, str, dict[str, str]]) -> Radiograph:
+    pixels, mode, tags = decoded
     return Radiograph(pixels, "DICOM", mode, tags)
 
 

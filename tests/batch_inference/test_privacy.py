@@ -96,9 +96,10 @@ def test_studies_are_pseudonyms_and_the_salt_is_not_told(run):
     assert options["id_salt"] == StudyKey(salt=SALT).mark_of_salt()
 
 
-def test_only_short_codes_are_taken_for_tags(run):
+def test_only_the_words_of_the_standard_are_taken_for_tags(run):
     output, *_ = run
     by_name = {pathlib.Path(row["uri"]).name: row for row in json_rows(output, "predictions")}
     tags = ("modality", "body_part", "view")
     assert [by_name["plain.dcm"][tag] for tag in tags] == ["CR", "HUMERUS", "AP"]
-    assert [by_name["codes.dcm"][tag] for tag in tags] == [by_name["texts.png"][tag] for tag in tags] == [None] * 3
+    for name in ("codes.dcm", "capitals.dcm", "texts.png"):
+        assert [by_name[name][tag] for tag in tags] == [None] * 3, name

@@ -113,6 +113,8 @@ def good_dicom_files() -> dict[str, bytes]:
         "no preamble implicit": dicom_file(deep, uid.ImplicitVRLittleEndian, preamble=False, **twelve),
         "dual with a tiff header.dcm": encode(picture(), "TIFF")[:128] + dicom_file(deep, **twelve)[128:],
         "more pixel data than announced.dcm": dicom_file(picture(), PixelData=picture().tobytes() + b"\0" * 100),
+        "window in words.dcm": dicom_file(deep, **twelve, WindowCenter=1111, WindowWidth=2222).replace(b"1111.0", b"AUTO  "),
+        "almost square pixels.dcm": dicom_file(deep, PixelSpacing=[0.1435, 0.1436], PixelAspectRatio=[1, 1], **twelve),
     }
 
 
@@ -134,6 +136,9 @@ def bad_dicom_files() -> dict[str, tuple[bytes, str]]:
         "nothing after the prefix.dcm": (bytes(128) + b"DICM", "bad_dicom"),
         "encoded frame of another size.dcm": (dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=wrong_size), "bad_dicom"),
         "encoded frame of garbage.dcm": (dicom_file(picture(), uid.JPEG2000Lossless, PixelData=garbage), "bad_dicom"),
+        "rescale slope of zero.dcm": (dicom_file(deep, RescaleSlope=0, RescaleIntercept=3), "bad_dicom"),
+        "oblong pixels.dcm": (dicom_file(deep, PixelAspectRatio=[2, 1]), "unsupported"),
+        "oblong spacing.dcm": (dicom_file(deep, ImagerPixelSpacing=[0.1, 0.2]), "unsupported"),
         "thirty-two bits.dcm": (dicom_file(deep.astype(np.uint32)), "unsupported"),
         "unknown transfer syntax.dcm": (dicom_file(picture(), "1.2.826.0.1.3680043.8.498.99"), "unsupported"),
         "video transfer syntax.dcm": (dicom_file(picture(), uid.MPEG2MPML, PixelData=garbage), "unsupported"),

@@ -124,7 +124,30 @@ def _good_tiff() -> dict[str, bytes]:
         "not a number.tif": encode(holes, "TIFF"),
         "constant floating point.tif": encode(np.full((5, 4), 7, np.float32), "TIFF"),
         "turned by its tag.tif": encode(grey, "TIFF", exif=oriented(6)),
+        "planes of eight bits.tif": _tiff(np.dstack([picture()] * 3), planes=True),
+        "pixels of sixteen bits.tif": _tiff(np.dstack([deep] * 3)),
+        "signed sixteen bits.tif": _tiff(picture().astype(np.int16) * 200 - 25_000, 2),
     }
+
+
+def _tiff(pixels: np.ndarray, sample_format: int = 1, planes: bool = False, next_page: int = 0) -> bytes:
+    """An uncompressed TIFF file of [h, w], or of RGB [h, w, 3] pixel by pixel or in planes, as no encoder here writes it."""
+    (height, width), samples = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
+    content = (pixels.transpose(2, 0, 1) if planes else pixels).tobytes()
+    strips = samples if planes else 1
+    offsets = [8 + index * len(content) // strips for index in range(strips)]
+    tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * samples, 259: [1], 262: [2 if samples == 3 else 1]}
+    tags |= {273: offsets, 277: [samples], 278: [height], 279: [len(content) // strips] * strips}
+    tags |= {284: [2 if planes else 1], 339: [sample_format] * samples}
+    more = b""
+    entries = struct.pack("<H", len(tags))
+    for tag, values in tags.items():
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, more = struct.pack("<I", 8 + len(content) + len(more)), more + packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    directory = 8 + len(content) + len(more)
+    return b"II*\0" + struct.pack("<I", directory) + content + more + entries + struct.pack("<I", next_page)
 
 
 def _good_other() -> dict[str, bytes]:
@@ -184,11 +207,22 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
         "netpbm.pgm": encode(picture(), "PPM"),
         "jpeg-ls.jls": b"\xff\xd8\xff\xf7\0\x0b\x08\0\x04\0\x04\x01\x01\x11\0" + bytes(20),
         "twelve bits.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 4, b"\x0c"),
+        "lossless.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 1, b"\xc3"),
+        "a thousand scans.jpg": _with_scans(encode(picture(), "JPEG", progressive=True), 1000),
+        "planes of sixteen bits.tif": _tiff(np.dstack([picture().astype(np.uint16) * 257] * 3), planes=True),
+        "signed eight bits.tif": _tiff((picture() - 128).view(np.int8), 2),
+        "more than signed thirty-two bits.tif": _tiff(picture().astype(np.uint32) << 24),
         "double precision.tif": cv2.imencode(".tif", picture().astype(np.float64))[1].tobytes(),
         "unknown compression.tif": patched(encode(picture(), "TIFF"), b"\x03\x01\x03\0\1\0\0\0", 8, struct.pack("<H", 34712)),
         "unknown compression.bmp": patched(encode(picture(), "BMP"), b"BM", 30, b"\x06"),
     }
     return {name: (data, "unsupported") for name, data in contents.items()}
+
+
+def _with_scans(progressive: bytes, number: int) -> bytes:
+    """A progressive JPEG file with its last scan so often."""
+    last = progressive.rindex(b"\xff\xda")
+    return progressive[:last] + progressive[last:-2] * number + progressive[-2:]
 
 
 def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
@@ -220,6 +254,8 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         "only the signature.png": whole["png"][:8],
         "tail of zeros.jpg": whole["jpg"][:tail] + bytes(100_000),
         "deflated and cut.dcm": dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)[:-20],
+        "second page that is none.tif": _tiff(picture(), next_page=0xFFFFFF),
+        "ten million frames.dcm": dicom_file(picture(), NumberOfFrames=10_000_000),
         "fewer pixels than announced.dcm": dicom_file(picture(), PixelData=picture().tobytes()[:-2]),
     }
     return {name: (data, "truncated") for name, data in (cuts | damaged).items()}

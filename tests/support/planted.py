@@ -51,6 +51,12 @@ _IN_CODES = {
     "LossyImageCompressionMethod": WORD,
 }
 
+_IN_CAPITALS = {
+    "Modality": WORD.upper(),
+    "BodyPartExamined": f"{WORD.upper()} JO 01",
+    "ViewPosition": f"MRN {WORD.upper()} 2",
+}
+
 
 def planted_dicom(pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVRLittleEndian, **attributes) -> bytes:
     """A DICOM file full of planted identifiers, in a sequence, a private block and the file meta information too."""
@@ -77,6 +83,7 @@ def _dicom_files() -> dict[str, bytes]:
     files = {
         "plain.dcm": plain,
         "codes.dcm": planted_dicom(**_IN_CODES),
+        "capitals.dcm": planted_dicom(**_IN_CAPITALS),
         "rle.dcm": planted_dicom(syntax=uid.RLELossless),
         "film.dcm": planted_dicom(np.vstack([deep, deep[::-1]]), NumberOfFrames=2, Rows=len(deep)),
         "broken values.dcm": plain.replace(BIRTH_DATE.encode(), b"Qzplant!").replace(b"MONOCHROME2", b"Qzplant    "),

@@ -6,7 +6,6 @@ values.
 """
 
 import contextlib
-import functools
 import io
 import logging
 import re
@@ -14,7 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pydicom
@@ -23,7 +22,8 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 
 from trainer.decoding.dicom_display import grey, luma, of_frame
-from trainer.decoding.picture import jpeg_segments
+from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
+from trainer.decoding.picture import check_scans, jpeg_segments
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
 MODES = {
@@ -33,15 +33,18 @@ MODES = {
     "RGB": "rgb",
     **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
 }
-_TAGS = {
-    "modality": ("Modality", r"[A-Z0-9_ -]{1,16}"),
-    "body_part": ("BodyPartExamined", r"[A-Z0-9_ -]{1,16}"),
-    "view": ("ViewPosition", r"[A-Z0-9_ -]{1,16}"),
-    "study_uid": ("StudyInstanceUID", r"[0-9.]{1,64}"),
+_Decoded = tuple[np.ndarray, str, dict[str, str]]
+_TERMS = {
+    "modality": ("Modality", MODALITIES),
+    "body_part": ("BodyPartExamined", BODY_PARTS),
+    "view": ("ViewPosition", VIEWS),
 }
+_UID = re.compile(r"[0-9.]{1,64}")
+_SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
+_SQUARE = 0.01
+"""How far the sides of a pixel may differ, as a share of the longer one."""
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
-_QUIET = threading.Lock()
 
 
 def is_dicom(data: bytes) -> bool:
@@ -53,37 +56,61 @@ def is_dicom(data: bytes) -> bool:
     return re.fullmatch(rb"[A-Z]{2}", data[4:6]) is not None or data[6:8] == b"\0\0"
 
 
-def read(data: bytes) -> tuple[np.ndarray, str, dict[str, str]]:
+def read(data: bytes) -> _Decoded:
     """Returns uint8 [height, width] with bone bright, a value of `MODES`, and the harmless tags, of a file with one frame.
 
     Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
     """
-    found = frames(data)
-    if len(found) > 1:
-        refuse("unsupported", f"expected one picture, the DICOM file holds {len(found)} frames")
-    return found[0]()
+    number, frame = frames(data)
+    if number > 1:
+        refuse("unsupported", f"expected one picture, the DICOM file holds {number} frames")
+    return frame(0)
 
 
-def frames(data: bytes) -> Sequence[Callable[[], tuple[np.ndarray, str, dict[str, str]]]]:
-    """For each frame of a file the function that decodes it, to what `read` returns. Both raise as `read` does."""
+def frames(data: bytes) -> tuple[int, Callable[[int], _Decoded]]:
+    """The number of frames, and the function that decodes one of them to what `read` returns. Both raise as `read` does."""
     with _contained():
         _check_deflated(data)
         dataset = _parse(data)
         mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
         number = _check_header(dataset, mode)
-        return [functools.partial(_frame, dataset, str(mode), index) for index in range(number)]
+
+    def frame(index: int) -> _Decoded:
+        with _contained():
+            stored, done = _stored_values(dataset, index)
+            return (stored if done else grey(of_frame(dataset, index), stored)), str(mode), _tags(dataset)
+
+    return number, frame
 
 
-def _frame(dataset: pydicom.Dataset, mode: str, index: int) -> tuple[np.ndarray, str, dict[str, str]]:
-    with _contained():
-        stored, done = _stored_values(dataset, index)
-        return (stored if done else grey(of_frame(dataset, index), stored)), mode, _tags(dataset)
+class _Quiet:
+    """Hushes what the libraries quote of a data set while any thread is inside; the last one out lets them speak again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._hushed = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._hushed.enter_context(_hushed_libraries())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._hushed.close()
+
+
+_quiet = _Quiet()
 
 
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
     """Whatever the libraries raise becomes a RadiographError that quotes nothing, and what they say stays unheard."""
-    with _quiet_libraries():
+    with _quiet:
         try:
             yield
         except (RadiographError, MemoryError):
@@ -96,10 +123,10 @@ def _contained() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def _hushed_libraries() -> Iterator[None]:
     """Keeps the warnings and log lines of pydicom and its plug-ins, which quote values of the data set, out of all logs."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    with _QUIET, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kept = [(logger, logger.handlers, logger.propagate) for logger in loggers]
         for logger in loggers:
@@ -139,18 +166,17 @@ def _check_deflated(data: bytes) -> None:
 
 
 def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
-    texts = {name: str(dataset.get(keyword) or "").strip() for name, (keyword, _) in _TAGS.items()}
-    return {name: text for name, text in texts.items() if re.fullmatch(_TAGS[name][1], text)}
+    """The codes that the standard knows, and the UID: whatever else stands in their place may be text about a patient."""
+    found = {name: str(dataset.get(keyword) or "").strip() for name, (keyword, _) in _TERMS.items()}
+    tags = {name: text for name, text in found.items() if text in _TERMS[name][1]}
+    study_uid = str(dataset.get("StudyInstanceUID") or "").strip()
+    return tags | ({"study_uid": study_uid} if _UID.fullmatch(study_uid) else {})
 
 
 def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bool]:
     """Returns (stored values [h, w], False) of a grey or palette frame, or (luma uint8 [h, w], True) of a coloured one."""
     syntax = _transfer_syntax(dataset)
-    if not syntax.is_encapsulated:
-        expected, found = get_expected_length(dataset), len(dataset.PixelData)
-        if found < expected:
-            refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
-    else:
+    if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
         _check_codestream(encaps.get_frame(dataset.PixelData, index, number_of_frames=number), dataset.Rows, dataset.Columns)
     how = {"raw": True, "view_only": True, "correct_unused_bits": syntax.is_encapsulated}
@@ -199,15 +225,27 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
     if allocated not in (1, 8, 16):
         refuse("unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}")
     check_size(rows, columns)
+    _check_square(dataset)
     frames, encapsulated = int(dataset.get("NumberOfFrames") or 1), _transfer_syntax(dataset).is_encapsulated
     # A frame takes a fragment at least.
     if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
         refuse("bad_dicom", f"the DICOM data set announces {frames} frames, which its pixel data contradict")
+    expected, found = get_expected_length(dataset), len(dataset.PixelData)
+    if not encapsulated and found < expected:
+        refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
     # PixelData, the array that pydicom makes of it, the result; where encoded, the 32-bit planes of the decoder as well.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
     check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
     return frames
+
+
+def _check_square(dataset: pydicom.Dataset) -> None:
+    """Refuses oblong pixels, which would make a picture distorted."""
+    for keyword in _SIDES:
+        sides = [float(side) for side in dataset.get(keyword) or ()]
+        if sides and max(sides) - min(sides) > _SQUARE * max(sides):
+            refuse("unsupported", f"expected square pixels, the {keyword} of the DICOM data set says that they are not")
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
@@ -232,6 +270,7 @@ def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
     found = None
     siz = frame.find(b"\xff\x4f\xff\x51")
     if frame[:2] == b"\xff\xd8":
+        check_scans(frame)
         for marker, start, _ in jpeg_segments(frame):
             if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7):
                 found = struct.unpack_from(">HH", frame, start + 1)

@@ -86,6 +86,8 @@ def _modality(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
         entries, first, _ = _lut(dataset.ModalityLUTSequence[0])
         return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.intp)]
     slope, intercept = (_first_number(dataset, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        refuse("bad_dicom", "expected a rescale slope that leaves a picture, that of the DICOM data set is 0")
     return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
 
 
@@ -95,7 +97,10 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np
         entries, first, bits = _lut(dataset.VOILUTSequence[0])
         index = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.intp)
         return np.clip(entries[index] / ((1 << bits) - 1), 0, 1)
-    centre, width = (_first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    try:
+        centre, width = (_first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    except ValueError:  # a word, or a decimal comma
+        centre = width = None
     if centre is not None and width is not None and width > 0:
         return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
     order = np.argsort(values, kind="stable")

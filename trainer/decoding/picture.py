@@ -5,6 +5,7 @@ checksum, a missing end marker) is checked here. Peak memory stays under 1 GiB f
 """
 
 import io
+import itertools
 import re
 import struct
 import zlib
@@ -46,9 +47,17 @@ MODES = {
 
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 259, 262, 277
+_TIFF_PLANES, _TIFF_SAMPLE_FORMAT = 284, 339
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _TIFF_MIN_IS_WHITE = 0
+_TIFF_PLANE_BY_PLANE = 2
+_TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
 _TIFF_JPEG = (6, 7)
+# Lossless and differential processes: Pillow opens them, libjpeg decodes none.
+_JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
+_JPEG_SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_MAX_SCANS = 100
+"""Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here too."""
 _TILE_SIDE = 2048
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
 # How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
@@ -82,9 +91,12 @@ def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
         check_size(image.height, image.width)
         check_memory(image.height * image.width * _bytes_per_pixel(image) + _SIDE_BYTES * (image.height + image.width))
         if getattr(image, "is_animated", False):
+            image.seek(1)  # which a damaged TIFF only seems to have
             refuse("unsupported", f"expected one picture, the {kind} file holds several frames or pages")
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             _prepare_jpeg(image, data)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_samples(image)
         image.load()
         grey = _grey(image)
         if kind == "TIFF":  # Pillow has applied the orientation already
@@ -135,18 +147,44 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         position += 2 + length
 
 
+def check_scans(data: bytes) -> None:
+    """Refuses a JPEG stream of so many scans that decoding it would take minutes."""
+    if any(itertools.islice(_JPEG_SCAN.finditer(data), _MAX_SCANS, None)):
+        refuse("unsupported", f"expected at most {_MAX_SCANS} scans, the JPEG data have more")
+
+
 def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
     """Sets the decoder of an open JPEG file: grey straight from the luma plane, and the true polarity of CMYK.
 
-    Raises RadiographError where no end marker follows the first scan: libjpeg decodes a tail of zero bytes without complaint.
+    Raises RadiographError for what libjpeg does not decode, for too many scans, and where no end marker follows the first: libjpeg
+    decodes a tail of zero bytes without complaint.
     """
-    pixels_start = max((end for _, _, end in jpeg_segments(data)), default=0)
+    check_scans(data)
+    pixels_start = 0
+    for marker, _, end in jpeg_segments(data):
+        if marker in _JPEG_NOT_DECODED:
+            refuse("unsupported", "no decoder for lossless and differential JPEG")
+        pixels_start = end
     if data.find(b"\xff\xd9", pixels_start) < 0:
         refuse("truncated", "the JPEG file has no end marker after its pixel data")
     image.draft("L", image.size)
     if image.mode == "CMYK" and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
         image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
+
+
+def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuses the kinds of samples that Pillow takes for others, and would make another picture of."""
+    tags = image.tag_v2
+    bits = max(tags.get(_TIFF_BITS, (1,)))
+    if bits == 16 and tags.get(_TIFF_SAMPLES, 1) > 1 and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE:
+        refuse("unsupported", "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes")
+    if bits == 8 and _sample_format(image) == _TIFF_SIGNED:
+        refuse("unsupported", "expected unsigned samples of 8 bits, those of the TIFF file are signed")
+
+
+def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
+    return image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (_TIFF_UNSIGNED,))[0]
 
 
 def _bytes_per_pixel(image: Image.Image) -> int:
@@ -214,6 +252,8 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
         values = values[np.isfinite(values)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if low < 0 and isinstance(image, TiffImagePlugin.TiffImageFile) and _sample_format(image) == _TIFF_UNSIGNED:
+        refuse("unsupported", "expected values under 2,147,483,648, those of the TIFF file are larger")
     if not low < high:
         return lambda values: np.zeros(values.shape, np.uint8)
     scale = 255 / (high - low)

@@ -4,7 +4,9 @@ import io
 import logging
 import pathlib
 import threading
+import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pydicom
@@ -18,6 +20,7 @@ from pydicom.pixels.decoders import base as decoders
 from tests.support.dicom_files import PATIENT, STUDY_UID, bad_dicom_files, dicom_file, good_dicom_files
 from tests.support.image_files import image_files
 from tests.support.pictures import encode, picture
+from trainer.decoding import dicom
 from trainer.radiograph import RadiographError, frames, read
 
 STORED = np.array([[0, 1, 2, 3, 4, 5]], np.uint16)
@@ -121,6 +124,13 @@ def test_a_window_that_is_none_counts_as_missing(width):
     assert grey(STORED, WindowCenter=3, WindowWidth=width) == grey(STORED)
 
 
+@pytest.mark.parametrize("word", [b"AUTO  ", b"2,00  "])
+def test_a_window_in_words_counts_as_missing(word):
+    data = dicom_file(STORED, WindowCenter=1111, WindowWidth=2222)
+    for number in (b"1111.0", b"2222.0"):
+        assert read(data.replace(number, word)).pixels.tolist() == grey(STORED)
+
+
 def test_functional_groups_say_how_a_frame_is_shown():
     def group(**attributes):
         item, inner = pydicom.Dataset(), pydicom.Dataset()
@@ -144,7 +154,8 @@ def test_functional_groups_say_how_a_frame_is_shown():
         WindowWidth=1,
     )
     # As in `test_windows`, ten higher; the second a step to the right.
-    assert [frame().pixels.tolist() for frame in frames(data)] == [
+    number, frame = frames(data)
+    assert [frame(index).pixels.tolist() for index in range(number)] == [
         [[0, 0, 85], [170, 255, 255]],
         [[0, 0, 0], [64, 128, 191]],
     ]
@@ -212,12 +223,12 @@ def test_each_frame_of_a_film(syntax):
     data = dicom_file(np.vstack(single), syntax, NumberOfFrames=3, Rows=picture().shape[0], WindowCenter=128, WindowWidth=256)
     with pytest.raises(RadiographError, match="unsupported: expected one picture, the DICOM file holds 3 frames"):
         read(data)
-    film = frames(data)
+    number, frame = frames(data)
     for index in (2, 0, 1, 0):  # in any order, and again
-        found = film[index]()
+        found = frame(index)
         assert np.array_equal(found.pixels, single[index])
         assert found.tags["body_part"] == "HUMERUS" and found.source_format == "DICOM"
-    assert len(film) == 3
+    assert number == 3
 
 
 @pytest.mark.parametrize(
@@ -225,21 +236,21 @@ def test_each_frame_of_a_film(syntax):
 )
 def test_frames_of_real_films_agree_with_pydicom(name):
     stored = pydicom.dcmread(get_testdata_file(name, download=False)).pixel_array.astype(float)
-    film = frames(real(name))
-    assert len(film) == len(stored) == 10
+    number, frame = frames(real(name))
+    assert number == len(stored) == 10
     for index in (0, 9):
         low, high = np.percentile(stored[index], (0.5, 99.5), method="inverted_cdf")
         expected = np.clip((stored[index] - low) / (high - low), 0, 1) * 255
-        assert np.abs(film[index]().pixels - expected).max() <= 0.51
+        assert np.abs(frame(index).pixels - expected).max() <= 0.51
 
 
 def test_a_damaged_frame_costs_no_other():
     good, bad = encode(picture(), "JPEG"), encode(np.zeros((8, 8), np.uint8), "JPEG")
     data = dicom_file(picture(), uid.JPEGBaseline8Bit, NumberOfFrames=3, PixelData=encaps.encapsulate([good, bad, good]))
-    film = frames(data)
-    assert np.array_equal(film[0]().pixels, film[2]().pixels)
+    _, frame = frames(data)
+    assert np.array_equal(frame(0).pixels, frame(2).pixels)
     with pytest.raises(RadiographError, match=r"bad_dicom: .* encoded pixel data contradict"):
-        film[1]()
+        frame(1)
 
 
 def test_frames_that_are_not_there():
@@ -249,8 +260,18 @@ def test_frames_that_are_not_there():
     with pytest.raises(RadiographError, match="bad_dicom: the DICOM data set announces -1 frames"):
         frames(dicom_file(picture(), NumberOfFrames=-1))
     with pytest.raises(RadiographError, match=r"truncated: expected .* bytes of DICOM pixel data"):
-        frames(dicom_file(picture(), NumberOfFrames=3))[0]()
-    assert [frame().source_format for frame in frames(image_files()["grey.png"].data)] == ["PNG"]
+        frames(dicom_file(picture(), NumberOfFrames=3))
+    number, frame = frames(image_files()["grey.png"].data)
+    assert number == 1 and frame(0).source_format == "PNG"
+
+
+def test_a_long_film_costs_no_memory_before_it_is_asked_for():
+    data = dicom_file(np.zeros((1, 1_000_000), np.uint8), Columns=1, NumberOfFrames=1_000_000)
+    tracemalloc.start()
+    number, _ = frames(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert number == 1_000_000 and peak < 5 * len(data)
 
 
 @pytest.mark.parametrize("name", ["explicit.dcm", "big endian.dcm", "deflated.dcm", "rle.dcm", "jpeg-ls.dcm", "jpeg 2000.dcm"])
@@ -389,6 +410,11 @@ def test_free_text_in_a_coded_attribute_is_left_out():
     assert read(data).tags == {"modality": "CR"}
 
 
+def test_a_name_in_capitals_is_no_code():
+    names = {"Modality": "DOE", "BodyPartExamined": "DOE JOHN 010203", "ViewPosition": "MRN 4711 22"}
+    assert read(dicom_file(picture(), **names)).tags == {"study_uid": STUDY_UID}
+
+
 def test_no_patient_value_reaches_an_error_a_log_or_a_stream(caplog, capfd):
     caplog.set_level(logging.DEBUG)
     contents = [*good_dicom_files().values(), *(data for data, _ in bad_dicom_files().values())]
@@ -435,6 +461,20 @@ def test_reading_in_threads_changes_nothing():
         thread.join()
     assert all(np.array_equal(results[index], pixels) for index, pixels in enumerate(alone))
     assert before == (warnings.filters[:], logger.handlers[:], logger.propagate)
+
+
+def test_files_are_decoded_beside_each_other(monkeypatch):
+    """Two threads, neither of which goes on before the other is decoding too."""
+    both, original = threading.Barrier(2, timeout=30), dicom.grey
+
+    def meet(*arguments):
+        both.wait()
+        return original(*arguments)
+
+    monkeypatch.setattr(dicom, "grey", meet)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(read, [dicom_file(picture())] * 2)
+    assert np.array_equal(one.pixels, other.pixels)
 
 
 def test_a_rust_panic_of_a_plug_in_is_a_refusal():
