@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import google.auth.exceptions
 import requests.exceptions
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
@@ -51,8 +52,9 @@ def write(uri: str, contents: bytes, mime_type: str) -> None:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object of this name."""
-    return _blob(uri).exists(retry=DEFAULT_RETRY, timeout=_SECONDS)
+    """Whether there is an object of this name; a bucket is none."""
+    is_bucket = "/" not in uri.removeprefix(SCHEME)
+    return not is_bucket and _blob(uri).exists(retry=DEFAULT_RETRY, timeout=_SECONDS)
 
 
 def names(folder: str) -> list[str]:
@@ -82,6 +84,16 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, InvalidResponse):
         code = error.response.status_code
     return f"the storage answers {int(code)} {http.HTTPStatus(code).phrase}" if code else None
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the storage may well answer otherwise later: it was busy, down, or out of reach."""
+    if isinstance(error, exceptions.RetryError):
+        return True
+    if isinstance(error, google.auth.exceptions.GoogleAuthError) and error.retryable:
+        return True
+    # What Google's library would try again itself.
+    return DEFAULT_RETRY._predicate(error)
 
 
 def is_hopeless(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """A list of inputs in a file: a path on each line, or CSV whose further columns are carried into the rows."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -7,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from batch_inference import schema, storage
-from batch_inference.records import Prediction, Rejection, printable
+from batch_inference.records import Prediction, Rejection, readable
 from trainer import manifest_columns
 from trainer.errors import DataError
 
@@ -37,12 +38,10 @@ def lines(uri: str) -> Iterator[Line]:
 
     Raises:
       DataError: it cannot be read, is no UTF-8 text, or its columns are not as `carried_columns` wants them.
+      OutageError: the storage does not answer.
     """
-    try:
-        with storage.open_text(uri) as text:
-            yield from _csv(text, uri) if _is_csv(uri) else _plain(text, uri)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a UTF-8 text or CSV file of paths") from error
+    with _readable(uri), storage.open_text(uri) as text:
+        yield from _csv(text, uri) if _is_csv(uri) else _plain(text, uri)
 
 
 def carried_columns(location: str) -> list[str]:
@@ -81,7 +80,7 @@ class _Header:
         # What the rows say in a column of their own need not be carried; a `study_id` has a name that somebody may look for.
         fixed = [index for index in range(len(names)) if index == self.path or plain[index] == STUDY_COLUMN]
         carried = [index for index in range(len(names)) if index not in fixed]
-        if any(not names[index].strip() or names[index] != printable(names[index]) for index in carried):
+        if any(not names[index].strip() or names[index] != readable(names[index]) for index in carried):
             raise DataError(f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out")
         in_rows = [f"manifest_{names[index]}" if names[index].casefold() in ours else names[index] for index in carried]
         if len({name.casefold() for name in [*in_rows, *(names[index] for index in fixed)]}) < len(names):
@@ -91,7 +90,7 @@ class _Header:
     def line(self, values: list[str]) -> Line:
         """A row of the file; what is missing at its end is empty, what is too much is left out."""
         values += [""] * (len(self.names) - len(values))
-        carried = tuple((name, printable(values[index])) for name, index in self.carried.items())
+        carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
         study = "" if self.study is None else values[self.study]
         patient = "" if self.patient is None or not study else values[self.patient]
         return Line(values[self.path], manifest_columns.study(patient, study), carried)
@@ -101,11 +100,15 @@ def _header(location: str) -> _Header | None:
     uri = storage.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
         return None
-    try:
-        with storage.open_text(uri) as text:
-            return _Header(next(_rows(text, uri), []), uri)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"the manifest {uri} cannot be read ({error}); expected a CSV file with a column path") from error
+    with _readable(uri), storage.open_text(uri) as text:
+        return _Header(next(_rows(text, uri), []), uri)
+
+
+@contextlib.contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    advice = "expected a UTF-8 text file of paths, or CSV with a column path"
+    with storage.refusing(DataError, f"the manifest {uri} cannot be read", advice), storage.told():
+        yield
 
 
 def _csv(text: Iterator[str], uri: str) -> Iterator[Line]:

@@ -1,23 +1,24 @@
-"""The folder of a run: `run.json` says what made it and whether it is finished; nothing in it is replaced unless asked for."""
+"""The folder of a run: `run.json` says what made it and whether it is finished; nothing in it is replaced unless asked for.
+
+What a run makes there it knows by its whole name, and deletes it only beside such a `run.json`: anything else is somebody's.
+"""
 
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from batch_inference import journal, names, schema, storage
+from batch_inference import journal, names, row_files, storage
 from trainer.errors import ConfigError
 
 RUN_JSON = "run.json"
 SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
-_COMPLETED_LAST = (
-    *(f"{name}{mark}" for name in schema.TABLES for mark in ".-"),
-    *("beam-temp-", SUMMARY_JSON, GALLERY_HTML, GALLERY),
-)
-_RESULTS = (*_COMPLETED_LAST, RUN_JSON, names.CAMS, journal.JOURNAL)
+_COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
+_KEPT_TO_RESUME = {RUN_JSON, names.CAMS, journal.JOURNAL}
+_TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
     # What these come to is recorded beside the options, as model and engine.
@@ -53,17 +54,34 @@ class RunRecord:
         write_json(storage.join(output, RUN_JSON), state | dataclasses.asdict(self))
 
 
+def results_of(output: str) -> Callable[[str], bool]:
+    """Tells of a URI whether what it names is a result of a run in this folder, or lies in one, also by way of links."""
+    inside = storage.join(storage.real(output), "")
+
+    def is_result(uri: str) -> bool:
+        place = storage.real(uri)
+        return place.startswith(inside) and _is_result(place[len(inside) :].partition("/")[0])
+
+    return is_result
+
+
 def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list[str]:
     """Names of what an earlier run left in the folder, once it is sure that `claim` may have it; takes what `claim` takes.
 
     Raises:
-      ConfigError: as `claim`.
+      ConfigError, OutageError: as `claim`.
     """
     if resume and overwrite:
         raise ConfigError("--resume keeps what was scored and --overwrite deletes it; choose one of them")
-    taken = _results_in(output)
-    if taken and not overwrite:
-        _check_earlier(output, record, resume)
+    with storage.refusing(ConfigError, f"--output={output} cannot be listed", "check the address and access"):
+        taken = [name for name in storage.names(output) if _is_result(name)]
+        earlier = _earlier(output) if taken else None
+    if taken and earlier is None:
+        raise ConfigError(
+            f"{output} holds {taken[0]}, but no {RUN_JSON} that says what run made it; choose another --output, or move that away"
+        )
+    if earlier and not overwrite:
+        _check_earlier(output, earlier, record, resume)
     return taken
 
 
@@ -76,19 +94,20 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
       overwrite: delete all of an earlier run.
 
     Raises:
-      ConfigError: results are there already, and neither was asked for, or they are not this model's.
+      ConfigError: results are there already, and neither was asked for, or they are not this model's, or no run made them.
+      OutageError: there is no room, or the storage does not answer.
     """
     taken = check(output, record, resume, overwrite)
-    if taken and overwrite:
-        # `run.json` goes first: what a kill leaves of the rest must not look like something to go on from.
-        for name in sorted({*taken, names.CAMS, journal.JOURNAL}, key=lambda name: name != RUN_JSON):
-            storage.delete(storage.join(output, name))
-    record.write(output, finished=False)
-    if resume:
-        storage.sweep(output)
-    for name in taken:
-        if resume and name.startswith(_COMPLETED_LAST):
-            storage.delete(storage.join(output, name))
+    with storage.refusing(ConfigError, f"--output={output} cannot be written", "choose another folder, or check access"):
+        if taken and overwrite:
+            # First of all: what a kill leaves of the rest is then nothing that a run would go on from.
+            storage.delete(storage.join(output, journal.JOURNAL))
+        record.write(output, finished=False)
+        if taken:
+            storage.sweep(output)
+            replaced = {*taken, names.CAMS} - {RUN_JSON} if overwrite else set(taken) - _KEPT_TO_RESUME
+            for name in sorted(replaced):
+                storage.delete(storage.join(output, name))
 
 
 def write_json(uri: str, content: Any) -> None:
@@ -96,18 +115,13 @@ def write_json(uri: str, content: Any) -> None:
     storage.write(uri, (json.dumps(content, indent=2) + "\n").encode("utf-8"), "application/json")
 
 
-def _check_earlier(output: str, record: RunRecord, resume: bool) -> None:
-    earlier = _earlier(output)
+def _check_earlier(output: str, earlier: Mapping[str, Any], record: RunRecord, resume: bool) -> None:
     finished = earlier.get("state") == "finished"
     if not resume:
         raise ConfigError(
             f"{output} holds {'results already' if finished else 'a run that was not finished'}; add --resume to "
             f"{'score what is new only' if finished else 'go on from there'}, or --overwrite to start again, "
             "or choose another --output"
-        )
-    if not earlier.get("model"):
-        raise ConfigError(
-            f"{output} holds results without a {RUN_JSON} that says what made them; choose another --output, or add --overwrite"
         )
     ours = json.loads(json.dumps(dataclasses.asdict(record)))
     for name in ("model", "engine"):
@@ -120,13 +134,17 @@ def _check_earlier(output: str, record: RunRecord, resume: bool) -> None:
             raise _another(output, f"{there}, and this run has {here}")
 
 
-def _earlier(output: str) -> dict[str, Any]:
+def _earlier(output: str) -> dict[str, Any] | None:
+    """The record of the run that made what is there; None where there is none that is whole."""
     try:
         content = json.loads(storage.read(storage.join(output, RUN_JSON)))
-        return content if isinstance(content["options"], dict) else {"options": {}}
-    except (storage.StorageError, ValueError, KeyError, TypeError):
-        # Results without a record, or with a damaged one: of no model that one could go on with.
-        return {"options": {}}
+        return content if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict) else None
+    except storage.StorageError as error:
+        if error.passing:
+            raise
+        return None
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 def _another(output: str, difference: str) -> ConfigError:
@@ -135,11 +153,9 @@ def _another(output: str, difference: str) -> ConfigError:
     )
 
 
-def _results_in(output: str) -> list[str]:
-    try:
-        return [name for name in storage.names(output) if name.startswith(_RESULTS)]
-    except storage.StorageError as error:
-        raise ConfigError(f"--output={output} cannot be listed ({error}); check the address and access") from error
+def _is_result(name: str) -> bool:
+    """Whether something of this name in the folder is what a run makes there."""
+    return name in _COMPLETED_LAST | _KEPT_TO_RESUME or name.startswith(_TEMPORARY) or row_files.kind(name) is not None
 
 
 def _now() -> str:

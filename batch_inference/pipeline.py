@@ -17,6 +17,7 @@ from batch_inference import (
     journal,
     manifest,
     output_folder,
+    pictures,
     preflight,
     progress,
     row_files,
@@ -36,6 +37,7 @@ from batch_inference.decode import Decode
 from batch_inference.model_handler import ScoringHandler
 from batch_inference.options import Options
 from batch_inference.records import Example, Rejection
+from trainer import overlay
 from trainer.artifact import Artifact
 from trainer.engines import Choice, usable_cores
 from trainer.errors import ConfigError, DataError, RunnerError
@@ -59,7 +61,14 @@ def build(
       attempt: names the parts of the journal that this run writes.
       known: parts of the journal that earlier attempts wrote.
     """
-    parts = _score(pipeline, options, described, choice, attempt, known)
+    output = storage.absolute(options.output)
+    remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
+    left = None
+    if options.resume and options.cam != "none":
+        ending = ".parquet" if options.cam_store == "parquet" else overlay.FORMATS[options.cam_format]
+        left = pipeline | "Output" >> beam.Create([output]) | "Earlier pictures" >> beam.FlatMap(pictures.left_in, ending)
+        remembered = (remembered, left) | "With picture" >> pictures.WithPicture()
+    parts = _score(pipeline, options, described, choice, attempt, remembered)
     # Parts are read as often as rows are needed: what is not read again, the embedded runner keeps in memory.
     copies = parts | "Predictions to compare" >> beam.FlatMap(journal.predictions) | duplicates.Copies()
     predictions, once_per_study = parts | "Duplicates" >> beam.FlatMap(
@@ -67,6 +76,8 @@ def build(
     ).with_outputs(duplicates.ONCE, main="all")
     rejections = parts | "All rejections" >> beam.FlatMap(journal.rejections)
     _write(predictions, once_per_study, rejections, options, described, choice)
+    if left is not None:
+        (left, predictions) | "Left over" >> pictures.DeleteUnnamed(output)
 
 
 def _score(
@@ -75,7 +86,7 @@ def _score(
     described: Artifact,
     choice: Choice,
     attempt: str,
-    known: Sequence[str],
+    remembered: beam.PCollection,
 ) -> beam.PCollection:
     """URIs of the parts of the journal that hold all predictions and rejections."""
     output = storage.absolute(options.output)
@@ -100,9 +111,8 @@ def _score(
     found = (
         pipeline
         | "Input" >> beam.Create([storage.absolute(options.input)])
-        | "Find" >> beam.FlatMap(lambda location: enumerate(sources.find(location, exclude, recursive)))
+        | "Find" >> beam.FlatMap(lambda location: enumerate(sources.find(location, exclude, recursive, output)))
     )
-    remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
     examples, unprepared, still_good = (
         (found, remembered)
         | "Each once" >> tasks.EachOnce()
@@ -147,8 +157,8 @@ def _write(
     for name, table in schema.tables(carried).items():
         rows[name] | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
         if options.bigquery:
-            temporary = bigquery.temporary_folder(predictions.pipeline.options, output)
-            rows[name] | f"Load {name}" >> bigquery.Load(bigquery.Dataset.parse(options.bigquery), name, table, temporary)
+            folder = bigquery.temporary_folder(predictions.pipeline.options, output)
+            rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
     counts = [
         rows | f"Count {name}" >> beam.CombineGlobally(summary.Count(described))
         for name, rows in (("predictions", predictions), ("rejections", rejections))
@@ -174,20 +184,19 @@ def run(options: Options) -> summary.Summary:
     Raises:
       ConfigError: options that contradict each other or the machine, an output that is taken or cannot be written.
       ArtifactError: `options.model` is not a model that this version can score with.
-      DataError: nothing to score, nothing scored, more rejections than allowed.
-      UnwritableError: no more results can be written: no room, no right.
+      DataError: nothing to score, nothing scored, more rejections than allowed, rows that BigQuery refuses.
+      OutageError: the storage does not answer when the run begins; UnwritableError: no more results can be written.
       RunnerError: another runner than the embedded one gave up.
     """
     plan = preflight.plan(options)
     output, described = plan.output, plan.described
+    tables = schema.tables(manifest.carried_columns(options.input))
     if options.bigquery:
-        bigquery.prepare(bigquery.Dataset.parse(options.bigquery), schema.tables(manifest.carried_columns(options.input)))
-    try:
-        output_folder.claim(output, plan.record, options.resume, options.overwrite)
-    except OSError as error:
-        raise ConfigError(f"--output={output} cannot be written ({error}); choose another folder") from error
-    known = journal.parts(output)
-    attempt = journal.next_attempt(output)
+        dataset, staged = bigquery.Dataset.parse(options.bigquery), bigquery.temporary_folder(plan.beam_options, output)
+        bigquery.prepare(dataset, tables, staged)
+    output_folder.claim(output, plan.record, options.resume, options.overwrite)
+    with storage.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
+        known, attempt = journal.parts(output), journal.next_attempt(output)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
     start = time.monotonic()
     try:
@@ -198,7 +207,8 @@ def run(options: Options) -> summary.Summary:
         finished = _complete_summary(output, time.monotonic() - start, kept)
         journal.keep_only(output, attempt)
         if options.bigquery:
-            storage.delete(storage.join(output, bigquery.TEMPORARY))
+            bigquery.load(dataset, tables, staged, output)
+            storage.delete(staged)
         plan.record.write(output, finished=True)
         _write_gallery(output)
     except Exception as error:
@@ -209,16 +219,12 @@ def run(options: Options) -> summary.Summary:
 
 def _explained(error: Exception, output: str, embedded: bool) -> Exception | None:
     """What a user can do something about, in a sentence."""
-    if refusal := bigquery.refusal(error):
-        return DataError(
-            f"BigQuery refused the rows ({refusal}); the same command with --resume loads them without scoring again"
-        )
     if reason := storage.unwritable(error):
         return storage.UnwritableError(
             f"the results cannot be written to {output} ({reason}); what was scored is kept: "
             "when that is put right, the same command with --resume goes on from there"
         )
-    if not embedded and not isinstance(error, OSError):
+    if not embedded and not isinstance(error, OSError | DataError):
         said = " ".join(str(error).split())[:400]
         return RunnerError(f"the runner gave up ({said}); the same command with --resume goes on")
     return None
@@ -227,7 +233,7 @@ def _explained(error: Exception, output: str, embedded: bool) -> Exception | Non
 def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary:
     uri = storage.join(output, output_folder.SUMMARY_JSON)
     content = json.loads(storage.read(uri))
-    content |= {"seconds": round(seconds, 3), "images_per_second": round(content["inputs"] / seconds, 2)}
+    content |= {"seconds": round(seconds, 3), "images_per_second": round((content["inputs"] - kept) / seconds, 2)}
     output_folder.write_json(uri, content)
     return summary.Summary(output, content, kept)
 

@@ -1,7 +1,6 @@
 """What is checked before a run starts, so that a mistake costs seconds and leaves nothing behind."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from batch_inference import bigquery, engine_choice, manifest, output_folder, runners, sources, storage, study_key
 from batch_inference.options import Options
+from batch_inference.records import readable
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.engines import Choice
@@ -97,7 +97,9 @@ def plan(options: Options) -> Plan:
       ConfigError: options that contradict each other or the machine, no model.
       ArtifactError: `options.model` is damaged, or not one that this version can score with.
       DataError: nothing to score.
+      OutageError: the storage does not answer.
     """
+    check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
     beam_options = runners.beam_options(options.beam)
     runners.check_within_reach(beam_options, input=options.input, model=options.model, output=options.output)
@@ -110,9 +112,9 @@ def plan(options: Options) -> Plan:
     engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
     choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
-    inputs = count_inputs(options.input, options.exclude, options.recursive)
     output = storage.absolute(options.output)
     check_apart(output, options.input)
+    inputs = count_inputs(options.input, options.exclude, options.recursive, output)
     if options.bigquery:
         bigquery.temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
@@ -132,6 +134,14 @@ def without_secrets(options: PipelineOptions) -> dict[str, str]:
     }
 
 
+def check_addresses(**uris: str) -> None:
+    """Raises `ConfigError` where one of `uris` (by flag) holds what is no Unicode, which no runner can hand on to its workers."""
+    for flag, uri in uris.items():
+        plain = readable(storage.absolute(uri))
+        if plain != storage.absolute(uri):
+            raise ConfigError(f"--{flag}={plain} holds bytes that are no UTF-8; rename that file or folder")
+
+
 def check_cams(style: str, store: str) -> None:
     """Raises `ConfigError` where maps are to be packed that nobody wants."""
     if style == "none" and store != "files":
@@ -148,44 +158,35 @@ def check_preprocessing(described: Artifact) -> None:
         )
 
 
-def count_inputs(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> int | None:
+def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output: str) -> int | None:
     """How many inputs there are; None where counting them would take as long as a remote listing.
 
+    A manifest is read to its end wherever it lies: no line may name a result that the run would delete.
+
     Raises:
-      ConfigError: no bucket of that name, no access, no answer.
+      ConfigError: no bucket of that name, no access; an input is a result in `output`.
       DataError: there is none.
+      OutageError: the storage does not answer.
     """
-    try:
-        found = sources.any_in(location, exclude, recursive)
-    except storage.StorageError as error:
-        raise ConfigError(f"--input={location} cannot be listed ({error}); check the address and access") from error
-    if not found:
+    counted = manifest.is_manifest(location) or not storage.is_remote(location)
+    with storage.refusing(ConfigError, f"--input={location} cannot be listed", "check the address and access"):
+        if counted:
+            inputs = sum(1 for _ in sources.find(location, exclude, recursive, output))
+        else:
+            inputs = int(sources.any_in(location, exclude, recursive, output))
+    if not inputs:
         left_out = f" that --exclude={','.join(exclude)} leaves" if exclude else ""
         raise DataError(
             f"nothing to score: no file matches {location}{left_out}; expected a folder, a glob or a manifest with files in it"
         )
-    return None if storage.is_remote(location) else sum(1 for _ in sources.find(location, exclude, recursive))
+    return inputs if counted else None
 
 
 def check_apart(output: str, location: str) -> None:
-    """Raises `ConfigError` where the output and the input lie in each other."""
-    output = storage.absolute(output)
-    root = sources.root_of(location)
-    whole_tree = not sources.is_pattern(storage.absolute(location)) or "**" in location
-    takes_tree = whole_tree and not manifest.is_manifest(location)
-    if takes_tree and _within(output, root):
-        raise ConfigError(
-            f"--output={output} lies inside the input {root}: its pictures would be scored; choose another folder"
-        )
-    if takes_tree and _within(root, output):
-        raise ConfigError(
-            f"the input {root} lies inside --output={output}: results and inputs would mix; choose another folder"
-        )
-
-
-def _within(inner: str, outer: str) -> bool:
-    if storage.is_remote(inner) != storage.is_remote(outer):
-        return False
-    if not storage.is_remote(inner):
-        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
-    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+    """Raises `ConfigError` where the input would take in the output, or is a result that lies there already."""
+    uri, root = storage.absolute(location), sources.root_of(location)
+    if sources.covers(location, output):
+        raise ConfigError(f"--output={output} lies inside the input {uri}: its pictures would be scored; choose another folder")
+    is_result = output_folder.results_of(output)
+    if (sources.covers(location, root) and storage.is_within(root, output)) or is_result(root) or is_result(uri):
+        raise ConfigError(f"the input {uri} lies inside --output={output}: results and inputs would mix; choose another folder")

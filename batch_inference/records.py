@@ -121,7 +121,9 @@ class Prediction:
         None
     )
     frame: Annotated[int | None, "counted from 0, where a file's frames are scored one by one"] = None
-    modality: Annotated[str | None, "DICOM Modality, as CR; null for other files and where it is no short code"] = None
+    modality: Annotated[str | None, "DICOM Modality, as CR; null for other files and where it is no word of the standard"] = (
+        None
+    )
     body_part: Annotated[str | None, "DICOM BodyPartExamined, in the same way"] = None
     view: Annotated[str | None, "DICOM ViewPosition, in the same way"] = None
     carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -156,13 +158,19 @@ def reject(
     source: Source, reason: str, detail: str, model: str, sha256: str | None = None, frame: int | None = None
 ) -> Rejection:
     """The rejection of an input, or of one frame of it; the detail becomes one line of at most 300 characters."""
-    detail = printable(" ".join(detail.split())[:300])
+    detail = readable(" ".join(detail.split())[:300])
     return Rejection(printable(source.uri), reason, detail, model, sha256, frame, dict(source.carried))
 
 
-def printable(text: str) -> str:
+def readable(text: str) -> str:
     """`text` with what is no Unicode (undecodable bytes of a file name) as backslash escapes, so that any encoder takes it."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(text: str) -> str:
+    """The same, for names that must stay apart: where there is such an escape, or what looks like one, each backslash of `text` is doubled."""
+    plain = readable(text)
+    return plain if "\\u" not in plain else readable(text.replace("\\", "\\\\"))
 
 
 def float32(value: float) -> float:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from batch_inference import schema, storage
 from batch_inference.schema import Column
 
 FORMATS = ("jsonl", "csv", "parquet")
+_SHARD = r"-\d{5,}-of-\d{5,}"
+_FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
 
 
 class WriteRows(beam.PTransform):
@@ -61,6 +64,12 @@ def csv_line(values: Iterable[Any]) -> bytes:
     return line.getvalue().removesuffix("\r\n").encode("utf-8")
 
 
+def kind(file: str) -> tuple[str, str] | None:
+    """What a file of this name holds: which rows, in which format; None where it is not one that `WriteRows` writes."""
+    found = _FILE.fullmatch(file)
+    return (found[1], found[2] or found[3]) if found else None
+
+
 def read(output: str, name: str) -> Iterator[dict[str, Any]]:
     """Rows that a finished run wrote, of whichever format is there; from CSV, every value is a string and none is "".
 
@@ -68,14 +77,11 @@ def read(output: str, name: str) -> Iterator[dict[str, Any]]:
       StorageError: one of the files cannot be read.
     """
     files = storage.names(output)
-    for marks, ending, reader in (
-        (f"{name}.jsonl-", "", _json_rows),
-        (f"{name}-", ".parquet", _parquet_rows),
-        (f"{name}.csv-", "", _csv_rows),
-    ):
-        if shards := sorted(file for file in files if file.startswith(marks) and file.endswith(ending)):
+    for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
+        if shards := sorted(file for file in files if kind(file) == (name, format_)):
             for shard in shards:
-                yield from reader(storage.join(output, shard))
+                with storage.told():
+                    yield from reader(storage.join(output, shard))
             return
 
 

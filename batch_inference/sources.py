@@ -7,18 +7,20 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from batch_inference import manifest, storage
-from batch_inference.records import Source
+from batch_inference import manifest, output_folder, storage
+from batch_inference.records import Source, printable
+from trainer.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
-def find(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> Iterator[Source]:
+def find(location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None) -> Iterator[Source]:
     """Yields every input under `location`, each once per mention.
 
     A folder counts with all its files at any depth but hidden ones (leading dot). What looks like a file and cannot be
-    read (a dangling link, a folder without permission, a link to a folder that holds it) is yielded too, so that it ends as a rejection.
+    read (a dangling link, a folder without permission, a link to a folder that holds it or that another link has led to) is yielded too,
+    so that it ends as a rejection.
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest: `.txt` with a path or URI on each
@@ -27,11 +29,14 @@ def find(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> 
       exclude: glob patterns; an input is left out whose path relative to the root, or any single name in it, matches one, and
         so is all that lies in a folder that matches.
       recursive: False takes only the files of a folder itself.
+      output: absolute URI of the folder whose results are no inputs, should a pattern or a link lead there.
 
     Patterns take the extension that they end with in upper and lower case.
 
     Raises:
+      ConfigError: the manifest names a result in `output`.
       DataError: the manifest cannot be read, or its columns are wrong.
+      StorageError: no bucket of that name, no access, no answer.
     """
     uri = storage.absolute(location)
     if manifest.is_manifest(uri):
@@ -40,12 +45,32 @@ def find(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> 
         found = _remote(uri, recursive)
     else:
         found = _local(uri, recursive)
-    return (source for source in found if not _excluded(source.name, tuple(exclude)))
+    is_result = output_folder.results_of(output) if output else lambda _: False
+    for source in found:
+        if _excluded(source.name, tuple(exclude)):
+            continue
+        if not is_result(source.uri):
+            yield source
+        elif manifest.is_manifest(uri):
+            raise ConfigError(
+                f"the manifest names {printable(source.uri)}, a result in --output={output}; choose another folder"
+            )
 
 
-def any_in(location: str, exclude: Sequence[str] = (), recursive: bool = True) -> bool:
+def any_in(location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None) -> bool:
     """Whether there is anything at all to find; no more is listed than it takes to know."""
-    return next(find(location, exclude, recursive), None) is not None
+    return next(find(location, exclude, recursive, output), None) is not None
+
+
+def covers(location: str, folder: str) -> bool:
+    """Whether an input takes in what lies in a folder, now or later; what a manifest lists, it lists one by one."""
+    uri = storage.absolute(location)
+    if manifest.is_manifest(uri):
+        return False
+    if not is_pattern(uri) or "**" in uri:
+        return storage.is_within(folder, root_of(uri))
+    place = pathlib.PurePosixPath(folder)
+    return any(above.match(_any_case(uri)) for above in (place, *place.parents))
 
 
 def root_of(location: str) -> str:
@@ -109,9 +134,10 @@ def _expand(root: str, pattern: str) -> Iterator[str]:
 
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, unless the folder holds the link."""
+    """Files below a folder. Links to folders are followed, unless the folder holds the link or another link has led to it."""
     folder = top
     ancestors: tuple[str, ...] = (os.path.realpath(top),)
+    linked: set[str] = set()
     # What is still to be listed of each folder on the way down, by name: paths of a million folders would fill memory.
     pending: list[tuple[str, tuple[str, ...], list[str]]] = []
     while True:
@@ -121,10 +147,13 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if not _is_folder(entry) or (entry.is_symlink() and os.path.realpath(entry.path) in ancestors):
+                    target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                    if not _is_folder(entry) or target in ancestors or target in linked:
                         yield entry.path
                     elif recursive:
                         below.append(entry.name)
+                        if target:
+                            linked.add(target)
         except OSError:
             yield folder
         pending.append((folder, ancestors, below))
@@ -166,5 +195,5 @@ def _manifest(uri: str) -> Iterator[Source]:
     root = root_of(uri)
     for line in manifest.lines(uri):
         path = line.path
-        target = path if storage.is_remote(path) or pathlib.PurePath(path).is_absolute() else storage.join(root, path)
+        target = path if "://" in path or pathlib.PurePath(path).is_absolute() else storage.join(root, path)
         yield _source(storage.absolute(target), root, line)

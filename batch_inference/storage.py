@@ -20,7 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from batch_inference import gcs
 from trainer import artifact
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_PIXELS
 
 # 16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them.
@@ -31,7 +31,19 @@ _PARTIAL = ".partial"
 
 
 class StorageError(OSError):
-    """A file cannot be read or written; the message is one sentence without the file's name."""
+    """A file cannot be read or written; the message is one sentence without the file's name.
+
+    Attributes:
+      passing: whether the same may well succeed later: there was no answer, or no room.
+    """
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
+
+
+class OutageError(StorageError):
+    """Something could not be begun for want of an answer or of room; the message is a sentence that says what, and what to do."""
 
 
 class TooLargeError(StorageError):
@@ -43,6 +55,7 @@ class UnwritableError(StorageError):
 
 
 _NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 _UNWRITABLE = re.compile(r"\[Errno (\d+)\] ([^:\n\[]+)|UnwritableError: (.+?)(?= \[while running|\n|$)")
 
 
@@ -52,12 +65,22 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """A remote URI unchanged but for trailing slashes; anything else as an absolute local path."""
+    """A remote URI unchanged but for trailing slashes; anything else as an absolute local path, `~` being the user's home."""
     if is_remote(uri):
         return uri.rstrip("/")
     if uri.startswith("file://"):
         uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
-    return os.path.normpath(pathlib.Path(uri).absolute())
+    return os.path.normpath(pathlib.Path(os.path.expanduser(uri)).absolute())
+
+
+def real(uri: str) -> str:
+    """Where something lies once all links are followed; a remote URI as it is."""
+    return uri if is_remote(uri) else os.path.realpath(uri)
+
+
+def is_within(inner: str, outer: str) -> bool:
+    """Whether something lies in a folder, at any depth, or is that folder, once all links are followed."""
+    return join(real(inner), "").startswith(join(real(outer), ""))
 
 
 def join(root: str, name: str) -> str:
@@ -72,21 +95,20 @@ def read(uri: str) -> bytes:
       TooLargeError: more than `MAX_BYTES`.
       StorageError: anything else that keeps it from being read.
     """
-    try:
+    with told():
         contents = _read_remote(uri) if is_remote(uri) else _read_local(uri)
-    except StorageError:
-        raise
-    except Exception as error:
-        # Storage clients raise their own kinds, which differ from one backend to the next.
-        raise StorageError(_sentence(error)) from error
     if len(contents) > MAX_BYTES:
         raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has more")
     return contents
 
 
 def _read_local(path: str) -> bytes:
-    # Asked before it is opened: opening a named pipe waits for ever.
+    # Asked before it is opened: opening a named pipe waits for ever, and so may reading what the kernel says has no size.
     status = os.stat(path)
+    if stat.S_ISREG(status.st_mode) and not status.st_size:
+        return b""
+    if stat.S_ISDIR(status.st_mode):
+        os.scandir(path).close()  # where this fails, it says why its files are missing
     if not stat.S_ISREG(status.st_mode):
         raise StorageError("expected a regular file, found a folder, pipe, socket or device")
     if status.st_size > MAX_BYTES:
@@ -113,10 +135,8 @@ def open_text(uri: str) -> TextIO:
     Raises:
       StorageError: it cannot be opened.
     """
-    try:
+    with told():
         file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
-    except Exception as error:
-        raise StorageError(_sentence(error)) from error
     return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
 
 
@@ -137,7 +157,7 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
             _write_local(uri, contents)
     except Exception as error:
         hopeless = gcs.is_hopeless(error) or (isinstance(error, OSError) and error.errno in _NOTHING_CAN_BE_WRITTEN)
-        raise (UnwritableError if hopeless else StorageError)(_sentence(error)) from error
+        raise (UnwritableError if hopeless else StorageError)(_sentence(error), _is_passing(error)) from error
 
 
 def unwritable(error: Exception) -> str | None:
@@ -182,7 +202,7 @@ def exists(uri: str) -> bool:
     """
     if not is_remote(uri):
         return os.path.lexists(uri)
-    with _told():
+    with told():
         return gcs.exists(uri) if uri.startswith(gcs.SCHEME) else FileSystems.exists(uri)
 
 
@@ -192,7 +212,7 @@ def match(pattern: str) -> Iterator[str]:
     Raises:
       StorageError: as `exists`.
     """
-    with _told():
+    with told():
         filesystem = FileSystems.get_filesystem(pattern)
         prefix = re.match(r"[^[*?]*", pattern)[0]  # type: ignore[index]
         listed = filesystem._list(prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix)
@@ -205,12 +225,12 @@ def names(folder: str) -> list[str]:
     Raises:
       StorageError: as `exists`.
     """
-    if folder.startswith(gcs.SCHEME):
-        with _told():
+    with told():
+        if folder.startswith(gcs.SCHEME):
             return gcs.names(folder)
-    if not is_remote(folder):
-        path = pathlib.Path(folder)
-        return sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(_PARTIAL)) if path.is_dir() else []
+        if not is_remote(folder):
+            path = pathlib.Path(folder)
+            return sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(_PARTIAL)) if path.is_dir() else []
     try:
         matched = FileSystems.match([join(folder, "*")])[0].metadata_list
     except BeamIOError:
@@ -218,23 +238,42 @@ def names(folder: str) -> list[str]:
     return sorted({entry.path[len(folder) + 1 :].split("/")[0] for entry in matched})
 
 
+def files(folder: str) -> Iterator[str]:
+    """Yields the paths of all files below a folder, relative to it and one by one; none where there is no such folder.
+
+    Raises:
+      StorageError: as `exists`.
+    """
+    with told():
+        if is_remote(folder):
+            found = (entry.path for entry in FileSystems.get_filesystem(folder)._list(join(folder, "")))
+        else:
+            found = (join(place, name) for place, _, names in os.walk(folder) for name in names)
+        yield from (path[len(folder) + 1 :] for path in found)
+
+
 def delete(uri: str) -> None:
-    """Deletes a file, or a folder with all that it holds."""
-    if uri.startswith(gcs.SCHEME):
-        gcs.delete(uri)
-    elif is_remote(uri):
-        matched = FileSystems.match([uri, join(uri, "**")])
-        FileSystems.delete([entry.path for result in matched for entry in result.metadata_list])
-    elif pathlib.Path(uri).is_dir() and not pathlib.Path(uri).is_symlink():
-        shutil.rmtree(uri)
-    else:
-        pathlib.Path(uri).unlink(missing_ok=True)
+    """Deletes a file, or a folder with all that it holds.
+
+    Raises:
+      StorageError: it is still there.
+    """
+    with told():
+        if uri.startswith(gcs.SCHEME):
+            gcs.delete(uri)
+        elif is_remote(uri):
+            matched = FileSystems.match([uri, join(uri, "**")])
+            FileSystems.delete([entry.path for result in matched for entry in result.metadata_list])
+        elif pathlib.Path(uri).is_dir() and not pathlib.Path(uri).is_symlink():
+            shutil.rmtree(uri)
+        else:
+            pathlib.Path(uri).unlink(missing_ok=True)
 
 
 def sweep(folder: str) -> None:
     """Deletes what writers that were killed left half-written. Nobody may be writing there meanwhile."""
     if not is_remote(folder):
-        for partial in pathlib.Path(folder).rglob(f".*{_PARTIAL}"):
+        for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{_PARTIAL}"):
             partial.unlink(missing_ok=True)
 
 
@@ -248,23 +287,20 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     """A verified local copy of an artifact (the artifact itself where it is local), and what it says of itself.
 
     Raises:
-      ConfigError: no artifact there, or out of reach.
+      ConfigError: no artifact there, or no access.
+      OutageError: the storage does not answer.
       ArtifactError: damaged.
     """
     uri = absolute(uri)
     if not is_remote(uri):
         return pathlib.Path(uri), artifact.load(uri)
-    try:
+    with refusing(ConfigError, f"{uri} cannot be copied here", "name the `artifact` folder of a run, and check access"):
         contents = read(join(uri, artifact.MODEL_JSON))
         described = artifact.parse(contents, source=uri)
         # The same weights may have been verified since, or on other images.
         copy = cache_folder() / "artifacts" / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
         if not copy.is_dir():
             _copy_artifact(uri, described, copy)
-    except OSError as error:
-        raise ConfigError(
-            f"{uri} cannot be copied here ({_sentence(error)}); name the `artifact` folder of a run, and check access"
-        ) from error
     try:
         return copy, artifact.load(copy)
     except artifact.ArtifactError:
@@ -274,37 +310,65 @@ def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
 
 
 def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
-    try:
-        for name in [*described.files, artifact.MODEL_JSON]:
-            if ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
-                raise artifact.ArtifactError(f"{uri} names a file outside of itself: {name}; export the model again")
-            _write_local(str(partial / name), _read_remote(join(uri, name)))
-        artifact.load(partial)
-        # Another process may have made the same copy meanwhile: either is good.
-        if not copy.is_dir():
-            partial.rename(copy)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with told():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
+        try:
+            for name in [*described.files, artifact.MODEL_JSON]:
+                if ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
+                    raise artifact.ArtifactError(f"{uri} names a file outside of itself: {name}; export the model again")
+                _write_local(str(partial / name), _read_remote(join(uri, name)))
+            artifact.load(partial)
+            # Another process may have made the same copy meanwhile: either is good.
+            if not copy.is_dir():
+                partial.rename(copy)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def refusing(mistake: type[ValueError], what: str, advice: str) -> Iterator[None]:
+    """What storage keeps a command from becomes the user's `mistake`, with what to do about it, or an outage to be outlasted.
+
+    Raises:
+      OutageError, or `mistake`.
+    """
+    try:
+        yield
+    except OutageError:
+        raise
+    except StorageError as error:
+        if error.passing:
+            raise OutageError(f"{what} ({error}); when that is over, start the same command again") from error
+        raise mistake(f"{what} ({error}); {advice}") from error
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
     """What storage clients raise, each its own kinds, becomes a `StorageError`."""
     try:
         yield
+    except (StorageError, ConfigError, DataError):
+        raise
     except Exception as error:
-        raise StorageError(_sentence(error)) from error
+        raise StorageError(_sentence(error), _is_passing(error)) from error
 
 
-def _sentence(error: BaseException) -> str:
+def _is_passing(error: Exception) -> bool:
+    cause = _cause(error)
+    return (isinstance(cause, OSError) and cause.errno in _PASSING) or gcs.is_passing(cause)
+
+
+def _cause(error: Exception) -> Exception:
+    """What happened to the one file that Beam was asked for."""
+    return next(iter(error.exception_details.values())) if isinstance(error, BeamIOError) and error.exception_details else error
+
+
+def _sentence(error: Exception) -> str:
     """What went wrong in one line, without the path: a path may be long, or hold a line break."""
-    if isinstance(error, BeamIOError) and error.exception_details:
-        error = next(iter(error.exception_details.values()))
+    error = _cause(error)
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = gcs.sentence(error) if isinstance(error, Exception) else None
-    return said or " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return gcs.sentence(error) or " ".join(f"{type(error).__name__}: {error}".split())[:300]

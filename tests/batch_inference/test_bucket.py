@@ -12,7 +12,7 @@ import pytest
 from apache_beam.io.gcp import gcsio_retry
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from batch_inference import gcs, journal, main, pipeline, storage
+from batch_inference import gcs, journal, main, output_folder, pipeline, preflight, sources, storage
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import bucket_server
 from trainer.artifact import ArtifactError
@@ -37,7 +37,7 @@ def _reached(server, monkeypatch):
     monkeypatch.setattr(gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER", IMPATIENT)
     gcs._client.cache_clear()
     yield
-    server.faults.rate, server.faults.queued = 0.0, []
+    server.faults.rate, server.faults.queued, server.faults.down = 0.0, [], None
     gcs._client.cache_clear()
 
 
@@ -182,6 +182,56 @@ def test_a_wrong_address_is_one_sentence_too(filled, capsys, wrong, sentence, mo
     assert main.score(["humerus-score", *arguments, *more]) == 2
     said = capsys.readouterr()
     assert sentence in said.err and said.err.count("\n") == 1 and not said.out
+
+
+@pytest.mark.parametrize(
+    ("down", "what"),
+    [
+        ("", "m cannot be copied here"),
+        ("/o/m/variables", "m cannot be copied here"),
+        ("/o/in/list.csv", "the manifest {bucket}/in/list.csv cannot be read"),
+        ("prefix=in", "--input={bucket}/in cannot be listed"),
+        ("prefix=out", "--output={bucket}/out cannot be listed"),
+        ("/o/out/run.json", "--output={bucket}/out cannot be listed"),
+        ("uploadType", "--output={bucket}/out cannot be written"),
+    ],
+)
+def test_an_outage_at_the_start_is_to_be_tried_again(server, filled, capsys, monkeypatch, tmp_path, down, what):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for module, name in ((gcs, "DEFAULT_RETRY"), (gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER")):
+        monkeypatch.setattr(module, name, IMPATIENT.with_timeout(0.5))
+    server.put(filled.removeprefix("gs://"), "in/list.csv", b"path\npatient00000/study1_positive/image0.png\n")
+    if "run.json" in down:
+        server.put(filled.removeprefix("gs://"), "out/run.json", b"{}")
+    server.faults.down = down
+    source = "in/list.csv" if "csv" in down else "in"
+    code = main.score(["humerus-score", f"--input={filled}/{source}", f"--model={filled}/m", f"--output={filled}/out"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.count("\n") == 1, said
+    assert what.format(bucket=filled) in said and "503 Service Unavailable" in said
+    assert said.endswith("); when that is over, start the same command again\n")
+
+
+def test_a_whole_bucket_is_an_input(server, bucket):
+    for name in ("a.png", "b/c.png", ".hidden"):
+        server.put(bucket, name, b"x")
+    assert {found.name for found in sources.find(f"gs://{bucket}")} == {"a.png", "b/c.png"}
+    assert {found.name for found in sources.find(f"gs://{bucket}/*.png")} == {"a.png"}
+    assert preflight.count_inputs(f"gs://{bucket}/", (), True, f"gs://{bucket}-out") is None
+
+
+def test_only_what_a_run_made_is_deleted_in_a_bucket(server, bucket):
+    ours = ["cams/a.jpg", "journal/1", "studies.csv-00000-of-00001", "summary.json", "gallery_rows/x.js"]
+    others = ["cams_backup/a.jpg", "cams.txt", "journal.md", "studies.csv", "studies-2019/a.png", "summary.json.bak"]
+    for name in (*ours, *others):
+        server.put(bucket, f"out/{name}", b"x")
+    record = output_folder.RunRecord("m", "e", {})
+    with pytest.raises(ConfigError, match=r"no run\.json"):
+        output_folder.claim(f"gs://{bucket}/out", record, resume=False, overwrite=True)
+    assert len(server.objects(bucket)) == len(ours) + len(others)
+    record.write(f"gs://{bucket}/out", finished=True)
+    output_folder.claim(f"gs://{bucket}/out", record, resume=False, overwrite=True)
+    assert set(server.objects(bucket)) == {f"out/{name}" for name in (*others, "run.json")}
 
 
 def test_readers_never_see_a_part_of_an_object(bucket):

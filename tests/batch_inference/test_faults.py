@@ -1,9 +1,11 @@
 """What goes wrong around a run: a full disk, no permission, a signal, an image that the engine cannot take."""
 
+import ctypes
 import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from batch_inference import pipeline, storage
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_disk
-from trainer.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_STOPPED
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
@@ -64,6 +66,14 @@ def disk(tmp_path):
         yield disk
 
 
+def test_a_disk_that_is_full_from_the_start_is_to_be_tried_again(model, radiographs, disk):
+    small_disk.fill(disk, 200)
+    run = start(radiographs, model, disk / "out")
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == EXIT_FAILURE
+    assert "cannot be written (No space left on device); when that is over, start the same command again" in sentence(said)
+
+
 @pytest.mark.parametrize("room", [40, 90])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(model, radiographs, disk, room):
     """Full while pictures are drawn, and full when the rows are written."""
@@ -75,6 +85,30 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(mo
     assert "(No space left on device)" in sentence(said)
     filler.unlink()
     check_goes_on(radiographs, model, output, 14)
+
+
+def _without_rights_over_files() -> None:
+    """Takes from root what lets it pass over permissions: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by PR_CAPBSET_DROP."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability)
+
+
+def test_what_may_not_be_read_is_a_rejection_that_says_so(model, radiographs, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(radiographs, source)
+    locked = [source / "locked.png", source / "locked folder"]
+    shutil.copy(next(radiographs.rglob("*.png")), locked[0])
+    shutil.copytree(radiographs / "patient00000", locked[1])
+    for path in locked:
+        path.chmod(0)
+    run = start(source, model, output, "--cam=none", preexec_fn=_without_rights_over_files)
+    _, said = run.communicate(timeout=300)
+    locked[1].chmod(0o700)
+    assert run.returncode == EXIT_DONE, said
+    assert len(json_rows(output, "predictions")) == 14
+    assert [(row["uri"], row["reason"], row["detail"]) for row in json_rows(output, "rejections")] == [
+        (str(path), "unreadable", "Permission denied") for path in sorted(locked)
+    ]
 
 
 def test_an_output_that_cannot_be_made_is_refused(model, radiographs, tmp_path):

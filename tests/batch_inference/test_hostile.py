@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batch_inference import pipeline, sources
-from batch_inference.records import REASONS
+from batch_inference.records import REASONS, printable
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support.image_files import image_files
 from tests.support.pictures import encode
@@ -42,6 +42,7 @@ ODD_NAMES = [
     "n" * 251 + ".png",
     "ü" * 125 + ".png",
     os.fsdecode(b"\xff\xfe not unicode.png"),
+    "\\udcff\\udcfe not unicode.png",
 ]
 
 
@@ -64,27 +65,25 @@ def _odd_places(root: pathlib.Path, good: bytes) -> dict[str, str | None]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "socket.png"))
     (root / "device.png").symlink_to("/dev/zero")
+    (root / "kernel.png").symlink_to("/proc/kmsg")
     (root / "folder.png").mkdir()
     _write(root / "folder with files.png" / "image.png", good)
     _write(root / "very" / "/".join("deep" for _ in range(60)) / "image.png", good)
     _write(root / ".hidden.png", good)
     _write(root / ".hidden" / "image.png", good)
     _write(root / "vanishes.png", good)
-    _write(root / "locked.png", good)
-    (root / "locked.png").chmod(0)
     _write(root / "CASE.png", good)
     _write(root / "case.png", good)
     # The picture of the one has the name of the folder of the other's.
     _write(root / "image", good)
     _write(root / "image.jpg" / "image", good)
-    readable = os.access(root / "locked.png", os.R_OK)  # as it is for root
     return {
         **dict.fromkeys(
             ["link to nothing.png", "link to itself.png", "link to the folder above", "loop/a", "loop/b", "loop/round"],
             "unreadable",
         ),
         **dict.fromkeys(["pipe.png", "socket.png", "device.png", "vanishes.png"], "unreadable"),
-        "locked.png": None if readable else "unreadable",
+        "kernel.png": "empty",
         **dict.fromkeys(
             ["loop/inside.png", "link to a file.png", "folder with files.png/image.png", "CASE.png", "case.png", "image"], None
         ),
@@ -143,8 +142,7 @@ def test_each_is_a_row_or_a_rejection(hostile, model, tmp_path, monkeypatch):
     summary = pipeline.run(pipeline.Options(str(root), str(model), str(output), beam=("--direct_num_workers=2",)))
     rows, rejections = json_rows(output, "predictions"), json_rows(output, "rejections")
     found = [(row["uri"], None) for row in rows] + [(row["uri"], row["reason"]) for row in rejections]
-    printable = {f"{root}/{name}".encode("utf-8", "backslashreplace").decode(): reason for name, reason in expected.items()}
-    assert dict(found) == printable
+    assert dict(found) == {printable(f"{root}/{name}"): reason for name, reason in expected.items()}
     assert len(found) == len(expected) > 200, "a file came out twice"
     assert {reason for reason in expected.values() if reason} <= set(REASONS)
 

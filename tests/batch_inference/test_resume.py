@@ -165,7 +165,7 @@ def test_results_of_another_model_or_other_options_are_refused(folder, model, tm
             pipeline.run(pipeline.Options(**options))
     assert everything(output) == before
     (output / "run.json").unlink()
-    with pytest.raises(ConfigError, match=r"results without a run\.json"):
+    with pytest.raises(ConfigError, match=r"no run\.json that says what run made it"):
         score(folder, model, output, resume=True)
 
 

@@ -8,7 +8,8 @@ from apache_beam.io.filesystem import FileMetadata, FileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_inference import names, sources
+from batch_inference import names, sources, storage
+from batch_inference.records import printable
 
 
 @pytest.fixture
@@ -35,6 +36,13 @@ def test_a_folder_counts_with_all_but_hidden_files(tree):
 def test_a_folder_without_its_subfolders(tree):
     assert named(tree, recursive=False) == ["a.png"]
     assert named(tree / "b*", recursive=False) == ["b/c.JPG"]
+
+
+def test_a_tilde_is_the_home_of_who_asks(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    assert storage.absolute("~/b") == f"{tree}/b"
+    assert named("~/b/*.jpg") == ["c.JPG"]
+    assert storage.absolute("/a/~/b") == "/a/~/b"
 
 
 def test_relative_inputs_give_absolute_uris(tree, monkeypatch):
@@ -94,12 +102,26 @@ def test_links_are_followed_but_not_in_circles(tree):
     assert named(tree / "**" / "c*") == ["b/c.JPG"]
 
 
+def test_folders_that_link_to_each_other_do_not_multiply(tmp_path):
+    for name in range(6):
+        (tmp_path / str(name)).mkdir()
+        (tmp_path / str(name) / "a.png").touch()
+        for other in set(range(6)) - {name}:
+            (tmp_path / str(name) / f"to {other}").symlink_to(tmp_path / str(other))
+    found = named(tmp_path)
+    # Each folder once as itself and once by way of a link; every other link is a rejection of its own.
+    assert len([name for name in found if name.endswith("a.png")]) == 12 and len(found) < 12 + 60
+    assert len(set(found)) == len(found)
+
+
 def test_a_text_manifest(tree):
     manifest = tree / "list.txt"
-    manifest.write_text(f"a.png\r\n\n  {tree}/b/c.JPG\ngs://bucket/x y/z.png\n/elsewhere/q.png\n", encoding="utf-8-sig")
+    lines = f"a.png\r\n\n  {tree}/b/c.JPG\nfile://{tree}/b/d/with%20space\ngs://bucket/x y/z.png\n/elsewhere/q.png\n"
+    manifest.write_text(lines, encoding="utf-8-sig")
     assert list(sources.find(str(manifest))) == [
         sources.Source(f"{tree}/a.png", "a.png"),
         sources.Source(f"{tree}/b/c.JPG", "b/c.JPG"),
+        sources.Source(f"{tree}/b/d/with space", "b/d/with space"),
         sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png"),
         sources.Source("/elsewhere/q.png", "/elsewhere/q.png"),
     ]
@@ -205,6 +227,20 @@ def test_each_frame_has_its_own_picture():
     paths += [names.cam_path(name, ".jpg") for name in ("a.dcm_frame0", "a.dcm/frame0", "a.dcm0", "a.dcm\\0frame0")]
     assert len({path.casefold() for path in paths}) == len(paths)
     assert paths[0] == "cams/a.dcm.jpg" and paths[1].startswith("cams/a.dcm_frame0~")
+
+
+_texts = st.text(st.one_of(st.sampled_from("\\udcf"), st.sampled_from(["\udcff", "\udc80", "a"])), max_size=12)
+
+
+@given(_texts, _texts)
+def test_two_names_never_look_alike(one, other):
+    assert (printable(one) == printable(other)) == (one == other)
+    printable(one).encode("utf-8")
+
+
+def test_names_are_told_as_they_are_as_long_as_nobody_can_mistake_them():
+    assert printable("back\\slash ü.png") == "back\\slash ü.png"
+    assert printable(os.fsdecode(b"\xff.png")) == "\\udcff.png" != printable("\\udcff.png") == "\\\\udcff.png"
 
 
 _part = st.one_of(

@@ -26,6 +26,12 @@ def test_reading_tells_in_one_sentence_why_not(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_what_has_no_size_is_not_read(monkeypatch):
+    """As files of the kernel: some of them, /proc/kmsg, wait for something to be said."""
+    monkeypatch.setattr("builtins.open", None)
+    assert storage.read("/proc/self/status") == b""
+
+
 def test_a_file_larger_than_any_picture_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "MAX_BYTES", 10)
     (tmp_path / "a").write_bytes(b"x" * 11)

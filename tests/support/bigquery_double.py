@@ -29,7 +29,7 @@ class BigQueryDouble:
       datasets: names of those that exist.
       tables: schema and rows by `project.dataset.table`.
       jobs: each load job's configuration, in order.
-      refuse: a text with which every load job fails, or None.
+      refused: tables into which every load job fails, and with which text.
     """
 
     def __init__(self, storage: str):
@@ -37,7 +37,7 @@ class BigQueryDouble:
         self.datasets = {"trial.scores"}
         self.tables: dict[str, dict] = {}
         self.jobs: list[dict] = []
-        self.refuse: str | None = None
+        self.refused: dict[str, str] = {}
         self._finished: dict[str, dict] = {}
         self.url = ""
 
@@ -56,7 +56,7 @@ class BigQueryDouble:
         if found := re.fullmatch(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables(?:/([^/]+))?", path):
             return self._table(method, found[1], found[2], found[3], body)
         if re.fullmatch(r"/bigquery/v2/projects/[^/]+/jobs", path) and method == "POST":
-            return 200, self._load(body)
+            return self._load(body)
         if found := re.fullmatch(r"/bigquery/v2/projects/[^/]+/jobs/([^/]+)", path):
             return 200, self._finished[found[1]]
         return 404, _error(404, f"the double knows no {method} {path}")
@@ -74,7 +74,10 @@ class BigQueryDouble:
         reference = dict(zip(("projectId", "datasetId", "tableId"), name.split("."), strict=True))
         return 200, {"tableReference": reference, "schema": self.tables[name]["schema"]}
 
-    def _load(self, job: dict) -> dict:
+    def _load(self, job: dict) -> tuple[int, dict]:
+        identity = job["jobReference"]["jobId"]
+        if identity in self._finished:
+            return 409, _error(409, f"Already Exists: Job {identity}")
         load = job["configuration"]["load"]
         self.jobs.append(load)
         to = load["destinationTable"]
@@ -83,8 +86,8 @@ class BigQueryDouble:
         )
         status: dict = {"state": "DONE"}
         try:
-            if self.refuse:
-                raise ValueError(self.refuse)
+            if to["tableId"] in self.refused:
+                raise ValueError(self.refused[to["tableId"]])
             rows = [row for uri in load["sourceUris"] for row in self._rows(uri)]
             table["schema"] = _extended(table["schema"], load)
             for row in rows:
@@ -92,9 +95,13 @@ class BigQueryDouble:
             table["rows"].extend(rows)
         except ValueError as error:
             status["errorResult"] = {"reason": "invalid", "message": str(error)}
-        identity = job["jobReference"]["jobId"]
-        self._finished[identity] = {"id": identity, "jobReference": job["jobReference"], "status": status, "configuration": {}}
-        return self._finished[identity]
+        self._finished[identity] = {
+            "id": identity,
+            "jobReference": job["jobReference"],
+            "status": status,
+            "configuration": {"load": load},
+        }
+        return 200, self._finished[identity]
 
     def _rows(self, uri: str) -> Iterator[dict]:
         bucket, _, name = uri.removeprefix("gs://").partition("/")

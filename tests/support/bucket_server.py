@@ -43,16 +43,19 @@ class Faults:
 
     def __init__(self) -> None:
         self.rate = 0.0
+        self.down: str | None = None  # what a request names that is answered 503 for good; "" for all of them
         self.queued: list[str] = []
         self.drawn: collections.Counter[str] = collections.Counter()
         self.requests = 0
         self._random = random.Random(1)
         self._lock = threading.Lock()
 
-    def draw(self) -> str | None:
+    def draw(self, request: str) -> str | None:
         """The fault of one more request: the next of `queued` if there is any, else by chance."""
         with self._lock:
             self.requests += 1
+            if self.down is not None and self.down in urllib.parse.unquote(request):
+                return "503"
             if self.queued:
                 self.drawn[self.queued[0]] += 1
                 return self.queued.pop(0)
@@ -181,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.handle_one_request()
 
     def forward(self) -> None:
-        server, fault = self.bucket_server, self.bucket_server.faults.draw()
+        server, fault = self.bucket_server, self.bucket_server.faults.draw(self.path)
         time.sleep(server.delay)
         if fault == "cut upload" and int(self.headers.get("Content-Length", 0)) > 1:
             self.rfile.read(int(self.headers["Content-Length"]) // 2)
