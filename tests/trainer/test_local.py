@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support import tiny_artifact
 from trainer import errors, local
 
 PROGRAM = """#!/bin/sh
@@ -40,6 +41,7 @@ def finished(tmp_path):
         image = {"auroc": MEASURED, "accuracy": {**MEASURED, **accuracy}}
         (tmp_path / "work/train").mkdir(parents=True, exist_ok=True)
         (tmp_path / "work/scored").mkdir(exist_ok=True)
+        tiny_artifact.make(tmp_path / "work/train/artifact")
         told = {"test": {"image": image, "study": {"kappa": {"value": None, "low": None, "high": None}}}}
         (tmp_path / "work/train/metrics.json").write_text(json.dumps(told))
         (tmp_path / "work/scored/summary.json").write_text(json.dumps({"scored": 7, "rejections": {"truncated": 2}}))
