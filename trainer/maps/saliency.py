@@ -37,10 +37,12 @@ def layers(model: keras.Model) -> dict[str, tuple[int, int, int]]:
 
 
 def block_ends(model: keras.Model) -> list[str]:
-    """The last layer at each of the last `FUSED_STAGES` resolutions, first to last."""
+    """The last layer at each of the last `FUSED_STAGES` resolutions behind the normalisation, first to last."""
     ends: dict[tuple[int, int], str] = {}
     for name, (height, width, _) in layers(model).items():
-        if height > 1 and not isinstance(model.get_layer(name), (keras.layers.InputLayer, keras.layers.ZeroPadding2D)):
+        if name == model_lib.NORMALIZATION:
+            ends.clear()
+        elif height > 1 and not isinstance(model.get_layer(name), (keras.layers.InputLayer, keras.layers.ZeroPadding2D)):
             ends[height, width] = name
     return list(ends.values())[-FUSED_STAGES:]
 
@@ -94,7 +96,7 @@ def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.nda
     rows, columns = (np.linspace(0, side, cells + 1).round().astype(int) for side in (height, width))
     whole = logit(model, images)
     fall, covered = np.zeros((len(images), cells, cells), np.float32), np.zeros((cells, cells), np.float32)
-    grey = images.mean(axis=(1, 2, 3), keepdims=True).round().astype(images.dtype)
+    grey = _as_pixels(images.mean(axis=(1, 2, 3), keepdims=True), images.dtype)
     for i in range(cells - 1):
         for j in range(cells - 1):
             painted = images.copy()
@@ -193,11 +195,14 @@ def _score_cam_of_one(model: keras.Model, image: np.ndarray, answers: np.ndarray
     masks = resize(channels, *image.shape[:2])
     low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
     masks = np.divide(masks - low, high - low, out=np.zeros_like(masks), where=high > low)[..., None]
-    seen = image[None] * masks
-    seen = (seen.round() if np.issubdtype(image.dtype, np.integer) else seen).astype(image.dtype)
-    raised = logit(model, seen)
+    raised = logit(model, _as_pixels(image * masks, image.dtype))
     weight = np.exp(raised - raised.max())
     return np.maximum(np.tensordot(weight / weight.sum(), channels, axes=1), 0)
+
+
+def _as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """In the images' own dtype, rounded where that holds whole numbers."""
+    return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
 
 
 def _ends_up_to(model: keras.Model, layer: str) -> list[str]:
