@@ -85,10 +85,37 @@ def test_what_has_learnt_passes_them_all(trained):
         np.testing.assert_array_equal(kept, now)
 
 
-def test_a_shuffled_head_fails_what_asks_for_labels_and_masks(model):
-    small_artifact.shuffle_head(model, seed=3)
-    found = check(model)
-    assert found["evidence"]["passed"] is False and found["localisation"]["passed"] is False
+@pytest.mark.parametrize("seed", range(6))
+def test_a_shuffled_head_fails_without_masks_and_however_well_it_happens_to_do(model, seed):
+    """Every feature answers to the patch, so that some orders tell the labels with an AUROC of 1 still, with maps that lie on it."""
+    small_artifact.shuffle_head(model, seed)
+    found = check(model, masks=None)
+    assert found["evidence"]["passed"] is False, found["evidence"]["said"]
+
+
+def test_the_curves_lie_on_the_right_side_of_random_order_and_give_the_figures(trained):
+    found = check(trained)["sign"]
+    curves = {name: np.array(logits) for name, logits in found["curves"].items()}
+    assert {name: len(logits) for name, logits in curves.items()} == dict.fromkeys(curves, 5) and len(curves) == 4
+    for name, sign in (("deletion", -1), ("insertion", 1)):
+        ahead = sign * (curves[name] - curves[f"random_{name}"])
+        assert (ahead > 0).all() and found[name]["value"] == pytest.approx(ahead.mean(), abs=1e-3)
+
+
+def test_the_baselines_have_intervals_too(trained):
+    baselines = check(trained)["localisation"]["baselines"]
+    assert set(baselines) == {"centre", "brightest"}
+    for measured in baselines.values():
+        assert set(measured) == {"hit_rate", "energy", "iou"}
+        assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in measured.values())
+    assert baselines["centre"]["energy"]["low"] < baselines["centre"]["energy"]["high"]
+
+
+def test_the_mirror_image_of_a_network_that_asks_both_is_asked_alone(trained):
+    """Their mean is the same for either, whatever the network does."""
+    alone, both = (Network(small_artifact.ARCHITECTURE, (Member(trained),), mirrored) for mirrored in (False, True))
+    found = [map_checks.check(network, HELD_OUT[0])["flip"] for network in (alone, both)]
+    assert found[0] == found[1] and found[0]["correlation"]["value"] < 0.999
 
 
 def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
@@ -196,6 +223,15 @@ def test_localisation_by_hand():
     np.testing.assert_allclose(found["iou"], [0.5, 0])
     nothing = localisation.scores(np.zeros((2, 7, 7), np.float32), masks)
     assert all(not values.any() for values in nothing.values())
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 2), (2, 0), (4, 2), (2, 4), (0, 0), (4, 4), (2, 2)])
+def test_the_highest_cell_hits_at_its_centre_on_every_side(row, column):
+    found, mask = np.zeros((1, 5, 5), np.float32), np.zeros((1, 160, 160), bool)
+    found[0, row, column] = 1
+    mask[0, 32 * row + 15 : 32 * row + 17, 32 * column + 15 : 32 * column + 17] = True
+    assert localisation.scores(found, mask)["hit_rate"] == [1]
+    assert localisation.scores(found, np.roll(mask, 32, axis=2))["hit_rate"] == [0]
 
 
 def test_the_hit_may_lie_a_little_off():
