@@ -3,8 +3,7 @@
 import dataclasses
 import pathlib
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import jinja2
@@ -29,6 +28,8 @@ TITLES = {
     "score_cam": "Score-CAM",
     "occlusion": "Occlusion",
 }
+_UNITS = {"score_cam": "units of activation", "occlusion": "logits"}
+"""Of maps that don't count in logits per cell."""
 _UNLIKE_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -47,11 +48,20 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG beside the page: its name, what it shows in a few words, and in a sentence; `wide` ones stand in a row of their own."""
+    """A PNG beside the page.
+
+    Attributes:
+      file: its name.
+      title: what it shows in a few words.
+      note: more on that.
+      full_colour: of a map, the value of the last colour and its unit; the first colour is 0.
+      wide: whether it stands in a row of its own.
+    """
 
     file: str
     title: str
     note: str
+    full_colour: str = ""
     wide: bool = False
 
 
@@ -94,33 +104,52 @@ def explain(options: Options) -> Explained:
     serve = tf.saved_model.load(options.model).signatures["serving_default"]
     answers = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
     maps = _maps(network, options, pixels, answers["cam"])
-    patterns = {
-        layer: overlay.encode(feature_maps.patterns(network.members[0].model, layer), "png") for layer in options.filters
-    }
+    patterns = {layer: feature_maps.patterns(network.members[0].model, layer) for layer in options.filters}
     pages = []
     for i, (path, name) in enumerate(zip(read, _names(list(read)), strict=True)):
         folder = f"{options.output.rstrip('/')}/{name}"
         picture = overlay.shrink(read[path].pixels)
-        shown = [_write(folder, "original", cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), "original", "as it was read")]
-        for method, (of_all, seconds) in maps.items():
-            scale = _scale(method, options.layer, of_all, info)
-            drawn = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
-            shown.append(_write(folder, method, drawn, TITLES[method], _note(of_all, scale, seconds)))
-        for layer in options.feature_maps:
-            drawn = feature_maps.grid(network.members[0].model, pixels[i], layer)
-            shown.append(
-                _write(folder, f"maps_{layer}", drawn, f"feature maps of {layer}", "one scale for the whole layer", wide=True)
-            )
-        for layer, contents in patterns.items():
-            write_bytes(f"{folder}/filters_{layer}.png", contents)
-            shown.append(
-                Picture(f"filters_{layer}.png", f"filter patterns of {layer}", "what excites each channel most", wide=True)
-            )
+        shown = {
+            Picture("original.png", "original", "as it was read"): cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR),
+            **_maps_drawn(picture, maps, i, options, info),
+            **_layers_drawn(network, pixels[i], patterns, options),
+        }
+        for told, drawn in shown.items():
+            write_bytes(f"{folder}/{told.file}", overlay.encode(drawn, "png"))
         page = f"{folder}.html"
-        write_text(page, _page(pathlib.PurePosixPath(path).name, name, float(answers["probability"][i]), info, shown, options))
+        write_text(page, _page(_readable(path), name, float(answers["probability"][i]), info, list(shown)))
         logging.info("wrote %s", page)
         pages.append(page)
     return Explained(tuple(pages), tuple(rejected))
+
+
+def _maps_drawn(
+    picture: np.ndarray, maps: Mapping[str, np.ndarray], i: int, options: Options, info: Artifact
+) -> dict[Picture, np.ndarray]:
+    """The maps of image `i` over its picture, uint8 [height, width]; each is uint8 [height, width, 3] in BGR."""
+    found = {}
+    for method, of_all in maps.items():
+        scale = _scale(method, options.layer, of_all, info)
+        full_colour = f"{scale:.3g} {_UNITS.get(method, 'logits per cell')}"
+        told = Picture(f"{method}.png", TITLES[method], _note(method, options.layer, of_all), full_colour)
+        found[told] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
+    return found
+
+
+def _layers_drawn(
+    network: Network, image: np.ndarray, patterns: Mapping[str, np.ndarray], options: Options
+) -> dict[Picture, np.ndarray]:
+    """The grids of feature maps and of filter patterns, as `feature_maps` draws them of the first network."""
+    first, count = network.members[0].model, len(network.members)
+    of_first = f", of the first of {count} networks" if count > 1 else ""
+    found = {}
+    for layer in options.feature_maps:
+        told = f"feature maps of {layer}", f"one scale for the whole layer{of_first}"
+        found[Picture(f"maps_{layer}.png", *told, wide=True)] = feature_maps.grid(first, image, layer)
+    for layer, drawn in patterns.items():
+        told = f"filter patterns of {layer}", f"what excites each channel most{of_first}"
+        found[Picture(f"filters_{layer}.png", *told, wide=True)] = drawn
+    return found
 
 
 def _read(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[str]]:
@@ -128,26 +157,35 @@ def _read(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[
     read, rejected = {}, []
     for path in paths:
         try:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                read[path] = radiograph.read(file.read())
+            read[path] = radiograph.read(_contents(path))
         except radiograph.RadiographError as error:
-            rejected.append(f"{path}: {error.reason}: {error.detail}")
-        except tf.errors.OpError:
-            rejected.append(f"{path}: cannot be opened or read")
+            rejected.append(f"{_readable(path)}: {error.reason}: {error.detail}")
+        except (OSError, tf.errors.OpError):
+            rejected.append(f"{_readable(path)}: cannot be opened or read")
     return read, rejected
 
 
-def _maps(network: Network, options: Options, pixels: np.ndarray, served: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
-    """Maps [B, h, w] by method, and the seconds per image that they took."""
-    found = {}
-    for method in options.methods:
-        start = time.monotonic()
-        if method == FREE_METHOD and options.layer == model_lib.FEATURES:
-            found[method] = served, 0.0
-            continue
-        of_all = trained_network.maps(network, method, pixels, options.layer)
-        found[method] = of_all, (time.monotonic() - start) / len(pixels)
-    return found
+def _contents(path: str) -> bytes:
+    """Of a file, local or in a bucket. TensorFlow's files take no name that isn't UTF-8."""
+    if "://" not in path:
+        return pathlib.Path(path).read_bytes()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
+
+
+def _readable(path: str) -> str:
+    """With bytes of a file name that are no UTF-8 as backslash escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _maps(network: Network, options: Options, pixels: np.ndarray, served: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps [B, h, w] by method; `served` is the one that comes with the probability."""
+    return {
+        method: served
+        if method == FREE_METHOD and options.layer == model_lib.FEATURES
+        else trained_network.maps(network, method, pixels, options.layer)
+        for method in options.methods
+    }
 
 
 def _scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> float:
@@ -157,9 +195,9 @@ def _scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> float:
     return float(max(np.quantile(maps, 0.995), 1e-12))
 
 
-def _note(maps: np.ndarray, scale: float, seconds: float) -> str:
-    cost = f"{seconds:.2f} s an image with its first compilation" if seconds else "comes with the probability"
-    return f"{maps.shape[1]} x {maps.shape[2]} cells, full colour from {scale:.3g}, {cost}"
+def _note(method: str, layer: str, maps: np.ndarray) -> str:
+    looked_at = {"occlusion": "looks at no layer", "fused_layer_cam": f"block ends up to {layer}"}.get(method, f"layer {layer}")
+    return f"{maps.shape[1]} x {maps.shape[2]} cells, {looked_at}"
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -173,21 +211,24 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _write(folder: str, name: str, drawn: np.ndarray, title: str, note: str, wide: bool = False) -> Picture:
-    write_bytes(f"{folder}/{name}.png", overlay.encode(drawn, "png"))
-    return Picture(f"{name}.png", title, note, wide)
-
-
-def _page(title: str, folder: str, probability: float, info: Artifact, pictures: Sequence[Picture], options: Options) -> str:
+def _page(path: str, folder: str, probability: float, info: Artifact, pictures: Sequence[Picture]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer"), undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True
     )
     return environment.get_template("explain.html.j2").render(
-        title=title,
+        path=path,
+        title=pathlib.PurePosixPath(path).name,
         folder=folder,
         probability=probability,
         label=info.label(probability),
         info=info,
         pictures=pictures,
-        layer=options.layer,
+        colours=_colours(),
     )
+
+
+def _colours() -> str:
+    """Those of the maps, from 0 to the last, as stops of a CSS gradient."""
+    colour_map, first = overlay.COLOURS["viridis"]
+    stops = cv2.applyColorMap(np.linspace(first, 255, 9).round().astype(np.uint8)[:, None], colour_map)
+    return ", ".join(f"rgb({red} {green} {blue})" for blue, green, red in stops[:, 0])

@@ -1,5 +1,6 @@
 """The pages that show why: what is in them, from one network and from several, and what a user may get wrong."""
 
+import os
 import pathlib
 import re
 
@@ -62,6 +63,60 @@ def test_each_image_has_a_page_with_every_picture(output):
         assert set(re.findall(r'src="[^"]*/([^"/]+)\.png"', text)) == wanted
         assert "knows nothing of patients" in text and "<b>x&" not in text
         assert len(re.findall(r'alt="[^"]{10,}"', text)) == len(wanted)
+        # The whole picture is one click away.
+        assert re.findall(r'<a href="([^"]+)"><img', text) == re.findall(r'src="([^"]+)"', text)
+
+
+def test_pages_of_equal_names_tell_their_paths(output, images):
+    for page, path in (("arm.png.html", images[0]), ("arm.png~2.html", images[1])):
+        text = (output / page).read_text()
+        assert f">{path}</p>" in text and "<h1>arm.png</h1>" in text
+
+
+def captions(page: pathlib.Path) -> dict[str, str]:
+    """What is said under each picture, by its file's name."""
+    found = re.findall(r'src="[^"]*/([^"/]+)\.png".*?<figcaption>(.*?)</figcaption>', page.read_text(), flags=re.DOTALL)
+    return {name: " ".join(re.sub("<[^>]+>", " ", caption).split()) for name, caption in found}
+
+
+def test_a_caption_says_what_the_colours_count_and_which_layer_was_asked(output):
+    told = captions(output / "arm.png.html")
+    number = r"0 [\d.e-]+"
+    assert re.fullmatch(rf"HiResCAM {number} logits per cell 6 x 6 cells, layer features", told["hires_cam"])
+    assert re.search(rf"ends {number} logits per cell 24 x 24 cells, block ends up to features$", told["fused_layer_cam"])
+    assert re.fullmatch(rf"Score-CAM {number} units of activation 6 x 6 cells, layer features", told["score_cam"])
+    assert re.fullmatch(rf"Occlusion {number} logits 14 x 14 cells, looks at no layer", told["occlusion"])
+    assert told["original"] == "original as it was read"
+    assert "layer features" not in (output / "arm.png.html").read_text().partition("<main>")[0]
+
+
+def test_the_colour_bar_is_that_of_the_maps(output):
+    """From the first to the last colour that `overlay` draws."""
+    (stops,) = re.findall(r"linear-gradient\(to right, (.*?)\);", (output / "arm.png.html").read_text())
+    ramp = overlay.draw(np.zeros((64, 64), np.uint8), np.linspace(0, 1, 64, dtype=np.float32)[None], 64, 1.0, "heatmap")
+    first, *_, last = (tuple(map(int, colour)) for colour in re.findall(r"rgb\((\d+) (\d+) (\d+)\)", stops))
+    for colour, drawn in ((first, ramp[0, 0, ::-1]), (last, ramp[0, -1, ::-1])):
+        np.testing.assert_allclose(colour, drawn, atol=3)
+
+
+def test_of_an_ensemble_features_and_patterns_are_those_of_the_first_and_say_so(output):
+    told = captions(output / "arm.png.html")
+    for name in ("maps_block1_relu", "filters_block2_conv"):
+        assert told[name].endswith(", of the first of 2 networks")
+
+
+def test_a_name_that_is_no_utf8_is_explained_and_told_readably(model, tmp_path, capsys):
+    for name, content in (
+        (b"\xff.png", cv2.imencode(".png", small_run.pictures(1, 60)[0][0])[1].tobytes()),
+        (b"\xfe.png", b""),
+    ):
+        (tmp_path / os.fsdecode(name)).write_bytes(content)
+    given = [str(tmp_path / os.fsdecode(name)) for name in (b"\xff.png", b"\xfe.png", b"\xfd.png")]
+    assert main.explain(["humerus-explain", model, *given, "--method=grad_cam", f"--output={tmp_path / 'out'}"]) == 0
+    (page,) = (tmp_path / "out").glob("*.html")
+    assert "<h1>\\udcff.png</h1>" in page.read_text()
+    said = capsys.readouterr().out
+    assert "\\udcfe.png: empty" in said and "\\udcfd.png: cannot be opened or read" in said
 
 
 def test_a_browser_shows_it_wide_and_narrow(output, tmp_path):
