@@ -13,8 +13,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
-from trainer import errors
+from trainer import artifact, errors
 from trainer.metrics import format_interval
 
 
@@ -22,30 +23,7 @@ def main() -> int:
     """Runs the steps in order; ends with the exit code of the first that fails."""
     options = _options()
     started, work = time.monotonic(), pathlib.Path(options.work)
-    source, layout, steps = options.source, options.layout, []
-    folder = _folder_to_score(source, layout)
-    if not source:
-        steps.append(
-            (
-                "Rendering simulated radiographs, of no patient",
-                ["humerus-phantom", f"--output={work}/simulated", "--patients=1000"],
-            )
-        )
-        source, layout = f"{work}/simulated/MURA-v1.1", "mura"
-        folder = f"{source}/valid"
-    prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
-    trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]
-    scored = [
-        f"--input={folder}",
-        f"--model={work}/train/artifact",
-        f"--output={work}/scored",
-        "--overwrite",
-    ]
-    steps += [
-        ("Radiographs -> TFRecords", ["humerus-prepare", *prepared]),
-        (f"Training, evaluation, export (recipe: {options.config})", ["humerus-train", *trained]),
-        ("Scoring the folder with Apache Beam", ["humerus-score", *scored]),
-    ]
+    steps = list(_steps(options))
     for number, (title, command) in enumerate(steps, 1):
         sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
         sys.stdout.flush()
@@ -56,11 +34,32 @@ def main() -> int:
     return errors.EXIT_DONE
 
 
+def _steps(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Title and command of each."""
+    work, source, layout = options.work, options.source, options.layout
+    model, folder = f"--model={work}/train/artifact", _folder_to_score(source, layout)
+    if not options.source:
+        rendered = ["humerus-phantom", f"--output={work}/simulated", "--patients=1000"]
+        yield "Rendering simulated radiographs, of no patient", rendered
+        source, layout = f"{work}/simulated/MURA-v1.1", "mura"
+        folder = f"{source}/valid"
+    prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
+    yield "Radiographs -> TFRecords", ["humerus-prepare", *prepared]
+    trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]
+    yield f"Training, evaluation, export (recipe: {options.config})", ["humerus-train", *trained]
+    if not options.source:
+        masks = f"--masks={source}/findings.json"
+        yield "Do the maps lie on the findings that were rendered?", ["humerus-verify", model, f"--data_dir={work}/data", masks]
+    scored = [f"--input={folder}", model, f"--output={work}/scored", "--overwrite"]
+    yield "Scoring the folder with Apache Beam", ["humerus-score", *scored]
+
+
 def summary(work: pathlib.Path, seconds: float) -> str:
-    """Five lines: how good, how many scored, and where everything is."""
+    """Six lines: how good, how many scored, and where everything is."""
     metrics = json.loads((work / "train" / "metrics.json").read_text()).get("test", {})
     run = json.loads((work / "scored" / "summary.json").read_text())
     image, study = metrics.get("image"), metrics.get("study")
+    checks = artifact.load(work / "train" / "artifact").map_checks
     quality = (
         "no test split"
         if not image
@@ -72,6 +71,7 @@ def summary(work: pathlib.Path, seconds: float) -> str:
     return "\n".join(
         [
             f"Test split  {quality}",
+            f"Maps        {sum(check['passed'] is True for check in checks.values())} of {len(checks)} checks passed",
             f"Scored      {run['scored']} images, {sum(run['rejections'].values())} rejected",
             f"Model       {work}/train/artifact   report: {work}/train/report.html",
             f"Results     {work}/scored: predictions.*, studies.*, rejections.*, pictures in cams/; look through them: gallery.html",
