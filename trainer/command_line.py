@@ -52,6 +52,9 @@ from trainer.errors import (
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
 _WIDEST = 110
+# What TensorFlow raises where storage has no such thing or gives no access, and where it doesn't answer.
+_REFUSALS = ("NotFoundError", "PermissionDeniedError", "UnauthenticatedError")
+_OUTAGES = ("AbortedError", "UnavailableError", "DeadlineExceededError")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +186,17 @@ class Program:
             DataError: EXIT_DATA,
             StoppedError: EXIT_STOPPED,
             KeyboardInterrupt: EXIT_STOPPED,
-            **dict.fromkeys((TrainingDivergedError, HostLostError, RunnerError, OSError, *_storage_failures()), EXIT_FAILURE),
+            **dict.fromkeys(
+                (TrainingDivergedError, HostLostError, RunnerError, OSError, *_tensorflow(*_REFUSALS)), EXIT_FAILURE
+            ),
+            **dict.fromkeys(_tensorflow(*_OUTAGES), EXIT_FAILURE),
         }
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
         if code is None:
             raise error
         said = _plain(error) if isinstance(error, flags.Error) else str(error)
+        if isinstance(error, _tensorflow(*_OUTAGES)):
+            said = f"the storage does not answer ({said.partition(chr(10))[0]}); start the same command again"
         said = f"stopped; {self.when_stopped}" if isinstance(error, KeyboardInterrupt) else " ".join(said.splitlines())
         if code == EXIT_STOPPED and vitals.given_up():
             # For a scheduler, this is a failure to be counted: it could go on forever.
@@ -234,11 +242,10 @@ def _print(text: str, stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _storage_failures() -> list[type[Exception]]:
-    """What TensorFlow raises where storage is out of reach; nothing where TensorFlow isn't loaded."""
+def _tensorflow(*names: str) -> tuple[type[Exception], ...]:
+    """Kinds of errors by name; none where TensorFlow isn't loaded."""
     loaded = sys.modules.get("tensorflow")
-    names = ("NotFoundError", "PermissionDeniedError", "UnauthenticatedError", "UnavailableError", "DeadlineExceededError")
-    return [getattr(loaded.errors, name) for name in names] if loaded else []
+    return tuple(getattr(loaded.errors, name) for name in names) if loaded else ()
 
 
 def _plain(error: Exception) -> str:

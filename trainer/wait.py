@@ -7,6 +7,7 @@ from absl import logging
 
 from trainer.artifact import MODEL_JSON
 from trainer.dataset.locate import locate
+from trainer.dataset.storage import OUTAGES
 from trainer.errors import DataError
 
 _INTERVAL = 10.0
@@ -24,7 +25,7 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
     """
     end = time.monotonic() + seconds
     told = False
-    while not (_is_prepared(data_dir) if data_dir else tf.io.gfile.exists(f"{model}/{MODEL_JSON}")):
+    while not _is_there(data_dir, model):
         if time.monotonic() >= end:
             maker = f"humerus-prepare --data_dir={data_dir}" if data_dir else "humerus-train"
             raise DataError(f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; see what became of {maker}")
@@ -34,8 +35,8 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
         time.sleep(min(_INTERVAL, max(0.0, end - time.monotonic())))
 
 
-def _is_prepared(data_dir: str) -> bool:
+def _is_there(data_dir: str | None, model: str | None) -> bool:
     try:
-        return bool(locate(data_dir))
-    except DataError:
+        return bool(locate(data_dir)) if data_dir else tf.io.gfile.exists(f"{model}/{MODEL_JSON}")
+    except (DataError, *OUTAGES):
         return False

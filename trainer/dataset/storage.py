@@ -2,6 +2,7 @@
 
 import collections
 import os
+import pathlib
 import posixpath
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ from trainer.errors import DataError
 
 # DICOM files often carry no suffix, hence the empty one.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ""})
+
+OUTAGES = (tf.errors.AbortedError, tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
+"""What TensorFlow raises where storage doesn't answer, the first of them once its own attempts have failed."""
 
 
 def is_remote(path: str) -> bool:
@@ -25,10 +29,9 @@ def list_images(root: str) -> list[str]:
     Hidden files and those of macOS archives (`._*`, `__MACOSX`) are left out.
 
     Raises:
-      DataError: there is no such folder.
+      DataError: there is no such folder, or no right to list it.
+      OpError: the storage doesn't answer.
     """
-    if not tf.io.gfile.isdir(root):
-        raise DataError(f"{root} is no folder; name the one that holds the images")
     paths: list[str] = []
     others: collections.Counter[str] = collections.Counter()
     for path in _list_remote(root) if is_remote(root) else _list_local(root):
@@ -57,6 +60,8 @@ def _list_local(root: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
+    if not pathlib.Path(root).is_dir():
+        raise _no_folder(root)
     for folder, _, names in os.walk(root, onerror=fail, followlinks=True):
         relative = os.path.relpath(folder, root)
         for name in names:
@@ -67,8 +72,17 @@ def _list_remote(root: str) -> Iterator[str]:
     # gfile.walk asks an object store about every single object; a glob of fixed depth is one listing, a thousand objects a page.
     found: set[str] = set()
     level = root
-    while uris := tf.io.gfile.glob(level := level + "/*"):
-        found.update(uri.removeprefix(root + "/") for uri in uris)
+    try:
+        while uris := tf.io.gfile.glob(level := level + "/*"):
+            found.update(uri.removeprefix(root + "/") for uri in uris)
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
+        raise DataError(f"{root} cannot be listed ({error.message.splitlines()[0]}); check the address and access") from error
+    if not found:
+        raise _no_folder(root)
     # A glob yields folders too: what something else lies in, or the empty objects named `folder/` that consoles leave behind.
     folders = {path.rpartition("/")[0] for path in found}
     yield from (path for path in found - folders if not path.endswith("/"))
+
+
+def _no_folder(root: str) -> DataError:
+    return DataError(f"{root} is no folder; name the one that holds the images")
