@@ -98,6 +98,16 @@ def test_a_row_and_a_picture_for_each_frame(films, model, tmp_path):
     assert {row["duplicate_of"] for row in rows} == {None}, "frames of one file are no duplicates of each other"
 
 
+def test_frames_that_are_scored_are_not_scored_again(films, model, tmp_path):
+    before = score(films, model, tmp_path / "out", frames="all", cam_format="png")
+    (tmp_path / "out" / next(row["cam"] for row in before if row["frame"] == 1)).unlink()
+    options = pipeline.Options(str(films), str(model), str(tmp_path / "out"), frames="all", cam_format="png", resume=True)
+    assert pipeline.run(options).kept == len(before) - 1
+    after = json_rows(tmp_path / "out", "predictions")
+    assert sorted(after, key=lambda row: row["cam"]) == sorted(before, key=lambda row: row["cam"])
+    assert all((tmp_path / "out" / row["cam"]).is_file() for row in before)
+
+
 def test_films_are_rejected_unless_asked_for(films, model, tmp_path):
     rows = score(films, model, tmp_path / "out")
     assert [pathlib.Path(row["uri"]).name for row in rows] == ["IM0001", "other.PNG"]

@@ -11,7 +11,7 @@ import sys
 import cv2
 import pytest
 
-from batch_inference import journal, model_handler, pipeline
+from batch_inference import cam_store, journal, model_handler, pipeline, redraw
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer.errors import ConfigError
@@ -60,6 +60,20 @@ def undisturbed(folder, model, tmp_path_factory) -> dict:
     return left
 
 
+def drawn(output: pathlib.Path, folder: pathlib.Path) -> dict[str, bytes]:
+    """What can be drawn of the packed maps."""
+    redraw.run(redraw.Options(str(output), str(folder), cam_format="png"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def check_packs(output: pathlib.Path) -> None:
+    """Each row's map is where the row says, and nothing else is there."""
+    rows = json_rows(output, "predictions")
+    assert {str(path.relative_to(output)) for path in output.rglob("*.parquet")} == {row["cam"] for row in rows}
+    for row in rows:
+        assert row["uri"] in {uri for uri, _, _ in cam_store.paths(str(output / row["cam"]))}
+
+
 def run_until(moment: int, folder, model, output, *flags: str, below: str = "") -> subprocess.CompletedProcess:
     """Scores until the moment-th time that something happens in the output, or in a folder of it."""
     arguments = [f"--input={folder}", f"--model={model}", f"--output={output}", "--cam_format=png", "--batch_size=4", *flags]
@@ -103,6 +117,45 @@ def test_after_a_kill_the_rest_is_scored_and_nothing_twice(folder, model, undist
     assert everything(output) == undisturbed
 
 
+def test_after_a_kill_each_packed_map_is_there_once(folder, model, tmp_path):
+    output, whole = tmp_path / "out", tmp_path / "whole"
+    flags = ("--cam_store=parquet", "--format=jsonl")
+    assert run_until(12, folder, model, output, *flags, below="journal").returncode == -signal.SIGKILL
+    assert list(output.rglob("*.parquet"))
+    options = {"cam_format": "png", "cam_store": "parquet", "format": ("jsonl",)}
+    score(folder, model, output, **options, resume=True)
+    score(folder, model, whole, **options)
+    for left in (output, whole):
+        check_packs(left)
+    assert drawn(output, tmp_path / "drawn") == drawn(whole, tmp_path / "expected")
+    for name in ("predictions", "studies", "rejections"):
+        assert [row | {"cam": 0} for row in json_rows(output, name)] == [row | {"cam": 0} for row in json_rows(whole, name)]
+
+
+@pytest.mark.parametrize("store", ["files", "parquet"])
+def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(folder, model, tmp_path, monkeypatch, store):
+    monkeypatch.setattr(cam_store, "MAPS_PER_PACK", 4)
+    source, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(folder, source)
+    options = {"cam_format": "png", "cam_store": store}
+    score(source, model, output, **options)
+    lost = {row["cam"] for row in json_rows(output, "predictions") if row["uri"].endswith("/study0/00.png")}
+    (output / lost.pop()).unlink()
+    (source / "study0" / "01.png").write_bytes(b"no image any more")
+    (source / "study1" / "04.png").unlink()
+    (output / "cams" / "note of mine.txt").write_text("kept")
+    excluded = {"exclude": ("study2", "*.txt")}
+    score(source, model, output, **options, **excluded, resume=True)
+    score(source, model, tmp_path / "fresh", **options, **excluded)
+    assert (output / "cams" / "note of mine.txt").exists()
+    if store == "parquet":
+        check_packs(output)
+    else:
+        assert everything(output)["pictures"] == everything(tmp_path / "fresh")["pictures"]
+        assert json_rows(output, "predictions") == json_rows(tmp_path / "fresh", "predictions")
+    assert len(json_rows(output, "predictions")) == IMAGES - 5
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(folder, model, undisturbed, tmp_path):
@@ -132,6 +185,8 @@ def test_a_finished_folder_takes_in_what_is_new_or_changed(folder, model, tmp_pa
     summary = score(source, model, output, cam_format="png", resume=True, batch_size=3, format=("jsonl",))
     assert summary.content["scored"] == IMAGES and summary.kept == IMAGES - 2
     assert f"{IMAGES - 2} of them before and 2 now, 2 rejected" in str(summary)
+    # Two images and two files that were tried again.
+    assert summary.content["images_per_second"] == pytest.approx(4 / summary.content["seconds"], abs=0.01)
     score(source, model, tmp_path / "fresh", cam_format="png")
     for name in ("predictions", "studies", "rejections"):
         assert json_rows(output, name) == json_rows(tmp_path / "fresh", name)

@@ -35,11 +35,11 @@ def main() -> int:
     moment, folder, *flags = sys.argv[1:]
     moments = Moments(folder, int(moment))
     sys.addaudithook(moments)
-    from batch_inference import journal
+    from batch_inference import cam_store, journal
     from batch_inference.main import score
 
-    # Small parts, so that there is a journal within a few images.
-    journal.ROWS_PER_PART = 3
+    # Small parts and packs, so that there are some within a few images.
+    journal.ROWS_PER_PART = cam_store.MAPS_PER_PACK = 3
     code = score(["humerus-score", *flags])
     print(moments.seen)
     return code
