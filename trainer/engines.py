@@ -7,7 +7,9 @@ that it uses. Which one that is, `batch_inference.engine_choice` says; how far t
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib.util
+import json
 import logging as python_logging
 import pathlib
 import platform
@@ -30,6 +32,7 @@ OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
 """Images at once unless told otherwise, and that speeds are measured with."""
 _LEAST_PER_PART = 4
+_CHECKSUMS = "sha256.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,10 +261,13 @@ def _has_int8_products() -> bool:
 
 
 def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathlib.Path:
-    """OpenVINO's own form of the network, kept by model id: reading it takes a fraction of the conversion's time."""
+    """OpenVINO's own form of the network, kept by model id: reading it takes a fraction of the conversion's time.
+
+    One that is not what was kept, whatever happened to it, is converted anew.
+    """
     openvino = import_openvino()
     folder = cache / "openvino" / f"{model_id}-{openvino.__version__.split('-')[0]}"
-    if not (folder / "model.xml").is_file():
+    if not _is_whole(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
@@ -270,7 +276,10 @@ def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathl
             return model
         try:
             openvino.save_model(openvino.Core().read_model(str(model)), partial / "model.xml", compress_to_fp16=False)
-            if not folder.is_dir():
+            (partial / _CHECKSUMS).write_text(json.dumps(_checksums(partial)))
+            # Another process may have made the same meanwhile: either is good.
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
         except (OSError, RuntimeError) as error:
             # OpenVINO says nothing of the kind of error; should the model itself be what it cannot take, reading it tells.
@@ -279,3 +288,15 @@ def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathl
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder / "model.xml"
+
+
+def _is_whole(folder: pathlib.Path) -> bool:
+    try:
+        return json.loads((folder / _CHECKSUMS).read_text()) == _checksums(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of the files of a converted network, hexadecimal, by name."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.xml", "model.bin")}

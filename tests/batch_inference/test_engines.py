@@ -71,6 +71,21 @@ def test_openvino_keeps_its_conversion(model, cache, images):
     np.testing.assert_array_equal(before["logit"], after["logit"])
 
 
+def test_a_conversion_that_was_changed_is_made_anew(model, images, tmp_path):
+    described, choice = artifact.load(model), Choice("openvino", "float32")
+    expected = engines.load(model, described, choice, 6, tmp_path).run(images)["logit"]
+    (kept,) = (tmp_path / "openvino").iterdir()
+    changed = bytearray((kept / "model.bin").read_bytes())
+    changed[len(changed) // 2 :] = os.urandom(len(changed) - len(changed) // 2)
+    for name, content in {"model.bin": bytes(changed), "model.xml": b"<net>", "sha256.json": b""}.items():
+        (kept / name).write_bytes(content)
+        np.testing.assert_array_equal(engines.load(model, described, choice, 6, tmp_path).run(images)["logit"], expected)
+        assert (kept / name).read_bytes() != content and [path.name for path in kept.parent.iterdir()] == [kept.name]
+        np.testing.assert_array_equal(
+            engines.load(pathlib.Path("/nowhere"), described, choice, 6, tmp_path).run(images)["logit"], expected
+        )
+
+
 def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     engine = engines.load(model, artifact.load(model), Choice("openvino", "float32"), 6, tmp_path / "file")
