@@ -71,6 +71,7 @@ def train_and_evaluate(
     share = input_pipeline.per_replica_batch_size(config.global_batch_size, strategy.num_replicas_in_sync)
     strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
     try:
+        strategy_lib.on_all_hosts(strategy, 0)  # the chief among them, so that its settings are written
         strategy_lib.check_shared(strategy, tf.io.gfile.exists(f"{workdir}/{SETTINGS}"), workdir)
         if folds:
             published = cross_validation.train_folds(config, dataset, strategy, data_dir, workdir, folds)

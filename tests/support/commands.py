@@ -47,12 +47,16 @@ def finish(data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1) 
 
 def start_hosts(data_dir: str, workdir: pathlib.Path, *flags: str) -> list[subprocess.Popen]:
     """One run in two processes as on two hosts, as an Indexed Job of Kubernetes would start them; the first is the chief."""
+    return [start(data_dir, workdir, *flags, environment=place) for place in places_of_two_hosts()]
+
+
+def places_of_two_hosts() -> list[dict[str, str]]:
+    """The environment of each, which names both."""
     with socket.socket() as one, socket.socket() as other:
         for probe in (one, other):
             probe.bind(("localhost", 0))
         hosts = ",".join(f"localhost:{probe.getsockname()[1]}" for probe in (one, other))
-    places = ({strategy.HOSTS: hosts, strategy.INDEX: str(index)} for index in range(2))
-    return [start(data_dir, workdir, *flags, environment=place) for place in places]
+    return [{strategy.HOSTS: hosts, strategy.INDEX: str(index)} for index in range(2)]
 
 
 def log(workdir: pathlib.Path) -> str:
