@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 from typing import Any
 
 from absl import flags
@@ -162,7 +163,7 @@ def score(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main(*beam_options: str) -> Result:
-        command_line.check_writable("output", output.value)
+        command_line.check_writable("output", os.path.expanduser(output.value))
         # Only now: importing Beam takes seconds, and speaks.
         from batch_inference import pipeline, preflight
         from batch_inference.options import Options
@@ -200,7 +201,7 @@ def overlay(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main() -> Result:
-        command_line.check_writable("output", output.value)
+        command_line.check_writable("output", os.path.expanduser(output.value))
         from batch_inference import redraw
 
         drawn = redraw.run(redraw.Options(**_options_of(redraw.Options, values)))

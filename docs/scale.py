@@ -31,7 +31,7 @@ def page() -> str:
     return f"""# Scale, on paper
 
 What large folders take on Dataflow, from the figures of [benchmarks/README.md](../benchmarks/README.md). Nothing here was run on the
-real service, nor more than 2,000 images in one run. Written by `python docs/scale.py`, which holds the arithmetic.
+real service, nor more than 50,000 images in one run. Written by `python docs/scale.py`, which holds the arithmetic.
 
 Measured: {CPU_MS["int8"]} processor milliseconds per image in int8 and {CPU_MS["bfloat16"]} in bfloat16 (files in, rows and pictures out), {START_S:.0f} processor seconds
 to start a worker's process, files of {INPUT_KB} kB, pictures of {PICTURE_KB} kB. Assumed: packed maps of {PACKED_KB} kB, workers of {VCPUS} vCPUs with one process each, {UTILISATION:.0%} of

@@ -48,6 +48,8 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
         (["--input=/nowhere", "--model={model}", "--output={out}"], 3, "nothing to score"),
         (["--input={model}", "--model=/nowhere", "--output={out}"], 2, "no model.json"),
         (["--input={model}", "--model={model}", "--output={out}", "--inptu=x"], 2, "unknown option --inptu"),
+        (["--input=/\udcff", "--model={model}", "--output={out}"], 2, "--input=/\\udcff holds bytes that are no UTF-8; rename"),
+        (["--input={model}", "--model={model}", "--output={out}/\udcff"], 2, "holds bytes that are no UTF-8; rename"),
         (["{model}", "--input={model}", "--model={model}", "--output={out}"], 2, "unexpected argument"),
         (
             ["--input={model}", "--model={model}", "--output={out}", "--dry-run"],
