@@ -7,6 +7,7 @@ step of any epoch, and any number of replicas sees the same batches.
 
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 
@@ -106,6 +107,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
 
     Raises:
       DataError: no such split, or damaged records.
+      ConfigError: they don't fit into memory. OSError: nor onto the disk.
     """
     builder = tfds.builder_from_directory(locate(data_dir))
     wanted = name.split("+")
@@ -178,7 +180,11 @@ def batches(
 
         plan = tf.data.Dataset.from_tensor_slices({name: for_this_worker(column) for name, column in positions.items()})
         prepared = plan.map(lambda rows: _materialise(split, rows), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return prepared.prefetch(tf.data.AUTOTUNE)
+        prefetched = prepared.prefetch(tf.data.AUTOTUNE)
+        gpus = tf.config.list_logical_devices("GPU")
+        if context.num_replicas_in_sync == 1 and gpus:  # several devices, the strategy feeds ahead of time by itself
+            return prefetched.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
+        return prefetched
 
     return strategy.distribute_datasets_from_function(pipeline)
 
@@ -211,7 +217,8 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
         return (_augment(images, *change) if change else images), split.labels[index].astype("float32")
 
     change = [rows[name] for name in ("transform", "tone") if name in rows]
-    image, label = tf.numpy_function(read, [rows["index"], *change], (tf.uint8, tf.float32))
+    # Where ops must be deterministic, a stateful function would be called for one batch after the other.
+    image, label = tf.numpy_function(read, [rows["index"], *change], (tf.uint8, tf.float32), stateful=False)
     image = tf.ensure_shape(image, (rows["index"].shape[0], *split.images.shape[1:]))
     return {"image": image, "label": tf.ensure_shape(label, rows["index"].shape), "weight": rows["weight"]}
 
@@ -265,7 +272,19 @@ def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
     if cache == "auto":
         cache = "memory" if size < MEMORY_SHARE * machine.memory() else "disk"
     if cache == "memory" or not size:
-        return np.empty(shape, np.uint8)
+        try:
+            return np.empty(shape, np.uint8)
+        except MemoryError as error:
+            raise ConfigError(
+                f"{size / 1e9:.1f} GB of decoded images don't fit into memory; set --config.cache=disk"
+            ) from error
     file = tempfile.TemporaryFile(prefix="humerus-")  # noqa: SIM115 (lives as long as the array)
-    logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, tempfile.gettempdir())
+    folder = tempfile.gettempdir()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the process without a word (SIGBUS)
+    except OSError as error:
+        raise OSError(
+            f"{folder} has no room for {size / 1e9:.1f} GB of decoded images ({error.strerror}); let TMPDIR name a larger disk"
+        ) from error
+    logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, folder)
     return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -1,6 +1,11 @@
 """What an epoch is made of: each example once, in an order of its own, changed within the stated ranges and no further."""
 
+import concurrent.futures
+import dataclasses
 import math
+import multiprocessing
+import tempfile
+import threading
 
 import cv2
 import numpy as np
@@ -9,7 +14,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import small_run
+from tests.support import small_disk, small_run
 from trainer import input_pipeline
 from trainer.errors import ConfigError, DataError
 from trainer.input_pipeline import Augmentation
@@ -122,6 +127,49 @@ def test_augmentation_differs_between_epochs_and_between_copies():
     split = small_run.split(1, 24).select(np.zeros(8, int))
     first, second = (ONE.global_batches(split, 8, epoch=epoch, augmentation=Augmentation())[0]["image"] for epoch in (0, 1))
     assert len({image.tobytes() for image in [*first, *second]}) == 16
+
+
+class ReadByTwo:
+    """Images of which a batch is given out only while another one is asked for."""
+
+    def __init__(self, images: np.ndarray):
+        self.shape, self._images, self._both = images.shape, images, threading.Barrier(2, timeout=60)
+
+    def __getitem__(self, rows):
+        self._both.wait()
+        return self._images[rows]
+
+
+def two_batches_at_once() -> bool:
+    """Whether reading goes on for several batches at a time where ops must be deterministic; for a process of its own."""
+    tf.config.experimental.enable_op_determinism()
+    split = small_run.split(16, 16)
+    batches = ONE.global_batches(dataclasses.replace(split, images=ReadByTwo(split.images)), 4)
+    return all(np.array_equal(batch["image"], split.images[i * 4 : i * 4 + 4]) for i, batch in enumerate(batches))
+
+
+def devices_of_batches() -> set[str]:
+    """Where batches lie when they are asked for, with a second CPU in place of a GPU; for a process of its own."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    second = tf.config.list_logical_devices("CPU")[1]
+    tf.config.list_logical_devices = lambda kind: [second]
+    batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    return {tensor.device.rpartition(":")[2] for batch in batches for tensor in batch.values()}
+
+
+def alone(function):
+    """What it returns in a process of its own."""
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function).result()
+
+
+def test_reading_takes_several_cores_although_ops_are_deterministic():
+    assert alone(two_batches_at_once)
+
+
+def test_batches_wait_on_the_only_gpu():
+    assert alone(devices_of_batches) == {"1"}
 
 
 def augmented(images: np.ndarray, copies: int, augmentation: Augmentation, seed: int = 0) -> np.ndarray:
@@ -254,6 +302,15 @@ def test_memory_and_disk_hold_the_same(data_dir):
     np.testing.assert_array_equal(memory.images, disk.images)
     ours, theirs = (ONE.global_batches(split, 8, shuffle=True)[0]["image"] for split in (memory, disk))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_that_do_not_fit_end_with_a_sentence(data_dir, tmp_path, monkeypatch):
+    with small_disk.mounted(tmp_path / "disk", 32) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(OSError, match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* let TMPDIR name"):
+            input_pipeline.load_split(data_dir, "train", "disk")
+    with pytest.raises(ConfigError, match=r"GB of decoded images don't fit into memory; set --config\.cache=disk"):
+        input_pipeline._allocate((2**36, 2**10, 2**10, 1), "memory")
 
 
 def test_an_unknown_cache_or_split_is_refused(data_dir):
