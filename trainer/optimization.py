@@ -1,11 +1,12 @@
 """Which variables learn, how fast, and when: phases, optimizers, schedules."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import ml_collections
+from absl import logging
 
 from trainer import model as model_lib
 from trainer.errors import ConfigError
@@ -31,7 +32,18 @@ def phases(model: keras.Model, config: ml_collections.ConfigDict, steps_per_epoc
         warmup = config.warmup_epochs * steps_per_epoch
         rate = schedule(config.schedule, config.learning_rate * factor, config.epochs * steps_per_epoch, warmup)
         found.append(Phase(config.epochs, trained, _optimizer(config, trained, scale), rate))
+        _tell(config, list(scale.values()))
     return found
+
+
+def _tell(config: ml_collections.ConfigDict, shares: Sequence[float]) -> None:
+    """Says by what rule the rates of fine-tuning were scaled, and what came of it; `shares`: what backbone variables get of the head's."""
+    peak = config.learning_rate * batch_factor(config)
+    backbone = f"{peak * min(shares):.2g} to {peak * max(shares):.2g}" if shares else "frozen"
+    kind = "in proportion to" if config.optimizer == "sgd" else "by the square root of"
+    scaled = f"scaled {kind} the batch, {config.global_batch_size} / {config.reference_batch_size}"
+    rule = scaled if config.reference_batch_size else "not scaled by the batch"
+    logging.info("Learning rates, %s: head %.2g, backbone %s.", rule, peak, backbone)
 
 
 def batch_factor(config: ml_collections.ConfigDict) -> float:

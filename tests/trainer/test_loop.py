@@ -445,22 +445,30 @@ def test_xla_learns_the_same_within_rounding(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "factor"),
+    ("settings", "factor", "rule"),
     [
-        ({"global_batch_size": 16}, 1.0),
-        ({"global_batch_size": 64}, 2.0),
-        ({"global_batch_size": 4}, 0.5),
-        ({"global_batch_size": 64, "optimizer": "sgd"}, 4.0),
-        ({"global_batch_size": 64, "reference_batch_size": 0}, 1.0),
+        ({"global_batch_size": 16}, 1.0, "by the square root of the batch, 16 / 16: head 0.0002"),
+        ({"global_batch_size": 64}, 2.0, "by the square root of the batch, 64 / 16: head 0.0004"),
+        ({"global_batch_size": 4}, 0.5, "by the square root of the batch, 4 / 16: head 0.0001"),
+        ({"global_batch_size": 64, "optimizer": "sgd"}, 4.0, "in proportion to the batch, 64 / 16: head 0.0008"),
+        ({"global_batch_size": 64, "reference_batch_size": 0}, 1.0, "not scaled by the batch: head 0.0002"),
+        (
+            {"backbone_lr_factor": 0.5, "depth_lr_decay": 0.1},
+            1.0,
+            f"16 / 16: head 0.0002, backbone {2e-4 * 0.5 * 0.1:.2g} to {2e-4 * 0.5 * 0.1 ** (1 / 3):.2g}.",
+        ),
+        ({"unfreeze_layers": "0"}, 1.0, "16 / 16: head 0.0002, backbone frozen."),
     ],
 )
-def test_learning_rates_scale_with_the_batch(settings, factor):
+def test_learning_rates_scale_with_the_batch(settings, factor, rule, caplog):
+    caplog.set_level("INFO", "absl")
     config = default.get_config()
     config.update(settings)
     assert optimization.batch_factor(config) == factor
     model = model_lib.build(model_lib.Architecture("tinynet"), 32)
     (phase,) = optimization.phases(model, config, 10, pretrained=True)
     assert phase.learning_rate(10) == pytest.approx(config.learning_rate * factor)
+    assert "Learning rates, " in caplog.text and rule in caplog.text
 
 
 def scalars(workdir) -> dict[str, list]:
