@@ -96,7 +96,7 @@ def load(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str, 
 
     Raises:
       DataError: BigQuery refuses rows.
-      OutageError: BigQuery does not answer.
+      StorageError: BigQuery does not answer.
     """
     from google.cloud import bigquery
 
@@ -112,10 +112,14 @@ def load(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str, 
             write_disposition="WRITE_APPEND",
             schema_update_options=["ALLOW_FIELD_ADDITION"],
         )
-        advice = "the same command with --resume loads them without scoring again"
-        with storage.refusing(DataError, f"BigQuery refused the {name}", advice), _told():
-            target = client.get_table(f"{dataset.project}.{dataset.name}.{name}")
-            _load_once(client, uris, target, job, f"humerus-{name}-{_digest(output, str(dataset), rows)}")
+        try:
+            with _told():
+                target = client.get_table(f"{dataset.project}.{dataset.name}.{name}")
+                _load_once(client, uris, target, job, f"humerus-{name}-{_digest(output, str(dataset), rows)}")
+        except storage.StorageError as error:
+            kind = storage.StorageError if error.passing else DataError
+            advice = "the same command with --resume loads them without scoring again"
+            raise kind(f"BigQuery did not take the {name} ({error}); {advice}") from error
 
 
 def _load_once(client: Any, uris: Sequence[str], target: Any, job: Any, identity: str) -> None:

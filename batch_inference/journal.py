@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from absl import logging
@@ -117,9 +117,9 @@ def parts(output: str) -> list[str]:
     return [storage.join(_folder(output), name) for name in storage.names(_folder(output))]
 
 
-def next_attempt(output: str) -> str:
-    """Names an attempt that is later than all whose parts are there."""
-    numbers = (name.partition("-")[0] for name in storage.names(_folder(output)))
+def next_attempt(parts: Iterable[str]) -> str:
+    """Names an attempt that is later than those that wrote these parts."""
+    numbers = (part.rpartition("/")[2].partition("-")[0] for part in parts)
     return f"{1 + max((int(number) for number in numbers if number.isdecimal()), default=0):04d}"
 
 

@@ -163,7 +163,7 @@ def score(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main(*beam_options: str) -> Result:
-        command_line.check_writable("output", os.path.expanduser(output.value))
+        _check_writable(output.value)
         # Only now: importing Beam takes seconds, and speaks.
         from batch_inference import pipeline, preflight
         from batch_inference.options import Options
@@ -201,7 +201,7 @@ def overlay(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main() -> Result:
-        command_line.check_writable("output", os.path.expanduser(output.value))
+        _check_writable(output.value)
         from batch_inference import redraw
 
         drawn = redraw.run(redraw.Options(**_options_of(redraw.Options, values)))
@@ -227,6 +227,10 @@ def gallery(values: flags.FlagValues) -> Main:
         return Result(str(written), dataclasses.asdict(written))
 
     return main
+
+
+def _check_writable(output: str) -> None:
+    command_line.check_writable("output", os.path.expanduser(output))  # noqa: PTH111, an address in a bucket is no path
 
 
 def _define_selection(values: flags.FlagValues) -> None:

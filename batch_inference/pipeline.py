@@ -196,7 +196,8 @@ def run(options: Options) -> summary.Summary:
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
     with storage.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
-        known, attempt = journal.parts(output), journal.next_attempt(output)
+        known = journal.parts(output) if options.resume else []
+    attempt = journal.next_attempt(known)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
     start = time.monotonic()
     try:

@@ -1,6 +1,5 @@
 """Loading into BigQuery: the real clients' requests, taken by a double on loopback (tests/support/bigquery_double.py)."""
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -92,7 +91,7 @@ def test_a_refused_load_is_repeated_by_resuming_and_what_was_loaded_is_not(doubl
     double.refused = {"rejections": "Quota exceeded"}
     done = score(*arguments)
     assert done.returncode == 3
-    assert "humerus-score: BigQuery refused the rejections (Quota exceeded); the same command with --resume" in done.stderr
+    assert "humerus-score: BigQuery did not take the rejections (Quota exceeded); the same command with --resume" in done.stderr
     assert not rows("rejections") and len(rows("predictions")) == 15
     double.refused = {}
     for _ in range(2):
