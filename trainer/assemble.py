@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import input_pipeline, optimization
+from trainer import data_format, input_pipeline, optimization
 from trainer import model as model_lib
 from trainer.errors import DataError
 from trainer.fit import Run
@@ -36,12 +36,13 @@ def assemble(
       profile: trace some steps for TensorBoard's profiler.
 
     Raises:
-      ConfigError: see `model.build`. DataError: one class only.
+      ConfigError: see `model.build` and `data_format.convert`. DataError: one class only.
     """
     _check_trainable(train)
     objective = Objective(config.label_smoothing, _class_weight(train.labels) if config.class_weights else (1.0, 1.0))
     with strategy.scope():
-        model, architecture, pretrained = _build(config, dataset["image_size"])
+        built, architecture, pretrained = _build(config, dataset["image_size"])
+        model = data_format.convert(built, config.data_format)
         steps = input_pipeline.steps_per_epoch(len(train), config.global_batch_size)
         phases = optimization.phases(model, config, steps, pretrained)
         changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]

@@ -15,7 +15,7 @@ import scipy.special
 import tensorflow as tf
 from absl import logging
 
-from trainer import artifact, model_card, verify
+from trainer import artifact, data_format, model_card, verify
 from trainer import model as model_lib
 from trainer.artifact import Artifact
 from trainer.errors import ConfigError
@@ -135,8 +135,8 @@ def _keras_files(members: int) -> list[str]:
 
 
 def _plain_copy(member: Member) -> Member:
-    """A float32 copy of the graph as it stands: built anew, EfficientNet would lack the layer that Keras adds to it for
-    ImageNet's weights."""
+    """A copy of the graph as it stands, in float32 and channels last: built anew, EfficientNet would lack the layer that Keras adds
+    to it for ImageNet's weights."""
 
     def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
         settings = layer.get_config()
@@ -144,8 +144,9 @@ def _plain_copy(member: Member) -> Member:
             settings["dtype"] = "float32"
         return layer.__class__.from_config(settings)
 
-    plain = keras.models.clone_model(member.model, clone_function=in_float32)
-    plain.set_weights(member.model.get_weights())
+    model = data_format.convert(member.model, data_format.CHANNELS_LAST)
+    plain = keras.models.clone_model(model, clone_function=in_float32)
+    plain.set_weights(model.get_weights())
     return dataclasses.replace(member, model=plain)
 
 

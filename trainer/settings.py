@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from trainer import export
+from trainer import data_format, export
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration
 from trainer.report import flat
@@ -18,6 +18,7 @@ RUNTIME_KEYS = (
     "verify_engines",
     "cam_methods",
     "xla",
+    "data_format",
     "threshold_rule",
     "abstain",
     "recipe",
@@ -25,6 +26,7 @@ RUNTIME_KEYS = (
 """Settings that don't change what is learnt: a run may be continued under others."""
 _CHOICES = {
     "monitor": ("auroc", "loss", "last"),
+    "data_format": (data_format.CHANNELS_LAST, data_format.CHANNELS_FIRST),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
 _AT_LEAST_ONE = ("global_batch_size", "steps_per_execution", "checkpoint_every_steps", "keep_checkpoints")

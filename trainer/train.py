@@ -10,7 +10,7 @@ import ml_collections
 import tensorflow as tf
 from absl import logging
 
-from trainer import cross_validation, input_pipeline, optimization, results, settings
+from trainer import cross_validation, data_format, input_pipeline, optimization, results, settings
 from trainer import strategy as strategy_lib
 from trainer.assemble import assemble
 from trainer.checkpoints import check_same_run, write_text
@@ -60,6 +60,10 @@ def train_and_evaluate(
             return json.loads(file.read())
     if folds and profile:
         logging.warning("--profile traces runs without --folds only.")
+    if config.data_format == data_format.CHANNELS_FIRST and not tf.config.list_physical_devices("GPU"):
+        raise ConfigError(
+            "data_format=channels_first: TensorFlow can do that on GPUs only, and there is none here; leave it away"
+        )
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         keras.utils.set_random_seed(config.seed)
