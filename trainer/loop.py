@@ -5,8 +5,6 @@ Everything that decides what comes next is in `State` or in a checkpointed varia
 """
 
 import dataclasses
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import tensorflow as tf
 
 from trainer import cam, input_pipeline, vitals
 from trainer import model as model_lib
+from trainer.clock import Clock, now
 from trainer.errors import TrainingDivergedError
 from trainer.weights_average import WeightsAverage
 
@@ -80,37 +79,6 @@ class Objective:
         smoothed = label * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logit)
         return loss * tf.where(label > 0.5, self.class_weight[1], self.class_weight[0])
-
-
-class _Clock:
-    """Images per second and the share of the time spent waiting for them."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._previous = time.monotonic()
-        self._calls: list[tuple[int, float, float]] = []
-
-    def tick(self, steps: int, wait: float) -> dict[str, float]:
-        """After a call of so many steps, in which the device waited so many seconds: the figures of this call."""
-        now = time.monotonic()
-        self._calls.append((steps, now - self._previous, wait))
-        self._previous = now
-        return self._figures(self._calls[-1:])
-
-    def since_start(self) -> dict[str, float]:
-        """The figures of all calls but the first, or of that where it was the only one."""
-        return self._figures(self._calls[1:] or self._calls)
-
-    def _figures(self, calls: Sequence[tuple[int, float, float]]) -> dict[str, float]:
-        if not calls:  # the epoch was at its end already
-            return {"images_per_second": math.nan, "input_wait": math.nan}
-        steps, seconds, waits = (sum(column) for column in zip(*calls, strict=True))
-        return {"images_per_second": steps * self._batch_size / seconds, "input_wait": min(1.0, waits / seconds)}
-
-
-def _now() -> tf.Tensor:
-    """Seconds, float64; `tf.timestamp` is refused where ops must be deterministic."""
-    return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64, stateful=True), ())
 
 
 class Loop:
@@ -232,7 +200,7 @@ class Loop:
                 shuffle=True,
             )
         )
-        clock = _Clock(global_batch_size)
+        clock = Clock(global_batch_size)
         while state.step < steps:
             count = min(steps_per_execution, steps - state.step)
             done = (state.epoch - before) * steps + state.step
@@ -287,11 +255,11 @@ class Loop:
             total, wait = tf.zeros(4, tf.float64), tf.zeros((), tf.float64)
             for i in tf.range(count):
                 phase.optimizer.learning_rate.assign(rates[i])
-                asked = _now()
+                asked = now()
                 with tf.control_dependencies([asked]):
                     batch = next(batches)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                    wait += _now() - asked
+                    wait += now() - asked
                 sums, moved = self.strategy.run(replica_step, args=(batch, stop))
                 total += tf.cast(self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), tf.float64)
                 if self.strategy.num_replicas_in_sync > 1:
