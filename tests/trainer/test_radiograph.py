@@ -114,7 +114,15 @@ EXACT = [
     ),
     *("uncompressed.tiff", "tiff_lzw.tif", "tiff_adobe_deflate.tif", "packbits.tif", "big.tif", "palette.tif", "cmyk.tif"),
     *("rgb and alpha.tif", "sixteen bits.tif", "sixteen bits big endian.tif", "white is zero.tif", "thirty-two bits.tif"),
-    *("planes of eight bits.tif", "pixels of sixteen bits.tif", "floating point.tif", "grey.bmp", "rgb.BMP", "lossless.webp", "rgb.dcm"),
+    *(
+        "planes of eight bits.tif",
+        "pixels of sixteen bits.tif",
+        "floating point.tif",
+        "grey.bmp",
+        "rgb.BMP",
+        "lossless.webp",
+        "rgb.dcm",
+    ),
 ]
 WITHIN_ONE = ["twelve of sixteen bits.png", "implicit.dcm", "white is zero.dcm"]
 LOSSY = [
