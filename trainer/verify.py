@@ -14,6 +14,7 @@ from absl import logging
 
 from trainer import agreement, artifact, engines, evaluate, input_pipeline, model_card, quantize, radiograph, vitals
 from trainer.artifact import Artifact
+from trainer.dataset.storage import make_folder
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.input_pipeline import Split
@@ -232,7 +233,7 @@ def _local_copy(model: str) -> Iterator[pathlib.Path]:
         yield directory
         after = artifact.load(directory).files
         for name in [*(name for name in after if after[name] != before.get(name)), artifact.MODEL_JSON]:
-            tf.io.gfile.makedirs(f"{source}/{name}".rpartition("/")[0])
+            make_folder(f"{source}/{name}".rpartition("/")[0])
             tf.io.gfile.copy(str(directory / name), f"{source}/{name}", overwrite=True)
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.dataset.locate import INFO_FILE
-from trainer.dataset.storage import is_remote
+from trainer.dataset.storage import is_remote, make_folder
 
 _PREFIX = ".incomplete-"
 
@@ -52,12 +52,13 @@ def publish(built: str, target: str, workspace_folder: str) -> None:
 
 
 def _upload(built: pathlib.Path, target: str) -> None:
-    # Object stores cannot rename a folder at once, and need none made. A reader goes by the info file: it goes first and comes last.
+    # Object stores cannot rename a folder at once. A reader goes by the info file: it goes first and comes last.
     info = posixpath.join(target, INFO_FILE)
     if tf.io.gfile.exists(info):
         tf.io.gfile.remove(info)
     if tf.io.gfile.isdir(target):
         tf.io.gfile.rmtree(target)
+    make_folder(target)
     for path in sorted(built.iterdir(), key=lambda path: (path.name == INFO_FILE, path.name)):
         tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
 

@@ -56,6 +56,12 @@ def read_bytes(uri: str) -> bytes | None:
         return None
 
 
+def make_folder(path: str) -> None:
+    """Makes the folder where the storage has such; in `gs://` there are none, and asking for one takes rights that a writer may lack."""
+    if not path.startswith("gs://"):
+        tf.io.gfile.makedirs(path)
+
+
 def _list_local(root: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
