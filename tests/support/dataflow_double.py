@@ -27,6 +27,7 @@ class DataflowDouble:
         self._buckets = buckets
         self._folder = folder
         self._state = "JOB_STATE_RUNNING"
+        self._watched = threading.Event()
         handler = type("Handler", (_Handler,), {"double": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -40,6 +41,7 @@ class DataflowDouble:
         return {"id": "job-1", "currentState": self._state, "createTime": "2026-01-01T00:00:00Z"}
 
     def messages(self) -> dict:
+        self._watched.set()
         if self._state != "JOB_STATE_FAILED":
             return {}
         said = {"id": "1", "time": "2026-01-01T00:00:01Z", "messageImportance": "JOB_MESSAGE_ERROR", "messageText": self.said}
@@ -48,10 +50,14 @@ class DataflowDouble:
     def start(self, request: dict) -> None:
         self.requests.append(request)
         self._state = "JOB_STATE_RUNNING"
+        self._watched.clear()
         threading.Thread(target=self._work, args=(request,), daemon=True).start()
 
     def _work(self, request: dict) -> None:
-        self._state = "JOB_STATE_DONE" if self._do(request) else "JOB_STATE_FAILED"
+        done = self._do(request)
+        if not done:
+            self._watched.wait()  # Beam asks no longer why a job failed that had failed when it began to watch
+        self._state = "JOB_STATE_DONE" if done else "JOB_STATE_FAILED"
 
     def _do(self, request: dict) -> bool:
         bucket, _, graph = request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"][len("gs://") :].partition("/")
