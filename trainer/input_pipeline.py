@@ -179,14 +179,21 @@ def batches(
             return by_replica[first_step:, mine].reshape(-1, per_replica, *column.shape[1:])
 
         plan = tf.data.Dataset.from_tensor_slices({name: for_this_worker(column) for name, column in positions.items()})
-        prepared = plan.map(lambda rows: _materialise(split, rows), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        prefetched = prepared.prefetch(tf.data.AUTOTUNE)
+        prepared = plan.map(lambda rows: _materialise(split, rows), num_parallel_calls=machine.cores(), deterministic=True)
+        prefetched = prepared.prefetch(2 * local).with_options(_untuned())
         gpus = tf.config.list_logical_devices("GPU")
         if context.num_replicas_in_sync == 1 and gpus:  # several devices, the strategy feeds ahead of time by itself
             return prefetched.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
         return prefetched
 
     return strategy.distribute_datasets_from_function(pipeline)
+
+
+def _untuned() -> tf.data.Options:
+    """No tuning while it runs: the end of an epoch waits for the tuner's thread, which sleeps up to a minute at a time (TensorFlow 2.21)."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:

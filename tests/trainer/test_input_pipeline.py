@@ -172,6 +172,11 @@ def test_batches_wait_on_the_only_gpu():
     assert alone(devices_of_batches) == {"1"}
 
 
+def test_no_thread_tunes_the_input_as_the_end_of_an_epoch_would_wait_for_it():
+    batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    assert batches.options().autotune.enabled is False
+
+
 def augmented(images: np.ndarray, copies: int, augmentation: Augmentation, seed: int = 0) -> np.ndarray:
     """uint8 [size, size] -> uint8 [copies, size, size], augmented by the pipeline."""
     split = small_run.split(copies, images.shape[0])
