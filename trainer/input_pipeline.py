@@ -180,11 +180,11 @@ def batches(
 
         plan = tf.data.Dataset.from_tensor_slices({name: for_this_worker(column) for name, column in positions.items()})
         prepared = plan.map(lambda rows: _materialise(split, rows), num_parallel_calls=machine.cores(), deterministic=True)
-        prefetched = prepared.prefetch(2 * local).with_options(_untuned())
+        prefetched = prepared.prefetch(2 * local)
         gpus = tf.config.list_logical_devices("GPU")
         if context.num_replicas_in_sync == 1 and gpus:  # several devices, the strategy feeds ahead of time by itself
-            return prefetched.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
-        return prefetched
+            prefetched = prefetched.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
+        return prefetched.with_options(_untuned())
 
     return strategy.distribute_datasets_from_function(pipeline)
 

@@ -155,7 +155,13 @@ def devices_of_batches() -> set[str]:
     second = tf.config.list_logical_devices("CPU")[1]
     tf.config.list_logical_devices = lambda kind: [second]
     batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    assert_untuned(batches)
     return {tensor.device.rpartition(":")[2] for batch in batches for tensor in batch.values()}
+
+
+def assert_untuned(batches: tf.data.Dataset) -> None:
+    """No thread tunes the input: the end of an epoch would wait for it."""
+    assert batches.options().autotune.enabled is False
 
 
 def alone(function):
@@ -172,9 +178,8 @@ def test_batches_wait_on_the_only_gpu():
     assert alone(devices_of_batches) == {"1"}
 
 
-def test_no_thread_tunes_the_input_as_the_end_of_an_epoch_would_wait_for_it():
-    batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
-    assert batches.options().autotune.enabled is False
+def test_no_thread_tunes_the_input():
+    assert_untuned(input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4))
 
 
 def augmented(images: np.ndarray, copies: int, augmentation: Augmentation, seed: int = 0) -> np.ndarray:
