@@ -19,9 +19,11 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from sklearn.metrics import roc_auc_score
 
 from trainer import model as model_lib
+from trainer import vitals
 from trainer.evaluation import bootstrap
 from trainer.maps import localisation
 from trainer.serving import Network, serving_function
@@ -63,6 +65,7 @@ def check(
     labels = None if labels is None else np.asarray(labels)[rows]
     if len(images) < FEWEST_IMAGES:
         return {name: _not_measured(f"{len(images)} images are too few") for name in CHECKS}
+    logging.info("Checking on %d images whether the maps mean something.", len(images))
     serve = _served(network)
     logit, maps = serve(images)
     if np.ptp(maps, axis=(1, 2)).max() == 0 or not np.isfinite(maps).all():
@@ -98,7 +101,7 @@ def _served(network: Network) -> Serve:
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        outputs = [function(tf.constant(batch)) for batch in batches]
+        outputs = [function(tf.constant(batch)) for batch in vitals.beating(batches)]
         return tuple(np.concatenate([output[name].numpy() for output in outputs]) for name in ("logit", "cam"))  # type: ignore[return-value]
 
     return serve
