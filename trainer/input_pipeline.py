@@ -190,7 +190,7 @@ def batches(
 
 
 def _untuned() -> tf.data.Options:
-    """No tuning while it runs: the end of an epoch waits for the tuner's thread, which sleeps up to a minute at a time (TensorFlow 2.21)."""
+    """No tuning while it runs: the end of an epoch waits for the tuner's thread, which sleeps for longer and longer, half a minute was seen (TensorFlow 2.21)."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
