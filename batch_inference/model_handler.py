@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch_inference import storage
+from batch_inference import model_copy
 from batch_inference.records import Example, Rejection, Scored, reject
 from trainer import engines
 from trainer.artifact import FREE_METHOD
@@ -28,8 +28,8 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         self._method = method
 
     def load_model(self) -> engines.Engine:
-        path, described = storage.fetch_artifact(self._model)
-        return engines.load(path, described, self._choice, self._batch_size, storage.cache_folder(), self._method)
+        path, described = model_copy.fetch(self._model)
+        return engines.load(path, described, self._choice, self._batch_size, model_copy.cache(), self._method)
 
     def run_inference(
         self, batch: Sequence[Example], model: engines.Engine, inference_args: dict[str, Any] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import bigquery, engine_choice, manifest, output_folder, runners, sources, storage, study_key
+from batch_inference import bigquery, engine_choice, manifest, model_copy, output_folder, runners, sources, storage, study_key
 from batch_inference.options import Options
 from batch_inference.records import readable
 from trainer import radiograph
@@ -106,7 +106,7 @@ def plan(options: Options) -> Plan:
     workers = runners.workers(beam_options)
     # Credentials and endpoints are wanted before there is a pipeline.
     FileSystems.set_options(beam_options)
-    _, described = storage.fetch_artifact(options.model)
+    _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
     described = described.drawn_by(options.method).called_at(options.threshold)
     engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)

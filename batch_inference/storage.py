@@ -1,15 +1,13 @@
-"""Files by URI, local or remote, with whole-file reads, atomic writes, and a local copy of a remote artifact."""
+"""Files by URI, local or remote, with whole-file reads and atomic writes."""
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import pathlib
 import re
 import shutil
 import stat
-import tempfile
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -19,13 +17,11 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference import gcs
-from trainer import artifact
 from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_PIXELS
 
 # 16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them.
 MAX_BYTES = 6 * MAX_PIXELS
-
 
 _PARTIAL = ".partial"
 
@@ -275,55 +271,6 @@ def sweep(folder: str) -> None:
     if not is_remote(folder):
         for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{_PARTIAL}"):
             partial.unlink(missing_ok=True)
-
-
-def cache_folder() -> pathlib.Path:
-    """Where copies of remote artifacts and converted networks are kept between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
-    return pathlib.Path(base) / "humerus"
-
-
-def fetch_artifact(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
-    """A verified local copy of an artifact (the artifact itself where it is local), and what it says of itself.
-
-    Raises:
-      ConfigError: no artifact there, or no access.
-      OutageError: the storage does not answer.
-      ArtifactError: damaged.
-    """
-    uri = absolute(uri)
-    if not is_remote(uri):
-        return pathlib.Path(uri), artifact.load(uri)
-    with refusing(ConfigError, f"{uri} cannot be copied here", "name the `artifact` folder of a run, and check access"):
-        contents = read(join(uri, artifact.MODEL_JSON))
-        described = artifact.parse(contents, source=uri)
-        # The same weights may have been verified since, or on other images.
-        copy = cache_folder() / "artifacts" / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
-        if not copy.is_dir():
-            _copy_artifact(uri, described, copy)
-    try:
-        return copy, artifact.load(copy)
-    except artifact.ArtifactError:
-        # A copy damaged since; the next attempt starts from nothing.
-        shutil.rmtree(copy, ignore_errors=True)
-        raise
-
-
-def _copy_artifact(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
-    with told():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
-        try:
-            for name in [*described.files, artifact.MODEL_JSON]:
-                if ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
-                    raise artifact.ArtifactError(f"{uri} names a file outside of itself: {name}; export the model again")
-                _write_local(str(partial / name), _read_remote(join(uri, name)))
-            artifact.load(partial)
-            # Another process may have made the same copy meanwhile: either is good.
-            if not copy.is_dir():
-                partial.rename(copy)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
-import platform
 import resource
 import statistics
 import tempfile
@@ -29,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.tables import markdown, replace_table
-from trainer import assemble, fit, input_pipeline, optimization
+from trainer import assemble, engines, fit, input_pipeline, optimization
 from trainer import model as model_lib
 from trainer.configs import humerus
 from trainer.input_pipeline import Augmentation, Split
@@ -261,16 +260,11 @@ def _table(
 
 def _machine() -> str:
     """Processor and devices, as this system names them."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return ", ".join([f"{len(names)} x {names[0] if names else platform.machine()}", *gpus])
+    return ", ".join([f"{os.cpu_count()} x {engines.processor()}", *gpus])
 
 
 def _options() -> argparse.Namespace:

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from trainer.dataset.storage import make_folder
 from trainer.errors import ConfigError, DataError
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
@@ -56,8 +57,8 @@ class Checkpoints:
             self._remove(dropped, names)
 
     def _write_variables(self, prefix: str) -> None:
+        make_folder(self._directory)
         if "://" not in prefix:
-            tf.io.gfile.makedirs(self._directory)
             self._checkpoint.write(prefix)
             return
         # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects: dozens of requests.
@@ -146,9 +147,8 @@ def write_bytes(path: str, content: bytes) -> None:
     # With the host's name: in containers that share a volume, each calls itself process 1.
     partial = path if "://" in path else f"{path}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
     with _said_of(path):
-        # A bucket has no folders: asking for some costs requests.
-        if "://" not in path and (folder := os.path.dirname(path)):
-            tf.io.gfile.makedirs(folder)
+        if folder := os.path.dirname(path):
+            make_folder(folder)
         with tf.io.gfile.GFile(partial, "wb") as file:
             file.write(content)
         if partial != path:

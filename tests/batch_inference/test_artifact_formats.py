@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from batch_inference import main, storage
+from batch_inference import main, model_copy
 from batch_inference.options import Options
 from batch_inference.pipeline import run
 from tests.batch_inference.conftest import json_rows
@@ -65,7 +65,7 @@ def test_a_later_format_is_refused_everywhere_with_the_way_out(oldest, radiograp
     later = artifact.FORMAT_VERSION + 1
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": later, "of_the_future": 1}))
     said = rf"artifact format {later}, this program reads up to {artifact.FORMAT_VERSION}; upgrade humerus"
-    for read in (artifact.load, storage.fetch_artifact, evaluate.load_info):
+    for read in (artifact.load, model_copy.fetch, evaluate.load_info):
         with pytest.raises(artifact.ArtifactError, match=said):
             read(str(oldest))
     arguments = [f"--input={radiographs}", f"--model={oldest}", f"--output={tmp_path / 'out'}"]

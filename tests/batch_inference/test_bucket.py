@@ -12,7 +12,7 @@ import pytest
 from apache_beam.io.gcp import gcsio_retry
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from batch_inference import gcs, journal, main, output_folder, pipeline, preflight, sources, storage
+from batch_inference import gcs, journal, main, model_copy, output_folder, pipeline, preflight, sources, storage
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import bucket_server
 from trainer.artifact import ArtifactError
@@ -279,10 +279,10 @@ def test_an_artifact_that_was_altered_in_the_bucket_is_refused(server, filled, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     server.put(filled.removeprefix("gs://"), "m/saved_model.pb", b"other")
     with pytest.raises(ArtifactError, match="checksum"):
-        storage.fetch_artifact(f"{filled}/m")
+        model_copy.fetch(f"{filled}/m")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     with pytest.raises(ConfigError, match=r"cannot be copied here \(the storage answers 404 Not Found\)"):
-        storage.fetch_artifact(f"{filled}/elsewhere")
+        model_copy.fetch(f"{filled}/elsewhere")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from batch_inference import storage
+from batch_inference import model_copy, storage
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
 
@@ -99,28 +99,28 @@ def bucket(model, monkeypatch) -> dict[str, bytes]:
 
 def test_a_remote_artifact_is_copied_once_and_verified(bucket, model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path, described = storage.fetch_artifact("mem://models/m/")
+    path, described = model_copy.fetch("mem://models/m/")
     assert path.parent == tmp_path / "humerus" / "artifacts" and path.name.startswith(described.model_id)
     assert {p.relative_to(path) for p in path.rglob("*") if p.is_file()} == {
         p.relative_to(model) for p in model.rglob("*") if p.is_file()
     }
     for name in [name for name in bucket if not name.endswith("model.json")]:
         del bucket[name]
-    assert storage.fetch_artifact("mem://models/m")[0] == path
+    assert model_copy.fetch("mem://models/m")[0] == path
     # A copy that was damaged is refused, and fetched anew the next time.
     (path / "saved_model.pb").write_bytes(b"other")
     with pytest.raises(ArtifactError, match="checksum"):
-        storage.fetch_artifact("mem://models/m")
+        model_copy.fetch("mem://models/m")
     assert not path.exists()
 
 
 def test_of_a_remote_artifact_that_was_verified_since_another_copy_is_made(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _, before = storage.fetch_artifact("mem://models/m")
+    _, before = model_copy.fetch("mem://models/m")
     record = {"openvino/bfloat16": {"within_tolerance": True}}
     described = json.loads(bucket["mem://models/m/model.json"]) | {"engines": record}
     bucket["mem://models/m/model.json"] = json.dumps(described).encode()
-    _, after = storage.fetch_artifact("mem://models/m")
+    _, after = model_copy.fetch("mem://models/m")
     assert after.engines == record and after.model_id == before.model_id
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_remote_artifact_leaves_no_copy(bucket, tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bucket["mem://models/m/saved_model.pb"] = b"other"
     with pytest.raises(ArtifactError, match="checksum"):
-        storage.fetch_artifact("mem://models/m")
+        model_copy.fetch("mem://models/m")
     with pytest.raises(ConfigError, match="cannot be copied here"):
-        storage.fetch_artifact("mem://models/other")
+        model_copy.fetch("mem://models/other")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

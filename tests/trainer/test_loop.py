@@ -240,6 +240,17 @@ def test_a_run_killed_while_it_validates_goes_on_exactly(undisturbed, tmp_path, 
     assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
 
 
+def test_a_run_whose_folder_is_a_url_goes_on_exactly(undisturbed, tmp_path):
+    """`file://` takes the way of object stores, and is the one of them that wants its folders made."""
+    url = f"file://{tmp_path}/runs/1"
+    run, config = a_run(url, on_step=at(7, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    run, config = a_run(url)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+    assert list((tmp_path / "runs" / "1" / "checkpoints").glob("ckpt-*.json"))
+
+
 def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path):
     run, config = a_run(tmp_path, on_step=at(11, kill))
     with pytest.raises(Killed):

@@ -1,4 +1,4 @@
-"""Listing and reading files of local folders and object stores."""
+"""Listing, reading and making room for files of local folders and object stores."""
 
 import collections
 import os
@@ -57,7 +57,10 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def make_folder(path: str) -> None:
-    """Makes the folder where the storage has such; in `gs://` there are none, and asking for one takes rights that a writer may lack."""
+    """Makes the folder where the storage has such.
+
+    In `gs://` there are none, and asking for one takes requests, and rights that a writer may lack.
+    """
     if not path.startswith("gs://"):
         tf.io.gfile.makedirs(path)
 
