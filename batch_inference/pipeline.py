@@ -204,6 +204,7 @@ def run(options: Options) -> summary.Summary:
         here = plan.workers is runners.Workers.THREADS
         with progress.shown(plan.inputs, here), beam.Pipeline(options=plan.beam_options) as pipeline:
             build(pipeline, options, described, plan.choice, attempt, known)
+        row_files.put_in_place(output)
         kept = journal.written(pipeline.result, _KNOWN) if known else 0
         finished = _complete_summary(output, time.monotonic() - start, kept)
         journal.keep_only(output, attempt)

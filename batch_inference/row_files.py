@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,12 +16,14 @@ from batch_inference import schema, storage
 from batch_inference.schema import Column
 
 FORMATS = ("jsonl", "csv", "parquet")
+_STAGED = "beam-temp-rows"
+"""Where local files lie until all are whole: Beam walks through the folder of its files several times, and the output holds all pictures."""
 _SHARD = r"-\d{5,}-of-\d{5,}"
 _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
 
 
 class WriteRows(beam.PTransform):
-    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header.
+    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header. `put_in_place` comes after.
 
     `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN`, `NAME-SSSSS-of-NNNNN.parquet` (readers of Parquet go by the ending).
     """
@@ -28,7 +31,7 @@ class WriteRows(beam.PTransform):
     def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
         """Takes the folder, the files' name, the columns, and which of `FORMATS`."""
         super().__init__()
-        self._prefix = storage.join(output, name)
+        self._prefix = storage.join(output if storage.is_remote(output) else storage.join(output, _STAGED), name)
         self._table = tuple(table)
         self._formats = formats
 
@@ -50,6 +53,17 @@ class WriteRows(beam.PTransform):
                 codec="zstd",
                 file_name_suffix=".parquet",
             )
+
+
+def put_in_place(output: str) -> None:
+    """Moves what `WriteRows` wrote to where it is read; to be called once, when the pipeline has ended."""
+    if storage.is_remote(output):
+        return
+    staged = pathlib.Path(output, _STAGED)
+    for file in staged.iterdir():
+        if kind(file.name):
+            file.replace(staged.parent / file.name)
+    storage.delete(str(staged))
 
 
 def json_line(record: Any) -> bytes:

@@ -33,6 +33,7 @@ def write(rows: list[Prediction], output: pathlib.Path) -> None:
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         created = pipeline | beam.Create(rows) | beam.Reshuffle()
         created | row_files.WriteRows(str(output), "predictions", TABLE, row_files.FORMATS)
+    row_files.put_in_place(str(output))
 
 
 @pytest.fixture(scope="module")
