@@ -3,8 +3,9 @@
     make bench
     python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 --sizes=224,320
 
-Cases run in turn, round after round, and medians are told. Processor time says more than the clock where a machine is shared, so both
-are told; the cost of a million images is that of the processor time. Writes its table and plot into benchmarks/README.md.
+Cases and numbers of images run in turn, round after round, and medians are told. Processor time says more than the clock where a
+machine is shared, so both are told; the cost of a million images is that of the processor time. Writes its table and plot into
+benchmarks/README.md.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from trainer import radiograph
 
 DOLLARS_PER_VCPU_HOUR = 0.04
 _LARGE = 5_000
-"""Larger folders are scored once: they take minutes."""
+"""Larger folders take minutes, and are for the fastest alone."""
 _SCORE = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
 _BASELINE = [sys.executable, "-m", "benchmarks.baselines"]
 _PLOT = pathlib.Path(__file__).with_name("score.svg")
@@ -168,21 +169,24 @@ def main() -> None:
     for size in map(int, options.sizes.split(",")):
         model = _artifact(options.work / f"densenet121-{size}", size, options.source)
         for cores in map(int, options.cores.split(",")):
+            counts = sorted(map(int, options.images.split(",")))
+            for count in counts:
+                generate(options.source, options.work / f"in{count}", count)
+            runs: dict[tuple[int, str], list[Run]] = {
+                (count, case.name): [] for count in counts for case in chosen if count <= case.most
+            }
+            for number in range(options.rounds):
+                for count, case in ((count, case) for count in counts for case in chosen if count <= case.most):
+                    if number < case.rounds:
+                        found = measure(case, options.work / f"in{count}", count, model, options.work / "out", cores)
+                        runs[count, case.name].append(found)
+                        print(case.name, size, cores, found, flush=True)
             few: dict[str, list[Run]] = {}
-            for count in map(int, options.images.split(",")):
-                folder = options.work / f"in{count}"
-                generate(options.source, folder, count)
-                fitting = [case for case in chosen if count <= case.most]
-                runs: dict[str, list[Run]] = {case.name: [] for case in fitting}
-                for number in range(options.rounds if count <= _LARGE else 1):
-                    for case in (case for case in fitting if number < case.rounds):
-                        runs[case.name].append(measure(case, folder, count, model, options.work / "out", cores))
-                        print(case.name, size, cores, runs[case.name][-1], flush=True)
-                for name, found in runs.items():
-                    few.setdefault(name, found)
-                    rows.append(_row(name, size, cores, found, few[name]))
-                    # The last, and so the largest, number of images counts, in which the start weighs least.
-                    plotted[name] = (count, statistics.median(1000 * run.cpu / run.images for run in found))
+            for (count, name), of_case in runs.items():
+                few.setdefault(name, of_case)
+                rows.append(_row(name, size, cores, of_case, few[name]))
+                # The last, and so the largest, number of images counts, in which the start weighs least.
+                plotted[name] = (count, statistics.median(1000 * run.cpu / run.images for run in of_case))
     header = [
         "",
         "px",
