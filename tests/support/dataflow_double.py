@@ -8,9 +8,9 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,7 +54,10 @@ class DataflowDouble:
         threading.Thread(target=self._work, args=(request,), daemon=True).start()
 
     def _work(self, request: dict) -> None:
-        done = self._do(request)
+        try:
+            done = self._do(request)
+        except Exception as error:  # else whoever watches the job would wait for ever
+            done, self.said = False, f"the double failed: {error!r}"
         if not done:
             self._watched.wait()  # Beam asks no longer why a job failed that had failed when it began to watch
         self._state = "JOB_STATE_DONE" if done else "JOB_STATE_FAILED"
@@ -68,8 +71,7 @@ class DataflowDouble:
         if "workflow.tar.gz" not in staged:
             self.said = "a job without sources needs a container"
             return False
-        with tarfile.open(self._folder / "workflow.tar.gz") as source:
-            source.extractall(self._folder, filter="data")
+        shutil.unpack_archive(self._folder / "workflow.tar.gz", self._folder)  # tarfile's filters came with 3.11.4
         source_root = next(path for path in self._folder.iterdir() if path.is_dir())
         worker = subprocess.run(
             [sys.executable, str(pathlib.Path(__file__).with_name("run_graph.py")), self._folder / pathlib.Path(graph).name],
