@@ -11,7 +11,7 @@ setup(
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]),
     package_data={
         "batch_inference": ["gallery_page/*"],

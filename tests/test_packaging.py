@@ -66,7 +66,7 @@ def test_what_the_wheel_says_of_itself(dist):
         (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
         told = email.message_from_bytes(wheel.read(name))
         assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(told["Requires-Python"].split(",")) == {">=3.10", "<3.14"} and told["License"] == "Apache-2.0"
+    assert set(told["Requires-Python"].split(",")) == {">=3.11", "<3.14"} and told["License"] == "Apache-2.0"
     assert {"cpu", "gpu", "dev"} <= set(told.get_all("Provides-Extra"))
 
 

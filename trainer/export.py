@@ -95,7 +95,7 @@ def export(
             "keras": keras.__version__,
             "numpy": np.__version__,
         },
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary) / "artifact"

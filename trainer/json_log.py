@@ -38,7 +38,7 @@ class Formatter(logging.Formatter):
 
 def line(severity: str, message: str, **fields: str) -> str:
     """One object, without its line end."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return json.dumps({"time": now.isoformat(timespec="milliseconds"), "severity": severity, "message": message, **fields})
 
 
