@@ -188,7 +188,7 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # the last for JSON's Infinity
         raise ArtifactError(f"{source}: {MODEL_JSON} is damaged or not of this program; export the model again") from error
     if version > FORMAT_VERSION:
         raise ArtifactError(f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; upgrade humerus")

@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trainer import artifact
@@ -185,6 +185,7 @@ _JSON = st.recursive(
 
 
 @settings(max_examples=500, deadline=None)
+@example(changes={"format_version": float("inf")}, whole=None)
 @given(changes=st.dictionaries(st.sampled_from([*FIELDS, "model_id", "files", "format_version"]), _JSON), whole=_JSON)
 def test_whatever_stands_in_model_json_is_an_artifact_or_a_refusal(changes, whole):
     weights = {"saved_model.pb": "0" * 64}
