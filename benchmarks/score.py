@@ -172,11 +172,10 @@ def main() -> None:
             counts = sorted(map(int, options.images.split(",")))
             for count in counts:
                 generate(options.source, options.work / f"in{count}", count)
-            runs: dict[tuple[int, str], list[Run]] = {
-                (count, case.name): [] for count in counts for case in chosen if count <= case.most
-            }
+            fitting = [(count, case) for count in counts for case in chosen if count <= case.most]
+            runs: dict[tuple[int, str], list[Run]] = {(count, case.name): [] for count, case in fitting}
             for number in range(options.rounds):
-                for count, case in ((count, case) for count in counts for case in chosen if count <= case.most):
+                for count, case in fitting:
                     if number < case.rounds:
                         found = measure(case, options.work / f"in{count}", count, model, options.work / "out", cores)
                         runs[count, case.name].append(found)

@@ -13,6 +13,7 @@ A leaf: standard library only, so that a scorer needs neither TensorFlow nor Ker
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -226,7 +227,7 @@ def _implausible(artifact: Artifact) -> str | None:
     plausible = {name: isinstance(getattr(artifact, name), dict) for name in mappings} | {
         "image_size": type(artifact.image_size) is int and 0 < artifact.image_size <= _LARGEST_IMAGE,
         "threshold": in_unit_interval(artifact.threshold),
-        "temperature": type(artifact.temperature) in (int, float) and artifact.temperature > 0,
+        "temperature": type(artifact.temperature) in (int, float) and 0 < artifact.temperature < math.inf,
         "uncertain_band": not artifact.uncertain_band
         or (len(artifact.uncertain_band) == 2 and all(map(in_unit_interval, artifact.uncertain_band))),
         "created": isinstance(artifact.created, str),

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from trainer.dataset.storage import make_folder
+from trainer.dataset.storage import is_remote, make_folder
 from trainer.errors import ConfigError, DataError
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
@@ -58,7 +58,7 @@ class Checkpoints:
 
     def _write_variables(self, prefix: str) -> None:
         make_folder(self._directory)
-        if "://" not in prefix:
+        if not is_remote(prefix):
             self._checkpoint.write(prefix)
             return
         # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects: dozens of requests.
@@ -145,7 +145,7 @@ def write_bytes(path: str, content: bytes) -> None:
       OSError: it can't be written.
     """
     # With the host's name: in containers that share a volume, each calls itself process 1.
-    partial = path if "://" in path else f"{path}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
+    partial = path if is_remote(path) else f"{path}{_PARTIAL}{socket.gethostname()}-{os.getpid()}"
     with _said_of(path):
         if folder := os.path.dirname(path):
             make_folder(folder)

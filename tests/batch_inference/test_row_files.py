@@ -48,6 +48,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
     return output
 
 
+def test_nothing_else_is_left(folder):
+    assert {row_files.kind(path.name) for path in folder.iterdir()} == {("predictions", name) for name in row_files.FORMATS}
+
+
 def test_json_lines(folder, expected):
     rows = [json.loads(line) for path in folder.glob("predictions.jsonl-*-of-*") for line in path.open()]
     assert sorted(rows, key=lambda row: row["logit"]) == expected

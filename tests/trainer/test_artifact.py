@@ -162,6 +162,7 @@ def test_a_label_by_threshold_and_band(sealed, band, probability, label):
         ("threshold", None),
         ("threshold", float("nan")),
         ("temperature", 0),
+        ("temperature", float("inf")),
         ("uncertain_band", [0.1]),
         ("uncertain_band", "ab"),
         ("cam", []),
