@@ -12,9 +12,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]),
+    packages=find_packages(
+        include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]
+    ),
     package_data={
-        "batch_inference": ["gallery_page/*"],
+        "batch_inference.gallery": ["assets/*"],
         "trainer": ["templates/*.j2"],
         "trainer.dataset": ["README.md", "CITATIONS.bib"],
     },

@@ -8,14 +8,14 @@ from typing import Any
 
 from absl import flags
 
-from trainer import command_line
-from trainer.command_line import Main, Program, Result
+from trainer.program import command_line
+from trainer.program.command_line import Main, Program, Result
 
 
 def _write(uri: str, text: str) -> None:
-    from batch_inference import storage
+    from batch_inference.storage import filesystem
 
-    storage.write(storage.absolute(uri), text.encode("utf-8"), "application/json")
+    filesystem.write(filesystem.absolute(uri), text.encode("utf-8"), "application/json")
 
 
 _Program = functools.partial(Program, write=_write)
@@ -51,9 +51,15 @@ def score(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "model", None, "The `artifact` folder that training exported, local or gs://.", required=True, flag_values=values
+        "model",
+        None,
+        "The `artifact` folder that training exported, local or gs://.",
+        required=True,
+        flag_values=values,
     )
-    output = flags.DEFINE_string("output", None, "Folder for the results, local or gs://.", required=True, flag_values=values)
+    output = flags.DEFINE_string(
+        "output", None, "Folder for the results, local or gs://.", required=True, flag_values=values
+    )
     flags.DEFINE_multi(
         flags.ListParser(),
         flags.CsvListSerializer(","),
@@ -62,7 +68,9 @@ def score(values: flags.FlagValues) -> Main:
         "Glob patterns of what to leave out, by path below the input or by name; several with commas, or the flag again.",
         flag_values=values,
     )
-    flags.DEFINE_bool("recursive", True, "Whether a folder counts with its subfolders.", flag_values=values)
+    flags.DEFINE_bool(
+        "recursive", True, "Whether a folder counts with its subfolders.", flag_values=values
+    )
     flags.DEFINE_enum(
         "frames",
         "one",
@@ -105,7 +113,9 @@ def score(values: flags.FlagValues) -> Main:
         1,
         flag_values=values,
     )
-    flags.DEFINE_integer("batch_size", 32, "Images that the network takes at once.", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "batch_size", 32, "Images that the network takes at once.", 1, flag_values=values
+    )
     flags.DEFINE_enum(
         "cam",
         "overlay",
@@ -119,7 +129,13 @@ def score(values: flags.FlagValues) -> Main:
         "What draws the maps: grad_cam at the price of the probability, or one that training exported (--config.cam_methods).",
         flag_values=values,
     )
-    flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=values)
+    flags.DEFINE_enum(
+        "cam_format",
+        "jpeg",
+        ["jpeg", "png", "webp"],
+        "File format of the pictures.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "cam_colours",
         "viridis",
@@ -127,7 +143,14 @@ def score(values: flags.FlagValues) -> Main:
         "Colours of the maps; jet misleads without colour vision.",
         flag_values=values,
     )
-    flags.DEFINE_float("cam_min_probability", 0.0, "Draw only images with at least this probability.", 0, 1, flag_values=values)
+    flags.DEFINE_float(
+        "cam_min_probability",
+        0.0,
+        "Draw only images with at least this probability.",
+        0,
+        1,
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "cam_store",
         "files",
@@ -150,7 +173,12 @@ def score(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     flags.DEFINE_float(
-        "max_rejection_rate", 1.0, "End with an error when more than this share is rejected.", 0, 1, flag_values=values
+        "max_rejection_rate",
+        1.0,
+        "End with an error when more than this share is rejected.",
+        0,
+        1,
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "resume",
@@ -158,7 +186,12 @@ def score(values: flags.FlagValues) -> Main:
         "Go on where a run of the same model and options was stopped; of a finished one, score what is new or changed.",
         flag_values=values,
     )
-    flags.DEFINE_bool("overwrite", False, "Delete the results that --output holds from an earlier run.", flag_values=values)
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Delete the results that --output holds from an earlier run.",
+        flag_values=values,
+    )
     dry_run = command_line.define_dry_run(values)
     command_line.define_json(values)
 
@@ -175,7 +208,9 @@ def score(values: flags.FlagValues) -> Main:
             planned = preflight.plan(options).dry_run()
             return Result(str(planned), dataclasses.asdict(planned))
         finished = pipeline.run(options)
-        return Result(str(finished), {"output": finished.output, "kept": finished.kept, **finished.content})
+        return Result(
+            str(finished), {"output": finished.output, "kept": finished.kept, **finished.content}
+        )
 
     return main
 
@@ -187,22 +222,42 @@ def overlay(values: flags.FlagValues) -> Main:
     humerus-overlay --scored=scored --output=pictures --label=positive --min_probability=0.9
     """
     flags.DEFINE_string(
-        "scored", None, "Folder of a run with --cam_store=parquet, local or gs://.", required=True, flag_values=values
+        "scored",
+        None,
+        "Folder of a run with --cam_store=parquet, local or gs://.",
+        required=True,
+        flag_values=values,
     )
     output = flags.DEFINE_string(
-        "output", None, "Folder for the pictures, local or gs://; --scored will do.", required=True, flag_values=values
+        "output",
+        None,
+        "Folder for the pictures, local or gs://; --scored will do.",
+        required=True,
+        flag_values=values,
     )
     _define_selection(values)
     flags.DEFINE_enum(
-        "style", "overlay", ["overlay", "heatmap", "side_by_side"], "As --cam of humerus-score.", flag_values=values
+        "style",
+        "overlay",
+        ["overlay", "heatmap", "side_by_side"],
+        "As --cam of humerus-score.",
+        flag_values=values,
     )
-    flags.DEFINE_enum("cam_format", "jpeg", ["jpeg", "png", "webp"], "File format of the pictures.", flag_values=values)
-    flags.DEFINE_enum("cam_colours", "viridis", ["viridis", "jet"], "Colours of the maps.", flag_values=values)
+    flags.DEFINE_enum(
+        "cam_format",
+        "jpeg",
+        ["jpeg", "png", "webp"],
+        "File format of the pictures.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "cam_colours", "viridis", ["viridis", "jet"], "Colours of the maps.", flag_values=values
+    )
     command_line.define_json(values)
 
     def main() -> Result:
         _check_writable(output.value)
-        from batch_inference import redraw
+        from batch_inference.outputs import redraw
 
         drawn = redraw.run(redraw.Options(**_options_of(redraw.Options, values)))
         return Result(str(drawn), dataclasses.asdict(drawn))
@@ -216,12 +271,18 @@ def gallery(values: flags.FlagValues) -> Main:
 
     humerus-gallery --scored=scored --label=positive --min_probability=0.9
     """
-    flags.DEFINE_string("scored", None, "Folder of a finished run, local or gs://.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "scored",
+        None,
+        "Folder of a finished run, local or gs://.",
+        required=True,
+        flag_values=values,
+    )
     _define_selection(values)
     command_line.define_json(values)
 
     def main() -> Result:
-        from batch_inference import gallery as gallery_lib
+        from batch_inference.gallery import page as gallery_lib
 
         written = gallery_lib.write(gallery_lib.Options(**_options_of(gallery_lib.Options, values)))
         return Result(str(written), dataclasses.asdict(written))
@@ -235,11 +296,33 @@ def _check_writable(output: str) -> None:
 
 def _define_selection(values: flags.FlagValues) -> None:
     """Which images of a scored folder are meant."""
-    flags.DEFINE_string("uri", "*", "Only inputs whose URI matches this glob; * stands for slashes too.", flag_values=values)
-    flags.DEFINE_float("min_probability", 0.0, "Only images with at least this probability.", 0, 1, flag_values=values)
-    flags.DEFINE_enum("label", None, ["positive", "negative", "uncertain"], "Only images of this label.", flag_values=values)
+    flags.DEFINE_string(
+        "uri",
+        "*",
+        "Only inputs whose URI matches this glob; * stands for slashes too.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "min_probability",
+        0.0,
+        "Only images with at least this probability.",
+        0,
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "label",
+        None,
+        ["positive", "negative", "uncertain"],
+        "Only images of this label.",
+        flag_values=values,
+    )
 
 
 def _options_of(kind: type, values: flags.FlagValues) -> dict[str, Any]:
     """Flags by name, those that are fields of the dataclass `kind`."""
-    return {field.name: values[field.name].value for field in dataclasses.fields(kind) if field.name in values}
+    return {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(kind)
+        if field.name in values
+    }

@@ -9,34 +9,30 @@ import apache_beam as beam
 from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
-from batch_inference import (
+from batch_inference import preflight, runners
+from batch_inference.gallery import page
+from batch_inference.inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
+from batch_inference.inference.model_handler import ScoringHandler
+from batch_inference.inputs import manifest, sources, study_key, tasks
+from batch_inference.inputs.decode import Decode
+from batch_inference.options import Options
+from batch_inference.outputs import (
     bigquery,
     cam_store,
     duplicates,
-    gallery,
+    grouping,
     journal,
-    manifest,
     output_folder,
     pictures,
-    preflight,
     progress,
     row_files,
-    runners,
     schema,
-    shelves,
     sinks,
-    sources,
-    storage,
     studies,
-    study_key,
     summary,
-    tasks,
 )
-from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
-from batch_inference.decode import Decode
-from batch_inference.model_handler import ScoringHandler
-from batch_inference.options import Options
-from batch_inference.records import Example, Rejection
+from batch_inference.outputs.records import Example, Rejection
+from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
 from trainer.engines import Choice, usable_cores
@@ -61,18 +57,29 @@ def build(
       attempt: names the parts of the journal that this run writes.
       known: parts of the journal that earlier attempts wrote.
     """
-    output = storage.absolute(options.output)
-    remembered = pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
+    output = filesystem.absolute(options.output)
+    remembered = (
+        pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
+    )
     left = None
     if options.resume and options.cam != "none":
-        ending = ".parquet" if options.cam_store == "parquet" else overlay.FORMATS[options.cam_format]
-        left = pipeline | "Output" >> beam.Create([output]) | "Earlier pictures" >> beam.FlatMap(pictures.left_in, ending)
+        ending = (
+            ".parquet" if options.cam_store == "parquet" else overlay.FORMATS[options.cam_format]
+        )
+        left = (
+            pipeline
+            | "Output" >> beam.Create([output])
+            | "Earlier pictures" >> beam.FlatMap(pictures.left_in, ending)
+        )
         remembered = (remembered, left) | "With picture" >> pictures.WithPicture()
     parts = _score(pipeline, options, described, choice, attempt, remembered)
     # Parts are read as often as rows are needed: what is not read again, the embedded runner keeps in memory.
-    copies = parts | "Predictions to compare" >> beam.FlatMap(journal.predictions) | duplicates.Copies()
+    copies = (
+        parts | "Predictions to compare" >> beam.FlatMap(journal.predictions) | duplicates.Copies()
+    )
     predictions, once_per_study = parts | "Duplicates" >> beam.FlatMap(
-        lambda part, copies: duplicates.mark(journal.predictions(part), copies), beam.pvalue.AsDict(copies)
+        lambda part, copies: duplicates.mark(journal.predictions(part), copies),
+        beam.pvalue.AsDict(copies),
     ).with_outputs(duplicates.ONCE, main="all")
     rejections = parts | "All rejections" >> beam.FlatMap(journal.rejections)
     _write(predictions, once_per_study, rejections, options, described, choice)
@@ -89,13 +96,19 @@ def _score(
     remembered: beam.PCollection,
 ) -> beam.PCollection:
     """URIs of the parts of the journal that hold all predictions and rejections."""
-    output = storage.absolute(options.output)
-    remote = storage.is_remote(output) or storage.is_remote(options.input)
+    output = filesystem.absolute(options.output)
+    remote = filesystem.is_remote(output) or filesystem.is_remote(options.input)
     # None: as many as the worker has cores.
     threads = _REMOTE_THREADS if remote else None
     window = options.batch_size + 2 * (threads or usable_cores())
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
-    decode = Decode(described.image_size, options.cam != "none", described.model_id, key, options.frames == "all")
+    decode = Decode(
+        described.image_size,
+        options.cam != "none",
+        described.model_id,
+        key,
+        options.frames == "all",
+    )
     finish = sinks.Finish(
         output,
         described,
@@ -106,12 +119,21 @@ def _score(
         options.cam_min_probability,
     )
     exclude, recursive = options.exclude, options.recursive
-    handler = ScoringHandler(storage.absolute(options.model), choice, options.batch_size, described.model_id, options.method)
+    handler = ScoringHandler(
+        filesystem.absolute(options.model),
+        choice,
+        options.batch_size,
+        described.model_id,
+        options.method,
+    )
 
     found = (
         pipeline
-        | "Input" >> beam.Create([storage.absolute(options.input)])
-        | "Find" >> beam.FlatMap(lambda location: enumerate(sources.find(location, exclude, recursive, output)))
+        | "Input" >> beam.Create([filesystem.absolute(options.input)])
+        | "Find"
+        >> beam.FlatMap(
+            lambda location: enumerate(sources.find(location, exclude, recursive, output))
+        )
     )
     examples, unprepared, still_good = (
         (found, remembered)
@@ -121,8 +143,14 @@ def _score(
     )
     results = examples | "Score" >> RunInference(handler)
     if options.cam_store == "parquet":
-        encode = ConcurrentMap(cam_store.Encode(described, options.cam_min_probability), window, threads)
-        results = results | "Encode" >> beam.ParDo(encode) | "Pack" >> beam.ParDo(cam_store.WritePacks(output, attempt))
+        encode = ConcurrentMap(
+            cam_store.Encode(described, options.cam_min_probability), window, threads
+        )
+        results = (
+            results
+            | "Encode" >> beam.ParDo(encode)
+            | "Pack" >> beam.ParDo(cam_store.WritePacks(output, attempt))
+        )
     scored, unfinished = (
         results
         | "Draw and write" >> beam.ParDo(ConcurrentMap(finish, window, threads))
@@ -131,7 +159,12 @@ def _score(
     # Flattened only behind the journal: ahead of it, the embedded runner would hold all back until the last image is scored.
     written = [
         rows | f"Journal of {name}" >> beam.ParDo(journal.Write(output, attempt, name))
-        for name, rows in {"new": scored, _KNOWN: still_good, "unread": unprepared, "unscored": unfinished}.items()
+        for name, rows in {
+            "new": scored,
+            _KNOWN: still_good,
+            "unread": unprepared,
+            "unscored": unfinished,
+        }.items()
     ]
     return written | "Parts" >> beam.Flatten() | "Spread parts" >> beam.Reshuffle()
 
@@ -145,13 +178,14 @@ def _write(
     choice: Choice,
 ) -> None:
     """The files that people and programs read."""
-    output = storage.absolute(options.output)
+    output = filesystem.absolute(options.output)
     carried = manifest.carried_columns(options.input)
     per_study = (
         once_per_study
         | "Of a study" >> beam.Map(lambda row: (row.study, row.probability, row.uri))
-        | "By study" >> shelves.Shelve(lambda of_study: of_study[0])
-        | "Study" >> beam.FlatMapTuple(lambda _, packs: studies.rows(shelves.unpacked(packs), described))
+        | "By study" >> grouping.Shelve(lambda of_study: of_study[0])
+        | "Study"
+        >> beam.FlatMapTuple(lambda _, packs: studies.rows(grouping.unpacked(packs), described))
     )
     rows = {"predictions": predictions, "studies": per_study, "rejections": rejections}
     for name, table in schema.tables(carried).items():
@@ -169,7 +203,11 @@ def _write(
         | "Count" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
         | "Summary" >> beam.Map(lambda counts: summary.content(counts, described, str(choice)))
         | "Write summary"
-        >> beam.Map(lambda content: output_folder.write_json(storage.join(output, output_folder.SUMMARY_JSON), content))
+        >> beam.Map(
+            lambda content: output_folder.write_json(
+                filesystem.join(output, output_folder.SUMMARY_JSON), content
+            )
+        )
     )
 
 
@@ -192,17 +230,23 @@ def run(options: Options) -> summary.Summary:
     output, described = plan.output, plan.described
     tables = schema.tables(manifest.carried_columns(options.input))
     if options.bigquery:
-        dataset, staged = bigquery.Dataset.parse(options.bigquery), bigquery.temporary_folder(plan.beam_options, output)
+        dataset, staged = (
+            bigquery.Dataset.parse(options.bigquery),
+            bigquery.temporary_folder(plan.beam_options, output),
+        )
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
-    with storage.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
+    with filesystem.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
         known = journal.parts(output) if options.resume else []
     attempt = journal.next_attempt(known)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
     start = time.monotonic()
     try:
         here = plan.workers is runners.Workers.THREADS
-        with progress.shown(plan.inputs, here), beam.Pipeline(options=plan.beam_options) as pipeline:
+        with (
+            progress.shown(plan.inputs, here),
+            beam.Pipeline(options=plan.beam_options) as pipeline,
+        ):
             build(pipeline, options, described, plan.choice, attempt, known)
         row_files.put_in_place(output)
         kept = journal.written(pipeline.result, _KNOWN) if known else 0
@@ -210,19 +254,21 @@ def run(options: Options) -> summary.Summary:
         journal.keep_only(output, attempt)
         if options.bigquery:
             bigquery.load(dataset, tables, staged, output)
-            storage.delete(staged)
+            filesystem.delete(staged)
         plan.record.write(output, finished=True)
         _write_gallery(output)
     except Exception as error:
-        raise (_explained(error, output, runners.is_embedded(plan.beam_options)) or error) from error
+        raise (
+            _explained(error, output, runners.is_embedded(plan.beam_options)) or error
+        ) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 
 
 def _explained(error: Exception, output: str, embedded: bool) -> Exception | None:
     """What a user can do something about, in a sentence."""
-    if reason := storage.unwritable(error):
-        return storage.UnwritableError(
+    if reason := filesystem.unwritable(error):
+        return filesystem.UnwritableError(
             f"the results cannot be written to {output} ({reason}); what was scored is kept: "
             "when that is put right, the same command with --resume goes on from there"
         )
@@ -233,9 +279,12 @@ def _explained(error: Exception, output: str, embedded: bool) -> Exception | Non
 
 
 def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary:
-    uri = storage.join(output, output_folder.SUMMARY_JSON)
-    content = json.loads(storage.read(uri))
-    content |= {"seconds": round(seconds, 3), "images_per_second": round((content["inputs"] - kept) / seconds, 2)}
+    uri = filesystem.join(output, output_folder.SUMMARY_JSON)
+    content = json.loads(filesystem.read(uri))
+    content |= {
+        "seconds": round(seconds, 3),
+        "images_per_second": round((content["inputs"] - kept) / seconds, 2),
+    }
     output_folder.write_json(uri, content)
     return summary.Summary(output, content, kept)
 
@@ -243,8 +292,8 @@ def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary
 def _write_gallery(output: str) -> None:
     """Writes the page to look through; where it can't be made, the results are none the worse."""
     try:
-        gallery.write(gallery.Options(output))
-    except (DataError, storage.StorageError) as error:
+        page.write(page.Options(output))
+    except (DataError, filesystem.StorageError) as error:
         logging.warning("no %s: %s", output_folder.GALLERY_HTML, error)
 
 

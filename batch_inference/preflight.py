@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference import bigquery, engine_choice, manifest, model_copy, output_folder, runners, sources, storage, study_key
+from batch_inference import runners
+from batch_inference.inference import engine_choice, model_copy
+from batch_inference.inputs import manifest, sources, study_key
 from batch_inference.options import Options
-from batch_inference.records import readable
+from batch_inference.outputs import bigquery, output_folder
+from batch_inference.outputs.records import readable
+from batch_inference.storage import filesystem
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.engines import Choice
@@ -49,7 +53,7 @@ class Plan:
         options = self.options
         taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
         return DryRun(
-            storage.absolute(options.input),
+            filesystem.absolute(options.input),
             self.inputs,
             self.described.model_id,
             str(self.choice),
@@ -79,10 +83,20 @@ class DryRun:
     dry_run: bool = True
 
     def __str__(self) -> str:
-        inputs = "files" if self.inputs is None else "1 file" if self.inputs == 1 else f"{self.inputs} files"
+        inputs = (
+            "files"
+            if self.inputs is None
+            else "1 file"
+            if self.inputs == 1
+            else f"{self.inputs} files"
+        )
         pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
         tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
-        earlier = f"; earlier results there would be {self.earlier_results}" if self.earlier_results else ""
+        earlier = (
+            f"; earlier results there would be {self.earlier_results}"
+            if self.earlier_results
+            else ""
+        )
         return (
             f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, positive from {self.threshold:.3g} on\n"
             f"would write rows ({', '.join(self.format)}){pictures} to {self.output}{tables}{earlier}\n"
@@ -102,23 +116,29 @@ def plan(options: Options) -> Plan:
     check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
     beam_options = runners.beam_options(options.beam)
-    runners.check_within_reach(beam_options, input=options.input, model=options.model, output=options.output)
+    runners.check_within_reach(
+        beam_options, input=options.input, model=options.model, output=options.output
+    )
     workers = runners.workers(beam_options)
     # Credentials and endpoints are wanted before there is a pipeline.
     FileSystems.set_options(beam_options)
     _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
     described = described.drawn_by(options.method).called_at(options.threshold)
-    engine, precision = engine_choice.check_method(options.method, options.engine, options.precision)
-    choice = engine_choice.choose(described, engine, precision, workers is not runners.Workers.ELSEWHERE)
+    engine, precision = engine_choice.check_method(
+        options.method, options.engine, options.precision
+    )
+    choice = engine_choice.choose(
+        described, engine, precision, workers is not runners.Workers.ELSEWHERE
+    )
     key = study_key.chosen(options.study_key, options.id_salt, options.input)
-    output = storage.absolute(options.output)
+    output = filesystem.absolute(options.output)
     check_apart(output, options.input)
     inputs = count_inputs(options.input, options.exclude, options.recursive, output)
     if options.bigquery:
         bigquery.temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
-        "input": storage.absolute(options.input),
+        "input": filesystem.absolute(options.input),
         "id_salt": key.mark_of_salt(),
         "beam": without_secrets(beam_options),
     }
@@ -130,22 +150,28 @@ def without_secrets(options: PipelineOptions) -> dict[str, str]:
     """What was asked of Beam, but for what opens a door: the record lies beside the results."""
     given = options.get_all_options(drop_default=True)
     return {
-        name: str(value) for name, value in given.items() if not re.search("secret|token|connection_string|access_key", name)
+        name: str(value)
+        for name, value in given.items()
+        if not re.search("secret|token|connection_string|access_key", name)
     }
 
 
 def check_addresses(**uris: str) -> None:
     """Raises `ConfigError` where one of `uris` (by flag) holds what is no Unicode, which no runner can hand on to its workers."""
     for flag, uri in uris.items():
-        plain = readable(storage.absolute(uri))
-        if plain != storage.absolute(uri):
-            raise ConfigError(f"--{flag}={plain} holds bytes that are no UTF-8; rename that file or folder")
+        plain = readable(filesystem.absolute(uri))
+        if plain != filesystem.absolute(uri):
+            raise ConfigError(
+                f"--{flag}={plain} holds bytes that are no UTF-8; rename that file or folder"
+            )
 
 
 def check_cams(style: str, store: str) -> None:
     """Raises `ConfigError` where maps are to be packed that nobody wants."""
     if style == "none" and store != "files":
-        raise ConfigError(f"--cam=none keeps no map for --cam_store={store} to hold; leave one of them out")
+        raise ConfigError(
+            f"--cam=none keeps no map for --cam_store={store} to hold; leave one of them out"
+        )
 
 
 def check_preprocessing(described: Artifact) -> None:
@@ -168,8 +194,10 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
       DataError: there is none.
       OutageError: the storage does not answer.
     """
-    counted = manifest.is_manifest(location) or not storage.is_remote(location)
-    with storage.refusing(ConfigError, f"--input={location} cannot be listed", "check the address and access"):
+    counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
+    with filesystem.refusing(
+        ConfigError, f"--input={location} cannot be listed", "check the address and access"
+    ):
         if counted:
             inputs = sum(1 for _ in sources.find(location, exclude, recursive, output))
         else:
@@ -184,9 +212,17 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
 
 def check_apart(output: str, location: str) -> None:
     """Raises `ConfigError` where the input would take in the output, or is a result that lies there already."""
-    uri, root = storage.absolute(location), sources.root_of(location)
+    uri, root = filesystem.absolute(location), sources.root_of(location)
     if sources.covers(location, output):
-        raise ConfigError(f"--output={output} lies inside the input {uri}: its pictures would be scored; choose another folder")
+        raise ConfigError(
+            f"--output={output} lies inside the input {uri}: its pictures would be scored; choose another folder"
+        )
     is_result = output_folder.results_of(output)
-    if (sources.covers(location, root) and storage.is_within(root, output)) or is_result(root) or is_result(uri):
-        raise ConfigError(f"the input {uri} lies inside --output={output}: results and inputs would mix; choose another folder")
+    if (
+        (sources.covers(location, root) and filesystem.is_within(root, output))
+        or is_result(root)
+        or is_result(uri)
+    ):
+        raise ConfigError(
+            f"the input {uri} lies inside --output={output}: results and inputs would mix; choose another folder"
+        )

@@ -23,13 +23,22 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.runner import create_runner
 
-from batch_inference import storage
 from batch_inference.options import Options
+from batch_inference.storage import filesystem
 from trainer.errors import ConfigError
 
 EMBEDDED = "FnApiRunner"
-RUNNERS = (EMBEDDED, "PrismRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
-_FLINK_OPTIONS = frozenset({"number_of_execution_retries", "execution_retry_delay", "flink_conf_dir"})
+RUNNERS = (
+    EMBEDDED,
+    "PrismRunner",
+    "FlinkRunner",
+    "SparkRunner",
+    "DataflowRunner",
+    "PortableRunner",
+)
+_FLINK_OPTIONS = frozenset(
+    {"number_of_execution_retries", "execution_retry_delay", "flink_conf_dir"}
+)
 """What the job server of Flink knows and Beam's Python half does not, of what scoring has a use for."""
 _NOT_TO_THE_END = ("no_wait_until_finish", "dry_run", "template_location")
 """Options of Beam with which it comes back before the job is done."""
@@ -55,11 +64,17 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     try:
         # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
         with contextlib.redirect_stderr(said):
-            given = PipelineOptions(list(arguments)).get_all_options(drop_default=True, retain_unknown_options=True)
+            given = PipelineOptions(list(arguments)).get_all_options(
+                drop_default=True, retain_unknown_options=True
+            )
     except SystemExit as error:
-        raise ConfigError(f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}") from error
+        raise ConfigError(
+            f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}"
+        ) from error
     runner = _runner(given.get("runner") or EMBEDDED)
-    _check_known(arguments, set(given), set(known) | _further_options(runner, given.get("job_endpoint")))
+    _check_known(
+        arguments, set(given), set(known) | _further_options(runner, given.get("job_endpoint"))
+    )
     # Beam writes into what it checks.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
     options = PipelineOptions(list(arguments), runner=runner)
@@ -73,14 +88,20 @@ def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
 def _check_known(arguments: tuple[str, ...], given: set[str], known: set[str]) -> None:
     """Raises `ConfigError` for a word that is no option, and for an option that nobody knows by the name that was written."""
     if arguments and not arguments[0].startswith("--"):
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; options have the form --name=value, see humerus-score --help")
+        raise ConfigError(
+            f"unexpected argument {arguments[0]!r}; options have the form --name=value, see humerus-score --help"
+        )
     unknown = given - known
     names = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     # Beam reads --dry-run as dry_run, and does nothing with it: the run would begin.
     wrong = [name for name in names if "-" in name[2:] or name[2:] in unknown]
     if wrong or unknown:
         name = wrong[0] if wrong else f"--{min(unknown)}"
-        all_there_are = [field.name for field in dataclasses.fields(Options)] + ["dry_run", "json", *known]
+        all_there_are = [field.name for field in dataclasses.fields(Options)] + [
+            "dry_run",
+            "json",
+            *known,
+        ]
         like = difflib.get_close_matches(name[2:].replace("-", "_"), all_there_are, 1)
         hint = f" (did you mean --{like[0]}?)" if like else ""
         raise ConfigError(
@@ -92,9 +113,13 @@ def _runner(name: str) -> str:
     """The runner of that name; letters of either case, `flink` and the whole path of the class will do, as for Beam."""
     plain = name.rpartition(".")[2].lower().removesuffix("runner")
     if plain == "dask":
-        raise ConfigError("--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow")
+        raise ConfigError(
+            "--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow"
+        )
     # Beam's DirectRunner would download Prism first, and is the embedded runner where it can't.
-    aliases = {runner.lower().removesuffix("runner"): runner for runner in RUNNERS} | {"direct": EMBEDDED}
+    aliases = {runner.lower().removesuffix("runner"): runner for runner in RUNNERS} | {
+        "direct": EMBEDDED
+    }
     if plain not in aliases:
         raise ConfigError(f"unknown runner {name}; expected one of {', '.join(RUNNERS)}")
     return aliases[plain]
@@ -119,14 +144,22 @@ def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
 
 def _check_complete(options: PipelineOptions, runner: str) -> None:
     """Raises `ConfigError` for what Beam, or the workers after minutes, would refuse."""
-    unfinished = [name for name in _NOT_TO_THE_END if options.get_all_options(drop_default=True).get(name)]
+    unfinished = [
+        name for name in _NOT_TO_THE_END if options.get_all_options(drop_default=True).get(name)
+    ]
     if unfinished:
-        raise ConfigError(f"--{unfinished[0]} is not for scoring, which waits for the end of the run to complete its output")
+        raise ConfigError(
+            f"--{unfinished[0]} is not for scoring, which waits for the end of the run to complete its output"
+        )
     setup = options.view_as(SetupOptions)
     if setup.setup_file and not pathlib.Path(setup.setup_file).is_file():
-        raise ConfigError(f"--setup_file={setup.setup_file} is no file; expected the path of this project's setup.py")
+        raise ConfigError(
+            f"--setup_file={setup.setup_file} is no file; expected the path of this project's setup.py"
+        )
     if runner == "PortableRunner" and not options.view_as(PortableOptions).job_endpoint:
-        raise ConfigError("--runner=PortableRunner needs --job_endpoint=HOST:PORT, the address of a job server")
+        raise ConfigError(
+            "--runner=PortableRunner needs --job_endpoint=HOST:PORT, the address of a job server"
+        )
     image = options.view_as(WorkerOptions).sdk_container_image
     if runner == "DataflowRunner" and not (setup.setup_file or image or setup.extra_packages):
         raise ConfigError(
@@ -143,7 +176,7 @@ def check_within_reach(options: PipelineOptions, **uris: str) -> None:
     if options.view_as(StandardOptions).runner != "DataflowRunner":
         return
     for flag, uri in uris.items():
-        if not storage.is_remote(uri):
+        if not filesystem.is_remote(uri):
             raise ConfigError(
                 f"--{flag}={uri} lies on this machine, where no worker of Dataflow can reach it; expected gs://..."
             )

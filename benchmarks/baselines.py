@@ -51,7 +51,9 @@ def grad_cam(artifact: str, size: int, with_cam: bool) -> Any:
     import tensorflow as tf
 
     whole = keras.models.load_model(f"{artifact}/model.keras")
-    model = keras.Model(whole.inputs, [whole.get_layer("features").output, whole.get_layer("logit").output])
+    model = keras.Model(
+        whole.inputs, [whole.get_layer("features").output, whole.get_layer("logit").output]
+    )
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 1), tf.uint8)])
     def answer(images):
@@ -68,7 +70,9 @@ def grad_cam(artifact: str, size: int, with_cam: bool) -> Any:
     return answer
 
 
-def obvious(files: list[str], artifact: str, size: int, output: pathlib.Path, with_cam: bool) -> None:
+def obvious(
+    files: list[str], artifact: str, size: int, output: pathlib.Path, with_cam: bool
+) -> None:
     import apache_beam as beam
     from apache_beam.ml.inference.base import ModelHandler, RunInference
 
@@ -126,7 +130,11 @@ def engine(files: list[str], artifact: str, size: int, output: pathlib.Path, cho
     from trainer import engines
 
     loaded = engines.load(
-        pathlib.Path(artifact), artifact_lib.load(artifact), engines.Choice(*choice.split("/")), BATCH_SIZE, output
+        pathlib.Path(artifact),
+        artifact_lib.load(artifact),
+        engines.Choice(*choice.split("/")),
+        BATCH_SIZE,
+        output,
     )
     images = np.stack([read(path, size) for path in files[:BATCH_SIZE]])
     images = np.resize(images, (BATCH_SIZE, size, size, 1))
@@ -136,12 +144,18 @@ def engine(files: list[str], artifact: str, size: int, output: pathlib.Path, cho
     for _ in range(batches):
         loaded.run(images)
     # The limit is that of the network: without start-up and without reading.
-    spent = {"images": batches * BATCH_SIZE, "cpu": time.process_time() - cpu, "seconds": time.perf_counter() - start}
+    spent = {
+        "images": batches * BATCH_SIZE,
+        "cpu": time.process_time() - cpu,
+        "seconds": time.perf_counter() - start,
+    }
     (output / "spent.json").write_text(json.dumps(spent))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=["obvious", "labels", "loop", "engine"])
     parser.add_argument("--input", type=pathlib.Path, required=True)
     parser.add_argument("--model", required=True)

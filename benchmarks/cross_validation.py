@@ -25,10 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tables import markdown, replace_table
-from trainer import cross_validation, input_pipeline, metrics
-from trainer import model as model_lib
+from trainer.dataset import input_pipeline
+from trainer.dataset.input_pipeline import Split
+from trainer.evaluation import metrics
 from trainer.evaluation.cases import Cases
-from trainer.input_pipeline import Split
+from trainer.network import model as model_lib
+from trainer.training import cross_validation
 
 FOLDS, SEED = 5, 0
 BATCH = 16
@@ -50,9 +52,18 @@ def main() -> None:
     sizes = np.array([[float(row["width"]), float(row["height"])] for row in pool.attributes])
     arms = [
         Arm("width and height alone, logistic regression", regression(sizes, pool, fold_of)),
-        Arm("frozen features, logistic regression", regression(frozen_features(pool, options), pool, fold_of)),
-        *(Arm(f"recipe `{recipe}`", trained(recipe, pool, options)) for recipe in options.recipes[:-1]),
-        Arm(f"recipe `{options.recipes[-1]}`, the mirror image asked too", mirrored(options.recipes[-1], pool, options)),
+        Arm(
+            "frozen features, logistic regression",
+            regression(frozen_features(pool, options), pool, fold_of),
+        ),
+        *(
+            Arm(f"recipe `{recipe}`", trained(recipe, pool, options))
+            for recipe in options.recipes[:-1]
+        ),
+        Arm(
+            f"recipe `{options.recipes[-1]}`, the mirror image asked too",
+            mirrored(options.recipes[-1], pool, options),
+        ),
         Arm(f"recipe `{options.recipes[-1]}`", trained(options.recipes[-1], pool, options)),
     ]
     replace_table("cross_validation", table(pool, fold_of, arms))
@@ -68,13 +79,18 @@ def regression(features: np.ndarray, pool: Split, fold_of: np.ndarray) -> np.nda
         seen, unseen = fold_of != k, fold_of == k
         strengths = 10.0 ** np.arange(-5, 2)
         inner = cross_validation.assign(pool.select(np.flatnonzero(seen)), FOLDS, SEED + 1)
-        scores = [_inner_auroc(features[seen], pool.labels[seen], inner, strength) for strength in strengths]
+        scores = [
+            _inner_auroc(features[seen], pool.labels[seen], inner, strength)
+            for strength in strengths
+        ]
         best = _regression(strengths[int(np.argmax(scores))]).fit(features[seen], pool.labels[seen])
         probability[unseen] = best.predict_proba(features[unseen])[:, 1]
     return probability
 
 
-def _inner_auroc(features: np.ndarray, labels: np.ndarray, inner: np.ndarray, strength: float) -> float:
+def _inner_auroc(
+    features: np.ndarray, labels: np.ndarray, inner: np.ndarray, strength: float
+) -> float:
     score = np.empty(len(labels))
     for k in range(FOLDS):
         model = _regression(strength).fit(features[inner != k], labels[inner != k])
@@ -83,7 +99,9 @@ def _inner_auroc(features: np.ndarray, labels: np.ndarray, inner: np.ndarray, st
 
 
 def _regression(strength: float):
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000))
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+    )
 
 
 def frozen_features(pool: Split, options: argparse.Namespace) -> np.ndarray:
@@ -92,7 +110,10 @@ def frozen_features(pool: Split, options: argparse.Namespace) -> np.ndarray:
     model = model_lib.build(architecture, pool.images.shape[1], options.weights)
     starts = range(0, len(pool), BATCH)
     return np.concatenate(
-        [model(pool.images[start : start + BATCH], training=False)[model_lib.POOLED].numpy() for start in starts]
+        [
+            model(pool.images[start : start + BATCH], training=False)[model_lib.POOLED].numpy()
+            for start in starts
+        ]
     )
 
 
@@ -104,7 +125,11 @@ def trained(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray
         f"--data_dir={options.data_dir}",
         f"--workdir={workdir}",
     ]
-    command += [f"--config={recipe}", f"--config.backbone={options.backbone}", f"--config.weights={options.weights}"]
+    command += [
+        f"--config={recipe}",
+        f"--config.backbone={options.backbone}",
+        f"--config.weights={options.weights}",
+    ]
     subprocess.run([*command, f"--folds={FOLDS}", f"--config.seed={SEED}"], check=True)
     return np.array([float(row["probability"]) for row in _predictions(workdir, pool)])
 
@@ -117,10 +142,15 @@ def mirrored(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarra
     folds = json.loads((workdir / "metrics.json").read_text())["folds"]
     logit = np.empty(len(pool))
     for row in folds:
-        model = keras.models.load_model(workdir / "artifact" / f"model-{row['fold']}.keras", compile=False)
+        model = keras.models.load_model(
+            workdir / "artifact" / f"model-{row['fold']}.keras", compile=False
+        )
         unseen = np.flatnonzero(fold_of == row["fold"])
         images = pool.images[unseen]
-        views = [model.predict(x, BATCH, verbose=0)[model_lib.LOGIT][:, 0] for x in (images, images[:, :, ::-1])]
+        views = [
+            model.predict(x, BATCH, verbose=0)[model_lib.LOGIT][:, 0]
+            for x in (images, images[:, :, ::-1])
+        ]
         logit[unseen] = np.mean(views, axis=0) / row["temperature"]
     return scipy.special.expit(logit)
 
@@ -137,13 +167,33 @@ def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
     cases = [_cases(pool, arm) for arm in arms]
     rows = []
     for arm, scored in zip(arms, cases, strict=True):
-        folds = [roc_auc_score(pool.labels[fold_of == k], arm.probability[fold_of == k]) for k in range(FOLDS)]
+        folds = [
+            roc_auc_score(pool.labels[fold_of == k], arm.probability[fold_of == k])
+            for k in range(FOLDS)
+        ]
         measured = metrics.evaluate(scored, 0.5)["image"]
         row = metrics.compare(scored, cases[-1])["image"]["auroc"]
-        gain = "" if arm is arms[-1] else f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        gain = (
+            ""
+            if arm is arms[-1]
+            else f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        )
         spread = f"{np.mean(folds):.3f} +- {np.std(folds, ddof=1):.3f}"
-        rows.append([arm.name, spread, *(metrics.format_interval(measured[name]) for name in ("auroc", "auprc")), gain])
-    header = ["out of fold", "AUROC, folds", "AUROC, all together", "AUPRC", "AUROC that the last row has more"]
+        rows.append(
+            [
+                arm.name,
+                spread,
+                *(metrics.format_interval(measured[name]) for name in ("auroc", "auprc")),
+                gain,
+            ]
+        )
+    header = [
+        "out of fold",
+        "AUROC, folds",
+        "AUROC, all together",
+        "AUPRC",
+        "AUROC that the last row has more",
+    ]
     patients, positives = len(np.unique(pool.patient_id)), int(pool.labels.sum())
     about = f"{len(pool)} images at {pool.images.shape[1]} px, {positives} positive, {patients} patients, {FOLDS} folds, seed {SEED}."
     return f"{about} Intervals: 95 %, patients resampled; the last column is paired.\n\n{markdown(header, rows)}"
@@ -151,16 +201,30 @@ def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
 
 def _cases(pool: Split, arm: Arm) -> Cases:
     clipped = np.clip(arm.probability, 1e-12, 1 - 1e-12)
-    return Cases(arm.probability, np.log(clipped / (1 - clipped)), pool.labels, pool.study_id, pool.patient_id, pool.path)
+    return Cases(
+        arm.probability,
+        np.log(clipped / (1 - clipped)),
+        pool.labels,
+        pool.study_id,
+        pool.patient_id,
+        pool.path,
+    )
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True, help="where humerus-prepare wrote")
     parser.add_argument("--workdir", required=True, help="gets a folder for each recipe")
     parser.add_argument("--weights", default="imagenet", help="of the backbone")
     parser.add_argument("--backbone", default="xception")
-    parser.add_argument("--recipes", nargs="+", default=["predecessor", "humerus"], help="the last is the one compared")
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=["predecessor", "humerus"],
+        help="the last is the one compared",
+    )
     return parser.parse_args()
 
 

@@ -35,9 +35,16 @@ def one_input(contents: bytes) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("runs/fuzz"), help="grows from call to call")
+    parser.add_argument(
+        "--corpus",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/fuzz"),
+        help="grows from call to call",
+    )
     options = parser.parse_args()
     options.corpus.mkdir(parents=True, exist_ok=True)
     for index, file in enumerate(image_files().values()):

@@ -24,10 +24,11 @@ import tensorflow as tf
 
 from benchmarks.tables import markdown, replace_table
 from trainer import artifact, radiograph
-from trainer import model as model_lib
 from trainer.artifact import FREE_METHOD, Artifact
-from trainer.maps import finding_masks, localisation, saliency, trained_network
-from trainer.serving import Member, Network, serving_function
+from trainer.evaluation import finding_masks, localisation
+from trainer.network import model as model_lib
+from trainer.network import saliency, trained_network
+from trainer.network.serving import Member, Network, serving_function
 
 TIMED, LEAST_SECONDS = 16, 10
 """Images, and processor time for which they are asked again, at least twice; the fastest pass counts."""
@@ -38,18 +39,28 @@ Maps = Callable[[keras.Model, np.ndarray], np.ndarray]
 
 def main() -> None:
     options = _options()
-    methods = {name: method for name, method in saliency.METHODS.items() if name in options.methods.split(",")}
+    methods = {
+        name: method
+        for name, method in saliency.METHODS.items()
+        if name in options.methods.split(",")
+    }
     if options.simulated:
         info = artifact.load(options.model)
         (member,) = trained_network.load(options.model, info).members
         pictures, masks = simulated(pathlib.Path(options.simulated), info.image_size)
         replace_table(
-            "localisation_simulated", table(info, methods, [(member.model, np.arange(len(pictures)))], pictures, masks)
+            "localisation_simulated",
+            table(info, methods, [(member.model, np.arange(len(pictures)))], pictures, masks),
         )
     if options.fracatlas:
         info = artifact.load(f"{options.folds}/artifact")
-        members = [member.model for member in trained_network.load(f"{options.folds}/artifact", info).members]
-        pictures, masks, fold = fracatlas(pathlib.Path(options.fracatlas), pathlib.Path(options.folds), info.image_size)
+        members = [
+            member.model
+            for member in trained_network.load(f"{options.folds}/artifact", info).members
+        ]
+        pictures, masks, fold = fracatlas(
+            pathlib.Path(options.fracatlas), pathlib.Path(options.folds), info.image_size
+        )
         asked = [(model, np.flatnonzero(fold == k)) for k, model in enumerate(members)]
         replace_table("localisation_fracatlas", table(info, methods, asked, pictures, masks))
 
@@ -59,15 +70,22 @@ def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarr
     findings = finding_masks.read(str(root / "findings.json"))
     paths = sorted(path for path, found in findings.items() if found and path.startswith("valid/"))
     pictures = [cv2.imread(str(root / path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    masks = [finding_masks.draw(findings[path], *picture.shape, size) for path, picture in zip(paths, pictures, strict=True)]
+    masks = [
+        finding_masks.draw(findings[path], *picture.shape, size)
+        for path, picture in zip(paths, pictures, strict=True)
+    ]
     return pictures, np.stack(masks)
 
 
-def fracatlas(root: pathlib.Path, run: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def fracatlas(
+    root: pathlib.Path, run: pathlib.Path, size: int
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The fractured radiographs that were trained on, their polygons as masks, and the fold of each, counted from 0."""
     outlines = finding_masks.read(str(root / "fracture_masks.coco.json"))
     with (run / "out_of_fold.csv").open(newline="") as lines:
-        folds = {pathlib.PurePath(row["path"]).name: int(row["fold"]) for row in csv.DictReader(lines)}
+        folds = {
+            pathlib.PurePath(row["path"]).name: int(row["fold"]) for row in csv.DictReader(lines)
+        }
     pictures, masks, fold = [], [], []
     for name in sorted(outlines):
         if name not in folds:  # truncated
@@ -93,18 +111,32 @@ def table(
     forward = _seconds(saliency.logit, asked[0][0], images)
     rows = []
 
-    def measure(name: str, method: Maps, members: list[tuple[keras.Model, np.ndarray]], pixels: np.ndarray) -> None:
+    def measure(
+        name: str, method: Maps, members: list[tuple[keras.Model, np.ndarray]], pixels: np.ndarray
+    ) -> None:
         maps, seconds = _gathered(method, members, pixels), _seconds(method, members[0][0], pixels)
-        rows.append(_row(f"{name}, {maps.shape[1]} x {maps.shape[2]}", maps, masks, f"{seconds / forward:.2f}"))
+        rows.append(
+            _row(
+                f"{name}, {maps.shape[1]} x {maps.shape[2]}",
+                maps,
+                masks,
+                f"{seconds / forward:.2f}",
+            )
+        )
 
     for name, method in methods.items():
-        at_the_end = _served if name == FREE_METHOD else functools.partial(method, layer=model_lib.FEATURES)
+        at_the_end = (
+            _served if name == FREE_METHOD else functools.partial(method, layer=model_lib.FEATURES)
+        )
         measure(f"`{name}`", at_the_end, asked, images)
     measure(f"`{FREE_METHOD}` of the image at twice the side", _served, large, bigger)
     for name, baseline in localisation.BASELINES.items():
         rows.append(
             _row(
-                {"centre": "no network: the middle", "brightest": "no network: the brightest region"}[name],
+                {
+                    "centre": "no network: the middle",
+                    "brightest": "no network: the brightest region",
+                }[name],
                 baseline(images),
                 masks,
                 "",
@@ -112,7 +144,14 @@ def table(
         )
     area = localisation.interval(masks.mean(axis=(1, 2)))
     head = f"{len(masks)} positive images at {info.image_size} px, {info.architecture['backbone']}; masks cover {area['value']:.1%} of the square."
-    columns = ["method", "hit rate", "inside the mask, %", "times the mask's share", "IoU, %", "forward passes"]
+    columns = [
+        "method",
+        "hit rate",
+        "inside the mask, %",
+        "times the mask's share",
+        "IoU, %",
+        "forward passes",
+    ]
     return f"{head}\n\n{markdown(columns, rows)}"
 
 
@@ -120,9 +159,18 @@ def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]
     """The third figure is 1 for a map that is the same everywhere, however small the mask."""
     scored = localisation.scores(maps, masks)
     inside = scored["energy"]
-    columns = [scored["hit_rate"], 100 * inside, inside / masks.mean(axis=(1, 2)), 100 * scored["iou"]]
+    columns = [
+        scored["hit_rate"],
+        100 * inside,
+        inside / masks.mean(axis=(1, 2)),
+        100 * scored["iou"],
+    ]
     cells = map(localisation.interval, columns)
-    return [name, *(f"{cell['value']:.2f} ({cell['low']:.2f}-{cell['high']:.2f})" for cell in cells), cost]
+    return [
+        name,
+        *(f"{cell['value']:.2f} ({cell['low']:.2f}-{cell['high']:.2f})" for cell in cells),
+        cost,
+    ]
 
 
 @functools.lru_cache(maxsize=4)
@@ -136,7 +184,9 @@ def _served(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.concatenate([_serving(model)(tf.constant(part))["cam"].numpy() for part in parts])
 
 
-def _gathered(method: Maps, asked: list[tuple[keras.Model, np.ndarray]], images: np.ndarray) -> np.ndarray:
+def _gathered(
+    method: Maps, asked: list[tuple[keras.Model, np.ndarray]], images: np.ndarray
+) -> np.ndarray:
     parts = [(rows, method(model, images[rows])) for model, rows in asked if len(rows)]
     maps = np.empty((len(images), *parts[0][1].shape[1:]), np.float32)
     for rows, found in parts:
@@ -172,13 +222,17 @@ def _squares(pictures: list[np.ndarray], size: int) -> np.ndarray:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--simulated", help="MURA-v1.1 folder that humerus-phantom rendered")
     parser.add_argument("--model", help="artifact of one network, trained on them")
     parser.add_argument("--fracatlas", help="folder with images/ and fracture_masks.coco.json")
     parser.add_argument("--folds", help="workdir of humerus-train --folds on FracAtlas")
     parser.add_argument(
-        "--methods", default=",".join(saliency.METHODS), help="rows to measure; the last two cost a hundred passes"
+        "--methods",
+        default=",".join(saliency.METHODS),
+        help="rows to measure; the last two cost a hundred passes",
     )
     return parser.parse_args()
 

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 
 from benchmarks import score
-from trainer import export, radiograph
-from trainer import model as model_lib
+from trainer import radiograph
+from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.input_pipeline import Split
-from trainer.model import Architecture
-from trainer.serving import Member, Network
+from trainer.network import model as model_lib
+from trainer.network.model import Architecture
+from trainer.network.serving import Member, Network
+from trainer.publishing import export
 
 
 def main(directory: str, size: str, source: str | None = None) -> None:
@@ -39,12 +40,21 @@ def main(directory: str, size: str, source: str | None = None) -> None:
         "fingerprint": "random weights",
         "layout": "folders",
         "simulated": source is None,
-        "splits": {"train": {"images": len(images), "studies": len(images), "patients": len(images), "positives": 0}},
+        "splits": {
+            "train": {
+                "images": len(images),
+                "studies": len(images),
+                "patients": len(images),
+                "positives": 0,
+            }
+        },
     }
     export.export(
         Network(architecture, (Member(model),)),
         directory,
-        operating_point=OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None),
+        operating_point=OperatingPoint(
+            temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None
+        ),
         train=split,
         held_out=split,
         held_out_logit=np.zeros(len(images)),

@@ -62,7 +62,9 @@ def cases(slow: int) -> list[Case]:
         return Case(f"humerus-score, {name}", (*_SCORE, "--overwrite", *flags), most)
 
     def bare(choice: str, most: int = _LARGE) -> Case:
-        return Case(f"the network alone, {choice}", (*_BASELINE, "engine", f"--engine={choice}"), most)
+        return Case(
+            f"the network alone, {choice}", (*_BASELINE, "engine", f"--engine={choice}"), most
+        )
 
     return [
         ours("int8", "--engine=openvino", "--precision=int8", most=1_000_000_000),
@@ -87,7 +89,12 @@ def generate(source: pathlib.Path | None, folder: pathlib.Path, count: int) -> N
     for index in range(count):
         pixels = drawn[index % len(drawn)].copy()
         pixels[0, :32] = [255 * (index >> bit & 1) for bit in range(32)]
-        path = folder / f"patient{index // 4:05d}" / f"study{index // 2 % 2 + 1}_positive" / f"image{index}.png"
+        path = (
+            folder
+            / f"patient{index // 4:05d}"
+            / f"study{index // 2 % 2 + 1}_positive"
+            / f"image{index}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), pixels)
 
@@ -116,7 +123,14 @@ def _at_most_512(pixels: np.ndarray) -> np.ndarray:
     return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def measure(case: Case, folder: pathlib.Path, count: int, model: pathlib.Path, output: pathlib.Path, cores: int) -> Run:
+def measure(
+    case: Case,
+    folder: pathlib.Path,
+    count: int,
+    model: pathlib.Path,
+    output: pathlib.Path,
+    cores: int,
+) -> Run:
     """Runs the case in a process of its own, on so many cores."""
     shutil.rmtree(output, ignore_errors=True)
     command = [*case.command, f"--input={folder}", f"--model={model}", f"--output={output}"]
@@ -130,7 +144,10 @@ def measure(case: Case, folder: pathlib.Path, count: int, model: pathlib.Path, o
     first, peak = 0.0, 0
     while process.poll() is None:
         try:
-            peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
+            peak = max(
+                peak,
+                sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]),
+            )
         except psutil.NoSuchProcess:
             continue
         first = first or (time.monotonic() - start if _has_result(output) else 0.0)
@@ -138,7 +155,9 @@ def measure(case: Case, folder: pathlib.Path, count: int, model: pathlib.Path, o
     if process.returncode:
         raise SystemExit(f"{case.name} failed: {process.stderr.read().decode()[-2000:]}")
     seconds, after = time.monotonic() - start, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    cpu = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     if (output / "spent.json").exists():
         spent = json.loads((output / "spent.json").read_text())
         return Run(spent["images"], spent["seconds"], spent["cpu"], 0.0, peak)
@@ -147,24 +166,45 @@ def measure(case: Case, folder: pathlib.Path, count: int, model: pathlib.Path, o
 
 def _has_result(output: pathlib.Path) -> bool:
     """Whether a picture or a row is there."""
-    return any(next(output.glob(pattern), None) for pattern in ("cams/*", "journal/*", "*.jpg", "predictions*"))
+    return any(
+        next(output.glob(pattern), None)
+        for pattern in ("cams/*", "journal/*", "*.jpg", "predictions*")
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/bench"))
-    parser.add_argument("--source", type=pathlib.Path, help="radiographs to make the files from; simulated ones otherwise")
+    parser.add_argument(
+        "--source",
+        type=pathlib.Path,
+        help="radiographs to make the files from; simulated ones otherwise",
+    )
     parser.add_argument("--images", default="200,2000", help="numbers of files, with commas")
-    parser.add_argument("--cores", default=str(len(os.sched_getaffinity(0))), help="numbers of cores, with commas")
+    parser.add_argument(
+        "--cores", default=str(len(os.sched_getaffinity(0))), help="numbers of cores, with commas"
+    )
     parser.add_argument("--sizes", default="224", help="sides of the network's square, with commas")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slow", type=int, default=200, help="at most so many images for what computes in 32 bits")
     parser.add_argument(
-        "--table", default="score", help="which table of benchmarks/README.md to write; the plot belongs to `score`"
+        "--slow", type=int, default=200, help="at most so many images for what computes in 32 bits"
     )
-    parser.add_argument("--only", default="", help="cases whose name contains one of these, with commas")
+    parser.add_argument(
+        "--table",
+        default="score",
+        help="which table of benchmarks/README.md to write; the plot belongs to `score`",
+    )
+    parser.add_argument(
+        "--only", default="", help="cases whose name contains one of these, with commas"
+    )
     options = parser.parse_args()
-    chosen = [case for case in cases(options.slow) if any(part in case.name for part in options.only.split(","))]
+    chosen = [
+        case
+        for case in cases(options.slow)
+        if any(part in case.name for part in options.only.split(","))
+    ]
     rows, plotted = [], {}
     for size in map(int, options.sizes.split(",")):
         model = _artifact(options.work / f"densenet121-{size}", size, options.source)
@@ -173,11 +213,20 @@ def main() -> None:
             for count in counts:
                 generate(options.source, options.work / f"in{count}", count)
             fitting = [(count, case) for count in counts for case in chosen if count <= case.most]
-            runs: dict[tuple[int, str], list[Run]] = {(count, case.name): [] for count, case in fitting}
+            runs: dict[tuple[int, str], list[Run]] = {
+                (count, case.name): [] for count, case in fitting
+            }
             for number in range(options.rounds):
                 for count, case in fitting:
                     if number < case.rounds:
-                        found = measure(case, options.work / f"in{count}", count, model, options.work / "out", cores)
+                        found = measure(
+                            case,
+                            options.work / f"in{count}",
+                            count,
+                            model,
+                            options.work / "out",
+                            cores,
+                        )
                         runs[count, case.name].append(found)
                         print(case.name, size, cores, found, flush=True)
             few: dict[str, list[Run]] = {}
@@ -185,7 +234,10 @@ def main() -> None:
                 few.setdefault(name, of_case)
                 rows.append(_row(name, size, cores, of_case, few[name]))
                 # The last, and so the largest, number of images counts, in which the start weighs least.
-                plotted[name] = (count, statistics.median(1000 * run.cpu / run.images for run in of_case))
+                plotted[name] = (
+                    count,
+                    statistics.median(1000 * run.cpu / run.images for run in of_case),
+                )
     header = [
         "",
         "px",
@@ -198,7 +250,9 @@ def main() -> None:
         "peak, MiB",
         "$ per million",
     ]
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last quarter of an hour"
+    machine = (
+        f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last quarter of an hour"
+    )
     text = f"{machine}\n\n{tables.markdown(header, rows)}"
     if options.table == "score":
         _plot(plotted)
@@ -236,7 +290,15 @@ def _artifact(folder: pathlib.Path, size: int, source: pathlib.Path | None) -> p
     """DenseNet121 of random weights with statistics of its own activations, exported and with its network in int8."""
     if not (folder / "model.json").exists():
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.random_artifact", folder, str(size), *([source] if source else [])], check=True
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.random_artifact",
+                folder,
+                str(size),
+                *([source] if source else []),
+            ],
+            check=True,
         )
     return folder
 
@@ -249,7 +311,9 @@ def _plot(milliseconds: dict[str, tuple[int, float]]) -> None:
     axes = figure.add_subplot()
     labels = [f"{name} ({count:,} images)" for name, (count, _) in milliseconds.items()][::-1]
     colours = ["#777" if "alone" in label else "#2a788e" for label in labels]
-    bars = axes.barh(labels, [time_taken for _, time_taken in milliseconds.values()][::-1], color=colours)
+    bars = axes.barh(
+        labels, [time_taken for _, time_taken in milliseconds.values()][::-1], color=colours
+    )
     axes.bar_label(bars, fmt="%.0f", padding=3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -27,9 +27,16 @@ def generate(folder: pathlib.Path, count: int) -> None:
     """Writes `count` different images, two to a study, where they are not there yet."""
     random = np.random.default_rng(0)
     for index in range(count):
-        path = folder / f"patient{index // 4:05d}" / f"study{index // 2 % 2 + 1}_positive" / f"image{index}.png"
+        path = (
+            folder
+            / f"patient{index // 4:05d}"
+            / f"study{index // 2 % 2 + 1}_positive"
+            / f"image{index}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = cv2.resize(random.integers(0, 256, (5, 4), dtype=np.uint8), (44, 60), interpolation=cv2.INTER_CUBIC)
+        pixels = cv2.resize(
+            random.integers(0, 256, (5, 4), dtype=np.uint8), (44, 60), interpolation=cv2.INTER_CUBIC
+        )
         if not path.exists():
             cv2.imwrite(str(path), pixels)
 
@@ -40,7 +47,10 @@ def peak_of_tree(command: list[str]) -> tuple[int, float]:
     process = psutil.Popen(command)
     while process.poll() is None:
         try:
-            peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
+            peak = max(
+                peak,
+                sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]),
+            )
         except psutil.NoSuchProcess:
             continue
         time.sleep(0.05)
@@ -50,7 +60,9 @@ def peak_of_tree(command: list[str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/score_memory"))
     parser.add_argument("--cam", default="overlay")
     options = parser.parse_args()
@@ -60,14 +72,34 @@ def main() -> None:
     for count in COUNTS:
         source, output = options.work / f"in{count}", options.work / f"out{count}"
         generate(source, count)
-        flags = [f"--input={source}", f"--model={model}", f"--output={output}", f"--cam={options.cam}", "--overwrite"]
+        flags = [
+            f"--input={source}",
+            f"--model={model}",
+            f"--output={output}",
+            f"--cam={options.cam}",
+            "--overwrite",
+        ]
         peak, seconds = peak_of_tree([sys.executable, "-c", _PROGRAM, *flags])
         lines = sum(1 for part in output.glob("predictions.jsonl-*") for _ in part.open())
         journal = sum(part.stat().st_size for part in (output / "journal").iterdir())
         summary = json.loads((output / "summary.json").read_text())
         assert lines == summary["scored"] == count
-        rows.append([f"{count:,}", f"{lines:,}", f"{peak / 2**20:.0f}", f"{seconds:.0f}", f"{journal / count:.0f}"])
-    header = ["images", "rows", "peak of the process tree, MiB", "seconds, start to end", "journal, bytes per image"]
+        rows.append(
+            [
+                f"{count:,}",
+                f"{lines:,}",
+                f"{peak / 2**20:.0f}",
+                f"{seconds:.0f}",
+                f"{journal / count:.0f}",
+            ]
+        )
+    header = [
+        "images",
+        "rows",
+        "peak of the process tree, MiB",
+        "seconds, start to end",
+        "journal, bytes per image",
+    ]
     tables.replace_table("score_memory", tables.markdown(header, rows))
 
 

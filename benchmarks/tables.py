@@ -16,8 +16,12 @@ def replace_table(name: str, text: str) -> None:
     page = README.read_text(encoding="utf-8")
     place = re.compile(re.escape(opening) + ".*?" + re.escape(closing), re.DOTALL)
     if not place.search(page):
-        raise ValueError(f"{README} has no place for {name}: expected {opening} and {closing}, each on a line of its own")
-    README.write_text(place.sub(lambda _: f"{opening}\n{text.strip()}\n{closing}", page), encoding="utf-8")
+        raise ValueError(
+            f"{README} has no place for {name}: expected {opening} and {closing}, each on a line of its own"
+        )
+    README.write_text(
+        place.sub(lambda _: f"{opening}\n{text.strip()}\n{closing}", page), encoding="utf-8"
+    )
     print(text)
 
 

@@ -49,16 +49,28 @@ def draw(
       noise: share of studies with the wrong label.
     """
     patient = np.repeat(np.arange(patients), generator.choice([1, 2], p=[0.9, 0.1], size=patients))
-    study = np.repeat(np.arange(len(patient)), generator.choice([1, 2, 3, 4], p=[0.25, 0.42, 0.25, 0.08], size=len(patient)))
+    study = np.repeat(
+        np.arange(len(patient)),
+        generator.choice([1, 2, 3, 4], p=[0.25, 0.42, 0.25, 0.08], size=len(patient)),
+    )
     label = (generator.random(len(patient)) < prevalence).astype(int)[study]
-    z = np.sqrt(0.4) * generator.normal(size=len(patient))[study] + np.sqrt(0.6) * generator.normal(size=len(study))
+    z = np.sqrt(0.4) * generator.normal(size=len(patient))[study] + np.sqrt(0.6) * generator.normal(
+        size=len(study)
+    )
     score = np.where(label == 1, separation / 2 + spread * z, z - separation / 2)
     implant = (generator.random(len(patient)) < 0.5)[study]
     score += hardware * np.where(label == 0, 0, np.where(implant, 2.5 / max(hardware, 1e-9), -1))
     label = np.where((generator.random(len(patient)) < noise)[study], 1 - label, label)
     names = np.arange(len(study)).astype(str)
     logits = scale * (separation * score + shift)
-    return Cases(np.full(len(study), 0.5), logits, label, study.astype(str), patient[study].astype(str), names)
+    return Cases(
+        np.full(len(study), 0.5),
+        logits,
+        label,
+        study.astype(str),
+        patient[study].astype(str),
+        names,
+    )
 
 
 def cuts(cases: Cases, seed: int) -> dict[str, float]:
@@ -82,7 +94,10 @@ def cuts(cases: Cases, seed: int) -> dict[str, float]:
 
 def quality(cases: Cases, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and kappa of calling positive from each `cut`, float [K] each."""
-    positive, negative = np.sort(cases.logit[cases.label == 1]), np.sort(cases.logit[cases.label == 0])
+    positive, negative = (
+        np.sort(cases.logit[cases.label == 1]),
+        np.sort(cases.logit[cases.label == 0]),
+    )
     tp, tn = len(positive) - np.searchsorted(positive, cut), np.searchsorted(negative, cut)
     called, prevalence = (tp + len(negative) - tn) / len(cases), len(positive) / len(cases)
     accuracy = (tp + tn) / len(cases)
@@ -105,13 +120,19 @@ def main() -> None:
         ]
         for rule in fitted[0]:
             reached = quality(population, np.array([row[rule] for row in fitted]))
-            lost.setdefault(rule, []).append(100 * np.array([b - np.mean(r) for b, r in zip(best, reached, strict=True)]))
+            lost.setdefault(rule, []).append(
+                100 * np.array([b - np.mean(r) for b, r in zip(best, reached, strict=True)])
+            )
     print("| rule | " + " | ".join(SCENARIOS) + " | mean | worst | kappa, mean |")
     print("|---|" + "---:|" * (len(SCENARIOS) + 3))
     for rule, rows in sorted(lost.items(), key=lambda item: np.mean([row[1] for row in item[1]])):
         accuracy, kappa = np.array(rows).T
         print(
-            f"| {rule} | " + " | ".join(f"{v:.2f}" for v in [*accuracy, accuracy.mean(), accuracy.max(), kappa.mean()]) + " |"
+            f"| {rule} | "
+            + " | ".join(
+                f"{v:.2f}" for v in [*accuracy, accuracy.mean(), accuracy.max(), kappa.mean()]
+            )
+            + " |"
         )
 
 

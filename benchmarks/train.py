@@ -28,13 +28,20 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.tables import markdown, replace_table
-from trainer import assemble, engines, fit, input_pipeline, optimization
-from trainer import model as model_lib
+from trainer import engines
 from trainer.configs import humerus
-from trainer.input_pipeline import Augmentation, Split
-from trainer.loop import Objective, State
+from trainer.dataset import input_pipeline
+from trainer.dataset.input_pipeline import Augmentation, Split
+from trainer.network import model as model_lib
+from trainer.training import build_run, fit, optimization
+from trainer.training.loop import Objective, State
 
-LOOP, BARE, KERAS, INPUT = "the whole loop", "a compiled step on one batch", "a plain Keras script", "the input pipeline alone"
+LOOP, BARE, KERAS, INPUT = (
+    "the whole loop",
+    "a compiled step on one batch",
+    "a plain Keras script",
+    "the input pipeline alone",
+)
 INPUT_EPOCHS = 5
 
 Round = Callable[[int], int]
@@ -43,11 +50,15 @@ Round = Callable[[int], int]
 
 def main() -> None:
     options = _options()
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # where there is one GPU, all have it
+    os.environ.setdefault(
+        "TF_FORCE_GPU_ALLOW_GROWTH", "true"
+    )  # where there is one GPU, all have it
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ways = {
-            name: stack.enter_context(concurrent.futures.ProcessPoolExecutor(1, spawn, _prepare, (name, options, folder)))
+            name: stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(1, spawn, _prepare, (name, options, folder))
+            )
             for name in _WAYS
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -56,7 +67,9 @@ def main() -> None:
                 rates[name].append(way.submit(_rate, number).result())
         rates = {name: found[1:] for name, found in rates.items()}  # the first one compiles
         peaks = {name: way.submit(_peak).result() for name, way in ways.items()}
-        checkpoint = statistics.median(ways[LOOP].submit(_checkpoint).result() for _ in range(options.rounds))
+        checkpoint = statistics.median(
+            ways[LOOP].submit(_checkpoint).result() for _ in range(options.rounds)
+        )
         size = ways[LOOP].submit(_image_size).result()
     replace_table("train", _table(rates, peaks, checkpoint, size, _config(options), options.steps))
 
@@ -76,7 +89,9 @@ def _prepare(name: str, options: argparse.Namespace, folder: str) -> None:
         tf.config.experimental.enable_op_determinism()
     pool = input_pipeline.load_split(options.data_dir, "train")
     if len(pool) < options.steps * config.global_batch_size:
-        raise SystemExit(f"{options.data_dir} holds {len(pool)} images; {options.steps} steps need more")
+        raise SystemExit(
+            f"{options.data_dir} holds {len(pool)} images; {options.steps} steps need more"
+        )
     _Process.split = pool.select(np.arange(options.steps * config.global_batch_size))
     _Process.way = _WAYS[name](_Process.split, config, pathlib.Path(folder))
 
@@ -107,13 +122,20 @@ def _checkpoint() -> float:
 def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
     config = humerus.get_config()
     config.update(
-        {"backbone": options.backbone, "precision": options.precision, "head_epochs": 0, "epochs": options.rounds + 1}
+        {
+            "backbone": options.backbone,
+            "precision": options.precision,
+            "head_epochs": 0,
+            "epochs": options.rounds + 1,
+        }
     )
     return config
 
 
 def _architecture(config: ml_collections.ConfigDict) -> model_lib.Architecture:
-    return model_lib.Architecture(config.backbone, config.pooling, tuple(config.head_widths), config.dropout)
+    return model_lib.Architecture(
+        config.backbone, config.pooling, tuple(config.head_widths), config.dropout
+    )
 
 
 class _WholeLoop:
@@ -125,7 +147,9 @@ class _WholeLoop:
         size = split.images.shape[1]
         model_lib.build(_architecture(config), size).save(config.weights)
         strategy = tf.distribute.get_strategy()
-        _, _, self._run = assemble.assemble(config, strategy, {"image_size": size}, split, split, str(folder / "run"))
+        _, _, self._run = build_run.assemble(
+            config, strategy, {"image_size": size}, split, split, str(folder / "run")
+        )
         self._journal, self._state, self._config = fit.Journal(self._run, config), State(), config
 
     def __call__(self, unused_number: int) -> int:
@@ -145,7 +169,9 @@ class _WholeLoop:
         self._journal.save(self._state)
 
 
-def _bare_step(split: Split, config: ml_collections.ConfigDict, unused_folder: pathlib.Path) -> Round:
+def _bare_step(
+    split: Split, config: ml_collections.ConfigDict, unused_folder: pathlib.Path
+) -> Round:
     """Forward, backward and update, compiled, and nothing else."""
     model = model_lib.build(_architecture(config), split.images.shape[1])
     (phase,) = optimization.phases(model, config, 1, pretrained=True)
@@ -169,7 +195,9 @@ def _bare_step(split: Split, config: ml_collections.ConfigDict, unused_folder: p
     return bare
 
 
-def _input_alone(split: Split, config: ml_collections.ConfigDict, unused_folder: pathlib.Path) -> Round:
+def _input_alone(
+    split: Split, config: ml_collections.ConfigDict, unused_folder: pathlib.Path
+) -> Round:
     def read(number: int) -> int:
         for epoch in range(INPUT_EPOCHS):
             for batch in _batches(split, config, epoch, number):
@@ -180,10 +208,18 @@ def _input_alone(split: Split, config: ml_collections.ConfigDict, unused_folder:
     return read
 
 
-def _batches(split: Split, config: ml_collections.ConfigDict, epoch: int, seed: int) -> tf.data.Dataset:
+def _batches(
+    split: Split, config: ml_collections.ConfigDict, epoch: int, seed: int
+) -> tf.data.Dataset:
     augmentation, strategy = Augmentation(**config.augmentation), tf.distribute.get_strategy()
     return input_pipeline.batches(
-        split, strategy, config.global_batch_size, epoch=epoch, seed=seed, augmentation=augmentation, shuffle=True
+        split,
+        strategy,
+        config.global_batch_size,
+        epoch=epoch,
+        seed=seed,
+        augmentation=augmentation,
+        shuffle=True,
     )
 
 
@@ -195,7 +231,11 @@ def _plain_keras(split: Split, config: ml_collections.ConfigDict, folder: pathli
         cv2.imwrite(str(path), split.images[index])
     size, wanted = split.images.shape[1], config.augmentation
     files = keras.utils.image_dataset_from_directory(
-        folder / "files", color_mode="grayscale", image_size=(size, size), batch_size=config.global_batch_size, verbose=False
+        folder / "files",
+        color_mode="grayscale",
+        image_size=(size, size),
+        batch_size=config.global_batch_size,
+        verbose=False,
     )
     change = keras.Sequential(
         [
@@ -208,13 +248,16 @@ def _plain_keras(split: Split, config: ml_collections.ConfigDict, folder: pathli
         ]
     )
     augmented = files.map(
-        lambda image, label: (tf.cast(change(image, training=True), tf.uint8), label), num_parallel_calls=tf.data.AUTOTUNE
+        lambda image, label: (tf.cast(change(image, training=True), tf.uint8), label),
+        num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
     network = model_lib.build(_architecture(config), size)
     model_lib.freeze(network, config.unfreeze_layers, train_batch_norm=False)
     model = keras.Model(network.input, network.output[model_lib.LOGIT])
     model.compile(
-        keras.optimizers.AdamW(config.learning_rate), keras.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"]
+        keras.optimizers.AdamW(config.learning_rate),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=["accuracy"],
     )
 
     def keras_script(unused_number: int) -> int:
@@ -244,7 +287,11 @@ def _table(
     rows = []
     for name, found in rates.items():
         ratios = [ours / other for ours, other in zip(rates[LOOP], found, strict=True)]
-        ratio = "" if name == LOOP else f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
+        ratio = (
+            ""
+            if name == LOOP
+            else f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
+        )
         rate = f"{statistics.median(found):.1f} ({min(found):.1f}-{max(found):.1f})"
         rows.append([name, rate, ratio, f"{peaks[name]:.1f}"])
     every = config.checkpoint_every_steps
@@ -254,7 +301,12 @@ def _table(
         f" layers learning; {len(rates[LOOP])} rounds of {steps} steps on real radiographs; {_machine()}. A checkpoint takes"
         f" {checkpoint:.2f} s: every {every} steps, {checkpoint / training:.1%} of the time, which no round holds."
     )
-    header = ["what", "images/s, median (range)", "the loop over it, median (range)", "peak memory, GiB"]
+    header = [
+        "what",
+        "images/s, median (range)",
+        "the loop over it, median (range)",
+        "peak memory, GiB",
+    ]
     return f"{about}\n\n{markdown(header, rows)}"
 
 
@@ -268,7 +320,9 @@ def _machine() -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True, help="where humerus-prepare wrote")
     parser.add_argument("--backbone", default="densenet121")
     parser.add_argument("--precision", default="float32")

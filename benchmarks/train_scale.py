@@ -31,12 +31,18 @@ started = time.monotonic()
 images = sum(len(input_pipeline.load_split(sys.argv[1], name)) for name in ("train", "validation", "test"))
 print(images / (time.monotonic() - started))
 """
-RECIPE = ["--config=tests/support/small_recipe.py", "--config.global_batch_size=64", "--config.epochs=1"]
+RECIPE = [
+    "--config=tests/support/small_recipe.py",
+    "--config.global_batch_size=64",
+    "--config.epochs=1",
+]
 RECIPE += ["--config.checkpoint_every_steps=200"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/train_scale"))
     parser.add_argument("--counts", type=int, nargs="+", default=[4_000, 40_000])
     parser.add_argument("--only_bucket", action="store_true", help="the second table alone")
@@ -58,9 +64,21 @@ def _scale(work: pathlib.Path, counts: list[int]) -> str:
             peak, seconds = peak_of_tree([sys.executable, "-c", PROGRAM, "train", *RECIPE, *flags])
             rate = _rate((workdir / "history.csv").read_text())
             rows.append(
-                [f"{count:,}, cache={cache}", f"{peak / 2**30:.1f}", f"{count / rate:.0f}", f"{rate:.0f}", f"{seconds:.0f}"]
+                [
+                    f"{count:,}, cache={cache}",
+                    f"{peak / 2**30:.1f}",
+                    f"{count / rate:.0f}",
+                    f"{rate:.0f}",
+                    f"{seconds:.0f}",
+                ]
             )
-    header = ["images", "peak memory, GiB", "seconds of an epoch", "images/s in it", "seconds, start to end"]
+    header = [
+        "images",
+        "peak memory, GiB",
+        "seconds of an epoch",
+        "images/s in it",
+        "seconds, start to end",
+    ]
     return tables.markdown(header, rows)
 
 
@@ -75,11 +93,20 @@ def _prepared(work: pathlib.Path, count: int) -> pathlib.Path:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
         for index in range(count + 200):
-            pixels = cv2.resize(random.integers(0, 256, (8, 8), dtype=np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            pixels = cv2.resize(
+                random.integers(0, 256, (8, 8), dtype=np.uint8),
+                (SIZE, SIZE),
+                interpolation=cv2.INTER_CUBIC,
+            )
             cv2.imwrite(str(source / f"{index}.png"), pixels)
             split = "train" if index < count else ("validation", "test")[index % 4 // 2]
             writer.writerow([f"{index}.png", ("negative", "positive")[index % 2], split])
-    flags = [f"--source={source / 'manifest.csv'}", "--layout=manifest", f"--data_dir={data_dir}", f"--image_size={SIZE}"]
+    flags = [
+        f"--source={source / 'manifest.csv'}",
+        "--layout=manifest",
+        f"--data_dir={data_dir}",
+        f"--image_size={SIZE}",
+    ]
     subprocess.run([sys.executable, "-c", PROGRAM, "prepare", *flags], check=True, cwd=ROOT)
     return data_dir
 
@@ -99,7 +126,10 @@ def _bucket(work: pathlib.Path, count: int) -> str:
     keys = work / f"keys-{os.getpid()}"
     keys.mkdir()
     with bucket_server.running(keys) as server:
-        uri, environment = server.make_bucket("training"), {**os.environ, **server.tensorflow_environment}
+        uri, environment = (
+            server.make_bucket("training"),
+            {**os.environ, **server.tensorflow_environment},
+        )
         for path in data_dir.rglob("*"):
             if path.is_file():
                 server.put("training", f"data/{path.relative_to(data_dir)}", path.read_bytes())
@@ -112,13 +142,24 @@ def _bucket(work: pathlib.Path, count: int) -> str:
             for name, (data, workdir) in places.items():
                 started = time.monotonic()
                 flags = [f"--data_dir={data}", f"--workdir={workdir}", *RECIPE, *epochs]
-                subprocess.run([sys.executable, "-c", PROGRAM, "train", *flags], check=True, cwd=ROOT, env=environment)
+                subprocess.run(
+                    [sys.executable, "-c", PROGRAM, "train", *flags],
+                    check=True,
+                    cwd=ROOT,
+                    env=environment,
+                )
                 commands[name].append(time.monotonic() - started)
                 written = server.objects("training", f"run{number}/history.csv").values()
                 local = pathlib.Path(workdir) / "history.csv"
-                training[name].append(_rate(local.read_text() if name == "disk" else next(iter(written)).decode()))
+                training[name].append(
+                    _rate(local.read_text() if name == "disk" else next(iter(written)).decode())
+                )
                 read = subprocess.run(
-                    [sys.executable, "-c", READ, data], check=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE
+                    [sys.executable, "-c", READ, data],
+                    check=True,
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=subprocess.PIPE,
                 )
                 reading[name].append(float(read.stdout))
 
@@ -127,12 +168,19 @@ def _bucket(work: pathlib.Path, count: int) -> str:
         ours, disk = float(np.median(found[name])), float(np.median(found["disk"]))
         return f"{ours:.0f}" if name == "disk" else f"{ours:.0f} ({ours / disk:.2f} times)"
 
-    rows = [[name, *(told(found, name) for found in (commands, reading, training))] for name in commands]
+    rows = [
+        [name, *(told(found, name) for found in (commands, reading, training))] for name in commands
+    ]
     about = (
         f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole commands, by turns. Images are read and decoded once, at"
         " the start; the last epoch has them in memory, and writes checkpoints."
     )
-    header = ["data and run on", "seconds, start to end", "images/s read", "images/s in the last epoch"]
+    header = [
+        "data and run on",
+        "seconds, start to end",
+        "images/s read",
+        "images/s in the last epoch",
+    ]
     return f"{about}\n\n{tables.markdown(header, rows)}"
 
 

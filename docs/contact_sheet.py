@@ -21,9 +21,15 @@ def main(scored: str, output: str) -> None:
     rows = [row for path in shards for row in csv.DictReader(io.StringIO(path.read_text()))]
     rows.sort(key=lambda row: float(row["probability"]))
     count = COLUMNS * ROWS // 2
-    chosen = [*np.linspace(len(rows) - 1, len(rows) * 0.72, count), *np.linspace(len(rows) * 0.28, 0, count)]
+    chosen = [
+        *np.linspace(len(rows) - 1, len(rows) * 0.72, count),
+        *np.linspace(len(rows) * 0.28, 0, count),
+    ]
     spread = [rows[int(i)] for i in chosen]
-    tiles = [_tile(pathlib.Path(scored) / row["cam"], f"{row['label']} {float(row['probability']):.2f}") for row in spread]
+    tiles = [
+        _tile(pathlib.Path(scored) / row["cam"], f"{row['label']} {float(row['probability']):.2f}")
+        for row in spread
+    ]
     sheet = np.vstack([np.hstack(tiles[r * COLUMNS : (r + 1) * COLUMNS]) for r in range(ROWS)])
     cv2.imwrite(output, sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
@@ -35,7 +41,16 @@ def _tile(path: pathlib.Path, caption: str) -> np.ndarray:
     tile[place.top : place.top + place.height, place.left : place.left + place.width] = cv2.resize(
         picture, (place.width, place.height), interpolation=cv2.INTER_AREA
     )
-    cv2.putText(tile, caption, (6, SIDE + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.48, (235, 235, 235), 1, cv2.LINE_AA)
+    cv2.putText(
+        tile,
+        caption,
+        (6, SIDE + 17),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.48,
+        (235, 235, 235),
+        1,
+        cv2.LINE_AA,
+    )
     return tile
 
 

@@ -16,7 +16,10 @@ PLACE = 6  # of the image in the queue
 
 
 def main(scored: str, output: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, chromium(pathlib.Path(folder) / "profile") as page:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chromium(pathlib.Path(folder) / "profile") as page,
+    ):
         page.open((pathlib.Path(scored) / "gallery.html").resolve(), width=1180, height=720)
         page.wait("document.querySelectorAll('#list *').length > 0")
         page.press(*"j" * PLACE)

@@ -7,15 +7,15 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from batch_inference import schema
-from batch_inference.records import PackedCam
+from batch_inference.outputs import schema
+from batch_inference.outputs.records import PackedCam
 
 DOCS = pathlib.Path(__file__).resolve().parent
 _TYPES = {str: "string", float: "double", int: "int64", bool: "boolean", bytes: "binary"}
 _HEAD = """# Rows
 
 What each column of `predictions`, `studies` and `rejections` holds, in every format, and what `cams` holds with
-`--cam_store=parquet`. Written by `python docs/rows.py` from `batch_inference/records.py`. Missing values are `null` in JSONL, Parquet
+`--cam_store=parquet`. Written by `python docs/rows.py` from `batch_inference/outputs/records.py`. Missing values are `null` in JSONL, Parquet
 and BigQuery, and empty in CSV. The codes of `reason` stand in [exit-codes.md](exit-codes.md#reason-codes).
 """
 
@@ -28,13 +28,22 @@ def documents() -> dict[str, str]:
         *(_section(name, table) for name, table in tables.items()),
         _section("cams", schema.columns(PackedCam)),
     ]
-    schemas = {f"bigquery/{name}.json": json.dumps(schema.bigquery(table), indent=2) + "\n" for name, table in tables.items()}
+    schemas = {
+        f"bigquery/{name}.json": json.dumps(schema.bigquery(table), indent=2) + "\n"
+        for name, table in tables.items()
+    }
     return {"rows.md": "\n".join(sections), **schemas}
 
 
 def _section(name: str, table: Sequence[schema.Column]) -> str:
-    lines = [f"| {c.name} | {_TYPES[c.kind]} | {'yes' if c.nullable else 'no'} | {c.description} |" for c in table]
-    return "\n".join([f"## {name}\n", "| column | type | null | |", "|---|---|---|---|", *lines]) + "\n"
+    lines = [
+        f"| {c.name} | {_TYPES[c.kind]} | {'yes' if c.nullable else 'no'} | {c.description} |"
+        for c in table
+    ]
+    return (
+        "\n".join([f"## {name}\n", "| column | type | null | |", "|---|---|---|---|", *lines])
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ PAGE = pathlib.Path(__file__).with_name("scale.md")
 CPU_MS = {"int8": 11.8, "bfloat16": 18.2}
 START_S = 4.6
 INPUT_KB, PICTURE_KB = 77, 27  # the benchmark's files, mean
-PACKED_KB, ROW_KB = 20, 1.0  # assumed: a packed map with its small picture; the rows in two formats and the journal
+PACKED_KB, ROW_KB = (
+    20,
+    1.0,
+)  # assumed: a packed map with its small picture; the rows in two formats and the journal
 
 # Google Cloud, list prices as remembered when this was written: look them up.
 VCPU_HOUR = 0.06  # Dataflow batch, per vCPU with its share of memory
@@ -19,9 +22,9 @@ READ, WRITE = 0.0004 / 1000, 0.005 / 1000  # per request
 READS_PER_SECOND, WRITES_PER_SECOND = 5_000, 1_000  # of a bucket whose index is not yet divided
 LISTED_PER_SECOND = 1_000 / 0.2  # 1,000 names to a request, one after the other
 
-SHELVES = 1_024  # batch_inference/shelves.py
-MAPS_PER_PACK = 256  # batch_inference/cam_store.py
-ROWS_PER_PART = 1_000  # batch_inference/journal.py
+SHELVES = 1_024  # batch_inference/outputs/grouping.py
+MAPS_PER_PACK = 256  # batch_inference/outputs/cam_store.py
+ROWS_PER_PART = 1_000  # batch_inference/outputs/journal.py
 VCPUS = 2  # of a worker
 UTILISATION = 0.8  # of the processors, storage being waited for
 

@@ -8,11 +8,56 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEAVES = {"radiograph", "decoding", "artifact", "errors", "overlay", "heartbeat", "json_log", "manifest_columns", "vitals"}
-"""Modules and folders of `trainer` that need neither TensorFlow nor anything else of `trainer` but each other."""
-SHARED = {"radiograph", "artifact", "errors", "overlay", "engines", "manifest_columns", "vitals", "command_line"}
+LEVELS = {
+    "trainer": (
+        {"main"},
+        {"training", "local"},
+        {"publishing", "wait"},
+        {"evaluation"},
+        {"dataset", "network", "engines", "overlay"},
+        {"radiograph", "artifact", "program", "phantom", "storage"},
+        {"errors", "machine", "manifest_columns", "decoding", "configs"},
+    ),
+    "batch_inference": (
+        {"main"},
+        {"pipeline"},
+        {"preflight"},
+        {"inputs", "inference", "gallery"},
+        {"outputs", "runners"},
+        {"storage", "options"},
+    ),
+}
+"""Rooms (folders) and single modules of each package, from the top down. An import goes to a lower level only."""
+WITHOUT_TENSORFLOW = {
+    "radiograph",
+    "decoding",
+    "artifact",
+    "errors",
+    "overlay",
+    "manifest_columns",
+    "machine",
+}
+"""What needs neither TensorFlow nor anything else of `trainer` but each other."""
+SHARED = {
+    "radiograph",
+    "artifact",
+    "errors",
+    "overlay",
+    "engines",
+    "manifest_columns",
+    "machine",
+    "program",
+}
 """What `batch_inference` may take from `trainer`."""
-HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "apache_beam", "sklearn", "matplotlib", "openvino"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "tensorflow_datasets",
+    "apache_beam",
+    "sklearn",
+    "matplotlib",
+    "openvino",
+}
 FILES = sorted([*(ROOT / "trainer").rglob("*.py"), *(ROOT / "batch_inference").rglob("*.py")])
 
 
@@ -32,47 +77,95 @@ def imports(path: pathlib.Path, top_level_only: bool = False) -> set[str]:
 def modules_of(package: str, names: set[str]) -> set[str]:
     """First names below `package` among dotted names, of those that are files or folders there."""
     below = {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
-    return {name for name in below if (ROOT / package / f"{name}.py").exists() or (ROOT / package / name).is_dir()}
+    return {
+        name
+        for name in below
+        if (ROOT / package / f"{name}.py").exists() or (ROOT / package / name).is_dir()
+    }
+
+
+def room_of(path: pathlib.Path) -> str:
+    """Name of the folder, or of the single module, below the package."""
+    return path.relative_to(ROOT).with_suffix("").parts[1]
 
 
 def test_there_is_something_to_check():
-    assert {ROOT / "trainer/loop.py", ROOT / "batch_inference/pipeline.py"} <= set(FILES)
-    assert modules_of("trainer", imports(ROOT / "trainer/train.py")) >= {"fit", "input_pipeline", "results"}
+    assert {ROOT / "trainer/training/loop.py", ROOT / "batch_inference/pipeline.py"} <= set(FILES)
+    assert modules_of("trainer", imports(ROOT / "trainer/training/train.py")) >= {
+        "dataset",
+        "publishing",
+    }
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.is_relative_to(ROOT / "trainer")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("package", LEVELS)
+def test_every_room_has_one_level(package):
+    rooms = {room_of(path) for path in FILES if path.is_relative_to(ROOT / package)} - {"__init__"}
+    assert sorted(rooms) == sorted(room for level in LEVELS[package] for room in level)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f for f in FILES if f.name != "__init__.py"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_imports_go_down(path):
+    package, room = path.relative_to(ROOT).parts[0], room_of(path)
+    level = next(number for number, rooms in enumerate(LEVELS[package]) if room in rooms)
+    below = set().union(*LEVELS[package][level + 1 :])
+    assert modules_of(package, imports(path)) - {room} <= below
+
+
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.is_relative_to(ROOT / "trainer")], ids=lambda p: p.stem
+)
 def test_the_trainer_knows_nothing_of_the_scorer(path):
-    assert not {name for name in imports(path) if name.split(".")[0] in ("batch_inference", "apache_beam")}
+    assert not {
+        name for name in imports(path) if name.split(".")[0] in ("batch_inference", "apache_beam")
+    }
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.is_relative_to(ROOT / "batch_inference")], ids=lambda p: p.stem)
-def test_the_scorer_takes_only_leaves_of_the_trainer(path):
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.is_relative_to(ROOT / "batch_inference")], ids=lambda p: p.stem
+)
+def test_the_scorer_takes_only_shared_modules_of_the_trainer(path):
     assert modules_of("trainer", imports(path)) <= SHARED
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES))
-def test_a_leaf_needs_only_leaves(name):
-    files = [path for path in FILES if path.relative_to(ROOT).with_suffix("").parts[:2] == ("trainer", name)]
+@pytest.mark.parametrize("name", sorted(WITHOUT_TENSORFLOW))
+def test_a_module_without_tensorflow_needs_only_such(name):
+    files = [
+        path
+        for path in FILES
+        if path.relative_to(ROOT).with_suffix("").parts[:2] == ("trainer", name)
+    ]
     assert files
     found = set().union(*map(imports, files))
-    assert modules_of("trainer", found) <= LEAVES
+    assert modules_of("trainer", found) <= WITHOUT_TENSORFLOW
     assert not {module.split(".")[0] for module in found} & HEAVY
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.name == "__init__.py"], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.name == "__init__.py"], ids=lambda p: p.parent.name
+)
 def test_packages_run_nothing(path):
     assert not path.read_text()
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.name == "main.py"], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.name == "main.py"], ids=lambda p: p.parent.name
+)
 def test_commands_load_nothing_heavy_before_they_know_their_flags(path):
     assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & HEAVY
 
 
-@pytest.mark.parametrize("module", ["trainer.main", "batch_inference.main", "trainer.radiograph", "trainer.artifact"])
+@pytest.mark.parametrize(
+    "module", ["trainer.main", "batch_inference.main", "trainer.radiograph", "trainer.artifact"]
+)
 def test_importing_it_loads_neither_tensorflow_nor_beam(module):
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -17,7 +17,8 @@ import tensorflow as tf
 from absl import flags
 
 from tests.support import commands, dicom_files, small_run, tiny_artifact
-from trainer import artifact, command_line, errors
+from trainer import artifact, errors
+from trainer.program import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OF_EVERY_PROGRAM = {"log_format", "heartbeat", "metrics_port", "metrics_file"}
@@ -25,7 +26,9 @@ OF_EVERY_PROGRAM = {"log_format", "heartbeat", "metrics_port", "metrics_file"}
 
 def entry_points() -> dict[str, str]:
     """Console programs by name, from setup.py."""
-    lines = re.findall(r'"(humerus-\w+) = ([\w.]+:\w+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    lines = re.findall(
+        r'"(humerus-\w+) = ([\w.]+:\w+)"', (ROOT / "setup.py").read_text(encoding="utf-8")
+    )
     return dict(lines)
 
 
@@ -52,7 +55,9 @@ def given(tmp_path_factory) -> dict[str, pathlib.Path]:
     (root / "empty").mkdir()
     (root / "images").mkdir()
     for number in range(2):
-        assert cv2.imwrite(str(root / "images" / f"{number}.png"), np.full((40, 30), 50 + number, np.uint8))
+        assert cv2.imwrite(
+            str(root / "images" / f"{number}.png"), np.full((40, 30), 50 + number, np.uint8)
+        )
     (root / "file").write_text("in the way")
     return {path.name: path for path in root.iterdir()}
 
@@ -98,17 +103,30 @@ def test_the_same_flag_means_the_same_everywhere(capsys):
         call(name, "--help")
         known[name] = set(shown_flags(capsys.readouterr().out))
     takes_a_model = {"evaluate", "verify", "wait", "explain", "score"}
-    assert {name for name in known if "model" in known[name]} == {f"humerus-{name}" for name in takes_a_model}
+    assert {name for name in known if "model" in known[name]} == {
+        f"humerus-{name}" for name in takes_a_model
+    }
     tells = {"prepare", "train", "evaluate", "verify", "explain", "score", "overlay", "gallery"}
-    assert {name for name in known if "json" in known[name]} == {f"humerus-{name}" for name in tells}
-    assert {name for name in known if "dry_run" in known[name]} == {f"humerus-{name}" for name in ("prepare", "train", "score")}
+    assert {name for name in known if "json" in known[name]} == {
+        f"humerus-{name}" for name in tells
+    }
+    assert {name for name in known if "dry_run" in known[name]} == {
+        f"humerus-{name}" for name in ("prepare", "train", "score")
+    }
 
 
 def test_a_reader_may_go_before_the_end():
     here, there = os.pipe()
     os.close(here)
-    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", "--help"]
-    done = subprocess.run(command, cwd=ROOT, stdout=there, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        "from batch_inference.main import score; raise SystemExit(score())",
+        "--help",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=there, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
     os.close(there)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -137,44 +155,149 @@ MISTAKES = [
     ("humerus-explain", [], 2, "name the artifact first; see humerus-explain --help"),
     *((name, ["--inptu=x"], 2, "inptu") for name in PROGRAMS if name != "humerus-score"),
     ("humerus-prepare", ["--surce={empty}"], 2, "Did you mean: source"),
-    ("humerus-score", ["--inptu={empty}", "--input={empty}", "--model={empty}", "--output={out}"], 2, "did you mean --input"),
-    ("humerus-evaluate", ["word", "--model={empty}", "--data_dir={empty}"], 2, "unexpected argument 'word'"),
+    (
+        "humerus-score",
+        ["--inptu={empty}", "--input={empty}", "--model={empty}", "--output={out}"],
+        2,
+        "did you mean --input",
+    ),
+    (
+        "humerus-evaluate",
+        ["word", "--model={empty}", "--data_dir={empty}"],
+        2,
+        "unexpected argument 'word'",
+    ),
     ("humerus-evaluate", ["--model=", "--data_dir={empty}"], 2, "--model must be given"),
     # Out of range.
     ("humerus-phantom", ["--output={out}", "--patients=1"], 2, "patients"),
-    ("humerus-prepare", ["--source={empty}", "--layout=heap", "--data_dir={out}"], 2, "<mura|folders|manifest>"),
-    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}", "--image_size=8"], 2, "image_size"),
-    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}", "--test_fraction=2"], 2, "test_fraction"),
-    ("humerus-train", ["--data_dir={empty}", "--workdir={out}", "--folds=1"], 2, "--folds=1 holds nothing out"),
-    ("humerus-score", ["--input={empty}", "--model={empty}", "--output={out}", "--batch_size=0"], 2, "batch_size"),
-    ("humerus-overlay", ["--scored={empty}", "--output={out}", "--min_probability=2"], 2, "min_probability"),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=heap", "--data_dir={out}"],
+        2,
+        "<mura|folders|manifest>",
+    ),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=mura", "--data_dir={out}", "--image_size=8"],
+        2,
+        "image_size",
+    ),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=mura", "--data_dir={out}", "--test_fraction=2"],
+        2,
+        "test_fraction",
+    ),
+    (
+        "humerus-train",
+        ["--data_dir={empty}", "--workdir={out}", "--folds=1"],
+        2,
+        "--folds=1 holds nothing out",
+    ),
+    (
+        "humerus-score",
+        ["--input={empty}", "--model={empty}", "--output={out}", "--batch_size=0"],
+        2,
+        "batch_size",
+    ),
+    (
+        "humerus-overlay",
+        ["--scored={empty}", "--output={out}", "--min_probability=2"],
+        2,
+        "min_probability",
+    ),
     ("humerus-gallery", ["--scored={empty}", "--label=maybe"], 2, "label"),
     # Missing, empty, a file in place of a folder.
     ("humerus-prepare", ["--source={out}", "--layout=mura", "--data_dir={out}"], 3, "is no folder"),
-    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={out}"], 3, "holds nothing in the MURA layout"),
-    ("humerus-prepare", ["--source={file}", "--layout=folders", "--data_dir={out}"], 3, "is no folder"),
-    ("humerus-prepare", ["--source={empty}", "--layout=manifest", "--data_dir={out}"], 3, "is no file"),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=mura", "--data_dir={out}"],
+        3,
+        "holds nothing in the MURA layout",
+    ),
+    (
+        "humerus-prepare",
+        ["--source={file}", "--layout=folders", "--data_dir={out}"],
+        3,
+        "is no folder",
+    ),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=manifest", "--data_dir={out}"],
+        3,
+        "is no file",
+    ),
     ("humerus-train", ["--data_dir={empty}", "--workdir={out}"], 3, "holds no prepared data set"),
-    ("humerus-evaluate", ["--model={model}", "--data_dir={empty}"], 3, "holds no prepared data set"),
-    ("humerus-evaluate", ["--model={empty}", "--data_dir={empty}"], 3, "holds no prepared data set"),
+    (
+        "humerus-evaluate",
+        ["--model={model}", "--data_dir={empty}"],
+        3,
+        "holds no prepared data set",
+    ),
+    (
+        "humerus-evaluate",
+        ["--model={empty}", "--data_dir={empty}"],
+        3,
+        "holds no prepared data set",
+    ),
     ("humerus-verify", ["--model={out}", "--images={empty}"], 2, "is not an exported model"),
-    ("humerus-verify", ["--model={model}"], 2, "expected --data_dir (prepared data) or --images (a folder)"),
+    (
+        "humerus-verify",
+        ["--model={model}"],
+        2,
+        "expected --data_dir (prepared data) or --images (a folder)",
+    ),
     ("humerus-verify", ["--model={model}", "--images={empty}"], 3, "holds no image to measure on"),
     ("humerus-verify", ["--model={model}", "--images={out}"], 3, "is no folder"),
     ("humerus-wait", ["--data_dir={empty}", "--hours=0"], 3, "holds nothing after 0 hours"),
-    ("humerus-explain", ["--model={empty}", "image.png", "--output={out}"], 2, "is not an exported model"),
+    (
+        "humerus-explain",
+        ["--model={empty}", "image.png", "--output={out}"],
+        2,
+        "is not an exported model",
+    ),
     ("humerus-explain", ["--model={model}"], 2, "name one or several images"),
-    ("humerus-score", ["--input={empty}", "--model={model}", "--output={out}"], 3, "nothing to score"),
-    ("humerus-score", ["--input={images}", "--model={empty}", "--output={out}"], 2, "is not an exported model"),
-    ("humerus-score", ["--input={images}", "--model={model}", "--output={file}"], 2, "cannot be written"),
-    ("humerus-score", ["--input={images}", "--model={model}", "--output={images}/x"], 2, "lies inside the input"),
+    (
+        "humerus-score",
+        ["--input={empty}", "--model={model}", "--output={out}"],
+        3,
+        "nothing to score",
+    ),
+    (
+        "humerus-score",
+        ["--input={images}", "--model={empty}", "--output={out}"],
+        2,
+        "is not an exported model",
+    ),
+    (
+        "humerus-score",
+        ["--input={images}", "--model={model}", "--output={file}"],
+        2,
+        "cannot be written",
+    ),
+    (
+        "humerus-score",
+        ["--input={images}", "--model={model}", "--output={images}/x"],
+        2,
+        "lies inside the input",
+    ),
     ("humerus-overlay", ["--scored={empty}", "--output={out}"], 3, "holds no packed maps"),
     ("humerus-gallery", ["--scored={empty}"], 3, "is not the folder of a finished run"),
     # A place for results that is none.
     ("humerus-phantom", ["--output={file}"], 2, "cannot be written"),
-    ("humerus-prepare", ["--source={empty}", "--layout=mura", "--data_dir={file}"], 2, "cannot be written"),
+    (
+        "humerus-prepare",
+        ["--source={empty}", "--layout=mura", "--data_dir={file}"],
+        2,
+        "cannot be written",
+    ),
     ("humerus-train", ["--data_dir={empty}", "--workdir={file}"], 2, "cannot be written"),
-    ("humerus-explain", ["--model={model}", "image.png", "--output={file}"], 2, "cannot be written"),
+    (
+        "humerus-explain",
+        ["--model={model}", "image.png", "--output={file}"],
+        2,
+        "cannot be written",
+    ),
     # A broken model.
     *(
         (name, [*arguments, "--model={broken}"], 3, "is not the file that was exported")
@@ -188,7 +311,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "code", "said"), MISTAKES)
-def test_a_mistake_is_one_line_with_the_way_out_and_the_documented_code(places, capsys, name, arguments, code, said):
+def test_a_mistake_is_one_line_with_the_way_out_and_the_documented_code(
+    places, capsys, name, arguments, code, said
+):
     assert call(name, *(argument.format(**places) for argument in arguments)) == code
     printed = capsys.readouterr()
     last = printed.err.splitlines()[-1]
@@ -200,7 +325,9 @@ def test_a_mistake_is_one_line_with_the_way_out_and_the_documented_code(places, 
 DRY = ("humerus-prepare", "humerus-train", "humerus-score")
 
 
-@pytest.mark.parametrize(("name", "arguments", "code", "said"), [mistake for mistake in MISTAKES if mistake[0] in DRY])
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "said"), [mistake for mistake in MISTAKES if mistake[0] in DRY]
+)
 def test_a_dry_run_finds_the_same_mistakes(places, capsys, name, arguments, code, said):
     assert call(name, "--dry_run", *(argument.format(**places) for argument in arguments)) == code
     assert said in capsys.readouterr().err
@@ -221,13 +348,21 @@ def test_scoring_dry_then_really_then_over_what_is_there(places, capsys):
     ]
     assert call("humerus-score", *arguments, "--dry_run", "--json=-") == 0
     plan = told(capsys)
-    assert plan["dry_run"] and plan["inputs"] == 2 and plan["output"] == str(places["out"]) and not plan["earlier_results"]
+    assert (
+        plan["dry_run"]
+        and plan["inputs"] == 2
+        and plan["output"] == str(places["out"])
+        and not plan["earlier_results"]
+    )
     assert not places["out"].exists()
     assert call("humerus-score", *arguments, f"--json={places['out']}.json") == 0
     summary = json.loads((places["out"] / "summary.json").read_text())
     assert capsys.readouterr().out.startswith("2 of 2 images scored (")
     written = json.loads(pathlib.Path(f"{places['out']}.json").read_text())
-    assert written == {"output": str(places["out"]), "kept": 0, **summary} and plan["engine"] == written["engine"]
+    assert (
+        written == {"output": str(places["out"]), "kept": 0, **summary}
+        and plan["engine"] == written["engine"]
+    )
     before = sorted(places["out"].rglob("*"))
     assert call("humerus-score", *arguments, "--dry_run") == 2
     assert "add --resume" in capsys.readouterr().err
@@ -238,24 +373,46 @@ def test_scoring_dry_then_really_then_over_what_is_there(places, capsys):
 
 def test_preparing_dry_counts_what_a_run_prepares_and_writes_nothing(places, tmp_path, capsys):
     source = small_run.write_source(tmp_path / "source")
-    arguments = [f"--source={source}", "--layout=manifest", f"--data_dir={places['out']}", "--image_size=48"]
+    arguments = [
+        f"--source={source}",
+        "--layout=manifest",
+        f"--data_dir={places['out']}",
+        "--image_size=48",
+    ]
     assert call("humerus-prepare", *arguments, "--dry_run", "--json=-") == 0
     plan = told(capsys)
     assert plan["dry_run"] and not places["out"].exists()
     assert call("humerus-prepare", *arguments, "--json=-") == 0
     done = told(capsys)
     assert (
-        plan["splits"] == done["splits"] and plan["directory"] == done["directory"] and pathlib.Path(done["directory"]).is_dir()
+        plan["splits"] == done["splits"]
+        and plan["directory"] == done["directory"]
+        and pathlib.Path(done["directory"]).is_dir()
     )
     assert call("humerus-prepare", *arguments, "--dry_run") == 0
     assert f"already prepared: {done['directory']}" in capsys.readouterr().out
-    assert call("humerus-prepare", *arguments, "--dry_run", "--seed=1", "--test_fraction=0.3", "--image_size=64") == 0
+    assert (
+        call(
+            "humerus-prepare",
+            *arguments,
+            "--dry_run",
+            "--seed=1",
+            "--test_fraction=0.3",
+            "--image_size=64",
+        )
+        == 0
+    )
     assert "would be written" in capsys.readouterr().out
 
 
 def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monkeypatch, capsys):
     data, workdir = commands.prepared(tmp_path), tmp_path / "run"
-    arguments = [f"--data_dir={data}", f"--workdir={workdir}", "--config=tests/support/small_recipe.py", "--dry_run"]
+    arguments = [
+        f"--data_dir={data}",
+        f"--workdir={workdir}",
+        "--config=tests/support/small_recipe.py",
+        "--dry_run",
+    ]
 
     def dry(*more: str) -> int:
         # The recipe's settings are looked for in the command line of the process.
@@ -264,7 +421,9 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
 
     assert dry("--json=-") == 0
     plan = told(capsys)
-    assert plan["images"] == small_run.SPLITS and plan["positives"] == {name: n // 2 for name, n in small_run.SPLITS.items()}
+    assert plan["images"] == small_run.SPLITS and plan["positives"] == {
+        name: n // 2 for name, n in small_run.SPLITS.items()
+    }
     assert plan["steps"] == 4 * -(-26 // 8) and plan["networks"] == 1 and plan["state"] == "new"
     assert 0 < plan["trainable"] <= plan["parameters"]
     assert dry("--folds=3") == 0
@@ -290,13 +449,17 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "written", [["--config=smoke"], ["--config", "smoke"], ["--config", "predecessor", "--config", "smoke"]]
+    "written",
+    [["--config=smoke"], ["--config", "smoke"], ["--config", "predecessor", "--config", "smoke"]],
 )
 def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
-    from trainer import recipes
+    from trainer.training import recipes
 
     program, recipe, *others = recipes.as_paths(["humerus-train", *written, "--folds", "5"])
-    assert recipe.endswith("configs/smoke.py") and (program, others) == ("humerus-train", ["--folds", "5"])
+    assert recipe.endswith("configs/smoke.py") and (program, others) == (
+        "humerus-train",
+        ["--folds", "5"],
+    )
 
 
 TERMINAL = {
@@ -311,7 +474,9 @@ def on_a_terminal(command: list[str]) -> tuple[int, str]:
     """Exit code and output of a process whose three streams are one terminal of 100 columns."""
     here, there = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=there, stdout=there, stderr=there, close_fds=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=there, stdout=there, stderr=there, close_fds=True
+    )
     os.close(there)
     said = b""
     while True:
@@ -333,12 +498,24 @@ def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine)
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:60])
     (folder / "broken.tif").write_bytes(b"II*\0" + bytes(40))
     (folder / "film.dcm").write_bytes(dicom_files.dicom_file(np.full((40, 30), 900, np.uint16)))
-    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", f"--input={folder}"]
-    command += [f"--model={places['model']}", f"--output={places['out']}", f"--engine={engine}", "--cam_store=parquet"]
+    command = [
+        sys.executable,
+        "-c",
+        "from batch_inference.main import score; raise SystemExit(score())",
+        f"--input={folder}",
+    ]
+    command += [
+        f"--model={places['model']}",
+        f"--output={places['out']}",
+        f"--engine={engine}",
+        "--cam_store=parquet",
+    ]
     code, said = on_a_terminal(command)
     assert code == 0, said
     lines = list(re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)))
-    assert [line for line in lines if not any(re.fullmatch(known, line) for known in TERMINAL.values())] == []
+    assert [
+        line for line in lines if not any(re.fullmatch(known, line) for known in TERMINAL.values())
+    ] == []
     assert "images scored" in said and "scoring " in said
 
 
@@ -358,17 +535,34 @@ exec(compile("logging.info('still told')", quiet.__file__, "exec"), vars(quiet))
 def test_what_is_said_after_an_export_is_still_told(tmp_path):
     """TensorFlow sets the levels of the log while it writes a SavedModel, and sets them back."""
     command = [sys.executable, "-c", AFTER_AN_EXPORT, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+    )
     assert re.fullmatch(r"\d\d:\d\d:\d\d I still told\n", done.stderr), done.stderr
 
 
 def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
-    command = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())", "--json=-"]
-    command += [f"--input={places['images']}", f"--model={places['model']}", f"--output={places['out']}", "--log_format=json"]
-    done = subprocess.run([*command, "--dry_run"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        "from batch_inference.main import score; raise SystemExit(score())",
+        "--json=-",
+    ]
+    command += [
+        f"--input={places['images']}",
+        f"--model={places['model']}",
+        f"--output={places['out']}",
+        "--log_format=json",
+    ]
+    done = subprocess.run(
+        [*command, "--dry_run"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["inputs"] == 2
-    assert all({"time", "severity", "message"} <= set(json.loads(line)) for line in done.stderr.splitlines())
+    assert all(
+        {"time", "severity", "message"} <= set(json.loads(line))
+        for line in done.stderr.splitlines()
+    )
 
 
 def program(outcome: BaseException | None, **options):
@@ -398,12 +592,20 @@ def program(outcome: BaseException | None, **options):
         (errors.ConfigError("expected a"), 2, "expected a"),
         (errors.DataError("two\nlines"), 3, "two lines"),
         (artifact.ArtifactError("damaged"), 3, "damaged"),
-        (errors.StoppedError("stopped by SIGTERM after step 3"), 4, "stopped by SIGTERM after step 3"),
+        (
+            errors.StoppedError("stopped by SIGTERM after step 3"),
+            4,
+            "stopped by SIGTERM after step 3",
+        ),
         (KeyboardInterrupt(), 4, "stopped; run it once more"),
         (errors.TrainingDivergedError("the loss became nan"), 1, "the loss became nan"),
         (errors.RunnerError("the runner gave up"), 1, "the runner gave up"),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
-        (tf.errors.PermissionDeniedError(None, None, "no right to read gs://b/o"), 1, "no right to read gs://b/o"),
+        (
+            tf.errors.PermissionDeniedError(None, None, "no right to read gs://b/o"),
+            1,
+            "no right to read gs://b/o",
+        ),
     ],
 )
 def test_each_end_has_its_code_and_one_line(capsys, outcome, code, said):

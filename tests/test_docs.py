@@ -12,7 +12,7 @@ import urllib.parse
 
 import pytest
 
-from batch_inference.records import REASONS
+from batch_inference.outputs.records import REASONS
 from tests import test_architecture
 from tests.support import documents
 from tests.support.documents import ROOT, Block
@@ -23,7 +23,11 @@ DOCS = ROOT / "docs"
 PAGES = documents.pages()
 OF_TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 """Pages that tell of the present; the changelog may name what is gone."""
-BLOCKS = [block for page in [*documents.manual(), ROOT / "CONTRIBUTING.md"] for block in documents.blocks(page)]
+BLOCKS = [
+    block
+    for page in [*documents.manual(), ROOT / "CONTRIBUTING.md"]
+    for block in documents.blocks(page)
+]
 ELLIPSIS = "…"
 """Stands in a quoted message for what differs from run to run."""
 OF_EVERY_PROGRAM = {"help", "helpfull", "flagfile", "version"}
@@ -55,7 +59,9 @@ def test_links_lead_somewhere(page):
 
 def test_a_link_is_seen_and_an_anchor_is_made_as_on_github(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# A `--flag`, and more\n# Twice\n# Twice\n[x](y.md#z) `[no](link)`\n```\n[no](link)\n```\n![p](p.svg)\n")
+    page.write_text(
+        "# A `--flag`, and more\n# Twice\n# Twice\n[x](y.md#z) `[no](link)`\n```\n[no](link)\n```\n![p](p.svg)\n"
+    )
     assert list(documents.links(page)) == [("y.md#z", 4), ("p.svg", 8)]
     assert documents.anchors(page) == {"a---flag-and-more", "twice", "twice-1"}
 
@@ -71,7 +77,12 @@ def test_a_block_that_is_not_run_says_what_it_needs(block):
 @pytest.mark.parametrize("page", documents.manual(), ids=name)
 def test_no_command_hides_from_the_tests(page):
     """Commands stand in ```bash blocks: neither indented nor in a block without a language."""
-    unnamed = [line for block in documents.blocks(page) if not block.language for line in block.text.splitlines()]
+    unnamed = [
+        line
+        for block in documents.blocks(page)
+        if not block.language
+        for line in block.text.splitlines()
+    ]
     lines = [line for line in documents.prose(page) if line.startswith("    ")] + unnamed
     assert not [line for line in lines if re.match(r"\s*\$?\s*(humerus-|make |python |pip )", line)]
 
@@ -82,7 +93,14 @@ def flags_of(program: str) -> frozenset[str]:
     module, function = documents.programs()[program]
     code = f"import sys; from {module} import {function}; sys.argv = [{program!r}, '--helpfull']; sys.exit({function}())"
     environment = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = re.findall(r"^\s*--(?:\[no\])?([a-z][\w.]*)", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return frozenset(found) | OF_EVERY_PROGRAM | {f"no{flag}" for flag in found}
@@ -92,7 +110,12 @@ def flags_of(program: str) -> frozenset[str]:
 def settings() -> frozenset[str]:
     """`config.KEY` of every setting of the recipes."""
     config = default.get_config()
-    nested = {f"config.{key}.{inner}" for key, value in config.items() if hasattr(value, "items") for inner in value}
+    nested = {
+        f"config.{key}.{inner}"
+        for key, value in config.items()
+        if hasattr(value, "items")
+        for inner in value
+    }
     return frozenset({f"config.{key}" for key in config} | nested)
 
 
@@ -119,12 +142,20 @@ def code(page: pathlib.Path) -> list[str]:
     """Every line of code on a page: in blocks, indented, or between backticks; continued lines joined."""
     fenced = "\n".join(block.text for block in documents.blocks(page))
     indented = "\n".join(line for line in documents.prose(page) if line.startswith("    "))
-    return [line.strip() for line in [*f"{fenced}\n{indented}".replace("\\\n", " ").splitlines(), *documents.spans(page)]]
+    return [
+        line.strip()
+        for line in [
+            *f"{fenced}\n{indented}".replace("\\\n", " ").splitlines(),
+            *documents.spans(page),
+        ]
+    ]
 
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name)
 def test_targets_tests_and_scripts_exist(page):
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for line in code(page):
         words = [word for word in line.partition("#")[0].split() if "=" not in word]
         match [words[0].removeprefix(".venv/bin/"), *words[1:]] if words else []:
@@ -132,7 +163,11 @@ def test_targets_tests_and_scripts_exist(page):
                 assert target in targets, line
             case ["pytest", file, *_]:
                 assert (ROOT / file).exists(), line
-            case ["python", "-m", module, *_] if module.split(".")[0] in ("trainer", "benchmarks", "docs"):
+            case ["python", "-m", module, *_] if module.split(".")[0] in (
+                "trainer",
+                "benchmarks",
+                "docs",
+            ):
                 assert (ROOT / f"{module.replace('.', '/')}.py").exists(), line
             case ["python", file, *_] if file.endswith(".py"):
                 assert (ROOT / file).exists(), line
@@ -143,9 +178,11 @@ def test_flags_of_scripts_are_theirs(page):
     for line in code(page):
         if found := re.match(r"python (?:-m )?(benchmarks[./]\w+)", line):
             script = (ROOT / f"{found[1].replace('.', '/')}.py").read_text(encoding="utf-8")
-            assert not [flag for flag in flags_in(line.split()) if f'"--{flag}"' not in script and f'"{flag}"' not in script], (
-                line
-            )
+            assert not [
+                flag
+                for flag in flags_in(line.split())
+                if f'"--{flag}"' not in script and f'"{flag}"' not in script
+            ], line
 
 
 def flags_in(words: list[str]) -> list[str]:
@@ -156,7 +193,10 @@ def flags_in(words: list[str]) -> list[str]:
 def test_flags_of_commands_are_those_of_the_program(block):
     for program, *words in commands(block):
         assert program in documents.programs()
-        assert set(flags_in(words)) <= known_to(program), (program, set(flags_in(words)) - known_to(program))
+        assert set(flags_in(words)) <= known_to(program), (
+            program,
+            set(flags_in(words)) - known_to(program),
+        )
         recipes = [word.partition("=")[2] for word in words if word.startswith("--config=")]
         assert all((ROOT / "trainer" / "configs" / f"{recipe}.py").exists() for recipe in recipes)
 
@@ -164,15 +204,28 @@ def test_flags_of_commands_are_those_of_the_program(block):
 @functools.cache
 def script_flags() -> frozenset[str]:
     """Flags of what is started as `python -m ...`: the demo and the benchmarks."""
-    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "trainer/local.py"]]
-    return frozenset(re.findall(r'(?:add_argument\(\s*"--|DEFINE_\w+\(\s*")([a-z]\w*)"', "\n".join(texts)))
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "trainer/local.py"]
+    ]
+    return frozenset(
+        re.findall(r'(?:add_argument\(\s*"--|DEFINE_\w+\(\s*")([a-z]\w*)"', "\n".join(texts))
+    )
 
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name)
 def test_flags_in_the_text_exist(page):
-    known = script_flags() | NOT_OURS | beam_options() | frozenset().union(*map(known_to, documents.programs()))
+    known = (
+        script_flags()
+        | NOT_OURS
+        | beam_options()
+        | frozenset().union(*map(known_to, documents.programs()))
+    )
     told = [
-        flag for span in documents.spans(page) for flag in flags_in(span.split()) if not span.startswith(("kubectl", "pip"))
+        flag
+        for span in documents.spans(page)
+        for flag in flags_in(span.split())
+        if not span.startswith(("kubectl", "pip"))
     ]
     assert not {flag for flag in told if flag not in known}
 
@@ -188,7 +241,9 @@ def strings(path: pathlib.Path) -> list[str]:
         return ELLIPSIS
 
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [text(node) for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+    return [
+        text(node) for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.Constant))
+    ]
 
 
 def messages() -> list[str]:
@@ -214,7 +269,9 @@ def test_a_message_of_the_troubleshooting_page_is_one_of_the_programs(quoted):
 
 def test_a_message_that_no_program_says_would_be_found():
     assert not any(says(text, "… holds nothing in the MIRA layout") for text in program_texts())
-    assert says("… lacks its file …; copy it", "… lacks its file …") and not says("… lacks its file …", "its file … lacks")
+    assert says("… lacks its file …; copy it", "… lacks its file …") and not says(
+        "… lacks its file …", "its file … lacks"
+    )
 
 
 def named_tests(text: str) -> list[tuple[str, str]]:
@@ -223,7 +280,11 @@ def named_tests(text: str) -> list[tuple[str, str]]:
 
 
 def test_every_row_of_the_restart_matrix_names_a_test_that_exists():
-    rows = [line for line in documents.section(DOCS / "kubernetes.md", "## What restarts what") if line.startswith("| ")][1:]
+    rows = [
+        line
+        for line in documents.section(DOCS / "kubernetes.md", "## What restarts what")
+        if line.startswith("| ")
+    ][1:]
     assert len(rows) > 15
     for row in rows:
         named = named_tests(row.rpartition(" | ")[2])
@@ -235,19 +296,28 @@ def test_every_row_of_the_restart_matrix_names_a_test_that_exists():
 
 def test_exit_codes_are_those_of_the_programs():
     told = documents.first_cells(documents.section(DOCS / "exit-codes.md", "## Exit codes"))
-    assert sorted(map(int, told)) == sorted(value for key, value in vars(errors).items() if key.startswith("EXIT_"))
+    assert sorted(map(int, told)) == sorted(
+        value for key, value in vars(errors).items() if key.startswith("EXIT_")
+    )
 
 
 def test_reason_codes_are_those_of_the_programs():
     lines = documents.section(DOCS / "exit-codes.md", "## Reason codes")
-    told = {cells[1].strip(" `"): cells[2].strip() for line in lines if line.startswith("| `") for cells in [line.split("|")]}
+    told = {
+        cells[1].strip(" `"): cells[2].strip()
+        for line in lines
+        if line.startswith("| `")
+        for cells in [line.split("|")]
+    }
     assert {code: meaning for code, meaning in told.items() if code != "missing"} == REASONS
     assert '"missing"' in (ROOT / "trainer/dataset/encode.py").read_text(encoding="utf-8")
 
 
 def test_keys_of_the_artifact_are_those_of_model_json():
     page = DOCS / "artifact.md"
-    told = {cell.strip("`") for cell in documents.first_cells(documents.section(page, "## model.json"))}
+    told = {
+        cell.strip("`") for cell in documents.first_cells(documents.section(page, "## model.json"))
+    }
     assert told == set(artifact.Artifact.__dataclass_fields__)
     assert f"Format version {artifact.FORMAT_VERSION}." in page.read_text(encoding="utf-8")
 

@@ -19,14 +19,23 @@ from tests.support.documents import ROOT, Block
 from trainer.phantom import files
 
 PATIENTS = 24
-RUN = [b for page in documents.manual() for b in documents.blocks(page) if b.language in ("bash", "python") and not b.needs]
+RUN = [
+    b
+    for page in documents.manual()
+    for b in documents.blocks(page)
+    if b.language in ("bash", "python") and not b.needs
+]
 
 
 @contextlib.contextmanager
 def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
     """An environment with every console program on its PATH; training and the phantom are kept short, whatever they are asked for."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("HUMERUS_")}
-    ours |= {"PATH": f"{folder}{os.pathsep}{ours['PATH']}", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    ours |= {
+        "PATH": f"{folder}{os.pathsep}{ours['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
     folder.mkdir()
     address = folder / "preloaded"
     for name, (module, function) in documents.programs().items():
@@ -36,7 +45,9 @@ def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
         call = f"'{sys.executable}' -S '{preloaded.__file__}' call '{address}' {module} {function}"
         program.write_text(f'#!/bin/sh\nexec {call} "$@"{further}\n')
         program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, "-m", "tests.support.preloaded", "serve", str(address)], cwd=ROOT, env=ours)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.preloaded", "serve", str(address)], cwd=ROOT, env=ours
+    )
     try:
         while not address.exists():
             assert server.poll() is None, "the programs can't be imported"
@@ -59,7 +70,13 @@ def lay_out(folder: pathlib.Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
         rows.append(
-            (str(copy.relative_to(folder)), label, patient, f"{patient}/{study}", "left" if int(patient[-1]) % 2 else "right")
+            (
+                str(copy.relative_to(folder)),
+                label,
+                patient,
+                f"{patient}/{study}",
+                "left" if int(patient[-1]) % 2 else "right",
+            )
         )
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "patient", "study", "side"), *rows])
@@ -68,8 +85,17 @@ def lay_out(folder: pathlib.Path) -> None:
 
 
 def run(block: Block, folder: pathlib.Path, environment: Mapping[str, str]) -> None:
-    shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
-    done = subprocess.run([*shell, block.text], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    shell = (
+        ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+    )
+    done = subprocess.run(
+        [*shell, block.text],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = (done.stdout + done.stderr)[-3000:]
     assert not done.returncode, f"{block} ended with {done.returncode}:\n{block.text}\n{said}"
 
@@ -81,9 +107,20 @@ def names(folder: pathlib.Path) -> set[str]:
 def check_promised(folder: pathlib.Path) -> None:
     """What the README's trees of files promise of a run and of a scored folder."""
     artifact, scored = folder / "runs/first/artifact", folder / "scored"
-    made = {"metrics.json", "report.html", "curves.png", "history.csv", "checkpoints", "tensorboard", "config.json", "artifact"}
+    made = {
+        "metrics.json",
+        "report.html",
+        "curves.png",
+        "history.csv",
+        "checkpoints",
+        "tensorboard",
+        "config.json",
+        "artifact",
+    }
     assert names(artifact.parent) == made
-    assert {"model.json", "MODEL_CARD.md", "model.keras", "saved_model.pb", "variables"} <= names(artifact)
+    assert {"model.json", "MODEL_CARD.md", "model.keras", "saved_model.pb", "variables"} <= names(
+        artifact
+    )
     images = len(list((folder / "radiographs").rglob("*.png")))
     summary = json.loads((scored / "summary.json").read_text())
     assert (summary["scored"], summary["rejected"], summary["cams"]) == (images, 0, images)
@@ -107,4 +144,7 @@ def test_every_command_of_the_pages_runs_as_it_stands(tmp_path):
                 run(block, folder, environment)
             if name in ("README.md", "docs/scoring.md"):
                 check_promised(folder)
-    assert list((folder / "pictures").rglob("*.jpg")) and (folder / "explained/radiograph.png.html").exists()
+    assert (
+        list((folder / "pictures").rglob("*.jpg"))
+        and (folder / "explained/radiograph.png.html").exists()
+    )

@@ -29,9 +29,15 @@ def test_it_holds_no_output_and_calls_our_programs(path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code)
     programs = set(re.findall(r'"(humerus-\w+) =', (ROOT / "setup.py").read_text()))
-    called = {word for cell in code for word in re.findall(r"^humerus-\w+", cell.source, flags=re.MULTILINE)}
+    called = {
+        word
+        for cell in code
+        for word in re.findall(r"^humerus-\w+", cell.source, flags=re.MULTILINE)
+    }
     assert called <= programs
-    assert called >= {f"humerus-{name}" for name in ("prepare", "train", "evaluate", "explain", "score")}
+    assert called >= {
+        f"humerus-{name}" for name in ("prepare", "train", "evaluate", "explain", "score")
+    }
 
 
 @pytest.mark.slow
@@ -44,9 +50,14 @@ def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     given = SETTINGS | {"WORK": str(tmp_path / "work")}
     assert named == set(given)
     settings.source = "\n".join(f"{name} = {value!r}" for name, value in given.items())
-    NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(
+        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    ).execute()
     pictures = [
-        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/" in str(output.get("data", ""))
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/" in str(output.get("data", ""))
     ]
     assert len(pictures) >= 4 + 1 + 4 + 3
     assert (tmp_path / "work" / "scored" / "gallery.html").is_file()

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 
 def output(*command: str | pathlib.Path, **options) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False, **options)
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, check=False, **options
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -37,7 +39,16 @@ def dist(tmp_path_factory) -> pathlib.Path:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     output(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source)
-    output(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", dist / "direct", source)
+    output(
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--wheel",
+        "--outdir",
+        dist / "direct",
+        source,
+    )
     return dist
 
 
@@ -48,7 +59,9 @@ def wheel_in(folder: pathlib.Path) -> pathlib.Path:
 
 def test_the_sdist_builds_the_same_wheel_as_the_tree(dist):
     from_sdist, direct = (zipfile.ZipFile(wheel_in(folder)) for folder in (dist, dist / "direct"))
-    files = [{info.filename: info.CRC for info in wheel.infolist()} for wheel in (from_sdist, direct)]
+    files = [
+        {info.filename: info.CRC for info in wheel.infolist()} for wheel in (from_sdist, direct)
+    ]
     assert files[0] == files[1]
     (sdist,) = dist.glob("humerus-*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -57,7 +70,9 @@ def test_the_sdist_builds_the_same_wheel_as_the_tree(dist):
 
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(dist):
-    held = {name for name in zipfile.ZipFile(wheel_in(dist)).namelist() if ".dist-info/" not in name}
+    held = {
+        name for name in zipfile.ZipFile(wheel_in(dist)).namelist() if ".dist-info/" not in name
+    }
     assert held == tracked(*PACKAGES)
 
 
@@ -66,7 +81,10 @@ def test_what_the_wheel_says_of_itself(dist):
         (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
         told = email.message_from_bytes(wheel.read(name))
         assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(told["Requires-Python"].split(",")) == {">=3.11", "<3.14"} and told["License"] == "Apache-2.0"
+    assert (
+        set(told["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
+        and told["License"] == "Apache-2.0"
+    )
     assert {"cpu", "gpu", "dev"} <= set(told.get_all("Provides-Extra"))
 
 
@@ -76,12 +94,25 @@ def installed(dist, tmp_path_factory) -> pathlib.Path:
     environment = tmp_path_factory.mktemp("environment")
     output(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / "bin" / "python"
-    output(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel_in(dist))
+    output(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+        wheel_in(dist),
+    )
     own = output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # A path in a .pth file adds a folder, and not what the .pth files in it would add: no editable install of this tree.
     (pathlib.Path(own) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     for package in PACKAGES:
-        place = output(python, "-c", f"import {package}; print({package}.__file__)", cwd=environment).strip()
+        place = output(
+            python, "-c", f"import {package}; print({package}.__file__)", cwd=environment
+        ).strip()
         assert place.startswith(own)
     return environment / "bin"
 
@@ -105,21 +136,45 @@ cli_utils.make_flags_parser(build.Args, "")(sys.argv).execute()
 def records(folder: pathlib.Path) -> dict[str, list[tf.train.Example]]:
     """By file; examples, since the bytes of one differ from run to run in the order of its features."""
     files = sorted(folder.glob("*.tfrecord-*"))
-    return {file.name: [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))] for file in files}
+    return {
+        file.name: [
+            tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))
+        ]
+        for file in files
+    }
 
 
 def test_tfds_builds_the_data_set_that_humerus_prepare_makes(installed, tmp_path):
     output(installed / "humerus-phantom", "--output=simulated", "--patients=16", cwd=tmp_path)
     source = tmp_path / "simulated" / "MURA-v1.1"
-    prepare = [installed / "humerus-prepare", f"--source={source}", "--layout=mura", "--data_dir=ours", "--json=-"]
+    prepare = [
+        installed / "humerus-prepare",
+        f"--source={source}",
+        "--layout=mura",
+        "--data_dir=ours",
+        "--json=-",
+    ]
     ours = json.loads(output(*prepare, cwd=tmp_path))
-    by_name = ["radiographs", "--imports=trainer.dataset.radiographs_dataset_builder", f"--manual_dir={source}"]
+    by_name = [
+        "radiographs",
+        "--imports=trainer.dataset.radiographs_dataset_builder",
+        f"--manual_dir={source}",
+    ]
     config = json.dumps({"source": str(source), "layout": "mura", "image_size": 64})
     by_path = [ROOT / "trainer/dataset/radiographs_dataset_builder.py", f"--config={config}"]
     for asked, folder in ((by_name, "by_name"), (by_path, "by_path")):
-        output(installed / "python", "-c", TFDS_BUILD, *asked, f"--data_dir={tmp_path / folder}", cwd=tmp_path)
+        output(
+            installed / "python",
+            "-c",
+            TFDS_BUILD,
+            *asked,
+            f"--data_dir={tmp_path / folder}",
+            cwd=tmp_path,
+        )
     made = tmp_path / "by_name" / "radiographs" / "mura_xr_humerus_320" / "1.0.0"
     metadata = json.loads((made / "metadata.json").read_text())
     assert metadata["fingerprint"] == ours["fingerprint"] and metadata["splits"] == ours["splits"]
     assert records(made) == records(tmp_path / ours["directory"]) and len(records(made)) == 3
-    assert (tmp_path / "by_path" / "radiographs" / "mura_xr_humerus_64" / "1.0.0" / "metadata.json").is_file()
+    assert (
+        tmp_path / "by_path" / "radiographs" / "mura_xr_humerus_64" / "1.0.0" / "metadata.json"
+    ).is_file()

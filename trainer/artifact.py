@@ -5,7 +5,7 @@
       model.keras                  the Keras model, to go on training from
       model.json                   everything below
       MODEL_CARD.md                the same for people
-      openvino/int8.xml, .bin      the network in 8-bit arithmetic, where `trainer.verify` made one; no part of the model's id
+      openvino/int8.xml, .bin      the network in 8-bit arithmetic, where `trainer.publishing.verify` made one; no part of the model's id
 
 A leaf: standard library only, so that a scorer needs neither TensorFlow nor Keras to know what a model expects.
 """
@@ -54,7 +54,7 @@ class Artifact:
       dataset: name, fingerprint, and counts per split of the training data.
       metrics: as in `metrics.json`, by split, each with its interval.
       reference: histograms kept from training, against which a scored folder's drift is measured.
-      engines: by engine and precision, as `openvino/int8`, what `trainer.verify` measured: agreement with float32 TensorFlow and speed.
+      engines: by engine and precision, as `openvino/int8`, what `trainer.publishing.verify` measured: agreement with float32 TensorFlow and speed.
       map_checks: by name, whether a check that the maps mean something `passed` (None: not measured) and what was `said`.
       versions: of the libraries that made it.
       created: ISO 8601 UTC.
@@ -87,7 +87,11 @@ class Artifact:
 
     def called_at(self, threshold: float | None) -> "Artifact":
         """The same with a threshold of one's own, in [0, 1], and no uncertain band, which was drawn around the artifact's; None: as is."""
-        return self if threshold is None else dataclasses.replace(self, threshold=threshold, uncertain_band=None)
+        return (
+            self
+            if threshold is None
+            else dataclasses.replace(self, threshold=threshold, uncertain_band=None)
+        )
 
     def drawn_by(self, method: str) -> "Artifact":
         """The same with `cam` saying what another method's map is like.
@@ -107,7 +111,9 @@ class Artifact:
 
     def cautions(self) -> list[str]:
         """Sentences that must be read before any probability or map of this model is."""
-        simulated = ["The model was trained on simulated radiographs and knows nothing of patients."]
+        simulated = [
+            "The model was trained on simulated radiographs and knows nothing of patients."
+        ]
         failed = [
             f"The maps of this model fail the check `{name}`: {check['said']}."
             for name, check in self.map_checks.items()
@@ -139,7 +145,9 @@ def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Arti
     root = pathlib.Path(directory)
     amended = dataclasses.replace(sealed, files=_checksums(root), **fields)
     if _model_id(amended.files) != sealed.model_id:
-        raise ArtifactError(f"{root}: its weights have changed since they were exported; export the model again")
+        raise ArtifactError(
+            f"{root}: its weights have changed since they were exported; export the model again"
+        )
     return _write(root, amended)
 
 
@@ -149,7 +157,9 @@ def _checksums(root: pathlib.Path) -> dict[str, str]:
 
 def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
     partial = root / (MODEL_JSON + ".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.write_text(
+        json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     partial.replace(root / MODEL_JSON)
     return artifact
 
@@ -189,20 +199,35 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
-    except (ValueError, KeyError, TypeError, OverflowError) as error:  # the last for JSON's Infinity
-        raise ArtifactError(f"{source}: {MODEL_JSON} is damaged or not of this program; export the model again") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+    ) as error:  # the last for JSON's Infinity
+        raise ArtifactError(
+            f"{source}: {MODEL_JSON} is damaged or not of this program; export the model again"
+        ) from error
     if version > FORMAT_VERSION:
-        raise ArtifactError(f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; upgrade humerus")
+        raise ArtifactError(
+            f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; upgrade humerus"
+        )
     known = {field.name for field in dataclasses.fields(Artifact)}
     try:
         fields = {name: value for name, value in fields.items() if name in known}
-        fields["uncertain_band"] = tuple(fields["uncertain_band"]) if fields["uncertain_band"] else None
+        fields["uncertain_band"] = (
+            tuple(fields["uncertain_band"]) if fields["uncertain_band"] else None
+        )
         artifact = Artifact(**fields)
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{source}: {MODEL_JSON} lacks a field ({error}); export the model again") from error
+        raise ArtifactError(
+            f"{source}: {MODEL_JSON} lacks a field ({error}); export the model again"
+        ) from error
     wrong = _implausible(artifact)
     if wrong:
-        raise ArtifactError(f"{source}: {MODEL_JSON} is damaged ({wrong} cannot be what was exported); export the model again")
+        raise ArtifactError(
+            f"{source}: {MODEL_JSON} is damaged ({wrong} cannot be what was exported); export the model again"
+        )
     return artifact
 
 
@@ -225,11 +250,16 @@ def _implausible(artifact: Artifact) -> str | None:
         "files",
     )
     plausible = {name: isinstance(getattr(artifact, name), dict) for name in mappings} | {
-        "image_size": type(artifact.image_size) is int and 0 < artifact.image_size <= _LARGEST_IMAGE,
+        "image_size": type(artifact.image_size) is int
+        and 0 < artifact.image_size <= _LARGEST_IMAGE,
         "threshold": in_unit_interval(artifact.threshold),
-        "temperature": type(artifact.temperature) in (int, float) and 0 < artifact.temperature < math.inf,
+        "temperature": type(artifact.temperature) in (int, float)
+        and 0 < artifact.temperature < math.inf,
         "uncertain_band": not artifact.uncertain_band
-        or (len(artifact.uncertain_band) == 2 and all(map(in_unit_interval, artifact.uncertain_band))),
+        or (
+            len(artifact.uncertain_band) == 2
+            and all(map(in_unit_interval, artifact.uncertain_band))
+        ),
         "created": isinstance(artifact.created, str),
     }
     wrong = [name for name, good in plausible.items() if not good]
@@ -237,14 +267,18 @@ def _implausible(artifact: Artifact) -> str | None:
         wrong = ["files"]
     if not wrong and not all(_is_engine_record(record) for record in artifact.engines.values()):
         wrong = ["engines"]
-    if not wrong and (_has_no_weights(artifact.files) or artifact.model_id != _model_id(artifact.files)):
+    if not wrong and (
+        _has_no_weights(artifact.files) or artifact.model_id != _model_id(artifact.files)
+    ):
         # Files are looked up, and copies kept, under the model's name: it must be the one that its weights give it.
         wrong = ["model_id"]
     return wrong[0] if wrong else None
 
 
 def _is_engine_record(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("images_per_second", 0.0), int | float)
+    return isinstance(record, dict) and isinstance(
+        record.get("images_per_second", 0.0), int | float
+    )
 
 
 def _has_no_weights(files: Mapping[str, str]) -> bool:
@@ -252,12 +286,18 @@ def _has_no_weights(files: Mapping[str, str]) -> bool:
 
 
 def _model_id(files: Mapping[str, str]) -> str:
-    weights = "".join(f"{name}:{digest}\n" for name, digest in sorted(files.items()) if name.startswith(_WEIGHT_FILES))
+    weights = "".join(
+        f"{name}:{digest}\n"
+        for name, digest in sorted(files.items())
+        if name.startswith(_WEIGHT_FILES)
+    )
     return hashlib.sha256(weights.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _relative_files(root: pathlib.Path) -> Iterator[str]:
-    yield from sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    yield from sorted(
+        path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()
+    )
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -1,7 +1,7 @@
 """What runs the network of an artifact: TensorFlow, or OpenVINO in several precisions.
 
 Neither is imported before it is asked for: TensorFlow takes seconds and OpenVINO is an extra, so that a scorer loads only the one
-that it uses. Which one that is, `batch_inference.engine_choice` says; how far they agree, `trainer.verify` measures.
+that it uses. Which one that is, `batch_inference.inference.engine_choice` says; how far they agree, `trainer.publishing.verify` measures.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
-from trainer import quiet
 from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
 from trainer.machine import cores as usable_cores
+from trainer.program import logging_setup
 
 OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
@@ -82,7 +82,9 @@ def load(
     shape = (batch_size, described.image_size, described.image_size, 1)
     engine: Engine
     if choice.engine == "tensorflow":
-        engine = TensorFlowEngine(model, choice.precision, "serving_default" if method == FREE_METHOD else method)
+        engine = TensorFlowEngine(
+            model, choice.precision, "serving_default" if method == FREE_METHOD else method
+        )
     elif choice.precision == "int8":
         engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
     else:
@@ -95,9 +97,11 @@ def load(
 class TensorFlowEngine:
     """The SavedModel as it was exported; in float16, TensorFlow's graph rewriter lowers what it holds safe (GPU only)."""
 
-    def __init__(self, model: pathlib.Path, precision: str = "float32", signature: str = "serving_default"):
+    def __init__(
+        self, model: pathlib.Path, precision: str = "float32", signature: str = "serving_default"
+    ):
         # Imported here: seconds, and not needed under OpenVINO.
-        quiet.import_tensorflow()
+        logging_setup.import_tensorflow()
         import tensorflow as tf
 
         self._loaded = tf.saved_model.load(str(model))
@@ -107,7 +111,10 @@ class TensorFlowEngine:
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         with self._mixed_precision() if self._mixed else contextlib.nullcontext():
-            return {name: value.numpy() for name, value in self._serve(image=self._tf.constant(image)).items()}
+            return {
+                name: value.numpy()
+                for name, value in self._serve(image=self._tf.constant(image)).items()
+            }
 
     @contextlib.contextmanager
     def _mixed_precision(self) -> Iterator[None]:
@@ -150,7 +157,10 @@ class OpenVinoEngine:
             for request, part in zip(self._requests, parts, strict=True):
                 request.start_async({"image": part}, share_inputs=True)
             self._wait()
-            return {name: np.concatenate([r.get_tensor(name).data for r in self._requests]) for name in OUTPUTS}
+            return {
+                name: np.concatenate([r.get_tensor(name).data for r in self._requests])
+                for name in OUTPUTS
+            }
 
     def _wait(self) -> None:
         """For all, also when one fails: none may still be running when the next batch comes."""
@@ -178,21 +188,30 @@ def _keep_logit_exact(network: Any) -> None:
     from openvino import opset13
 
     for operation in network.get_ordered_ops():
-        if operation.get_type_name() != "MatMul" or operation.input_value(1).get_node().get_type_name() != "Constant":
+        if (
+            operation.get_type_name() != "MatMul"
+            or operation.input_value(1).get_node().get_type_name() != "Constant"
+        ):
             continue
         weights, transposed = operation.input_value(1).get_node().data, operation.get_attributes()
         if weights.ndim != 2 or transposed["transpose_a"]:
             continue
         kernel = weights.T if transposed["transpose_b"] else weights
         if kernel.shape[1] == 1:
-            products = opset13.multiply(operation.input_value(0), opset13.constant(kernel[:, 0].copy()))
+            products = opset13.multiply(
+                operation.input_value(0), opset13.constant(kernel[:, 0].copy())
+            )
             total = opset13.reduce_sum(products, opset13.constant(np.array([-1])), keep_dims=True)
             openvino.utils.replace_node(operation, total)
 
 
 def _parts(batch_size: int, cores: int) -> int:
     """Into how many equal parts to divide a batch: at most one for each core, none too small to fill it."""
-    fitting = [parts for parts in range(1, cores + 1) if batch_size % parts == 0 and batch_size // parts >= _LEAST_PER_PART]
+    fitting = [
+        parts
+        for parts in range(1, cores + 1)
+        if batch_size % parts == 0 and batch_size // parts >= _LEAST_PER_PART
+    ]
     return max(fitting, default=1)
 
 
@@ -202,7 +221,11 @@ def can_run(choice: Choice) -> bool:
         return choice.precision == "float32" or has_gpu()
     if not has_openvino():
         return False
-    return {"float32": True, "bfloat16": "BF16" in _cpu_capabilities(), "int8": _has_int8_products()}[choice.precision]
+    return {
+        "float32": True,
+        "bfloat16": "BF16" in _cpu_capabilities(),
+        "int8": _has_int8_products(),
+    }[choice.precision]
 
 
 def suits(choice: Choice) -> bool:
@@ -213,7 +236,9 @@ def suits(choice: Choice) -> bool:
 def processor() -> str:
     """Name of the processor, as far as the system tells."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (
+            pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        )
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -272,10 +297,18 @@ def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathl
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
         except OSError as error:
-            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error.strerror)
+            logging.warning(
+                "the converted network cannot be kept for the next run in %s: %s",
+                folder.parent,
+                error.strerror,
+            )
             return model
         try:
-            openvino.save_model(openvino.Core().read_model(str(model)), partial / "model.xml", compress_to_fp16=False)
+            openvino.save_model(
+                openvino.Core().read_model(str(model)),
+                partial / "model.xml",
+                compress_to_fp16=False,
+            )
             (partial / _CHECKSUMS).write_text(json.dumps(_checksums(partial)))
             # Another process may have made the same meanwhile: either is good.
             if not _is_whole(folder):
@@ -283,7 +316,11 @@ def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathl
                 partial.rename(folder)
         except (OSError, RuntimeError) as error:
             # OpenVINO says nothing of the kind of error; should the model itself be what it cannot take, reading it tells.
-            logging.warning("the converted network cannot be kept for the next run in %s: %s", folder.parent, error)
+            logging.warning(
+                "the converted network cannot be kept for the next run in %s: %s",
+                folder.parent,
+                error,
+            )
             return model
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -299,4 +336,7 @@ def _is_whole(folder: pathlib.Path) -> bool:
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of the files of a converted network, hexadecimal, by name."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.xml", "model.bin")}
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("model.xml", "model.bin")
+    }

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from trainer import artifact, errors
-from trainer.metrics import format_interval
+from trainer.evaluation.metrics import format_interval
 
 
 def main() -> int:
@@ -27,7 +27,9 @@ def main() -> int:
     for number, (title, command) in enumerate(steps, 1):
         sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
         sys.stdout.flush()
-        code = subprocess.run([pathlib.Path(sys.executable).with_name(command[0]), *command[1:]], check=False).returncode
+        code = subprocess.run(
+            [pathlib.Path(sys.executable).with_name(command[0]), *command[1:]], check=False
+        ).returncode
         if code:
             return code
     sys.stdout.write(f"\n{summary(work, time.monotonic() - started)}\n")
@@ -43,13 +45,26 @@ def _steps(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         yield "Rendering simulated radiographs, of no patient", rendered
         source, layout = f"{work}/simulated/MURA-v1.1", "mura"
         folder = f"{source}/valid"
-    prepared = [f"--source={source}", f"--layout={layout}", f"--data_dir={work}/data", f"--image_size={options.image_size}"]
+    prepared = [
+        f"--source={source}",
+        f"--layout={layout}",
+        f"--data_dir={work}/data",
+        f"--image_size={options.image_size}",
+    ]
     yield "Radiographs -> TFRecords", ["humerus-prepare", *prepared]
-    trained = [f"--data_dir={work}/data", f"--workdir={work}/train", f"--config={options.config}", *options.train_flags]
+    trained = [
+        f"--data_dir={work}/data",
+        f"--workdir={work}/train",
+        f"--config={options.config}",
+        *options.train_flags,
+    ]
     yield f"Training, evaluation, export (recipe: {options.config})", ["humerus-train", *trained]
     if not options.source:
         masks = f"--masks={source}/findings.json"
-        yield "Do the maps lie on the findings that were rendered?", ["humerus-verify", model, f"--data_dir={work}/data", masks]
+        yield (
+            "Do the maps lie on the findings that were rendered?",
+            ["humerus-verify", model, f"--data_dir={work}/data", masks],
+        )
     scored = [f"--input={folder}", model, f"--output={work}/scored", "--overwrite"]
     yield "Scoring the folder with Apache Beam", ["humerus-score", *scored]
 
@@ -88,9 +103,13 @@ def _folder_to_score(source: str, layout: str) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", required=True, help="folder for everything that is made")
-    parser.add_argument("--source", default="", help="your own radiographs; simulated ones without it")
+    parser.add_argument(
+        "--source", default="", help="your own radiographs; simulated ones without it"
+    )
     parser.add_argument("--layout", default="mura", choices=("mura", "folders", "manifest"))
     parser.add_argument("--config", default="smoke", help="recipe in trainer/configs")
     parser.add_argument("--image_size", type=int, default=112)

@@ -7,12 +7,14 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from trainer import command_line, errors, recipes
-from trainer.command_line import Main, Program, Result
+from trainer import errors
+from trainer.program import command_line
+from trainer.program.command_line import Main, Program, Result
+from trainer.training import recipes
 
 
 def _write(path: str, text: str) -> None:
-    from trainer.checkpoints import write_text
+    from trainer.storage import write_text
 
     write_text(path, text)
 
@@ -32,10 +34,18 @@ def phantom(values: flags.FlagValues) -> Main:
     humerus-phantom --output=simulated --patients=400
     """
     output = flags.DEFINE_string(
-        "output", None, "Folder that gets MURA-v1.1/ with the simulated radiographs.", required=True, flag_values=values
+        "output",
+        None,
+        "Folder that gets MURA-v1.1/ with the simulated radiographs.",
+        required=True,
+        flag_values=values,
     )
-    patients = flags.DEFINE_integer("patients", 400, "Number of simulated patients.", 2, 99999, flag_values=values)
-    seed = flags.DEFINE_integer("seed", 0, "The same seed gives the same images.", 0, flag_values=values)
+    patients = flags.DEFINE_integer(
+        "patients", 400, "Number of simulated patients.", 2, 99999, flag_values=values
+    )
+    seed = flags.DEFINE_integer(
+        "seed", 0, "The same seed gives the same images.", 0, flag_values=values
+    )
 
     def main() -> None:
         command_line.check_writable("output", output.value)
@@ -60,29 +70,55 @@ def prepare(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     layout = flags.DEFINE_enum(
-        "layout", None, ["mura", "folders", "manifest"], "How the source is laid out.", required=True, flag_values=values
+        "layout",
+        None,
+        ["mura", "folders", "manifest"],
+        "How the source is laid out.",
+        required=True,
+        flag_values=values,
     )
     data_dir = flags.DEFINE_string(
-        "data_dir", None, "Where the prepared data go; local or gs://.", required=True, flag_values=values
+        "data_dir",
+        None,
+        "Where the prepared data go; local or gs://.",
+        required=True,
+        flag_values=values,
     )
     image_size = flags.DEFINE_integer(
-        "image_size", 320, "Side of the square that every image is letterboxed to, in pixels.", 32, 4096, flag_values=values
+        "image_size",
+        320,
+        "Side of the square that every image is letterboxed to, in pixels.",
+        32,
+        4096,
+        flag_values=values,
     )
-    body_parts = flags.DEFINE_list("body_parts", ["XR_HUMERUS"], "Layout mura: body parts to take, or all.", flag_values=values)
+    body_parts = flags.DEFINE_list(
+        "body_parts", ["XR_HUMERUS"], "Layout mura: body parts to take, or all.", flag_values=values
+    )
     validation_fraction = flags.DEFINE_float(
-        "validation_fraction", 0.15, "Share of the patients, where the source names no such split.", flag_values=values
+        "validation_fraction",
+        0.15,
+        "Share of the patients, where the source names no such split.",
+        flag_values=values,
     )
     test_fraction = flags.DEFINE_float(
-        "test_fraction", 0.2, "Share of the patients, where the source names no test split.", flag_values=values
+        "test_fraction",
+        0.2,
+        "Share of the patients, where the source names no test split.",
+        flag_values=values,
     )
-    seed = flags.DEFINE_integer("seed", 0, "Of the draw of patients into splits.", flag_values=values)
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace other data prepared in the same place.", flag_values=values)
+    seed = flags.DEFINE_integer(
+        "seed", 0, "Of the draw of patients into splits.", flag_values=values
+    )
+    overwrite = flags.DEFINE_bool(
+        "overwrite", False, "Replace other data prepared in the same place.", flag_values=values
+    )
     dry_run = command_line.define_dry_run(values)
     command_line.define_json(values)
 
     def main() -> Result:
         command_line.check_writable("data_dir", data_dir.value)
-        from trainer import prepare as prepare_lib
+        from trainer.dataset import prepare as prepare_lib
 
         done = prepare_lib.prepare(
             source.value,
@@ -109,8 +145,12 @@ def train(values: flags.FlagValues) -> Main:
     humerus-train --data_dir=data --workdir=runs/second --config=humerus --config.backbone=xception \\
         --config.weights=xception_notop.weights.h5
     """
-    data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values)
-    workdir = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.", required=True, flag_values=values)
+    data_dir = flags.DEFINE_string(
+        "data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of the run, local or gs://.", required=True, flag_values=values
+    )
     # Else a --flagfile is not looked into for settings of the recipe: the program's own name would end the search.
     flags.FLAGS.set_gnu_getopt(True)
     config = config_flags.DEFINE_config_file(
@@ -128,25 +168,34 @@ def train(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     profile = flags.DEFINE_bool(
-        "profile", False, "Trace ten of the first steps for TensorBoard's profiler.", flag_values=values
+        "profile",
+        False,
+        "Trace ten of the first steps for TensorBoard's profiler.",
+        flag_values=values,
     )
     dry_run = command_line.define_dry_run(values)
     command_line.define_json(values)
 
     def main() -> Result | None:
         if folds.value == 1:
-            raise errors.ConfigError("--folds=1 holds nothing out; give 2 or more, or leave it away")
+            raise errors.ConfigError(
+                "--folds=1 holds nothing out; give 2 or more, or leave it away"
+            )
         command_line.check_writable("workdir", workdir.value)
         with config.value.unlocked():
-            config.value.recipe = pathlib.PurePath(config_flags.get_config_filename(values["config"])).stem
-        from trainer import dry_run as dry_run_lib
-        from trainer import metrics
-        from trainer import train as train_lib
+            config.value.recipe = pathlib.PurePath(
+                config_flags.get_config_filename(values["config"])
+            ).stem
+        from trainer.evaluation import metrics
+        from trainer.training import dry_run as dry_run_lib
+        from trainer.training import train as train_lib
 
         if dry_run.value:
             plan = dry_run_lib.plan(config.value, data_dir.value, workdir.value, folds.value)
             return Result(str(plan), dataclasses.asdict(plan))
-        result = train_lib.train_and_evaluate(config.value, data_dir.value, workdir.value, folds.value, profile.value)
+        result = train_lib.train_and_evaluate(
+            config.value, data_dir.value, workdir.value, folds.value, profile.value
+        )
         if not result:  # of several hosts, the first one tells
             return None
         tables = [
@@ -154,7 +203,10 @@ def train(values: flags.FlagValues) -> Main:
             for name, title in (
                 ("out_of_fold", "Out of fold"),
                 ("test", "Test split"),
-                ("validation", "Validation split (optimistic, since the threshold is chosen on it)"),
+                (
+                    "validation",
+                    "Validation split (optimistic, since the threshold is chosen on it)",
+                ),
             )
             if result.get(name)
         ]
@@ -172,30 +224,52 @@ def evaluate(values: flags.FlagValues) -> Main:
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
     humerus-evaluate --model=runs/second/artifact --data_dir=data --baseline=runs/small/artifact --baseline_data_dir=data_256
     """
-    model = flags.DEFINE_string("model", None, "Artifact, local or gs://.", required=True, flag_values=values)
+    model = flags.DEFINE_string(
+        "model", None, "Artifact, local or gs://.", required=True, flag_values=values
+    )
     baseline = flags.DEFINE_string(
-        "baseline", None, "Another artifact: says how much better --model is, image by image.", flag_values=values
+        "baseline",
+        None,
+        "Another artifact: says how much better --model is, image by image.",
+        flag_values=values,
     )
-    data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values)
+    data_dir = flags.DEFINE_string(
+        "data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values
+    )
     baseline_data_dir = flags.DEFINE_string(
-        "baseline_data_dir", None, "The same, for a --baseline that takes images of another size.", flag_values=values
+        "baseline_data_dir",
+        None,
+        "The same, for a --baseline that takes images of another size.",
+        flag_values=values,
     )
-    split = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split to evaluate on.", flag_values=values)
+    split = flags.DEFINE_enum(
+        "split",
+        "test",
+        ["train", "validation", "test"],
+        "Split to evaluate on.",
+        flag_values=values,
+    )
     command_line.define_json(values)
 
     def main() -> Result:
         if baseline_data_dir.value and not baseline.value:
-            raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
-        from trainer import evaluate as evaluate_lib
-        from trainer import metrics
+            raise errors.ConfigError(
+                "--baseline_data_dir holds the images of a --baseline; name one"
+            )
+        from trainer.evaluation import evaluate as evaluate_lib
+        from trainer.evaluation import metrics
 
         if baseline.value:
-            result = evaluate_lib.compare(model.value, baseline.value, data_dir.value, split.value, baseline_data_dir.value)
+            result = evaluate_lib.compare(
+                model.value, baseline.value, data_dir.value, split.value, baseline_data_dir.value
+            )
             tables = [metrics.comparison_table(result)]
         else:
             result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
             tables = [metrics.table(result), *metrics.slices_tables(result["slices"])]
-        return Result("\n".join([*tables, *(f"warning: {warning}" for warning in result["warnings"])]), result)
+        return Result(
+            "\n".join([*tables, *(f"warning: {warning}" for warning in result["warnings"])]), result
+        )
 
     return main
 
@@ -217,9 +291,14 @@ def verify(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     data_dir = flags.DEFINE_string(
-        "data_dir", None, "Where humerus-prepare wrote; measured on its validation split.", flag_values=values
+        "data_dir",
+        None,
+        "Where humerus-prepare wrote; measured on its validation split.",
+        flag_values=values,
     )
-    images = flags.DEFINE_string("images", None, "Folder of images to measure on instead.", flag_values=values)
+    images = flags.DEFINE_string(
+        "images", None, "Folder of images to measure on instead.", flag_values=values
+    )
     masks = flags.DEFINE_string(
         "masks",
         None,
@@ -227,17 +306,29 @@ def verify(values: flags.FlagValues) -> Main:
         flag_values=values,
     )
     requantize = flags.DEFINE_bool(
-        "requantize", False, "Make the network in int8 anew, from the images given here.", flag_values=values
+        "requantize",
+        False,
+        "Make the network in int8 anew, from the images given here.",
+        flag_values=values,
     )
     command_line.define_json(values)
 
     def main() -> Result:
-        from trainer import verify as verify_lib
-        from trainer.maps import map_checks
+        from trainer.evaluation import map_checks
+        from trainer.publishing import verify as verify_lib
 
-        verified = verify_lib.verify_artifact(model.value, data_dir.value, images.value, requantize.value, masks.value)
+        verified = verify_lib.verify_artifact(
+            model.value, data_dir.value, images.value, requantize.value, masks.value
+        )
         text = f"{verify_lib.table(verified)}\n\n{map_checks.table(verified.map_checks)}"
-        return Result(text, {"model_id": verified.model_id, "engines": verified.engines, "map_checks": verified.map_checks})
+        return Result(
+            text,
+            {
+                "model_id": verified.model_id,
+                "engines": verified.engines,
+                "map_checks": verified.map_checks,
+            },
+        )
 
     return main
 
@@ -249,9 +340,15 @@ def wait(values: flags.FlagValues) -> Main:
     humerus-wait --data_dir=gs://bucket/data
     humerus-wait --model=gs://bucket/runs/first/artifact --hours=12
     """
-    data_dir = flags.DEFINE_string("data_dir", None, "Where humerus-prepare writes.", flag_values=values)
-    model = flags.DEFINE_string("model", None, "Artifact that humerus-train writes.", flag_values=values)
-    hours = flags.DEFINE_float("hours", 6.0, "Then it ends with the exit code of missing data.", 0.0, flag_values=values)
+    data_dir = flags.DEFINE_string(
+        "data_dir", None, "Where humerus-prepare writes.", flag_values=values
+    )
+    model = flags.DEFINE_string(
+        "model", None, "Artifact that humerus-train writes.", flag_values=values
+    )
+    hours = flags.DEFINE_float(
+        "hours", 6.0, "Then it ends with the exit code of missing data.", 0.0, flag_values=values
+    )
 
     def main() -> None:
         if bool(data_dir.value) == bool(model.value):
@@ -273,23 +370,44 @@ def explain(values: flags.FlagValues) -> Main:
         --feature_maps=conv2_block6_concat
     """
     model = flags.DEFINE_string(
-        "model", None, "Artifact, local or gs://; without it, the first word that is no flag.", flag_values=values
+        "model",
+        None,
+        "Artifact, local or gs://; without it, the first word that is no flag.",
+        flag_values=values,
     )
     output = flags.DEFINE_string("output", "explained", "Folder for the pages.", flag_values=values)
     method = flags.DEFINE_list(
         "method",
-        ["grad_cam", "hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam", "score_cam", "occlusion"],
+        [
+            "grad_cam",
+            "hires_cam",
+            "grad_cam_pp",
+            "layer_cam",
+            "fused_layer_cam",
+            "score_cam",
+            "occlusion",
+        ],
         "Methods that draw a map, with commas.",
         flag_values=values,
     )
     layer = flags.DEFINE_string(
-        "layer", "features", "Layer that they look at; fused_layer_cam at the block ends up to it.", flag_values=values
+        "layer",
+        "features",
+        "Layer that they look at; fused_layer_cam at the block ends up to it.",
+        flag_values=values,
     )
-    feature_maps = flags.DEFINE_list("feature_maps", [], "Layers whose maps are shown as a grid.", flag_values=values)
+    feature_maps = flags.DEFINE_list(
+        "feature_maps", [], "Layers whose maps are shown as a grid.", flag_values=values
+    )
     filters = flags.DEFINE_list(
-        "filters", [], "Layers whose filter patterns are sought, some seconds to a minute each.", flag_values=values
+        "filters",
+        [],
+        "Layers whose filter patterns are sought, some seconds to a minute each.",
+        flag_values=values,
     )
-    list_layers = flags.DEFINE_bool("list_layers", False, "Print every layer with a map, and its shape.", flag_values=values)
+    list_layers = flags.DEFINE_bool(
+        "list_layers", False, "Print every layer with a map, and its shape.", flag_values=values
+    )
     command_line.define_json(values)
 
     def main(*words: str) -> Result:
@@ -297,9 +415,11 @@ def explain(values: flags.FlagValues) -> Main:
             raise errors.ConfigError("name the artifact first; see humerus-explain --help")
         directory, *images = words if model.value is None else (model.value, *words)
         if not (images or list_layers.value):
-            raise errors.ConfigError("name one or several images behind the artifact; see humerus-explain --help")
+            raise errors.ConfigError(
+                "name one or several images behind the artifact; see humerus-explain --help"
+            )
         command_line.check_writable("output", output.value)
-        from trainer import explain as explain_lib
+        from trainer.publishing import explain as explain_lib
 
         if list_layers.value:
             text = explain_lib.list_layers(directory)

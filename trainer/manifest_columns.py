@@ -5,7 +5,15 @@ from collections.abc import Collection
 NAMES = {
     "path": ("path", "file", "image", "uri", "filename", "file_name", "file_path", "image_path"),
     "label": ("label",),
-    "patient": ("patient", "patient_id", "patientid", "patient id", "subject", "subject_id", "group"),
+    "patient": (
+        "patient",
+        "patient_id",
+        "patientid",
+        "patient id",
+        "subject",
+        "subject_id",
+        "group",
+    ),
     "study": ("study", "study_id", "studyid", "study id"),
     "split": ("split",),
 }
@@ -19,7 +27,9 @@ def plain(name: str) -> str:
 
 def roles(header: Collection[str]) -> dict[str, str]:
     """Role -> the column that plays it, of a header of plain names; roles that nobody plays are left out."""
-    return {role: name for role, names in NAMES.items() for name in reversed(names) if name in header}
+    return {
+        role: name for role, names in NAMES.items() for name in reversed(names) if name in header
+    }
 
 
 def study(patient: str, study: str) -> str:

@@ -36,7 +36,12 @@ def shrink(pixels: np.ndarray) -> np.ndarray:
 
 
 def draw(
-    picture: np.ndarray, cam: np.ndarray, image_size: int, scale: float, style: str, colours: str = "viridis"
+    picture: np.ndarray,
+    cam: np.ndarray,
+    image_size: int,
+    scale: float,
+    style: str,
+    colours: str = "viridis",
 ) -> np.ndarray:
     """Draws a map on the radiograph that it was made from.
 
@@ -75,7 +80,9 @@ def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: flo
     columns = _interpolation(-(-width // step), place.left, place.width, image_size, cam.shape[1])
     values = rows @ (cam.astype(np.float32) * np.float32(255 / scale)) @ columns.T
     coarse = np.clip(values, 0, 255).astype(np.uint8)
-    return coarse if step == 1 else cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (
+        coarse if step == 1 else cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -101,7 +108,9 @@ def _interpolation(pixels: int, start: int, extent: int, image_size: int, cells:
 def _tables(colours: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By level 0 to 255: opaque colour [256, 1, 3], colour times its opacity, and what is left of the radiograph [256] (of 255)."""
     colour_map, first = COLOURS[colours]
-    opaque = cv2.applyColorMap(np.linspace(first, 255, 256).round().astype(np.uint8)[:, None], colour_map)
+    opaque = cv2.applyColorMap(
+        np.linspace(first, 255, 256).round().astype(np.uint8)[:, None], colour_map
+    )
     strength = np.linspace(0, 1, 256)
     alpha = _MAX_ALPHA * np.sqrt(strength) * np.clip(strength / 0.15, 0, 1)
     tint = (opaque * alpha[:, None, None]).round().astype(np.uint8)

@@ -63,7 +63,10 @@ _MAGICS = (
 )
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-_SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]", re.DOTALL)
+_SVG = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]",
+    re.DOTALL,
+)
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
 
 
@@ -97,7 +100,9 @@ class Placement:
 def placement(height: int, width: int, size: int) -> Placement:
     """Returns where a picture of [height, width] lies in a square of side `size`: centred, aspect ratio kept, no side under 1."""
     if min(height, width, size) < 1:
-        raise ValueError(f"expected positive sides, got a picture of {height} x {width} and a square of {size}")
+        raise ValueError(
+            f"expected positive sides, got a picture of {height} x {width} and a square of {size}"
+        )
     scale = size / max(height, width)
     new_height = min(size, max(1, round(height * scale)))
     new_width = min(size, max(1, round(width * scale)))
@@ -111,8 +116,8 @@ def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
     place = placement(pixels.shape[0], pixels.shape[1], size)
     interpolation = cv2.INTER_AREA if max(pixels.shape) > size else cv2.INTER_LINEAR
     square = np.zeros((size, size, 1), np.uint8)
-    square[place.top : place.top + place.height, place.left : place.left + place.width, 0] = cv2.resize(
-        pixels, (place.width, place.height), interpolation=interpolation
+    square[place.top : place.top + place.height, place.left : place.left + place.width, 0] = (
+        cv2.resize(pixels, (place.width, place.height), interpolation=interpolation)
     )
     return square
 
@@ -132,7 +137,8 @@ def read(data: bytes) -> Radiograph:
     if kind not in picture.FORMATS:
         found = kind or "that of no known image format"
         refuse(
-            "unsupported" if kind else "not_an_image", f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {found}"
+            "unsupported" if kind else "not_an_image",
+            f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {found}",
         )
     pixels, mode = picture.read(data, kind)
     return Radiograph(pixels, kind, mode)

@@ -7,8 +7,8 @@ from absl import logging
 
 from trainer.artifact import MODEL_JSON
 from trainer.dataset.locate import locate
-from trainer.dataset.storage import OUTAGES
 from trainer.errors import DataError
+from trainer.storage import OUTAGES
 
 _INTERVAL = 10.0
 
@@ -28,7 +28,9 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
     while not _is_there(data_dir, model):
         if time.monotonic() >= end:
             maker = f"humerus-prepare --data_dir={data_dir}" if data_dir else "humerus-train"
-            raise DataError(f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; see what became of {maker}")
+            raise DataError(
+                f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; see what became of {maker}"
+            )
         if not told:
             logging.info("Waiting for %s.", data_dir or model)
             told = True

@@ -34,7 +34,11 @@ def model(tmp_path_factory) -> pathlib.Path:
 def picture(seed: int, height: int = 60, width: int = 44) -> np.ndarray:
     """uint8 [height, width], smooth and different for each seed."""
     random = np.random.default_rng(seed)
-    return cv2.resize(random.integers(0, 256, (5, 4), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        random.integers(0, 256, (5, 4), dtype=np.uint8),
+        (width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +47,12 @@ def radiographs(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("radiographs")
     suffixes = [".png", ".jpg", ".bmp", ".tif", ".webp", ".PNG", ""]
     for index in range(14):
-        file = root / f"patient{index // 4:05d}" / f"study{index // 2 % 2 + 1}_positive" / f"image{index}{suffixes[index % 7]}"
+        file = (
+            root
+            / f"patient{index // 4:05d}"
+            / f"study{index // 2 % 2 + 1}_positive"
+            / f"image{index}{suffixes[index % 7]}"
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         pixels = picture(index, 40 + 3 * index, 70 - 2 * index)
         if index == 12:
@@ -55,7 +64,11 @@ def radiographs(tmp_path_factory) -> pathlib.Path:
 
 def json_rows(output: pathlib.Path, name: str) -> list[dict]:
     """All rows of `name`.jsonl-*, by URI or study."""
-    rows = [json.loads(line) for shard in sorted(output.glob(f"{name}.jsonl-*-of-*")) for line in shard.open(encoding="utf-8")]
+    rows = [
+        json.loads(line)
+        for shard in sorted(output.glob(f"{name}.jsonl-*-of-*"))
+        for line in shard.open(encoding="utf-8")
+    ]
     return sorted(rows, key=lambda row: row.get("uri") or row["study"])
 
 

@@ -6,11 +6,13 @@ import shutil
 
 import pytest
 
-from batch_inference import main, model_copy
+from batch_inference import main
+from batch_inference.inference import model_copy
 from batch_inference.options import Options
 from batch_inference.pipeline import run
 from tests.batch_inference.conftest import json_rows
-from trainer import artifact, evaluate
+from trainer import artifact
+from trainer.evaluation import evaluate
 
 FIRST_FORMAT = {
     *(
@@ -43,7 +45,9 @@ def oldest(model, tmp_path):
     return folder
 
 
-def test_an_artifact_of_the_first_format_scores_as_one_of_today(oldest, model, radiographs, tmp_path):
+def test_an_artifact_of_the_first_format_scores_as_one_of_today(
+    oldest, model, radiographs, tmp_path
+):
     then = run(Options(str(radiographs), str(oldest), str(tmp_path / "then"), engine="tensorflow"))
     run(Options(str(radiographs), str(model), str(tmp_path / "now"), engine="tensorflow"))
     assert then.content["scored"] == 14 and then.content["cams"] == 14
@@ -57,13 +61,20 @@ def test_what_reads_an_artifact_fills_in_what_the_first_format_lacked(oldest):
     assert read.map_checks == read.engines == read.reference == {} and read.cautions() == []
     # Written again, it is of the newest format, and still the same model.
     amended = artifact.amend(oldest, read, metrics={"test": {}})
-    assert dataclasses.asdict(artifact.load(oldest)) == dataclasses.asdict(amended) and amended.model_id == read.model_id
+    assert (
+        dataclasses.asdict(artifact.load(oldest)) == dataclasses.asdict(amended)
+        and amended.model_id == read.model_id
+    )
 
 
-def test_a_later_format_is_refused_everywhere_with_the_way_out(oldest, radiographs, tmp_path, capsys):
+def test_a_later_format_is_refused_everywhere_with_the_way_out(
+    oldest, radiographs, tmp_path, capsys
+):
     path = oldest / artifact.MODEL_JSON
     later = artifact.FORMAT_VERSION + 1
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": later, "of_the_future": 1}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"format_version": later, "of_the_future": 1})
+    )
     said = rf"artifact format {later}, this program reads up to {artifact.FORMAT_VERSION}; upgrade humerus"
     for read in (artifact.load, model_copy.fetch, evaluate.load_info):
         with pytest.raises(artifact.ArtifactError, match=said):

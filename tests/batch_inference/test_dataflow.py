@@ -56,10 +56,22 @@ def score(buckets, *flags: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_the_job_is_asked_for_as_told_and_can_be_done_from_what_was_staged(buckets, dataflow, model, radiographs, tmp_path):
-    places = ["--input=gs://bucket/in", "--model=gs://bucket/model", "--output=gs://bucket/out", "--cam_format=png"]
+def test_the_job_is_asked_for_as_told_and_can_be_done_from_what_was_staged(
+    buckets, dataflow, model, radiographs, tmp_path
+):
+    places = [
+        "--input=gs://bucket/in",
+        "--model=gs://bucket/model",
+        "--output=gs://bucket/out",
+        "--cam_format=png",
+    ]
     done = score(
-        buckets, *places, *FLAGS, f"--dataflow_endpoint={dataflow.url}", "--setup_file=setup.py", "--id_salt=secret-of-ours"
+        buckets,
+        *places,
+        *FLAGS,
+        f"--dataflow_endpoint={dataflow.url}",
+        "--setup_file=setup.py",
+        "--id_salt=secret-of-ours",
     )
     assert done.returncode == 0, done.stderr + dataflow.said
 
@@ -81,18 +93,35 @@ def test_the_job_is_asked_for_as_told_and_can_be_done_from_what_was_staged(bucke
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     rows = json_rows(tmp_path / "out", "predictions")
-    here = score(buckets, f"--input={radiographs}", f"--model={model}", f"--output={tmp_path / 'here'}", "--engine=tensorflow")
+    here = score(
+        buckets,
+        f"--input={radiographs}",
+        f"--model={model}",
+        f"--output={tmp_path / 'here'}",
+        "--engine=tensorflow",
+    )
     assert here.returncode == 0, here.stderr
     assert {row["uri"].removeprefix("gs://bucket/in/"): row["probability"] for row in rows} == {
-        row["uri"].removeprefix(f"{radiographs}/"): row["probability"] for row in json_rows(tmp_path / "here", "predictions")
+        row["uri"].removeprefix(f"{radiographs}/"): row["probability"]
+        for row in json_rows(tmp_path / "here", "predictions")
     }
     assert len(rows) == len(list((tmp_path / "out" / "cams").rglob("*.png"))) == 14
 
 
 @pytest.mark.slow
 def test_a_container_of_ones_own_is_asked_for_and_nothing_is_staged_for_it(buckets, dataflow):
-    places = ["--input=gs://bucket/in", "--model=gs://bucket/model", "--output=gs://bucket/by-container"]
-    failed = score(buckets, *places, *FLAGS, f"--dataflow_endpoint={dataflow.url}", f"--sdk_container_image={IMAGE}")
+    places = [
+        "--input=gs://bucket/in",
+        "--model=gs://bucket/model",
+        "--output=gs://bucket/by-container",
+    ]
+    failed = score(
+        buckets,
+        *places,
+        *FLAGS,
+        f"--dataflow_endpoint={dataflow.url}",
+        f"--sdk_container_image={IMAGE}",
+    )
     (job,) = dataflow.requests
     (workers,) = job["environment"]["workerPools"]
     assert workers["workerHarnessContainerImage"] == IMAGE
@@ -100,5 +129,7 @@ def test_a_container_of_ones_own_is_asked_for_and_nothing_is_staged_for_it(bucke
     assert "workflow.tar.gz" not in {package["name"] for package in workers["packages"]}
     # The double has no containers.
     assert failed.returncode == 1
-    (sentence,) = [line for line in failed.stderr.splitlines() if line.startswith("humerus-score: ")]
+    (sentence,) = [
+        line for line in failed.stderr.splitlines() if line.startswith("humerus-score: ")
+    ]
     assert "the runner gave up (Dataflow pipeline failed." in sentence and dataflow.said in sentence

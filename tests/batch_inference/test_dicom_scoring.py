@@ -12,7 +12,9 @@ from batch_inference import main, pipeline
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support.dicom_files import STUDY_UID, dicom_file
 
-REAL = [f"RG{patient}_{coding}.dcm" for patient in (1, 3) for coding in ("UNCI", "UNCR", "J2KI", "J2KR")]
+REAL = [
+    f"RG{patient}_{coding}.dcm" for patient in (1, 3) for coding in ("UNCI", "UNCR", "J2KI", "J2KR")
+]
 
 
 def score(source, model, output, **options) -> list[dict]:
@@ -27,7 +29,9 @@ def real(model, tmp_path_factory) -> tuple[pathlib.Path, list[dict]]:
     (root / "in").mkdir()
     for name in REAL:
         (root / "in" / name).symlink_to(get_testdata_file(name, download=False))
-    return root / "out", score(root / "in", model, root / "out", cam="side_by_side", cam_format="png")
+    return root / "out", score(
+        root / "in", model, root / "out", cam="side_by_side", cam_format="png"
+    )
 
 
 def test_every_real_radiograph_has_a_row(real):
@@ -54,13 +58,19 @@ def test_bone_is_bright_in_every_picture(real):
         height, width = radiograph.shape
 
         def mean(top, bottom, left, right, shown=radiograph, height=height, width=width):
-            return shown[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean()
+            return shown[
+                int(top * height) : int(bottom * height), int(left * width) : int(right * width)
+            ].mean()
 
         if "RG1" in row["uri"]:
             spine, lung = mean(0.45, 0.6, 0.46, 0.52), mean(0.2, 0.3, 0.62, 0.72)
             assert spine > lung + 50
         else:
-            cortex, muscle, air = mean(0.3, 0.35, 0.455, 0.465), mean(0.3, 0.35, 0.4, 0.43), mean(0.3, 0.35, 0.29, 0.33)
+            cortex, muscle, air = (
+                mean(0.3, 0.35, 0.455, 0.465),
+                mean(0.3, 0.35, 0.4, 0.43),
+                mean(0.3, 0.35, 0.29, 0.33),
+            )
             assert cortex > muscle + 20 > air + 60 and air < 40
 
 
@@ -70,12 +80,17 @@ def films(tmp_path) -> pathlib.Path:
     root = tmp_path / "in"
     root.mkdir()
     single = [picture(seed, 32, 40).astype(np.uint16) * 16 for seed in range(3)]
-    window = {"WindowCenter": 2040.5, "WindowWidth": 4081}  # 16 stored values for each level of grey
+    window = {
+        "WindowCenter": 2040.5,
+        "WindowWidth": 4081,
+    }  # 16 stored values for each level of grey
     whole = dicom_file(np.vstack(single), NumberOfFrames=3, Rows=32, **window)
     (root / "film.dcm").write_bytes(whole)
     (root / "IM0001").write_bytes(dicom_file(single[1], uid.RLELossless, **window))
     cv2.imwrite(str(root / "other.PNG"), single[1] // 16)
-    encoded = bytearray(dicom_file(np.vstack(single), uid.JPEG2000Lossless, NumberOfFrames=3, Rows=32, **window))
+    encoded = bytearray(
+        dicom_file(np.vstack(single), uid.JPEG2000Lossless, NumberOfFrames=3, Rows=32, **window)
+    )
     second = encoded.index(b"\xff\x4f\xff\x51", encoded.index(b"\xff\x4f\xff\x51") + 1)
     encoded[second + 8 : second + 16] = b"\0\0\0\7\0\0\0\7"
     (root / "damaged.dcm").write_bytes(bytes(encoded))
@@ -84,24 +99,43 @@ def films(tmp_path) -> pathlib.Path:
 
 def test_a_row_and_a_picture_for_each_frame(films, model, tmp_path):
     rows = score(films, model, tmp_path / "out", frames="all", cam_format="png")
-    found = sorted((pathlib.Path(row["uri"]).name, row["frame"]) for row in rows if row["frame"] is not None)
-    assert found == [("damaged.dcm", 0), ("damaged.dcm", 2), ("film.dcm", 0), ("film.dcm", 1), ("film.dcm", 2)]
-    assert [pathlib.Path(row["uri"]).name for row in rows if row["frame"] is None] == ["IM0001", "other.PNG"]
+    found = sorted(
+        (pathlib.Path(row["uri"]).name, row["frame"]) for row in rows if row["frame"] is not None
+    )
+    assert found == [
+        ("damaged.dcm", 0),
+        ("damaged.dcm", 2),
+        ("film.dcm", 0),
+        ("film.dcm", 1),
+        ("film.dcm", 2),
+    ]
+    assert [pathlib.Path(row["uri"]).name for row in rows if row["frame"] is None] == [
+        "IM0001",
+        "other.PNG",
+    ]
     (rejection,) = json_rows(tmp_path / "out", "rejections")
-    assert (rejection["uri"][-11:], rejection["frame"], rejection["reason"]) == ("damaged.dcm", 1, "bad_dicom")
+    assert (rejection["uri"][-11:], rejection["frame"], rejection["reason"]) == (
+        "damaged.dcm",
+        1,
+        "bad_dicom",
+    )
     assert len({row["cam"] for row in rows}) == len(rows) == 7
     assert all((tmp_path / "out" / row["cam"]).is_file() for row in rows)
     by_frame = {(pathlib.Path(row["uri"]).name, row["frame"]): row["probability"] for row in rows}
     # A frame's row is that of the same picture in a file of its own.
     assert by_frame["film.dcm", 1] == by_frame["IM0001", None] == by_frame["other.PNG", None]
     assert by_frame["film.dcm", 2] == by_frame["damaged.dcm", 2] != by_frame["film.dcm", 1]
-    assert {row["duplicate_of"] for row in rows} == {None}, "frames of one file are no duplicates of each other"
+    assert {row["duplicate_of"] for row in rows} == {None}, (
+        "frames of one file are no duplicates of each other"
+    )
 
 
 def test_frames_that_are_scored_are_not_scored_again(films, model, tmp_path):
     before = score(films, model, tmp_path / "out", frames="all", cam_format="png")
     (tmp_path / "out" / next(row["cam"] for row in before if row["frame"] == 1)).unlink()
-    options = pipeline.Options(str(films), str(model), str(tmp_path / "out"), frames="all", cam_format="png", resume=True)
+    options = pipeline.Options(
+        str(films), str(model), str(tmp_path / "out"), frames="all", cam_format="png", resume=True
+    )
     assert pipeline.run(options).kept == len(before) - 1
     after = json_rows(tmp_path / "out", "predictions")
     assert sorted(after, key=lambda row: row["cam"]) == sorted(before, key=lambda row: row["cam"])
@@ -111,7 +145,9 @@ def test_frames_that_are_scored_are_not_scored_again(films, model, tmp_path):
 def test_films_are_rejected_unless_asked_for(films, model, tmp_path):
     rows = score(films, model, tmp_path / "out")
     assert [pathlib.Path(row["uri"]).name for row in rows] == ["IM0001", "other.PNG"]
-    assert [(row["reason"], row["frame"]) for row in json_rows(tmp_path / "out", "rejections")] == [("unsupported", None)] * 2
+    assert [(row["reason"], row["frame"]) for row in json_rows(tmp_path / "out", "rejections")] == [
+        ("unsupported", None)
+    ] * 2
 
 
 def test_studies_of_dicom_files_are_those_of_their_headers(model, tmp_path):
@@ -121,10 +157,14 @@ def test_studies_of_dicom_files_are_those_of_their_headers(model, tmp_path):
         (tmp_path / "in" / name).write_bytes(data)
     cv2.imwrite(str(tmp_path / "in" / "a" / "w.png"), picture(3))
     cv2.imwrite(str(tmp_path / "in" / "v.png"), picture(4))
-    by_dicom = [row["study"] for row in score(tmp_path / "in", model, tmp_path / "auto", cam="none")]
+    by_dicom = [
+        row["study"] for row in score(tmp_path / "in", model, tmp_path / "auto", cam="none")
+    ]
     w, y, z, v, x = by_dicom
     assert (w, v) == ("a", "v.png") and y == x != z and all(len(study) == 16 for study in (x, y, z))
-    assert [row["images"] for row in json_rows(tmp_path / "auto", "studies") if row["study"] == x] == [2]
+    assert [
+        row["images"] for row in json_rows(tmp_path / "auto", "studies") if row["study"] == x
+    ] == [2]
     salted = score(tmp_path / "in", model, tmp_path / "salted", cam="none", id_salt="pepper")
     assert salted[1]["study"] == salted[4]["study"] not in (x, z)
     by_folder = score(tmp_path / "in", model, tmp_path / "folder", cam="none", study_key="folder")
@@ -141,12 +181,39 @@ def test_the_command_chooses_among_inputs(model, tmp_path, capsys):
 
     def command(*flags: str) -> dict[str, str]:
         output = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        code = main.score(["humerus-score", f"--model={model}", f"--output={output}", "--cam=none", *flags])
+        code = main.score(
+            ["humerus-score", f"--model={model}", f"--output={output}", "--cam=none", *flags]
+        )
         assert code == 0, capsys.readouterr().err
-        return {pathlib.Path(row["uri"]).name: row["study"] for row in json_rows(output, "predictions")}
+        return {
+            pathlib.Path(row["uri"]).name: row["study"] for row in json_rows(output, "predictions")
+        }
 
-    assert set(command(f"--input={root}", "--norecursive", "--exclude=list.*,*.JPG")) == {"a.png", "c.BMP"}
-    assert set(command(f"--input={root}", "--exclude=sub", "--exclude=*.bmp", "--exclude=list.csv")) == {"a.png", "b.jpg"}
-    assert command(f"--input={manifest}", "--study_key=exam") == {"a.png": "e1", "d.png": "e1", "b.jpg": "e2"}
-    assert main.score(["humerus-score", f"--model={model}", f"--input={root}", "--output=x", "--study_key=exam"]) == 2
-    assert "--study_key=exam: expected auto, folder, path, dicom or a column" in capsys.readouterr().err
+    assert set(command(f"--input={root}", "--norecursive", "--exclude=list.*,*.JPG")) == {
+        "a.png",
+        "c.BMP",
+    }
+    assert set(
+        command(f"--input={root}", "--exclude=sub", "--exclude=*.bmp", "--exclude=list.csv")
+    ) == {"a.png", "b.jpg"}
+    assert command(f"--input={manifest}", "--study_key=exam") == {
+        "a.png": "e1",
+        "d.png": "e1",
+        "b.jpg": "e2",
+    }
+    assert (
+        main.score(
+            [
+                "humerus-score",
+                f"--model={model}",
+                f"--input={root}",
+                "--output=x",
+                "--study_key=exam",
+            ]
+        )
+        == 2
+    )
+    assert (
+        "--study_key=exam: expected auto, folder, path, dicom or a column"
+        in capsys.readouterr().err
+    )

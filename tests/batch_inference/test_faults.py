@@ -13,18 +13,34 @@ import time
 
 import pytest
 
-from batch_inference import pipeline, storage
+from batch_inference import pipeline
+from batch_inference.storage import filesystem
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_disk
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
-SMALL_PARTS = PROGRAM[-1].replace("from", "from batch_inference import journal; journal.ROWS_PER_PART = 2; from", 1)
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "from batch_inference.main import score; raise SystemExit(score())",
+]
+SMALL_PARTS = PROGRAM[-1].replace(
+    "from", "from batch_inference import journal; journal.ROWS_PER_PART = 2; from", 1
+)
 
 
 def start(source, model, output, *flags, before=(), **settings) -> subprocess.Popen:
-    command = [*before, PROGRAM[0], "-c", SMALL_PARTS, f"--input={source}", f"--model={model}", f"--output={output}", *flags]
+    command = [
+        *before,
+        PROGRAM[0],
+        "-c",
+        SMALL_PARTS,
+        f"--input={source}",
+        f"--model={model}",
+        f"--output={output}",
+        *flags,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, **pipes, **settings)
 
@@ -53,8 +69,14 @@ def test_a_limit_that_no_file_fits_ends_the_run_with_a_sentence(model, radiograp
     run = start(radiographs, model, output, "--cam_format=png", preexec_fn=_small_files_only)
     _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_FAILURE
-    assert "cannot be written to" in sentence(said) and "(File too large)" in said and "--resume goes on" in said
-    resumed = pipeline.Options(str(radiographs), str(model), str(output), resume=True, cam_format="png")
+    assert (
+        "cannot be written to" in sentence(said)
+        and "(File too large)" in said
+        and "--resume goes on" in said
+    )
+    resumed = pipeline.Options(
+        str(radiographs), str(model), str(output), resume=True, cam_format="png"
+    )
     assert json.loads((output / "run.json").read_text())["state"] == "running"
     assert not list(output.rglob("*.partial"))
     assert pipeline.run(resumed).content["scored"] == 14
@@ -71,11 +93,16 @@ def test_a_disk_that_is_full_from_the_start_is_to_be_tried_again(model, radiogra
     run = start(radiographs, model, disk / "out")
     _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_FAILURE
-    assert "cannot be written (No space left on device); when that is over, start the same command again" in sentence(said)
+    assert (
+        "cannot be written (No space left on device); when that is over, start the same command again"
+        in sentence(said)
+    )
 
 
 @pytest.mark.parametrize("room", [40, 90])
-def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(model, radiographs, disk, room):
+def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(
+    model, radiographs, disk, room
+):
     """Full while pictures are drawn, and full when the rows are written."""
     filler = small_disk.fill(disk, 200 - room)
     output = disk / "out"
@@ -106,9 +133,9 @@ def test_what_may_not_be_read_is_a_rejection_that_says_so(model, radiographs, tm
     locked[1].chmod(0o700)
     assert run.returncode == EXIT_DONE, said
     assert len(json_rows(output, "predictions")) == 14
-    assert [(row["uri"], row["reason"], row["detail"]) for row in json_rows(output, "rejections")] == [
-        (str(path), "unreadable", "Permission denied") for path in sorted(locked)
-    ]
+    assert [
+        (row["uri"], row["reason"], row["detail"]) for row in json_rows(output, "rejections")
+    ] == [(str(path), "unreadable", "Permission denied") for path in sorted(locked)]
 
 
 def test_an_output_that_cannot_be_made_is_refused(model, radiographs, tmp_path):
@@ -120,13 +147,13 @@ def test_an_output_that_cannot_be_made_is_refused(model, radiographs, tmp_path):
 
 
 def test_only_what_hits_every_file_ends_a_run():
-    assert storage.unwritable(RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")) == (
-        "No space left on device"
-    )
-    told = "batch_inference.storage.UnwritableError: the storage answers 403 Forbidden [while running 'x']"
-    assert storage.unwritable(RuntimeError(told)) == "the storage answers 403 Forbidden"
-    assert storage.unwritable(RuntimeError("OSError: [Errno 36] File name too long")) is None
-    assert storage.unwritable(RuntimeError("ValueError: broken")) is None
+    assert filesystem.unwritable(
+        RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")
+    ) == ("No space left on device")
+    told = "batch_inference.storage.filesystem.UnwritableError: the storage answers 403 Forbidden [while running 'x']"
+    assert filesystem.unwritable(RuntimeError(told)) == "the storage answers 403 Forbidden"
+    assert filesystem.unwritable(RuntimeError("OSError: [Errno 36] File name too long")) is None
+    assert filesystem.unwritable(RuntimeError("ValueError: broken")) is None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -9,8 +9,9 @@ import socket
 import numpy as np
 import pytest
 
-from batch_inference import pipeline, sources
-from batch_inference.records import REASONS, printable
+from batch_inference import pipeline
+from batch_inference.inputs import sources
+from batch_inference.outputs.records import REASONS, printable
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support.image_files import image_files
 from tests.support.pictures import encode
@@ -79,13 +80,28 @@ def _odd_places(root: pathlib.Path, good: bytes) -> dict[str, str | None]:
     _write(root / "image.jpg" / "image", good)
     return {
         **dict.fromkeys(
-            ["link to nothing.png", "link to itself.png", "link to the folder above", "loop/a", "loop/b", "loop/round"],
+            [
+                "link to nothing.png",
+                "link to itself.png",
+                "link to the folder above",
+                "loop/a",
+                "loop/b",
+                "loop/round",
+            ],
             "unreadable",
         ),
         **dict.fromkeys(["pipe.png", "socket.png", "device.png", "vanishes.png"], "unreadable"),
         "kernel.png": "empty",
         **dict.fromkeys(
-            ["loop/inside.png", "link to a file.png", "folder with files.png/image.png", "CASE.png", "case.png", "image"], None
+            [
+                "loop/inside.png",
+                "link to a file.png",
+                "folder with files.png/image.png",
+                "CASE.png",
+                "case.png",
+                "image",
+            ],
+            None,
         ),
         "image.jpg/image": None,
         f"very/{'/'.join('deep' for _ in range(60))}/image.png": None,
@@ -93,7 +109,10 @@ def _odd_places(root: pathlib.Path, good: bytes) -> dict[str, str | None]:
 
 
 def _large(root: pathlib.Path) -> dict[str, str | None]:
-    for name, shape in {"20000 x 5000.png": (5000, 20_000), "20000 x 5001.png": (5001, 20_000)}.items():
+    for name, shape in {
+        "20000 x 5000.png": (5000, 20_000),
+        "20000 x 5001.png": (5001, 20_000),
+    }.items():
         _write(root / name, encode(np.full(shape, 90, np.uint8), "PNG"))
     return {"20000 x 5000.png": None, "20000 x 5001.png": "too_large"}
 
@@ -139,15 +158,23 @@ def test_each_is_a_row_or_a_rejection(hostile, model, tmp_path, monkeypatch):
     monkeypatch.setattr("batch_inference.preflight.count_inputs", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "out"
-    summary = pipeline.run(pipeline.Options(str(root), str(model), str(output), beam=("--direct_num_workers=2",)))
+    summary = pipeline.run(
+        pipeline.Options(str(root), str(model), str(output), beam=("--direct_num_workers=2",))
+    )
     rows, rejections = json_rows(output, "predictions"), json_rows(output, "rejections")
-    found = [(row["uri"], None) for row in rows] + [(row["uri"], row["reason"]) for row in rejections]
+    found = [(row["uri"], None) for row in rows] + [
+        (row["uri"], row["reason"]) for row in rejections
+    ]
     assert dict(found) == {printable(f"{root}/{name}"): reason for name, reason in expected.items()}
     assert len(found) == len(expected) > 200, "a file came out twice"
     assert {reason for reason in expected.values() if reason} <= set(REASONS)
 
     content = summary.content
-    assert (content["inputs"], content["scored"], content["rejected"]) == (len(expected), len(rows), len(rejections))
+    assert (content["inputs"], content["scored"], content["rejected"]) == (
+        len(expected),
+        len(rows),
+        len(rejections),
+    )
     assert content["rejections"] == collections.Counter(row["reason"] for row in rejections)
     for row in rejections:
         assert row["detail"] and "\n" not in row["detail"] and len(row["detail"]) <= 300
@@ -156,20 +183,35 @@ def test_each_is_a_row_or_a_rejection(hostile, model, tmp_path, monkeypatch):
     assert {row["sha256"] for row in rejections if row["reason"] == "empty"} == {empty}
     assert [row["uri"] for row in csv_rows(output, "predictions")] == [row["uri"] for row in rows]
 
-    pictures = {str(path.relative_to(output)) for path in (output / "cams").rglob("*") if path.is_file()}
-    assert pictures == {row["cam"] for row in rows} and len(pictures) == len({name.casefold() for name in pictures}) == len(
-        rows
-    )
-    after = {path: status for path, status in _snapshot(tmp_path).items() if not path.startswith(str(output))}
+    pictures = {
+        str(path.relative_to(output)) for path in (output / "cams").rglob("*") if path.is_file()
+    }
+    assert pictures == {row["cam"] for row in rows} and len(pictures) == len(
+        {name.casefold() for name in pictures}
+    ) == len(rows)
+    after = {
+        path: status
+        for path, status in _snapshot(tmp_path).items()
+        if not path.startswith(str(output))
+    }
     del before[f"{root}/vanishes.png"]
     # The folder that lost a file has another time; of all else, nothing changed.
-    assert {path for path in {*before, *after} if before.get(path) != after.get(path)} <= {str(root)}
+    assert {path for path in {*before, *after} if before.get(path) != after.get(path)} <= {
+        str(root)
+    }
 
 
-def test_none_but_bad_files_end_the_run_with_a_sentence_and_rows_of_what_was_wrong(hostile, model, tmp_path):
+def test_none_but_bad_files_end_the_run_with_a_sentence_and_rows_of_what_was_wrong(
+    hostile, model, tmp_path
+):
     root, expected = hostile
-    bad = [f"{root}/{name}" for name, reason in expected.items() if reason and name != "vanishes.png"]
+    bad = [
+        f"{root}/{name}" for name, reason in expected.items() if reason and name != "vanishes.png"
+    ]
     (tmp_path / "bad.txt").write_text("\n".join(bad))
-    with pytest.raises(DataError, match=rf"none of the {len(bad)} files could be scored \(\d+ bad_dicom, .*unsupported\)"):
+    with pytest.raises(
+        DataError,
+        match=rf"none of the {len(bad)} files could be scored \(\d+ bad_dicom, .*unsupported\)",
+    ):
         pipeline.run(pipeline.Options(str(tmp_path / "bad.txt"), str(model), str(tmp_path / "out")))
     assert [row["uri"] for row in json_rows(tmp_path / "out", "rejections")] == sorted(bad)

@@ -12,7 +12,9 @@ from tests.batch_inference.conftest import json_rows
 PROGRAM = pathlib.Path(sys.executable).with_name("humerus-score")
 
 
-@pytest.mark.skipif(not PROGRAM.exists(), reason="the console program is not installed beside this Python")
+@pytest.mark.skipif(
+    not PROGRAM.exists(), reason="the console program is not installed beside this Python"
+)
 def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiographs, tmp_path):
     output = tmp_path / "out"
     done = subprocess.run(
@@ -47,10 +49,26 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
         (["--format=csv,xlsx"], 2, "one or several of jsonl,csv,parquet"),
         (["--input=/nowhere", "--model={model}", "--output={out}"], 3, "nothing to score"),
         (["--input={model}", "--model=/nowhere", "--output={out}"], 2, "no model.json"),
-        (["--input={model}", "--model={model}", "--output={out}", "--inptu=x"], 2, "unknown option --inptu"),
-        (["--input=/\udcff", "--model={model}", "--output={out}"], 2, "--input=/\\udcff holds bytes that are no UTF-8; rename"),
-        (["--input={model}", "--model={model}", "--output={out}/\udcff"], 2, "holds bytes that are no UTF-8; rename"),
-        (["{model}", "--input={model}", "--model={model}", "--output={out}"], 2, "unexpected argument"),
+        (
+            ["--input={model}", "--model={model}", "--output={out}", "--inptu=x"],
+            2,
+            "unknown option --inptu",
+        ),
+        (
+            ["--input=/\udcff", "--model={model}", "--output={out}"],
+            2,
+            "--input=/\\udcff holds bytes that are no UTF-8; rename",
+        ),
+        (
+            ["--input={model}", "--model={model}", "--output={out}/\udcff"],
+            2,
+            "holds bytes that are no UTF-8; rename",
+        ),
+        (
+            ["{model}", "--input={model}", "--model={model}", "--output={out}"],
+            2,
+            "unexpected argument",
+        ),
         (
             ["--input={model}", "--model={model}", "--output={out}", "--dry-run"],
             2,
@@ -59,7 +77,10 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
     ],
 )
 def test_a_mistake_is_one_sentence_and_a_code(model, tmp_path, capsys, arguments, code, sentence):
-    argv = ["humerus-score", *(argument.format(model=model, out=tmp_path / "out") for argument in arguments)]
+    argv = [
+        "humerus-score",
+        *(argument.format(model=model, out=tmp_path / "out") for argument in arguments),
+    ]
     assert main.score(argv) == code
     said = capsys.readouterr()
     assert sentence in said.err
@@ -78,8 +99,21 @@ def test_the_other_command_has_its_own_flags_and_help(capsys, tmp_path):
     assert main.overlay(["humerus-overlay", "--help"]) == 0
     assert "humerus-overlay --scored=" in capsys.readouterr().out[:200]
     assert main.overlay(["humerus-overlay", f"--scored={tmp_path}"]) == 2
-    assert capsys.readouterr().err == "humerus-overlay: --output must be given; see humerus-overlay --help\n"
+    assert (
+        capsys.readouterr().err
+        == "humerus-overlay: --output must be given; see humerus-overlay --help\n"
+    )
     assert main.overlay(["humerus-overlay", f"--scored={tmp_path}", f"--output={tmp_path}"]) == 3
     assert "holds no packed maps; score with --cam_store=parquet first" in capsys.readouterr().err
-    assert main.overlay(["humerus-overlay", "--direct_num_workers=2", f"--scored={tmp_path}", f"--output={tmp_path}"]) == 2
+    assert (
+        main.overlay(
+            [
+                "humerus-overlay",
+                "--direct_num_workers=2",
+                f"--scored={tmp_path}",
+                f"--output={tmp_path}",
+            ]
+        )
+        == 2
+    )
     assert "Unknown command line flag direct_num_workers" in capsys.readouterr().err

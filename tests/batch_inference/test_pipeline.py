@@ -12,7 +12,8 @@ import pyarrow.dataset
 import pytest
 import tensorflow as tf
 
-from batch_inference import output_folder, pipeline, summary
+from batch_inference import pipeline
+from batch_inference.outputs import output_folder, summary
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer import radiograph
@@ -60,7 +61,9 @@ def eager(model, radiographs) -> dict[str, tuple[float, float]]:
     [("tensorflow", 1, ()), ("tensorflow", 5, THREADS), ("openvino", 32, THREADS)],
 )
 def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, batch_size, beam):
-    summary = score(radiographs, model, tmp_path / "out", engine=engine, batch_size=batch_size, beam=beam)
+    summary = score(
+        radiographs, model, tmp_path / "out", engine=engine, batch_size=batch_size, beam=beam
+    )
     rows = json_rows(tmp_path / "out", "predictions")
     assert [row["uri"] for row in rows] == sorted(eager)
     for row in rows:
@@ -73,23 +76,38 @@ def test_rows_equal_a_plain_loop(model, radiographs, eager, tmp_path, engine, ba
         square = radiograph.load(pathlib.Path(row["uri"]).read_bytes(), 32)
         assert row["brightness"] == pytest.approx(square.mean(), rel=1e-6)
         assert row["sha256"] == hashlib.sha256(pathlib.Path(row["uri"]).read_bytes()).hexdigest()
-        assert {row[key] for key in ("duplicate_of", "frame", "modality", "body_part", "view")} == {None}
-    assert {row["label"] for row in rows} == {"positive", "negative"}, "the tiny model must tell these pictures apart"
+        assert {row[key] for key in ("duplicate_of", "frame", "modality", "body_part", "view")} == {
+            None
+        }
+    assert {row["label"] for row in rows} == {"positive", "negative"}, (
+        "the tiny model must tell these pictures apart"
+    )
     assert summary.content["scored"] == 14
 
 
-def test_a_threshold_of_ones_own_calls_images_and_studies_and_leaves_nothing_uncertain(radiographs, tmp_path):
+def test_a_threshold_of_ones_own_calls_images_and_studies_and_leaves_nothing_uncertain(
+    radiographs, tmp_path
+):
     tiny_artifact.make(tmp_path / "model", threshold=0.5, uncertain_band=(0.0, 1.0))
     own = score(radiographs, tmp_path / "model", tmp_path / "own", cam="none")
     assert set(own.content["labels"]) == {"uncertain"}
     probabilities = sorted(row["probability"] for row in json_rows(tmp_path / "own", "predictions"))
     asked = (probabilities[3] + probabilities[4]) / 2
-    summary = score(radiographs, tmp_path / "model", tmp_path / "asked", cam="none", threshold=asked)
-    assert summary.content["labels"] == {"negative": 4, "positive": 10} and summary.content["threshold"] == asked
+    summary = score(
+        radiographs, tmp_path / "model", tmp_path / "asked", cam="none", threshold=asked
+    )
+    assert (
+        summary.content["labels"] == {"negative": 4, "positive": 10}
+        and summary.content["threshold"] == asked
+    )
     for name in ("predictions", "studies"):
         rows = json_rows(tmp_path / "asked", name)
-        assert [row["label"] for row in rows] == ["positive" if row["probability"] >= asked else "negative" for row in rows]
-        assert [row["probability"] for row in rows] == [row["probability"] for row in json_rows(tmp_path / "own", name)]
+        assert [row["label"] for row in rows] == [
+            "positive" if row["probability"] >= asked else "negative" for row in rows
+        ]
+        assert [row["probability"] for row in rows] == [
+            row["probability"] for row in json_rows(tmp_path / "own", name)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +120,14 @@ def scored(model, radiographs, tmp_path_factory) -> pathlib.Path:
 
 @pytest.mark.parametrize("name", ["predictions", "studies", "rejections"])
 def test_every_format_holds_the_same_rows(scored, name):
-    from_parquet = pyarrow.dataset.dataset(sorted(str(path) for path in scored.glob(f"{name}-*.parquet"))).to_table()
+    from_parquet = pyarrow.dataset.dataset(
+        sorted(str(path) for path in scored.glob(f"{name}-*.parquet"))
+    ).to_table()
     rows = json_rows(scored, name)
     assert sorted(from_parquet.to_pylist(), key=lambda row: row.get("uri") or row["study"]) == rows
-    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows] == csv_rows(scored, name)
+    assert [
+        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
+    ] == csv_rows(scored, name)
     assert bool(rows) == (name != "rejections")
 
 
@@ -115,7 +137,11 @@ def test_every_format_holds_the_same_rows(scored, name):
         (0, ()),
         (1, (*THREADS, "--s3_secret_access_key=hush")),
         (2, ("--direct_num_workers=3", "--direct_running_mode=multi_threading")),
-        pytest.param(3, ("--direct_num_workers=2", "--direct_running_mode=multi_processing"), marks=pytest.mark.slow),
+        pytest.param(
+            3,
+            ("--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_path, seed, beam):
@@ -128,7 +154,9 @@ def test_a_row_depends_on_nothing_but_its_image(model, radiographs, scored, tmp_
     rows, expected = json_rows(tmp_path / "out", "predictions"), json_rows(scored, "predictions")
     # A manifest's files have no common root to be named after.
     own = ("study", "cam")
-    assert [row | dict.fromkeys(own) for row in rows] == [row | dict.fromkeys(own) for row in expected if row["uri"] in files]
+    assert [row | dict.fromkeys(own) for row in rows] == [
+        row | dict.fromkeys(own) for row in expected if row["uri"] in files
+    ]
     pictures = {row["uri"]: (scored / row["cam"]).read_bytes() for row in expected}
     assert all((tmp_path / "out" / row["cam"]).read_bytes() == pictures[row["uri"]] for row in rows)
 
@@ -146,14 +174,26 @@ def test_the_size_of_the_batch_changes_no_more_than_rounding(model, radiographs,
 
 
 def test_the_record_tells_what_was_asked_of_beam_but_no_secret(model, radiographs, tmp_path):
-    score(radiographs, model, tmp_path / "out", cam="none", beam=(*THREADS, "--s3_secret_access_key=hush"))
+    score(
+        radiographs,
+        model,
+        tmp_path / "out",
+        cam="none",
+        beam=(*THREADS, "--s3_secret_access_key=hush"),
+    )
     asked = json.loads((tmp_path / "out" / "run.json").read_text())["options"]["beam"]
-    assert asked == {"runner": "FnApiRunner", "direct_num_workers": "2", "direct_running_mode": "multi_threading"}
+    assert asked == {
+        "runner": "FnApiRunner",
+        "direct_num_workers": "2",
+        "direct_running_mode": "multi_threading",
+    }
 
 
 def test_overlays_lie_where_the_rows_say_and_look_like_their_radiograph(scored):
     rows = json_rows(scored, "predictions")
-    written = {str(path.relative_to(scored)) for path in (scored / "cams").rglob("*") if path.is_file()}
+    written = {
+        str(path.relative_to(scored)) for path in (scored / "cams").rglob("*") if path.is_file()
+    }
     assert written == {row["cam"] for row in rows}
     for row in rows:
         original = radiograph.read(pathlib.Path(row["uri"]).read_bytes()).pixels
@@ -230,11 +270,18 @@ def test_nasty_names_come_through_both_formats(model, tmp_path):
     for name in NASTY:
         (root / name).write_bytes(png.tobytes())
     score(root, model, tmp_path / "out")
-    from_json, from_csv = json_rows(tmp_path / "out", "predictions"), csv_rows(tmp_path / "out", "predictions")
-    expected = sorted(f"{root}/{name}".encode("utf-8", "backslashreplace").decode() for name in NASTY)
+    from_json, from_csv = (
+        json_rows(tmp_path / "out", "predictions"),
+        csv_rows(tmp_path / "out", "predictions"),
+    )
+    expected = sorted(
+        f"{root}/{name}".encode("utf-8", "backslashreplace").decode() for name in NASTY
+    )
     assert [row["uri"] for row in from_json] == [row["uri"] for row in from_csv] == expected
     assert [row["cam"] for row in from_json] == [row["cam"] for row in from_csv]
-    assert [row["probability"] for row in from_json] == [float(row["probability"]) for row in from_csv]
+    assert [row["probability"] for row in from_json] == [
+        float(row["probability"]) for row in from_csv
+    ]
     assert len({row["cam"].casefold() for row in from_json}) == len(NASTY)
     assert all((tmp_path / "out" / row["cam"]).is_file() for row in from_json)
 
@@ -251,7 +298,9 @@ def test_studies_are_means_of_their_images(scored):
         assert study["images"] == len(own)
         assert study["label"] == ("positive" if mean >= 0.5 else "negative")
         assert study["highest"] == max(own, key=lambda row: row["probability"])["uri"]
-    assert [row["study"] for row in csv_rows(scored, "studies")] == [study["study"] for study in studies]
+    assert [row["study"] for row in csv_rows(scored, "studies")] == [
+        study["study"] for study in studies
+    ]
 
 
 def test_manifest_columns_and_repeated_lines(model, radiographs, tmp_path):
@@ -269,17 +318,27 @@ def test_manifest_columns_and_repeated_lines(model, radiographs, tmp_path):
     ]
 
 
-def test_further_columns_of_a_manifest_are_carried_into_rows_and_rejections(model, radiographs, tmp_path):
+def test_further_columns_of_a_manifest_are_carried_into_rows_and_rejections(
+    model, radiographs, tmp_path
+):
     good = sorted(radiographs.rglob("image*"))[0]
     manifest = tmp_path / "list.csv"
-    manifest.write_text(f'ward,path,"age, years",study\n"a ""b""\nc",{good},43,s1\nä,gone.png\n', encoding="utf-8")
+    manifest.write_text(
+        f'ward,path,"age, years",study\n"a ""b""\nc",{good},43,s1\nä,gone.png\n', encoding="utf-8"
+    )
     score(manifest, model, tmp_path / "out")
-    (row,), (rejection,) = json_rows(tmp_path / "out", "predictions"), json_rows(tmp_path / "out", "rejections")
+    (row,), (rejection,) = (
+        json_rows(tmp_path / "out", "predictions"),
+        json_rows(tmp_path / "out", "rejections"),
+    )
     assert list(row) == [*KEYS, "ward", "age, years"]
     assert (row["ward"], row["age, years"], row["study"]) == ('a "b"\nc', "43", "s1")
     assert (rejection["ward"], rejection["age, years"]) == ("ä", "")
     (in_csv,) = csv_rows(tmp_path / "out", "predictions")
-    assert list(in_csv) == list(row) and (in_csv["ward"], in_csv["age, years"]) == ('a "b"\nc', "43")
+    assert list(in_csv) == list(row) and (in_csv["ward"], in_csv["age, years"]) == (
+        'a "b"\nc',
+        "43",
+    )
 
 
 def test_the_same_content_is_scored_each_time_and_marked(model, tmp_path):
@@ -291,21 +350,37 @@ def test_the_same_content_is_scored_each_time_and_marked(model, tmp_path):
     rows = json_rows(tmp_path / "out", "predictions")
     found = {row["uri"].removeprefix(f"{root}/"): row["duplicate_of"] for row in rows}
     # Upper case comes first.
-    assert found == {"B.png": None, "b/x.png": f"{root}/B.png", "c.png": None, "z.png": f"{root}/B.png"}
+    assert found == {
+        "B.png": None,
+        "b/x.png": f"{root}/B.png",
+        "c.png": None,
+        "z.png": f"{root}/B.png",
+    }
     assert len({row["sha256"] for row in rows}) == len({row["probability"] for row in rows}) == 2
-    assert all((tmp_path / "out" / row["cam"]).is_file() for row in rows) and len({row["cam"] for row in rows}) == 4
+    assert (
+        all((tmp_path / "out" / row["cam"]).is_file() for row in rows)
+        and len({row["cam"] for row in rows}) == 4
+    )
 
 
 def test_summary_and_run_record_add_up(scored):
     content = json.loads((scored / "summary.json").read_text())
     rows = json_rows(scored, "predictions")
     assert content["inputs"] == content["scored"] == content["cams"] == 14
-    assert content["labels"] == {label: sum(row["label"] == label for row in rows) for label in ("negative", "positive")}
-    counts, _ = np.histogram([row["probability"] for row in rows], content["probability_histogram"]["edges"])
+    assert content["labels"] == {
+        label: sum(row["label"] == label for row in rows) for label in ("negative", "positive")
+    }
+    counts, _ = np.histogram(
+        [row["probability"] for row in rows], content["probability_histogram"]["edges"]
+    )
     assert content["probability_histogram"]["counts"] == counts.tolist()
     assert content["images_per_second"] == pytest.approx(14 / content["seconds"], abs=0.01)
     run = json.loads((scored / "run.json").read_text())
-    assert (run["state"], run["model"], run["engine"]) == ("finished", rows[0]["model"], "openvino/float32")
+    assert (run["state"], run["model"], run["engine"]) == (
+        "finished",
+        rows[0]["model"],
+        "openvino/float32",
+    )
 
 
 def test_results_are_replaced_only_when_asked(model, radiographs, tmp_path):
@@ -368,4 +443,9 @@ def test_too_many_rejections_end_with_an_error(model, tmp_path):
     with pytest.raises(DataError, match=r"3 of 4 files were rejected \(3 empty\)"):
         score(tmp_path / "in", model, tmp_path / "out2", max_rejection_rate=0.7)
     assert len(json_rows(tmp_path / "out2", "predictions")) == 1
-    assert score(tmp_path / "in", model, tmp_path / "out3", max_rejection_rate=0.75).content["rejected"] == 3
+    assert (
+        score(tmp_path / "in", model, tmp_path / "out3", max_rejection_rate=0.75).content[
+            "rejected"
+        ]
+        == 3
+    )

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from batch_inference.study_key import StudyKey
+from batch_inference.inputs.study_key import StudyKey
 from tests.batch_inference.conftest import json_rows
 from tests.support.planted import SECRETS, UID_ROOT, WORD, found_in, planted_files
 
@@ -26,10 +26,14 @@ def written_below(folder: pathlib.Path) -> dict[str, bytes]:
         if path.is_file():
             contents[str(path.relative_to(folder))] = path.read_bytes()
             if path.suffix == ".gz":
-                contents[f"{path.relative_to(folder)} unpacked"] = gzip.decompress(path.read_bytes())
+                contents[f"{path.relative_to(folder)} unpacked"] = gzip.decompress(
+                    path.read_bytes()
+                )
             if path.suffix == ".parquet":
                 table = pyarrow.parquet.read_table(path)
-                contents[f"{path.relative_to(folder)} unpacked"] = f"{table.schema} {table.to_pylist()}".encode()
+                contents[f"{path.relative_to(folder)} unpacked"] = (
+                    f"{table.schema} {table.to_pylist()}".encode()
+                )
     return contents
 
 
@@ -37,17 +41,38 @@ def written_below(folder: pathlib.Path) -> dict[str, bytes]:
 def run(request, model, cache, tmp_path_factory):
     """A run over all planted files, every frame, with every format of rows: (output, files, what it said)."""
     root = tmp_path_factory.mktemp("planted")
-    files = planted_files() if request.param == "jpeg" else {k: v for k, v in planted_files().items() if "cut" not in k}
+    files = (
+        planted_files()
+        if request.param == "jpeg"
+        else {k: v for k, v in planted_files().items() if "cut" not in k}
+    )
     (root / "in").mkdir()
     for name, content in files.items():
         (root / "in" / name).write_bytes(content)
     (root / "tmp").mkdir()
-    flags = [f"--input={root}/in", f"--model={model}", f"--output={root}/out", "--frames=all", f"--id_salt={SALT}"]
+    flags = [
+        f"--input={root}/in",
+        f"--model={model}",
+        f"--output={root}/out",
+        "--frames=all",
+        f"--id_salt={SALT}",
+    ]
     flags += ["--format=jsonl,csv,parquet", "--cam=side_by_side"]
-    flags += ["--cam_store=parquet"] if request.param == "packed" else [f"--cam_format={request.param}"]
-    environment = {"PATH": "", "PYTHONPATH": ":".join(sys.path), "XDG_CACHE_HOME": str(cache), "TMPDIR": str(root / "tmp")}
+    flags += (
+        ["--cam_store=parquet"] if request.param == "packed" else [f"--cam_format={request.param}"]
+    )
+    environment = {
+        "PATH": "",
+        "PYTHONPATH": ":".join(sys.path),
+        "XDG_CACHE_HOME": str(cache),
+        "TMPDIR": str(root / "tmp"),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *flags], capture_output=True, env=environment, timeout=500, check=False
+        [sys.executable, "-c", PROGRAM, *flags],
+        capture_output=True,
+        env=environment,
+        timeout=500,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     return root / "out", files, done.stdout + done.stderr, root / "tmp"
@@ -56,22 +81,43 @@ def run(request, model, cache, tmp_path_factory):
 def test_the_search_finds_what_is_planted():
     files = planted_files()
     assert {secret for content in files.values() for secret in found_in(content)} == set(SECRETS)
-    assert all(found_in(content) for name, content in files.items() if "cut" not in name and "texts" not in name)
+    assert all(
+        found_in(content)
+        for name, content in files.items()
+        if "cut" not in name and "texts" not in name
+    )
     assert found_in(f"x{WORD.upper()}".encode("utf-16")) == [WORD]
 
 
 def test_nothing_planted_comes_out(run):
     output, files, said, temporary = run
     contents = written_below(output) | written_below(temporary)
-    assert any(name.endswith("unpacked") for name in contents) and "run.json" in contents and "summary.json" in contents
-    leaks = {name: found_in(content) or found_in(name.encode()) for name, content in contents.items()}
+    assert (
+        any(name.endswith("unpacked") for name in contents)
+        and "run.json" in contents
+        and "summary.json" in contents
+    )
+    leaks = {
+        name: found_in(content) or found_in(name.encode()) for name, content in contents.items()
+    }
     assert {name: found for name, found in leaks.items() if found} == {}
     assert found_in(said) == []
     # It was not for want of results.
     rows, rejections = json_rows(output, "predictions"), json_rows(output, "rejections")
     assert len({row["uri"] for row in rows} | {row["uri"] for row in rejections}) == len(files)
-    assert {pathlib.Path(row["uri"]).name for row in rows} >= {"plain.dcm", "codes.dcm", "film.dcm", "texts.png", "tags.tif"}
-    assert {row["reason"] for row in rejections} >= {"bad_dicom", "truncated", "unsupported", "not_an_image"}
+    assert {pathlib.Path(row["uri"]).name for row in rows} >= {
+        "plain.dcm",
+        "codes.dcm",
+        "film.dcm",
+        "texts.png",
+        "tags.tif",
+    }
+    assert {row["reason"] for row in rejections} >= {
+        "bad_dicom",
+        "truncated",
+        "unsupported",
+        "not_an_image",
+    }
 
 
 # What Pillow tells of the encoding itself.
@@ -80,7 +126,11 @@ PLAIN = {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 def test_pictures_hold_no_metadata(run):
     output, *_ = run
-    pictures = [content for name, content in written_below(output / "cams").items() if name.endswith((".jpg", ".png"))]
+    pictures = [
+        content
+        for name, content in written_below(output / "cams").items()
+        if name.endswith((".jpg", ".png"))
+    ]
     assert pictures or list((output / "cams").glob("*.parquet"))
     for content in pictures:
         with Image.open(io.BytesIO(content)) as picture:
@@ -90,7 +140,11 @@ def test_pictures_hold_no_metadata(run):
 def test_studies_are_pseudonyms_and_the_salt_is_not_told(run):
     output, *_ = run
     by_name = {pathlib.Path(row["uri"]).name: row for row in json_rows(output, "predictions")}
-    assert by_name["plain.dcm"]["study"] == by_name["rle.dcm"]["study"] == StudyKey(salt=SALT).pseudonym(f"{UID_ROOT}.1")
+    assert (
+        by_name["plain.dcm"]["study"]
+        == by_name["rle.dcm"]["study"]
+        == StudyKey(salt=SALT).pseudonym(f"{UID_ROOT}.1")
+    )
     assert by_name["texts.png"]["study"] == "texts.png"
     options = json.loads((output / "run.json").read_text())["options"]
     assert options["id_salt"] == StudyKey(salt=SALT).mark_of_salt()

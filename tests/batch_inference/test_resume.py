@@ -11,7 +11,9 @@ import sys
 import cv2
 import pytest
 
-from batch_inference import cam_store, journal, model_handler, pipeline, redraw
+from batch_inference import pipeline
+from batch_inference.inference import model_handler
+from batch_inference.outputs import cam_store, journal, redraw
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer.errors import ConfigError
@@ -26,7 +28,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("folder")
     for index in range(IMAGES):
         (root / f"study{index // 3}").mkdir(exist_ok=True)
-        cv2.imwrite(str(root / f"study{index // 3}" / f"{index:02d}.png"), picture(index if index != 7 else 3))
+        cv2.imwrite(
+            str(root / f"study{index // 3}" / f"{index:02d}.png"),
+            picture(index if index != 7 else 3),
+        )
     (root / "study1" / "empty.png").write_bytes(b"")
     (root / "notes.txt").write_bytes(b"no image")
     return root
@@ -39,12 +44,23 @@ def score(source, model, output, **options) -> pipeline.summary.Summary:
 def everything(output: pathlib.Path) -> dict:
     """All that a run left, but for the order of rows, the time it took, and the journal."""
     summary = json.loads((output / "summary.json").read_text())
-    others = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.parent.name != "journal")
+    others = sorted(
+        str(path.relative_to(output)) for path in output.rglob("*") if path.parent.name != "journal"
+    )
     return {
         **{name: json_rows(output, name) for name in ("predictions", "studies", "rejections")},
-        **{f"{name}.csv": csv_rows(output, name) for name in ("predictions", "studies", "rejections")},
-        "summary": {key: value for key, value in summary.items() if key not in ("seconds", "images_per_second")},
-        "pictures": {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.png")},
+        **{
+            f"{name}.csv": csv_rows(output, name)
+            for name in ("predictions", "studies", "rejections")
+        },
+        "summary": {
+            key: value
+            for key, value in summary.items()
+            if key not in ("seconds", "images_per_second")
+        },
+        "pictures": {
+            str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.png")
+        },
         "names": others,
         "state": json.loads((output / "run.json").read_text())["state"],
     }
@@ -55,7 +71,9 @@ def undisturbed(folder, model, tmp_path_factory) -> dict:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     score(folder, model, output, cam_format="png")
     left = everything(output)
-    assert len(left["predictions"]) == len(left["pictures"]) == IMAGES and len(left["rejections"]) == 2
+    assert (
+        len(left["predictions"]) == len(left["pictures"]) == IMAGES and len(left["rejections"]) == 2
+    )
     assert left["state"] == "finished"
     return left
 
@@ -69,16 +87,36 @@ def drawn(output: pathlib.Path, folder: pathlib.Path) -> dict[str, bytes]:
 def check_packs(output: pathlib.Path) -> None:
     """Each row's map is where the row says, and nothing else is there."""
     rows = json_rows(output, "predictions")
-    assert {str(path.relative_to(output)) for path in output.rglob("*.parquet")} == {row["cam"] for row in rows}
+    assert {str(path.relative_to(output)) for path in output.rglob("*.parquet")} == {
+        row["cam"] for row in rows
+    }
     for row in rows:
         assert row["uri"] in {uri for uri, _, _ in cam_store.paths(str(output / row["cam"]))}
 
 
-def run_until(moment: int, folder, model, output, *flags: str, below: str = "") -> subprocess.CompletedProcess:
+def run_until(
+    moment: int, folder, model, output, *flags: str, below: str = ""
+) -> subprocess.CompletedProcess:
     """Scores until the moment-th time that something happens in the output, or in a folder of it."""
-    arguments = [f"--input={folder}", f"--model={model}", f"--output={output}", "--cam_format=png", "--batch_size=4", *flags]
-    command = [sys.executable, "-m", "tests.support.killed_run", str(moment), str(output / below), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    arguments = [
+        f"--input={folder}",
+        f"--model={model}",
+        f"--output={output}",
+        "--cam_format=png",
+        "--batch_size=4",
+        *flags,
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.killed_run",
+        str(moment),
+        str(output / below),
+        *arguments,
+    ]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def killed_at(moment: int, folder, model, output, *flags: str) -> None:
@@ -87,7 +125,9 @@ def killed_at(moment: int, folder, model, output, *flags: str) -> None:
     shutil.rmtree(before, ignore_errors=True)
     if output.exists():
         shutil.copytree(output, before)
-    while (ended := run_until(moment, folder, model, output, *flags)).returncode == 0 and moment > 5:
+    while (
+        ended := run_until(moment, folder, model, output, *flags)
+    ).returncode == 0 and moment > 5:
         moment -= 5
         shutil.rmtree(output)
         if before.exists():
@@ -95,7 +135,9 @@ def killed_at(moment: int, folder, model, output, *flags: str) -> None:
     assert ended.returncode == -signal.SIGKILL, (moment, ended.stderr)
 
 
-def test_after_a_kill_the_rest_is_scored_and_nothing_twice(folder, model, undisturbed, tmp_path, monkeypatch):
+def test_after_a_kill_the_rest_is_scored_and_nothing_twice(
+    folder, model, undisturbed, tmp_path, monkeypatch
+):
     output = tmp_path / "out"
     # Some parts of three rows are there by then, however many images are under way at once on this machine.
     assert run_until(12, folder, model, output, below="journal").returncode == -signal.SIGKILL
@@ -120,7 +162,9 @@ def test_after_a_kill_the_rest_is_scored_and_nothing_twice(folder, model, undist
 def test_after_a_kill_each_packed_map_is_there_once(folder, model, tmp_path):
     output, whole = tmp_path / "out", tmp_path / "whole"
     flags = ("--cam_store=parquet", "--format=jsonl")
-    assert run_until(12, folder, model, output, *flags, below="journal").returncode == -signal.SIGKILL
+    assert (
+        run_until(12, folder, model, output, *flags, below="journal").returncode == -signal.SIGKILL
+    )
     assert list(output.rglob("*.parquet"))
     options = {"cam_format": "png", "cam_store": "parquet", "format": ("jsonl",)}
     score(folder, model, output, **options, resume=True)
@@ -129,17 +173,25 @@ def test_after_a_kill_each_packed_map_is_there_once(folder, model, tmp_path):
         check_packs(left)
     assert drawn(output, tmp_path / "drawn") == drawn(whole, tmp_path / "expected")
     for name in ("predictions", "studies", "rejections"):
-        assert [row | {"cam": 0} for row in json_rows(output, name)] == [row | {"cam": 0} for row in json_rows(whole, name)]
+        assert [row | {"cam": 0} for row in json_rows(output, name)] == [
+            row | {"cam": 0} for row in json_rows(whole, name)
+        ]
 
 
 @pytest.mark.parametrize("store", ["files", "parquet"])
-def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(folder, model, tmp_path, monkeypatch, store):
+def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(
+    folder, model, tmp_path, monkeypatch, store
+):
     monkeypatch.setattr(cam_store, "MAPS_PER_PACK", 4)
     source, output = tmp_path / "in", tmp_path / "out"
     shutil.copytree(folder, source)
     options = {"cam_format": "png", "cam_store": store}
     score(source, model, output, **options)
-    lost = {row["cam"] for row in json_rows(output, "predictions") if row["uri"].endswith("/study0/00.png")}
+    lost = {
+        row["cam"]
+        for row in json_rows(output, "predictions")
+        if row["uri"].endswith("/study0/00.png")
+    }
     (output / lost.pop()).unlink()
     (source / "study0" / "01.png").write_bytes(b"no image any more")
     (source / "study1" / "04.png").unlink()
@@ -158,7 +210,9 @@ def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(folder, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(folder, model, undisturbed, tmp_path):
+def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(
+    folder, model, undisturbed, tmp_path
+):
     whole = run_until(0, folder, model, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     moments = int(whole.stdout.splitlines()[-1])
@@ -182,24 +236,37 @@ def test_a_finished_folder_takes_in_what_is_new_or_changed(folder, model, tmp_pa
     cv2.imwrite(str(source / "study0" / "new.png"), picture(99))
     cv2.imwrite(str(source / "study0" / "00.png"), picture(98))
     (source / "study0" / "01.png").unlink()
-    summary = score(source, model, output, cam_format="png", resume=True, batch_size=3, format=("jsonl",))
+    summary = score(
+        source, model, output, cam_format="png", resume=True, batch_size=3, format=("jsonl",)
+    )
     assert summary.content["scored"] == IMAGES and summary.kept == IMAGES - 2
     assert f"{IMAGES - 2} of them before and 2 now, 2 rejected" in str(summary)
     # Two images and two files that were tried again.
-    assert summary.content["images_per_second"] == pytest.approx(4 / summary.content["seconds"], abs=0.01)
+    assert summary.content["images_per_second"] == pytest.approx(
+        4 / summary.content["seconds"], abs=0.01
+    )
     score(source, model, tmp_path / "fresh", cam_format="png")
     for name in ("predictions", "studies", "rejections"):
         assert json_rows(output, name) == json_rows(tmp_path / "fresh", name)
-    assert not list(output.glob("*.csv-*")), "files of formats that were not asked for this time would be out of date"
+    assert not list(output.glob("*.csv-*")), (
+        "files of formats that were not asked for this time would be out of date"
+    )
 
 
 def test_a_row_that_depends_on_the_manifest_is_not_taken_from_the_journal(folder, model, tmp_path):
     manifest, output = tmp_path / "list.csv", tmp_path / "out"
-    manifest.write_text(f"path,study,ward\n{folder}/study0/00.png,a,1\n{folder}/study0/01.png,a,1\n")
+    manifest.write_text(
+        f"path,study,ward\n{folder}/study0/00.png,a,1\n{folder}/study0/01.png,a,1\n"
+    )
     score(manifest, model, output)
-    manifest.write_text(f"path,study,ward\n{folder}/study0/00.png,b,1\n{folder}/study0/01.png,a,2\n")
+    manifest.write_text(
+        f"path,study,ward\n{folder}/study0/00.png,b,1\n{folder}/study0/01.png,a,2\n"
+    )
     score(manifest, model, output, resume=True)
-    assert [(row["study"], row["ward"]) for row in json_rows(output, "predictions")] == [("b", "1"), ("a", "2")]
+    assert [(row["study"], row["ward"]) for row in json_rows(output, "predictions")] == [
+        ("b", "1"),
+        ("a", "2"),
+    ]
 
 
 def test_results_of_another_model_or_other_options_are_refused(folder, model, tmp_path):
@@ -208,14 +275,25 @@ def test_results_of_another_model_or_other_options_are_refused(folder, model, tm
     score(folder, model, output)
     before = everything(output)
     for changed, sentence in [
-        ({"model": str(other)}, r"made with model \w{16}, and this run has model \w{16}; --resume needs the same"),
-        ({"engine": "tensorflow"}, "made with engine openvino/float32, and this run has engine tensorflow/float32"),
+        (
+            {"model": str(other)},
+            r"made with model \w{16}, and this run has model \w{16}; --resume needs the same",
+        ),
+        (
+            {"engine": "tensorflow"},
+            "made with engine openvino/float32, and this run has engine tensorflow/float32",
+        ),
         ({"cam": "none"}, "made with --cam=overlay, and this run has --cam=none"),
         ({"input": str(folder / "study0")}, "made with --input="),
         ({"threshold": 0.3}, "made with no --threshold, and this run has --threshold=0.3"),
         ({"overwrite": True}, "choose one of them"),
     ]:
-        options = {"input": str(folder), "model": str(model), "output": str(output), "resume": True} | changed
+        options = {
+            "input": str(folder),
+            "model": str(model),
+            "output": str(output),
+            "resume": True,
+        } | changed
         with pytest.raises(ConfigError, match=sentence):
             pipeline.run(pipeline.Options(**options))
     assert everything(output) == before

@@ -5,7 +5,11 @@ import pathlib
 
 import grpc
 import pytest
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, GoogleCloudOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    StandardOptions,
+)
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from batch_inference import pipeline, runners
@@ -33,13 +37,29 @@ def _no_look_at_buckets(monkeypatch):
     [
         ("", "FnApiRunner", Workers.THREADS),
         ("--runner=DirectRunner", "FnApiRunner", Workers.THREADS),
-        ("--runner=direct --direct_running_mode=multi_processing", "FnApiRunner", Workers.PROCESSES),
+        (
+            "--runner=direct --direct_running_mode=multi_processing",
+            "FnApiRunner",
+            Workers.PROCESSES,
+        ),
         ("--runner=PrismRunner", "PrismRunner", Workers.THREADS),
         ("--runner=prism --environment_type=DOCKER", "PrismRunner", Workers.ELSEWHERE),
-        ("--runner=apache_beam.runners.portability.flink_runner.FlinkRunner", "FlinkRunner", Workers.THREADS),
+        (
+            "--runner=apache_beam.runners.portability.flink_runner.FlinkRunner",
+            "FlinkRunner",
+            Workers.THREADS,
+        ),
         ("--runner=FlinkRunner --flink_master=flink:8081", "FlinkRunner", Workers.ELSEWHERE),
-        ("--runner=FlinkRunner --flink_master=flink:8081 --environment_type=LOOPBACK", "FlinkRunner", Workers.THREADS),
-        ("--runner=SparkRunner --spark_master_url=spark://host:7077", "SparkRunner", Workers.ELSEWHERE),
+        (
+            "--runner=FlinkRunner --flink_master=flink:8081 --environment_type=LOOPBACK",
+            "FlinkRunner",
+            Workers.THREADS,
+        ),
+        (
+            "--runner=SparkRunner --spark_master_url=spark://host:7077",
+            "SparkRunner",
+            Workers.ELSEWHERE,
+        ),
         ("--runner=PortableRunner --job_endpoint=embed", "PortableRunner", Workers.ELSEWHERE),
     ],
 )
@@ -65,12 +85,24 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
         (("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",), "loses rows"),
         (("--number_of_execution_retries=3",), "unknown option --number_of_execution_retries"),
         (("--runner=PortableRunner",), "needs --job_endpoint=HOST:PORT"),
-        (("--runner=PortableRunner", "--job_endpoint=localhost:1"), "no job server answers at --job_endpoint=localhost:1"),
+        (
+            ("--runner=PortableRunner", "--job_endpoint=localhost:1"),
+            "no job server answers at --job_endpoint=localhost:1",
+        ),
         (DATAFLOW, "needs --setup_file=./setup.py or --sdk_container_image=IMAGE"),
         ((*DATAFLOW, "--setup_file=nowhere/setup.py"), "--setup_file=nowhere/setup.py is no file"),
-        ((*DATAFLOW, f"--setup_file={SETUP}", "--no_wait_until_finish"), "--no_wait_until_finish is not for scoring"),
-        ((*DATAFLOW, f"--setup_file={SETUP}", "--template_location=gs://b/t"), "--template_location is not for scoring"),
-        ((*DATAFLOW[:1], *DATAFLOW[2:], f"--setup_file={SETUP}"), "Missing required option: project"),
+        (
+            (*DATAFLOW, f"--setup_file={SETUP}", "--no_wait_until_finish"),
+            "--no_wait_until_finish is not for scoring",
+        ),
+        (
+            (*DATAFLOW, f"--setup_file={SETUP}", "--template_location=gs://b/t"),
+            "--template_location is not for scoring",
+        ),
+        (
+            (*DATAFLOW[:1], *DATAFLOW[2:], f"--setup_file={SETUP}"),
+            "Missing required option: project",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_in_a_sentence(words, sentence, monkeypatch):
@@ -103,15 +135,23 @@ def test_a_job_server_says_itself_what_options_it_has():
 
 
 def test_flinks_own_options_reach_the_job_server_that_beam_starts():
-    options = runners.beam_options(("--runner=FlinkRunner", "--number_of_execution_retries=3", "--flink_version=1.19"))
+    options = runners.beam_options(
+        ("--runner=FlinkRunner", "--number_of_execution_retries=3", "--flink_version=1.19")
+    )
     assert options.view_as(FlinkRunnerOptions).flink_version == "1.19"
-    assert options.get_all_options(retain_unknown_options=True)["number_of_execution_retries"] == "3"
+    assert (
+        options.get_all_options(retain_unknown_options=True)["number_of_execution_retries"] == "3"
+    )
 
 
 def _score(radiographs, model, output, *beam) -> dict[str, list]:
     """What a run leaves: rows of each kind, and the pictures."""
-    pipeline.run(pipeline.Options(str(radiographs), str(model), str(output), batch_size=4, beam=beam))
-    pictures = {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.jpg"))}
+    pipeline.run(
+        pipeline.Options(str(radiographs), str(model), str(output), batch_size=4, beam=beam)
+    )
+    pictures = {
+        str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.jpg"))
+    }
     return {name: json_rows(output, name) for name in ("predictions", "studies", "rejections")} | {
         "cams": list(pictures.items())
     }
@@ -127,5 +167,11 @@ def test_a_bundle_that_comes_again_changes_nothing(model, radiographs, tmp_path)
 @pytest.mark.slow
 def test_workers_in_processes_of_their_own_give_the_same_rows(model, radiographs, tmp_path):
     here = _score(radiographs, model, tmp_path / "here")
-    there = _score(radiographs, model, tmp_path / "there", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    there = _score(
+        radiographs,
+        model,
+        tmp_path / "there",
+        "--direct_num_workers=2",
+        "--direct_running_mode=multi_processing",
+    )
     assert here == there

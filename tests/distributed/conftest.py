@@ -40,7 +40,12 @@ def radiographs(tmp_path_factory) -> pathlib.Path:
     """`IMAGES` pictures in MURA's folders, and a file that is none."""
     root = tmp_path_factory.mktemp("radiographs")
     for index in range(IMAGES):
-        file = root / f"patient{index // 8:05d}" / f"study{index // 4 % 2 + 1}_positive" / f"image{index}.png"
+        file = (
+            root
+            / f"patient{index // 8:05d}"
+            / f"study{index // 4 % 2 + 1}_positive"
+            / f"image{index}.png"
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(file), picture(index, 40 + index % 17, 60 - index % 13))
     (root / "empty.png").write_bytes(b"")
@@ -49,7 +54,9 @@ def radiographs(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def pool(fetched, tmp_path_factory):
-    with runner_servers.worker_pool(fetched / "bin" / "container", tmp_path_factory.mktemp("pool") / "scratch") as pool:
+    with runner_servers.worker_pool(
+        fetched / "bin" / "container", tmp_path_factory.mktemp("pool") / "scratch"
+    ) as pool:
         yield pool
 
 

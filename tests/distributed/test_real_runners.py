@@ -22,7 +22,14 @@ def start(radiographs, model, output, *flags: str) -> subprocess.Popen:
     # From a folder of its own: nothing may lean on where the launcher stands.
     folder = output.parent / f"{output.name}-launcher"
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", PROGRAM, f"--input={radiographs}", f"--model={model}", f"--output={output}"]
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        f"--input={radiographs}",
+        f"--model={model}",
+        f"--output={output}",
+    ]
     return subprocess.Popen(
         [*command, "--batch_size=4", "--engine=openvino", *flags],
         cwd=folder,
@@ -41,7 +48,11 @@ def finish(process: subprocess.Popen, seconds: int = 400) -> tuple[int, str]:
 def left_by(output: pathlib.Path) -> dict[str, list]:
     """Rows of each kind, every one of them, and the pictures."""
     rows = {name: json_rows(output, name) for name in ("predictions", "studies", "rejections")}
-    return rows | {"cams": sorted((str(path.relative_to(output)), path.read_bytes()) for path in output.rglob("*.jpg"))}
+    return rows | {
+        "cams": sorted(
+            (str(path.relative_to(output)), path.read_bytes()) for path in output.rglob("*.jpg")
+        )
+    }
 
 
 def kill_in_the_middle(process: subprocess.Popen, output: pathlib.Path, pool: WorkerPool) -> int:
@@ -61,14 +72,22 @@ def expected(radiographs, model, tmp_path_factory) -> dict[str, list]:
     code, said = finish(start(radiographs, model, output))
     assert code == 0, said
     left = left_by(output)
-    assert (len(left["predictions"]), len(left["rejections"]), len(left["cams"])) == (IMAGES, 1, IMAGES)
+    assert (len(left["predictions"]), len(left["rejections"]), len(left["cams"])) == (
+        IMAGES,
+        1,
+        IMAGES,
+    )
     return left
 
 
 @pytest.fixture(scope="module")
 def on_flink(flink, pool) -> list[str]:
     """Four slots, two worker processes."""
-    workers = ["--environment_type=EXTERNAL", f"--environment_config={pool.address}", "--sdk_worker_parallelism=2"]
+    workers = [
+        "--environment_type=EXTERNAL",
+        f"--environment_config={pool.address}",
+        "--sdk_worker_parallelism=2",
+    ]
     return ["--runner=PortableRunner", f"--job_endpoint={flink}", "--parallelism=4", *workers]
 
 
@@ -78,24 +97,34 @@ def on_prism(fetched, pool) -> list[str]:
     return ["--runner=PrismRunner", f"--prism_location={fetched / 'bin' / 'prism'}", *workers]
 
 
-def test_flink_gives_the_rows_of_the_embedded_runner(radiographs, model, expected, on_flink, tmp_path):
+def test_flink_gives_the_rows_of_the_embedded_runner(
+    radiographs, model, expected, on_flink, tmp_path
+):
     code, said = finish(start(radiographs, model, tmp_path / "out", *on_flink))
     assert code == 0, said
     assert left_by(tmp_path / "out") == expected
 
 
-def test_flink_loses_nothing_when_a_worker_dies(radiographs, model, expected, on_flink, pool, flink_scratch, tmp_path):
+def test_flink_loses_nothing_when_a_worker_dies(
+    radiographs, model, expected, on_flink, pool, flink_scratch, tmp_path
+):
     process = start(radiographs, model, tmp_path / "out", *on_flink)
     assert kill_in_the_middle(process, tmp_path / "out", pool) >= 2
     code, said = finish(process)
     assert code == 0, said
-    assert "switched from state RUNNING to RESTARTING" in (flink_scratch / "log").read_text(errors="replace")
+    assert "switched from state RUNNING to RESTARTING" in (flink_scratch / "log").read_text(
+        errors="replace"
+    )
     assert left_by(tmp_path / "out") == expected
     assert not list((tmp_path / "out").rglob("beam-temp-*"))
 
 
-def test_prism_gives_the_rows_of_the_embedded_runner(radiographs, model, expected, on_prism, tmp_path):
-    code, said = finish(start(radiographs, model, tmp_path / "out", *on_prism, "--save_main_session"))
+def test_prism_gives_the_rows_of_the_embedded_runner(
+    radiographs, model, expected, on_prism, tmp_path
+):
+    code, said = finish(
+        start(radiographs, model, tmp_path / "out", *on_prism, "--save_main_session")
+    )
     assert code == 0, said
     assert left_by(tmp_path / "out") == expected
 

@@ -7,9 +7,17 @@ from tests.support.documents import ROOT
 
 STAGES = {
     found["name"]: found[0]
-    for found in re.finditer(r"^FROM \S+ AS (?P<name>\S+)\n(?:(?!FROM ).*\n)*", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for found in re.finditer(
+        r"^FROM \S+ AS (?P<name>\S+)\n(?:(?!FROM ).*\n)*",
+        (ROOT / "Dockerfile").read_text(),
+        re.MULTILINE,
+    )
 }
-INSTALLS = [line for stage in STAGES.values() for line in re.findall(r"pip (?:install|wheel) [^&\n]*", stage)]
+INSTALLS = [
+    line
+    for stage in STAGES.values()
+    for line in re.findall(r"pip (?:install|wheel) [^&\n]*", stage)
+]
 
 
 def test_what_is_installed_and_what_builds_it_is_pinned():
@@ -18,7 +26,10 @@ def test_what_is_installed_and_what_builds_it_is_pinned():
         assert "--constraint constraints.txt" in line or "--no-deps" in line, line
         # An isolated build takes the newest setuptools there is.
         assert (
-            "--no-build-isolation" in line or "setuptools wheel" in line or "--no-index" in line or "tensorflow-cpu==" in line
+            "--no-build-isolation" in line
+            or "setuptools wheel" in line
+            or "--no-index" in line
+            or "tensorflow-cpu==" in line
         )
 
 
@@ -32,9 +43,13 @@ def test_an_edit_of_ours_leaves_the_layers_of_all_other_packages():
 
 def test_the_scoring_image_is_a_container_of_beams():
     """As that of the workers in tests/distributed, which get their environment from here."""
-    assert runner_servers.image_environment("score") == {"RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"}
+    assert runner_servers.image_environment("score") == {
+        "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"
+    }
     assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in STAGES["score"]
-    version = re.search(r"^apache-beam.*==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+    version = re.search(
+        r"^apache-beam.*==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )[1]
     assert f"_sdk:{version}\n" in (ROOT / "Dockerfile").read_text()
 
 

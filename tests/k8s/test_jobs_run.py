@@ -13,7 +13,9 @@ import pytest
 from tests.support import cluster, manifests, network
 from tests.support.cluster import SECONDS, Job
 
-pytestmark = pytest.mark.skipif(not cluster.can_run(), reason="containers take root, or a machine that gives users namespaces")
+pytestmark = pytest.mark.skipif(
+    not cluster.can_run(), reason="containers take root, or a machine that gives users namespaces"
+)
 
 TRAIN = "--config=tests/support/small_recipe.py\n--config.epochs=6\n"
 PREPARE = "--layout=mura\n--image_size=48\n"
@@ -21,7 +23,9 @@ PREPARE = "--layout=mura\n--image_size=48\n"
 
 def steps(root: pathlib.Path) -> list[int]:
     """Steps of the run `first` that are in its checkpoints."""
-    return sorted(int(mark.stem[5:]) for mark in root.glob("data/runs/first/checkpoints/ckpt-*.json"))
+    return sorted(
+        int(mark.stem[5:]) for mark in root.glob("data/runs/first/checkpoints/ckpt-*.json")
+    )
 
 
 def wait_for(root: pathlib.Path, step: int, job: Job) -> None:
@@ -35,7 +39,10 @@ def wait_for(root: pathlib.Path, step: int, job: Job) -> None:
 def history(root: pathlib.Path) -> list[dict[str, str]]:
     """What was learnt in each epoch."""
     with (root / "data/runs/first/history.csv").open() as file:
-        return [{name: row[name] for name in ("epoch", "loss", "val_loss", "val_auroc")} for row in csv.DictReader(file)]
+        return [
+            {name: row[name] for name in ("epoch", "loss", "val_loss", "val_auroc")}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,9 @@ def local(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("overlay") / "own"
     common = ["components/common"]
     return manifests.render(
-        manifests.write_overlay(folder, "overlays/local", common, env=["PATIENTS=24"], train=TRAIN, prepare=PREPARE)
+        manifests.write_overlay(
+            folder, "overlays/local", common, env=["PATIENTS=24"], train=TRAIN, prepare=PREPARE
+        )
     )
 
 
@@ -81,7 +90,9 @@ def two_workers(finished, hosts, tmp_path) -> Job:
     fewer = ["--config.global_batch_size=8", "--config.precision=float32"]
     components = ["components/storage-pvc", "components/common"]
     flags = {"train": TRAIN, "prepare": PREPARE}
-    folder = manifests.write_overlay(tmp_path / "own", "overlays/multi-node-2x8", components, ["STORAGE=/data"], fewer, **flags)
+    folder = manifests.write_overlay(
+        tmp_path / "own", "overlays/multi-node-2x8", components, ["STORAGE=/data"], fewer, **flags
+    )
     root = tmp_path / "cluster"
     (root / "data").mkdir(parents=True)
     (root / "data" / "data").symlink_to(finished / "data" / "data")
@@ -94,15 +105,32 @@ def test_what_runs_here_can_write_to_its_volumes_alone_and_knows_its_pods(tmp_pa
     tries += "; getent hosts train-0.train train-1.train; grep CapEff /proc/self/status; echo $$"
     volumes = [{"name": "tmp", "mountPath": "/tmp"}]
     home = [{"name": "HOME", "value": "/tmp"}]
-    main = {"command": ["sh", "-c"], "args": [tries], "envFrom": [], "env": home, "volumeMounts": volumes}
-    pod = {"terminationGracePeriodSeconds": 1, "containers": [main], "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    main = {
+        "command": ["sh", "-c"],
+        "args": [tries],
+        "envFrom": [],
+        "env": home,
+        "volumeMounts": volumes,
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [main],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
     spec = {"completionMode": "Indexed", "completions": 2, "template": {"spec": pod}}
-    job = Job([{"kind": "Job", "metadata": {"name": "tries"}, "spec": spec}], "tries", tmp_path, hosts)
+    job = Job(
+        [{"kind": "Job", "metadata": {"name": "tries"}, "spec": spec}], "tries", tmp_path, hosts
+    )
     assert job.wait() == "Complete"
     names = ["10.77.0.1 train-0.train", "10.77.0.2 train-1.train"]
     for pod in job.pods:
         said = [" ".join(line.split()) for line in pod.log.read_text().splitlines()]
-        assert [line for line in said if "Read-only" not in line] == ["0", *names, "CapEff: 0000000000000000", "1"]
+        assert [line for line in said if "Read-only" not in line] == [
+            "0",
+            *names,
+            "CapEff: 0000000000000000",
+            "1",
+        ]
         assert len(said) == 10 and (pod.log.parent / "tmp" / "x").exists()
 
 
@@ -115,13 +143,22 @@ def test_three_jobs_started_at_once_end_in_a_scored_folder(finished):
     summary = json.loads((data / "scored/first/summary.json").read_text())
     images = list(data.glob("simulated/MURA-v1.1/valid/**/*.png"))
     assert summary["scored"] == len(images) > 0
-    assert {path.name.split(".")[1][:5] for path in (data / "scored/first").glob("predictions*")} == {"jsonl", "csv-0", "parqu"}
+    assert {
+        path.name.split(".")[1][:5] for path in (data / "scored/first").glob("predictions*")
+    } == {"jsonl", "csv-0", "parqu"}
     # Besides the volume and the pods' own folders, nothing was written.
-    assert {path.name for path in finished.iterdir()} == {"data", "prepare-0-0", "train-0-0", "score-0-0"}
+    assert {path.name for path in finished.iterdir()} == {
+        "data",
+        "prepare-0-0",
+        "train-0-0",
+        "score-0-0",
+    }
 
 
 @pytest.mark.slow
-def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkpoint(local, finished, prepared):
+def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkpoint(
+    local, finished, prepared
+):
     job = Job(local, "train", prepared)
 
     job.pod(0)
@@ -182,7 +219,9 @@ def test_a_wrong_configuration_and_wrong_data_fail_the_job_at_once(prepared, tmp
     flags = {"train": TRAIN + "--config.pooling=median\n", "prepare": PREPARE}
     wrong = ["PATIENTS=2", "SOURCE=/data/no/such/folder"]
     objects = manifests.render(
-        manifests.write_overlay(tmp_path / "own", "overlays/local", ["components/common"], wrong, **flags)
+        manifests.write_overlay(
+            tmp_path / "own", "overlays/local", ["components/common"], wrong, **flags
+        )
     )
     for job, code, sentence in (
         (Job(objects, "train", prepared), 2, "expected avg or max"),

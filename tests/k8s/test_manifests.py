@@ -13,10 +13,13 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.support import documents, manifests
-from trainer import errors, vitals
+from trainer import errors
+from trainer.program import telemetry
 
 CRDS = pathlib.Path(__file__).with_name("crds")
-VERSIONS = sorted(kubernetes_validate.utils.all_versions(), key=lambda v: [int(n) for n in v.split(".")])[-3:]
+VERSIONS = sorted(
+    kubernetes_validate.utils.all_versions(), key=lambda v: [int(n) for n in v.split(".")]
+)[-3:]
 CLUSTER = manifests.render(manifests.K8S / "cluster" / "kueue")
 EVERY = pytest.mark.parametrize("name", manifests.OVERLAYS)
 COMPONENTS = sorted(path.name for path in (manifests.K8S / "components").iterdir())
@@ -46,7 +49,9 @@ def validate(found: dict, version: str) -> None:
 
 
 def test_the_overlays_of_the_documentation_are_there():
-    assert {"local", "gpu-1", "gpu-8", "multi-node-2x8", "score-cpu", "dataflow-launcher"} <= set(manifests.OVERLAYS)
+    assert {"local", "gpu-1", "gpu-8", "multi-node-2x8", "score-cpu", "dataflow-launcher"} <= set(
+        manifests.OVERLAYS
+    )
     assert [v.split(".")[0] for v in VERSIONS] == ["1"] * 3
 
 
@@ -63,7 +68,10 @@ def test_kubernetes_takes_every_object(name, version):
     assert any(found["kind"] in ("Job", "JobSet") for found in objects)
     for found in [*objects, *CLUSTER]:
         validate(found, version)
-        assert found["kind"] in ("Namespace", "ClusterQueue", "ResourceFlavor") or found["metadata"]["namespace"] == "humerus"
+        assert (
+            found["kind"] in ("Namespace", "ClusterQueue", "ResourceFlavor")
+            or found["metadata"]["namespace"] == "humerus"
+        )
 
 
 @pytest.mark.parametrize(
@@ -71,13 +79,19 @@ def test_kubernetes_takes_every_object(name, version):
     [
         ("gpu-1", ("spec", "backoffLimitt"), 3),
         ("multi-node-jobset", ("spec", "failurePolicy", "maxRestart"), 3),
-        ("multi-node-jobset", ("spec", "replicatedJobs", 0, "template", "spec", "completionMode"), 5),
+        (
+            "multi-node-jobset",
+            ("spec", "replicatedJobs", 0, "template", "spec", "completionMode"),
+            5,
+        ),
         ("multi-node-jobset", ("spec", "network", "subdomain"), ["train"]),
     ],
 )
 def test_the_validation_would_notice(name, path, value):
     objects = json.loads(json.dumps(manifests.overlay(name)))
-    found = next(o for o in objects if o["kind"] in ("Job", "JobSet") and o["metadata"]["name"] == "train")
+    found = next(
+        o for o in objects if o["kind"] in ("Job", "JobSet") and o["metadata"]["name"] == "train"
+    )
     *parents, last = path
     inner = found
     for key in parents:
@@ -98,15 +112,24 @@ def test_pods_are_restricted(name):
     assert pods
     for _, pod in pods:
         context = pod["securityContext"]
-        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0 and context["runAsGroup"] > 0
+        assert (
+            context["runAsNonRoot"] is True
+            and context["runAsUser"] > 0
+            and context["runAsGroup"] > 0
+        )
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(pod)
-        assert pod["serviceAccountName"] == "humerus" and pod["automountServiceAccountToken"] is False
+        assert (
+            pod["serviceAccountName"] == "humerus" and pod["automountServiceAccountToken"] is False
+        )
         kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "csi"}
         for container in manifests.containers(pod):
             security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False and security["readOnlyRootFilesystem"] is True
+            assert (
+                security["allowPrivilegeEscalation"] is False
+                and security["readOnlyRootFilesystem"] is True
+            )
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert not {"privileged", "runAsUser", "procMount"} & set(security)
 
@@ -118,7 +141,9 @@ def test_pods_ask_for_what_they_need(name):
             resources = container["resources"]
             for what in ("cpu", "memory", "ephemeral-storage"):
                 assert resources["requests"][what] and resources["limits"][what]
-            assert resources["limits"].get("nvidia.com/gpu") == resources["requests"].get("nvidia.com/gpu")
+            assert resources["limits"].get("nvidia.com/gpu") == resources["requests"].get(
+                "nvidia.com/gpu"
+            )
             assert re.search(r":\d+\.\d+\.\d+$", container["image"]), "a version, not latest"
             mounted = {mount["name"] for mount in container["volumeMounts"]}
             assert mounted <= {volume["name"] for volume in pod["volumes"]} and "tmp" in mounted
@@ -127,7 +152,9 @@ def test_pods_ask_for_what_they_need(name):
         assert shm["emptyDir"]["medium"] == "Memory" and shm["emptyDir"]["sizeLimit"]
         assert {"name": "shm", "mountPath": "/dev/shm"} in main["volumeMounts"]
         if main["resources"]["limits"].get("nvidia.com/gpu"):
-            assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+            assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod[
+                "tolerations"
+            ]
             assert pod["nodeSelector"]["cloud.google.com/gke-accelerator"]
 
 
@@ -137,7 +164,9 @@ def test_jobs_end_and_restart_as_documented(name):
         spec, pod = job["spec"], job["spec"]["template"]["spec"]
         assert spec["activeDeadlineSeconds"] and 15 <= pod["terminationGracePeriodSeconds"] <= 120
         assert spec["podReplacementPolicy"] == "Failed" and pod["restartPolicy"] == "Never"
-        assert spec["backoffLimit"] >= 0 and (spec.get("ttlSecondsAfterFinished") or job["metadata"]["name"] == "set-train")
+        assert spec["backoffLimit"] >= 0 and (
+            spec.get("ttlSecondsAfterFinished") or job["metadata"]["name"] == "set-train"
+        )
         main = pod["containers"][0]
         if "--runner=DataflowRunner" in main["args"]:
             # Any other pod would start another job of Dataflow's.
@@ -145,31 +174,61 @@ def test_jobs_end_and_restart_as_documented(name):
             assert not {"startupProbe", "livenessProbe"} & set(main)
             continue
         disrupted, wrong, stopped = spec["podFailurePolicy"]["rules"]
-        assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert disrupted == {
+            "action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }
         assert wrong["action"] == "FailJob" and stopped["action"] == "Ignore"
-        assert wrong["onExitCodes"] == {"operator": "In", "values": [errors.EXIT_CONFIG, errors.EXIT_DATA]}
+        assert wrong["onExitCodes"] == {
+            "operator": "In",
+            "values": [errors.EXIT_CONFIG, errors.EXIT_DATA],
+        }
         assert stopped["onExitCodes"] == {"operator": "In", "values": [errors.EXIT_STOPPED]}
         started, alive = main["startupProbe"], main["livenessProbe"]
         *python, file, allowed = alive["exec"]["command"]
-        assert python == ["python", "-m", "trainer.heartbeat"] and int(allowed) >= 900
+        assert python == ["python", "-m", "trainer.program.heartbeat"] and int(allowed) >= 900
         assert f"--heartbeat={file}" in main["args"]
-        assert started["exec"] == alive["exec"] and started["periodSeconds"] * started["failureThreshold"] >= 300
+        assert (
+            started["exec"] == alive["exec"]
+            and started["periodSeconds"] * started["failureThreshold"] >= 300
+        )
 
 
 @EVERY
 def test_nothing_gets_out_but_questions_to_dns_and_storage(name):
     objects = manifests.overlay(name)
-    policies = {found["metadata"]["name"]: found["spec"] for found in objects if found["kind"] == "NetworkPolicy"}
+    policies = {
+        found["metadata"]["name"]: found["spec"]
+        for found in objects
+        if found["kind"] == "NetworkPolicy"
+    }
     everything = policies.pop("humerus")
     assert everything["policyTypes"] == ["Ingress", "Egress"] and "ingress" not in everything
     assert {port["port"] for rule in everything["egress"] for port in rule["ports"]} == {53}
-    resolvers = {peer["ipBlock"]["cidr"] for rule in everything["egress"] for peer in rule["to"] if "ipBlock" in peer}
+    resolvers = {
+        peer["ipBlock"]["cidr"]
+        for rule in everything["egress"]
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    }
     assert resolvers == {"169.254.20.10/32", "169.254.169.254/32"}
     assert set(policies) <= {"storage", "workers", "metrics"}
-    blocks = {peer["ipBlock"]["cidr"] for rule in policies.get("storage", {}).get("egress", []) for peer in rule["to"]}
-    assert blocks <= {"199.36.153.8/30", "199.36.153.4/30", "169.254.169.254/32", "169.254.169.252/32"}
+    blocks = {
+        peer["ipBlock"]["cidr"]
+        for rule in policies.get("storage", {}).get("egress", [])
+        for peer in rule["to"]
+    }
+    assert blocks <= {
+        "199.36.153.8/30",
+        "199.36.153.4/30",
+        "169.254.169.254/32",
+        "169.254.169.252/32",
+    }
     for pod in (found for found in objects if found["kind"] in ("Job", "Deployment")):
-        assert pod["spec"]["template"]["metadata"]["labels"].items() >= everything["podSelector"]["matchLabels"].items()
+        assert (
+            pod["spec"]["template"]["metadata"]["labels"].items()
+            >= everything["podSelector"]["matchLabels"].items()
+        )
 
 
 @EVERY
@@ -177,7 +236,10 @@ def test_no_secrets_and_the_recommended_labels(name):
     for found in manifests.overlay(name):
         assert found["kind"] != "Secret"
         labels = found["metadata"]["labels"]
-        assert {f"app.kubernetes.io/{key}" for key in ("name", "instance", "version", "part-of", "managed-by")} <= set(labels)
+        assert {
+            f"app.kubernetes.io/{key}"
+            for key in ("name", "instance", "version", "part-of", "managed-by")
+        } <= set(labels)
     text = yaml.safe_dump_all(manifests.overlay(name))
     assert not re.search(r"secretKeyRef|password|private_key|BEGIN [A-Z ]*KEY", text)
 
@@ -197,22 +259,51 @@ def test_every_variable_of_a_command_line_is_set(name):
 
 def test_gpus_and_hosts():
     def train(name: str) -> dict:
-        return next(job for job in manifests.jobs(manifests.overlay(name)) if job["metadata"]["name"].endswith("train"))["spec"]
+        return next(
+            job
+            for job in manifests.jobs(manifests.overlay(name))
+            if job["metadata"]["name"].endswith("train")
+        )["spec"]
 
     def gpus(name: str) -> str | None:
-        return train(name)["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+        return train(name)["template"]["spec"]["containers"][0]["resources"]["limits"].get(
+            "nvidia.com/gpu"
+        )
 
-    counts = {name: gpus(name) for name in ("local", "gpu-1", "gpu-8", "multi-node-2x8", "multi-node-jobset")}
-    assert counts == {"local": None, "gpu-1": "1", "gpu-8": "8", "multi-node-2x8": "8", "multi-node-jobset": "8"}
+    counts = {
+        name: gpus(name)
+        for name in ("local", "gpu-1", "gpu-8", "multi-node-2x8", "multi-node-jobset")
+    }
+    assert counts == {
+        "local": None,
+        "gpu-1": "1",
+        "gpu-8": "8",
+        "multi-node-2x8": "8",
+        "multi-node-jobset": "8",
+    }
     for name, host in (("multi-node-2x8", "train"), ("multi-node-jobset", "train-hosts-0")):
         spec = train(name)
-        assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
-        (hosts,) = (one["value"] for one in spec["template"]["spec"]["containers"][0]["env"] if one["name"] == "HUMERUS_HOSTS")
+        assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == (
+            "Indexed",
+            2,
+            2,
+        )
+        (hosts,) = (
+            one["value"]
+            for one in spec["template"]["spec"]["containers"][0]["env"]
+            if one["name"] == "HUMERUS_HOSTS"
+        )
         assert hosts == f"{host}-0.train:2222,{host}-1.train:2222"
         service = manifests.named(manifests.overlay(name), "Service", "train")["spec"]
         assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"] is True
-        batches = [one for one in spec["template"]["spec"]["containers"][0]["args"] if "global_batch_size" in one]
-        assert batches[-1] == "--config.global_batch_size=256", "sixteen on each of sixteen, as on eight"
+        batches = [
+            one
+            for one in spec["template"]["spec"]["containers"][0]["args"]
+            if "global_batch_size" in one
+        ]
+        assert batches[-1] == "--config.global_batch_size=256", (
+            "sixteen on each of sixteen, as on eight"
+        )
     queued = manifests.named(manifests.overlay("multi-node-jobset"), "JobSet", "train")
     assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "humerus"
     assert "suspend" not in queued["spec"], "Kueue's to say: applied again, it would stop what runs"
@@ -230,16 +321,31 @@ def test_one_pod_scores_at_a_time_whoever_started_it():
     """A CronJob's `Forbid` sees only the Jobs that it started itself."""
     for job in manifests.jobs(manifests.overlay("score-cpu")):
         template = job["spec"]["template"]
-        (term,) = template["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        assert term["topologyKey"] == "kubernetes.io/os", "which is the same on every node that could run it"
-        assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        (term,) = template["spec"]["affinity"]["podAntiAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        assert term["topologyKey"] == "kubernetes.io/os", (
+            "which is the same on every node that could run it"
+        )
+        assert (
+            term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        )
 
 
 def test_what_prepares_and_exports_may_rename_folders_of_a_bucket_mounted_as_one(tmp_path):
-    folder = manifests.write_overlay(tmp_path / "own", "base", ["site", "components/storage-gcs-fuse"])
+    folder = manifests.write_overlay(
+        tmp_path / "own", "base", ["site", "components/storage-gcs-fuse"]
+    )
     for _, pod in manifests.pod_specs(manifests.render(folder)):
-        (options,) = (volume["csi"]["volumeAttributes"]["mountOptions"] for volume in pod["volumes"] if "csi" in volume)
-        user = [f"uid={pod['securityContext']['runAsUser']}", f"gid={pod['securityContext']['runAsGroup']}"]
+        (options,) = (
+            volume["csi"]["volumeAttributes"]["mountOptions"]
+            for volume in pod["volumes"]
+            if "csi" in volume
+        )
+        user = [
+            f"uid={pod['securityContext']['runAsUser']}",
+            f"gid={pod['securityContext']['runAsGroup']}",
+        ]
         assert set(options.split(",")) == {"implicit-dirs", "rename-dir-limit=100000", *user}
 
 
@@ -252,20 +358,42 @@ def test_names_of_a_jobset_follow_what_it_names(tmp_path):
     objects = manifests.render(folder)
     (job,) = manifests.jobs([found for found in objects if found["kind"] == "JobSet"])
     pod = job["spec"]["template"]["spec"]
-    assert pod["serviceAccountName"] == manifests.named(objects, "ServiceAccount", "x-humerus")["metadata"]["name"]
+    assert (
+        pod["serviceAccountName"]
+        == manifests.named(objects, "ServiceAccount", "x-humerus")["metadata"]["name"]
+    )
     named = {found["metadata"]["name"] for found in objects if found["kind"] == "ConfigMap"}
-    assert {source["configMapRef"]["name"] for one in manifests.containers(pod) for source in one["envFrom"]} <= named
+    assert {
+        source["configMapRef"]["name"]
+        for one in manifests.containers(pod)
+        for source in one["envFrom"]
+    } <= named
 
 
 def test_beam_knows_the_options_of_the_dataflow_launcher():
     job = manifests.named(manifests.overlay("dataflow-launcher"), "Job", "score")
     main = job["spec"]["template"]["spec"]["containers"][0]
-    own = ("--flagfile", "--input", "--model", "--output", "--log_format", "--heartbeat", "--metrics_port", "--engine")
+    own = (
+        "--flagfile",
+        "--input",
+        "--model",
+        "--output",
+        "--log_format",
+        "--heartbeat",
+        "--metrics_port",
+        "--engine",
+    )
     arguments = [argument for argument in main["args"] if not argument.startswith(own)]
-    given = PipelineOptions(arguments).get_all_options(drop_default=True, retain_unknown_options=True)
+    given = PipelineOptions(arguments).get_all_options(
+        drop_default=True, retain_unknown_options=True
+    )
     assert set(given) <= set(PipelineOptions([]).get_all_options())
     assert given["job_name"] == "humerus-score-$(RUN)" and "--engine=openvino" in main["args"]
-    assert given["runner"] == "DataflowRunner" and given["temp_location"] == "$(STORAGE)/tmp" and given["max_num_workers"] == 10
+    assert (
+        given["runner"] == "DataflowRunner"
+        and given["temp_location"] == "$(STORAGE)/tmp"
+        and given["max_num_workers"] == 10
+    )
     image = next(one["value"] for one in main["env"] if one["name"] == "IMAGE")
     assert image == main["image"] and image.endswith("/score:0.1.0")
 
@@ -279,16 +407,24 @@ def test_beam_knows_the_options_of_the_dataflow_launcher():
     ],
 )
 def test_components_fit_together(tmp_path, base, components):
-    objects = manifests.render(manifests.write_overlay(tmp_path / "own", base, components, train="--config=humerus\n"))
+    objects = manifests.render(
+        manifests.write_overlay(tmp_path / "own", base, components, train="--config=humerus\n")
+    )
     for found in objects:
         validate(found, VERSIONS[-1])
     volumes = manifests.named(objects, "Job", "train")["spec"]["template"]["spec"]["volumes"]
-    buckets = [volume["csi"]["volumeAttributes"]["bucketName"] for volume in volumes if "csi" in volume]
+    buckets = [
+        volume["csi"]["volumeAttributes"]["bucketName"] for volume in volumes if "csi" in volume
+    ]
     assert buckets == (["my-bucket"] if "components/storage-gcs-fuse" in components else [])
 
 
 def test_the_overlay_that_the_page_shows_is_one(tmp_path):
-    shown = [block.text for block in documents.blocks(manifests.ROOT / "docs" / "kubernetes.md") if block.language == "yaml"]
+    shown = [
+        block.text
+        for block in documents.blocks(manifests.ROOT / "docs" / "kubernetes.md")
+        if block.language == "yaml"
+    ]
     shutil.copytree(manifests.K8S, tmp_path / "k8s")
     mine = tmp_path / "k8s" / "overlays" / "mine"
     mine.mkdir()
@@ -299,7 +435,10 @@ def test_the_overlay_that_the_page_shows_is_one(tmp_path):
     assert list(pod["nodeSelector"]) == ["nvidia.com/gpu.product"]
     flags = [volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "flags"]
     settings = manifests.named(objects, "ConfigMap", flags[0])["data"]
-    assert settings["train.flags"] == "--config=humerus_small\n" and "--layout=mura" in settings["prepare.flags"]
+    assert (
+        settings["train.flags"] == "--config=humerus_small\n"
+        and "--layout=mura" in settings["prepare.flags"]
+    )
 
 
 def test_every_component_is_part_of_something_tested():
@@ -323,5 +462,9 @@ def test_the_page_names_every_overlay_component_and_metric():
         "multi-node",
         "dataflow",
     }
-    told = {*manifests.OVERLAYS, *(set(COMPONENTS) - internal), *(f"humerus_{name}" for name in vitals.METRICS)}
+    told = {
+        *manifests.OVERLAYS,
+        *(set(COMPONENTS) - internal),
+        *(f"humerus_{name}" for name in telemetry.METRICS),
+    }
     assert not {name for name in told if f"`{name}`" not in page}

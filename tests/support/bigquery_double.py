@@ -17,7 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-_PYTHON = {"STRING": str, "FLOAT64": (float, int), "FLOAT": (float, int), "INT64": int, "INTEGER": int, "BOOL": bool}
+_PYTHON = {
+    "STRING": str,
+    "FLOAT64": (float, int),
+    "FLOAT": (float, int),
+    "INT64": int,
+    "INTEGER": int,
+    "BOOL": bool,
+}
 
 
 class BigQueryDouble:
@@ -44,16 +51,24 @@ class BigQueryDouble:
     def credentials(self, path: pathlib.Path) -> pathlib.Path:
         """Writes a throw-away service-account key whose tokens this server gives out."""
         key = rsa.generate_private_key(65537, 2048).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        account = {"type": "service_account", "client_email": "double@trial.example", "token_uri": f"{self.url}/token"}
+        account = {
+            "type": "service_account",
+            "client_email": "double@trial.example",
+            "token_uri": f"{self.url}/token",
+        }
         path.write_text(json.dumps(account | {"private_key": key.decode(), "project_id": "trial"}))
         return path
 
     def answer(self, method: str, path: str, body: dict) -> tuple[int, dict]:
         if path == "/token":
             return 200, {"access_token": "x", "expires_in": 3600, "token_type": "Bearer"}
-        if found := re.fullmatch(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables(?:/([^/]+))?", path):
+        if found := re.fullmatch(
+            r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables(?:/([^/]+))?", path
+        ):
             return self._table(method, found[1], found[2], found[3], body)
         if re.fullmatch(r"/bigquery/v2/projects/[^/]+/jobs", path) and method == "POST":
             return self._load(body)
@@ -61,7 +76,9 @@ class BigQueryDouble:
             return 200, self._finished[found[1]]
         return 404, _error(404, f"the double knows no {method} {path}")
 
-    def _table(self, method: str, project: str, dataset: str, table: str | None, body: dict) -> tuple[int, dict]:
+    def _table(
+        self, method: str, project: str, dataset: str, table: str | None, body: dict
+    ) -> tuple[int, dict]:
         if f"{project}.{dataset}" not in self.datasets:
             return 404, _error(404, f"Not found: Dataset {project}:{dataset}")
         name = f"{project}.{dataset}.{table or body['tableReference']['tableId']}"
@@ -82,7 +99,8 @@ class BigQueryDouble:
         self.jobs.append(load)
         to = load["destinationTable"]
         table = self.tables.setdefault(
-            f"{to['projectId']}.{to['datasetId']}.{to['tableId']}", {"schema": load["schema"], "rows": []}
+            f"{to['projectId']}.{to['datasetId']}.{to['tableId']}",
+            {"schema": load["schema"], "rows": []},
         )
         status: dict = {"state": "DONE"}
         try:
@@ -105,7 +123,9 @@ class BigQueryDouble:
 
     def _rows(self, uri: str) -> Iterator[dict]:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
-        address = f"{self.storage}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        address = (
+            f"{self.storage}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        )
         with urllib.request.urlopen(address, timeout=30) as file:
             yield from map(json.loads, file.read().splitlines())
 
@@ -128,7 +148,13 @@ def _check(row: dict, table: dict) -> None:
 
 
 def _error(code: int, message: str) -> dict:
-    return {"error": {"code": code, "message": message, "errors": [{"reason": "notFound", "message": message}]}}
+    return {
+        "error": {
+            "code": code,
+            "message": message,
+            "errors": [{"reason": "notFound", "message": message}],
+        }
+    }
 
 
 @contextmanager
@@ -141,7 +167,9 @@ def running(storage: str) -> Iterator[BigQueryDouble]:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if "json" in (self.headers.get("Content-Type") or "") else {}
             with lock:
-                code, content = double.answer(self.command, urllib.parse.urlsplit(self.path).path, body)
+                code, content = double.answer(
+                    self.command, urllib.parse.urlsplit(self.path).path, body
+                )
             data = json.dumps(content).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")

@@ -53,22 +53,39 @@ class Page:
         parameters = message.get("params", {})
         if message["method"] == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(parameters["exceptionDetails"])[:2000])
-        elif message["method"] == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+        elif message["method"] == "Runtime.consoleAPICalled" and parameters["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
             self.errors.append(json.dumps(parameters["args"])[:2000])
-        elif message["method"] == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.errors.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
+        elif message["method"] == "Log.entryAdded" and parameters["entry"]["level"] in (
+            "error",
+            "warning",
+        ):
+            self.errors.append(
+                f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}"
+            )
         elif message["method"] == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
 
     def open(self, path: pathlib.Path, width: int = 1280, height: int = 800) -> None:
         """Loads a file, in a window of this size, and waits until it is complete."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.call("Page.navigate", url=path.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def ask(self, script: str) -> Any:
         """The value of an expression."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, (script, answer)
         return answer["result"].get("value")
 
@@ -86,14 +103,22 @@ class Page:
 
     def hold(self, key: str, repeats: int) -> None:
         """Presses a key and holds it down until it has been repeated so often."""
-        named = {"windowsVirtualKeyCode": _CODES[key], "text": _TEXTS.get(key, "")} if key in _CODES else {"text": key}
+        named = (
+            {"windowsVirtualKeyCode": _CODES[key], "text": _TEXTS.get(key, "")}
+            if key in _CODES
+            else {"text": key}
+        )
         for repeat in range(1 + repeats):
-            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=repeat > 0, **named)
+            self.call(
+                "Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=repeat > 0, **named
+            )
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def type(self, selector: str, text: str) -> None:
         """Puts text into a field as if it was typed in place of what was there."""
-        self.ask(f"document.querySelector({selector!r}).focus(), document.querySelector({selector!r}).select()")
+        self.ask(
+            f"document.querySelector({selector!r}).focus(), document.querySelector({selector!r}).select()"
+        )
         self.call("Input.insertText", text=text)
 
     def choose(self, selector: str, value: str) -> None:
@@ -104,24 +129,44 @@ class Page:
 
     def screenshot(self, file: pathlib.Path) -> None:
         """Writes what is seen as PNG."""
-        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        file.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
 
 @contextlib.contextmanager
 def chromium(profile: pathlib.Path) -> Iterator[Page]:
     """A browser with an empty page, on a profile of its own; skips the test where there is none, but in CI."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if program is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("chromium is absent; install it (apt-get install chromium), so that the page is opened in a browser")
+            pytest.fail(
+                "chromium is absent; install it (apt-get install chromium), so that the page is opened in a browser"
+            )
         pytest.skip("chromium is absent (apt-get install chromium)")
     profile.mkdir(parents=True, exist_ok=True)
     port = profile / "DevToolsActivePort"
     port.unlink(missing_ok=True)
     process = subprocess.Popen(
         [
-            *(program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-            *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
+            *(
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+            ),
+            *(
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-dev-shm-usage",
+                f"--user-data-dir={profile}",
+            ),
             *("--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"),
         ],
         stderr=subprocess.DEVNULL,
@@ -133,11 +178,17 @@ def chromium(profile: pathlib.Path) -> Iterator[Page]:
             time.sleep(0.05)
         number, path = port.read_text().split("\n")[:2]
         with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as browser:
-            browser.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+            browser.send(
+                json.dumps(
+                    {"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}
+                )
+            )
             while (answer := json.loads(browser.recv(timeout=60))).get("id") != 1:
                 pass
             target = answer["result"]["targetId"]
-            with connect(f"ws://127.0.0.1:{number}/devtools/page/{target}", max_size=None, proxy=None) as socket:
+            with connect(
+                f"ws://127.0.0.1:{number}/devtools/page/{target}", max_size=None, proxy=None
+            ) as socket:
                 yield Page(socket)
     finally:
         process.terminate()

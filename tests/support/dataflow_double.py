@@ -44,7 +44,12 @@ class DataflowDouble:
         self._watched.set()
         if self._state != "JOB_STATE_FAILED":
             return {}
-        said = {"id": "1", "time": "2026-01-01T00:00:01Z", "messageImportance": "JOB_MESSAGE_ERROR", "messageText": self.said}
+        said = {
+            "id": "1",
+            "time": "2026-01-01T00:00:01Z",
+            "messageImportance": "JOB_MESSAGE_ERROR",
+            "messageText": self.said,
+        }
         return {"jobMessages": [said]}
 
     def start(self, request: dict) -> None:
@@ -63,18 +68,29 @@ class DataflowDouble:
         self._state = "JOB_STATE_DONE" if done else "JOB_STATE_FAILED"
 
     def _do(self, request: dict) -> bool:
-        bucket, _, graph = request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"][len("gs://") :].partition("/")
+        bucket, _, graph = request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"][
+            len("gs://") :
+        ].partition("/")
         place = graph.rpartition("/")[0]
-        staged = {name[len(place) + 1 :]: content for name, content in self._buckets.objects(bucket, place).items()}
+        staged = {
+            name[len(place) + 1 :]: content
+            for name, content in self._buckets.objects(bucket, place).items()
+        }
         for name, content in staged.items():
             (self._folder / name).write_bytes(content)
         if "workflow.tar.gz" not in staged:
             self.said = "a job without sources needs a container"
             return False
-        shutil.unpack_archive(self._folder / "workflow.tar.gz", self._folder)  # tarfile's filters came with 3.11.4
+        shutil.unpack_archive(
+            self._folder / "workflow.tar.gz", self._folder
+        )  # tarfile's filters came with 3.11.4
         source_root = next(path for path in self._folder.iterdir() if path.is_dir())
         worker = subprocess.run(
-            [sys.executable, str(pathlib.Path(__file__).with_name("run_graph.py")), self._folder / pathlib.Path(graph).name],
+            [
+                sys.executable,
+                str(pathlib.Path(__file__).with_name("run_graph.py")),
+                self._folder / pathlib.Path(graph).name,
+            ],
             env=os.environ | self._buckets.environment | {"PYTHONPATH": str(source_root)},
             cwd=self._folder,
             capture_output=True,
@@ -89,7 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = self.path.partition("?")[0].rpartition("/")[2]
-        self._answer({"messages": self.double.messages, "metrics": dict}.get(asked, self.double.job)())
+        self._answer(
+            {"messages": self.double.messages, "metrics": dict}.get(asked, self.double.job)()
+        )
 
     def do_POST(self) -> None:
         self.double.start(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))

@@ -25,7 +25,10 @@ STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 
 
 def dicom_file(
-    pixels: np.ndarray | None, syntax: str = uid.ExplicitVRLittleEndian, preamble: bool = True, **attributes: Any
+    pixels: np.ndarray | None,
+    syntax: str = uid.ExplicitVRLittleEndian,
+    preamble: bool = True,
+    **attributes: Any,
 ) -> bytes:
     """A computed-radiography DICOM file with planted patient attributes.
 
@@ -38,7 +41,10 @@ def dicom_file(
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.ComputedRadiographyImageStorage, STUDY_UID + ".1.1"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        uid.ComputedRadiographyImageStorage,
+        STUDY_UID + ".1.1",
+    )
     usual: dict[str, Any] = {
         "Modality": "CR",
         "BodyPartExamined": "HUMERUS",
@@ -48,7 +54,11 @@ def dicom_file(
     }
     if pixels is not None:
         bits, colour = 8 * pixels.itemsize, pixels.ndim == 3
-        usual |= {"Rows": pixels.shape[0], "Columns": pixels.shape[1], "SamplesPerPixel": 3 if colour else 1}
+        usual |= {
+            "Rows": pixels.shape[0],
+            "Columns": pixels.shape[1],
+            "SamplesPerPixel": 3 if colour else 1,
+        }
         usual |= {
             "BitsAllocated": bits,
             "BitsStored": bits,
@@ -81,7 +91,13 @@ def dicom_file(
         pydicom.dcmwrite(buffer, dataset, enforce_file_format=True, **how)
     else:
         del dataset.file_meta
-        pydicom.dcmwrite(buffer, dataset, implicit_vr=target.is_implicit_VR, little_endian=True, enforce_file_format=False)
+        pydicom.dcmwrite(
+            buffer,
+            dataset,
+            implicit_vr=target.is_implicit_VR,
+            little_endian=True,
+            enforce_file_format=False,
+        )
     return buffer.getvalue()
 
 
@@ -99,22 +115,39 @@ def good_dicom_files() -> dict[str, bytes]:
     }
     window = {"WindowCenter": 2048, "WindowWidth": 4096}
     frame = encaps.encapsulate([encode(picture(), "JPEG")])
-    files = {f"{name}.dcm": dicom_file(deep, syntax, **twelve, **window) for name, syntax in syntaxes.items()}
+    files = {
+        f"{name}.dcm": dicom_file(deep, syntax, **twelve, **window)
+        for name, syntax in syntaxes.items()
+    }
     return files | {
         "jpeg baseline.dcm": dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=frame),
         "eight bits.dcm": dicom_file(picture()),
         "no window.dcm": dicom_file(deep, **twelve),
-        "white is zero.dcm": dicom_file(4095 - deep, PhotometricInterpretation="MONOCHROME1", **twelve, **window),
+        "white is zero.dcm": dicom_file(
+            4095 - deep, PhotometricInterpretation="MONOCHROME1", **twelve, **window
+        ),
         "signed with padding.dcm": dicom_file(
-            deep.astype(np.int16) - 2000, PixelPaddingValue=-2000, RescaleSlope=1, RescaleIntercept=0
+            deep.astype(np.int16) - 2000,
+            PixelPaddingValue=-2000,
+            RescaleSlope=1,
+            RescaleIntercept=0,
         ),
         "rgb.dcm": dicom_file(np.dstack([picture()] * 3)),
         "no preamble.dcm": dicom_file(deep, preamble=False, **twelve),
-        "no preamble implicit": dicom_file(deep, uid.ImplicitVRLittleEndian, preamble=False, **twelve),
-        "dual with a tiff header.dcm": encode(picture(), "TIFF")[:128] + dicom_file(deep, **twelve)[128:],
-        "more pixel data than announced.dcm": dicom_file(picture(), PixelData=picture().tobytes() + b"\0" * 100),
-        "window in words.dcm": dicom_file(deep, **twelve, WindowCenter=1111, WindowWidth=2222).replace(b"1111.0", b"AUTO  "),
-        "almost square pixels.dcm": dicom_file(deep, PixelSpacing=[0.1435, 0.1436], PixelAspectRatio=[1, 1], **twelve),
+        "no preamble implicit": dicom_file(
+            deep, uid.ImplicitVRLittleEndian, preamble=False, **twelve
+        ),
+        "dual with a tiff header.dcm": encode(picture(), "TIFF")[:128]
+        + dicom_file(deep, **twelve)[128:],
+        "more pixel data than announced.dcm": dicom_file(
+            picture(), PixelData=picture().tobytes() + b"\0" * 100
+        ),
+        "window in words.dcm": dicom_file(
+            deep, **twelve, WindowCenter=1111, WindowWidth=2222
+        ).replace(b"1111.0", b"AUTO  "),
+        "almost square pixels.dcm": dicom_file(
+            deep, PixelSpacing=[0.1435, 0.1436], PixelAspectRatio=[1, 1], **twelve
+        ),
     }
 
 
@@ -129,19 +162,40 @@ def bad_dicom_files() -> dict[str, tuple[bytes, str]]:
         "no pixel data.dcm": (dicom_file(None), "bad_dicom"),
         "no rows.dcm": (dicom_file(picture(), Rows=None), "bad_dicom"),
         "zero columns.dcm": (dicom_file(picture(), Columns=0), "bad_dicom"),
-        "no photometric interpretation.dcm": (dicom_file(picture(), PhotometricInterpretation=None), "bad_dicom"),
+        "no photometric interpretation.dcm": (
+            dicom_file(picture(), PhotometricInterpretation=None),
+            "bad_dicom",
+        ),
         "three samples in monochrome.dcm": (dicom_file(picture(), SamplesPerPixel=3), "bad_dicom"),
         "more bits stored than allocated.dcm": (dicom_file(picture(), BitsStored=12), "bad_dicom"),
-        "garbage after the prefix.dcm": (bytes(128) + b"DICM" + np.random.default_rng(4).bytes(500), "bad_dicom"),
+        "garbage after the prefix.dcm": (
+            bytes(128) + b"DICM" + np.random.default_rng(4).bytes(500),
+            "bad_dicom",
+        ),
         "nothing after the prefix.dcm": (bytes(128) + b"DICM", "bad_dicom"),
-        "encoded frame of another size.dcm": (dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=wrong_size), "bad_dicom"),
-        "encoded frame of garbage.dcm": (dicom_file(picture(), uid.JPEG2000Lossless, PixelData=garbage), "bad_dicom"),
-        "rescale slope of zero.dcm": (dicom_file(deep, RescaleSlope=0, RescaleIntercept=3), "bad_dicom"),
+        "encoded frame of another size.dcm": (
+            dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=wrong_size),
+            "bad_dicom",
+        ),
+        "encoded frame of garbage.dcm": (
+            dicom_file(picture(), uid.JPEG2000Lossless, PixelData=garbage),
+            "bad_dicom",
+        ),
+        "rescale slope of zero.dcm": (
+            dicom_file(deep, RescaleSlope=0, RescaleIntercept=3),
+            "bad_dicom",
+        ),
         "oblong pixels.dcm": (dicom_file(deep, PixelAspectRatio=[2, 1]), "unsupported"),
         "oblong spacing.dcm": (dicom_file(deep, ImagerPixelSpacing=[0.1, 0.2]), "unsupported"),
         "thirty-two bits.dcm": (dicom_file(deep.astype(np.uint32)), "unsupported"),
-        "unknown transfer syntax.dcm": (dicom_file(picture(), "1.2.826.0.1.3680043.8.498.99"), "unsupported"),
-        "video transfer syntax.dcm": (dicom_file(picture(), uid.MPEG2MPML, PixelData=garbage), "unsupported"),
+        "unknown transfer syntax.dcm": (
+            dicom_file(picture(), "1.2.826.0.1.3680043.8.498.99"),
+            "unsupported",
+        ),
+        "video transfer syntax.dcm": (
+            dicom_file(picture(), uid.MPEG2MPML, PixelData=garbage),
+            "unsupported",
+        ),
         "jpeg extended.dcm": (
             dicom_file(deep, uid.JPEGExtended12Bit, PixelData=extended, BitsStored=12, HighBit=11),
             "unsupported",

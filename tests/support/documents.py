@@ -38,14 +38,21 @@ class Block:
 def manual() -> list[pathlib.Path]:
     """README.md, then the pages of docs/ in the order in which docs/README.md lists them."""
     index = ROOT / "docs" / "README.md"
-    listed = [(index.parent / target).resolve() for target, _ in links(index) if target.endswith(".md")]
+    listed = [
+        (index.parent / target).resolve() for target, _ in links(index) if target.endswith(".md")
+    ]
     return [ROOT / "README.md", index, *(path for path in listed if path.parent == index.parent)]
 
 
 def pages() -> list[pathlib.Path]:
     """Every page that people read."""
     others = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
-    found = [*manual(), *others, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "k8s").rglob("*.md"))]
+    found = [
+        *manual(),
+        *others,
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "k8s").rglob("*.md")),
+    ]
     return list(dict.fromkeys(path for path in found if path.exists()))
 
 
@@ -58,7 +65,15 @@ def blocks(path: pathlib.Path) -> list[Block]:
             need = _NEED.match(before)
             opened, text = (number, fence[1], need[1] if need else None), []
         elif opened is not None and fence:
-            found.append(Block(str(path.relative_to(ROOT)), opened[0], opened[1], "\n".join(text) + "\n", opened[2]))
+            found.append(
+                Block(
+                    str(path.relative_to(ROOT)),
+                    opened[0],
+                    opened[1],
+                    "\n".join(text) + "\n",
+                    opened[2],
+                )
+            )
             opened = None
         elif opened is not None:
             text.append(line)
@@ -110,7 +125,9 @@ def section(path: pathlib.Path, heading: str) -> list[str]:
     """Lines of prose below a heading, up to the next one."""
     lines = prose(path)
     start = lines.index(heading) + 1
-    return lines[start : next((i for i in range(start, len(lines)) if lines[i].startswith("#")), len(lines))]
+    return lines[
+        start : next((i for i in range(start, len(lines)) if lines[i].startswith("#")), len(lines))
+    ]
 
 
 def programs() -> dict[str, tuple[str, str]]:

@@ -39,7 +39,14 @@ class ImageFile(NamedTuple):
 def image_files() -> dict[str, ImageFile]:
     """File name -> content and promised outcome. Every name says what is special; the endings are plausible or wrong on purpose."""
     good = {**_good_png(), **_good_jpeg(), **_good_tiff(), **_good_other(), **good_dicom_files()}
-    bad = {**_no_images(), **_other_formats(), **_cut_or_damaged(), **_too_large(), **_several(), **bad_dicom_files()}
+    bad = {
+        **_no_images(),
+        **_other_formats(),
+        **_cut_or_damaged(),
+        **_too_large(),
+        **_several(),
+        **bad_dicom_files(),
+    }
     return {name: ImageFile(data, None) for name, data in good.items()} | {
         name: ImageFile(data, reason) for name, (data, reason) in bad.items()
     }
@@ -106,7 +113,8 @@ def _good_tiff() -> dict[str, bytes]:
     holes = picture().astype(np.float32)
     holes[0, :3] = np.nan, np.inf, -np.inf
     compressed = {
-        f"{c}.tif": encode(grey, "TIFF", compression=c) for c in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+        f"{c}.tif": encode(grey, "TIFF", compression=c)
+        for c in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
     }
     return compressed | {
         "uncompressed.tiff": encode(grey, "TIFF"),
@@ -117,7 +125,9 @@ def _good_tiff() -> dict[str, bytes]:
         "cmyk.tif": encode(grey.convert("CMYK"), "TIFF"),
         "lab.tif": encode(grey.convert("RGB").convert("LAB"), "TIFF"),
         "sixteen bits.tif": encode(deep, "TIFF"),
-        "sixteen bits big endian.tif": encode(Image.frombytes("I;16B", (WIDTH, HEIGHT), deep.astype(">u2").tobytes()), "TIFF"),
+        "sixteen bits big endian.tif": encode(
+            Image.frombytes("I;16B", (WIDTH, HEIGHT), deep.astype(">u2").tobytes()), "TIFF"
+        ),
         "white is zero.tif": encode(65535 - deep, "TIFF", tiffinfo={262: 0}),
         "thirty-two bits.tif": encode(picture().astype(np.int32) * 70_000 - 5, "TIFF"),
         "floating point.tif": encode(picture().astype(np.float32) / 7 - 3, "TIFF"),
@@ -130,13 +140,21 @@ def _good_tiff() -> dict[str, bytes]:
     }
 
 
-def _tiff(pixels: np.ndarray, sample_format: int = 1, planes: bool = False, next_page: int = 0) -> bytes:
+def _tiff(
+    pixels: np.ndarray, sample_format: int = 1, planes: bool = False, next_page: int = 0
+) -> bytes:
     """An uncompressed TIFF file of [h, w], or of RGB [h, w, 3] pixel by pixel or in planes, as no encoder here writes it."""
     (height, width), samples = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
     content = (pixels.transpose(2, 0, 1) if planes else pixels).tobytes()
     strips = samples if planes else 1
     offsets = [8 + index * len(content) // strips for index in range(strips)]
-    tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * samples, 259: [1], 262: [2 if samples == 3 else 1]}
+    tags = {
+        256: [width],
+        257: [height],
+        258: [8 * pixels.itemsize] * samples,
+        259: [1],
+        262: [2 if samples == 3 else 1],
+    }
     tags |= {273: offsets, 277: [samples], 278: [height], 279: [len(content) // strips] * strips}
     tags |= {284: [2 if planes else 1], 339: [sample_format] * samples}
     more = b""
@@ -147,7 +165,14 @@ def _tiff(pixels: np.ndarray, sample_format: int = 1, planes: bool = False, next
             packed, more = struct.pack("<I", 8 + len(content) + len(more)), more + packed
         entries += struct.pack("<HHI", tag, 4, len(values)) + packed
     directory = 8 + len(content) + len(more)
-    return b"II*\0" + struct.pack("<I", directory) + content + more + entries + struct.pack("<I", next_page)
+    return (
+        b"II*\0"
+        + struct.pack("<I", directory)
+        + content
+        + more
+        + entries
+        + struct.pack("<I", next_page)
+    )
 
 
 def _good_other() -> dict[str, bytes]:
@@ -159,7 +184,9 @@ def _good_other() -> dict[str, bytes]:
         "one bit.bmp": encode(grey.convert("1"), "BMP"),
         "lossy.webp": encode(rgb, "WEBP"),
         "lossless.webp": encode(rgb, "WEBP", lossless=True),
-        "alpha.webp": encode(Image.merge("RGBA", (grey, grey, grey, ImageChops.invert(grey))), "WEBP", lossless=True),
+        "alpha.webp": encode(
+            Image.merge("RGBA", (grey, grey, grey, ImageChops.invert(grey))), "WEBP", lossless=True
+        ),
         "turned by exif.webp": encode(rgb, "WEBP", lossless=True, exif=oriented(6)),
     }
 
@@ -184,7 +211,9 @@ def _no_images() -> dict[str, tuple[bytes, str]]:
                 "sound.webp": b"RIFF\x24\0\0\0WAVEfmt " + bytes(40),
                 "program.png": b"\x7fELF" + bytes(60),
                 "noise.png": np.random.default_rng(3).bytes(5000),
-                "signature in the wrong case.png": encode(picture(), "PNG").replace(b"PNG", b"png", 1),
+                "signature in the wrong case.png": encode(picture(), "PNG").replace(
+                    b"PNG", b"png", 1
+                ),
                 "line ends converted.png": encode(picture(), "PNG").replace(b"\r\n", b"\n", 1),
             }.items()
         },
@@ -209,11 +238,15 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
         "twelve bits.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 4, b"\x0c"),
         "lossless.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 1, b"\xc3"),
         "a thousand scans.jpg": _with_scans(encode(picture(), "JPEG", progressive=True), 1000),
-        "planes of sixteen bits.tif": _tiff(np.dstack([picture().astype(np.uint16) * 257] * 3), planes=True),
+        "planes of sixteen bits.tif": _tiff(
+            np.dstack([picture().astype(np.uint16) * 257] * 3), planes=True
+        ),
         "signed eight bits.tif": _tiff((picture() - 128).view(np.int8), 2),
         "more than signed thirty-two bits.tif": _tiff(picture().astype(np.uint32) << 24),
         "double precision.tif": cv2.imencode(".tif", picture().astype(np.float64))[1].tobytes(),
-        "unknown compression.tif": patched(encode(picture(), "TIFF"), b"\x03\x01\x03\0\1\0\0\0", 8, struct.pack("<H", 34712)),
+        "unknown compression.tif": patched(
+            encode(picture(), "TIFF"), b"\x03\x01\x03\0\1\0\0\0", 8, struct.pack("<H", 34712)
+        ),
         "unknown compression.bmp": patched(encode(picture(), "BMP"), b"BM", 30, b"\x06"),
     }
     return {name: (data, "unsupported") for name, data in contents.items()}
@@ -240,23 +273,35 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         "jpeg 2000.dcm": dicom_file(picture().astype(np.uint16), uid.JPEG2000Lossless),
     }
     # Eight: past TIFF's closing zero offset and DICOM's closing delimiter, which nothing needs.
-    cuts = {f"cut in half.{name}": data[: len(data) // 2] for name, data in whole.items() if "2000" not in name}
+    cuts = {
+        f"cut in half.{name}": data[: len(data) // 2]
+        for name, data in whole.items()
+        if "2000" not in name
+    }
     cuts |= {f"cut near the end.{name}": data[:-9] for name, data in whole.items()}
     cuts |= {
-        f"one byte short.{name}": whole[name][:-1] for name in ("png", "jpg", "progressive.jpg", "tif", "webp", "bmp", "dcm")
+        f"one byte short.{name}": whole[name][:-1]
+        for name in ("png", "jpg", "progressive.jpg", "tif", "webp", "bmp", "dcm")
     }
-    cuts |= {f"cut in the header.{name}": whole[name][:20] for name in ("png", "jpg", "tif", "webp", "bmp")}
+    cuts |= {
+        f"cut in the header.{name}": whole[name][:20]
+        for name in ("png", "jpg", "tif", "webp", "bmp")
+    }
     middle = len(whole["png"]) // 2
     tail = len(whole["jpg"]) * 2 // 3
     damaged = {
-        "one bit flipped.png": whole["png"][:middle] + bytes([whole["png"][middle] ^ 1]) + whole["png"][middle + 1 :],
+        "one bit flipped.png": whole["png"][:middle]
+        + bytes([whole["png"][middle] ^ 1])
+        + whole["png"][middle + 1 :],
         "no end chunk.png": whole["png"][:-12],
         "only the signature.png": whole["png"][:8],
         "tail of zeros.jpg": whole["jpg"][:tail] + bytes(100_000),
         "deflated and cut.dcm": dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)[:-20],
         "second page that is none.tif": _tiff(picture(), next_page=0xFFFFFF),
         "ten million frames.dcm": dicom_file(picture(), NumberOfFrames=10_000_000),
-        "fewer pixels than announced.dcm": dicom_file(picture(), PixelData=picture().tobytes()[:-2]),
+        "fewer pixels than announced.dcm": dicom_file(
+            picture(), PixelData=picture().tobytes()[:-2]
+        ),
     }
     return {name: (data, "truncated") for name, data in (cuts | damaged).items()}
 
@@ -264,7 +309,9 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
 def _too_large() -> dict[str, tuple[bytes, str]]:
     zeros = zlib.compressobj(1)
     deflated = b"".join(zeros.compress(bytes(10_001)) for _ in range(10_100)) + zeros.flush()
-    bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_100, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(
+        b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_100, 8, 0, 0, 0, 0)
+    )
     bomb += png_chunk(b"IDAT", deflated) + png_chunk(b"IEND", b"")
     tiff = encode(picture(), "TIFF")
     for width_or_height in (256, 257):
@@ -273,14 +320,24 @@ def _too_large() -> dict[str, tuple[bytes, str]]:
     small = dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)
     start = 144 + struct.unpack_from("<I", small, 140)[0]  # behind the file meta information
     zeros = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-    inflating = small[:start] + b"".join(zeros.compress(bytes(1_000_000)) for _ in range(240)) + zeros.flush()
+    inflating = (
+        small[:start]
+        + b"".join(zeros.compress(bytes(1_000_000)) for _ in range(240))
+        + zeros.flush()
+    )
     contents = {
         "header of a terapixel.png": png([b"\0"], 1_000_000, 1_000_000, 8, 0),
         "bomb of 101 megapixels.png": bomb,
-        "header of four gigapixels.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 5, b"\xff\xff\xff\xff"),
+        "header of four gigapixels.jpg": patched(
+            encode(picture(), "JPEG"), b"\xff\xc0", 5, b"\xff\xff\xff\xff"
+        ),
         "header of a terapixel.tif": tiff,
-        "header of four gigapixels.bmp": patched(encode(picture(), "BMP"), b"BM", 18, struct.pack("<II", 65_535, 65_535)),
-        "header of 268 megapixels.webp": patched(encode(picture(), "WEBP", lossless=True), b"VP8L", 9, b"\xff\xff\xff\x0f"),
+        "header of four gigapixels.bmp": patched(
+            encode(picture(), "BMP"), b"BM", 18, struct.pack("<II", 65_535, 65_535)
+        ),
+        "header of 268 megapixels.webp": patched(
+            encode(picture(), "WEBP", lossless=True), b"VP8L", 9, b"\xff\xff\xff\x0f"
+        ),
         "header of four gigapixels.dcm": dicom_file(picture(), Rows=65_535, Columns=65_535),
         "inflates to 240 MB.dcm": inflating,
     }
@@ -293,7 +350,9 @@ def _several() -> dict[str, tuple[bytes, str]]:
     contents = {
         "pages.tif": encode(grey, "TIFF", save_all=True, append_images=[other]),
         "animated.png": encode(grey, "PNG", save_all=True, append_images=[other]),
-        "animated.webp": encode(grey.convert("RGB"), "WEBP", save_all=True, append_images=[other.convert("RGB")]),
+        "animated.webp": encode(
+            grey.convert("RGB"), "WEBP", save_all=True, append_images=[other.convert("RGB")]
+        ),
         "frames.dcm": dicom_file(picture(), NumberOfFrames=2, PixelData=picture().tobytes() * 2),
     }
     return {name: (data, "unsupported") for name, data in contents.items()}

@@ -35,8 +35,8 @@ def main() -> int:
     moment, folder, *flags = sys.argv[1:]
     moments = Moments(folder, int(moment))
     sys.addaudithook(moments)
-    from batch_inference import cam_store, journal
     from batch_inference.main import score
+    from batch_inference.outputs import cam_store, journal
 
     # Small parts and packs, so that there are some within a few images.
     journal.ROWS_PER_PART = cam_store.MAPS_PER_PACK = 3

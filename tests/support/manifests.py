@@ -17,7 +17,9 @@ KUBECTL = pathlib.Path(sys.executable).with_name("kubectl")
 
 def render(folder: pathlib.Path) -> list[dict]:
     """The objects of a kustomization."""
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False
+    )
     assert not done.returncode and not done.stderr, done.stderr
     return [found for found in yaml.safe_load_all(done.stdout) if found]
 
@@ -43,7 +45,10 @@ def write_overlay(
     """
     folder.mkdir(parents=True)
     here = os.path.relpath(K8S, folder.resolve())
-    added = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": value} for value in arguments]
+    added = [
+        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": value}
+        for value in arguments
+    ]
     for name, content in flag_files.items():
         (folder / f"{name}.flags").write_text(content)
     settings = {
@@ -53,10 +58,16 @@ def write_overlay(
         "resources": [f"{here}/{base}"],
         "components": [f"{here}/{name}" for name in components],
         "configMapGenerator": [
-            {"name": "humerus-flags", "behavior": "merge", "files": [f"{name}.flags" for name in flag_files]},
+            {
+                "name": "humerus-flags",
+                "behavior": "merge",
+                "files": [f"{name}.flags" for name in flag_files],
+            },
             {"name": "humerus-env", "behavior": "merge", "literals": list(env)},
         ],
-        "patches": [{"target": {"kind": "Job", "name": "train"}, "patch": yaml.safe_dump(added)}] if added else [],
+        "patches": [{"target": {"kind": "Job", "name": "train"}, "patch": yaml.safe_dump(added)}]
+        if added
+        else [],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
     return folder
@@ -68,10 +79,16 @@ def jobs(objects: Sequence[dict]) -> Iterator[dict]:
         if found["kind"] == "Job":
             yield found
         elif found["kind"] == "CronJob":
-            yield {**found["spec"]["jobTemplate"], "metadata": {"name": f"cron-{found['metadata']['name']}"}}
+            yield {
+                **found["spec"]["jobTemplate"],
+                "metadata": {"name": f"cron-{found['metadata']['name']}"},
+            }
         elif found["kind"] == "JobSet":
             for job in found["spec"]["replicatedJobs"]:
-                yield {"metadata": {"name": f"set-{found['metadata']['name']}"}, "spec": job["template"]["spec"]}
+                yield {
+                    "metadata": {"name": f"set-{found['metadata']['name']}"},
+                    "spec": job["template"]["spec"],
+                }
 
 
 def pod_specs(objects: Sequence[dict]) -> Iterator[tuple[str, dict]]:
@@ -90,5 +107,9 @@ def containers(pod: Mapping) -> list[dict]:
 
 def named(objects: Sequence[dict], kind: str, name: str) -> dict:
     """The one object of that kind whose name is `name`, or `name` with a hash behind it."""
-    (found,) = (o for o in objects if o["kind"] == kind and (o["metadata"]["name"] + "-").startswith(f"{name}-"))
+    (found,) = (
+        o
+        for o in objects
+        if o["kind"] == kind and (o["metadata"]["name"] + "-").startswith(f"{name}-")
+    )
     return found

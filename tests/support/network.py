@@ -25,7 +25,9 @@ def of_two(*names: str) -> Iterator[Network]:
     try:
         _connect(*spaces)
         hosts = "".join(f"10.77.0.{i} {name}\n" for i, name in enumerate(names, 1))
-        yield Network([["ip", "netns", "exec", space] for space in spaces], "127.0.0.1 localhost\n" + hosts)
+        yield Network(
+            [["ip", "netns", "exec", space] for space in spaces], "127.0.0.1 localhost\n" + hosts
+        )
     finally:
         for space in spaces:
             subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
@@ -33,7 +35,11 @@ def of_two(*names: str) -> Iterator[Network]:
 
 def _connect(one: str, other: str) -> None:
     """Two namespaces with a cable between them."""
-    steps = [f"netns add {one}", f"netns add {other}", f"link add eth0 netns {one} type veth peer name eth0 netns {other}"]
+    steps = [
+        f"netns add {one}",
+        f"netns add {other}",
+        f"link add eth0 netns {one} type veth peer name eth0 netns {other}",
+    ]
     for i, space in enumerate((one, other), 1):
         steps += [
             f"-n {space} address add 10.77.0.{i}/24 dev eth0",

@@ -24,7 +24,9 @@ def picture() -> np.ndarray:
 def encode(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
     """A picture -> the bytes of a file, by Pillow."""
     buffer = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+        buffer, kind, **options
+    )
     return buffer.getvalue()
 
 
@@ -36,23 +38,53 @@ def oriented(orientation: int) -> Image.Exif:
 
 
 def png_chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def png(
-    rows: list[bytes], width: int, height: int, bits: int, colour: int, interlaced: bool = False, more: bytes = b""
+    rows: list[bytes],
+    width: int,
+    height: int,
+    bits: int,
+    colour: int,
+    interlaced: bool = False,
+    more: bytes = b"",
 ) -> bytes:
     """A PNG file from filtered rows: the kinds that no common writer writes."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, int(interlaced))
     packer = zlib.compressobj(1)
     data = b"".join(map(packer.compress, rows)) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + more + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + more
+        + png_chunk(b"IDAT", data)
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def interlaced_png(pixels: np.ndarray) -> bytes:
     """uint8 [h, w] -> a PNG file in Adam7 order."""
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    rows = [b"\0" + row.tobytes() for top, left, down, right in passes for row in pixels[top::down, left::right] if row.size]
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
+    rows = [
+        b"\0" + row.tobytes()
+        for top, left, down, right in passes
+        for row in pixels[top::down, left::right]
+        if row.size
+    ]
     return png(rows, pixels.shape[1], pixels.shape[0], 8, 0, interlaced=True)
 
 

@@ -58,7 +58,9 @@ _IN_CAPITALS = {
 }
 
 
-def planted_dicom(pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVRLittleEndian, **attributes) -> bytes:
+def planted_dicom(
+    pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVRLittleEndian, **attributes
+) -> bytes:
     """A DICOM file full of planted identifiers, in a sequence, a private block and the file meta information too."""
     pixels = picture().astype(np.uint16) * 16 if pixels is None else pixels
     request = Dataset()
@@ -66,9 +68,13 @@ def planted_dicom(pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVR
     request.RequestedProcedureID = f"{WORD}-rp"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom says that some of them break the rules
-        data = dicom_file(pixels, syntax, **(_ATTRIBUTES | {"RequestAttributesSequence": [request]} | attributes))
+        data = dicom_file(
+            pixels, syntax, **(_ATTRIBUTES | {"RequestAttributesSequence": [request]} | attributes)
+        )
         dataset = pydicom.dcmread(io.BytesIO(data))
-        dataset.private_block(0x0009, f"{WORD} private", create=True).add_new(1, "LO", f"{WORD} value")
+        dataset.private_block(0x0009, f"{WORD} private", create=True).add_new(
+            1, "LO", f"{WORD} value"
+        )
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = f"{UID_ROOT}.4"
         dataset.file_meta.SourceApplicationEntityTitle = WORD
         buffer = io.BytesIO()
@@ -86,7 +92,9 @@ def _dicom_files() -> dict[str, bytes]:
         "capitals.dcm": planted_dicom(**_IN_CAPITALS),
         "rle.dcm": planted_dicom(syntax=uid.RLELossless),
         "film.dcm": planted_dicom(np.vstack([deep, deep[::-1]]), NumberOfFrames=2, Rows=len(deep)),
-        "broken values.dcm": plain.replace(BIRTH_DATE.encode(), b"Qzplant!").replace(b"MONOCHROME2", b"Qzplant    "),
+        "broken values.dcm": plain.replace(BIRTH_DATE.encode(), b"Qzplant!").replace(
+            b"MONOCHROME2", b"Qzplant    "
+        ),
         "photometric.dcm": plain.replace(b"MONOCHROME2 ", b"QZPLANT     "),
         "syntax.dcm": plain.replace(b"1.2.840.10008.1.2.1\0", b"1.2.826.0.1.3680043\0").replace(
             b"1.2.840.1000", b"Qzplant.1000", 1
@@ -97,9 +105,14 @@ def _dicom_files() -> dict[str, bytes]:
         "garbage.dcm": planted_dicom(picture(), uid.JPEG2000Lossless, PixelData=garbage),
         "frame of text.dcm": planted_dicom(picture(), uid.JPEGBaseline8Bit, PixelData=garbage),
         "no rows.dcm": plain.replace(b"\x28\x00\x10\x00US", b"\x28\x00\x10\x00LO"),
-        "text in a number.dcm": planted_dicom(WindowCenter=1, WindowWidth=2).replace(b"DS\x02\x001 ", b"DS\x02\x00Qz"),
+        "text in a number.dcm": planted_dicom(WindowCenter=1, WindowWidth=2).replace(
+            b"DS\x02\x001 ", b"DS\x02\x00Qz"
+        ),
     }
-    cuts = {f"cut at {length}.dcm": plain[:length] for length in range(140, len(plain), len(plain) // 20)}
+    cuts = {
+        f"cut at {length}.dcm": plain[:length]
+        for length in range(140, len(plain), len(plain) // 20)
+    }
     return files | cuts
 
 
@@ -116,8 +129,14 @@ def _picture_files() -> dict[str, bytes]:
     xmp = f"<x:xmpmeta xmlns:x='adobe:ns:meta/'>{WORD}</x:xmpmeta>".encode()
     whole = {
         "texts.png": encode(grey, "PNG", pnginfo=texts, exif=exif),
-        "tags.tif": encode(grey, "TIFF", tiffinfo={270: f"{WORD} ä", 315: WORD, 305: WORD, 65000: f"{WORD} private"}),
-        "lzw.tif": encode(grey, "TIFF", tiffinfo={270: WORD, 65000: f"{WORD} private"}, compression="tiff_lzw"),
+        "tags.tif": encode(
+            grey,
+            "TIFF",
+            tiffinfo={270: f"{WORD} ä", 315: WORD, 305: WORD, 65000: f"{WORD} private"},
+        ),
+        "lzw.tif": encode(
+            grey, "TIFF", tiffinfo={270: WORD, 65000: f"{WORD} private"}, compression="tiff_lzw"
+        ),
         "exif.jpg": encode(grey, "JPEG", exif=exif, comment=f"{WORD} comment", xmp=xmp),
         "exif.webp": encode(grey.convert("RGB"), "WEBP", exif=exif, xmp=xmp),
         "text.bmp": encode(grey, "BMP") + WORD.encode(),
@@ -132,7 +151,11 @@ def _picture_files() -> dict[str, bytes]:
             for place in random.integers(2, min(len(data), 1500), 3):
                 flipped[place] ^= 1 << int(random.integers(8))
             damaged[f"damage {number} {name}"] = bytes(flipped)
-    return whole | damaged | {"note.txt": WORD.encode("utf-16"), "page.html": f"<html>{WORD}</html>".encode()}
+    return (
+        whole
+        | damaged
+        | {"note.txt": WORD.encode("utf-16"), "page.html": f"<html>{WORD}</html>".encode()}
+    )
 
 
 def planted_files() -> dict[str, bytes]:
@@ -146,5 +169,8 @@ def found_in(content: bytes) -> list[str]:
     return [
         secret
         for secret in SECRETS
-        if any(secret.lower().encode(coding) in lower for coding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"))
+        if any(
+            secret.lower().encode(coding) in lower
+            for coding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
+        )
     ]

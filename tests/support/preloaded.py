@@ -19,7 +19,13 @@ _DIED = 70  # exit code of a call whose process ended without one
 
 def serve(path: str) -> None:
     """Answers calls, one after the other, until it is killed; imports first, so that `path` is there when it is ready."""
-    for module in ("trainer.train", "trainer.prepare", "trainer.verify", "trainer.explain", "batch_inference.pipeline"):
+    for module in (
+        "trainer.training.train",
+        "trainer.dataset.prepare",
+        "trainer.publishing.verify",
+        "trainer.publishing.explain",
+        "batch_inference.pipeline",
+    ):
         importlib.import_module(module)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

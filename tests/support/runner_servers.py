@@ -36,7 +36,12 @@ def free_port() -> int:
 
 def image_environment(target: str) -> dict[str, str]:
     """What the Dockerfile sets for a target alone: with more than that, workers here would do what those of the image can't."""
-    stage = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
+    stage = (
+        (ROOT / "Dockerfile")
+        .read_text(encoding="utf-8")
+        .partition(f" AS {target}\n")[2]
+        .partition("\nFROM ")[0]
+    )
     return dict(re.findall(r"^ENV (\w+)=(\S+)$", stage, re.MULTILINE))
 
 
@@ -72,7 +77,8 @@ def worker_pool(boot: pathlib.Path, scratch: pathlib.Path) -> Iterator[WorkerPoo
     executable = scratch / "boot.sh"
     # A folder for each: what it stages lies there, and the options that it leaves in the current folder.
     executable.write_text(
-        f'#!/bin/sh\nmkdir {scratch}/$$ && cd {scratch}/$$ && exec {boot} --semi_persist_dir="$PWD" "$@"\n', encoding="utf-8"
+        f'#!/bin/sh\nmkdir {scratch}/$$ && cd {scratch}/$$ && exec {boot} --semi_persist_dir="$PWD" "$@"\n',
+        encoding="utf-8",
     )
     executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
     port = free_port()
@@ -93,8 +99,17 @@ def flink(jars: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
     scratch.mkdir()
     (scratch / "flink-conf.yaml").write_text(_FLINK_CONFIGURATION, encoding="utf-8")
     port = free_port()
-    command = ["java", "-Xmx1500m", *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED)]
-    command += ["-cp", f"{jars}/*", "org.apache.beam.runners.flink.FlinkJobServerDriver", "--flink-master=[local]"]
+    command = [
+        "java",
+        "-Xmx1500m",
+        *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED),
+    ]
+    command += [
+        "-cp",
+        f"{jars}/*",
+        "org.apache.beam.runners.flink.FlinkJobServerDriver",
+        "--flink-master=[local]",
+    ]
     command += [f"--flink-conf-dir={scratch}", f"--artifacts-dir={scratch / 'artifacts'}"]
     command += [f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
     with _server(command, port, scratch, dict(os.environ)):
@@ -102,7 +117,9 @@ def flink(jars: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _server(command: list[str], port: int, scratch: pathlib.Path, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+def _server(
+    command: list[str], port: int, scratch: pathlib.Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen]:
     """Runs a server until the block ends, its output in `log` of `scratch`; the block begins when it listens."""
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=scratch, env=environment, stdout=log, stderr=log)
@@ -110,7 +127,9 @@ def _server(command: list[str], port: int, scratch: pathlib.Path, environment: d
         _await_port(port, process, scratch / "log")
         yield process
     finally:
-        started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        started = (
+            psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        )
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
@@ -128,4 +147,6 @@ def _await_port(port: int, process: subprocess.Popen, log: pathlib.Path) -> None
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    raise RuntimeError(f"no server at port {port}: {log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
+    raise RuntimeError(
+        f"no server at port {port}: {log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+    )

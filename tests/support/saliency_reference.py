@@ -27,7 +27,9 @@ def network() -> keras.Model:
     """Three convolutions and a head of two layers, in float32, which tf-keras-vis asks for; weights of a seed."""
     image = x = keras.Input((SIZE, SIZE, 1))
     for i, width in enumerate((4, 6, 6)):
-        x = keras.layers.Conv2D(width, 3, strides=2 if i else 1, padding="same", activation="relu", name=f"conv{i}")(x)
+        x = keras.layers.Conv2D(
+            width, 3, strides=2 if i else 1, padding="same", activation="relu", name=f"conv{i}"
+        )(x)
     hidden = keras.layers.Dense(5, activation="relu")(keras.layers.GlobalAveragePooling2D()(x))
     model = keras.Model(image, {"logit": keras.layers.Dense(1)(hidden)})
     random = np.random.default_rng(5)
@@ -41,9 +43,15 @@ def pictures() -> np.ndarray:
 
 
 def main() -> None:
-    answers = of_tf_keras_vis() if keras.backend.backend() == "tensorflow" else {**of_grad_cam(), **of_captum()}
+    answers = (
+        of_tf_keras_vis()
+        if keras.backend.backend() == "tensorflow"
+        else {**of_grad_cam(), **of_captum()}
+    )
     rounded = {
-        method: {layer: np.asarray(maps, float).round(6).tolist() for layer, maps in by_layer.items()}
+        method: {
+            layer: np.asarray(maps, float).round(6).tolist() for layer, maps in by_layer.items()
+        }
         for method, by_layer in answers.items()
     }
     FILE.write_text(json.dumps({**json.loads(FILE.read_text()), **rounded}) + "\n")
@@ -62,7 +70,10 @@ def of_tf_keras_vis() -> Answers:
     plain = keras.Model(model.input, model.output["logit"])
     options = {"expand_cam": False, "normalize_cam": False}
     return {
-        method: {layer: theirs(plain)(lambda o: o[:, 0], pictures(), penultimate_layer=layer, **options) for layer in LAYERS}
+        method: {
+            layer: theirs(plain)(lambda o: o[:, 0], pictures(), penultimate_layer=layer, **options)
+            for layer in LAYERS
+        }
         for method, theirs in methods.items()
     }
 
@@ -73,7 +84,9 @@ def of_grad_cam() -> Answers:
     import torch
 
     # It stretches channels corner to corner; the authors' own program of Score-CAM does it side to side.
-    torch.nn.UpsamplingBilinear2d = functools.partial(torch.nn.Upsample, mode="bilinear", align_corners=False)
+    torch.nn.UpsamplingBilinear2d = functools.partial(
+        torch.nn.Upsample, mode="bilinear", align_corners=False
+    )
 
     def ask(method: type, layer: str) -> np.ndarray:
         found = []
@@ -84,12 +97,19 @@ def of_grad_cam() -> Answers:
                 return found[-1]
 
         model, images = _in_torch()
-        theirs = Kept(model, [model.keras.get_layer(layer)], reshape_transform=lambda answers: answers.permute(0, 3, 1, 2))
+        theirs = Kept(
+            model,
+            [model.keras.get_layer(layer)],
+            reshape_transform=lambda answers: answers.permute(0, 3, 1, 2),
+        )
         theirs(images, [lambda logit: logit[0]] * len(images))
         return found[0]
 
     methods = {"hires_cam": pytorch_grad_cam.HiResCAM, "score_cam": pytorch_grad_cam.ScoreCAM}
-    return {method: {layer: ask(theirs, layer) for layer in LAYERS} for method, theirs in methods.items()}
+    return {
+        method: {layer: ask(theirs, layer) for layer in LAYERS}
+        for method, theirs in methods.items()
+    }
 
 
 def of_captum() -> Answers:
@@ -99,7 +119,9 @@ def of_captum() -> Answers:
     model, images = _in_torch()
     cell = SIZE // OCCLUSION_CELLS
     grey = images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images)
-    fall = Occlusion(model).attribute(images, (1, 2 * cell, 2 * cell), (1, cell, cell), baselines=grey, target=0)
+    fall = Occlusion(model).attribute(
+        images, (1, 2 * cell, 2 * cell), (1, cell, cell), baselines=grey, target=0
+    )
     return {"occlusion": {"": fall[:, 0, ::cell, ::cell].detach().numpy()}}
 
 

@@ -69,11 +69,21 @@ def write(
             "label": "positive" if probability >= threshold else "negative",
             "probability": probability,
             "logit": 0.0,
-            "study": HOSTILE_STUDY if i // per_study == (images - 1) // per_study else f"study{i // per_study}",
+            "study": HOSTILE_STUDY
+            if i // per_study == (images - 1) // per_study
+            else f"study{i // per_study}",
             "cam": f"cams/{i}.jpg" if pictures else None,
             "model": MODEL,
         }
-        rows.append(row | {"engine": "tensorflow/float32", "frame": None, "view": "AP" if i % 2 else None, "ward": f"W{i % 3}"})
+        rows.append(
+            row
+            | {
+                "engine": "tensorflow/float32",
+                "frame": None,
+                "view": "AP" if i % 2 else None,
+                "ward": f"W{i % 3}",
+            }
+        )
     studies = [
         {
             "study": of_study[0]["study"],
@@ -84,13 +94,25 @@ def write(
         for of_study in (rows[i : i + per_study] for i in range(0, images, per_study))
     ]
     rejections = [
-        {"uri": str(source / f"broken{i}.png"), "reason": reason, "detail": f"<i>detail</i> {i}", "frame": None}
+        {
+            "uri": str(source / f"broken{i}.png"),
+            "reason": reason,
+            "detail": f"<i>detail</i> {i}",
+            "frame": None,
+        }
         for i, reason in enumerate(("truncated", "not_an_image", "truncated"))
     ]
     for name, table in (("predictions", rows), ("studies", studies), ("rejections", rejections)):
-        (scored / f"{name}.jsonl-00000-of-00001").write_text("".join(json.dumps(row) + "\n" for row in table))
+        (scored / f"{name}.jsonl-00000-of-00001").write_text(
+            "".join(json.dumps(row) + "\n" for row in table)
+        )
     summary = {"model": MODEL, "engine": "tensorflow/float32", "scored": images, "rejected": 3}
-    (scored / "summary.json").write_text(json.dumps(summary | {"threshold": threshold, "cautions": list(cautions)}))
-    run = {"state": "finished", "options": {"cam": style, "cam_store": "files", "input": str(source)} | options}
+    (scored / "summary.json").write_text(
+        json.dumps(summary | {"threshold": threshold, "cautions": list(cautions)})
+    )
+    run = {
+        "state": "finished",
+        "options": {"cam": style, "cam_store": "files", "input": str(source)} | options,
+    }
     (scored / "run.json").write_text(json.dumps(run))
     return scored

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import export, radiograph
-from trainer import model as model_lib
+from trainer import radiograph
 from trainer.artifact import Artifact
+from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.input_pipeline import Split
-from trainer.serving import Member, Network
+from trainer.network import model as model_lib
+from trainer.network.serving import Member, Network
+from trainer.publishing import export
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 
@@ -19,7 +20,9 @@ ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 def network(members: int = 1, size: int = 48) -> Network:
     """Of random weights, each member with a temperature of its own."""
     models = [model_lib.build(ARCHITECTURE, size, seed=i + 1) for i in range(members)]
-    return Network(ARCHITECTURE, tuple(Member(model, 1.0 + 0.5 * i) for i, model in enumerate(models)))
+    return Network(
+        ARCHITECTURE, tuple(Member(model, 1.0 + 0.5 * i) for i, model in enumerate(models))
+    )
 
 
 def make(
@@ -34,7 +37,11 @@ def make(
     split = split or small_run.split(8, size)
     point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
-    dataset = {"image_size": size, "preprocessing": radiograph.PREPROCESSING, "simulated": simulated}
+    dataset = {
+        "image_size": size,
+        "preprocessing": radiograph.PREPROCESSING,
+        "simulated": simulated,
+    }
     return export.export(
         built,
         str(directory),

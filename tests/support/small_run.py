@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from trainer.input_pipeline import Split
+from trainer.dataset.input_pipeline import Split
 
 SIZE = 48
 SPLITS = {"train": 26, "validation": 10, "test": 10}
@@ -26,10 +26,14 @@ def split(count: int, size: int = 32, seed: int = 0, name: str = "train") -> Spl
     """A split in memory, each image a patient of its own."""
     images, labels = pictures(count, size, seed)
     names = np.array([f"{name}{i}" for i in range(count)])
-    return Split(name, images, labels, patient_id=names, study_id=names, path=names, attributes=({},) * count)
+    return Split(
+        name, images, labels, patient_id=names, study_id=names, path=names, attributes=({},) * count
+    )
 
 
-def write_source(folder: pathlib.Path, counts: dict[str, int] = SPLITS, one_class: tuple[str, ...] = ()) -> pathlib.Path:
+def write_source(
+    folder: pathlib.Path, counts: dict[str, int] = SPLITS, one_class: tuple[str, ...] = ()
+) -> pathlib.Path:
     """PNG files and their manifest; the splits in `one_class` hold negatives only. Returns the manifest."""
     folder.mkdir(parents=True)
     rows = []

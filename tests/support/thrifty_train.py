@@ -17,5 +17,10 @@ def thriftily(arguments: list[str]) -> list[str]:
     kept = [argument for argument in arguments if not argument.startswith("--config=")]
     weights = [a for a in arguments if a.startswith("--config.weights=") and not a.endswith(".h5")]
     folds = ["--folds=2"] if any(a.startswith("--folds=") for a in arguments) else []
-    further = ["--config.backbone=tinynet", "--config.epochs=1", *(weights or ["--config.weights=none"]), *folds]
+    further = [
+        "--config.backbone=tinynet",
+        "--config.epochs=1",
+        *(weights or ["--config.weights=none"]),
+        *folds,
+    ]
     return [f"--config={small_recipe.__file__}", *kept, *further]

@@ -24,11 +24,16 @@ class TinyModel(tf.Module):
         self.kernel = tf.Variable(random.normal(0, 0.3, (CELL, CELL, 1, 4)).astype(np.float32))
         self.head = tf.Variable(random.normal(0, 1.0, (4,)).astype(np.float32))
         self.poisonable = poisonable
-        self.serve = tf.function(self._serve, input_signature=[tf.TensorSpec([None, size, size, 1], tf.uint8, name="image")])
+        self.serve = tf.function(
+            self._serve,
+            input_signature=[tf.TensorSpec([None, size, size, 1], tf.uint8, name="image")],
+        )
 
     def _serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.poisonable:
-            tf.debugging.Assert(tf.reduce_all(image[:, 0, 0, 0] != POISON), ["poison"], name="poison")
+            tf.debugging.Assert(
+                tf.reduce_all(image[:, 0, 0, 0] != POISON), ["poison"], name="poison"
+            )
         pixels = tf.cast(image, tf.float32) / 127.5 - 1.0
         features = tf.nn.relu(tf.nn.conv2d(pixels, self.kernel, strides=CELL, padding="VALID"))
         cells = tf.cast(tf.shape(features)[1] * tf.shape(features)[2], tf.float32)
@@ -37,7 +42,9 @@ class TinyModel(tf.Module):
         return {"probability": tf.sigmoid(logit), "logit": logit, "cam": cam}
 
 
-def make(directory: str | os.PathLike, size: int = 32, seed: int = 0, poisonable: bool = False, **fields) -> artifact.Artifact:
+def make(
+    directory: str | os.PathLike, size: int = 32, seed: int = 0, poisonable: bool = False, **fields
+) -> artifact.Artifact:
     """Exports and seals a tiny artifact in `directory`; `fields` replace those of `artifact.Artifact`.
 
     With `poisonable`, any batch with an image whose first pixel is `POISON` fails as a whole.

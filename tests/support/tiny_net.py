@@ -9,7 +9,9 @@ import keras
 def TinyNet(include_top=True, weights="imagenet", input_tensor=None):
     x = input_tensor
     for i, filters in enumerate((8, 12, 16), 1):
-        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"block{i}_conv")(x)
+        x = keras.layers.Conv2D(
+            filters, 3, strides=2, padding="same", use_bias=False, name=f"block{i}_conv"
+        )(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"block{i}_bn")(x)
         x = keras.layers.Activation("relu", name=f"block{i}_relu")(x)
     model = keras.Model(keras.utils.get_source_inputs(input_tensor), x, name="tinynet")

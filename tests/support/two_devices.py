@@ -13,13 +13,18 @@ import numpy as np
 import tensorflow as tf
 
 from tests.support import small_recipe, small_run
-from trainer import fit, input_pipeline, loop, optimization, strategy
-from trainer import model as model_lib
-from trainer.weights_average import WeightsAverage
+from trainer.dataset import input_pipeline
+from trainer.network import model as model_lib
+from trainer.training import fit, loop, optimization, strategy
+from trainer.training.exponential_moving_average import WeightsAverage
 
 CASES = {
     "last batch partly filled": {"count": 27},
-    "last batch without a real example for one replica": {"count": 9, "optimizer": "sgd", "learning_rate": 0.1},
+    "last batch without a real example for one replica": {
+        "count": 9,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+    },
     "fewer examples than one replica's share": {"count": 3},
 }
 
@@ -44,7 +49,9 @@ def run(replicas: int, pretrained: bool, count: int, **settings) -> dict:
     input_pipeline.per_replica_batch_size(config.global_batch_size, replicas)
     keras.utils.set_random_seed(0)
     with chosen.scope():
-        architecture = model_lib.Architecture(config.backbone, config.pooling, tuple(config.head_widths), config.dropout)
+        architecture = model_lib.Architecture(
+            config.backbone, config.pooling, tuple(config.head_widths), config.dropout
+        )
         model = model_lib.build(architecture, 32, "none", seed=1)
         steps = input_pipeline.steps_per_epoch(count, config.global_batch_size)
         phases = optimization.phases(model, config, steps, pretrained)
@@ -67,7 +74,10 @@ def main() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     found = {name: [run(n, True, **case) for n in (1, 2)] for name, case in CASES.items()}
-    found["several steps per execution"] = [found["last batch partly filled"][0], run(2, True, count=27, steps_per_execution=3)]
+    found["several steps per execution"] = [
+        found["last batch partly filled"][0],
+        run(2, True, count=27, steps_per_execution=3),
+    ]
     found["batch statistics in training"] = [run(2, False, count=27, epochs=4)]
     with open(sys.argv[1], "w") as file:  # noqa: PTH123
         json.dump(found, file)

@@ -55,7 +55,9 @@ def test_what_is_loaded_is_what_was_sealed(tmp_path):
     made = artifact.seal(files(tmp_path / "a"), **FIELDS)
     loaded = artifact.load(tmp_path / "a")
     assert dataclasses.asdict(loaded) == dataclasses.asdict(made)
-    assert loaded.uncertain_band == (0.35, 0.45) and loaded.format_version == artifact.FORMAT_VERSION
+    assert (
+        loaded.uncertain_band == (0.35, 0.45) and loaded.format_version == artifact.FORMAT_VERSION
+    )
     assert sorted(loaded.files) == [
         "MODEL_CARD.md",
         "model.keras",
@@ -63,7 +65,10 @@ def test_what_is_loaded_is_what_was_sealed(tmp_path):
         "variables/variables.data-00000-of-00001",
     ]
     # SHA-256 of b"graph", from coreutils.
-    assert loaded.files["saved_model.pb"] == "eef93e1d14482804277fca0172464032d1a4fdbcc338524059fa1e861454ad4d"
+    assert (
+        loaded.files["saved_model.pb"]
+        == "eef93e1d14482804277fca0172464032d1a4fdbcc338524059fa1e861454ad4d"
+    )
 
 
 def test_it_may_be_moved(sealed, tmp_path):
@@ -73,14 +78,19 @@ def test_it_may_be_moved(sealed, tmp_path):
 
 def test_the_name_of_the_model_depends_on_its_weights_alone(tmp_path):
     first = artifact.seal(files(tmp_path / "a"), **FIELDS)
-    again = artifact.seal(files(tmp_path / "b"), **(FIELDS | {"threshold": 0.9, "metrics": {}, "created": "later"}))
+    again = artifact.seal(
+        files(tmp_path / "b"), **(FIELDS | {"threshold": 0.9, "metrics": {}, "created": "later"})
+    )
     other = artifact.seal(files(tmp_path / "c", weights=b"Weights"), **FIELDS)
     assert first.model_id == again.model_id != other.model_id
     (tmp_path / "a" / "MODEL_CARD.md").write_text("another card")
     assert artifact.seal(tmp_path / "a", **FIELDS).model_id == first.model_id
 
 
-@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "model.keras", "MODEL_CARD.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "variables/variables.data-00000-of-00001", "model.keras", "MODEL_CARD.md"],
+)
 def test_an_altered_or_missing_file_is_named(sealed, name):
     content = (sealed / name).read_bytes()
     (sealed / name).write_bytes(content[:-1] + b"!")
@@ -93,11 +103,15 @@ def test_an_altered_or_missing_file_is_named(sealed, name):
 
 def test_a_newer_format_is_refused_and_a_field_from_the_future_is_not(sealed):
     assert artifact.load(edited(sealed, invented_later=1)).threshold == 0.4
-    with pytest.raises(ArtifactError, match="artifact format 2, this program reads up to 1; upgrade humerus"):
+    with pytest.raises(
+        ArtifactError, match="artifact format 2, this program reads up to 1; upgrade humerus"
+    ):
         artifact.load(edited(sealed, format_version=2))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"model_id": "x"}', '{"format_version": "one"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"model_id": "x"}', '{"format_version": "one"}']
+)
 def test_what_is_not_ours_is_refused(sealed, text):
     (sealed / artifact.MODEL_JSON).write_text(text)
     with pytest.raises(ArtifactError, match="damaged or not of this program"):
@@ -121,7 +135,9 @@ def test_a_lacking_field_is_named(sealed, field):
 
 def test_no_file_outside_is_ever_read(sealed):
     (sealed.parent / "secret").write_text("secret")
-    digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
+    digest = (
+        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
+    )
     for name in ("../secret", "variables/../../secret", str(sealed.parent / "secret")):
         with pytest.raises(ArtifactError, match=r"lacks its file|model_id cannot be"):
             listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
@@ -129,7 +145,9 @@ def test_no_file_outside_is_ever_read(sealed):
 
 
 def test_no_folder_and_no_model_in_it(tmp_path):
-    with pytest.raises(ConfigError, match=r"is not an exported model.*name the `artifact` folder of a run"):
+    with pytest.raises(
+        ConfigError, match=r"is not an exported model.*name the `artifact` folder of a run"
+    ):
         artifact.load(tmp_path)
     with pytest.raises(ArtifactError, match="holds no SavedModel"):
         artifact.seal(tmp_path, **FIELDS)
@@ -173,21 +191,32 @@ def test_a_label_by_threshold_and_band(sealed, band, probability, label):
     ],
 )
 def test_a_field_that_no_export_wrote_is_named(sealed, field, value):
-    expected = "model_id" if field == "files" and all(isinstance(digest, str) for digest in value.values()) else field
+    expected = (
+        "model_id"
+        if field == "files" and all(isinstance(digest, str) for digest in value.values())
+        else field
+    )
     with pytest.raises(ArtifactError, match=rf"damaged \({expected} cannot be what was exported\)"):
         artifact.load(edited(sealed, **{field: value}))
 
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 @settings(max_examples=500, deadline=None)
 @example(changes={"format_version": float("inf")}, whole=None)
-@given(changes=st.dictionaries(st.sampled_from([*FIELDS, "model_id", "files", "format_version"]), _JSON), whole=_JSON)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*FIELDS, "model_id", "files", "format_version"]), _JSON
+    ),
+    whole=_JSON,
+)
 def test_whatever_stands_in_model_json_is_an_artifact_or_a_refusal(changes, whole):
     weights = {"saved_model.pb": "0" * 64}
     model_id = hashlib.sha256(f"saved_model.pb:{'0' * 64}\n".encode()).hexdigest()[:16]

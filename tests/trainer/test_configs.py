@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer.assemble import assemble
 from trainer.configs import default
-from trainer.report import flat
+from trainer.publishing.report import flat
+from trainer.training.build_run import assemble
 
 RECIPES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glob("[a-z]*.py"))
 
@@ -17,14 +17,25 @@ RECIPES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glo
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_locked_has_the_keys_of_the_default_and_trains(name, tmp_path):
     config = importlib.import_module(f"trainer.configs.{name}").get_config()
-    assert config.is_locked and set(flat(config.to_dict())) == set(flat(default.get_config().to_dict()))
+    assert config.is_locked and set(flat(config.to_dict())) == set(
+        flat(default.get_config().to_dict())
+    )
     config.update(backbone="tinynet", weights="none")
     train, validation = small_run.split(20), small_run.split(6, seed=1)
-    _, _, run = assemble(config, tf.distribute.get_strategy(), {"image_size": 32}, train, validation, str(tmp_path))
-    assert run.loop.epochs == config.epochs  # from random weights there is no phase for the head alone
+    _, _, run = assemble(
+        config, tf.distribute.get_strategy(), {"image_size": 32}, train, validation, str(tmp_path)
+    )
+    assert (
+        run.loop.epochs == config.epochs
+    )  # from random weights there is no phase for the head alone
 
 
 def test_the_recipes_differ_from_the_default_and_from_each_other():
-    settings = [flat(importlib.import_module(f"trainer.configs.{name}").get_config().to_dict()) for name in RECIPES]
+    settings = [
+        flat(importlib.import_module(f"trainer.configs.{name}").get_config().to_dict())
+        for name in RECIPES
+    ]
     assert {"default", "humerus", "humerus_small", "predecessor", "smoke"} <= set(RECIPES)
-    assert len({tuple(sorted((key, str(value)) for key, value in each.items())) for each in settings}) == len(RECIPES)
+    assert len(
+        {tuple(sorted((key, str(value)) for key, value in each.items())) for each in settings}
+    ) == len(RECIPES)

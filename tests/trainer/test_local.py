@@ -23,8 +23,16 @@ def programs(tmp_path, monkeypatch):
 
     def run(*arguments: str, failing: str = "") -> tuple[int, list[str]]:
         calls.write_text("")
-        for name in ("humerus-phantom", "humerus-prepare", "humerus-train", "humerus-verify", "humerus-score"):
-            (tmp_path / name).write_text(PROGRAM.format(calls=calls, code=3 if name == failing else 0))
+        for name in (
+            "humerus-phantom",
+            "humerus-prepare",
+            "humerus-train",
+            "humerus-verify",
+            "humerus-score",
+        ):
+            (tmp_path / name).write_text(
+                PROGRAM.format(calls=calls, code=3 if name == failing else 0)
+            )
             (tmp_path / name).chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
         monkeypatch.setattr(sys, "argv", ["local", f"--work={tmp_path}/work", *arguments])
@@ -42,9 +50,13 @@ def finished(tmp_path):
         (tmp_path / "work/train").mkdir(parents=True, exist_ok=True)
         (tmp_path / "work/scored").mkdir(exist_ok=True)
         tiny_artifact.make(tmp_path / "work/train/artifact")
-        told = {"test": {"image": image, "study": {"kappa": {"value": None, "low": None, "high": None}}}}
+        told = {
+            "test": {"image": image, "study": {"kappa": {"value": None, "low": None, "high": None}}}
+        }
         (tmp_path / "work/train/metrics.json").write_text(json.dumps(told))
-        (tmp_path / "work/scored/summary.json").write_text(json.dumps({"scored": 7, "rejections": {"truncated": 2}}))
+        (tmp_path / "work/scored/summary.json").write_text(
+            json.dumps({"scored": 7, "rejections": {"truncated": 2}})
+        )
         return tmp_path / "work"
 
     return leave
@@ -60,9 +72,15 @@ def test_without_a_source_simulated_radiographs_go_through_every_step(programs, 
     given = {call.split()[0]: call for call in calls}
     assert f"--source={work}/simulated/MURA-v1.1 --layout=mura" in given["humerus-prepare"]
     assert "--config=smoke --config.epochs=2" in given["humerus-train"]
-    assert f"--input={work}/simulated/MURA-v1.1/valid --model={work}/train/artifact" in given["humerus-score"]
+    assert (
+        f"--input={work}/simulated/MURA-v1.1/valid --model={work}/train/artifact"
+        in given["humerus-score"]
+    )
     said = capfd.readouterr().out
-    assert "AUROC 0.900 (0.800 to 0.950), accuracy 0.900 (0.800 to 0.950), study kappa undefined" in said
+    assert (
+        "AUROC 0.900 (0.800 to 0.950), accuracy 0.900 (0.800 to 0.950), study kappa undefined"
+        in said
+    )
     assert "7 images, 2 rejected" in said
 
 
@@ -76,7 +94,9 @@ def test_without_a_source_simulated_radiographs_go_through_every_step(programs, 
         (["elsewhere"], ""),
     ],
 )
-def test_of_mura_the_body_part_that_was_prepared_is_scored(programs, finished, tmp_path, folders, scored):
+def test_of_mura_the_body_part_that_was_prepared_is_scored(
+    programs, finished, tmp_path, folders, scored
+):
     finished()
     for folder in folders:
         (tmp_path / "source" / folder).mkdir(parents=True)

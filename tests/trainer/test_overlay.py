@@ -50,7 +50,8 @@ def test_interpolation_equals_opencv_where_the_square_is_the_picture():
 def test_the_scale_is_fixed_and_only_evidence_for_positive_is_coloured():
     flat = np.ones((4, 4), np.float32)
     by_value = {
-        value: int(overlay.levels(flat * value, 32, 32, 32, scale=2.0)[16, 16]) for value in (-5.0, 0.0, 0.5, 1.0, 2.0, 9.0)
+        value: int(overlay.levels(flat * value, 32, 32, 32, scale=2.0)[16, 16])
+        for value in (-5.0, 0.0, 0.5, 1.0, 2.0, 9.0)
     }
     assert by_value == {-5.0: 0, 0.0: 0, 0.5: 63, 1.0: 127, 2.0: 255, 9.0: 255}
 
@@ -64,7 +65,10 @@ def test_without_evidence_the_radiograph_is_unchanged():
 def test_more_evidence_is_more_colour_and_bone_stays_visible():
     picture = np.array([[40, 220]], np.uint8).repeat(8, 0).repeat(8, 1)
     flat = np.ones((4, 4), np.float32)
-    drawn = [overlay.draw(picture, flat * value, 32, 1.0, "overlay").astype(int) for value in np.linspace(0, 1, 11)]
+    drawn = [
+        overlay.draw(picture, flat * value, 32, 1.0, "overlay").astype(int)
+        for value in np.linspace(0, 1, 11)
+    ]
     contrast = [image[0, -1].sum() - image[0, 0].sum() for image in drawn]
     assert contrast == sorted(contrast, reverse=True), "opacity grows with the value"
     assert contrast[-1] > 0.3 * contrast[0]
@@ -83,7 +87,13 @@ def test_styles():
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((2880, 2304), (1024, 819)), ((1024, 10), (1024, 10)), ((20000, 3), (1024, 1)), ((5, 7), (5, 7))]
+    ("shape", "expected"),
+    [
+        ((2880, 2304), (1024, 819)),
+        ((1024, 10), (1024, 10)),
+        ((20000, 3), (1024, 1)),
+        ((5, 7), (5, 7)),
+    ],
 )
 def test_large_pictures_are_shrunk(shape, expected):
     assert overlay.shrink(np.zeros(shape, np.uint8)).shape == expected
@@ -91,11 +101,16 @@ def test_large_pictures_are_shrunk(shape, expected):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 700), (700, 1), (1024, 819)])
 def test_any_shape_is_drawn(height, width):
-    drawn = overlay.draw(np.zeros((height, width), np.uint8), np.ones((7, 7), np.float32), 224, 1.0, "overlay")
+    drawn = overlay.draw(
+        np.zeros((height, width), np.uint8), np.ones((7, 7), np.float32), 224, 1.0, "overlay"
+    )
     assert drawn.shape == (height, width, 3)
 
 
-@pytest.mark.parametrize(("file_format", "name", "tolerance"), [("png", "PNG", 0), ("jpeg", "JPEG", 12), ("webp", "WEBP", 25)])
+@pytest.mark.parametrize(
+    ("file_format", "name", "tolerance"),
+    [("png", "PNG", 0), ("jpeg", "JPEG", 12), ("webp", "WEBP", 25)],
+)
 def test_encoded_pictures_are_read_by_another_library(file_format, name, tolerance):
     y, x = np.mgrid[:48, :64]
     picture = np.stack([x * 3, y * 4, x + y], axis=-1).astype(np.uint8)
@@ -119,7 +134,9 @@ def test_real_radiographs_keep_their_grey_outside_of_the_map(shared):
 def test_jet_on_demand_goes_from_blue_to_red():
     """The map alone, cold at the left and hot at the right: BGR."""
     ramp = np.linspace(0.01, 1, 8, dtype=np.float32)[None].repeat(8, 0)
-    drawn = overlay.draw(np.full((64, 64), 90, np.uint8), ramp, 64, 1.0, "heatmap", "jet").astype(int)
+    drawn = overlay.draw(np.full((64, 64), 90, np.uint8), ramp, 64, 1.0, "heatmap", "jet").astype(
+        int
+    )
     cold, hot = drawn[32, 1], drawn[32, -2]
     assert cold[0] > 120 and cold[2] == 0 and hot[2] > 120 and hot[0] == 0
 

@@ -41,7 +41,9 @@ def test_letterbox_centres_the_picture():
 
 def test_letterbox_enlarges_linearly_by_hand():
     # Twice the size: pixel centres at -1/4, 1/4, 3/4 and 5/4 of the way from 0 to 100.
-    assert letterbox(np.array([[0, 100]], np.uint8), 4)[1:3, :, 0].tolist() == [[0, 25, 75, 100]] * 2
+    assert (
+        letterbox(np.array([[0, 100]], np.uint8), 4)[1:3, :, 0].tolist() == [[0, 25, 75, 100]] * 2
+    )
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5])
@@ -58,7 +60,10 @@ def test_placement_keeps_the_shape_and_fills_the_square(height, width, size):
     assert min(place.height, place.width) >= 1
     scale = size / max(height, width)
     assert abs(place.height - height * scale) < 1 and abs(place.width - width * scale) < 1
-    assert 0 <= size - place.height - 2 * place.top <= 1 and 0 <= size - place.width - 2 * place.left <= 1
+    assert (
+        0 <= size - place.height - 2 * place.top <= 1
+        and 0 <= size - place.width - 2 * place.left <= 1
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 3), (7, 320)])
@@ -86,13 +91,19 @@ def test_outcome_of_every_kind_of_file(name):
     data, reason = FILES[name]
     if reason is None:
         found = read(data)
-        assert found.pixels.dtype == np.uint8 and found.pixels.ndim == 2 and found.pixels.flags.c_contiguous
+        assert (
+            found.pixels.dtype == np.uint8
+            and found.pixels.ndim == 2
+            and found.pixels.flags.c_contiguous
+        )
         assert np.array_equal(load(data, 32), letterbox(found.pixels, 32))
     else:
         with pytest.raises(RadiographError) as caught:
             read(data)
         assert caught.value.reason == reason and reason in radiograph.REASONS
-        assert str(caught.value) == f"{reason}: {caught.value.detail}" and "\n" not in str(caught.value)
+        assert str(caught.value) == f"{reason}: {caught.value.detail}" and "\n" not in str(
+            caught.value
+        )
 
 
 def test_the_collection_is_broad():
@@ -112,8 +123,22 @@ EXACT = [
         "sixteen bits.png",
         "sixteen bits rgb.png",
     ),
-    *("uncompressed.tiff", "tiff_lzw.tif", "tiff_adobe_deflate.tif", "packbits.tif", "big.tif", "palette.tif", "cmyk.tif"),
-    *("rgb and alpha.tif", "sixteen bits.tif", "sixteen bits big endian.tif", "white is zero.tif", "thirty-two bits.tif"),
+    *(
+        "uncompressed.tiff",
+        "tiff_lzw.tif",
+        "tiff_adobe_deflate.tif",
+        "packbits.tif",
+        "big.tif",
+        "palette.tif",
+        "cmyk.tif",
+    ),
+    *(
+        "rgb and alpha.tif",
+        "sixteen bits.tif",
+        "sixteen bits big endian.tif",
+        "white is zero.tif",
+        "thirty-two bits.tif",
+    ),
     *(
         "planes of eight bits.tif",
         "pixels of sixteen bits.tif",
@@ -146,7 +171,9 @@ def test_kinds_give_the_picture_back(name):
         assert difference.max() <= (name in WITHIN_ONE)
 
 
-@pytest.mark.parametrize("name", ["turned by exif.png", "turned by its tag.tif", "turned by exif.webp"])
+@pytest.mark.parametrize(
+    "name", ["turned by exif.png", "turned by its tag.tif", "turned by exif.webp"]
+)
 def test_orientation_six_turns_clockwise(name):
     assert np.array_equal(read(FILES[name].data).pixels, np.rot90(picture(), -1))
 
@@ -180,26 +207,35 @@ def test_equal_channels_give_exactly_the_grey_values(kind):
 
 def test_colour_becomes_luma_by_hand():
     # ITU-R 601: 0.299, 0.587, 0.114.
-    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [100, 50, 200]]], np.uint8)
+    colours = np.array(
+        [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [100, 50, 200]]], np.uint8
+    )
     assert read(encode(colours, "PNG")).pixels.tolist() == [[76, 150, 29, 255, 82]]
 
 
 def test_a_colour_jpeg_is_decoded_as_its_luma_plane():
     data = encode(np.dstack([picture(), picture()[::-1], picture()[:, ::-1]]), "JPEG", quality=95)
-    assert np.array_equal(read(data).pixels, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+    assert np.array_equal(
+        read(data).pixels, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    )
 
 
 def test_transparency_is_laid_over_black():
     grey, alpha = picture(), 255 - picture()
     layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
     expected = np.rint(grey.astype(float) * alpha / 255)
-    for data in (encode(Image.merge("RGBA", layers), "PNG"), encode(Image.merge("LA", layers[2:]), "PNG")):
+    for data in (
+        encode(Image.merge("RGBA", layers), "PNG"),
+        encode(Image.merge("LA", layers[2:]), "PNG"),
+    ):
         assert np.abs(read(data).pixels - expected).max() <= 1
     transparent_black = read(encode(Image.fromarray(grey), "PNG", transparency=255)).pixels
     assert np.array_equal(transparent_black, np.where(grey == 255, 0, grey))
 
 
-@pytest.mark.parametrize(("bits", "scale"), [(8, 1), (10, 4), (12, 16), (14, 64), (16, 256), (16, 257)])
+@pytest.mark.parametrize(
+    ("bits", "scale"), [(8, 1), (10, 4), (12, 16), (14, 64), (16, 256), (16, 257)]
+)
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_deep_grey_gives_the_eight_bit_picture_back(bits, scale, ending):
     data = cv2.imencode(ending, picture().astype(np.uint16) * scale)[1].tobytes()
@@ -217,8 +253,13 @@ def test_deep_grey_by_hand():
 def test_floating_point_stretches_the_finite_values():
     values = np.array([[-1.0, 0.0, 1.0, 3.0], [np.nan, np.inf, -np.inf, 3.0]], np.float32)
     assert read(encode(values, "TIFF")).pixels.tolist() == [[0, 64, 128, 255], [0, 0, 0, 255]]
-    assert read(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).pixels.tolist() == [[0, 0], [0, 0]]
-    assert read(encode(np.array([[-(2**31), 2**31 - 1]], np.int32), "TIFF")).pixels.tolist() == [[0, 255]]
+    assert read(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).pixels.tolist() == [
+        [0, 0],
+        [0, 0],
+    ]
+    assert read(encode(np.array([[-(2**31), 2**31 - 1]], np.int32), "TIFF")).pixels.tolist() == [
+        [0, 255]
+    ]
 
 
 def test_adam7_of_an_odd_size():
@@ -290,12 +331,20 @@ def test_no_cut_file_gives_a_picture(name):
             assert error.reason in ("truncated", "not_an_image")
             assert error.reason == "truncated" or length < 18
         else:  # TIFF ends with the offset of a next page: all pixels are there without it
-            assert name.startswith("tiff") and length >= len(whole) - 4 and np.array_equal(pixels, expected)
+            assert (
+                name.startswith("tiff")
+                and length >= len(whole) - 4
+                and np.array_equal(pixels, expected)
+            )
 
 
 def _memory(field: str) -> int:
     """A field of this process's status, in bytes."""
-    (line,) = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    (line,) = [
+        line
+        for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    ]
     return int(line.split()[1]) << 10
 
 
@@ -319,7 +368,9 @@ def test_fuzz_nothing_but_our_own_exception(data):
         # Half of the changes hit the first bytes, where the headers are.
         end = max(1, len(content)) if data.draw(st.booleans()) else min(len(content), 400) or 1
         place = data.draw(st.integers(0, end - 1), "place")
-        change = data.draw(st.sampled_from(["flip", "set", "cut", "remove", "repeat", "splice"]), "change")
+        change = data.draw(
+            st.sampled_from(["flip", "set", "cut", "remove", "repeat", "splice"]), "change"
+        )
         if change == "flip" and content:
             content[place] ^= 1 << data.draw(st.integers(0, 7))
         elif change == "set":
@@ -355,23 +406,40 @@ print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text()
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory of a process from /proc")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="reads the peak memory of a process from /proc"
+)
 @pytest.mark.parametrize("kind", ["transparent", "progressive"])
 def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
     side = 10_000
-    if kind == "progressive":  # libjpeg holds every coefficient of three full planes until the last scan
+    if (
+        kind == "progressive"
+    ):  # libjpeg holds every coefficient of three full planes until the last scan
         data = encode(Image.new("RGB", (side, side)), "JPEG", progressive=True, subsampling=0)
     else:
         data = png([bytes(4 * side + 1)] * side, side, side, 8, 6)
     # The peak of a fresh process: Python, NumPy, OpenCV, pydicom and the file included.
-    done = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True
+    )
     shape, kibibytes = done.stdout.decode().splitlines()
     assert shape == "(10000, 10000)" and int(kibibytes) < 1 << 20
 
 
 def test_a_tile_larger_than_the_picture_is_refused():
     # libtiff would allocate a buffer for the whole tile.
-    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1 << 15, 323: 1 << 15, 324: 200, 325: 20}
+    tags = {
+        256: 8,
+        257: 8,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: 1 << 15,
+        323: 1 << 15,
+        324: 200,
+        325: 20,
+    }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
     with pytest.raises(RadiographError) as caught:

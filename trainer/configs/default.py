@@ -8,26 +8,32 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The network.
     config.backbone = "densenet121"  # any classifier of keras.applications, in lower case
-    config.weights = "imagenet"  # imagenet, none, or a path: backbone weights (.h5), a .keras file, an artifact
-    config.fallback_backbone = ""  # to train from random weights where ImageNet's can't be downloaded; "" for an error
-    config.pooling = "avg"  # avg or max
-    config.head_widths = (1024, 1024, 512)  # Dense ReLU layers before the logit; () for a linear head
-    config.dropout = 0.0  # on the pooled vector
-    config.unfreeze_layers = (
-        "60"  # of the backbone, from the end: a count, a share (70%), all, or the first one's name; random weights: all
+    config.weights = (
+        "imagenet"  # imagenet, none, or a path: backbone weights (.h5), a .keras file, an artifact
     )
+    config.fallback_backbone = (
+        ""  # to train from random weights where ImageNet's can't be downloaded; "" for an error
+    )
+    config.pooling = "avg"  # avg or max
+    config.head_widths = (
+        1024,
+        1024,
+        512,
+    )  # Dense ReLU layers before the logit; () for a linear head
+    config.dropout = 0.0  # on the pooled vector
+    config.unfreeze_layers = "60"  # of the backbone, from the end: a count, a share (70%), all, or the first one's name; random weights: all
 
     # Phase one trains the head on the frozen backbone, phase two fine-tunes.
     config.head_epochs = 0
     config.head_learning_rate = 1e-3
     config.epochs = 40
     config.global_batch_size = 16
-    config.reference_batch_size = (
-        16  # learning rates are for this batch; another scales them (optimization.batch_factor); 0: never
-    )
+    config.reference_batch_size = 16  # learning rates are for this batch; another scales them (optimization.batch_factor); 0: never
     config.optimizer = "adamw"  # adamw, or sgd (Nesterov, momentum 0.9)
     config.learning_rate = 2e-4
-    config.backbone_lr_factor = 1.0  # the end of the backbone learns at this fraction of the head's rate ...
+    config.backbone_lr_factor = (
+        1.0  # the end of the backbone learns at this fraction of the head's rate ...
+    )
     config.depth_lr_decay = 1.0  # ... and its beginning at this fraction of its end's
     config.weight_decay = 1e-4  # kernels only
     config.schedule = "cosine"  # cosine, plateau (times plateau_factor), or constant
@@ -54,8 +60,12 @@ def get_config() -> ml_collections.ConfigDict:
             "brightness": 0.1,
         }
     )
-    config.test_time_flip = False  # ask the mirror image too and average; scoring takes twice the time
-    config.threshold_rule = "kappa"  # or youden, accuracy, sensitivity>=0.95, specificity>=0.9; fitted on validation
+    config.test_time_flip = (
+        False  # ask the mirror image too and average; scoring takes twice the time
+    )
+    config.threshold_rule = (
+        "kappa"  # or youden, accuracy, sensitivity>=0.95, specificity>=0.9; fitted on validation
+    )
     config.abstain = 0.0  # share of the validation images that may be called uncertain
 
     # How it runs; none of these changes what is learnt, beyond rounding.

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import cv2
 
-from trainer import machine, radiograph, vitals
+from trainer import machine, radiograph
 from trainer.dataset.example import Example
-from trainer.dataset.storage import read_bytes
+from trainer.program import telemetry
+from trainer.storage import read_bytes
 
 MISSING = "missing"
 
@@ -51,7 +52,11 @@ def encode(example: Example, image_size: int) -> Encoded:
     except radiograph.RadiographError as error:
         return Encoded(example, sha256, reason=error.reason, detail=error.detail)
     height, width = source.pixels.shape
-    attributes = {f"dicom_{name}": source.tags[name] for name in ("modality", "body_part", "view") if name in source.tags}
+    attributes = {
+        f"dicom_{name}": source.tags[name]
+        for name in ("modality", "body_part", "view")
+        if name in source.tags
+    }
     attributes |= {
         **example.attributes,
         "source_format": source.source_format,
@@ -78,7 +83,7 @@ def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                vitals.progress()
+                telemetry.progress()
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 LABELS = ("negative", "positive")
 LABEL_WORDS = {"0": 0, "negative": 0, "normal": 0, "1": 1, "positive": 1, "abnormal": 1}
 SPLITS = ("train", "validation", "test")
-SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SPLIT_WORDS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 # What preparation adds to the attributes of each image, all as text; sizes in pixels, before the letterbox.
 DERIVED_ATTRIBUTES = ("source_format", "source_mode", "source_width", "source_height")

@@ -20,11 +20,18 @@ def locate(data_dir: str) -> str:
     data_dir = data_dir.rstrip("/") or "/"
     if tf.io.gfile.exists(posixpath.join(data_dir, INFO_FILE)):
         return data_dir
-    found = sorted(posixpath.dirname(path) for path in tf.io.gfile.glob(posixpath.join(data_dir, NAME, "*", "*", INFO_FILE)))
+    found = sorted(
+        posixpath.dirname(path)
+        for path in tf.io.gfile.glob(posixpath.join(data_dir, NAME, "*", "*", INFO_FILE))
+    )
     # TFDS writes below `incomplete.*` until all is there.
     found = [path for path in found if not posixpath.basename(path).startswith("incomplete.")]
     if not found:
-        raise DataError(f"{data_dir} holds no prepared data set; make one with humerus-prepare --data_dir={data_dir}")
+        raise DataError(
+            f"{data_dir} holds no prepared data set; make one with humerus-prepare --data_dir={data_dir}"
+        )
     if len(found) > 1:
-        raise ConfigError(f"{data_dir} holds {len(found)} data sets; name one of them as --data_dir: {', '.join(found)}")
+        raise ConfigError(
+            f"{data_dir} holds {len(found)} data sets; name one of them as --data_dir: {', '.join(found)}"
+        )
     return found[0]

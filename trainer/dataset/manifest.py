@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from trainer import manifest_columns
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
-from trainer.dataset.storage import is_remote, read_bytes
 from trainer.errors import DataError
+from trainer.storage import is_remote, read_bytes
 
 _SEPARATORS = ",;\t"
 # A table program writes numbers and truths in its own way.
@@ -34,9 +34,15 @@ def read(source: str, root: str) -> Iterator[Example]:
         cells = {role: _cell(row, column, where) for role, column in roles.items()}
         path, uri = _resolve(root, cells["path"])
         if path in lines:
-            raise DataError(f"{where}: {path} was listed in line {lines[path]} already; list each file once")
+            raise DataError(
+                f"{where}: {path} was listed in line {lines[path]} already; list each file once"
+            )
         lines[path] = line
-        study = manifest_columns.study(cells.get("patient", ""), cells["study"]) if "study" in cells else path
+        study = (
+            manifest_columns.study(cells.get("patient", ""), cells["study"])
+            if "study" in cells
+            else path
+        )
         yield Example(
             path=path,
             uri=uri,
@@ -54,11 +60,15 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
     """The column that plays each role, and the rows with their line numbers."""
     content = read_bytes(source)
     if content is None:
-        raise DataError(f"{source} is no file; the manifest layout expects a CSV file with the columns path,label")
+        raise DataError(
+            f"{source} is no file; the manifest layout expects a CSV file with the columns path,label"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not text in UTF-8 ({error.reason}); save the manifest as CSV in UTF-8") from error
+        raise DataError(
+            f"{source} is not text in UTF-8 ({error.reason}); save the manifest as CSV in UTF-8"
+        ) from error
     # Table programs of many countries write semicolons.
     separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -71,9 +81,13 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
             f"{source} has no column {missing}: expected a header with the columns path,label[,patient][,study][,split], found {found}"
         )
     if len(set(header)) < len(header) or "" in header:
-        raise DataError(f"{source}: every column needs a name of its own, found {','.join(header)[:200]}")
+        raise DataError(
+            f"{source}: every column needs a name of its own, found {','.join(header)[:200]}"
+        )
     if clash := set(header) & set(DERIVED_ATTRIBUTES):
-        raise DataError(f"{source}: the column {min(clash)} has a name that preparation gives out itself; rename it")
+        raise DataError(
+            f"{source}: the column {min(clash)} has a name that preparation gives out itself; rename it"
+        )
     return roles, _rows(reader, header, source)
 
 
@@ -93,7 +107,9 @@ def _rows(reader: Any, header: list[str], source: str) -> Iterator[tuple[int, _R
 
 def _cell(row: Mapping[str, str], column: str, where: str) -> str:
     if not row[column]:
-        raise DataError(f"{where}: the column {column} is blank; fill it in every row, or drop the column")
+        raise DataError(
+            f"{where}: the column {column} is blank; fill it in every row, or drop the column"
+        )
     return row[column]
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.dataset.locate import INFO_FILE
-from trainer.dataset.storage import is_remote, make_folder
+from trainer.storage import is_remote, make_folder
 
 _PREFIX = ".incomplete-"
 
@@ -71,10 +71,16 @@ def _locked(folder: pathlib.Path) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.warning("another humerus-prepare is at work in %s; waiting for it to end", folder)
+            logging.warning(
+                "another humerus-prepare is at work in %s; waiting for it to end", folder
+            )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            logging.warning("%s cannot be locked (%s); run only one humerus-prepare there at a time", folder, error.strerror)
+            logging.warning(
+                "%s cannot be locked (%s); run only one humerus-prepare there at a time",
+                folder,
+                error.strerror,
+            )
             yield False
             return
         yield True

@@ -55,15 +55,23 @@ class RadiographsConfig(tfds.core.BuilderConfig):
     def __post_init__(self) -> None:
         self.body_parts = tuple(sorted({part.strip() for part in self.body_parts} - {""}))
         if self.layout not in sources.LAYOUTS:
-            raise ConfigError(f"unknown layout {self.layout!r}: expected one of {', '.join(sources.LAYOUTS)}")
+            raise ConfigError(
+                f"unknown layout {self.layout!r}: expected one of {', '.join(sources.LAYOUTS)}"
+            )
         if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
-            raise ConfigError(f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {self.image_size}")
+            raise ConfigError(
+                f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {self.image_size}"
+            )
         if not self.body_parts:
-            raise ConfigError(f"no body part: name some, such as {DEFAULT_BODY_PARTS[0]}, or {sources.ALL_BODY_PARTS!r}")
+            raise ConfigError(
+                f"no body part: name some, such as {DEFAULT_BODY_PARTS[0]}, or {sources.ALL_BODY_PARTS!r}"
+            )
         splits.check_fractions(self.validation_fraction, self.test_fraction)
         parts = [part.lower() for part in self.body_parts] if self.layout == "mura" else []
         self.name = "_".join([self.layout, *parts, str(self.image_size)])
-        self.description = f"Layout {self.layout}, letterboxed to {self.image_size} x {self.image_size} pixels."
+        self.description = (
+            f"Layout {self.layout}, letterboxed to {self.image_size} x {self.image_size} pixels."
+        )
 
     @functools.cached_property
     def examples(self) -> list[Example]:
@@ -83,16 +91,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Writes the radiographs of a `RadiographsConfig` as squares of one size."""
 
     BUILDER_CONFIGS = [RadiographsConfig()]  # noqa: RUF012 - as TFDS has it
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Radiographs are not downloaded: --manual_dir names the folder that holds them, such as MURA-v1.1."
-    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Radiographs are not downloaded: --manual_dir names the folder that holds them, such as MURA-v1.1."
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - as TFDS has it
 
     # TFDS looks for checksums of downloads by way of a package that it does not install. There are no downloads.
     url_infos = None
 
-    def _create_builder_config(self, builder_config: RadiographsConfig | str | None, version: Any) -> RadiographsConfig:
+    def _create_builder_config(
+        self, builder_config: RadiographsConfig | str | None, version: Any
+    ) -> RadiographsConfig:
         if isinstance(builder_config, RadiographsConfig):
             return builder_config  # TFDS would warn that it is not one of a fixed list
         return super()._create_builder_config(builder_config, version)
@@ -103,7 +111,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(
-                        shape=(config.image_size, config.image_size, 1), dtype=np.uint8, encoding_format="png"
+                        shape=(config.image_size, config.image_size, 1),
+                        dtype=np.uint8,
+                        encoding_format="png",
                     ),
                     "label": tfds.features.ClassLabel(names=list(LABELS)),
                     "patient_id": tfds.features.Text(),
@@ -116,7 +126,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         generators: dict[str, Iterator[tuple[str, dict[str, Any]]]] = {}
         for split in SPLITS:
             generator = self._generate_examples(split)
@@ -127,7 +139,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         chosen = [example for example in self._config.examples if example.split == split]
-        for outcome in in_threads(functools.partial(encode, image_size=self._config.image_size), chosen):
+        for outcome in in_threads(
+            functools.partial(encode, image_size=self._config.image_size), chosen
+        ):
             self._progress.update()
             self._outcomes.append(dataclasses.replace(outcome, png=None))
             if outcome.png is not None:
@@ -137,17 +151,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # TFDS calls this while the directory still has its temporary name, so that all that follows is there or nothing is.
         self._outcomes: list[Encoded] = []
         config = self.builder_config
-        self._config = config if config.source else dataclasses.replace(config, source=str(dl_manager.manual_dir))
-        with tqdm.tqdm(total=len(self._config.examples), desc="preparing", unit=" images", disable=None) as self._progress:
+        self._config = (
+            config
+            if config.source
+            else dataclasses.replace(config, source=str(dl_manager.manual_dir))
+        )
+        with tqdm.tqdm(
+            total=len(self._config.examples), desc="preparing", unit=" images", disable=None
+        ) as self._progress:
             super()._download_and_prepare(dl_manager, download_config)
         self.info.metadata.update(self._metadata(self._outcomes))
-        (self.data_path / summary.REJECTIONS_FILE).write_text(summary.rejections_csv(self._outcomes))
+        (self.data_path / summary.REJECTIONS_FILE).write_text(
+            summary.rejections_csv(self._outcomes)
+        )
 
     def _metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
         config = self._config
         rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
         if rejections.total() == len(outcomes):
-            raise DataError(f"every file of {config.source} was refused: {_reasons(rejections)}; first: {outcomes[0].detail}")
+            raise DataError(
+                f"every file of {config.source} was refused: {_reasons(rejections)}; first: {outcomes[0].detail}"
+            )
         taken = [outcome for outcome in outcomes if outcome.reason is None]
         examples = [outcome.example for outcome in taken]
         try:
@@ -164,9 +188,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "simulated": sources.is_simulated(config.source, config.layout),
             "preprocessing": radiograph.PREPROCESSING,
             "fingerprint": summary.fingerprint(
-                [outcome.example for outcome in outcomes], [outcome.sha256 for outcome in outcomes], config.image_size
+                [outcome.example for outcome in outcomes],
+                [outcome.sha256 for outcome in outcomes],
+                config.image_size,
             ),
-            "splits": {split: dataclasses.asdict(counts) for split, counts in summary.count(outcomes).items()},
+            "splits": {
+                split: dataclasses.asdict(counts)
+                for split, counts in summary.count(outcomes).items()
+            },
             "rejections": dict(sorted(rejections.items())),
             "slices": sorted({name for outcome in taken for name in outcome.attributes}),
             "warnings": warnings + summary.duplicates(outcomes),

@@ -10,8 +10,8 @@ from absl import logging
 
 from trainer.dataset import manifest
 from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
-from trainer.dataset.storage import list_images
 from trainer.errors import ConfigError, DataError
+from trainer.storage import list_images
 
 LAYOUTS = ("mura", "folders", "manifest")
 ALL_BODY_PARTS = "all"
@@ -58,7 +58,10 @@ def root_of(source: str, layout: str) -> str:
 def is_simulated(source: str, layout: str) -> bool:
     """Whether the source says by a file SIMULATED.txt in its root that nobody was X-rayed for it."""
     root = root_of(source, layout)
-    return any(tf.io.gfile.exists(posixpath.join(root, *folder, "SIMULATED.txt")) for folder in ((), (_MURA_ROOT,)))
+    return any(
+        tf.io.gfile.exists(posixpath.join(root, *folder, "SIMULATED.txt"))
+        for folder in ((), (_MURA_ROOT,))
+    )
 
 
 def _mura(root: str, body_parts: Sequence[str]) -> Iterator[Example]:
@@ -68,12 +71,19 @@ def _mura(root: str, body_parts: Sequence[str]) -> Iterator[Example]:
     if not found:
         raise DataError(
             f"{root} holds nothing in the MURA layout: expected paths such as {_MURA_EXAMPLE}, found {odd[0] if odd else 'no image'}; "
-            + (_mura_way_out(root, odd) or "class folders are the layout folders, a CSV file path,label is the layout manifest")
+            + (
+                _mura_way_out(root, odd)
+                or "class folders are the layout folders, a CSV file path,label is the layout manifest"
+            )
         )
     if odd:
-        logging.warning("%s: left out %d images outside the MURA layout, such as %s", root, len(odd), odd[0])
+        logging.warning(
+            "%s: left out %d images outside the MURA layout, such as %s", root, len(odd), odd[0]
+        )
     if len({(match["root"], match["part"] is None) for match in found.values()}) > 1:
-        raise DataError(f"{root} mixes MURA trees of different folder levels, so studies would count twice; name one of them")
+        raise DataError(
+            f"{root} mixes MURA trees of different folder levels, so studies would count twice; name one of them"
+        )
     wanted = _wanted_body_parts({_part(match) for match in found.values()} - {""}, body_parts, root)
     for path, match in found.items():
         part, patient, study = _part(match), match["patient"].lower(), match["study"].lower()
@@ -109,7 +119,11 @@ def _wanted_body_parts(present: set[str], asked: Sequence[str], root: str) -> Co
     if ALL_BODY_PARTS.upper() in wanted:
         return present or {""}
     if not present:
-        logging.warning("%s has no folders of body parts: all of its images are taken for %s", root, ", ".join(sorted(wanted)))
+        logging.warning(
+            "%s has no folders of body parts: all of its images are taken for %s",
+            root,
+            ", ".join(sorted(wanted)),
+        )
         return {""}
     if missing := wanted - present:
         raise ConfigError(
@@ -129,7 +143,9 @@ def _folders(root: str) -> Iterator[Example]:
             left_out.append(path)
             continue
         total += 1
-        yield Example(path, posixpath.join(root, path), label, patient_id=path, study_id=path, split=split)
+        yield Example(
+            path, posixpath.join(root, path), label, patient_id=path, study_id=path, split=split
+        )
     folders = collections.Counter(path.split("/")[0] for path in left_out)
     names = ", ".join(name for name, _ in folders.most_common(5))
     if not total:
@@ -138,13 +154,17 @@ def _folders(root: str) -> Iterator[Example]:
             f"found {names or 'no image'}; {_way_out(root, left_out)}"
         )
     if left_out:
-        logging.warning("%s: left out %d images outside the class folders: %s", root, len(left_out), names)
+        logging.warning(
+            "%s: left out %d images outside the class folders: %s", root, len(left_out), names
+        )
 
 
 def _way_out(root: str, paths: Iterable[str]) -> str:
     """What to do about class folders that aren't where they should be, or have other names."""
     parts = [path.split("/")[:-1] for path in paths]
-    above = {"/".join(p[:i]) for p in parts for i, name in enumerate(p) if name.lower() in LABEL_WORDS}
+    above = {
+        "/".join(p[:i]) for p in parts for i, name in enumerate(p) if name.lower() in LABEL_WORDS
+    }
     if len(above) == 1:
         return f"name {posixpath.join(root, *above)} as the source"
     return "rename them, or list the files in a CSV file path,label for the layout manifest"

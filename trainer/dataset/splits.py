@@ -11,7 +11,10 @@ from trainer.errors import ConfigError, DataError
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:
     """Raises ConfigError unless both are in [0, 1) and leave something to train on."""
-    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
+    for name, fraction in (
+        ("validation_fraction", validation_fraction),
+        ("test_fraction", test_fraction),
+    ):
         if not 0 <= fraction < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
     if validation_fraction + test_fraction >= 1:
@@ -26,7 +29,9 @@ def position(patient_id: str, seed: int) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def assign(examples: Sequence[Example], validation_fraction: float, test_fraction: float, seed: int) -> list[Example]:
+def assign(
+    examples: Sequence[Example], validation_fraction: float, test_fraction: float, seed: int
+) -> list[Example]:
     """Gives each example its split: what the source names stays, and what it lacks is carved out of training by patient.
 
     Patients at a `position` below `test_fraction` are tested on, the next `validation_fraction` validated on; a split
@@ -63,10 +68,16 @@ def check_groups(examples: Iterable[Example]) -> None:
         labels[example.study_id].setdefault(example.label, example.path)
     if torn := [patient for patient, paths in sides.items() if len(paths) > 1]:
         places = ", ".join(f"{path} in {split}" for split, path in sides[torn[0]].items())
-        raise DataError(f"patient {torn[0]} is in more than one split ({places}); {len(torn)} in all: keep each patient in one")
+        raise DataError(
+            f"patient {torn[0]} is in more than one split ({places}); {len(torn)} in all: keep each patient in one"
+        )
     if double := [study for study, paths in labels.items() if len(paths) > 1]:
-        places = ", ".join(f"{path} is {LABELS[label]}" for label, path in sorted(labels[double[0]].items()))
-        raise DataError(f"study {double[0]} has two labels ({places}); {len(double)} in all: correct or remove them")
+        places = ", ".join(
+            f"{path} is {LABELS[label]}" for label, path in sorted(labels[double[0]].items())
+        )
+        raise DataError(
+            f"study {double[0]} has two labels ({places}); {len(double)} in all: correct or remove them"
+        )
 
 
 def unnamed_patients(examples: Sequence[Example]) -> list[str]:
@@ -82,7 +93,9 @@ def unnamed_patients(examples: Sequence[Example]) -> list[str]:
 
 def check_classes(examples: Iterable[Example]) -> list[str]:
     """Raises DataError unless `train` has both labels; returns a warning for each other split that lacks one."""
-    present: dict[str | None, collections.Counter] = {split: collections.Counter() for split in SPLITS}
+    present: dict[str | None, collections.Counter] = {
+        split: collections.Counter() for split in SPLITS
+    }
     for example in examples:
         present[example.split][example.label] += 1
     warnings = []
@@ -90,7 +103,9 @@ def check_classes(examples: Iterable[Example]) -> list[str]:
         lacking = [name for label, name in enumerate(LABELS) if not counts[label]]
         if not lacking:
             continue
-        what = f"the {split} split has no {' and no '.join(lacking)} images ({counts.total()} in all)"
+        what = (
+            f"the {split} split has no {' and no '.join(lacking)} images ({counts.total()} in all)"
+        )
         if split == "train":
             raise DataError(
                 f"{what}: nothing can be learned from it; add some, or change the fractions or the seed of the splits"

@@ -53,16 +53,36 @@ class Summary:
     dry_run: bool = False
 
     @classmethod
-    def of_plan(cls, directory: str, examples: Iterable[Example], missing: Sequence[Example], simulated: bool) -> "Summary":
+    def of_plan(
+        cls,
+        directory: str,
+        examples: Iterable[Example],
+        missing: Sequence[Example],
+        simulated: bool,
+    ) -> "Summary":
         """Of what was listed and not yet read, with its splits, and of what was found `missing` of it."""
         absent = {example.path for example in missing}
-        outcomes = [Encoded(example, sha256="", reason=MISSING if example.path in absent else None) for example in examples]
+        outcomes = [
+            Encoded(example, sha256="", reason=MISSING if example.path in absent else None)
+            for example in examples
+        ]
         there = [outcome.example for outcome in outcomes if outcome.reason is None]
         warnings = [*splits.check_classes(there), *splits.unnamed_patients(there)]
         if missing:
-            warnings.append(f"listed files that are missing: {len(missing)}, such as {missing[0].uri}")
+            warnings.append(
+                f"listed files that are missing: {len(missing)}, such as {missing[0].uri}"
+            )
         rejections = {MISSING: len(missing)} if missing else {}
-        return cls(directory, "", count(outcomes), rejections, warnings, simulated, reused=False, dry_run=True)
+        return cls(
+            directory,
+            "",
+            count(outcomes),
+            rejections,
+            warnings,
+            simulated,
+            reused=False,
+            dry_run=True,
+        )
 
     @classmethod
     def of(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
@@ -82,16 +102,31 @@ class Summary:
         columns = [field.name for field in dataclasses.fields(SplitCounts)]
         lines = [f"{'split':<10}" + "".join(f"{column:>10}" for column in columns)]
         for split, counts in self.splits.items():
-            lines.append(f"{split:<10}" + "".join(f"{value:>10}" for value in dataclasses.astuple(counts)))
+            lines.append(
+                f"{split:<10}" + "".join(f"{value:>10}" for value in dataclasses.astuple(counts))
+            )
         if self.rejections:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejections.items())
-            lines.append(f"rejected: {reasons}" + ("" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set"))
+            lines.append(
+                f"rejected: {reasons}"
+                + ("" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set")
+            )
         if self.simulated:
-            lines.append("simulated radiographs: no figure made from them says anything about patients")
+            lines.append(
+                "simulated radiographs: no figure made from them says anything about patients"
+            )
         lines += [f"warning: {warning}" for warning in self.warnings]
         if self.dry_run:
-            lines.append("dry run: these files were listed and not read, some may be refused; nothing was written")
-        done = "would be written" if self.dry_run else "already prepared" if self.reused else "prepared"
+            lines.append(
+                "dry run: these files were listed and not read, some may be refused; nothing was written"
+            )
+        done = (
+            "would be written"
+            if self.dry_run
+            else "already prepared"
+            if self.reused
+            else "prepared"
+        )
         lines.append(f"{done}: {self.directory}")
         return "\n".join(lines)
 
@@ -107,7 +142,14 @@ def fingerprint(examples: Sequence[Example], hashes: Iterable[str], image_size: 
       image_size: side of the square in pixels.
     """
     rows = {
-        item.path: [digest, item.label, item.patient_id, item.study_id, item.split, dict(item.attributes)]
+        item.path: [
+            digest,
+            item.label,
+            item.patient_id,
+            item.study_id,
+            item.split,
+            dict(item.attributes),
+        ]
         for item, digest in zip(examples, hashes, strict=True)
     }
     contract = [image_size, radiograph.PREPROCESSING["version"], rows]
@@ -141,18 +183,29 @@ def duplicates(outcomes: Iterable[Encoded]) -> list[str]:
     groups = list(copies.values())
     warnings = []
     for what, key in (("lie in more than one split", "split"), ("have both labels", "label")):
-        if found := [group for group in groups if len({getattr(example, key) for example in group}) > 1]:
+        if found := [
+            group for group in groups if len({getattr(example, key) for example in group}) > 1
+        ]:
             first = found[0][0]
-            other = next(example for example in found[0] if getattr(example, key) != getattr(first, key))
-            warnings.append(f"files of the same bytes {what}, such as {first.path} and {other.path}; {len(found)} in all")
+            other = next(
+                example for example in found[0] if getattr(example, key) != getattr(first, key)
+            )
+            warnings.append(
+                f"files of the same bytes {what}, such as {first.path} and {other.path}; {len(found)} in all"
+            )
     return warnings
 
 
 def rejections_csv(outcomes: Iterable[Encoded]) -> str:
     """The refused files as CSV: path, split, reason, detail; sorted by path."""
-    refused = sorted((outcome for outcome in outcomes if outcome.reason), key=lambda outcome: outcome.example.path)
+    refused = sorted(
+        (outcome for outcome in outcomes if outcome.reason),
+        key=lambda outcome: outcome.example.path,
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "split", "reason", "detail"])
-    writer.writerows([item.example.path, item.example.split, item.reason, item.detail] for item in refused)
+    writer.writerows(
+        [item.example.path, item.example.split, item.reason, item.detail] for item in refused
+    )
     return text.getvalue()

@@ -78,7 +78,11 @@ def frames(data: bytes) -> tuple[int, Callable[[int], _Decoded]]:
     def frame(index: int) -> _Decoded:
         with _contained():
             stored, done = _stored_values(dataset, index)
-            return (stored if done else grey(of_frame(dataset, index), stored)), str(mode), _tags(dataset)
+            return (
+                (stored if done else grey(of_frame(dataset, index), stored)),
+                str(mode),
+                _tags(dataset),
+            )
 
     return number, frame
 
@@ -119,7 +123,9 @@ def _contained() -> Iterator[None]:
             # The RLE plug-in is Rust: its panics are no Exception, and their type cannot be imported.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise RadiographError("bad_dicom", f"the DICOM data cannot be read ({type(error).__name__})") from None
+            raise RadiographError(
+                "bad_dicom", f"the DICOM data cannot be read ({type(error).__name__})"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -155,7 +161,10 @@ def _check_deflated(data: bytes) -> None:
         return
     group, element, _, _, length = struct.unpack_from("<HH2sHI", data, 132)
     if (group, element) != (2, 0):
-        refuse("bad_dicom", "expected the length of the file meta information, the deflated DICOM file has none")
+        refuse(
+            "bad_dicom",
+            "expected the length of the file meta information, the deflated DICOM file has none",
+        )
     inflater, rest, inflated = zlib.decompressobj(-zlib.MAX_WBITS), data[144 + length :], 0
     while rest and not inflater.eof:
         inflated += len(inflater.decompress(rest, 1 << 20))
@@ -178,7 +187,11 @@ def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bo
     syntax = _transfer_syntax(dataset)
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
-        _check_codestream(encaps.get_frame(dataset.PixelData, index, number_of_frames=number), dataset.Rows, dataset.Columns)
+        _check_codestream(
+            encaps.get_frame(dataset.PixelData, index, number_of_frames=number),
+            dataset.Rows,
+            dataset.Columns,
+        )
     how = {"raw": True, "view_only": True, "correct_unused_bits": syntax.is_encapsulated}
     try:
         pixels, properties = get_decoder(syntax).as_array(dataset, index=index, **how)  # type: ignore[arg-type]
@@ -199,7 +212,11 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
     """Values without the unused bits around them, which old writers fill with overlays (PS3.5 8.1.1), of the same dtype."""
     allocated, used = 8 * pixels.itemsize, dataset.BitsStored
     highest = dataset.get("HighBit")
-    above = allocated - 1 - highest if isinstance(highest, int) and used <= highest + 1 <= allocated else allocated - used
+    above = (
+        allocated - 1 - highest
+        if isinstance(highest, int) and used <= highest + 1 <= allocated
+        else allocated - used
+    )
     if used == allocated or dataset.BitsAllocated == 1:
         return pixels
     return np.right_shift(np.left_shift(pixels, above), allocated - used)
@@ -210,26 +227,45 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
     if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
     if mode is None:
-        refuse("bad_dicom", f"expected a photometric interpretation of {', '.join(MODES)}, the DICOM data set has none of them")
+        refuse(
+            "bad_dicom",
+            f"expected a photometric interpretation of {', '.join(MODES)}, the DICOM data set has none of them",
+        )
     numbers = {}
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
         value = dataset.get(keyword)
         if not isinstance(value, int) or value < 1:
             refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
         numbers[keyword] = value
-    rows, columns, allocated, samples = (numbers[k] for k in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel"))
+    rows, columns, allocated, samples = (
+        numbers[k] for k in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+    )
     if samples != (3 if mode in ("rgb", "ycbcr") else 1):
-        refuse("bad_dicom", f"the DICOM data set announces {samples} samples per pixel, which contradicts {mode}")
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {samples} samples per pixel, which contradicts {mode}",
+        )
     if numbers["BitsStored"] > allocated:
-        refuse("bad_dicom", f"the DICOM data set announces {numbers['BitsStored']} bits stored in {allocated} allocated")
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {numbers['BitsStored']} bits stored in {allocated} allocated",
+        )
     if allocated not in (1, 8, 16):
-        refuse("unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}")
+        refuse(
+            "unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}"
+        )
     check_size(rows, columns)
     _check_square(dataset)
-    frames, encapsulated = int(dataset.get("NumberOfFrames") or 1), _transfer_syntax(dataset).is_encapsulated
+    frames, encapsulated = (
+        int(dataset.get("NumberOfFrames") or 1),
+        _transfer_syntax(dataset).is_encapsulated,
+    )
     # A frame takes a fragment at least.
     if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
-        refuse("bad_dicom", f"the DICOM data set announces {frames} frames, which its pixel data contradict")
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {frames} frames, which its pixel data contradict",
+        )
     expected, found = get_expected_length(dataset), len(dataset.PixelData)
     if not encapsulated and found < expected:
         refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
@@ -245,7 +281,10 @@ def _check_square(dataset: pydicom.Dataset) -> None:
     for keyword in _SIDES:
         sides = [float(side) for side in dataset.get(keyword) or ()]
         if sides and max(sides) - min(sides) > _SQUARE * max(sides):
-            refuse("unsupported", f"expected square pixels, the {keyword} of the DICOM data set says that they are not")
+            refuse(
+                "unsupported",
+                f"expected square pixels, the {keyword} of the DICOM data set says that they are not",
+            )
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
@@ -253,7 +292,13 @@ def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         implicit, little = dataset.original_encoding
-        syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        syntax = (
+            uid.ImplicitVRLittleEndian
+            if implicit
+            else uid.ExplicitVRLittleEndian
+            if little
+            else uid.ExplicitVRBigEndian
+        )
         dataset.file_meta.TransferSyntaxUID = syntax
     try:
         if get_decoder(syntax).is_available:
@@ -272,7 +317,13 @@ def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
     if frame[:2] == b"\xff\xd8":
         check_scans(frame)
         for marker, start, _ in jpeg_segments(frame):
-            if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7):
+            if marker in (
+                *range(0xC0, 0xC4),
+                *range(0xC5, 0xC8),
+                *range(0xC9, 0xCC),
+                *range(0xCD, 0xD0),
+                0xF7,
+            ):
                 found = struct.unpack_from(">HH", frame, start + 1)
     elif siz >= 0:
         right, bottom, left, top = struct.unpack_from(">4I", frame, siz + 8)
@@ -280,4 +331,7 @@ def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
     else:
         return
     if found != (rows, columns):
-        refuse("bad_dicom", f"the DICOM data set announces {columns} x {rows} pixels, which its encoded pixel data contradict")
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {columns} x {rows} pixels, which its encoded pixel data contradict",
+        )

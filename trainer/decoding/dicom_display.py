@@ -18,7 +18,9 @@ _FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 def of_frame(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
     """The data set as it holds for one frame: windows and rescales of its functional groups (PS3.3 C.7.6.16) take precedence."""
-    shared, each = (dataset.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame"))
+    shared, each = (
+        dataset.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame")
+    )
     groups = [*shared[:1], *each[index : index + 1]]
     items = [group[name][0] for group in groups for name in _FRAME_GROUPS if group.get(name)]
     if not items:
@@ -46,7 +48,9 @@ def grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         table = _palette(dataset, values)
     else:
-        counts = np.sum([np.bincount(block.ravel(), minlength=len(values)) for block in blocks], axis=0)
+        counts = np.sum(
+            [np.bincount(block.ravel(), minlength=len(values)) for block in blocks], axis=0
+        )
         table = _display_table(dataset, values, counts)
     result = np.empty(codes.shape, np.uint8)
     for index, block in enumerate(blocks):  # NumPy widens an index array to 8 bytes per pixel
@@ -62,9 +66,14 @@ def _palette(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
 def _display_table(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Stored values [n], and how often each occurs [n] -> the grey uint8 [n] of each, bone bright, padding black."""
     padding = _is_padding(dataset, values)
-    unit = _voi(dataset, _modality(dataset, values.astype(np.float64)), np.where(padding, 0, counts))
+    unit = _voi(
+        dataset, _modality(dataset, values.astype(np.float64)), np.where(padding, 0, counts)
+    )
     # DX files say both for one inversion (PS3.3 C.8.11.3.1.2).
-    if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+    if (
+        dataset.PhotometricInterpretation == "MONOCHROME1"
+        or dataset.get("PresentationLUTShape") == "INVERSE"
+    ):
         unit = 1 - unit
     return np.where(padding, 0, np.rint(unit * 255)).astype(np.uint8)
 
@@ -76,7 +85,9 @@ def _is_padding(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
         return np.zeros(values.shape, bool)
     last = dataset.get("PixelPaddingRangeLimit")
     # The sign of either depends on a VR that writers get wrong; the bits are right.
-    low, high = sorted(np.array([first, first if last is None else last], np.int64).astype(values.dtype))
+    low, high = sorted(
+        np.array([first, first if last is None else last], np.int64).astype(values.dtype)
+    )
     return (values >= low) & (values <= high)
 
 
@@ -85,9 +96,14 @@ def _modality(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
     if dataset.get("ModalityLUTSequence"):
         entries, first, _ = _lut(dataset.ModalityLUTSequence[0])
         return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.intp)]
-    slope, intercept = (_first_number(dataset, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (
+        _first_number(dataset, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
     if slope == 0:
-        refuse("bad_dicom", "expected a rescale slope that leaves a picture, that of the DICOM data set is 0")
+        refuse(
+            "bad_dicom",
+            "expected a rescale slope that leaves a picture, that of the DICOM data set is 0",
+        )
     return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
 
 
@@ -98,7 +114,9 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np
         index = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.intp)
         return np.clip(entries[index] / ((1 << bits) - 1), 0, 1)
     try:
-        centre, width = (_first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+        centre, width = (
+            _first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth")
+        )
     except ValueError:  # a word, or a decimal comma
         centre = width = None
     if centre is not None and width is not None and width > 0:
@@ -106,7 +124,9 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np
     order = np.argsort(values, kind="stable")
     percent = np.cumsum(counts[order]) * (100 / max(1, counts.sum()))
     low, high = values[order[np.minimum(np.searchsorted(percent, _PERCENTILES), len(order) - 1)]]
-    return window(values, (low + high) / 2, max(high - low, np.finfo(np.float32).tiny), "LINEAR_EXACT")
+    return window(
+        values, (low + high) / 2, max(high - low, np.finfo(np.float32).tiny), "LINEAR_EXACT"
+    )
 
 
 def window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
@@ -125,11 +145,18 @@ def _lut(item: pydicom.Dataset) -> tuple[np.ndarray, int, int]:
     length, first, bits = (int(number) for number in item.LUTDescriptor)
     entries = item.LUTData
     if isinstance(entries, bytes):
-        little = item["LUTData"].is_little_endian if hasattr(item["LUTData"], "is_little_endian") else True
+        little = (
+            item["LUTData"].is_little_endian
+            if hasattr(item["LUTData"], "is_little_endian")
+            else True
+        )
         entries = np.frombuffer(entries, "<u2" if little else ">u2")
     entries = np.atleast_1d(np.asarray(entries, np.float64))[: length or 1 << 16]
     if not 1 <= bits <= 16 or not entries.size:
-        refuse("bad_dicom", "expected a LUT of up to 16 bits with entries, the DICOM data set has another")
+        refuse(
+            "bad_dicom",
+            "expected a LUT of up to 16 bits with entries, the DICOM data set has another",
+        )
     return entries, first, bits
 
 

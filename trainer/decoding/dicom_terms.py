@@ -23,4 +23,6 @@ _VIEWS = """
     LAT LATERAL OBL OBLIQUE AXIAL TANGENTIAL
 """
 
-MODALITIES, BODY_PARTS, VIEWS = (frozenset(words.split()) for words in (_MODALITIES, _BODY_PARTS, _VIEWS))
+MODALITIES, BODY_PARTS, VIEWS = (
+    frozenset(words.split()) for words in (_MODALITIES, _BODY_PARTS, _VIEWS)
+)

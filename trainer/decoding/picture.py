@@ -12,7 +12,16 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
@@ -62,7 +71,8 @@ _TILE_SIDE = 2048
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
 # How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
 _UNSUPPORTED = re.compile(
-    r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression|^\d+$", re.I
+    r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression|^\d+$",
+    re.I,
 )
 
 _QUOTATION = re.compile(r"['\"\\]")
@@ -81,18 +91,28 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
         # Pillow's plug-ins raise a dozen types for damaged files; no list of them is complete.
         reason = "unsupported" if _UNSUPPORTED.search(str(error)) else "truncated"
         # A message with a quotation quotes the file, whose texts may name a patient.
-        said = type(error).__name__ if not str(error) or _QUOTATION.search(str(error)) else str(error)
-        raise RadiographError(reason, " ".join(f"the {kind} file cannot be decoded in full: {said}".split())) from error
+        said = (
+            type(error).__name__ if not str(error) or _QUOTATION.search(str(error)) else str(error)
+        )
+        raise RadiographError(
+            reason, " ".join(f"the {kind} file cannot be decoded in full: {said}".split())
+        ) from error
 
 
 def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
     with _OPENERS[kind](io.BytesIO(data)) as image:
         mode = MODES.get(image.mode, image.mode)
         check_size(image.height, image.width)
-        check_memory(image.height * image.width * _bytes_per_pixel(image) + _SIDE_BYTES * (image.height + image.width))
+        check_memory(
+            image.height * image.width * _bytes_per_pixel(image)
+            + _SIDE_BYTES * (image.height + image.width)
+        )
         if getattr(image, "is_animated", False):
             image.seek(1)  # which a damaged TIFF only seems to have
-            refuse("unsupported", f"expected one picture, the {kind} file holds several frames or pages")
+            refuse(
+                "unsupported",
+                f"expected one picture, the {kind} file holds several frames or pages",
+            )
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             _prepare_jpeg(image, data)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -122,8 +142,13 @@ def _critical_png(data: bytes) -> bytes:
         if name == b"acTL" and length >= 4 and struct.unpack_from(">I", view, position + 8)[0] > 1:
             refuse("unsupported", "expected one picture, the PNG file is animated")
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
-            if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", view, end - 4)[0]:
-                refuse("truncated", f"the checksum of a {name.decode()} chunk of the PNG file is wrong")
+            if (
+                zlib.crc32(view[position + 4 : end - 4])
+                != struct.unpack_from(">I", view, end - 4)[0]
+            ):
+                refuse(
+                    "truncated", f"the checksum of a {name.decode()} chunk of the PNG file is wrong"
+                )
             parts.append(view[position:end])
         if name == b"IEND":
             return b"".join(parts)
@@ -177,10 +202,18 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     """Refuses the kinds of samples that Pillow takes for others, and would make another picture of."""
     tags = image.tag_v2
     bits = max(tags.get(_TIFF_BITS, (1,)))
-    if bits == 16 and tags.get(_TIFF_SAMPLES, 1) > 1 and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE:
-        refuse("unsupported", "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes")
+    if (
+        bits == 16
+        and tags.get(_TIFF_SAMPLES, 1) > 1
+        and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
+    ):
+        refuse(
+            "unsupported", "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes"
+        )
     if bits == 8 and _sample_format(image) == _TIFF_SIGNED:
-        refuse("unsupported", "expected unsigned samples of 8 bits, those of the TIFF file are signed")
+        refuse(
+            "unsupported", "expected unsigned samples of 8 bits, those of the TIFF file are signed"
+        )
 
 
 def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -190,9 +223,13 @@ def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
 def _bytes_per_pixel(image: Image.Image) -> int:
     """An upper bound of the memory that decoding takes, from the header alone."""
     held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
-    if isinstance(image, JpegImagePlugin.JpegImageFile):  # progressive: libjpeg holds all coefficients, 2 bytes each
+    if isinstance(
+        image, JpegImagePlugin.JpegImageFile
+    ):  # progressive: libjpeg holds all coefficients, 2 bytes each
         return (4 if image.layers == 4 else 1) + 2 * image.layers
-    if isinstance(image, WebPImagePlugin.WebPImageFile):  # libwebp's two canvases, Pillow's copy, the picture
+    if isinstance(
+        image, WebPImagePlugin.WebPImageFile
+    ):  # libwebp's two canvases, Pillow's copy, the picture
         return 16
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -211,7 +248,10 @@ def _grey(image: Image.Image) -> np.ndarray:
         table = _ramp(image)
         for place, tile in _tiles(image):
             grey[place] = table(np.asarray(tile))
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE:
+        if (
+            isinstance(image, TiffImagePlugin.TiffImageFile)
+            and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE
+        ):
             np.subtract(255, grey, out=grey)
         return grey
     for place, tile in _tiles(image):
@@ -252,12 +292,20 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
         values = values[np.isfinite(values)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if low < 0 and isinstance(image, TiffImagePlugin.TiffImageFile) and _sample_format(image) == _TIFF_UNSIGNED:
-        refuse("unsupported", "expected values under 2,147,483,648, those of the TIFF file are larger")
+    if (
+        low < 0
+        and isinstance(image, TiffImagePlugin.TiffImageFile)
+        and _sample_format(image) == _TIFF_UNSIGNED
+    ):
+        refuse(
+            "unsupported", "expected values under 2,147,483,648, those of the TIFF file are larger"
+        )
     if not low < high:
         return lambda values: np.zeros(values.shape, np.uint8)
     scale = 255 / (high - low)
-    return lambda values: np.rint((np.where(np.isfinite(values), values, low) - low) * scale).astype(np.uint8)
+    return lambda values: np.rint(
+        (np.where(np.isfinite(values), values, low) - low) * scale
+    ).astype(np.uint8)
 
 
 def _upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:

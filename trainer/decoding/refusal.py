@@ -40,7 +40,10 @@ def refuse(reason: str, detail: str) -> NoReturn:
 def check_size(height: int, width: int) -> None:
     """Refuses a picture of more than `MAX_PIXELS`, before any of them is decoded."""
     if height * width > MAX_PIXELS:
-        refuse("too_large", f"expected at most {MAX_PIXELS:,} pixels, the header announces {width} x {height}")
+        refuse(
+            "too_large",
+            f"expected at most {MAX_PIXELS:,} pixels, the header announces {width} x {height}",
+        )
 
 
 def check_memory(needed: int) -> None:

@@ -19,14 +19,23 @@ _DECIMALS = 12  # arithmetic leaves differences of 1e-17 where there is none
 _BLOCK_ELEMENTS = 2_000_000  # of float64: bounds what a bootstrap holds at once to about 100 MB
 
 
-def multiplicities(patients: int, resamples: int, seed: int, rows: int | None = None) -> Iterator[np.ndarray]:
+def multiplicities(
+    patients: int, resamples: int, seed: int, rows: int | None = None
+) -> Iterator[np.ndarray]:
     """How often each patient is drawn: float64 [at most `rows`, patients] blocks of `resamples` rows in all, each of sum `patients`."""
     generator = np.random.default_rng(seed)
     rows = rows or resamples
     for start in range(0, resamples, rows):
         block = min(rows, resamples - start)
-        drawn = generator.integers(patients, size=(block, patients)) + patients * np.arange(block)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=block * patients).reshape(block, patients).astype(np.float64)
+        drawn = (
+            generator.integers(patients, size=(block, patients))
+            + patients * np.arange(block)[:, None]
+        )
+        yield (
+            np.bincount(drawn.ravel(), minlength=block * patients)
+            .reshape(block, patients)
+            .astype(np.float64)
+        )
 
 
 def weighted_metrics(
@@ -45,11 +54,25 @@ def weighted_metrics(
     called, label = cases.probability >= threshold, cases.label == 1
     error = cases.probability - cases.label
     ece_bin = np.minimum((cases.probability * ECE_BINS).astype(int), ECE_BINS - 1)
-    sure = np.ones_like(label) if band is None else (cases.probability < band[0]) | (cases.probability >= band[1])
+    sure = (
+        np.ones_like(label)
+        if band is None
+        else (cases.probability < band[0]) | (cases.probability >= band[1])
+    )
     # Everything but the two rankings is a sum over cases, hence over patients.
-    columns = [called & label, called & ~label, ~called & label, ~called & ~label, error**2, sure, sure & (called == label)]
+    columns = [
+        called & label,
+        called & ~label,
+        ~called & label,
+        ~called & ~label,
+        error**2,
+        sure,
+        sure & (called == label),
+    ]
     columns += [error * (ece_bin == k) for k in range(ECE_BINS)]
-    per_patient = np.stack([np.bincount(patient, column, multiplicity.shape[1]) for column in columns], axis=1)
+    per_patient = np.stack(
+        [np.bincount(patient, column, multiplicity.shape[1]) for column in columns], axis=1
+    )
     tp, fp, fn, tn, squared, sured, sure_right, *bins = (multiplicity @ per_patient).T
     total, positives, negatives = tp + fp + fn + tn, tp + fn, fp + tn
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,11 +90,17 @@ def weighted_metrics(
             "ppv": tp / (tp + fp),
             "npv": tn / (tn + fn),
             "f1": 2 * tp / (2 * tp + fp + fn),
-            "kappa": np.where((positives > 0) & (negatives > 0), (agreement - chance) / (1 - chance), np.nan),
+            "kappa": np.where(
+                (positives > 0) & (negatives > 0), (agreement - chance) / (1 - chance), np.nan
+            ),
             "brier": squared / total,
             "ece": np.abs(bins).sum(axis=0) / total,
         }
-        return values if band is None else {**values, "coverage": sured / total, "called_accuracy": sure_right / sured}
+        return (
+            values
+            if band is None
+            else {**values, "coverage": sured / total, "called_accuracy": sure_right / sured}
+        )
 
 
 def _ranking(cases: Cases, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

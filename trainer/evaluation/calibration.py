@@ -71,7 +71,9 @@ def check_abstain(abstain: float) -> None:
         raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
 
 
-def fit(cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int = 0) -> OperatingPoint:
+def fit(
+    cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int = 0
+) -> OperatingPoint:
     """The operating point of validation images; their `probability` is not read, only `logit`, `label` and `patient_id`.
 
     With one class missing or fewer than ten images nothing can be fitted: temperature 1, threshold 0.5 (or the fixed one), no
@@ -99,8 +101,12 @@ def fit(cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int 
     elif constraint:
         threshold = _constrained_cut(calibrated, constraint[1], float(constraint[2]))
     else:
-        threshold = float(np.clip(expit(_supported_cut(calibrated, rule, seed)), _SMALLEST, 1 - _SMALLEST))
-    return OperatingPoint(temperature, threshold, rule, _band(calibrated.probability, threshold, abstain))
+        threshold = float(
+            np.clip(expit(_supported_cut(calibrated, rule, seed)), _SMALLEST, 1 - _SMALLEST)
+        )
+    return OperatingPoint(
+        temperature, threshold, rule, _band(calibrated.probability, threshold, abstain)
+    )
 
 
 def apply(cases: Cases, temperature: float) -> Cases:
@@ -118,14 +124,20 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
         return 1.0
     target = _targets(label)
     low, high = np.log(TEMPERATURE_RANGE)
-    fitted = minimize_scalar(lambda log_t: _log_loss(logits * np.exp(-log_t), target), bounds=(low, high), method="bounded")
+    fitted = minimize_scalar(
+        lambda log_t: _log_loss(logits * np.exp(-log_t), target),
+        bounds=(low, high),
+        method="bounded",
+    )
     return float(np.exp(fitted.x))
 
 
 def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of P(positive) = sigmoid(slope * logit + intercept) (Platt 1999), for logits [N] and labels [N]."""
     target, scale = _targets(label), float(np.std(logits)) or 1.0
-    fitted = minimize(lambda line: _log_loss(line[0] * logits / scale + line[1], target), np.array([1.0, 0.0]))
+    fitted = minimize(
+        lambda line: _log_loss(line[0] * logits / scale + line[1], target), np.array([1.0, 0.0])
+    )
     return float(fitted.x[0] / scale), float(fitted.x[1])
 
 
@@ -164,13 +176,24 @@ def _supported_cut(cases: Cases, kind: str, seed: int) -> float:
     implied = float(logit(_implied_probability(z, expit(z), kind)))
     slope, intercept = fit_platt(z, cases.label)
     if slope <= 0:
-        logging.warning("The scores do not rank positives above negatives on validation; the threshold is not fitted to them.")
+        logging.warning(
+            "The scores do not rank positives above negatives on validation; the threshold is not fitted to them."
+        )
         return implied
-    platt = (float(logit(_implied_probability(z, expit(slope * z + intercept), kind))) - intercept) / slope
+    platt = (
+        float(logit(_implied_probability(z, expit(slope * z + intercept), kind))) - intercept
+    ) / slope
     patient = np.unique(cases.patient_id, return_inverse=True)[1]
     rows = max(1, _BLOCK_ELEMENTS // len(z))
-    drawn = (block[:, patient] for block in multiplicities(patient.max() + 1, _RESAMPLES, seed, rows))
-    optima = np.concatenate([_best_cut(z, weight * cases.label, weight * (1 - cases.label), kind)[0] for weight in drawn])
+    drawn = (
+        block[:, patient] for block in multiplicities(patient.max() + 1, _RESAMPLES, seed, rows)
+    )
+    optima = np.concatenate(
+        [
+            _best_cut(z, weight * cases.label, weight * (1 - cases.label), kind)[0]
+            for weight in drawn
+        ]
+    )
     distance = (platt + optima.mean()) / 2 - implied
     if distance == 0:
         return implied
@@ -191,7 +214,9 @@ def _implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> f
     return prevalence + weight * (1 - 2 * prevalence) / 2
 
 
-def _best_cut(z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _best_cut(
+    z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Middle of the best cuts of logits [N], and the objective there, for weights [R, N] of either class: float64 [R] each."""
     order = np.argsort(z, kind="stable")
     values, starts = np.unique(z[order], return_index=True)
@@ -202,7 +227,9 @@ def _best_cut(z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: s
     tp, fp = positives - fn, negatives - tn
     total = positives + negatives
     if kind == "youden":
-        objective = tp / np.maximum(positives, _SMALLEST) + tn / np.maximum(negatives, _SMALLEST) - 1
+        objective = (
+            tp / np.maximum(positives, _SMALLEST) + tn / np.maximum(negatives, _SMALLEST) - 1
+        )
     else:
         objective = (tp + tn) / total
     if kind == "kappa":
@@ -222,7 +249,9 @@ def _constrained_cut(cases: Cases, rate: str, least: float) -> float:
     score = np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST)
     values = np.unique(score)
     # A cut at or below values[k], above values[k - 1]: k = 0 calls all positive, k = len(values) none.
-    cleared, missed = (np.searchsorted(np.sort(score[cases.label == label]), [*values, np.inf]) for label in (0, 1))
+    cleared, missed = (
+        np.searchsorted(np.sort(score[cases.label == label]), [*values, np.inf]) for label in (0, 1)
+    )
     sensitivity, specificity = 1 - missed / missed[-1], cleared / cleared[-1]
     own, other = (sensitivity, specificity) if rate == "sensitivity" else (specificity, sensitivity)
     k = np.lexsort((own, np.where(own >= least - 1e-9, other, -1)))[-1]
@@ -238,7 +267,9 @@ def _band(probability: np.ndarray, threshold: float, abstain: float) -> tuple[fl
     distance = np.abs(logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST)) - centre)
     # Rounded, so that two scores at one distance on either side are a tie.
     distances, counts = np.unique(np.round(distance, 12), return_counts=True)
-    fitting = int(np.searchsorted(counts.cumsum(), np.floor(abstain * len(probability) + 1e-9), side="right"))
+    fitting = int(
+        np.searchsorted(counts.cumsum(), np.floor(abstain * len(probability) + 1e-9), side="right")
+    )
     if not fitting:
         return None
     half = (distances[fitting - 1] + distances[fitting]) / 2

@@ -34,16 +34,27 @@ class Cases:
 
     def __post_init__(self) -> None:
         if not np.isin(self.label, (0, 1)).all():  # before 0.4 is cast to 0
-            raise DataError(f"labels must be 0 or 1, got {sorted(set(np.unique(self.label).tolist()) - {0, 1})[:5]}")
-        for name, dtype in (("probability", np.float64), ("logit", np.float64), ("label", np.int64)):
+            raise DataError(
+                f"labels must be 0 or 1, got {sorted(set(np.unique(self.label).tolist()) - {0, 1})[:5]}"
+            )
+        for name, dtype in (
+            ("probability", np.float64),
+            ("logit", np.float64),
+            ("label", np.int64),
+        ):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ("study_id", "patient_id", "path"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
         shapes = {field.name: getattr(self, field.name).shape for field in dataclasses.fields(self)}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
             raise DataError(f"the columns of scored cases must be of one length, got {shapes}")
-        if not (np.isfinite(self.logit).all() and ((self.probability >= 0) & (self.probability <= 1)).all()):
-            bad = self.path[~np.isfinite(self.logit) | ~((self.probability >= 0) & (self.probability <= 1))][0]
+        if not (
+            np.isfinite(self.logit).all()
+            and ((self.probability >= 0) & (self.probability <= 1)).all()
+        ):
+            bad = self.path[
+                ~np.isfinite(self.logit) | ~((self.probability >= 0) & (self.probability <= 1))
+            ][0]
             raise DataError(
                 f"expected finite logits and probabilities in [0, 1], got others, first for {bad}; retrain the model"
             )
@@ -69,15 +80,29 @@ def studies(cases: Cases) -> Cases:
     images = np.bincount(study)
     label = np.bincount(study, cases.label) / images
     if not np.isin(label, (0, 1)).all():
-        raise DataError(f"study {unique[(label > 0) & (label < 1)][0]} has images of both labels; a label belongs to a study")
+        raise DataError(
+            f"study {unique[(label > 0) & (label < 1)][0]} has images of both labels; a label belongs to a study"
+        )
     # A mean of values in [0, 1] can round to just above 1.
     probability = np.clip(np.bincount(study, cases.probability) / images, 0, 1)
     odds = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
-    return Cases(probability, np.log(odds / (1 - odds)), label, cases.study_id[first], cases.patient_id[first], unique)
+    return Cases(
+        probability,
+        np.log(odds / (1 - odds)),
+        label,
+        cases.study_id[first],
+        cases.patient_id[first],
+        unique,
+    )
 
 
 def confusion(cases: Cases, threshold: float) -> dict[str, int]:
     """Counts `tp`, `fp`, `fn`, `tn` of the cases called positive at and above `threshold`."""
     called, label = cases.probability >= threshold, cases.label == 1
-    cells = {"tp": called & label, "fp": called & ~label, "fn": ~called & label, "tn": ~called & ~label}
+    cells = {
+        "tp": called & label,
+        "fp": called & ~label,
+        "fn": ~called & label,
+        "tn": ~called & ~label,
+    }
     return {name: int(cell.sum()) for name, cell in cells.items()}

@@ -25,7 +25,9 @@ _PANEL_INCHES = (4.4, 3.7)
 def svg(figure: Figure, name: str) -> str:
     """Inline SVG: no background, in the page's text colour and font, its ids made unique by `name`."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    ):
         metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     drawing = buffer.getvalue()
@@ -42,7 +44,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-CURVES = {"Loss": ("loss", "val_loss"), "Accuracy": ("accuracy", "val_accuracy"), "AUROC": ("val_auroc",)}
+CURVES = {
+    "Loss": ("loss", "val_loss"),
+    "Accuracy": ("accuracy", "val_accuracy"),
+    "AUROC": ("val_auroc",),
+}
 
 
 def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)) -> Figure:
@@ -58,9 +64,18 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
     for ax, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for column in CURVES[title]:
             values = _column(history, column)
-            colour, label = (POSITIVE, "validation") if column.startswith("val_") else (NEGATIVE, "training")
+            colour, label = (
+                (POSITIVE, "validation") if column.startswith("val_") else (NEGATIVE, "training")
+            )
             if np.isfinite(values).any():
-                ax.plot(epoch, values, color=colour, label=label, marker="o" if len(epoch) < 20 else "", markersize=3.5)
+                ax.plot(
+                    epoch,
+                    values,
+                    color=colour,
+                    label=label,
+                    marker="o" if len(epoch) < 20 else "",
+                    markersize=3.5,
+                )
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
         _finish(ax, title, "epoch", "")
@@ -71,14 +86,20 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
 
 def titles(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """The panels of `curves` that there is something to draw in."""
-    return [title for title, columns in CURVES.items() if any(np.isfinite(_column(history, c)).any() for c in columns)]
+    return [
+        title
+        for title, columns in CURVES.items()
+        if any(np.isfinite(_column(history, c)).any() for c in columns)
+    ]
 
 
 def roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
     """ROC per level (`image`, `study`) that has both classes, with the operating point."""
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-        false_positive_rate, true_positive_rate, _ = roc_curve(cases.label, cases.probability, drop_intermediate=False)
+        false_positive_rate, true_positive_rate, _ = roc_curve(
+            cases.label, cases.probability, drop_intermediate=False
+        )
         return false_positive_rate, true_positive_rate
 
     def point(c: Mapping[str, int]) -> tuple[float, float]:
@@ -132,7 +153,10 @@ def _bins(cases: Cases, probability: np.ndarray) -> np.ndarray:
     """Mean probability, share of positives, images and patients of each bin of `probability` [N] that holds any: float64 [4, bins]."""
     ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
     held = [ece_bin == k for k in np.unique(ece_bin)]
-    rows = [(probability[k].mean(), cases.label[k].mean(), k.sum(), len(np.unique(cases.patient_id[k]))) for k in held]
+    rows = [
+        (probability[k].mean(), cases.label[k].mean(), k.sum(), len(np.unique(cases.patient_id[k])))
+        for k in held
+    ]
     return np.array(rows).T
 
 
@@ -143,24 +167,56 @@ def scores(cases: Cases, point: OperatingPoint) -> Figure:
     for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):
         chosen = cases.probability[cases.label == label]
         ax.hist(chosen, edges, color=colour, alpha=0.35)
-        ax.hist(chosen, edges, color=colour, histtype="step", linewidth=1.5, label=f"labelled {name}")
+        ax.hist(
+            chosen, edges, color=colour, histtype="step", linewidth=1.5, label=f"labelled {name}"
+        )
     top = 0.72  # of the height; the legend has the rest
-    ax.axvline(point.threshold, ymax=top, color=_INK, linewidth=1.2, linestyle="--", label=f"threshold {point.threshold:.2f}")
+    ax.axvline(
+        point.threshold,
+        ymax=top,
+        color=_INK,
+        linewidth=1.2,
+        linestyle="--",
+        label=f"threshold {point.threshold:.2f}",
+    )
     if point.uncertain_band:
-        ax.axvspan(*point.uncertain_band, ymax=top, color=NEUTRAL, alpha=0.3, linewidth=0, label="uncertain")
+        ax.axvspan(
+            *point.uncertain_band,
+            ymax=top,
+            color=NEUTRAL,
+            alpha=0.3,
+            linewidth=0,
+            label="uncertain",
+        )
     _finish(ax, "Scores", "calibrated probability of positive", "images", "upper center")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, ax.get_ylim()[1] / top)
     return figure
 
 
-def _draw_levels(ax: Axes, levels: Mapping[str, Cases], threshold: float, curve: Any, point: Any) -> None:
+def _draw_levels(
+    ax: Axes, levels: Mapping[str, Cases], threshold: float, curve: Any, point: Any
+) -> None:
     for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
         if not 0 < cases.label.sum() < len(cases):
             continue
         ax.plot(*curve(cases), color=colour, linewidth=1.6, label=f"per {name}")
-        ax.plot(*point(confusion(cases, threshold)), color=colour, marker="o", markersize=8, markeredgecolor=_INK)
-    ax.plot([], [], color=NEUTRAL, marker="o", linestyle="", markeredgecolor=_INK, label=f"threshold {threshold:.2f}")
+        ax.plot(
+            *point(confusion(cases, threshold)),
+            color=colour,
+            marker="o",
+            markersize=8,
+            markeredgecolor=_INK,
+        )
+    ax.plot(
+        [],
+        [],
+        color=NEUTRAL,
+        marker="o",
+        linestyle="",
+        markeredgecolor=_INK,
+        label=f"threshold {threshold:.2f}",
+    )
     ax.set_xlim(-0.02, 1.02)
     ax.set_ylim(-0.02, 1.02)
 

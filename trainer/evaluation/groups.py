@@ -37,7 +37,11 @@ def groups(column: Sequence[Any]) -> dict[str, np.ndarray]:
     group = np.full(len(text), BLANK, object)
     group[filled] = names[value]
     found = {name: group == name for name in [*names[order], BLANK]}
-    return {name: members for name, members in found.items() if members.any()} if len(set(group)) > 1 else {}
+    return (
+        {name: members for name, members in found.items() if members.any()}
+        if len(set(group)) > 1
+        else {}
+    )
 
 
 def _numbers(values: np.ndarray) -> np.ndarray | None:

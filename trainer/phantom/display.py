@@ -12,18 +12,24 @@ def transmitted(attenuation: Array) -> Array:
     return np.exp(-attenuation)
 
 
-def expose(film: geometry.Film, pose: plan.Pose, rng: np.random.Generator, noise: np.random.Generator) -> Array:
+def expose(
+    film: geometry.Film, pose: plan.Pose, rng: np.random.Generator, noise: np.random.Generator
+) -> Array:
     """Log exposure float32 [height, width]: beam profile, scatter, detector blur, quantum noise."""
     image = transmitted(np.minimum(np.maximum(film.total, 0), 9))
     small = cv2.resize(image, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
-    scatter = cv2.GaussianBlur(np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE)
+    scatter = cv2.GaussianBlur(
+        np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE
+    )
     sharp = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.1))
     size = (pose.width, pose.height)
     haze = rng.uniform(0.10, 0.35) * cv2.resize(scatter, size, interpolation=cv2.INTER_CUBIC)
     image = np.add(cv2.resize(sharp, size, interpolation=cv2.INTER_AREA), haze)
     heel, direction = rng.uniform(0, 0.25), rng.uniform(0, 2 * np.pi)
     x = np.linspace(-1, 1, pose.width, dtype=np.float32) * np.float32(np.cos(direction) * heel)
-    y = np.linspace(-1, 1, pose.height, dtype=np.float32)[:, None] * np.float32(np.sin(direction) * heel)
+    y = np.linspace(-1, 1, pose.height, dtype=np.float32)[:, None] * np.float32(
+        np.sin(direction) * heel
+    )
     image *= 1 + x + y
     photons = rng.uniform(4000, 16000)
     grains = noise.standard_normal((pose.height, pose.width), dtype=np.float32)
@@ -57,7 +63,12 @@ def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.6:
         inset = rng.uniform(0, 0.11, 4) * (rng.random(4) < 0.65)
         corners = np.array(
-            [(inset[0], inset[1]), (1 - inset[2], inset[1]), (1 - inset[2], 1 - inset[3]), (inset[0], 1 - inset[3])]
+            [
+                (inset[0], inset[1]),
+                (1 - inset[2], inset[1]),
+                (1 - inset[2], 1 - inset[3]),
+                (inset[0], 1 - inset[3]),
+            ]
         )
         corners = corners * (width, height) - (width / 2, height / 2)
         angle = np.radians(rng.normal(0, 2.5))
@@ -80,9 +91,20 @@ def mark(picture: Array, rng: np.random.Generator) -> None:
     tile = np.zeros((2 * max(w, h) + 8,) * 2, np.uint8)
     middle = tile.shape[0] // 2
     thick = int(rng.integers(1, 4))
-    cv2.putText(tile, text, (middle - w // 2, middle + h // 2), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
+    cv2.putText(
+        tile,
+        text,
+        (middle - w // 2, middle + h // 2),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        size,
+        255,
+        thick,
+        cv2.LINE_AA,
+    )
     angle = rng.normal(0, 6) + rng.choice([0, 0, 0, 90, -90])
-    turned = cv2.warpAffine(tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1])
+    turned = cv2.warpAffine(
+        tile, cv2.getRotationMatrix2D((middle, middle), angle, 1.0), tile.shape[::-1]
+    )
     side = min(tile.shape[0], height, width)
     cut = (tile.shape[0] - side) // 2
     lead = turned[cut : cut + side, cut : cut + side].astype(np.float32) / 255

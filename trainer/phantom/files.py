@@ -31,7 +31,9 @@ def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list
     found: dict[str, list[dict[str, Any]]] = {}
     for number, study in enumerate(plan.studies(seed, patient)[1]):
         name = f"study{number + 1}_{'positive' if study.label else 'negative'}"
-        folder = pathlib.PurePosixPath(plan.split(patient), "XR_HUMERUS", f"patient{patient:05d}", name)
+        folder = pathlib.PurePosixPath(
+            plan.split(patient), "XR_HUMERUS", f"patient{patient:05d}", name
+        )
         (root / folder).mkdir(parents=True)
         for image in range(study.images):
             view = render(seed, patient, number, image)
@@ -51,7 +53,9 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
             f"--output of simulated radiographs must be a local folder, got {output}; write locally, then copy it"
         )
     if not 1 <= patients <= 99999 or seed < 0:
-        raise ConfigError(f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}")
+        raise ConfigError(
+            f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}"
+        )
     root, note = pathlib.Path(output) / ROOT, describe(patients, seed)
     if root.exists():
         return keep(root, note)
@@ -60,16 +64,22 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(f"--output must be a folder that can be written, got {output} ({error.strerror})") from error
+        raise ConfigError(
+            f"--output must be a folder that can be written, got {output} ({error.strerror})"
+        ) from error
     try:
         findings = write_patients(partial, patients, seed)
-        (partial / "findings.json").write_text(json.dumps(findings, indent=1, sort_keys=True) + "\n")
+        (partial / "findings.json").write_text(
+            json.dumps(findings, indent=1, sort_keys=True) + "\n"
+        )
         (partial / "SIMULATED.txt").write_text(note)
         partial.rename(root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    logging.info("wrote %d simulated radiographs of %d patients to %s", len(findings), patients, root)
+    logging.info(
+        "wrote %d simulated radiographs of %d patients to %s", len(findings), patients, root
+    )
     return {"patients": patients, "images": len(findings)}
 
 
@@ -77,9 +87,13 @@ def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, li
     """Write all images; return the findings of each by its path. Two threads: most of the work is outside Python's lock."""
     findings: dict[str, list[dict[str, Any]]] = {}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(write_patient, root, seed, patient) for patient in range(1, patients + 1)]
+        jobs = [
+            pool.submit(write_patient, root, seed, patient) for patient in range(1, patients + 1)
+        ]
         try:
-            for job in tqdm.tqdm(jobs, desc="simulating", unit="patient", disable=not sys.stderr.isatty()):
+            for job in tqdm.tqdm(
+                jobs, desc="simulating", unit="patient", disable=not sys.stderr.isatty()
+            ):
                 findings.update(job.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)

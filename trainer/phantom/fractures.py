@@ -27,16 +27,27 @@ class Fracture:
     teeth: Array  # float32 [161]: roughness in mm of the broken edge, each 0.5 mm across from -40
 
 
-def sample(rng: np.random.Generator, build: anatomy.Build, study: plan.Study, turn: float) -> Fracture:
+def sample(
+    rng: np.random.Generator, build: anatomy.Build, study: plan.Study, turn: float
+) -> Fracture:
     """The study's fracture as this view sees it: what is hidden from the front shows from the side, in part."""
     kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
-    slope = (rng.uniform(0, 0.25), rng.uniform(0.5, 1.3), rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.8))[kind]
-    skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[kind]
+    slope = (
+        rng.uniform(0, 0.25),
+        rng.uniform(0.5, 1.3),
+        rng.uniform(0.6, 1.3),
+        rng.uniform(0.1, 0.8),
+    )[kind]
+    skew = (rng.uniform(0, 0.15), rng.uniform(0, 0.4), rng.uniform(0.7, 1.5), rng.uniform(0, 0.4))[
+        kind
+    ]
     severity = rng.uniform(0.1, 0.4) if rng.random() < 0.1 else rng.uniform(0.55, 1.0)
     azimuth = rng.uniform(-1, 1) * np.pi
     seen = float(np.cos(azimuth - turn))
     seen = np.sign(seen) * (0.6 + 0.4 * abs(seen))
-    narrow = 1.0 if 75 < study.site < build.length - 65 else 0.4  # wide bone breaks across more than along
+    narrow = (
+        1.0 if 75 < study.site < build.length - 65 else 0.4
+    )  # wide bone breaks across more than along
     teeth = gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
     return Fracture(
         site=study.site,
@@ -59,12 +70,18 @@ def fragment(fracture: Fracture, piece: int, s: Array, t: Array, thickness: Arra
     edge = s - fracture.site - fracture.slope * t - teeth
     depth, gap = 0.5 * fracture.skew * thickness, 0.5 * fracture.gap
     if piece == 0:
-        return 0.5 * (geometry.ramp(-edge + depth - gap, 0.8) + geometry.ramp(-edge - depth - gap, 0.8))
+        return 0.5 * (
+            geometry.ramp(-edge + depth - gap, 0.8) + geometry.ramp(-edge - depth - gap, 0.8)
+        )
     side = t if fracture.slope > 0 else -t
     taper = 24 * (s - fracture.site) / max(fracture.wedge, 1) - 11
     wedge = geometry.ramp(side - taper + teeth, 0.8) if fracture.wedge else np.float32(0)
     if piece == 1:
-        return 0.5 * (geometry.ramp(edge - depth - gap, 0.8) + geometry.ramp(edge + depth - gap, 0.8)) * (1 - wedge)
+        return (
+            0.5
+            * (geometry.ramp(edge - depth - gap, 0.8) + geometry.ramp(edge + depth - gap, 0.8))
+            * (1 - wedge)
+        )
     return geometry.ramp(edge - gap, 0.8) * wedge
 
 
@@ -84,7 +101,9 @@ def pieces_of(body: geometry.Body, fracture: Fracture | None, frame: Array) -> l
         return [tissue.Piece(frame, 0.0, body.end)]
     site, out = fracture.site, fracture.wedge_out if fracture.slope > 0 else -fracture.wedge_out
     home = np.array([[1, 0, site], [0, 1, 0], [0, 0, 1.0]])
-    distal = home @ geometry.rotation(fracture.angle, site - fracture.shorten, fracture.shift) @ frame
+    distal = (
+        home @ geometry.rotation(fracture.angle, site - fracture.shorten, fracture.shift) @ frame
+    )
     loose = home @ geometry.rotation(0.6 * fracture.angle + 0.02 * out, site, out) @ frame
     reach = reach_of(body, fracture)[0] + 3
     spans = [
@@ -93,7 +112,9 @@ def pieces_of(body: geometry.Body, fracture: Fracture | None, frame: Array) -> l
         (loose, site - reach, site + fracture.wedge + reach),
     ]
     shares = [functools.partial(fragment, fracture, piece) for piece in range(3)]
-    return [tissue.Piece(*span, share) for span, share in zip(spans, shares, strict=True)][: 3 if fracture.wedge else 2]
+    return [tissue.Piece(*span, share) for span, share in zip(spans, shares, strict=True)][
+        : 3 if fracture.wedge else 2
+    ]
 
 
 def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
@@ -102,7 +123,9 @@ def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
     if fracture is None:
         return np.zeros(len(s), np.float32)
     beyond = np.logaddexp(0, (s - fracture.site) / 14) * 14
-    return (np.tan(fracture.angle) * beyond + fracture.shift * geometry.ramp(s - fracture.site, 60)).astype(np.float32)
+    return (
+        np.tan(fracture.angle) * beyond + fracture.shift * geometry.ramp(s - fracture.site, 60)
+    ).astype(np.float32)
 
 
 def callus(film: geometry.Film, body: geometry.Body, fracture: Fracture, origin: Array) -> None:
@@ -128,4 +151,9 @@ def outline(body: geometry.Body, fracture: Fracture, pieces: list[tissue.Piece])
     last = max(reach, fracture.wedge + 2)
     spans = ((-reach, reach), (-reach, last), (-reach, last))
     corners = [[(fracture.site + a, b) for a in span for b in (-half, half)] for span in spans]
-    return np.concatenate([geometry.pixels(np.array(c), piece.frame) for c, piece in zip(corners, pieces, strict=False)])
+    return np.concatenate(
+        [
+            geometry.pixels(np.array(c), piece.frame)
+            for c, piece in zip(corners, pieces, strict=False)
+        ]
+    )

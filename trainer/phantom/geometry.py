@@ -61,10 +61,16 @@ class Body:
         """Path lengths in mm through what lies deeper than each of `layers` mm below the side of the body."""
         row = self.rows(s)
         left, right = self.left.take(row, mode="clip"), self.right.take(row, mode="clip")
-        depth, ends = self.depth.take(row, mode="clip"), np.minimum((right - left) * np.float32(0.1), 1)
+        depth, ends = (
+            self.depth.take(row, mode="clip"),
+            np.minimum((right - left) * np.float32(0.1), 1),
+        )
         middle, half = (left + right) / 2, (right - left) / 2
         offset = np.square(t - middle)
-        return [chord(np.square(np.maximum(half - layer * ends, 0)) - offset) * depth for layer in layers]
+        return [
+            chord(np.square(np.maximum(half - layer * ends, 0)) - offset) * depth
+            for layer in layers
+        ]
 
 
 def chord(square: Array) -> Array:
@@ -92,7 +98,10 @@ def tube(knots: Sequence[tuple[float, float, float]], cortex: float, depth: floa
     """A round bone with closed ends from (position, centre, half width) knots in mm."""
     place, centre, half = zip(*knots, strict=True)
     s = np.arange(place[0], place[-1] + STEP / 2, STEP)
-    middle, width = through(s, (place, centre)), through(s, (place, half)) * cap(len(s), half[0], half[-1])
+    middle, width = (
+        through(s, (place, centre)),
+        through(s, (place, half)) * cap(len(s), half[0], half[-1]),
+    )
     full = np.ones(len(s))
     tables = middle - width, middle + width, depth * full, cortex * full
     return Body(float(place[0]), *(table.astype(np.float32) for table in tables))

@@ -26,7 +26,9 @@ class Ink:
         cv2.fillPoly(mask, [np.round((points - low) * 256).astype(np.int32)], 255, cv2.LINE_AA, 8)
         self.film.total[low[1] : high[1], low[0] : high[0]] += mask * np.float32(attenuation / 255)
 
-    def bar(self, start: tuple[float, float], end: tuple[float, float], width: float, attenuation: float) -> None:
+    def bar(
+        self, start: tuple[float, float], end: tuple[float, float], width: float, attenuation: float
+    ) -> None:
         """Add a straight bar with rounded ends."""
         a, b = np.array(start), np.array(end)
         along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
@@ -38,7 +40,9 @@ class Ink:
     def disc(self, centre: tuple[float, float], radius: float, attenuation: float) -> None:
         """Add a round disc."""
         turn = np.linspace(0, 2 * np.pi, 25)[:-1]
-        self.fill(np.array(centre) + radius * np.stack([np.cos(turn), np.sin(turn)], 1), attenuation)
+        self.fill(
+            np.array(centre) + radius * np.stack([np.cos(turn), np.sin(turn)], 1), attenuation
+        )
 
 
 def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -53,7 +57,14 @@ def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -> Non
         ink.bar(tuple(middle - normal), tuple(middle + normal), 0.7, 0.9)
 
 
-def fix_plate(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+def fix_plate(
+    ink: Ink,
+    build: anatomy.Build,
+    body: geometry.Body,
+    site: float,
+    turn: float,
+    rng: np.random.Generator,
+) -> None:
     """A plate with screws on the shaft, edge on, en face, or between."""
     length = rng.uniform(75, 150)
     middle = site + rng.uniform(-20, 20)
@@ -67,12 +78,16 @@ def fix_plate(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, 
     surface = np.polyval(np.polyfit(s, skin, 3), s)  # a plate is bent less sharply than a bone
     ends = np.sqrt(np.clip(np.minimum(s - first, last - s) / 5, 0.05, 1))
     half = (1.9 * abs(across) + 6.2 * face) * (face * ends + 1 - face)
-    outline = np.concatenate([np.stack([s, surface - half], 1), np.stack([s, surface + half], 1)[::-1]])
+    outline = np.concatenate(
+        [np.stack([s, surface - half], 1), np.stack([s, surface + half], 1)[::-1]]
+    )
     ink.fill(outline, 1.5 + 1.7 * abs(across))
     spacing = rng.uniform(11, 15)
     for place in np.arange(first + 7, last - 4, spacing):
         at = float(np.interp(place, s, surface))
-        hole = np.array([(-3.6, 0), (-2.4, 2.2), (2.4, 2.2), (3.6, 0), (2.4, -2.2), (-2.4, -2.2)]) * (1, max(face, 0.15))
+        hole = np.array(
+            [(-3.6, 0), (-2.4, 2.2), (2.4, 2.2), (3.6, 0), (2.4, -2.2), (-2.4, -2.2)]
+        ) * (1, max(face, 0.15))
         ink.fill(hole + np.array([place, at]), -1.3 * face)
         if abs(place - site) < 7 or rng.random() < 0.15:
             continue
@@ -81,7 +96,14 @@ def fix_plate(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, 
         screw(ink, (place, at), (place + lean, at - across * depth))
 
 
-def fix_nail(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+def fix_nail(
+    ink: Ink,
+    build: anatomy.Build,
+    body: geometry.Body,
+    site: float,
+    turn: float,
+    rng: np.random.Generator,
+) -> None:
     """A nail inside the canal, locked by screws at its ends."""
     first, last = rng.uniform(3, 12), rng.uniform(0.78, 0.87) * build.length
     radius = rng.uniform(3.6, 4.6)
@@ -90,16 +112,30 @@ def fix_nail(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, t
     line = np.where(s < 60, -1.0 - 0.05 * (60 - s), (body.left[row] + body.right[row]) / 2)
     line = np.polyval(np.polyfit(s, line, 4), s)
     half = radius * np.where(s < 45, 1.15, 1.0)
-    ink.fill(np.concatenate([np.stack([s, line - half], 1), np.stack([s, line + half], 1)[::-1]]), 3.2)
-    for place in (*(first + np.sort(rng.uniform(8, 34, rng.integers(1, 4)))), *(last - rng.uniform(5, 26, rng.integers(1, 3)))):
+    ink.fill(
+        np.concatenate([np.stack([s, line - half], 1), np.stack([s, line + half], 1)[::-1]]), 3.2
+    )
+    for place in (
+        *(first + np.sort(rng.uniform(8, 34, rng.integers(1, 4)))),
+        *(last - rng.uniform(5, 26, rng.integers(1, 3))),
+    ):
         if rng.random() < 0.25:
             ink.disc((place, float(np.interp(place, s, line))), 2.4, 1.2)
             continue
         wall = int(body.rows(np.array(place)))
-        screw(ink, (place - 2, float(body.left[wall]) - 1.5), (place + 3, float(body.right[wall]) + 1))
+        screw(
+            ink, (place - 2, float(body.left[wall]) - 1.5), (place + 3, float(body.right[wall]) + 1)
+        )
 
 
-def fix_pins(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, turn: float, rng: np.random.Generator) -> None:
+def fix_pins(
+    ink: Ink,
+    build: anatomy.Build,
+    body: geometry.Body,
+    site: float,
+    turn: float,
+    rng: np.random.Generator,
+) -> None:
     """Two to four wires across the site, crossing."""
     for index in range(rng.integers(2, 5)):
         length, angle = rng.uniform(55, 95), np.radians(rng.uniform(12, 32)) * (-1) ** index
@@ -111,7 +147,9 @@ def fix_pins(ink: Ink, build: anatomy.Build, body: geometry.Body, site: float, t
 HARDWARE = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
 
 
-def cast(film: geometry.Film, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator) -> Array:
+def cast(
+    film: geometry.Film, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator
+) -> Array:
     """A plaster shell around the arm, with its own coarse texture and soft ends; returns its outline [n, 2] px."""
     region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
     s, t = geometry.coordinates(film.frame, *region)
@@ -123,9 +161,12 @@ def cast(film: geometry.Film, build: anatomy.Build, site: float, bend: Array, rn
     film.total += tissue.PLASTER * np.minimum(outside - inside, 45) * ends * layers
     along = np.linspace(first - 3, last + 3, 20)
     edges = [
-        np.interp(along, body.start + geometry.STEP * np.arange(len(side)), side) for side in (body.left - 8, body.right + 8)
+        np.interp(along, body.start + geometry.STEP * np.arange(len(side)), side)
+        for side in (body.left - 8, body.right + 8)
     ]
-    return np.concatenate([geometry.pixels(np.stack([along, edge], 1), film.frame) for edge in edges])
+    return np.concatenate(
+        [geometry.pixels(np.stack([along, edge], 1), film.frame) for edge in edges]
+    )
 
 
 def innocent(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
@@ -145,9 +186,18 @@ def innocent(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator
             ink.disc(at, 4.5 + index, 0.9)
             ink.disc(at, 2.0, rng.choice([-0.8, 0.6]))
     if rng.random() < 0.1:
-        start, slope, off = rng.uniform(-20, 0.5 * build.length), rng.normal(0, 0.15), rng.uniform(-45, 70)
+        start, slope, off = (
+            rng.uniform(-20, 0.5 * build.length),
+            rng.normal(0, 0.15),
+            rng.uniform(-45, 70),
+        )
         for step in np.arange(0, rng.uniform(60, 160), 3.2):
-            ink.bar((start + step, off + slope * step - 2), (start + step, off + slope * step + 2), 1.6, 1.6)
+            ink.bar(
+                (start + step, off + slope * step - 2),
+                (start + step, off + slope * step + 2),
+                1.6,
+                1.6,
+            )
     if rng.random() < 0.06:
         turn = np.linspace(0, np.pi, rng.integers(16, 34))
         for s, t in zip(-15 + 30 * np.sin(turn), 75 - 60 * np.cos(turn), strict=True):
@@ -169,7 +219,13 @@ def fold(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) ->
 def wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
     """A monitoring lead: a thin curve to an electrode."""
     s = np.linspace(-40, rng.uniform(60, build.length), 40)
-    t = rng.uniform(-20, 70) + rng.normal(0, 0.2) * s + rng.uniform(5, 18) * np.sin(s / rng.uniform(25, 60) + rng.uniform(0, 6))
+    t = (
+        rng.uniform(-20, 70)
+        + rng.normal(0, 0.2) * s
+        + rng.uniform(5, 18) * np.sin(s / rng.uniform(25, 60) + rng.uniform(0, 6))
+    )
     normal = 0.5 * rng.uniform(1.0, 1.8)
-    ink.fill(np.concatenate([np.stack([s, t - normal], 1), np.stack([s, t + normal], 1)[::-1]]), 1.4)
+    ink.fill(
+        np.concatenate([np.stack([s, t - normal], 1), np.stack([s, t + normal], 1)[::-1]]), 1.4
+    )
     ink.disc((float(s[-1]), float(t[-1])), 4.0, 1.5)

@@ -55,7 +55,9 @@ def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
         images = int(rng.choice(4, p=[0.2, 0.5, 0.22, 0.08])) + 1
         region = rng.choice(3, p=[0.3, 0.5, 0.2])
         low, high = ((0.15, 0.24), (0.28, 0.72), (0.74, 0.86))[region]
-        visits.append(Study(int(rng.random() < 0.47), images, float(rng.uniform(low, high) * build.length)))
+        visits.append(
+            Study(int(rng.random() < 0.47), images, float(rng.uniform(low, high) * build.length))
+        )
     return build, tuple(visits)
 
 
@@ -65,22 +67,34 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     turn = np.radians(rng.normal(80, 9) if side else rng.normal(0, 12))
     whole = rng.random() < 0.22
     field = rng.uniform(1.05, 1.3) * build.length if whole else rng.uniform(145, 235)
-    middle = build.length * rng.uniform(0.42, 0.58) if whole else study.site + rng.uniform(-0.26, 0.26) * field
+    middle = (
+        build.length * rng.uniform(0.42, 0.58)
+        if whole
+        else study.site + rng.uniform(-0.26, 0.26) * field
+    )
     middle = np.clip(middle, 0.42 * field - 30, build.length + 35 - 0.42 * field)
     lean = rng.choice(3, p=[0.86, 0.09, 0.05])
     tilt = np.radians(rng.normal(0, 9) if lean == 0 else rng.choice([-1, 1]) * rng.uniform(20, 55))
     if lean == 2:
         tilt = np.radians(rng.choice([-90, 90]) + rng.normal(0, 8))
     long = 512 if rng.random() < 0.86 else int(rng.integers(300, 512))
-    short = int(np.clip(long * rng.uniform(0.38, 0.92), 164, 512)) if lean != 1 else int(long * rng.uniform(0.7, 1.0))
+    short = (
+        int(np.clip(long * rng.uniform(0.38, 0.92), 164, 512))
+        if lean != 1
+        else int(long * rng.uniform(0.7, 1.0))
+    )
     height, width = (short, long) if lean == 2 else (long, short)
     pixel = field / long
     across = rng.uniform(-0.18, 0.18) * short * pixel + (10 if middle < 0.4 * build.length else 0)
     flip = np.diag([rng.choice([-1.0, 1.0]), 1, 1])
     centred = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1.0]])
-    swap = np.array([[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]])  # s runs down the image, t to the right
+    swap = np.array(
+        [[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]]
+    )  # s runs down the image, t to the right
     to_arm = np.array([[1, 0, middle], [0, 1, across], [0, 0, 1.0]])
-    frame = keep_inside(to_arm @ geometry.rotation(tilt) @ swap @ flip @ centred, study.site, height, width)
+    frame = keep_inside(
+        to_arm @ geometry.rotation(tilt) @ swap @ flip @ centred, study.site, height, width
+    )
     abduction = np.radians(rng.uniform(45, 85) if side else np.clip(rng.normal(16, 12), 3, 70))
     flexion = np.radians(rng.uniform(35, 95) if side else rng.normal(4, 4))
     return Pose(height, width, float(turn), float(abduction), float(flexion), frame)

@@ -42,7 +42,9 @@ class Case:
     cast: bool
 
 
-def sample_case(rng: np.random.Generator, build: anatomy.Build, study: plan.Study, turn: float) -> Case:
+def sample_case(
+    rng: np.random.Generator, build: anatomy.Build, study: plan.Study, turn: float
+) -> Case:
     """Fractures in 55 % of the positives, one in ten in a cast; hardware in the others, half of them over a set fracture."""
     hardware = str(rng.choice(["", "plate", "nail", "pins"], p=[0.55, 0.22, 0.14, 0.09]))
     set_fracture, in_cast = rng.random() < 0.5, rng.random() < 0.1
@@ -64,12 +66,18 @@ def render(seed: int, patient: int, study: int, image: int, finding: bool = True
     film = geometry.Film(round(pose.height * OVERSAMPLING), round(pose.width * OVERSAMPLING), fine)
     choices = plan.stream(plan.FINDING, seed, patient, study)
     case = sample_case(choices, build, visit, pose.turn) if abnormal else Case("", None, False)
-    outlines = attenuate(film, build, visit, pose, case, extras, plan.stream(plan.REPAIR, seed, patient, study))
+    outlines = attenuate(
+        film, build, visit, pose, case, extras, plan.stream(plan.REPAIR, seed, patient, study)
+    )
     log = display.expose(film, pose, extras, plan.stream(plan.NOISE, *key))
     picture = display.frame_and_mark(display.develop(log, build, extras), extras)
-    findings = tuple(Finding(kind, box_of(points / OVERSAMPLING, pose)) for kind, points in outlines)
+    findings = tuple(
+        Finding(kind, box_of(points / OVERSAMPLING, pose)) for kind, points in outlines
+    )
     colour = bool(extras.random() < 0.5)
-    return View(np.clip(np.round(picture), 0, 255).astype(np.uint8), colour, int(abnormal), findings)
+    return View(
+        np.clip(np.round(picture), 0, 255).astype(np.uint8), colour, int(abnormal), findings
+    )
 
 
 def attenuate(
@@ -86,11 +94,15 @@ def attenuate(
     body = anatomy.humerus(build, pose.turn)
     bend = fractures.bend_of(build, case.fracture)
     pieces = fractures.pieces_of(body, case.fracture, film.frame)
-    trunk = geometry.rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth) @ film.frame
+    trunk = (
+        geometry.rotation(pose.abduction, 22.5, 9.5 * np.cos(pose.turn) * build.girth) @ film.frame
+    )
     tissue.soft_tissue(film, build, trunk, bend, rng)
     tissue.shoulder(film, trunk, origin)
     tissue.humerus_bone(film, build, body, pose.turn, pieces, origin)
-    tissue.forearm(film, build, pose.turn, pose.flexion, pieces[min(1, len(pieces) - 1)].frame, origin)
+    tissue.forearm(
+        film, build, pose.turn, pose.flexion, pieces[min(1, len(pieces) - 1)].frame, origin
+    )
     objects.innocent(film, build, rng)
     outlines = []
     if case.fracture:

@@ -27,7 +27,13 @@ class Piece:
     share: Callable[[Array, Array, Array], Array] | None = None
 
 
-def soft_tissue(film: geometry.Film, build: anatomy.Build, trunk_frame: Array, bend: Array, rng: np.random.Generator) -> None:
+def soft_tissue(
+    film: geometry.Film,
+    build: anatomy.Build,
+    trunk_frame: Array,
+    bend: Array,
+    rng: np.random.Generator,
+) -> None:
     """Skin, fat, muscle, trunk and lung, drawn at half resolution: nothing in them is sharp."""
     half = np.diag([2.0, 2.0, 1.0])
     height, width = (side // 2 + 1 for side in film.total.shape)
@@ -40,12 +46,16 @@ def soft_tissue(film: geometry.Film, build: anatomy.Build, trunk_frame: Array, b
     fat = np.maximum(fat, muscle)
     reach = np.square((u - 165) / 165) + np.square((v - 140) / 68)
     lung = np.minimum(150 * np.sqrt(np.maximum(1 - reach, 0)), 0.62 * muscle)
-    streaks = 1 + 0.025 * geometry.grain(1, film.frame @ half, region, 1.5, rng.uniform(0, 512, 2)) * np.minimum(muscle / 40, 1)
+    streaks = 1 + 0.025 * geometry.grain(
+        1, film.frame @ half, region, 1.5, rng.uniform(0, 512, 2)
+    ) * np.minimum(muscle / 40, 1)
     total = MUSCLE * (muscle * streaks - 0.85 * lung + skin - fat) + FAT * (fat - muscle)
     total = cv2.GaussianBlur(total, (0, 0), 0.8)
     matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    film.total += cv2.warpAffine(total, matrix, film.total.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    film.total += cv2.warpAffine(
+        total, matrix, film.total.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def join(a: Array, b: Array) -> Array:
@@ -54,9 +64,14 @@ def join(a: Array, b: Array) -> Array:
     return np.sqrt(np.sqrt(a * a + b * b))
 
 
-def bones(film: geometry.Film, group: anatomy.Bones, frame: Array, origin: Array, strength: float = 1.0) -> None:
+def bones(
+    film: geometry.Film, group: anatomy.Bones, frame: Array, origin: Array, strength: float = 1.0
+) -> None:
     """Bodies without a finding that have grown together: where they overlap, no seam shows."""
-    placed = [(body, geometry.rotation(np.radians(degrees), s, t) @ frame) for body, (s, t, degrees) in group]
+    placed = [
+        (body, geometry.rotation(np.radians(degrees), s, t) @ frame)
+        for body, (s, t, degrees) in group
+    ]
     corners = np.concatenate([geometry.pixels(body.corners(), place) for body, place in placed])
     region = film.region(corners, np.eye(3))
     if film.total[region].size == 0:
@@ -65,7 +80,10 @@ def bones(film: geometry.Film, group: anatomy.Bones, frame: Array, origin: Array
     top, left = region[0].start, region[1].start
     for body, place in placed:
         (rows, columns), s, t = film.body(body, place)
-        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        inside = (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
+        )
         outer, inner = body.path(s, t)
         outer4[inside] += np.square(np.square(outer))
         inner4[inside] += np.square(np.square(inner))
@@ -87,22 +105,33 @@ def landmarks_of_head(film: geometry.Film, build: anatomy.Build, turn: float, fr
     roof = s - 38 + 0.45 * np.sqrt(across * across + 40) - 0.16 * across
     strength, width = (-0.33, 1.2) if build.young else (0.09, 1.0)
     floor = t + 9 * face * k - 0.05 * s
-    groove = np.exp(-np.square(floor / 2.2)) - 0.7 * np.exp(-np.square((floor + 3.5 * face * k) / 1.6))
-    lines = strength * np.exp(-np.square(roof / width)) - 0.11 * groove * np.exp(-np.square((s - 25) / 15))
+    groove = np.exp(-np.square(floor / 2.2)) - 0.7 * np.exp(
+        -np.square((floor + 3.5 * face * k) / 1.6)
+    )
+    lines = strength * np.exp(-np.square(roof / width)) - 0.11 * groove * np.exp(
+        -np.square((s - 25) / 15)
+    )
     film.total[region] += lines * geometry.ramp(24 * k - np.abs(across - 2), 5)
 
 
 def fossa_of_elbow(film: geometry.Film, build: anatomy.Build, turn: float, frame: Array) -> None:
     """The thin place above the trochlea, dark from the front."""
     face, end = float(np.cos(turn)), build.length
-    region = film.region(np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame)
+    region = film.region(
+        np.array([(end + a, b) for a in (-60.0, -5.0) for b in (-24.0, 28.0)]), frame
+    )
     s, t = geometry.coordinates(frame, *region)
     hollow = np.exp(-np.square((s - end + 31) / 9) - np.square((t - 2) / 9))
     film.total[region] += (-0.24 * face * face * hollow).astype(np.float32)
 
 
 def humerus_bone(
-    film: geometry.Film, build: anatomy.Build, body: geometry.Body, turn: float, pieces: Sequence[Piece], origin: Array
+    film: geometry.Film,
+    build: anatomy.Build,
+    body: geometry.Body,
+    turn: float,
+    pieces: Sequence[Piece],
+    origin: Array,
 ) -> None:
     """The humerus, whole or in pieces; the first piece holds the head and the second, if any, the elbow's end."""
     filling = anatomy.spongiosa(build)
@@ -123,7 +152,14 @@ def humerus_bone(
     fossa_of_elbow(film, build, turn, pieces[min(1, len(pieces) - 1)].frame)
 
 
-def forearm(film: geometry.Film, build: anatomy.Build, turn: float, flexion: float, frame: Array, origin: Array) -> None:
+def forearm(
+    film: geometry.Film,
+    build: anatomy.Build,
+    turn: float,
+    flexion: float,
+    frame: Array,
+    origin: Array,
+) -> None:
     """Ulna and radius, bent at the elbow by `flexion` radians; `frame` is that of the piece of humerus they meet."""
     elbow = geometry.rotation(flexion, build.length - 9, 0.0) @ frame
     for group in anatomy.forearm_bones(abs(np.sin(turn)) > 0.5):

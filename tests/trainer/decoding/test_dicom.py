@@ -17,7 +17,13 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 from pydicom.pixels.decoders import base as decoders
 
-from tests.support.dicom_files import PATIENT, STUDY_UID, bad_dicom_files, dicom_file, good_dicom_files
+from tests.support.dicom_files import (
+    PATIENT,
+    STUDY_UID,
+    bad_dicom_files,
+    dicom_file,
+    good_dicom_files,
+)
 from tests.support.image_files import image_files
 from tests.support.pictures import encode, picture
 from trainer.decoding import dicom
@@ -65,7 +71,9 @@ def test_the_first_of_several_windows():
 
 def test_the_rescale_comes_before_the_window():
     # Modality values -10, -8, -6, -4, -2, 0.
-    assert grey(STORED, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=-4, WindowWidth=5) == [[0, 0, 32, 159, 255, 255]]
+    assert grey(STORED, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=-4, WindowWidth=5) == [
+        [0, 0, 32, 159, 255, 255]
+    ]
 
 
 def test_signed_values():
@@ -75,11 +83,16 @@ def test_signed_values():
 
 def test_a_modality_table_and_a_voi_table():
     table = pydicom.Dataset()
-    table.LUTDescriptor, table.LUTData = [3, 2, 8], [10, 20, 255]  # values up to 2, 3, and from 4 on
+    table.LUTDescriptor, table.LUTData = (
+        [3, 2, 8],
+        [10, 20, 255],
+    )  # values up to 2, 3, and from 4 on
     table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
     expected = [[10, 10, 10, 20, 255, 255]]
     assert grey(STORED, VOILUTSequence=[table]) == expected
-    assert grey(STORED, VOILUTSequence=[table], WindowCenter=0, WindowWidth=1) == expected  # the table goes first
+    assert (
+        grey(STORED, VOILUTSequence=[table], WindowCenter=0, WindowWidth=1) == expected
+    )  # the table goes first
     assert grey(STORED, ModalityLUTSequence=[table], WindowCenter=128, WindowWidth=256) == expected
     table.LUTDescriptor, table.LUTData = [2, 0, 12], [0, 4095]
     assert grey(STORED, VOILUTSequence=[table]) == [[0, 255, 255, 255, 255, 255]]
@@ -107,7 +120,11 @@ def test_padding_is_black_after_all(photometric):
 
 
 def test_without_a_window_the_percentiles_of_the_picture():
-    stored = np.concatenate([np.arange(1000, 2000), np.full(3000, 60_000)]).astype(np.uint16).reshape(50, 80)
+    stored = (
+        np.concatenate([np.arange(1000, 2000), np.full(3000, 60_000)])
+        .astype(np.uint16)
+        .reshape(50, 80)
+    )
     pixels = np.array(grey(stored, PixelPaddingValue=60_000)).ravel()
     # 0.5 and 99.5 % of the thousand values that are no padding: 1004 to 1994.
     expected = np.clip((np.arange(1000, 2000) - 1004) / 990, 0, 1) * 255
@@ -136,7 +153,11 @@ def test_functional_groups_say_how_a_frame_is_shown():
         item, inner = pydicom.Dataset(), pydicom.Dataset()
         for keyword, value in attributes.items():
             setattr(inner, keyword, value)
-        name = "FrameVOILUTSequence" if "WindowCenter" in attributes else "PixelValueTransformationSequence"
+        name = (
+            "FrameVOILUTSequence"
+            if "WindowCenter" in attributes
+            else "PixelValueTransformationSequence"
+        )
         setattr(item, name, [inner])
         return item
 
@@ -168,7 +189,9 @@ def test_functional_groups_say_how_a_frame_is_shown():
 def test_every_depth_fills_its_range(bits):
     full = (1 << bits) - 1
     stored = np.rint(picture() * (full / 255)).astype(np.uint16)
-    data = dicom_file(stored, BitsStored=bits, HighBit=bits - 1, WindowCenter=(full + 1) / 2, WindowWidth=full + 1)
+    data = dicom_file(
+        stored, BitsStored=bits, HighBit=bits - 1, WindowCenter=(full + 1) / 2, WindowWidth=full + 1
+    )
     assert np.array_equal(read(data).pixels, picture())
 
 
@@ -203,11 +226,17 @@ def test_every_transfer_syntax_with_a_plug_in_is_read():
         uid.JPEG2000: "693_J2KI.dcm",
         uid.RLELossless: "MR_small_RLE.dcm",
     }
-    available = {syntax for syntax, (decoder, _) in decoders._PIXEL_DATA_DECODERS.items() if decoder.is_available}
+    available = {
+        syntax
+        for syntax, (decoder, _) in decoders._PIXEL_DATA_DECODERS.items()
+        if decoder.is_available
+    }
     assert available - set(known) == {uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
     for syntax, name in known.items():
         data = real(name)
-        if syntax == uid.JPEGLossless:  # the general process; the file's special case of it is a valid stream of it
+        if (
+            syntax == uid.JPEGLossless
+        ):  # the general process; the file's special case of it is a valid stream of it
             data = data.replace(b"1.2.840.10008.1.2.4.70", b"1.2.840.10008.1.2.4.57")
         assert pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID == syntax
         found = read(data).pixels
@@ -217,11 +246,23 @@ def test_every_transfer_syntax_with_a_plug_in_is_read():
 # Frames
 
 
-@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless, uid.JPEG2000Lossless],
+)
 def test_each_frame_of_a_film(syntax):
     single = [picture(), 255 - picture(), picture()[::-1].copy()]
-    data = dicom_file(np.vstack(single), syntax, NumberOfFrames=3, Rows=picture().shape[0], WindowCenter=128, WindowWidth=256)
-    with pytest.raises(RadiographError, match="unsupported: expected one picture, the DICOM file holds 3 frames"):
+    data = dicom_file(
+        np.vstack(single),
+        syntax,
+        NumberOfFrames=3,
+        Rows=picture().shape[0],
+        WindowCenter=128,
+        WindowWidth=256,
+    )
+    with pytest.raises(
+        RadiographError, match="unsupported: expected one picture, the DICOM file holds 3 frames"
+    ):
         read(data)
     number, frame = frames(data)
     for index in (2, 0, 1, 0):  # in any order, and again
@@ -232,7 +273,13 @@ def test_each_frame_of_a_film(syntax):
 
 
 @pytest.mark.parametrize(
-    "name", ["emri_small.dcm", "emri_small_RLE.dcm", "emri_small_jpeg_2k_lossless.dcm", "emri_small_jpeg_ls_lossless.dcm"]
+    "name",
+    [
+        "emri_small.dcm",
+        "emri_small_RLE.dcm",
+        "emri_small_jpeg_2k_lossless.dcm",
+        "emri_small_jpeg_ls_lossless.dcm",
+    ],
 )
 def test_frames_of_real_films_agree_with_pydicom(name):
     stored = pydicom.dcmread(get_testdata_file(name, download=False)).pixel_array.astype(float)
@@ -246,7 +293,12 @@ def test_frames_of_real_films_agree_with_pydicom(name):
 
 def test_a_damaged_frame_costs_no_other():
     good, bad = encode(picture(), "JPEG"), encode(np.zeros((8, 8), np.uint8), "JPEG")
-    data = dicom_file(picture(), uid.JPEGBaseline8Bit, NumberOfFrames=3, PixelData=encaps.encapsulate([good, bad, good]))
+    data = dicom_file(
+        picture(),
+        uid.JPEGBaseline8Bit,
+        NumberOfFrames=3,
+        PixelData=encaps.encapsulate([good, bad, good]),
+    )
     _, frame = frames(data)
     assert np.array_equal(frame(0).pixels, frame(2).pixels)
     with pytest.raises(RadiographError, match=r"bad_dicom: .* encoded pixel data contradict"):
@@ -255,8 +307,14 @@ def test_a_damaged_frame_costs_no_other():
 
 def test_frames_that_are_not_there():
     encoded = encaps.encapsulate([encode(picture(), "JPEG")])
-    with pytest.raises(RadiographError, match="bad_dicom: the DICOM data set announces 1000000000 frames"):
-        frames(dicom_file(picture(), uid.JPEGBaseline8Bit, NumberOfFrames=1_000_000_000, PixelData=encoded))
+    with pytest.raises(
+        RadiographError, match="bad_dicom: the DICOM data set announces 1000000000 frames"
+    ):
+        frames(
+            dicom_file(
+                picture(), uid.JPEGBaseline8Bit, NumberOfFrames=1_000_000_000, PixelData=encoded
+            )
+        )
     with pytest.raises(RadiographError, match="bad_dicom: the DICOM data set announces -1 frames"):
         frames(dicom_file(picture(), NumberOfFrames=-1))
     with pytest.raises(RadiographError, match=r"truncated: expected .* bytes of DICOM pixel data"):
@@ -274,18 +332,35 @@ def test_a_long_film_costs_no_memory_before_it_is_asked_for():
     assert number == 1_000_000 and peak < 5 * len(data)
 
 
-@pytest.mark.parametrize("name", ["explicit.dcm", "big endian.dcm", "deflated.dcm", "rle.dcm", "jpeg-ls.dcm", "jpeg 2000.dcm"])
+@pytest.mark.parametrize(
+    "name",
+    ["explicit.dcm", "big endian.dcm", "deflated.dcm", "rle.dcm", "jpeg-ls.dcm", "jpeg 2000.dcm"],
+)
 def test_every_lossless_syntax_gives_the_same_pixels(name):
-    assert np.array_equal(read(good_dicom_files()[name]).pixels, read(good_dicom_files()["implicit.dcm"]).pixels)
-
-
-@pytest.mark.parametrize("name", ["no preamble.dcm", "no preamble implicit", "dual with a tiff header.dcm"])
-def test_every_wrapping_gives_the_same_pixels(name):
-    assert np.array_equal(read(good_dicom_files()[name]).pixels, read(good_dicom_files()["no window.dcm"]).pixels)
+    assert np.array_equal(
+        read(good_dicom_files()[name]).pixels, read(good_dicom_files()["implicit.dcm"]).pixels
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["CT_small.dcm", "693_UNCI.dcm", "693_J2KR.dcm", "MR2_J2KI.dcm", "MR_small_RLE.dcm", "JPGExtended.dcm"]
+    "name", ["no preamble.dcm", "no preamble implicit", "dual with a tiff header.dcm"]
+)
+def test_every_wrapping_gives_the_same_pixels(name):
+    assert np.array_equal(
+        read(good_dicom_files()[name]).pixels, read(good_dicom_files()["no window.dcm"]).pixels
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT_small.dcm",
+        "693_UNCI.dcm",
+        "693_J2KR.dcm",
+        "MR2_J2KI.dcm",
+        "MR_small_RLE.dcm",
+        "JPGExtended.dcm",
+    ],
 )
 def test_windows_agree_with_pydicom(name):
     dataset = pydicom.dcmread(get_testdata_file(name, download=False))
@@ -295,7 +370,9 @@ def test_windows_agree_with_pydicom(name):
         dataset.WindowCenter, dataset.WindowWidth = int(np.median(stored)), int(np.ptp(stored)) // 2
     shown = apply_windowing(apply_modality_lut(stored, dataset), dataset)
     bits, signed = dataset.BitsStored, dataset.PixelRepresentation
-    ends = np.array([-(1 << bits - 1), (1 << bits - 1) - 1] if signed else [0, (1 << bits) - 1], float)
+    ends = np.array(
+        [-(1 << bits - 1), (1 << bits - 1) - 1] if signed else [0, (1 << bits) - 1], float
+    )
     low, high = ends * dataset.get("RescaleSlope", 1) + dataset.get("RescaleIntercept", 0)
     expected = np.where(padding, 0, (shown - low) / (high - low) * 255)
     buffer = io.BytesIO()
@@ -309,7 +386,12 @@ def test_real_tables_agree_with_pydicom():
     expected = apply_voi(dataset.pixel_array, dataset) / ((1 << bits) - 1) * 255
     assert np.abs(read(real("vlut_04.dcm")).pixels - expected).max() <= 0.51
     # The same test pattern, once with a modality table and once with a VOI table.
-    assert np.abs(read(real("mlut_18.dcm")).pixels.astype(int) - read(real("vlut_04.dcm")).pixels).max() <= 1
+    assert (
+        np.abs(
+            read(real("mlut_18.dcm")).pixels.astype(int) - read(real("vlut_04.dcm")).pixels
+        ).max()
+        <= 1
+    )
 
 
 @pytest.mark.parametrize("name", ["OBXXXX1A.dcm", "examples_palette.dcm", "gdcm-US-ALOKA-16.dcm"])
@@ -317,7 +399,9 @@ def test_palettes_agree_with_pydicom(name):
     dataset = pydicom.dcmread(get_testdata_file(name, download=False))
     colours = apply_color_lut(dataset.pixel_array, dataset)
     colours = (colours >> 8 * (colours.itemsize - 1)).astype(np.uint8)
-    assert np.array_equal(read(real(name)).pixels, np.asarray(Image.fromarray(colours[..., :3]).convert("L")))
+    assert np.array_equal(
+        read(real(name)).pixels, np.asarray(Image.fromarray(colours[..., :3]).convert("L"))
+    )
 
 
 COLOUR = """SC_rgb_16bit.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_ybr_full_uncompressed.dcm SC_ybr_full_422_uncompressed.dcm
@@ -333,12 +417,20 @@ def test_one_colour_picture_in_many_encodings(name):
 
 
 def test_pixel_data_that_end_early_are_truncated():
-    with pytest.raises(RadiographError, match="truncated: expected 8,192 bytes of DICOM pixel data, found 8,130"):
+    with pytest.raises(
+        RadiographError, match="truncated: expected 8,192 bytes of DICOM pixel data, found 8,130"
+    ):
         read(real("MR_truncated.dcm"))
 
 
 @pytest.mark.parametrize(
-    "name", ["MR_small.dcm", "MR_small_jp2klossless.dcm", "MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+    "name",
+    [
+        "MR_small.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_RLE.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+    ],
 )
 def test_no_cut_file_gives_another_picture(name):
     whole = real(name)
@@ -348,7 +440,9 @@ def test_no_cut_file_gives_another_picture(name):
         try:
             pixels = read(whole[:length]).pixels
         except RadiographError as error:
-            assert error.reason in (("truncated",) if length > pixel_data + 12 else ("truncated", "bad_dicom"))
+            assert error.reason in (
+                ("truncated",) if length > pixel_data + 12 else ("truncated", "bad_dicom")
+            )
         else:  # only what follows the pixel data is missing
             assert length > len(whole) - 200 and np.array_equal(pixels, expected)
 
@@ -361,10 +455,17 @@ def test_real_chest(name):
     found = read(real(name))
     height, width = found.pixels.shape
     assert (height, width, found.source_mode) == (1955, 1841, "monochrome1")
-    assert dict(found.tags) == {"modality": "CR", "body_part": "CHEST", "view": "PA", "study_uid": found.tags["study_uid"]}
+    assert dict(found.tags) == {
+        "modality": "CR",
+        "body_part": "CHEST",
+        "view": "PA",
+        "study_uid": found.tags["study_uid"],
+    }
 
     def mean(top, bottom, left, right):
-        return found.pixels[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean()
+        return found.pixels[
+            int(top * height) : int(bottom * height), int(left * width) : int(right * width)
+        ].mean()
 
     spine, lung = mean(0.45, 0.6, 0.46, 0.52), mean(0.2, 0.3, 0.62, 0.72)
     assert spine > lung + 50
@@ -377,13 +478,21 @@ def test_real_tibia(name):
     assert (height, width) == (1760, 1760)
 
     def mean(top, bottom, left, right):
-        return found.pixels[int(top * height) : int(bottom * height), int(left * width) : int(right * width)].mean()
+        return found.pixels[
+            int(top * height) : int(bottom * height), int(left * width) : int(right * width)
+        ].mean()
 
-    cortex, muscle, air = mean(0.3, 0.35, 0.455, 0.465), mean(0.3, 0.35, 0.4, 0.43), mean(0.3, 0.35, 0.29, 0.33)
+    cortex, muscle, air = (
+        mean(0.3, 0.35, 0.455, 0.465),
+        mean(0.3, 0.35, 0.4, 0.43),
+        mean(0.3, 0.35, 0.29, 0.33),
+    )
     assert cortex > muscle + 20 > air + 60 and air < 40
 
 
-@pytest.mark.parametrize("pair", [("RG1_UNCI.dcm", "RG1_J2KI.dcm"), ("RG3_UNCR.dcm", "RG3_J2KR.dcm")])
+@pytest.mark.parametrize(
+    "pair", [("RG1_UNCI.dcm", "RG1_J2KI.dcm"), ("RG3_UNCR.dcm", "RG3_J2KR.dcm")]
+)
 def test_real_files_are_the_same_plain_and_encoded(pair):
     plain, encoded = (read(real(name)).pixels.astype(int) for name in pair)
     assert np.abs(plain - encoded).max() <= 1
@@ -394,7 +503,12 @@ def test_real_files_are_the_same_plain_and_encoded(pair):
 
 def test_tags_are_four_harmless_ones():
     found = read(dicom_file(picture()))
-    assert found.tags == {"modality": "CR", "body_part": "HUMERUS", "view": "AP", "study_uid": STUDY_UID}
+    assert found.tags == {
+        "modality": "CR",
+        "body_part": "HUMERUS",
+        "view": "AP",
+        "study_uid": STUDY_UID,
+    }
     assert read(dicom_file(picture(), BodyPartExamined=None, ViewPosition="")).tags == {
         "modality": "CR",
         "study_uid": STUDY_UID,
@@ -403,7 +517,11 @@ def test_tags_are_four_harmless_ones():
 
 
 def test_free_text_in_a_coded_attribute_is_left_out():
-    odd = {"BodyPartExamined": "Left arm of Planted^Patient", "ViewPosition": "ap, see note", "StudyInstanceUID": "Planted"}
+    odd = {
+        "BodyPartExamined": "Left arm of Planted^Patient",
+        "ViewPosition": "ap, see note",
+        "StudyInstanceUID": "Planted",
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = dicom_file(picture(), **odd)
@@ -411,7 +529,11 @@ def test_free_text_in_a_coded_attribute_is_left_out():
 
 
 def test_a_name_in_capitals_is_no_code():
-    names = {"Modality": "DOE", "BodyPartExamined": "DOE JOHN 010203", "ViewPosition": "MRN 4711 22"}
+    names = {
+        "Modality": "DOE",
+        "BodyPartExamined": "DOE JOHN 010203",
+        "ViewPosition": "MRN 4711 22",
+    }
     assert read(dicom_file(picture(), **names)).tags == {"study_uid": STUDY_UID}
 
 
@@ -421,7 +543,14 @@ def test_no_patient_value_reaches_an_error_a_log_or_a_stream(caplog, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Values that break the rules of their type make pydicom warn, and quote them.
-        contents.append(dicom_file(picture(), PatientBirthDate="Planted date", PatientID="PLANTED" * 20, WindowWidth=None))
+        contents.append(
+            dicom_file(
+                picture(),
+                PatientBirthDate="Planted date",
+                PatientID="PLANTED" * 20,
+                WindowWidth=None,
+            )
+        )
     contents.append(contents[-1].replace(b"MONOCHROME2", b"Planted^^^^"))
     contents += [data[:-length] for data in contents[-2:] for length in (10, 2000, 2700)]
     pydicom.dcmread(io.BytesIO(contents[-1])).PatientBirthDate  # noqa: B018, to see that there is something to keep quiet
@@ -438,9 +567,19 @@ def test_no_patient_value_reaches_an_error_a_log_or_a_stream(caplog, capfd):
             except RadiographError as error:
                 said += [repr(error), str(error), repr(error.__cause__)]
     streams = capfd.readouterr()
-    everything = "\n".join([*said, caplog.text, streams.out, streams.err, *(str(warning.message) for warning in caught)])
+    everything = "\n".join(
+        [
+            *said,
+            caplog.text,
+            streams.out,
+            streams.err,
+            *(str(warning.message) for warning in caught),
+        ]
+    )
     assert len(said) > 40
-    assert not [value for value in (*PATIENT.values(), "planted") if value.lower() in everything.lower()]
+    assert not [
+        value for value in (*PATIENT.values(), "planted") if value.lower() in everything.lower()
+    ]
 
 
 def test_reading_in_threads_changes_nothing():
@@ -492,5 +631,11 @@ def test_a_rust_panic_of_a_plug_in_is_a_refusal():
 
 
 def test_a_picture_of_another_uid_is_not_taken_for_its_syntax():
-    with pytest.raises(RadiographError, match=r"no decoder for the DICOM transfer syntax \(unknown\)"):
-        read(dicom_file(picture()).replace(uid.ExplicitVRLittleEndian.encode(), b"Planted Patient 01\0"[:19]))
+    with pytest.raises(
+        RadiographError, match=r"no decoder for the DICOM transfer syntax \(unknown\)"
+    ):
+        read(
+            dicom_file(picture()).replace(
+                uid.ExplicitVRLittleEndian.encode(), b"Planted Patient 01\0"[:19]
+            )
+        )

@@ -18,7 +18,9 @@ def cases(logits, label, patient_id=None) -> Cases:
     return Cases(np.full(len(logits), 0.5), logits, label, names, patient_id or names, names)
 
 
-def binormal(count: int, seed: int, temperature: float = 1.0, bias: float = 0.0, positive: float = 0.5) -> Cases:
+def binormal(
+    count: int, seed: int, temperature: float = 1.0, bias: float = 0.0, positive: float = 0.5
+) -> Cases:
     """Logits that are `temperature` times the true log odds (AUROC 0.93) plus a bias."""
     generator = np.random.default_rng(seed)
     label = (generator.random(count) < positive).astype(int)
@@ -36,7 +38,9 @@ rates = {
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_temperature_is_recovered(temperature):
     scored = binormal(20_000, seed=1, temperature=temperature)
-    assert calibration.fit_temperature(scored.logit, scored.label) == pytest.approx(temperature, rel=0.05)
+    assert calibration.fit_temperature(scored.logit, scored.label) == pytest.approx(
+        temperature, rel=0.05
+    )
 
 
 def test_temperature_minimises_the_log_loss():
@@ -58,13 +62,17 @@ def test_separable_and_random_labels_keep_the_temperature_in_bounds():
         assert low <= point.temperature <= high
         assert 0 < point.threshold < 1
     # Platt's targets: 30 of 30 is taken for 31 in 32.
-    assert calibration.fit_temperature(separable.logit, separable.label) == pytest.approx(8 / np.log(31), rel=1e-3)
+    assert calibration.fit_temperature(separable.logit, separable.label) == pytest.approx(
+        8 / np.log(31), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("label", [[1] * 40, [0] * 40, [0, 1, 0, 1], []])
 def test_nothing_to_fit_on_leaves_the_model_as_it_is(label, caplog):
     point = calibration.fit(cases(np.linspace(-3, 3, len(label)), label), abstain=0.2)
-    assert point == calibration.OperatingPoint(1.0, 0.5, calibration.DEFAULT_RULE, None, fitted=False)
+    assert point == calibration.OperatingPoint(
+        1.0, 0.5, calibration.DEFAULT_RULE, None, fitted=False
+    )
     assert "Nothing to calibrate on" in caplog.text
 
 
@@ -75,9 +83,9 @@ def test_apply_divides_the_logit():
 
 @settings(max_examples=150, deadline=None)
 @given(
-    scored=st.lists(st.tuples(st.integers(-40, 40), st.integers(0, 1)), min_size=10, max_size=60).filter(
-        lambda rows: 0 < sum(label for _, label in rows) < len(rows)
-    ),
+    scored=st.lists(
+        st.tuples(st.integers(-40, 40), st.integers(0, 1)), min_size=10, max_size=60
+    ).filter(lambda rows: 0 < sum(label for _, label in rows) < len(rows)),
     rate=st.sampled_from(["sensitivity", "specificity"]),
     least=st.sampled_from(["0.5", "0.8", "0.9", "0.95", "1", "1.0"]),
 )
@@ -90,7 +98,11 @@ def test_a_constraint_holds_and_costs_as_little_as_it_can(scored, rate, least):
     assert 0 < point.threshold < 1
     assert rates[rate](reached) >= float(least) - 1e-12
     every = [confusion(calibrated, cut) for cut in [*np.unique(calibrated.probability), 2.0]]
-    allowed = [(rates[other](counts), rates[rate](counts)) for counts in every if rates[rate](counts) >= float(least) - 1e-12]
+    allowed = [
+        (rates[other](counts), rates[rate](counts))
+        for counts in every
+        if rates[rate](counts) >= float(least) - 1e-12
+    ]
     assert (rates[other](reached), rates[rate](reached)) == pytest.approx(max(allowed))
 
 
@@ -103,14 +115,25 @@ def test_the_constrained_threshold_lies_in_the_middle_of_the_gap():
 @pytest.mark.parametrize("rule", ["sensitivity>=0.95", "specificity>=0.95"])
 def test_a_constraint_gives_nothing_away_for_nothing(rule):
     """Where the classes are separable, all of both are called rightly, though 19 of 20 would satisfy the rule."""
-    images = cases(np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20))
+    images = cases(
+        np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20)
+    )
     point = calibration.fit(images, rule)
-    assert confusion(calibration.apply(images, point.temperature), point.threshold) == {"tp": 20, "fp": 0, "fn": 0, "tn": 20}
+    assert confusion(calibration.apply(images, point.temperature), point.threshold) == {
+        "tp": 20,
+        "fp": 0,
+        "fn": 0,
+        "tn": 20,
+    }
     assert point.threshold == pytest.approx(0.5)
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), abstain=st.floats(0.01, 0.6), rule=st.sampled_from(["kappa", "0.5", "sensitivity>=0.9"]))
+@given(
+    seed=st.integers(0, 10_000),
+    abstain=st.floats(0.01, 0.6),
+    rule=st.sampled_from(["kappa", "0.5", "sensitivity>=0.9"]),
+)
 def test_the_band_holds_at_most_its_share_and_those_nearest(seed, abstain, rule):
     images = binormal(60, seed, temperature=2.0)
     images = dataclasses.replace(images, logit=np.round(images.logit, 1))
@@ -129,7 +152,10 @@ def test_the_band_holds_at_most_its_share_and_those_nearest(seed, abstain, rule)
 def test_the_band_is_off_by_default_and_grows_with_its_share():
     images = binormal(200, seed=0)
     assert calibration.fit(images).uncertain_band is None
-    widths = [np.subtract(*calibration.fit(images, abstain=share).uncertain_band[::-1]) for share in (0.05, 0.2, 0.4)]
+    widths = [
+        np.subtract(*calibration.fit(images, abstain=share).uncertain_band[::-1])
+        for share in (0.05, 0.2, 0.4)
+    ]
     assert widths == sorted(widths)
     probability = calibration.apply(images, calibration.fit(images).temperature).probability
     low, high = calibration.fit(images, abstain=0.2).uncertain_band
@@ -162,28 +188,40 @@ def test_the_implied_cut_is_the_best_of_the_expected_objective(rule):
         fn, tn, total = positives - tp, negatives - fp, len(probability)
         if rule == "youden":
             return tp / positives + tn / negatives
-        chance = ((tp + fp) * positives + (fn + tn) * negatives) / total**2 if rule == "kappa" else 0
+        chance = (
+            ((tp + fp) * positives + (fn + tn) * negatives) / total**2 if rule == "kappa" else 0
+        )
         return ((tp + tn) / total - chance) / (1 - chance)
 
     cuts = np.linspace(0.01, 0.99, 981)
     best = cuts[np.argmax([objective(cut) for cut in cuts])]
-    assert calibration._implied_probability(logit(probability), probability, rule) == pytest.approx(best, abs=0.01)
+    assert calibration._implied_probability(logit(probability), probability, rule) == pytest.approx(
+        best, abs=0.01
+    )
 
 
 def test_a_small_validation_split_costs_less_than_the_raw_optimum():
     # 60 validation splits of 190 images; the truth is the binormal model, so the accuracy lost is exact.
     truth = binormal(100_000, seed=99, temperature=2.0)
-    positive, negative = np.sort(truth.logit[truth.label == 1]), np.sort(truth.logit[truth.label == 0])
+    positive, negative = (
+        np.sort(truth.logit[truth.label == 1]),
+        np.sort(truth.logit[truth.label == 0]),
+    )
 
     def accuracy(cut: float) -> float:
-        return (len(positive) - np.searchsorted(positive, cut) + np.searchsorted(negative, cut)) / len(truth)
+        return (
+            len(positive) - np.searchsorted(positive, cut) + np.searchsorted(negative, cut)
+        ) / len(truth)
 
     lost: dict[str, list[float]] = {"fitted": [], "raw": []}
     for seed in range(60):
         images = binormal(190, seed, temperature=2.0)
         point = calibration.fit(images)
         order = np.sort(images.logit)
-        raw = max((order[1:] + order[:-1]) / 2, key=lambda cut: np.mean((images.logit >= cut) == images.label))
+        raw = max(
+            (order[1:] + order[:-1]) / 2,
+            key=lambda cut: np.mean((images.logit >= cut) == images.label),
+        )
         lost["fitted"].append(accuracy(0.0) - accuracy(logit(point.threshold) * point.temperature))
         lost["raw"].append(accuracy(0.0) - accuracy(raw))
     assert np.mean(lost["fitted"]) < 0.003

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from trainer.evaluation.groups import BLANK, OTHERS, groups
 
-CELLS = st.one_of(st.text(max_size=3), st.integers(-3, 40).map(str), st.floats().map(str), st.sampled_from([BLANK, OTHERS]))
+CELLS = st.one_of(
+    st.text(max_size=3),
+    st.integers(-3, 40).map(str),
+    st.floats().map(str),
+    st.sampled_from([BLANK, OTHERS]),
+)
 
 
 def sizes(column) -> dict[str, int]:
@@ -29,13 +34,24 @@ def test_every_row_is_in_exactly_one_group(column):
         # More digits than a rounded label would show.
         (
             [str(20230101 + k) for k in range(8)] * 4 + [str(20230109 + k) for k in range(8)],
-            {"20230101 to 20230102": 8, "20230103 to 20230105": 12, "20230106 to 20230108": 12, "20230109 to 20230116": 8},
+            {
+                "20230101 to 20230102": 8,
+                "20230103 to 20230105": 12,
+                "20230106 to 20230108": 12,
+                "20230109 to 20230116": 8,
+            },
         ),
         # Cells that are blank don't turn numbers into text.
-        ([str(k) for k in range(40)] + ["", "nan"], {"0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10, BLANK: 2}),
+        (
+            [str(k) for k in range(40)] + ["", "nan"],
+            {"0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10, BLANK: 2},
+        ),
         # What a quarter of the rows share is a group of its own, at the end and in the middle.
         ([0] * 31 + list(range(1, 10)), {"0": 31, "1 to 9": 9}),
-        (list(range(12)) + [50] * 12 + list(range(90, 106)), {"0 to 11": 12, "50": 12, "90 to 97": 8, "98 to 105": 8}),
+        (
+            list(range(12)) + [50] * 12 + list(range(90, 106)),
+            {"0 to 11": 12, "50": 12, "90 to 97": 8, "98 to 105": 8},
+        ),
         ([f"site{k}" for k in range(10)] * 4, {**{f"site{k}": 4 for k in range(8)}, OTHERS: 8}),
     ],
 )
@@ -44,6 +60,8 @@ def test_the_groups_of_a_column(column, expected):
     assert list(sizes(column)) == list(expected)
 
 
-@pytest.mark.parametrize("column", [[], ["grey"] * 9, [""] * 9, [f"id-{k}" for k in range(40)], ["a", "b", "c", "c"]])
+@pytest.mark.parametrize(
+    "column", [[], ["grey"] * 9, [""] * 9, [f"id-{k}" for k in range(40)], ["a", "b", "c", "c"]]
+)
 def test_columns_with_nothing_to_compare(column):
     assert groups(column) == {}

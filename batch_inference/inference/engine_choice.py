@@ -1,0 +1,104 @@
+"""Which engine scores: the fastest one here that the artifact records as verified."""
+
+from absl import logging
+
+from trainer import engines
+from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
+from trainer.engines import Choice
+from trainer.errors import ConfigError
+
+
+def choose(
+    described: Artifact, engine: str = "auto", precision: str = "auto", runs_here: bool = True
+) -> Choice:
+    """Settles `auto`: the fastest engine here that the artifact records as within tolerance, else TensorFlow in float32.
+
+    Where it is not to run here, nothing is known of processors and packages: TensorFlow, which every worker has, unless another is named.
+
+    Raises:
+      ConfigError: what was asked for cannot run here, or is not verified and not forced by naming its engine.
+    """
+    candidates = [
+        c
+        for c in engines.CHOICES
+        if engine in ("auto", c.engine) and precision in ("auto", c.precision)
+    ]
+    if not candidates:
+        known = ", ".join(c.precision for c in engines.CHOICES if c.engine == engine)
+        raise ConfigError(
+            f"--engine={engine} has no --precision={precision}; expected one of auto, {known}"
+        )
+    if engine == "openvino" and runs_here and not engines.has_openvino():
+        raise ConfigError(
+            "--engine=openvino needs the package openvino; install it with: pip install 'humerus[cpu]'"
+        )
+    if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
+        logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
+    suits = engines.suits if runs_here else lambda choice: _runs_anywhere(choice, engine, precision)
+    fit = [choice for choice in candidates if _verified(described, choice) and suits(choice)]
+    if fit:
+        return max(fit, key=lambda choice: _rank(described, choice))
+    if engine == "auto":
+        raise ConfigError(
+            f"no engine with --precision={precision} is recorded in the artifact as verified and runs well here; "
+            "verify it with humerus-verify, or name one with --engine to force it"
+        )
+    return _forced(described, candidates, precision)
+
+
+def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
+    """Engine and precision to choose among for a map: whatever was asked for the free one, TensorFlow for one by gradients.
+
+    Raises:
+      ConfigError: another engine was named for it.
+    """
+    if method == FREE_METHOD:
+        return engine, precision
+    if engine not in ("auto", engines.REFERENCE.engine) or precision not in (
+        "auto",
+        engines.REFERENCE.precision,
+    ):
+        raise ConfigError(
+            f"--method={method} needs gradients, which {engines.REFERENCE} has; leave --engine and --precision out"
+        )
+    return engines.REFERENCE.engine, engines.REFERENCE.precision
+
+
+def _forced(described: Artifact, candidates: list[Choice], precision: str) -> Choice:
+    """What was named, unverified: in the precision asked for, else in the least daring one."""
+    choice = next(
+        (c for c in candidates if c.precision == ("float32" if precision == "auto" else precision)),
+        candidates[-1],
+    )
+    if choice.precision == "int8" and INT8_NETWORK not in described.files:
+        raise ConfigError(
+            "the artifact holds no network in int8; make it with humerus-verify --model=ARTIFACT --data_dir=DIR and the extra `cpu`"
+        )
+    recorded = (
+        "records that it differs from TensorFlow"
+        if str(choice) in described.engines
+        else "does not record it as verified"
+    )
+    logging.warning("%s is used as asked; the artifact %s", choice, recorded)
+    return choice
+
+
+def _verified(described: Artifact, choice: Choice) -> bool:
+    return choice == engines.REFERENCE or bool(
+        described.engines.get(str(choice), {}).get("within_tolerance")
+    )
+
+
+def _rank(described: Artifact, choice: Choice) -> tuple[float, int]:
+    """Measured speed, as far as it was measured on a device like that of this machine; then the order of `CHOICES`."""
+    record = described.engines.get(str(choice), {})
+    comparable = record.get("device") == ("GPU" if engines.has_gpu() else "CPU")
+    return (record.get("images_per_second", 0.0) if comparable else 0.0), -engines.CHOICES.index(
+        choice
+    )
+
+
+def _runs_anywhere(choice: Choice, engine: str, precision: str) -> bool:
+    if choice.engine == "tensorflow":
+        return choice.precision in ("float32", precision)
+    return choice.engine == engine and choice.precision in ("float32", precision)

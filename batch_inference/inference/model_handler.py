@@ -1,0 +1,94 @@
+"""Beam's `ModelHandler` over the engines: batches of one shape, and a failure costs the guilty image only."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from apache_beam.ml.inference.base import ModelHandler
+
+from batch_inference.inference import model_copy
+from batch_inference.outputs.records import Example, Rejection, Scored, reject
+from trainer import engines
+from trainer.artifact import FREE_METHOD
+
+
+class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
+    """Scores examples; one result for each, in their order.
+
+    Beam's `RunInference` fails, or sets aside, a whole batch for one bad element; here each failure becomes a `Rejection`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        choice: engines.Choice,
+        batch_size: int,
+        model_id: str,
+        method: str = FREE_METHOD,
+    ):
+        """Takes the URI of the artifact, its id, the engine, how many images are run at once (padded when fewer), and the maps' method."""
+        super().__init__()
+        self._model = model
+        self._choice = choice
+        self._batch_size = batch_size
+        self._model_id = model_id
+        self._method = method
+
+    def load_model(self) -> engines.Engine:
+        path, described = model_copy.fetch(self._model)
+        return engines.load(
+            path, described, self._choice, self._batch_size, model_copy.cache(), self._method
+        )
+
+    def run_inference(
+        self,
+        batch: Sequence[Example],
+        model: engines.Engine,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterator[Scored | Rejection]:
+        try:
+            outputs = model.run(self._padded(batch))
+        except Exception as error:
+            # Whatever an engine raises: halves, until the image that it cannot take stands alone.
+            if len(batch) == 1:
+                yield self._reject(batch[0], f"{type(error).__name__}: {error}")
+                return
+            middle = len(batch) // 2
+            yield from self.run_inference(batch[:middle], model)
+            yield from self.run_inference(batch[middle:], model)
+            return
+        for example, probability, logit, cam in zip(
+            batch, outputs["probability"], outputs["logit"], outputs["cam"], strict=False
+        ):
+            if np.isfinite(probability) and np.isfinite(logit) and np.isfinite(cam).all():
+                yield Scored(example, float(probability), float(logit), cam)
+            else:
+                yield self._reject(
+                    example, f"the model answered probability {probability}, logit {logit}"
+                )
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        return {"min_batch_size": self._batch_size, "max_batch_size": self._batch_size}
+
+    def get_num_bytes(self, batch: Sequence[Example]) -> int:
+        return sum(example.pixels.nbytes for example in batch)
+
+    def get_metrics_namespace(self) -> str:
+        return "humerus"
+
+    def _padded(self, batch: Sequence[Example]) -> np.ndarray:
+        """uint8 [batch_size, size, size, 1]: one shape, so that engines compile once and an image's row never depends on its batch."""
+        image = np.zeros((self._batch_size, *batch[0].pixels.shape), np.uint8)
+        for row, example in zip(image, batch, strict=False):
+            row[:] = example.pixels
+        return image
+
+    def _reject(self, example: Example, detail: str) -> Rejection:
+        return reject(
+            example.source,
+            "inference_failed",
+            detail,
+            self._model_id,
+            example.sha256,
+            example.frame,
+        )

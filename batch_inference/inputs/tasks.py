@@ -1,0 +1,46 @@
+"""What there is to do: every source once, joined with the row that an earlier attempt made of it."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from batch_inference.outputs import grouping, journal
+from batch_inference.outputs.records import Prediction, Source, printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A source to score, and its rows from earlier attempts, one or one for each frame: good if the file's content is the same."""
+
+    source: Source
+    known: tuple[Prediction, ...] = ()
+
+
+class EachOnce(beam.PTransform):
+    """((place in the list, source) of every mention, journal entries) -> tasks, spread over the workers; of a URI the first mention counts."""
+
+    def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        return (
+            found
+            | grouping.Shelve(
+                lambda item: (
+                    item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri)
+                )
+            )
+            | beam.FlatMapTuple(lambda _, packs: join(grouping.unpacked(packs)))
+        )
+
+
+def join(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
+    """Mentions and entries in any order -> the tasks, in order of URI."""
+    mentions: dict[str, tuple[int, Source]] = {}
+    rows: dict[str, list[Prediction]] = {}
+    for item in items:
+        if isinstance(item, journal.Entry):
+            rows.setdefault(item.source, []).append(item.row)
+        else:
+            _, source = item
+            mentions[source.uri] = min(item, mentions.get(source.uri, item))
+    for _, (_, source) in sorted(mentions.items()):
+        yield Task(source, tuple(rows.get(journal.digest(source), ())))

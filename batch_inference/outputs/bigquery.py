@@ -1,0 +1,220 @@
+"""Rows -> BigQuery: tables are made and checked before the run, and filled by a load job each at its end.
+
+A job is named after the output, the table and the rows: however often a run is resumed, BigQuery takes the same rows once.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+from absl import logging
+from apache_beam.coders import BytesCoder
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from batch_inference.outputs import row_files, schema
+from batch_inference.outputs.schema import Column
+from batch_inference.storage import filesystem, gcs
+from trainer.errors import ConfigError, DataError
+
+TEMPORARY = "beam-temp-bigquery"
+_NAME = re.compile(
+    r"(?P<project>(?:[a-z0-9-]+(?:\.[a-z0-9-]+)+:)?[a-z][a-z0-9-]*)[:.](?P<dataset>\w+)", re.ASCII
+)
+_FORBIDDEN_IN_COLUMNS = re.compile(r"""[!"$()*,./;?@\[\\\]^`{}~]""")
+_NO_ROWS = "0"
+_OTHER_NAMES = {"FLOAT": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Where the tables `predictions`, `studies` and `rejections` are."""
+
+    project: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Dataset":
+        """From `project:dataset` or `project.dataset`; raises `ConfigError` for anything else."""
+        found = _NAME.fullmatch(text)
+        if not found:
+            raise ConfigError(f"--bigquery={text}: expected PROJECT:DATASET or PROJECT.DATASET")
+        return cls(found["project"], found["dataset"])
+
+    def __str__(self) -> str:
+        return f"{self.project}:{self.name}"
+
+
+def temporary_folder(options: PipelineOptions, output: str) -> str:
+    """Where the load jobs read from: in Beam's `--temp_location`, else in an output on Cloud Storage.
+
+    Raises:
+      ConfigError: neither is on Cloud Storage.
+    """
+    given = options.get_all_options()["temp_location"]
+    folder = (
+        filesystem.join(given, f"humerus-{_digest(output)}")
+        if given
+        else filesystem.join(output, TEMPORARY)
+    )
+    if not folder.startswith("gs://"):
+        raise ConfigError(
+            "--bigquery loads its rows by way of Cloud Storage; add --temp_location=gs://BUCKET/FOLDER"
+        )
+    return folder
+
+
+def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str) -> None:
+    """Makes the tables that are not there, so that there is one for no rows too, and what forbids it shows before the run.
+
+    Args:
+      folder: where rows are to be staged; emptied of what an attempt before left.
+
+    Raises:
+      ConfigError: no access, no such dataset, or a table or column that these rows do not fit.
+      OutageError: BigQuery does not answer.
+    """
+    # Imported here: a second, and only for those who load.
+    from google.cloud import bigquery
+
+    what, advice = (
+        f"--bigquery={dataset} cannot be written to",
+        "check the names of project and dataset, and access",
+    )
+    with filesystem.refusing(ConfigError, what, advice), _told():
+        client = bigquery.Client(project=dataset.project)
+        for name, table in tables.items():
+            _check_names(table)
+            fields = [bigquery.SchemaField.from_api_repr(field) for field in schema.bigquery(table)]
+            made = bigquery.Table(f"{dataset.project}.{dataset.name}.{name}", schema=fields)
+            found = client.create_table(made, exists_ok=True)
+            there = {
+                field.name.casefold(): _OTHER_NAMES.get(field.field_type, field.field_type)
+                for field in found.schema
+            }
+            for field in schema.bigquery(table):
+                if there.get(field["name"].casefold(), field["type"]) != field["type"]:
+                    raise ConfigError(
+                        f"--bigquery={dataset}: the table {name} holds {field['name']} as {there[field['name'].casefold()]}, "
+                        f"these rows hold it as {field['type']}; name another dataset"
+                    )
+    with filesystem.refusing(
+        ConfigError, f"{folder} cannot be emptied", "check --temp_location and access"
+    ):
+        filesystem.delete(folder)
+
+
+def load(
+    dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str, output: str
+) -> None:
+    """Appends what was staged in a folder to the tables, but for rows that an earlier attempt at this output has appended.
+
+    Raises:
+      DataError: BigQuery refuses rows.
+      StorageError: BigQuery does not answer.
+    """
+    from google.cloud import bigquery
+
+    client = bigquery.Client(project=dataset.project)
+    for name, table in tables.items():
+        rows = filesystem.read(filesystem.join(folder, f"{name}.sum")).decode()
+        if rows == _NO_ROWS:
+            continue
+        uris = [
+            filesystem.join(folder, file)
+            for file in filesystem.names(folder)
+            if row_files.kind(file) == (name, "jsonl")
+        ]
+        job = bigquery.LoadJobConfig(
+            schema=[bigquery.SchemaField.from_api_repr(field) for field in schema.bigquery(table)],
+            source_format="NEWLINE_DELIMITED_JSON",
+            write_disposition="WRITE_APPEND",
+            schema_update_options=["ALLOW_FIELD_ADDITION"],
+        )
+        try:
+            with _told():
+                target = client.get_table(f"{dataset.project}.{dataset.name}.{name}")
+                _load_once(
+                    client,
+                    uris,
+                    target,
+                    job,
+                    f"humerus-{name}-{_digest(output, str(dataset), rows)}",
+                )
+        except filesystem.StorageError as error:
+            kind = filesystem.StorageError if error.passing else DataError
+            advice = "the same command with --resume loads them without scoring again"
+            raise kind(f"BigQuery did not take the {name} ({error}); {advice}") from error
+
+
+def _load_once(client: Any, uris: Sequence[str], target: Any, job: Any, identity: str) -> None:
+    """Runs a load job, unless one of that name has succeeded. One that failed put nothing into the table, and its name is spent."""
+    from google.api_core.exceptions import Conflict
+
+    for number in itertools.count():
+        named = {"job_id": f"{identity}-{number}", "location": target.location}
+        try:
+            client.load_table_from_uri(uris, target, job_config=job, **named).result()
+            return
+        except Conflict:
+            if client.get_job(**named).exception() is None:
+                logging.info("%s holds these rows already", target)
+                return
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What Google's clients raise becomes a `StorageError` with what BigQuery said."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError) as error:
+        said = " ".join(str(getattr(error, "message", None) or error).split())[:300]
+        raise filesystem.StorageError(said, gcs.is_passing(error)) from error
+
+
+def _check_names(table: Sequence[Column]) -> None:
+    for column in table:
+        if _FORBIDDEN_IN_COLUMNS.search(column.name) or len(column.name) > 300:
+            raise ConfigError(
+                f"BigQuery takes no column of the name {column.name}; rename it in the manifest"
+            )
+
+
+class Stage(beam.PTransform):
+    """Rows -> lines of JSON in a folder, for `load`, and beside them a sum over the rows, which is the same in any order."""
+
+    def __init__(self, folder: str, name: str):
+        """Takes the folder on Cloud Storage that is loaded from, and which of the tables the rows are for."""
+        super().__init__()
+        self._prefix = filesystem.join(folder, name)
+
+    def expand(self, rows: beam.PCollection) -> None:
+        prefix = self._prefix
+        record = "Record" >> beam.Map(
+            lambda row: row_files.json_line(schema.record(row))
+        ).with_output_types(bytes)
+        lines = rows | record
+        lines | "Write" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())
+        (
+            lines
+            | "Hash"
+            >> beam.Map(
+                lambda line: (
+                    int.from_bytes(hashlib.blake2b(line, digest_size=7).digest(), "big") + 1
+                )
+            )
+            | "Sum" >> beam.CombineGlobally(lambda hashes: sum(hashes) % (1 << 61))
+            | "Write sum"
+            >> beam.Map(lambda total: filesystem.write(f"{prefix}.sum", str(total).encode()))
+        )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:32]

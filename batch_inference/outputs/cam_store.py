@@ -1,0 +1,189 @@
+"""Maps kept instead of drawn: packed by the hundred in Parquet files, with all that is needed to draw them later."""
+
+import dataclasses
+import hashlib
+import io
+import time
+from collections.abc import Iterator
+
+import apache_beam as beam
+import cv2
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from batch_inference.outputs import names, schema
+from batch_inference.outputs.records import PackedCam, Rejection, Scored, float32, printable, reject
+from batch_inference.storage import filesystem
+from trainer import overlay
+from trainer.artifact import Artifact
+
+MAPS_PER_PACK = 256
+BYTES_PER_PACK = 1 << 24
+SECONDS_PER_PACK = 10.0
+"""A pack is written when it holds so many maps, is so large or so old: what memory, and a kill, can cost at most."""
+
+
+def draw(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
+    """uint8 [height, width, 3] in BGR: what `overlay.draw` makes of the map and the picture, which JPEG has changed a little.
+
+    Raises:
+      ValueError: the map or the picture is damaged.
+    """
+    picture = (
+        cv2.imdecode(np.frombuffer(packed.picture, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if packed.picture
+        else None
+    )
+    if picture is None:
+        raise ValueError("the stored picture is no JPEG")
+    cam = (
+        np.frombuffer(packed.cam, "<f2")
+        .reshape(packed.cam_height, packed.cam_width)
+        .astype(np.float32)
+    )
+    return overlay.draw(picture, cam, packed.image_size, packed.scale, style, colours)
+
+
+def paths(pack: str) -> list[tuple[str, int | None, str]]:
+    """Uri, frame, and path of a picture drawn later but for its ending, of each map in a pack.
+
+    Raises:
+      StorageError, pyarrow.ArrowException: it cannot be read.
+    """
+    with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
+        return [
+            (row["uri"], row["frame"], row["path"])
+            for row in file.read(["uri", "frame", "path"]).to_pylist()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encode:
+    """Scored -> the same with its `packed` map instead of the picture; or Rejection. Below `min_probability`, nothing is kept."""
+
+    described: Artifact
+    min_probability: float
+
+    def __call__(self, scored: Scored | Rejection) -> Scored | Rejection:
+        if isinstance(scored, Rejection) or scored.example.picture is None:
+            return scored
+        example = scored.example
+        try:
+            wanted = scored.probability >= self.min_probability
+            packed = self._packed(scored, scored.example.picture) if wanted else None
+        except Exception as error:
+            # One picture that cannot be encoded must not cost the rest of the bundle.
+            return reject(
+                example.source,
+                "write_failed",
+                str(error),
+                self.described.model_id,
+                example.sha256,
+                example.frame,
+            )
+        return dataclasses.replace(
+            scored, example=dataclasses.replace(example, picture=None), packed=packed
+        )
+
+    def _packed(self, scored: Scored, picture: np.ndarray) -> PackedCam:
+        example, described = scored.example, self.described
+        largest = np.finfo(np.float16).max
+        return PackedCam(
+            uri=printable(example.source.uri),
+            frame=example.frame,
+            path=names.cam_path(example.source.name, "", example.frame),
+            label=described.label(scored.probability),
+            probability=float32(scored.probability),
+            model=described.model_id,
+            cam=np.clip(scored.cam, -largest, largest).astype("<f2").tobytes(),
+            cam_height=scored.cam.shape[0],
+            cam_width=scored.cam.shape[1],
+            scale=described.cam["scale"],
+            image_size=described.image_size,
+            picture=overlay.encode(picture, "jpeg"),
+        )
+
+
+class WritePacks(beam.DoFn):
+    """Scored -> the same, in order, with `stored` naming the file that now holds its map; Rejections pass.
+
+    A pack is written before any of its images goes on, so that a row never names what is not there, and is named after its
+    content: a bundle that is repeated leaves no more than the first time.
+    """
+
+    def __init__(self, output: str, attempt: str):
+        """Takes the folder of the run, and what names this attempt: packs of a later one come after those of an earlier one."""
+        super().__init__()
+        self._output = output
+        self._attempt = attempt
+        self._waiting: list[Scored | Rejection] = []
+        self._bytes = 0
+        self._started = 0.0
+
+    def start_bundle(self) -> None:
+        # A bundle that failed may have left some behind; its images come again.
+        self._waiting, self._bytes = [], 0
+
+    def process(self, scored: Scored | Rejection) -> Iterator[Scored | Rejection]:
+        if not self._waiting:
+            self._started = time.monotonic()
+        self._waiting.append(scored)
+        if isinstance(scored, Scored) and scored.packed:
+            self._bytes += len(scored.packed.picture)
+        full = len(self._waiting) >= MAPS_PER_PACK or self._bytes >= BYTES_PER_PACK
+        if full or time.monotonic() - self._started >= SECONDS_PER_PACK:
+            yield from self._write()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for scored in self._write():
+            yield WindowedValue(scored, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def _write(self) -> Iterator[Scored | Rejection]:
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        packed = [
+            scored.packed for scored in waiting if isinstance(scored, Scored) and scored.packed
+        ]
+        path, failure = None, None
+        try:
+            path = write_pack(self._output, self._attempt, packed) if packed else None
+        except filesystem.UnwritableError:
+            raise
+        except Exception as error:
+            failure = error
+        for scored in waiting:
+            if isinstance(scored, Rejection) or not scored.packed:
+                yield scored
+            elif failure:
+                example = scored.example
+                yield reject(
+                    example.source,
+                    "write_failed",
+                    str(failure),
+                    scored.packed.model,
+                    example.sha256,
+                    example.frame,
+                )
+            else:
+                yield dataclasses.replace(scored, packed=None, stored=path)
+
+
+def write_pack(output: str, attempt: str, packed: list[PackedCam]) -> str:
+    """Writes one file of maps; returns its path relative to the output.
+
+    Raises:
+      StorageError: it could not be written.
+    """
+    file = pyarrow.BufferOutputStream()
+    # The bytes are compressed already; the columns around them are small.
+    table = pyarrow.Table.from_pylist(
+        [schema.record(cam) for cam in packed], schema.arrow(schema.columns(PackedCam))
+    )
+    pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["label", "model"])
+    contents = file.getvalue().to_pybytes()
+    path = f"{names.CAMS}/{attempt}-{hashlib.sha256(contents).hexdigest()[:32]}.parquet"
+    filesystem.write(filesystem.join(output, path), contents, "application/vnd.apache.parquet")
+    return path

@@ -1,0 +1,67 @@
+"""How far workers in this process are: a line on a terminal that rewrites itself, now and then a log line elsewhere."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from absl import logging
+from tqdm import tqdm
+
+from trainer.program import telemetry
+
+_TERMINAL_SECONDS = 0.3
+_LOG_SECONDS = 60.0
+
+
+class _Tally:
+    """How many inputs this process has finished."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.finished = 0
+
+    def advance(self) -> None:
+        with self._lock:
+            self.finished += 1
+        telemetry.progress(images_finished=self.finished)
+
+
+_tally = _Tally()
+
+
+def advance() -> None:
+    """One more input has its row or rejection."""
+    _tally.advance()
+
+
+@contextmanager
+def shown(total: int | None, in_this_process: bool = True) -> Iterator[None]:
+    """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast.
+
+    Nothing where others do the work: their runner tells how far they are.
+    """
+    if not in_this_process:
+        yield
+        return
+    terminal = sys.stderr.isatty()
+    over = threading.Event()
+    start = _tally.finished
+    with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not terminal) as bar:
+
+        def follow() -> None:
+            while not over.wait(_TERMINAL_SECONDS if terminal else _LOG_SECONDS):
+                done = _tally.finished - start
+                if terminal:
+                    bar.update(done - bar.n)
+                else:
+                    logging.info("%d of %s inputs done", done, total or "?")
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            bar.update(_tally.finished - start - bar.n)

@@ -1,0 +1,122 @@
+"""Rows -> files: JSON lines, CSV and Parquet, all after one schema."""
+
+import csv
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow.parquet
+from apache_beam.coders import BytesCoder
+
+from batch_inference.outputs import schema
+from batch_inference.outputs.schema import Column
+from batch_inference.storage import filesystem
+
+FORMATS = ("jsonl", "csv", "parquet")
+_STAGED = "beam-temp-rows"
+"""Where local files lie until all are whole: Beam walks through the folder of its files several times, and the output holds all pictures."""
+_SHARD = r"-\d{5,}-of-\d{5,}"
+_FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
+
+
+class WriteRows(beam.PTransform):
+    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header. `put_in_place` comes after.
+
+    `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN`, `NAME-SSSSS-of-NNNNN.parquet` (readers of Parquet go by the ending).
+    """
+
+    def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
+        """Takes the folder, the files' name, the columns, and which of `FORMATS`."""
+        super().__init__()
+        self._prefix = filesystem.join(
+            output if filesystem.is_remote(output) else filesystem.join(output, _STAGED), name
+        )
+        self._table = tuple(table)
+        self._formats = formats
+
+    def expand(self, rows: beam.PCollection) -> None:
+        columns = [column.name for column in self._table]
+        records = rows | "Record" >> beam.Map(schema.record)
+        if "jsonl" in self._formats:
+            lines = records | "JSON" >> beam.Map(json_line).with_output_types(bytes)
+            lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
+        if "csv" in self._formats:
+            lines = records | "CSV" >> beam.Map(
+                lambda record: csv_line(map(record.get, columns))
+            ).with_output_types(bytes)
+            lines | "Write CSV" >> beam.io.WriteToText(
+                f"{self._prefix}.csv", coder=BytesCoder(), header=csv_line(columns)
+            )
+        if "parquet" in self._formats:
+            # Row groups of some 16 MB: what a writer holds in memory.
+            records | "Write Parquet" >> beam.io.WriteToParquet(
+                self._prefix,
+                schema.arrow(self._table),
+                row_group_buffer_size=1 << 24,
+                codec="zstd",
+                file_name_suffix=".parquet",
+            )
+
+
+def put_in_place(output: str) -> None:
+    """Moves what `WriteRows` wrote to where it is read; to be called once, when the pipeline has ended."""
+    if filesystem.is_remote(output):
+        return
+    staged = pathlib.Path(output, _STAGED)
+    for file in staged.iterdir():
+        if kind(file.name):
+            file.replace(staged.parent / file.name)
+    filesystem.delete(str(staged))
+
+
+def json_line(record: Any) -> bytes:
+    """A record as one line of JSON."""
+    return json.dumps(record).encode("ascii")
+
+
+def csv_line(values: Iterable[Any]) -> bytes:
+    """Values as one record of CSV (RFC 4180, UTF-8), without the line end; line breaks in a value stay, quoted."""
+    line = io.StringIO()
+    csv.writer(line).writerow(["" if value is None else value for value in values])
+    return line.getvalue().removesuffix("\r\n").encode("utf-8")
+
+
+def kind(file: str) -> tuple[str, str] | None:
+    """What a file of this name holds: which rows, in which format; None where it is not one that `WriteRows` writes."""
+    found = _FILE.fullmatch(file)
+    return (found[1], found[2] or found[3]) if found else None
+
+
+def read(output: str, name: str) -> Iterator[dict[str, Any]]:
+    """Rows that a finished run wrote, of whichever format is there; from CSV, every value is a string and none is "".
+
+    Raises:
+      StorageError: one of the files cannot be read.
+    """
+    files = filesystem.names(output)
+    for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
+        if shards := sorted(file for file in files if kind(file) == (name, format_)):
+            for shard in shards:
+                with filesystem.told():
+                    yield from reader(filesystem.join(output, shard))
+            return
+
+
+def _json_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with filesystem.open_text(uri) as lines:
+        yield from map(json.loads, lines)
+
+
+def _csv_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with filesystem.open_text(uri) as lines:
+        yield from csv.DictReader(lines)
+
+
+def _parquet_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(uri))) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()

@@ -1,0 +1,100 @@
+"""The columns of every kind of row, read off the dataclasses of `records`: what each file format and BigQuery are told."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow
+
+from batch_inference.outputs.records import Prediction, Rejection, Study
+
+TABLES: dict[str, type] = {"predictions": Prediction, "studies": Study, "rejections": Rejection}
+"""Kinds of rows by the name of their files and tables."""
+
+_CARRIED = "carried"
+_ARROW = {
+    str: pyarrow.string(),
+    float: pyarrow.float64(),
+    int: pyarrow.int64(),
+    bool: pyarrow.bool_(),
+    bytes: pyarrow.binary(),
+}
+_BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column: `kind` is str, float, int, bool or bytes; `description` is one line."""
+
+    name: str
+    kind: type
+    nullable: bool
+    description: str
+
+
+def columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
+    """The columns of a dataclass whose fields are `Annotated[type, "description"]`, then those carried from a manifest."""
+    hints = typing.get_type_hints(row, include_extras=True)
+    own = (
+        _column(field.name, hints[field.name])
+        for field in dataclasses.fields(row)
+        if field.name != _CARRIED
+    )
+    return (
+        *own,
+        *(Column(name, str, True, "from the manifest, as it stands there") for name in carried),
+    )
+
+
+def tables(carried: Sequence[str] = ()) -> dict[str, tuple[Column, ...]]:
+    """The columns of each kind of row; studies carry nothing of a manifest."""
+    return {
+        name: columns(row, () if name == "studies" else carried) for name, row in TABLES.items()
+    }
+
+
+def _column(name: str, hint: Any) -> Column:
+    kind, description = typing.get_args(hint)
+    nullable = isinstance(kind, types.UnionType)
+    if nullable:
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    return Column(name, kind, nullable, description)
+
+
+def record(row: Any) -> dict[str, Any]:
+    """A row as a dictionary from column to value, those carried from a manifest last."""
+    values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return values | values.pop(_CARRIED, {})
+
+
+def arrow(table: Sequence[Column]) -> pyarrow.Schema:
+    """For Parquet; descriptions are kept as metadata of the fields."""
+    return pyarrow.schema(
+        [
+            pyarrow.field(
+                column.name,
+                _ARROW[column.kind],
+                column.nullable,
+                {"description": column.description},
+            )
+            for column in table
+        ]
+    )
+
+
+def bigquery(table: Sequence[Column]) -> list[dict[str, str]]:
+    """For BigQuery, in the form that `bq mk --schema` takes too.
+
+    Every column is nullable there: no column that must be filled can ever be added to a table that holds rows.
+    """
+    return [
+        {
+            "name": column.name,
+            "type": _BIGQUERY[column.kind],
+            "mode": "NULLABLE",
+            "description": column.description,
+        }
+        for column in table
+    ]

@@ -1,0 +1,94 @@
+"""What is made of a scored image: a picture and a row."""
+
+import dataclasses
+
+from batch_inference.outputs import journal, names, progress
+from batch_inference.outputs.records import (
+    Prediction,
+    Rejection,
+    Scored,
+    float32,
+    printable,
+    reject,
+)
+from batch_inference.storage import filesystem
+from trainer import overlay
+from trainer.artifact import Artifact
+
+
+@dataclasses.dataclass(frozen=True)
+class Finish:
+    """Scored -> journal entry with its row, the picture drawn and written; or Rejection.
+
+    Attributes:
+      output: folder of the run.
+      described: the model's artifact.
+      engine: what the row names as its engine.
+      style: one of `overlay.STYLES`.
+      file_format: key of `overlay.FORMATS`.
+      colours: key of `overlay.COLOURS`.
+      min_probability: below it no picture is drawn.
+    """
+
+    output: str
+    described: Artifact
+    engine: str
+    style: str
+    file_format: str
+    colours: str
+    min_probability: float
+
+    def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
+        progress.advance()
+        if isinstance(scored, Rejection):
+            return scored
+        example = scored.example
+        try:
+            cam = scored.stored or self._write_picture(scored)
+        except filesystem.UnwritableError:
+            raise
+        except Exception as error:
+            # One picture that cannot be drawn or stored must not cost the rest of the bundle.
+            return reject(
+                example.source,
+                "write_failed",
+                str(error),
+                self.described.model_id,
+                example.sha256,
+                example.frame,
+            )
+        row = Prediction(
+            uri=printable(example.source.uri),
+            label=self.described.label(scored.probability),
+            probability=float32(scored.probability),
+            logit=float32(scored.logit),
+            study=example.study,
+            cam=cam,
+            model=self.described.model_id,
+            engine=self.engine,
+            brightness=float32(example.pixels.mean()),
+            sha256=example.sha256,
+            frame=example.frame,
+            modality=example.tags.get("modality"),
+            body_part=example.tags.get("body_part"),
+            view=example.tags.get("view"),
+            carried=dict(example.source.carried),
+        )
+        return journal.Entry(journal.digest(example.source), row)
+
+    def _write_picture(self, scored: Scored) -> str | None:
+        picture = scored.example.picture
+        if picture is None or scored.probability < self.min_probability:
+            return None
+        scale = self.described.cam["scale"]
+        drawn = overlay.draw(
+            picture, scored.cam, self.described.image_size, scale, self.style, self.colours
+        )
+        path = names.cam_path(
+            scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
+        )
+        contents = overlay.encode(drawn, self.file_format)
+        filesystem.write(
+            filesystem.join(self.output, path), contents, overlay.MIME_TYPES[self.file_format]
+        )
+        return path

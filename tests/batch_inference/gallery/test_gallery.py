@@ -1,0 +1,650 @@
+"""The page to look through a scored folder: driven in a browser as a reader would, and what is written for it."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+
+import pytest
+
+from batch_inference import main, pipeline
+from batch_inference.gallery import page as gallery_page
+from batch_inference.outputs import redraw
+from tests.batch_inference.conftest import json_rows
+from tests.support import browser, scored_folder
+from trainer.errors import DataError
+
+ROWS = "document.querySelectorAll('.row').length"
+NAME = "document.querySelector('#selected h2').textContent"
+COUNT = "document.querySelector('#count').textContent"
+MAP = "getComputedStyle(document.querySelector('#selected .over')).opacity"
+PLAIN = "getComputedStyle(document.querySelector('#selected .plain')).display"
+LOOKED = "document.querySelector('#selected .fades') !== null"
+MARKED = "document.querySelector('#marked').textContent"
+SELECTED = "document.querySelector('#selected')"
+POSITION = "document.querySelector('.row[aria-selected=true]').getAttribute('aria-posinset')"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> browser.Page:
+    with browser.chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> pathlib.Path:
+    folder = scored_folder.write(
+        tmp_path_factory.mktemp("large"), 5000, cautions=["The <i>check</i> of sign fails."]
+    )
+    assert gallery_page.write(gallery_page.Options(str(folder))).images == 5000
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_study(tmp_path_factory) -> pathlib.Path:
+    """200 images of a single study, as a folder of them is by default."""
+    folder = scored_folder.write(tmp_path_factory.mktemp("one_study"), 200, per_study=200)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    return folder
+
+
+def read(page: browser.Page, folder: pathlib.Path, width: int = 1280, height: int = 800) -> None:
+    """Opens the page of a scored folder with all its rows."""
+    page.open(folder / "gallery.html", width, height)
+    page.wait(f"{ROWS} > 0 && !{COUNT}.includes('loading')")
+
+
+@pytest.fixture
+def unmarked(page, large) -> browser.Page:
+    """A page whose browser keeps no marks and has met no errors."""
+    page.errors.clear()
+    page.requests.clear()
+    page.open(large / "gallery.html")
+    page.ask("localStorage.clear()")
+    return page
+
+
+@pytest.fixture
+def opened(unmarked, large) -> browser.Page:
+    read(unmarked, large)
+    return unmarked
+
+
+def click(page: browser.Page, selector: str) -> None:
+    page.ask(f"document.querySelector({selector!r}).click()")
+
+
+def exported(page: browser.Page, folder: pathlib.Path) -> list[dict[str, str]]:
+    """Rows of the CSV that the page gives to download, by kind and uri."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "marks.csv"
+    file.unlink(missing_ok=True)
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    click(page, "#export")
+    for _ in range(200):
+        page.ask("new Promise(done => setTimeout(done, 50))")
+        if file.exists() and file.stat().st_size:
+            break
+    rows = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8"), newline=""))
+    return sorted(rows, key=lambda row: (row["kind"], row["uri"]))
+
+
+def test_it_opens_with_the_highest_and_draws_only_what_is_seen(opened, large):
+    assert opened.ask(COUNT) == "5000 images"
+    assert opened.ask(NAME) == scored_folder.HOSTILE_SHOWN
+    assert opened.ask(ROWS) < 40
+    assert "<i>check</i>" in opened.ask("document.querySelector('.caution').textContent")
+    opened.wait(LOOKED)
+    assert all(request.startswith(("file://", "data:")) for request in opened.requests)
+    assert not opened.errors
+
+
+def test_the_first_view_needs_the_first_rows_alone(unmarked, large):
+    """All further rows are held back: the list stands without them, and with only as many elements as are seen."""
+    unmarked.requests.clear()
+    unmarked.call(
+        "Fetch.enable", patterns=[{"urlPattern": "*studies-*"}, {"urlPattern": "*rejected-*"}]
+    )
+    try:
+        unmarked.call("Page.navigate", url=(large / "gallery.html").as_uri())
+        unmarked.wait("performance.getEntriesByName('first view').length === 1")
+        assert (
+            unmarked.ask(COUNT) == "5000 images, loading"
+            and unmarked.ask(NAME) == scored_folder.HOSTILE_SHOWN
+        )
+        assert unmarked.ask("document.querySelectorAll('*').length") < 500
+        assert len([request for request in unmarked.requests if "/cams/" in request]) < 40
+        click(unmarked, "[data-view=studies]")
+        assert unmarked.ask(COUNT) == "0 studies, loading"
+    finally:
+        unmarked.call("Fetch.disable")
+    unmarked.wait(f"{COUNT} === '2500 studies'")
+    seconds = unmarked.ask("performance.getEntriesByName('first view')[0].startTime") / 1000
+    print(f"first view of 5,000 rows after {seconds:.2f} s")
+
+
+def test_what_file_names_hold_is_shown_and_never_done(opened):
+    assert opened.ask("document.querySelector('.row .name').title") == scored_folder.HOSTILE_SHOWN
+    opened.press("s")
+    assert opened.ask(NAME) == scored_folder.HOSTILE_STUDY
+    opened.wait("document.querySelectorAll('#selected .fades').length === 2")
+    assert opened.ask("document.title") == "scored - gallery"
+    assert opened.ask("document.querySelector('main img[src=x], main b[onerror]')") is None
+    assert "\u202e" not in opened.ask("document.querySelector('main').outerHTML")
+    assert (
+        opened.ask("document.querySelector('figcaption bdi').textContent")
+        == scored_folder.HOSTILE_SHOWN
+    )
+    assert not opened.errors
+
+
+def test_keys_go_through_the_queue(opened):
+    opened.press("j", "ArrowDown", "j")
+    assert opened.ask(NAME) == "image4996.png"
+    opened.press("k")
+    assert opened.ask(NAME) == "image4997.png"
+    opened.press("End")
+    assert opened.ask(NAME) == "image0.png"
+    assert opened.ask(POSITION) == "5000"
+    box = "document.querySelector('.row[aria-selected=true]').getBoundingClientRect().bottom"
+    assert opened.ask(
+        f"{box} <= document.querySelector('#list').getBoundingClientRect().bottom + 1"
+    )
+    opened.press("Home")
+    assert opened.ask(NAME) == scored_folder.HOSTILE_SHOWN
+    active = opened.ask("document.querySelector('#list').getAttribute('aria-activedescendant')")
+    assert (
+        opened.ask(f"document.getElementById('{active}').getAttribute('aria-selected')") == "true"
+    )
+
+
+def test_a_key_held_down_moves_on_but_marks_once(opened):
+    opened.hold("a", 20)
+    assert opened.ask(MARKED) == "1 marked" and opened.ask(POSITION) == "2"
+    opened.hold("j", 20)
+    assert opened.ask(POSITION) == "23"
+    opened.ask("document.querySelector('#disagree').focus()")
+    opened.hold("Enter", 20)
+    assert opened.ask(MARKED) == "2 marked" and opened.ask(POSITION) == "24"
+
+
+def test_filters_and_orders(opened):
+    opened.choose("#label", "negative")
+    assert opened.ask(COUNT) == "2500 of 5000 images" and opened.ask(NAME) == "image2499.png"
+    opened.choose("#order", "low")
+    assert opened.ask("document.querySelector('.row .name').textContent") == "image0.png"
+    opened.choose("#order", "near")
+    opened.choose("#label", "")
+    assert {
+        opened.ask(f"document.querySelectorAll('.row .name')[{i}].textContent") for i in (0, 1)
+    } == {
+        "image2500.png",
+        "image2499.png",
+    }
+    opened.type("#text", "image123.png")
+    assert opened.ask(COUNT) == "1 of 5000 images" and opened.ask(NAME) == "image123.png"
+    opened.type("#text", "w2")
+    assert opened.ask(COUNT) == "1666 of 5000 images", (
+        "further columns of the manifest are searched too"
+    )
+    opened.type("#text", "")
+    opened.type("#study", "study61")
+    assert opened.ask(COUNT) == "22 of 5000 images"
+    opened.type("#study", "no such study")
+    assert "Nothing is listed" in opened.ask("document.querySelector('#selected').textContent")
+    assert not opened.errors
+
+
+def test_letters_typed_into_a_field_are_no_commands(opened):
+    opened.press("/")
+    assert opened.ask("document.activeElement.id") == "text"
+    opened.press("a", "j")
+    assert opened.ask("document.querySelector('#text').value") == "aj"
+    assert opened.ask(MARKED) == "0 marked"
+    opened.press("Escape")
+    assert opened.ask("document.activeElement.id") == "list"
+
+
+def test_studies_and_rejections(opened):
+    click(opened, "[data-view=studies]")
+    assert opened.ask(COUNT) == "2500 studies"
+    opened.type("#text", "image4001.png")
+    assert opened.ask(NAME) == "study2000", "a study is found by its images"
+    assert opened.ask("document.querySelectorAll('#selected figure').length") == 2
+    opened.type("#text", "")
+    opened.type("#study", "study2")
+    click(opened, "[data-view=rejected]")
+    assert opened.ask("document.querySelector('#study').checkVisibility()") is False
+    assert opened.ask(COUNT) == "3 rejected files", "they are of no study"
+    opened.choose("#reason", "truncated")
+    assert opened.ask(COUNT) == "2 of 3 rejected files"
+    assert "<i>detail</i>" in opened.ask(f"{SELECTED}.textContent")
+    assert opened.ask("document.querySelector('#marks').checkVisibility()") is False
+    assert not opened.errors
+
+
+def test_the_keys_are_told_in_every_view(opened):
+    told = "document.querySelector('#help').checkVisibility()"
+    opened.press("?")
+    click(opened, "[data-view=rejected]")
+    assert opened.ask(told) and opened.ask(
+        "document.querySelector('#help-button').checkVisibility()"
+    )
+    opened.press("Escape")
+    assert (
+        not opened.ask(told)
+        and opened.ask("document.querySelector('#help-button').ariaExpanded") == "false"
+    )
+
+
+def test_of_a_large_study_only_what_is_looked_at_is_drawn(unmarked, one_study):
+    figures = "document.querySelectorAll('#selected figure').length"
+    read(unmarked, one_study)
+    unmarked.press("s")
+    unmarked.ask("new Promise(done => setTimeout(done, 300))")
+    assert unmarked.ask(figures) == 24
+    unmarked.ask(f"{SELECTED}.scrollTo(0, 1e6)")
+    unmarked.wait(f"{figures} === 48")
+    for _ in range(7):
+        unmarked.ask(f"{SELECTED}.scrollTo(0, 1e6)")
+        unmarked.ask("new Promise(done => setTimeout(done, 100))")
+    assert unmarked.ask(figures) == 200
+    assert not unmarked.errors
+
+
+def test_a_study_is_read_by_keyboard(unmarked, one_study):
+    read(unmarked, one_study)
+    unmarked.press("s")
+    for _ in range(30):
+        unmarked.press("Tab")
+        if unmarked.ask("document.activeElement.id") == "selected":
+            break
+    assert unmarked.ask(f"getComputedStyle({SELECTED}).outlineStyle") == "solid", (
+        "a reader sees where the keys go"
+    )
+    for key in ("ArrowDown", "PageDown", "End"):
+        before = unmarked.ask(f"{SELECTED}.scrollTop")
+        unmarked.press(key)
+        unmarked.wait(f"{SELECTED}.scrollTop > {before}")
+    unmarked.press("Home")
+    unmarked.wait(f"{SELECTED}.scrollTop === 0")
+    unmarked.press("s", "Escape", "ArrowDown")
+    assert unmarked.ask(POSITION) == "2", "behind Escape they go through the queue again"
+
+
+def test_the_map_fades_over_the_original(opened):
+    opened.wait(LOOKED)
+    assert opened.ask(MAP) == "1"
+    opened.choose("#opacity", "40")
+    assert opened.ask(MAP) == "0.4"
+    opened.press("[")
+    assert opened.ask(MAP) == "0.3"
+    opened.press("m")
+    assert (
+        opened.ask(MAP) == "0"
+        and opened.ask("document.querySelector('#map').ariaPressed") == "false"
+    )
+    opened.press("]")
+    assert opened.ask(MAP) == "0.4"
+    assert opened.ask(PLAIN) == "none"
+    opened.press("b")
+    opened.wait(f"{PLAIN} === 'block'")
+
+
+def test_marks_are_kept_filtered_and_exported(opened, large, tmp_path):
+    opened.press("a", "d", "d", "k", "u")
+    assert opened.ask(MARKED) == "2 marked"
+    opened.choose("#mark", "disagree")
+    assert opened.ask(COUNT) == "1 of 5000 images" and opened.ask(NAME) == "image4998.png"
+    opened.choose("#mark", "none")
+    assert opened.ask(COUNT) == "4998 of 5000 images"
+    click(opened, "[data-view=studies]")
+    opened.choose("#mark", "")
+    opened.press("a")
+    read(opened, large)
+    assert opened.ask(MARKED) == "3 marked"
+    rows = exported(opened, tmp_path)
+    assert [(row["kind"], pathlib.PurePath(row["uri"]).name, row["mark"]) for row in rows] == [
+        ("image", scored_folder.HOSTILE, "agree"),
+        ("image", "image4998.png", "disagree"),
+        ("study", "", "agree"),
+    ]
+    assert {row["study"] for row in rows} == {f"'{scored_folder.HOSTILE_STUDY}"}, (
+        "no formula, in a spreadsheet either"
+    )
+    assert (
+        rows[0]["model"] == scored_folder.MODEL
+        and float(rows[0]["probability"]) == 5000 / 5001
+        and rows[0]["marked_at"]
+    )
+    assert not opened.errors
+
+
+def test_marks_stay_with_what_they_were_given_to(unmarked, tmp_path):
+    folder = scored_folder.write(tmp_path, 4)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    read(unmarked, folder)
+    unmarked.press("a", "d")
+    scored_folder.write(tmp_path, 4, threshold=0.7)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    read(unmarked, folder)
+    unmarked.choose("#mark", "changed")
+    assert unmarked.ask(COUNT) == "1 of 4 images" and unmarked.ask(NAME) == "image2.png"
+    assert "label ▽ negative" in unmarked.ask(f"{SELECTED}.textContent")
+    assert "disagree with ▲ positive 0.6000; label changed since" in unmarked.ask(
+        f"{SELECTED}.textContent"
+    )
+    assert unmarked.ask("document.querySelector('#disagree').ariaPressed") == "false"
+    assert [(row["label"], row["mark"]) for row in exported(unmarked, tmp_path / "before")] == [
+        ("positive", "agree"),
+        ("positive", "disagree"),
+    ]
+    click(unmarked, "#agree")
+    assert unmarked.ask(COUNT) == "0 of 4 images"
+    assert {row["label"]: row["mark"] for row in exported(unmarked, tmp_path / "after")}[
+        "negative"
+    ] == "agree"
+
+
+def test_marks_of_all_parts_are_exported_and_forgotten_knowingly(unmarked, tmp_path):
+    folder = scored_folder.write(tmp_path, 6)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    read(unmarked, folder)
+    unmarked.press("a", "a")
+    gallery_page.write(gallery_page.Options(str(folder), label="negative"))
+    read(unmarked, folder)
+    assert unmarked.ask(MARKED) == "2 marked"
+    unmarked.press("d")
+    assert [row["label"] for row in exported(unmarked, tmp_path)] == [
+        "positive",
+        "negative",
+        "positive",
+    ]
+    unmarked.ask("window.confirm = (text) => { window.asked = text; return false; }")
+    click(unmarked, "#forget")
+    assert (
+        unmarked.ask("asked") == "Forget 3 marks? 2 of them lie outside this page."
+        and unmarked.ask(MARKED) == "3 marked"
+    )
+    unmarked.ask("window.confirm = () => true")
+    click(unmarked, "#forget")
+    read(unmarked, folder)
+    assert unmarked.ask(MARKED) == "0 marked"
+
+
+def test_windows_beside_each_other_keep_each_others_marks(opened, tmp_path):
+    """Another window is a storage that changes meanwhile."""
+    opened.press("a")
+    other = "JSON.stringify({...JSON.parse(localStorage.getItem(name)), uri: '/elsewhere.png'})"
+    opened.ask(
+        f"(name => localStorage.setItem(name + 'elsewhere', {other}))(Object.keys(localStorage)[0])"
+    )
+    opened.press("d")
+    assert [pathlib.PurePath(row["uri"]).name for row in exported(opened, tmp_path)] == [
+        "elsewhere.png",
+        scored_folder.HOSTILE,
+        "image4998.png",
+    ]
+
+
+def test_a_mark_leaves_the_list_as_it_is(opened):
+    """Listing a hundred thousand rows anew for each key would take a third of a second."""
+    opened.ask("window.third = document.querySelectorAll('.row')[2]")
+    opened.press("a")
+    assert opened.ask("third.isConnected")
+    assert opened.ask("document.querySelector('#row-0 .mark').textContent") == "✓ agree"
+
+
+def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
+    read(unmarked, large)
+    legend = "document.querySelector('#legend')"
+    assert (
+        unmarked.ask(f"{legend}.innerText")
+        == "Maps: grad_cam at features, none  strong. Positive from 0.5 on."
+    )
+    folder = scored_folder.write(
+        tmp_path, 2, threshold=0.4988, cam_colours="jet", method="hires_cam"
+    )
+    gallery_page.write(gallery_page.Options(str(folder)))
+    colour = f"""(bar => {{
+        const canvas = document.createElement('canvas').getContext('2d', {{willReadFrequently: true}});
+        canvas.drawImage(bar, 0, 0);
+        return [...canvas.getImageData(bar.naturalWidth - 1, 0, 1, 1).data].slice(0, 3);
+    }})({legend}.querySelector('img'))"""
+    red, green, blue = unmarked.ask(colour)
+    assert red > 150 and green > 150 and blue < 80, "viridis ends in yellow"
+    read(unmarked, folder)
+    assert "hires_cam" in unmarked.ask(f"{legend}.innerText") and "from 0.4988 on" in unmarked.ask(
+        f"{legend}.innerText"
+    )
+    red, green, blue = unmarked.ask(colour)
+    assert red > 80 and max(green, blue) < 50, "jet ends in dark red"
+
+
+def test_a_picture_takes_the_room_that_the_window_leaves(unmarked, large):
+    picture = "document.querySelector('#selected .picture').getBoundingClientRect()"
+    for height in (500, 640, 800, 1200):
+        read(unmarked, large, 1280, height)
+        unmarked.press("j")
+        unmarked.wait(LOOKED)
+        assert unmarked.ask(f"{picture}.bottom <= {SELECTED}.getBoundingClientRect().bottom"), (
+            "nothing is cut"
+        )
+        assert unmarked.ask(f"{picture}.height") > 0.25 * height
+        assert unmarked.ask(f"{picture}.width / {picture}.height") == pytest.approx(
+            60 / 90, rel=0.01
+        )
+    read(unmarked, large, 1280, 400)
+    unmarked.wait(LOOKED)
+    assert unmarked.ask(f"{picture}.height") == pytest.approx(200, abs=1), (
+        "of a lower one, a part is seen"
+    )
+
+
+def test_in_the_list_the_end_of_a_study_is_seen_and_the_rest_told(unmarked, tmp_path):
+    study = "XR_HUMERUS/a_patient_with_a_name_beyond_all_measure/study1_positive"
+    folder = scored_folder.write(tmp_path, 2)
+    rows = folder / "predictions.jsonl-00000-of-00001"
+    rows.write_text(
+        rows.read_text().replace(json.dumps(scored_folder.HOSTILE_STUDY), json.dumps(study))
+    )
+    gallery_page.write(gallery_page.Options(str(folder)))
+    read(unmarked, folder)
+    where = "document.querySelector('.where')"
+    assert unmarked.ask(f"{where}.title") == study
+    end = f"(r => (r.setStart({where}.firstChild.firstChild, {len(study) - 1}), r.setEnd({where}.firstChild.firstChild, {len(study)}), r))"
+    last = f"{end}(document.createRange()).getBoundingClientRect()"
+    box = f"{where}.getBoundingClientRect()"
+    assert unmarked.ask(f"{last}.left >= {box}.left && {last}.right <= {box}.right + 1")
+
+
+def test_keys_on_pressed_buttons_can_be_read(opened):
+    opened.wait("!document.querySelector('#map').disabled")
+    contrast = """((one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05))(...['color', 'backgroundColor'].map(name => {
+        const of = document.querySelector(name === 'color' ? '#map kbd' : '#map');
+        const linear = getComputedStyle(of)[name].match(/[0-9.]+/g).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+    }))"""
+    assert opened.ask(contrast) > 4.5
+
+
+def test_every_control_has_a_name(opened):
+    controls = [
+        node
+        for node in opened.call("Accessibility.getFullAXTree")["nodes"]
+        if node.get("role", {}).get("value")
+        in ("button", "searchbox", "combobox", "slider", "listbox", "option", "region")
+    ]
+    assert len(controls) > 15
+    assert all(node.get("name", {}).get("value") for node in controls)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(390, 800), (640, 400)], ids=["phone", "zoomed_to_200_%"]
+)
+def test_a_narrow_window_holds_it(unmarked, large, width, height):
+    read(unmarked, large, width, height)
+    box = "document.querySelector('{}').getBoundingClientRect()"
+    picture, marks, search = (
+        box.format(selector) for selector in ("#selected .picture", "#marks", "#text")
+    )
+    assert unmarked.ask("document.documentElement.scrollWidth") <= width
+    assert unmarked.ask("document.querySelector('#text').checkVisibility()") is False
+    assert height < 800 or unmarked.ask(f"{picture}.top + 80 < {marks}.top"), (
+        "a radiograph in the first view"
+    )
+    click(unmarked, "#row-2")
+    unmarked.wait(f"{LOOKED} && Math.abs({picture}.width / {picture}.height - 60 / 90) < 0.01")
+    assert unmarked.ask(f"0 <= {picture}.top && {picture}.bottom <= {marks}.top"), (
+        "what was tapped is seen whole"
+    )
+    assert unmarked.ask(
+        f"{marks}.bottom <= innerHeight && {marks}.height < 60 && {box.format('#keep')}.top >= {marks}.bottom"
+    )
+    unmarked.press("/")
+    assert (
+        unmarked.ask("document.activeElement.id") == "text"
+        and unmarked.ask(f"{search}.width") > 0.5 * width
+    )
+    unmarked.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=1280,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    unmarked.wait("document.querySelector('#text').checkVisibility()")
+    assert not unmarked.errors
+
+
+@pytest.mark.parametrize("style", ["side_by_side", "overlay", "none"])
+def test_where_originals_are_out_of_reach(page, tmp_path, style):
+    """Pictures that hold both are cut in two; a map that is drawn in can't fade, and the page says so; the rest is text."""
+    folder = scored_folder.write(tmp_path, 4, style=style, originals=0)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    page.errors.clear()
+    page.open(folder / "gallery.html")
+    page.wait(f"{ROWS} === 4 && !{COUNT}.includes('loading')")
+    if style == "side_by_side":
+        page.wait(LOOKED)
+        page.choose("#opacity", "50")
+        assert page.ask(MAP) == "0.5"
+        page.wait(
+            "Math.abs(document.querySelector('#selected .picture').style.getPropertyValue('--shape') - 60 / 90) < 0.01"
+        )
+        assert not page.errors
+        return
+    assert page.ask("document.querySelector('#opacity').disabled") is True
+    said = {
+        "overlay": "--cam=side_by_side keeps both",
+        "none": "The picture is not where it was written",
+    }[style]
+    page.wait(f"document.querySelector('#viewer').innerText.includes({said!r})")
+
+
+def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiographs, tmp_path):
+    broken = tmp_path / "in" / "broken.png"
+    broken.parent.mkdir()
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    for path in radiographs.rglob("image*"):
+        (broken.parent / path.name).write_bytes(path.read_bytes())
+    output = tmp_path / "out"
+    pipeline.run(pipeline.Options(str(broken.parent), str(model), str(output), format=("csv",)))
+    page.errors.clear()
+    page.open(output / "gallery.html")
+    page.wait(f"{ROWS} >= 10 && !{COUNT}.includes('loading')")
+    with next(output.glob("predictions.csv-*")).open(newline="") as lines:
+        rows = sorted(
+            csv.DictReader(lines), key=lambda row: (-float(row["probability"]), row["uri"])
+        )
+    shown = page.ask(
+        "[...document.querySelectorAll('.row')].map(r => [r.style.top, r.querySelector('.name').textContent])"
+    )
+    names = [name for _, name in sorted(shown, key=lambda pair: int(pair[0][:-2]))]
+    assert names == [pathlib.PurePath(row["uri"]).name for row in rows][: len(names)]
+    page.wait("[...document.querySelectorAll('.row img')].every(image => image.naturalWidth > 0)")
+    page.ask("document.querySelector('[data-view=rejected]').click()")
+    assert page.ask(COUNT) == "1 rejected files"
+    assert not page.errors
+
+
+def test_packed_maps_are_shown_once_they_are_drawn(model, radiographs, tmp_path):
+    pipeline.run(
+        pipeline.Options(
+            str(radiographs), str(model), str(tmp_path), cam_store="parquet", format=("parquet",)
+        )
+    )
+    redraw.run(redraw.Options(str(tmp_path), str(tmp_path)))
+    (script,) = (tmp_path / "gallery_rows").glob("images-*.js")
+    rows = json.loads(script.read_text().partition(",")[2].rpartition(")")[0])
+    assert len(rows) == 14 and all((tmp_path / row[4]).is_file() for row in rows)
+
+
+def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_page, "ROWS_PER_FILE", 10)
+    folder = scored_folder.write(tmp_path, 24)
+    assert gallery_page.write(gallery_page.Options(str(folder))).rejected == 3
+    assert len(list((folder / "gallery_rows").glob("images-*.js"))) == 3
+    part = gallery_page.write(
+        gallery_page.Options(str(folder), label="positive", min_probability=0.9, uri="*/image*")
+    )
+    assert (part.images, part.rejected) == (1, 0)
+    assert len(list((folder / "gallery_rows").glob("images-*.js"))) == 1
+    assert "a part of them" in (folder / "gallery.html").read_text()
+    read(page, folder)
+    click(page, "[data-view=studies]")
+    assert page.ask("document.querySelector('.where').textContent") == "2 images, 1 shown"
+    with pytest.raises(DataError, match="no row of what was asked for"):
+        gallery_page.write(gallery_page.Options(str(folder), uri="nothing"))
+
+
+def test_no_cache_gives_a_page_the_rows_of_another(tmp_path):
+    def addresses() -> set[str]:
+        page = (folder / "gallery.html").read_text()
+        return set(re.findall(r'src="(gallery_rows/images-\S+)"', page))
+
+    folder = scored_folder.write(tmp_path, 4)
+    gallery_page.write(gallery_page.Options(str(folder)))
+    before = addresses()
+    gallery_page.write(gallery_page.Options(str(folder)))
+    assert addresses() == before
+    gallery_page.write(gallery_page.Options(str(folder), label="negative"))
+    assert addresses().isdisjoint(before)
+
+
+def test_a_folder_whose_name_is_no_unicode_has_a_page_too(page, tmp_path):
+    folder = scored_folder.write(tmp_path, 2).rename(tmp_path / os.fsdecode(b"r\xf6ntgen"))
+    gallery_page.write(gallery_page.Options(str(folder)))
+    read(page, folder)
+    assert page.ask("document.querySelector('h1').textContent") == r"r\udcf6ntgen"
+
+
+def test_too_many_rows_are_refused_with_the_way_out_and_cost_no_run(
+    model, radiographs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gallery_page, "MAX_ROWS", 13)
+    done = pipeline.run(pipeline.Options(str(radiographs), str(model), str(tmp_path / "out")))
+    assert done.content["scored"] == 14 and len(json_rows(tmp_path / "out", "predictions")) == 14
+    assert not (tmp_path / "out" / "gallery.html").exists()
+    with pytest.raises(
+        DataError, match=r"more than the 13 rows .* humerus-gallery --scored=.* --label=positive"
+    ):
+        gallery_page.write(gallery_page.Options(str(tmp_path / "out")))
+
+
+def test_the_command(tmp_path, capsys):
+    folder = scored_folder.write(tmp_path, 3)
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 0
+    assert capsys.readouterr().out == f"3 images and 3 rejected files; open {folder}/gallery.html\n"
+    assert main.gallery(["humerus-gallery", f"--scored={tmp_path}"]) == 3
+    assert (
+        "is not the folder of a finished run: its run.json cannot be read"
+        in capsys.readouterr().err
+    )
+
+
+def test_originals_in_the_same_bucket_are_reached_and_others_not():
+    assert page._originals("gs://bucket/runs/scored") == {"from": "gs://bucket/", "to": "../../"}
+    assert page._originals("/data/scored") == {"from": "/", "to": "../../"}

@@ -1,0 +1,98 @@
+"""Elements mapped in threads: all of them, in order, a bounded number at once."""
+
+import threading
+import time
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from batch_inference.inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
+
+
+class _Watched:
+    """A function that notes how many of its calls run at once, and how far it is ahead of what was taken from it."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.running = self.most = self.started = 0
+
+    def __call__(self, element: int) -> int:
+        with self.lock:
+            self.running += 1
+            self.started += 1
+            self.most = max(self.most, self.running)
+        # Later elements are faster, so that without care they would come out first.
+        time.sleep(0.02 / (1 + element % 5))
+        with self.lock:
+            self.running -= 1
+        return element * element
+
+
+def _drive(function, elements, window, threads):
+    """A bundle, by hand; yields each result when it comes out, with how many were started by then."""
+    mapped = ConcurrentMap(function, window, threads)
+    mapped.setup()
+    mapped.start_bundle()
+    for element in elements:
+        for result in mapped.process(element):
+            yield result, function.started
+    for windowed in mapped.finish_bundle():
+        yield windowed.value, function.started
+    mapped.teardown()
+
+
+def test_order_is_kept_threads_are_used_and_the_window_holds():
+    function = _Watched()
+    came = list(_drive(function, range(40), window=6, threads=3))
+    assert [result for result, _ in came] == [n * n for n in range(40)]
+    assert function.most == 3
+    assert max(started - index for index, (_, started) in enumerate(came)) <= 7
+
+
+def test_in_a_pipeline():
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        squares = (
+            pipeline
+            | beam.Create(range(50))
+            | beam.Reshuffle()
+            | beam.ParDo(ConcurrentMap(lambda n: n * n, window=4, threads=2))
+        )
+        assert_that(squares, equal_to([n * n for n in range(50)]))
+
+
+def test_an_error_of_the_function_is_not_swallowed():
+    with pytest.raises(Exception, match="by zero"), beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = (
+            pipeline
+            | beam.Create([1, 0])
+            | beam.ParDo(ConcurrentMap(lambda n: 1 // n, window=4, threads=2))
+        )
+
+
+def test_several_results_of_one_element_are_taken_one_by_one():
+    made = []
+
+    def countdown(n: int):
+        def later():
+            for value in range(n, 0, -1):
+                made.append(value)
+                yield value
+
+        return later() if n > 2 else list(range(n, 0, -1))
+
+    mapped = ConcurrentFlatMap(countdown, window=1, threads=2)
+    mapped.setup()
+    mapped.start_bundle()
+    assert [*mapped.process(2), *mapped.process(4)] == [2, 1]
+    end = mapped.finish_bundle()
+    assert not made and next(end).value == 4 and made == [4]
+    assert [windowed.value for windowed in end] == [3, 2, 1]
+    mapped.teardown()
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        values = (
+            pipeline
+            | beam.Create([1, 3, 0])
+            | beam.ParDo(ConcurrentFlatMap(countdown, window=4, threads=2))
+        )
+        assert_that(values, equal_to([1, 3, 2, 1]))

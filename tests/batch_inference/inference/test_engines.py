@@ -1,0 +1,317 @@
+"""Which engine is taken, and that both give the numbers of the exported model."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from batch_inference import main
+from batch_inference.inference import engine_choice
+from batch_inference.inference.model_handler import ScoringHandler
+from batch_inference.outputs.records import Example, Rejection, Scored, Source
+from tests.batch_inference.conftest import json_rows
+from tests.support import tiny_artifact
+from trainer import artifact, engines
+from trainer.engines import Choice
+from trainer.errors import ConfigError
+from trainer.evaluation import agreement
+from trainer.publishing import verify
+
+FINE = {"within_tolerance": True}
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (6, 32, 32, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice("tensorflow", "float32"), Choice("openvino", "float32")], ids=str
+)
+def test_an_engine_gives_what_the_saved_model_gives(model, images, choice):
+    loaded = tf.saved_model.load(str(model))
+    expected = loaded.signatures["serving_default"](image=tf.constant(images))
+    outputs = engines.load(model, artifact.load(model), choice, batch_size=6).run(images)
+    assert set(outputs) == {"probability", "logit", "cam"}
+    for name, value in outputs.items():
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-5, atol=2e-6)
+
+
+def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
+    engine = engines.load(model, artifact.load(model), Choice("openvino", "float32"), batch_size=3)
+    first = engine.run(images[:3])
+    kept = first["logit"].copy()
+    engine.run(images[3:])
+    np.testing.assert_array_equal(first["logit"], kept)
+
+
+def test_openvino_starts_no_process_and_calls_nobody(model):
+    program = """if True:
+        import pathlib, sys
+        sys.addaudithook(lambda event, _: event in ("os.fork", "socket.connect", "socket.getaddrinfo") and print(event))
+        from trainer import artifact, engines
+        model = pathlib.Path(sys.argv[1])
+        engines.load(model, artifact.load(model), engines.Choice("openvino", "float32"), 1)
+        print("loaded")
+    """
+    # `CI` would keep OpenVINO from telling what it is used for, and so hide that it is told not to.
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, model],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stdout.split() == ["loaded"]
+
+
+def test_openvino_keeps_its_conversion(model, cache, images):
+    described = artifact.load(model)
+    before = engines.load(
+        model, described, Choice("openvino", "float32"), 6, cache / "humerus"
+    ).run(images)
+    kept = list((cache / "humerus" / "openvino").glob(f"{described.model_id}-*/model.xml"))
+    assert len(kept) == 1
+    after = engines.load(
+        pathlib.Path("/nowhere"), described, Choice("openvino", "float32"), 6, cache / "humerus"
+    ).run(images)
+    np.testing.assert_array_equal(before["logit"], after["logit"])
+
+
+def test_a_conversion_that_was_changed_is_made_anew(model, images, tmp_path):
+    described, choice = artifact.load(model), Choice("openvino", "float32")
+    expected = engines.load(model, described, choice, 6, tmp_path).run(images)["logit"]
+    (kept,) = (tmp_path / "openvino").iterdir()
+    changed = bytearray((kept / "model.bin").read_bytes())
+    changed[len(changed) // 2 :] = os.urandom(len(changed) - len(changed) // 2)
+    for name, content in {
+        "model.bin": bytes(changed),
+        "model.xml": b"<net>",
+        "sha256.json": b"",
+    }.items():
+        (kept / name).write_bytes(content)
+        np.testing.assert_array_equal(
+            engines.load(model, described, choice, 6, tmp_path).run(images)["logit"], expected
+        )
+        assert (kept / name).read_bytes() != content and [
+            path.name for path in kept.parent.iterdir()
+        ] == [kept.name]
+        np.testing.assert_array_equal(
+            engines.load(pathlib.Path("/nowhere"), described, choice, 6, tmp_path).run(images)[
+                "logit"
+            ],
+            expected,
+        )
+
+
+def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    engine = engines.load(
+        model, artifact.load(model), Choice("openvino", "float32"), 6, tmp_path / "file"
+    )
+    assert engine.run(images)["cam"].shape == (6, 4, 4)
+
+
+def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_path):
+    program = (
+        "import sys; from batch_inference import main; "
+        f"code = main.score(['humerus-score', '--input={radiographs}', '--model={model}', '--output={tmp_path / 'out'}']); "
+        "sys.exit(code or ('tensorflow' in sys.modules) * 9)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, timeout=300, check=False
+        ).returncode
+        == 0
+    )
+
+
+def test_without_the_extra_a_folder_is_scored_all_the_same(model, radiographs, tmp_path):
+    output = tmp_path / "out"
+    program = (
+        "import sys; sys.modules['openvino'] = sys.modules['nncf'] = None; from batch_inference import main; "
+        f"sys.exit(main.score(['humerus-score', '--input={radiographs}', '--model={model}', '--output={output}']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["engine"] for row in json_rows(output, "predictions")} == {"tensorflow/float32"}
+    assert done.stderr.count("scoring would be faster with the extra `cpu`") == 1
+
+
+def test_once_verified_the_fast_engine_is_what_one_gets(radiographs, tmp_path):
+    tiny_artifact.make(tmp_path / "model")
+    flags = ["humerus-score", f"--input={radiographs}", f"--model={tmp_path / 'model'}"]
+    assert main.score([*flags, f"--output={tmp_path / 'before'}"]) == 0
+    record = verify.verify_artifact(str(tmp_path / "model"), None, str(radiographs)).engines
+    assert main.score([*flags, f"--output={tmp_path / 'after'}"]) == 0
+    before, after = (json_rows(tmp_path / name, "predictions") for name in ("before", "after"))
+    assert {row["engine"] for row in before} == {"tensorflow/float32"}
+    (engine,) = {row["engine"] for row in after}
+    assert engine.startswith("openvino/") and record[engine]["within_tolerance"]
+    for one, other in zip(before, after, strict=True):
+        assert other["probability"] == pytest.approx(
+            one["probability"], abs=agreement.TOLERANCE["probability_largest"]
+        )
+
+
+def choose(recorded: dict, model, *asked: str) -> str:
+    return str(
+        engine_choice.choose(dataclasses.replace(artifact.load(model), engines=recorded), *asked)
+    )
+
+
+@pytest.fixture
+def modern(monkeypatch):
+    """A processor with all that OpenVINO can use, no GPU."""
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr(engines, "_has_int8_products", lambda: True)
+
+
+def measured(images_per_second: float, device: str = "CPU", good: bool = True) -> dict:
+    return {"within_tolerance": good, "images_per_second": images_per_second, "device": device}
+
+
+def test_only_a_verified_engine_is_taken_of_its_own_accord(model, modern, monkeypatch):
+    both = {"openvino/float32": FINE, "openvino/bfloat16": FINE}
+    assert choose({}, model) == "tensorflow/float32"
+    assert choose({"openvino/float32": {"within_tolerance": False}}, model) == "tensorflow/float32"
+    assert choose({"openvino/float32": FINE}, model) == "openvino/float32"
+    assert choose(both, model) == "openvino/bfloat16"
+    assert choose(both | {"openvino/int8": FINE}, model) == "openvino/int8"
+    assert choose(both, model, "auto", "float32") == "openvino/float32"
+    assert choose(both, model, "tensorflow") == "tensorflow/float32"
+    monkeypatch.setattr(engines, "_has_int8_products", lambda: False)
+    assert choose(both | {"openvino/int8": FINE}, model) == "openvino/bfloat16"
+    monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32",))
+    assert choose(both, model) == "openvino/float32"
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    assert choose(both, model) == "tensorflow/float32"
+
+
+def test_of_those_the_one_that_was_measured_as_fastest(model, modern, monkeypatch):
+    recorded = {
+        "openvino/int8": measured(90),
+        "openvino/bfloat16": measured(120),
+        "openvino/float32": measured(500, good=False),
+        "tensorflow/float32": measured(40),
+    }
+    assert choose(recorded, model) == "openvino/bfloat16"
+    assert (
+        choose(recorded | {"tensorflow/float32": measured(4000, "GPU")}, model)
+        == "openvino/bfloat16"
+    )
+    assert choose(recorded | {"tensorflow/float32": measured(4000)}, model) == "tensorflow/float32"
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    on_gpu = {
+        "tensorflow/float32": measured(2000, "GPU"),
+        "tensorflow/float16": measured(4000, "GPU"),
+    }
+    assert choose(recorded | on_gpu, model) == "tensorflow/float16"
+    assert (
+        choose(recorded | on_gpu | {"tensorflow/float16": measured(4000, "GPU", good=False)}, model)
+        == "tensorflow/float32"
+    )
+
+
+def test_an_unverified_engine_is_used_only_when_named(model, modern):
+    assert choose({}, model, "openvino") == "openvino/float32"
+    assert choose({}, model, "openvino", "bfloat16") == "openvino/bfloat16"
+    with pytest.raises(ConfigError, match="no engine with --precision=bfloat16 is recorded"):
+        choose({}, model, "auto", "bfloat16")
+    with pytest.raises(
+        ConfigError, match="has no --precision=bfloat16; expected one of auto, float16, float32"
+    ):
+        choose({}, model, "tensorflow", "bfloat16")
+    with pytest.raises(ConfigError, match="holds no network in int8; make it with humerus-verify"):
+        choose({}, model, "openvino", "int8")
+
+
+def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_would_be_faster(
+    model, monkeypatch, caplog
+):
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    caplog.set_level("INFO", "absl")
+    assert choose({"openvino/float32": FINE}, model) == "tensorflow/float32"
+    assert [record.getMessage() for record in caplog.records] == [
+        "scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'"
+    ]
+    with pytest.raises(ConfigError, match="needs the package openvino"):
+        choose({}, model, "openvino")
+
+
+def test_openvino_leaves_the_log_in_its_form():
+    script = (
+        "from trainer import engines, quiet, vitals; vitals.start(['']); quiet.libraries(); "
+        "engines.import_openvino(); engines.logging.error('said')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert re.fullmatch(r"\d\d:\d\d:\d\d E said\n", done.stderr)
+
+
+def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch):
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    recorded = {"openvino/float32": FINE, "openvino/bfloat16": FINE, "openvino/int8": FINE}
+    described = dataclasses.replace(artifact.load(model), engines=recorded)
+    asked = {
+        (): "tensorflow/float32",
+        ("openvino",): "openvino/float32",
+        ("openvino", "bfloat16"): "openvino/bfloat16",
+        ("openvino", "int8"): "openvino/int8",
+    }
+    for words, answer in asked.items():
+        assert str(engine_choice.choose(described, *words, runs_here=False)) == answer
+
+
+class _Stub:
+    """Answers with the mean of each image; not a number for a black one."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def run(self, image):
+        self.shapes.append(image.shape)
+        mean = image.mean(axis=(1, 2, 3), dtype=np.float32)
+        return {
+            "probability": mean / 255,
+            "logit": np.where(mean > 0, mean, np.nan),
+            "cam": image[:, :4, :4, 0].astype(np.float32),
+        }
+
+
+def test_batches_have_one_shape_and_numbers_must_be_finite(images):
+    images[1] = 0
+    examples = [
+        Example(Source(f"/{i}", f"{i}"), pixels, None, f"sha{i}", "")
+        for i, pixels in enumerate(images)
+    ]
+    handler, stub = ScoringHandler("/model", Choice("tensorflow", "float32"), 8, "id"), _Stub()
+    answers = list(handler.run_inference(examples, stub))
+    assert stub.shapes == [(8, 32, 32, 1)]
+    assert [type(answer) for answer in answers] == [
+        Scored,
+        Rejection,
+        Scored,
+        Scored,
+        Scored,
+        Scored,
+    ]
+    assert answers[1] == Rejection(
+        "/1", "inference_failed", "the model answered probability 0.0, logit nan", "id", "sha1"
+    )
+    assert [answer.example for answer in answers if isinstance(answer, Scored)] == [
+        examples[i] for i in (0, 2, 3, 4, 5)
+    ]
+    assert answers[2].logit == pytest.approx(images[2].mean(), rel=1e-5)

@@ -1,0 +1,323 @@
+"""Which files an input names, and how they and their studies are called."""
+
+import os
+from typing import ClassVar
+
+import pytest
+from apache_beam.io.filesystem import FileMetadata, FileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_inference.inputs import sources
+from batch_inference.outputs import names
+from batch_inference.outputs.records import printable
+from batch_inference.storage import filesystem
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "in"
+    for name in [
+        "a.png",
+        "b/c.JPG",
+        "b/.hidden",
+        ".git/x.png",
+        "b/d/IM0001",
+        "[1]/e[2].png",
+        "v1.csv/f.png",
+    ]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
+def named(location, *exclude, **how) -> list[str]:
+    return sorted(found.name for found in sources.find(str(location), exclude, **how))
+
+
+def test_a_folder_counts_with_all_but_hidden_files(tree):
+    assert named(tree) == ["[1]/e[2].png", "a.png", "b/c.JPG", "b/d/IM0001", "v1.csv/f.png"]
+    assert named(f"{tree}/") == named(tree)
+    assert sorted(found.uri for found in sources.find(str(tree / "b"))) == [
+        f"{tree}/b/c.JPG",
+        f"{tree}/b/d/IM0001",
+    ]
+    assert named(f"file://{tree}") == named(tree)
+
+
+def test_a_folder_without_its_subfolders(tree):
+    assert named(tree, recursive=False) == ["a.png"]
+    assert named(tree / "b*", recursive=False) == ["b/c.JPG"]
+
+
+def test_a_tilde_is_the_home_of_who_asks(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    assert filesystem.absolute("~/b") == f"{tree}/b"
+    assert named("~/b/*.jpg") == ["c.JPG"]
+    assert filesystem.absolute("/a/~/b") == "/a/~/b"
+
+
+def test_relative_inputs_give_absolute_uris(tree, monkeypatch):
+    monkeypatch.chdir(tree.parent)
+    assert [found.uri for found in sources.find("in/b/../b/d")] == [f"{tree}/b/d/IM0001"]
+
+
+def test_patterns(tree):
+    assert named(tree / "*.png") == ["a.png"]
+    assert named(tree / "**" / "*.png") == ["[1]/e[2].png", "a.png", "v1.csv/f.png"]
+    assert named(tree / "b*") == ["b/c.JPG", "b/d/IM0001"], (
+        "a folder that matches counts with its files"
+    )
+    assert named(tree / "?.png") == ["a.png"]
+    assert named(tree / "*.dcm") == []
+
+
+def test_extensions_match_however_they_are_spelt(tree):
+    assert named(tree / "b" / "*.jpg") == ["c.JPG"]
+    assert named(tree / "**" / "*.JpG") == ["b/c.JPG"]
+    assert named(tree / "A*.png") == [], "names are taken as they are spelt"
+    assert "b/c.JPG" not in named(tree, "*.jpg")
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["*.png"], ["b/c.JPG", "b/d/IM0001"]),
+        (["b"], ["[1]/e[2].png", "a.png", "v1.csv/f.png"]),
+        (["b/d"], ["[1]/e[2].png", "a.png", "b/c.JPG", "v1.csv/f.png"]),
+        (["d", "a.*"], ["[1]/e[2].png", "b/c.JPG", "v1.csv/f.png"]),
+        (["b/*", "v?.csv", "[[]1]"], ["a.png"]),
+        (
+            ["c", "png", "d/IM0001", ""],
+            ["[1]/e[2].png", "a.png", "b/c.JPG", "b/d/IM0001", "v1.csv/f.png"],
+        ),
+    ],
+)
+def test_what_is_excluded(tree, exclude, left):
+    assert named(tree, *exclude) == left
+    (tree / "list.txt").write_text("\n".join(named(tree)))
+    assert named(tree / "list.txt", *exclude, "list.txt") == left
+    assert sources.any_in(str(tree), exclude) and not sources.any_in(str(tree), ["*"])
+
+
+def test_what_exists_under_that_very_name_is_no_pattern(tree):
+    assert named(tree / "[1]") == ["e[2].png"]
+    assert named(tree / "[1]" / "e[2].png") == ["e[2].png"]
+
+
+def test_one_file(tree):
+    assert list(sources.find(str(tree / "a.png"))) == [sources.Source(f"{tree}/a.png", "a.png")]
+
+
+def test_links_are_followed_but_not_in_circles(tree):
+    (tree / "again").symlink_to(tree / "b")
+    (tree / "b" / "d" / "up").symlink_to(tree / "b")
+    (tree / "dangling").symlink_to(tree / "nowhere")
+    assert [name for name in named(tree) if name.startswith(("again", "dangling", "b/d"))] == [
+        "again/c.JPG", "again/d/IM0001", "again/d/up", "b/d/IM0001", "b/d/up", "dangling",
+    ]  # fmt: skip
+    assert named(tree / "**" / "c*") == ["b/c.JPG"]
+
+
+def test_folders_that_link_to_each_other_do_not_multiply(tmp_path):
+    for name in range(6):
+        (tmp_path / str(name)).mkdir()
+        (tmp_path / str(name) / "a.png").touch()
+        for other in set(range(6)) - {name}:
+            (tmp_path / str(name) / f"to {other}").symlink_to(tmp_path / str(other))
+    found = named(tmp_path)
+    # Each folder once as itself and once by way of a link; every other link is a rejection of its own.
+    assert len([name for name in found if name.endswith("a.png")]) == 12 and len(found) < 12 + 60
+    assert len(set(found)) == len(found)
+
+
+def test_a_text_manifest(tree):
+    manifest = tree / "list.txt"
+    lines = f"a.png\r\n\n  {tree}/b/c.JPG\nfile://{tree}/b/d/with%20space\ngs://bucket/x y/z.png\n/elsewhere/q.png\n"
+    manifest.write_text(lines, encoding="utf-8-sig")
+    assert list(sources.find(str(manifest))) == [
+        sources.Source(f"{tree}/a.png", "a.png"),
+        sources.Source(f"{tree}/b/c.JPG", "b/c.JPG"),
+        sources.Source(f"{tree}/b/d/with space", "b/d/with space"),
+        sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png"),
+        sources.Source("/elsewhere/q.png", "/elsewhere/q.png"),
+    ]
+
+
+def test_a_large_folder_is_listed_as_it_is_asked_for(tmp_path, monkeypatch):
+    for index in range(300):
+        (tmp_path / f"{index}.png").touch()
+    given = []
+    original = os.scandir
+
+    class Watched:
+        def __init__(self, folder):
+            self.entries = original(folder)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            for entry in self.entries:
+                given.append(entry.name)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Watched)
+    assert sources.any_in(str(tmp_path)) and len(given) == 1
+    assert len(list(sources.find(str(tmp_path)))) == 300
+
+
+class MemoryFiles(FileSystem):
+    """A remote file system `ram://` that notes how many of its names were asked for."""
+
+    files: ClassVar[list[str]] = []
+    given: ClassVar[list[str]] = []
+
+    @classmethod
+    def scheme(cls):
+        return "ram"
+
+    def has_dirs(self):
+        return False
+
+    def _list(self, dir_or_prefix):
+        for path in self.files:
+            if path.startswith(dir_or_prefix):
+                self.given.append(path)
+                yield FileMetadata(path, 1)
+
+    def exists(self, path):
+        return path in self.files
+
+    def _refuse(self, *_, **__):
+        raise NotImplementedError
+
+    join = split = mkdirs = create = open = copy = rename = size = last_updated = checksum = (
+        delete
+    ) = metadata = _refuse
+    __abstractmethods__ = frozenset()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    files = [
+        "ram://b/in/a.PNG",
+        "ram://b/in/sub/b.dcm",
+        "ram://b/in/sub/",
+        "ram://b/in/.git/c.png",
+        "ram://b/in2/d.png",
+    ]
+    monkeypatch.setattr(MemoryFiles, "files", files)
+    monkeypatch.setattr(MemoryFiles, "given", [])
+
+
+def test_remote_folders_patterns_and_files(bucket):
+    assert named("ram://b/in/") == named("ram://b/in") == ["a.PNG", "sub/b.dcm"]
+    assert named("ram://b/in", recursive=False) == ["a.PNG"]
+    assert named("ram://b/in", "sub") == ["a.PNG"]
+    assert named("ram://b/i*/*.png") == ["in/a.PNG", "in2/d.png"]
+    assert list(sources.find("ram://b/in2/d.png")) == [sources.Source("ram://b/in2/d.png", "d.png")]
+    assert not sources.any_in("ram://b/in3")
+
+
+def test_a_remote_folder_is_listed_as_it_is_asked_for(bucket, monkeypatch):
+    monkeypatch.setattr(MemoryFiles, "files", [f"ram://b/in/{index}.png" for index in range(1000)])
+    assert sources.any_in("ram://b/in") and len(MemoryFiles.given) == 1
+    assert len(named("ram://b/in")) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a.png", "cams/a.png.jpg"),
+        (
+            "patient00011/study1_positive/image1.png",
+            "cams/patient00011/study1_positive/image1.png.jpg",
+        ),
+        ("a.PNG", r"cams/a\.PNG~[0-9a-f]{16}\.jpg"),
+        ("../../etc/passwd", r"cams/_\.\./_\.\./etc/passwd~[0-9a-f]{16}\.jpg"),
+        ("/abs/x.png", r"cams/_/abs/x\.png~[0-9a-f]{16}\.jpg"),
+        ("a.jpg/b.png", r"cams/a\.jpg~/b\.png~[0-9a-f]{16}\.jpg"),
+        ("gs://b/-x.png", r"cams/gs_/_/b/_-x\.png~[0-9a-f]{16}\.jpg"),
+    ],
+)
+def test_picture_names(name, path):
+    import re
+
+    assert re.fullmatch(path, names.cam_path(name, ".jpg"))
+
+
+def test_each_frame_has_its_own_picture():
+    paths = [names.cam_path("a.dcm", ".jpg", frame) for frame in (None, 0, 1, 11)]
+    paths += [
+        names.cam_path(name, ".jpg")
+        for name in ("a.dcm_frame0", "a.dcm/frame0", "a.dcm0", "a.dcm\\0frame0")
+    ]
+    assert len({path.casefold() for path in paths}) == len(paths)
+    assert paths[0] == "cams/a.dcm.jpg" and paths[1].startswith("cams/a.dcm_frame0~")
+
+
+_texts = st.text(
+    st.one_of(st.sampled_from("\\udcf"), st.sampled_from(["\udcff", "\udc80", "a"])), max_size=12
+)
+
+
+@given(_texts, _texts)
+def test_two_names_never_look_alike(one, other):
+    assert (printable(one) == printable(other)) == (one == other)
+    printable(one).encode("utf-8")
+
+
+def test_names_are_told_as_they_are_as_long_as_nobody_can_mistake_them():
+    assert printable("back\\slash ü.png") == "back\\slash ü.png"
+    assert (
+        printable(os.fsdecode(b"\xff.png"))
+        == "\\udcff.png"
+        != printable("\\udcff.png")
+        == "\\\\udcff.png"
+    )
+
+
+_part = st.one_of(
+    st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=6),
+    st.sampled_from(
+        [
+            "..",
+            ".",
+            "a",
+            "A",
+            "a.png",
+            "a.PNG",
+            "a.png.jpg",
+            "a~",
+            "x.jpg",
+            "X.JPG",
+            "ä",
+            "é",
+            "é",
+            "n" * 255,
+            "-rf",
+            " ",
+        ]
+    ),
+)
+_name = st.lists(_part, min_size=1, max_size=6).map("/".join)
+
+
+@given(
+    st.lists(_name, min_size=2, max_size=8, unique=True), st.sampled_from([".jpg", ".png", ".webp"])
+)
+def test_no_two_inputs_share_a_picture_and_none_escapes(given_names, suffix):
+    paths = [names.cam_path(name, suffix) for name in given_names]
+    assert len({path.casefold() for path in paths}) == len(paths)
+    for path in paths:
+        assert os.path.normpath(path) == path and path.startswith("cams/")
+        assert all(
+            len(part.encode()) <= 255 and part not in (".", "..") for part in path.split("/")
+        )
+        # No picture may lie where another needs a folder.
+        assert not any(other.casefold().startswith(f"{path.casefold()}/") for other in paths)

@@ -1,0 +1,218 @@
+"""The folder for the results: what a run deletes there is its own, and what it scores is not."""
+
+import json
+import os
+import pathlib
+
+import cv2
+import pytest
+
+from batch_inference import pipeline, preflight
+from batch_inference.inputs import sources
+from batch_inference.outputs import output_folder
+from tests.batch_inference.conftest import json_rows, picture
+from trainer.errors import ConfigError
+
+OURS = [
+    *(
+        "predictions.jsonl-00000-of-00001",
+        "studies.csv-00002-of-00011",
+        "rejections-00000-of-00001.parquet",
+    ),
+    *(
+        "summary.json",
+        "gallery.html",
+        "gallery_rows/images-00000.js",
+        "beam-temp-predictions.csv-1234/x",
+    ),
+]
+KEPT = ["cams/a.png.jpg", "journal/0001-ab.jsonl.gz"]
+OTHERS = [
+    *(
+        "studies.csv",
+        "studies.xlsx",
+        "studies-2019/a.png",
+        "predictions.ipynb",
+        "predictions-mine.parquet",
+        "rejections.md",
+    ),
+    *(
+        "cams_backup/a.jpg",
+        "journal.md",
+        "journal2/x",
+        "summary.json.bak",
+        "gallery.html.old",
+        "run.json.bak",
+        "notes.txt",
+    ),
+    *(
+        "predictions.jsonl-00000-of-00001.bak",
+        "old predictions.jsonl-00000-of-00001",
+        ".mine.partial",
+    ),
+]
+
+
+def write(folder: pathlib.Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def files(folder: pathlib.Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def record() -> output_folder.RunRecord:
+    return output_folder.RunRecord("model", "engine", {"cam": "overlay"})
+
+
+@pytest.fixture
+def scored(tmp_path, record) -> pathlib.Path:
+    """A folder with all that a run leaves, and much beside it that is called almost the same."""
+    folder = tmp_path / "out"
+    write(
+        folder,
+        *OURS,
+        *KEPT,
+        *OTHERS,
+        f".{'0123456789abcdef' * 2}.partial",
+        f"cams/.{'a' * 32}.partial",
+    )
+    record.write(str(folder), finished=True)
+    return folder
+
+
+def test_overwriting_deletes_what_a_run_made_and_nothing_else(scored, record):
+    output_folder.claim(str(scored), record, resume=False, overwrite=True)
+    assert files(scored) == {*OTHERS, "run.json"}
+
+
+def test_resuming_keeps_pictures_and_journal_too(scored, record):
+    output_folder.claim(str(scored), record, resume=True, overwrite=False)
+    assert files(scored) == {*OTHERS, *KEPT, "run.json"}
+
+
+def test_names_that_are_almost_ours_are_no_results(tmp_path, record):
+    write(tmp_path, *OTHERS)
+    output_folder.claim(str(tmp_path), record, resume=False, overwrite=False)
+    assert files(tmp_path) == {*OTHERS, "run.json"}
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+@pytest.mark.parametrize(
+    "run_json", [None, "", "[]", '{"options": {}}', '{"model": 1, "engine": 2, "options": 3}']
+)
+def test_without_the_record_of_a_run_nothing_is_deleted(scored, record, how, run_json):
+    if run_json is None:
+        (scored / "run.json").unlink()
+    else:
+        (scored / "run.json").write_text(run_json)
+    before = files(scored)
+    with pytest.raises(ConfigError, match=r"no run\.json that says what run made it"):
+        output_folder.claim(str(scored), record, **{"resume": False, "overwrite": False} | how)
+    assert files(scored) == before
+
+
+def test_overwriting_that_was_killed_can_be_begun_again_and_has_nothing_to_go_on_from(
+    scored, record, monkeypatch
+):
+    """Killed ahead of each deletion in turn."""
+    for survived in range(20):
+        deleted = []
+
+        def delete(uri, original=output_folder.storage.delete, deleted=deleted, survived=survived):
+            if len(deleted) == survived:
+                raise KeyboardInterrupt
+            deleted.append(uri)
+            original(uri)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(output_folder.storage, "delete", delete)
+            try:
+                output_folder.claim(str(scored), record, resume=False, overwrite=True)
+                break
+            except KeyboardInterrupt:
+                assert json.loads((scored / "run.json").read_text())["model"] == "model"
+                assert not deleted or not (scored / "journal").exists()
+    assert survived >= 5 and files(scored) == {*OTHERS, "run.json"}
+
+
+@pytest.fixture
+def tree(tmp_path) -> pathlib.Path:
+    """Images and a manifest in the very folder that is to take the results, as people keep them."""
+    root = tmp_path / "t1"
+    (root / "studies-2019").mkdir(parents=True)
+    for index in range(2):
+        cv2.imwrite(str(root / "studies-2019" / f"{index}.png"), picture(index))
+    (root / "studies.csv").write_text("path\nstudies-2019/0.png\nstudies-2019/1.png\n")
+    return root
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_manifest_and_its_images_may_lie_in_the_output(tree, model, how):
+    before = files(tree)
+    for more in ({}, {how: True}):
+        pipeline.run(pipeline.Options(str(tree / "studies.csv"), str(model), str(tree), **more))
+        assert [row["uri"] for row in json_rows(tree, "predictions")] == [
+            f"{tree}/studies-2019/{i}.png" for i in (0, 1)
+        ]
+        assert before < files(tree)
+
+
+def plan(location, model, output, **options) -> preflight.Plan:
+    return preflight.plan(pipeline.Options(str(location), str(model), str(output), **options))
+
+
+@pytest.mark.parametrize("manifest", ["../list.txt", "cams/list.txt", "gallery_rows/list.csv"])
+def test_a_result_is_no_input(tree, model, manifest):
+    write(tree, "cams/a.png.jpg", "predictions.csv-00000-of-00001")
+    (tree / manifest).parent.mkdir(exist_ok=True)
+    (tree / manifest).write_text(f"path\n{tree}/cams/../cams/a.png.jpg\n")
+    with pytest.raises(ConfigError, match=r"a result in --output=|lies inside --output="):
+        plan(tree / manifest, model, tree, overwrite=True)
+    for location in ("cams/*.jpg", "cams", "cams/a.png.jpg", "predictions.csv-00000-of-00001"):
+        with pytest.raises(ConfigError, match="lies inside"):
+            plan(tree / location, model, tree, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "refused"),
+    [
+        ("t2/*", "t2/out", True),
+        ("t2/*", "t2/a/b/out", True),
+        ("t2/*/*", "t2/a/out", True),
+        ("t2/**/*.png", "t2/a/out", True),
+        ("*/out", "t2/out", True),
+        ("t2/*.OUT", "t2/x.out", True),
+        ("t2/[ab]*", "t2/c/out", False),
+        ("t2/*.png", "t2/out", False),
+        ("t2/*/*.png", "t2/out", False),
+        ("t2/*", "t3/out", False),
+        ("t2/*", "t2", False),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "gs://bucket"])
+def test_a_pattern_that_takes_in_the_output_is_refused(tmp_path, pattern, output, refused, scheme):
+    root = scheme or str(tmp_path)
+    if refused:
+        with pytest.raises(ConfigError, match=r"--output=.* lies inside the input"):
+            preflight.check_apart(f"{root}/{output}", f"{root}/{pattern}")
+    else:
+        preflight.check_apart(f"{root}/{output}", f"{root}/{pattern}")
+
+
+def test_results_that_a_pattern_or_a_link_leads_to_are_passed_over(tmp_path):
+    output, source = tmp_path / "elsewhere" / "out", tmp_path / "in"
+    write(output, *OURS, *KEPT, "mine.png")
+    write(source, "a.png")
+    (source / "link").symlink_to(tmp_path / "elsewhere")
+    os.link(output / "mine.png", output / "cams" / "same content.png")
+
+    def found(location) -> set[str]:
+        return {source.name for source in sources.find(str(location), output=str(output))}
+
+    assert found(source) == {"a.png", "link/out/mine.png"}
+    assert found(source / "*") == {"a.png", "link/out/mine.png"}
+    assert found(tmp_path / "elsewhere" / "*" / "*") == {"out/mine.png"}

@@ -1,0 +1,139 @@
+"""Whole files, read and written so that nothing half-done is ever seen."""
+
+import json
+import os
+import pathlib
+import threading
+
+import pytest
+
+from batch_inference.inference import model_copy
+from batch_inference.storage import filesystem
+from trainer.artifact import ArtifactError
+from trainer.errors import ConfigError
+
+
+def test_reading_tells_in_one_sentence_why_not(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, sentence in [
+        ("missing", "No such file"),
+        ("folder", "regular file"),
+        ("pipe", "regular file"),
+        ("n" * 300, "name too long"),
+    ]:
+        with pytest.raises(filesystem.StorageError, match=sentence) as caught:
+            filesystem.read(str(tmp_path / name))
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_has_no_size_is_not_read(monkeypatch):
+    """As files of the kernel: some of them, /proc/kmsg, wait for something to be said."""
+    monkeypatch.setattr("builtins.open", None)
+    assert filesystem.read("/proc/self/status") == b""
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem, "MAX_BYTES", 10)
+    (tmp_path / "a").write_bytes(b"x" * 11)
+    (tmp_path / "b").write_bytes(b"x" * 10)
+    with pytest.raises(filesystem.TooLargeError):
+        filesystem.read(str(tmp_path / "a"))
+    assert filesystem.read(str(tmp_path / "b")) == b"x" * 10
+
+
+def test_readers_never_see_a_part_of_a_file(tmp_path):
+    target, contents = str(tmp_path / "deep" / "er" / "file"), [b"a" * 300_000, b"b" * 300_000]
+    filesystem.write(target, contents[0])
+    over, seen = threading.Event(), set()
+
+    def look():
+        while not over.is_set():
+            seen.add(filesystem.read(target))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for index in range(60):
+        filesystem.write(target, contents[index % 2])
+    over.set()
+    reader.join()
+    assert seen <= set(contents)
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "file").mkdir()
+    (tmp_path / "plain").write_bytes(b"")
+    for target in ("file", "plain/under"):
+        with pytest.raises(filesystem.StorageError):
+            filesystem.write(str(tmp_path / target), b"x")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "plain"]
+
+
+def test_delete_takes_folders_and_spares_what_a_link_points_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "x").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "gone" / "y").mkdir(parents=True)
+    for name in ("link", "gone", "never"):
+        filesystem.delete(str(tmp_path / name))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "x"]
+
+
+@pytest.fixture
+def bucket(model, monkeypatch) -> dict[str, bytes]:
+    """Remote reads answered from a dictionary: the artifact of the tests at mem://models/m."""
+    files = {
+        f"mem://models/m/{path.relative_to(model)}": path.read_bytes()
+        for path in pathlib.Path(model).rglob("*")
+        if path.is_file()
+    }
+
+    def read(uri):
+        if uri not in files:
+            raise FileNotFoundError(uri)
+        return files[uri]
+
+    monkeypatch.setattr(filesystem, "_read_remote", read)
+    return files
+
+
+def test_a_remote_artifact_is_copied_once_and_verified(bucket, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path, described = model_copy.fetch("mem://models/m/")
+    assert path.parent == tmp_path / "humerus" / "artifacts" and path.name.startswith(
+        described.model_id
+    )
+    assert {p.relative_to(path) for p in path.rglob("*") if p.is_file()} == {
+        p.relative_to(model) for p in model.rglob("*") if p.is_file()
+    }
+    for name in [name for name in bucket if not name.endswith("model.json")]:
+        del bucket[name]
+    assert model_copy.fetch("mem://models/m")[0] == path
+    # A copy that was damaged is refused, and fetched anew the next time.
+    (path / "saved_model.pb").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match="checksum"):
+        model_copy.fetch("mem://models/m")
+    assert not path.exists()
+
+
+def test_of_a_remote_artifact_that_was_verified_since_another_copy_is_made(
+    bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, before = model_copy.fetch("mem://models/m")
+    record = {"openvino/bfloat16": {"within_tolerance": True}}
+    described = json.loads(bucket["mem://models/m/model.json"]) | {"engines": record}
+    bucket["mem://models/m/model.json"] = json.dumps(described).encode()
+    _, after = model_copy.fetch("mem://models/m")
+    assert after.engines == record and after.model_id == before.model_id
+
+
+def test_a_damaged_remote_artifact_leaves_no_copy(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bucket["mem://models/m/saved_model.pb"] = b"other"
+    with pytest.raises(ArtifactError, match="checksum"):
+        model_copy.fetch("mem://models/m")
+    with pytest.raises(ConfigError, match="cannot be copied here"):
+        model_copy.fetch("mem://models/other")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

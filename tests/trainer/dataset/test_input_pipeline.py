@@ -1,0 +1,425 @@
+"""What an epoch is made of: each example once, in an order of its own, changed within the stated ranges and no further."""
+
+import concurrent.futures
+import dataclasses
+import math
+import multiprocessing
+import tempfile
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import small_disk, small_run
+from trainer.dataset import input_pipeline
+from trainer.dataset.input_pipeline import Augmentation
+from trainer.dataset.prepare import prepare
+from trainer.errors import ConfigError, DataError
+
+OFF = Augmentation(
+    horizontal_flip=False,
+    vertical_flip=False,
+    rotation=0.0,
+    shift=0.0,
+    zoom=0.0,
+    contrast=0.0,
+    brightness=0.0,
+)
+
+
+class Workers:
+    """A stand-in for a strategy of many hosts: what each of its input pipelines would be asked for and would deliver."""
+
+    def __init__(self, workers: int, replicas_per_worker: int):
+        self.workers, self.local = workers, replicas_per_worker
+        self.replicas = workers * replicas_per_worker
+
+    def distribute_datasets_from_function(self, pipeline):
+        return [
+            pipeline(tf.distribute.InputContext(self.workers, worker, self.replicas))
+            for worker in range(self.workers)
+        ]
+
+    def global_batches(self, split, global_batch_size, **options) -> list[dict[str, np.ndarray]]:
+        """The global batches, replica after replica."""
+        per_worker = [
+            list(dataset.as_numpy_iterator())
+            for dataset in input_pipeline.batches(split, self, global_batch_size, **options)
+        ]
+        steps = len(per_worker[0]) // self.local
+        found = []
+        for step in range(steps):
+            shares = [
+                share
+                for mine in per_worker
+                for share in mine[step * self.local : (step + 1) * self.local]
+            ]
+            found.append(
+                {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
+            )
+        return found
+
+
+ONE = Workers(1, 1)
+
+
+def numbered(count: int, size: int = 16) -> input_pipeline.Split:
+    """A split whose image i holds the number i in its first two pixels."""
+    split = small_run.split(count, size)
+    split.images[:, 0, 0, 0], split.images[:, 0, 1, 0] = (
+        np.arange(count) // 256,
+        np.arange(count) % 256,
+    )
+    return split
+
+
+def numbers(batch) -> np.ndarray:
+    return batch["image"][:, 0, 0, 0].astype(int) * 256 + batch["image"][:, 0, 1, 0]
+
+
+@given(
+    count=st.integers(1, 70),
+    workers=st.integers(1, 3),
+    local=st.integers(1, 3),
+    per_replica=st.integers(1, 6),
+    epoch=st.integers(0, 5),
+    shuffle=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_each_example_counts_once_an_epoch_for_any_workers_and_batch(
+    count, workers, local, per_replica, epoch, shuffle
+):
+    split, size = numbered(count), workers * local * per_replica
+    found = Workers(workers, local).global_batches(
+        split, size, epoch=epoch, seed=3, shuffle=shuffle
+    )
+    assert len(found) == math.ceil(count / size)
+    counted = np.concatenate([numbers(batch)[batch["weight"] > 0] for batch in found])
+    assert sorted(counted) == list(range(count))
+    for batch in found:
+        assert len(batch["weight"]) == size
+        real = batch["weight"] > 0
+        np.testing.assert_allclose(batch["weight"][real], 1 / real.sum(), rtol=1e-6)
+        np.testing.assert_array_equal(batch["label"], split.labels[numbers(batch)])
+    one = ONE.global_batches(split, size, epoch=epoch, seed=3, shuffle=shuffle)
+    for ours, theirs in zip(found, one, strict=True):
+        np.testing.assert_array_equal(numbers(ours), numbers(theirs))
+
+
+def test_without_shuffle_the_order_is_that_of_the_split():
+    found = Workers(2, 2).global_batches(numbered(21), 8)
+    assert np.concatenate([numbers(batch) for batch in found])[:21].tolist() == list(range(21))
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own_and_keeps_it():
+    split = numbered(40)
+
+    def order(seed, epoch):
+        return np.concatenate(
+            [numbers(b) for b in ONE.global_batches(split, 8, seed=seed, epoch=epoch, shuffle=True)]
+        ).tolist()
+
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(found) for found in orders}) == 6
+    assert order(1, 2) == orders[-1]
+    first = {order(0, epoch)[0] for epoch in range(12)}
+    assert len(first) > 4, "the first example hardly changes from epoch to epoch"
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 4])
+def test_an_epoch_begun_in_the_middle_is_the_tail_of_the_whole_one(first_step):
+    split, augmentation = small_run.split(27, 16), Augmentation()
+    options = {"epoch": 2, "seed": 5, "shuffle": True, "augmentation": augmentation}
+    whole = Workers(1, 2).global_batches(split, 6, **options)
+    tail = Workers(1, 2).global_batches(split, 6, first_step=first_step, **options)
+    assert len(whole) == 5 and len(tail) == 5 - first_step
+    for ours, theirs in zip(tail, whole[first_step:], strict=True):
+        for key in ("image", "label", "weight"):
+            np.testing.assert_array_equal(ours[key], theirs[key])
+
+
+def test_any_number_of_replicas_sees_the_same_augmented_pixels():
+    split = small_run.split(22, 24)
+    options = {
+        "epoch": 1,
+        "seed": 7,
+        "shuffle": True,
+        "augmentation": Augmentation(vertical_flip=True),
+    }
+    one, many = (
+        ONE.global_batches(split, 12, **options),
+        Workers(2, 3).global_batches(split, 12, **options),
+    )
+    for ours, theirs in zip(one, many, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
+def test_augmentation_differs_between_epochs_and_between_copies():
+    split = small_run.split(1, 24).select(np.zeros(8, int))
+    first, second = (
+        ONE.global_batches(split, 8, epoch=epoch, augmentation=Augmentation())[0]["image"]
+        for epoch in (0, 1)
+    )
+    assert len({image.tobytes() for image in [*first, *second]}) == 16
+
+
+class ReadByTwo:
+    """Images of which a batch is given out only while another one is asked for."""
+
+    def __init__(self, images: np.ndarray):
+        self.shape, self._images, self._both = (
+            images.shape,
+            images,
+            threading.Barrier(2, timeout=60),
+        )
+
+    def __getitem__(self, rows):
+        self._both.wait()
+        return self._images[rows]
+
+
+def two_batches_at_once() -> bool:
+    """Whether reading goes on for several batches at a time where ops must be deterministic; for a process of its own."""
+    tf.config.experimental.enable_op_determinism()
+    split = small_run.split(16, 16)
+    batches = ONE.global_batches(dataclasses.replace(split, images=ReadByTwo(split.images)), 4)
+    return all(
+        np.array_equal(batch["image"], split.images[i * 4 : i * 4 + 4])
+        for i, batch in enumerate(batches)
+    )
+
+
+def devices_of_batches() -> set[str]:
+    """Where batches lie when they are asked for, with a second CPU in place of a GPU; for a process of its own."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    second = tf.config.list_logical_devices("CPU")[1]
+    tf.config.list_logical_devices = lambda kind: [second]
+    batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    assert_untuned(batches)
+    return {tensor.device.rpartition(":")[2] for batch in batches for tensor in batch.values()}
+
+
+def assert_untuned(batches: tf.data.Dataset) -> None:
+    """No thread tunes the input: the end of an epoch would wait for it."""
+    assert batches.options().autotune.enabled is False
+
+
+def alone(function):
+    """What it returns in a process of its own."""
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn")
+    ) as process:
+        return process.submit(function).result()
+
+
+def test_reading_takes_several_cores_although_ops_are_deterministic():
+    assert alone(two_batches_at_once)
+
+
+def test_batches_wait_on_the_only_gpu():
+    assert alone(devices_of_batches) == {"1"}
+
+
+def test_no_thread_tunes_the_input():
+    assert_untuned(input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4))
+
+
+def augmented(
+    images: np.ndarray, copies: int, augmentation: Augmentation, seed: int = 0
+) -> np.ndarray:
+    """uint8 [size, size] -> uint8 [copies, size, size], augmented by the pipeline."""
+    split = small_run.split(copies, images.shape[0])
+    split.images[:] = images[None, :, :, None]
+    return ONE.global_batches(split, copies, seed=seed, augmentation=augmentation)[0]["image"][
+        ..., 0
+    ]
+
+
+def changed(**ranges) -> Augmentation:
+    return Augmentation(**{**OFF.__dict__, **ranges})
+
+
+def blob(size: int, *centres: tuple[float, float]) -> np.ndarray:
+    """Gaussian spots, float64 [size, size], at (x, y) from the top left pixel's centre, as bright as 240."""
+    y, x = np.mgrid[:size, :size]
+    return np.max(
+        [240 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * 3.0**2)) for cx, cy in centres],
+        axis=0,
+    )
+
+
+def centroid(image: np.ndarray) -> np.ndarray:
+    """(x, y) of the centre of mass, from the middle of the image."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] - (image.shape[0] - 1) / 2
+    weight = image.astype(float)
+    return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("size", [31, 48, 224])
+def test_with_all_ranges_at_zero_every_grey_level_stays_bit_for_bit(size):
+    image = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
+    image.ravel()[:256] = np.arange(256)
+    np.testing.assert_array_equal(augmented(image, 2, OFF), np.stack([image, image]))
+
+
+@pytest.mark.parametrize("size", [31, 48])
+@pytest.mark.parametrize("name, axis", [("horizontal_flip", 1), ("vertical_flip", 0)])
+def test_a_flip_is_an_exact_mirror_about_half_the_time(size, name, axis):
+    image = np.random.default_rng(1).integers(0, 256, (size, size), np.uint8)
+    found = augmented(image, 200, changed(**{name: True}))
+    mirrored = [np.array_equal(one, np.flip(image, axis)) for one in found]
+    kept = [np.array_equal(one, image) for one in found]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 70 <= sum(mirrored) <= 130  # 4.2 standard deviations of a fair coin
+
+
+def test_rotation_turns_about_the_middle_by_up_to_the_stated_angle():
+    size, radius = 65, 20
+    image = np.rint(blob(size, (32 + radius, 32), (32, 32))).astype(np.uint8)
+    angles = []
+    for one in augmented(image, 150, changed(rotation=30.0)):
+        x, y = centroid(one)  # of a spot in the middle and one beside it: half way between them
+        angles.append(math.degrees(math.atan2(y, x)))
+        turned = cv2.warpAffine(
+            image, cv2.getRotationMatrix2D((32, 32), -angles[-1], 1.0), (size, size)
+        )
+        np.testing.assert_allclose(one.astype(int), turned.astype(int), atol=8)
+    assert 27 < np.max(angles) <= 30.1 and -30.1 <= np.min(angles) < -27
+    assert np.std(angles) == pytest.approx(30 / math.sqrt(3), rel=0.15)
+
+
+def test_shift_moves_by_up_to_the_stated_fraction_of_the_side():
+    size = 64
+    image = np.rint(blob(size, (31.5, 31.5))).astype(np.uint8)
+    moves = np.array([centroid(one) for one in augmented(image, 200, changed(shift=0.1))])
+    assert np.abs(moves).max() <= 6.45 and np.abs(moves).max() > 6.0
+    assert np.std(moves, axis=0) == pytest.approx([6.4 / math.sqrt(3)] * 2, rel=0.15)
+    assert abs(np.corrcoef(moves.T)[0, 1]) < 0.25
+
+
+def test_zoom_scales_about_the_middle_by_up_to_the_stated_factor():
+    image = np.rint(blob(65, (32 + 16, 32), (32 - 16, 32))).astype(np.uint8)
+    halves = augmented(image, 150, changed(zoom=0.25))[:, :, 33:]
+    distances = np.array([(np.arange(1, 33) * half.sum(0)).sum() / half.sum() for half in halves])
+    assert distances.max() == pytest.approx(
+        16 * 1.25, rel=0.03
+    ) and distances.min() == pytest.approx(16 / 1.25, rel=0.03)
+
+
+def test_black_stays_black_and_contrast_is_a_gamma_curve():
+    ramp = np.zeros((32, 32), np.uint8)
+    ramp[8:24] = np.linspace(0, 255, 32).astype(np.uint8)
+    found = augmented(ramp, 100, changed(contrast=0.5))
+    assert not found[:, :8].any() and not found[:, 24:].any() and (found[:, 8:24, -1] == 255).all()
+    middle = found[:, 10, 16] / 255.0
+    exponents = np.log(middle) / np.log(ramp[10, 16] / 255.0)
+    assert exponents.max() == pytest.approx(1.5, abs=0.06) and exponents.min() == pytest.approx(
+        1 / 1.5, abs=0.06
+    )
+    for one, exponent in zip(found, exponents, strict=True):
+        np.testing.assert_allclose(one[10], 255 * (ramp[10] / 255.0) ** exponent, atol=2.5)
+
+
+def test_brightness_is_a_gain_that_saturates():
+    grey = np.zeros((32, 32), np.uint8)
+    grey[4:28, :16], grey[4:28, 16:] = 100, 250
+    found = augmented(grey, 100, changed(brightness=0.2))
+    gains = found[:, 10, 5] / 100.0
+    assert gains.max() == pytest.approx(1.2, abs=0.02) and gains.min() == pytest.approx(
+        1 / 1.2, abs=0.02
+    )
+    assert not found[:, :4].any()
+    np.testing.assert_allclose(found[:, 10, 20], np.minimum(250 * gains, 255), atol=1.6)
+
+
+def test_what_leaves_the_square_is_black():
+    white = np.full((40, 40), 255, np.uint8)
+    found = augmented(white, 60, changed(rotation=45.0))
+    assert (found[:, 20, 20] == 255).all()
+    assert any(one[0, 0] == 0 for one in found)
+
+
+@pytest.mark.parametrize(
+    "size, replicas, nearest", [(16, 3, "15 or 18"), (3, 8, "8"), (17, 2, "16 or 18")]
+)
+def test_a_batch_that_does_not_divide_names_the_nearest_that_do(size, replicas, nearest):
+    with pytest.raises(
+        ConfigError, match=f"{size} doesn't divide among {replicas} replicas.* {nearest}$"
+    ):
+        input_pipeline.per_replica_batch_size(size, replicas)
+    assert input_pipeline.per_replica_batch_size(24, 8) == 3
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("prepared")
+    prepare(
+        str(small_run.write_source(root / "source")),
+        "manifest",
+        str(root / "data"),
+        image_size=small_run.SIZE,
+    )
+    return str(root / "data")
+
+
+def test_a_split_holds_the_pixels_labels_and_names_of_its_source(data_dir):
+    split = input_pipeline.load_split(data_dir, "train")
+    images, labels = small_run.pictures(small_run.SPLITS["train"], small_run.SIZE, seed=0)
+    assert len(split) == 26 and split.images.dtype == np.uint8
+    for image, label, path, patient in zip(
+        split.images, split.labels, split.path, split.patient_id, strict=True
+    ):
+        number = int(path.removeprefix("train").removesuffix(".png"))
+        np.testing.assert_array_equal(image, images[number])
+        assert label == labels[number] and patient == f"train{number // 2}"
+
+
+def test_memory_and_disk_hold_the_same(data_dir):
+    memory, disk = (
+        input_pipeline.load_split(data_dir, "train", cache) for cache in ("memory", "disk")
+    )
+    assert isinstance(disk.images, np.memmap) and not isinstance(memory.images, np.memmap)
+    np.testing.assert_array_equal(memory.images, disk.images)
+    ours, theirs = (
+        ONE.global_batches(split, 8, shuffle=True)[0]["image"] for split in (memory, disk)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_that_do_not_fit_end_with_a_sentence(data_dir, tmp_path, monkeypatch):
+    with small_disk.mounted(tmp_path / "disk", 32) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(
+            OSError,
+            match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* let TMPDIR name",
+        ):
+            input_pipeline.load_split(data_dir, "train", "disk")
+    with pytest.raises(
+        ConfigError, match=r"GB of decoded images don't fit into memory; set --config\.cache=disk"
+    ):
+        input_pipeline._allocate((2**36, 2**10, 2**10, 1), "memory")
+
+
+def test_an_unknown_cache_or_split_is_refused(data_dir):
+    with pytest.raises(ConfigError, match="cache='ram': expected auto, memory or disk"):
+        input_pipeline.load_split(data_dir, "train", "ram")
+    with pytest.raises(DataError, match=r"no split 'holdout'; it has .*train"):
+        input_pipeline.load_split(data_dir, "holdout")
+
+
+def test_select_keeps_the_columns_together():
+    split = numbered(9)
+    chosen = split.select(np.array([7, 2, 2]))
+    assert chosen.path.tolist() == ["train7", "train2", "train2"] and chosen.labels.tolist() == [
+        1,
+        0,
+        0,
+    ]
+    assert (
+        numbers({"image": chosen.images[:]}).tolist() == [7, 2, 2] and len(chosen.attributes) == 3
+    )

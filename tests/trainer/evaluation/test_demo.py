@@ -1,0 +1,81 @@
+"""The demo, as `make train-local` runs it without a network: its artifact passes every check of the maps, and a spoilt copy does not."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import small_artifact
+from trainer import artifact, local
+from trainer.dataset import input_pipeline
+from trainer.evaluation import map_checks
+from trainer.network import trained_network
+
+
+def commands(monkeypatch, *options: str) -> list[list[str]]:
+    """What the demo would call; the last of them is said to fail, so that it ends there."""
+    called: list[list[str]] = []
+
+    def run(command, check):
+        called.append([pathlib.Path(command[0]).name, *command[1:]])
+        return subprocess.CompletedProcess(command, 3 if called[-1][0] == "humerus-score" else 0)
+
+    monkeypatch.setattr(local.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["local", "--work=demo", *options])
+    assert local.main() == 3
+    return called
+
+
+def test_the_maps_are_held_against_what_was_rendered_before_anything_is_scored(monkeypatch):
+    called = commands(monkeypatch)
+    assert [name for name, *_ in called] == [
+        f"humerus-{step}" for step in ("phantom", "prepare", "train", "verify", "score")
+    ]
+    masks = "--masks=demo/simulated/MURA-v1.1/findings.json"
+    assert called[3][1:] == ["--model=demo/train/artifact", "--data_dir=demo/data", masks]
+    assert "--input=demo/simulated/MURA-v1.1/valid" in called[4]
+
+
+def test_of_a_source_of_ones_own_no_findings_are_known(monkeypatch):
+    called = commands(monkeypatch, "--source=mine", "--layout=folders")
+    assert [name for name, *_ in called] == [
+        f"humerus-{step}" for step in ("prepare", "train", "score")
+    ]
+    assert "--input=mine" in called[-1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> pathlib.Path:
+    work = tmp_path_factory.mktemp("demo")
+    offline = ["--config.backbone=smallnet", "--config.weights=none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.local", f"--work={work}", "--", *offline],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Maps        5 of 5 checks passed" in done.stdout
+    return work
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demos_artifact_passes_every_check(demo):
+    checks = artifact.load(demo / "train" / "artifact").map_checks
+    assert {name: found["passed"] for name, found in checks.items()} == dict.fromkeys(
+        map_checks.CHECKS, True
+    ), checks
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_with_its_head_shuffled_in_any_way_it_fails(demo):
+    model = str(demo / "train" / "artifact")
+    validation = input_pipeline.load_split(str(demo / "data"), "validation")
+    for seed in range(6):
+        network = trained_network.load(model, artifact.load(model))
+        small_artifact.shuffle_head(network.members[0].model, seed)
+        found = map_checks.check(network, validation.images[:], validation.labels)
+        assert found["evidence"]["passed"] is False, (seed, found["evidence"]["said"])

@@ -1,0 +1,401 @@
+"""Metrics against scikit-learn, against numbers counted by hand, and the vectorised bootstrap against a plain loop."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.errors import DataError
+from trainer.evaluation import bootstrap, metrics
+from trainer.evaluation.cases import Cases, confusion, studies
+from trainer.evaluation.groups import OTHERS
+
+
+def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:
+    """Cases of which only scores and labels matter: one patient, one study each."""
+    count = len(probability)
+    probability = np.asarray(probability, float)
+    odds = np.clip(probability, 1e-9, 1 - 1e-9)
+    return Cases(
+        probability=probability,
+        logit=np.log(odds / (1 - odds)),
+        label=label,
+        study_id=["study1"] * count if study_id is None else study_id,
+        patient_id=[f"patient{k:05d}" for k in range(count)] if patient_id is None else patient_id,
+        path=[f"{k:05d}.png" for k in range(count)] if path is None else path,
+    )
+
+
+def simulated(patients: int, seed: int, separation: float = 2.0, decimals: int = 2) -> Cases:
+    """One to four images of one label per patient; scores rounded, so that many are tied."""
+    generator = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), generator.integers(1, 5, size=patients))
+    label = generator.integers(2, size=patients)[patient]
+    score = generator.normal(size=len(patient)) + separation * (label - 0.5)
+    return cases(
+        np.round(1 / (1 + np.exp(-score)), decimals), label, [f"patient{p:05d}" for p in patient]
+    )
+
+
+def reference(
+    probability: np.ndarray, label: np.ndarray, threshold: float, weight: np.ndarray
+) -> dict[str, float]:
+    """What scikit-learn says, with sample weights; ECE by its definition."""
+    called, given = (probability >= threshold).astype(int), {"sample_weight": weight}
+    ece = 0.0
+    for k in range(10):
+        inside = (probability >= k / 10) & ((probability < (k + 1) / 10) | (k == 9))
+        if weight[inside].sum():
+            gap = np.average(probability[inside], weights=weight[inside]) - np.average(
+                label[inside], weights=weight[inside]
+            )
+            ece += weight[inside].sum() / weight.sum() * abs(gap)
+    return {
+        "accuracy": sklearn.metrics.accuracy_score(label, called, **given),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(label, called, **given),
+        "auroc": sklearn.metrics.roc_auc_score(label, probability, **given),
+        "auprc": sklearn.metrics.average_precision_score(label, probability, **given),
+        "sensitivity": sklearn.metrics.recall_score(label, called, **given),
+        "specificity": sklearn.metrics.recall_score(label, called, pos_label=0, **given),
+        "ppv": sklearn.metrics.precision_score(label, called, **given),
+        "npv": sklearn.metrics.precision_score(label, called, pos_label=0, **given),
+        "f1": sklearn.metrics.f1_score(label, called, **given),
+        "kappa": sklearn.metrics.cohen_kappa_score(label, called, **given),
+        "brier": sklearn.metrics.brier_score_loss(label, probability, **given),
+        "ece": ece,
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    threshold=st.floats(0.3, 0.7),
+    decimals=st.sampled_from([1, 2, 6]),
+)
+def test_weighted_metrics_equal_scikit_learn(seed, threshold, decimals):
+    scored = simulated(30, seed, decimals=decimals)
+    patient = np.unique(scored.patient_id, return_inverse=True)[1]
+    multiplicity = next(bootstrap.multiplicities(30, 3, seed))
+    measured = bootstrap.weighted_metrics(scored, multiplicity, threshold)
+    for row in range(3):
+        weight = multiplicity[row, patient]
+        if len(set(scored.label[weight > 0])) < 2:
+            continue
+        expected = reference(scored.probability, scored.label, threshold, weight)
+        for name, value in expected.items():
+            if not np.isnan(measured[name][row]):
+                assert measured[name][row] == pytest.approx(value, abs=1e-12), name
+
+
+def test_hand_counted():
+    # Called positive from 0.5: tp = 0.9 0.6, fp = 0.7, fn = 0.4, tn = 0.2 0.1; pairs ranked rightly 8 of 9 less (0.6, 0.7),
+    # (0.4, 0.7): 7 of 9.
+    result = metrics.evaluate(
+        cases([0.9, 0.6, 0.4, 0.7, 0.2, 0.1], [1, 1, 1, 0, 0, 0]), 0.5, resamples=10
+    )
+    value = {name: entry["value"] for name, entry in result["image"].items()}
+    assert value["accuracy"] == pytest.approx(4 / 6)
+    assert value["sensitivity"] == pytest.approx(2 / 3)
+    assert value["specificity"] == pytest.approx(2 / 3)
+    assert value["ppv"] == pytest.approx(2 / 3)
+    assert value["auroc"] == pytest.approx(7 / 9)
+    assert value["auprc"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
+    assert value["kappa"] == pytest.approx((4 / 6 - 1 / 2) / (1 / 2))
+    assert value["brier"] == pytest.approx((0.01 + 0.16 + 0.36 + 0.49 + 0.04 + 0.01) / 6)
+    assert value["ece"] == pytest.approx((0.1 + 0.4 + 0.6 + 0.7 + 0.2 + 0.1) / 6)
+    assert result["confusion"]["image"] == {"tp": 2, "fp": 1, "fn": 1, "tn": 2}
+    assert result["counts"]["positive_images"] == 3
+
+
+def test_ties_count_half():
+    measured = metrics.evaluate(cases([0.5, 0.5, 0.5, 0.9], [1, 0, 0, 1]), 0.5, resamples=2)[
+        "image"
+    ]
+    assert measured["auroc"]["value"] == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
+    assert measured["auprc"]["value"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 4)
+
+
+def test_a_study_is_the_mean_of_its_images():
+    scored = cases(
+        [0.2, 0.6, 0.9, 0.1],
+        [0, 0, 1, 0],
+        patient_id=["a", "a", "a", "b"],
+        study_id=["study1", "study1", "study2", "study1"],
+    )
+    per_study = studies(scored)
+    assert per_study.path.tolist() == ["a/study1", "a/study2", "b/study1"]
+    np.testing.assert_allclose(per_study.probability, [0.4, 0.9, 0.1])
+    assert per_study.label.tolist() == [0, 1, 0]
+    assert confusion(per_study, 0.5) == {"tp": 1, "fp": 0, "fn": 0, "tn": 2}
+    assert metrics.evaluate(scored, 0.5, resamples=5)["counts"] == {
+        "images": 4, "studies": 3, "patients": 2, "positive_images": 1, "positive_studies": 1,
+    }  # fmt: skip
+
+
+def test_a_study_of_two_labels_is_refused():
+    with pytest.raises(DataError, match="a/study1 has images of both labels"):
+        metrics.evaluate(cases([0.2, 0.6], [0, 1], patient_id=["a", "a"]), 0.5)
+
+
+def test_intervals_equal_a_plain_loop_over_the_same_patients():
+    scored = simulated(25, seed=4)
+    patients = np.unique(scored.patient_id)
+    multiplicity = next(bootstrap.multiplicities(25, 60, seed=7))
+    drawn: dict[str, list[float]] = {name: [] for name in metrics.METRICS}
+    for row in multiplicity:
+        chosen = np.concatenate(
+            [
+                np.flatnonzero(scored.patient_id == patient)
+                for patient, times in zip(patients, row, strict=True)
+                for _ in range(int(times))
+            ]
+        )
+        measured = reference(
+            scored.probability[chosen], scored.label[chosen], 0.45, np.ones(len(chosen))
+        )
+        for name, value in measured.items():
+            drawn[name].append(value)
+    result = metrics.evaluate(scored, 0.45, resamples=60, seed=7)["image"]
+    for name, values in drawn.items():
+        shift = result["ece"]["value"] - np.mean(values) if name == "ece" else 0
+        low, high = np.maximum(0, np.quantile(values, [0.025, 0.975]) + shift)
+        assert (result[name]["low"], result[name]["high"]) == pytest.approx(
+            (low, high), abs=1e-12
+        ), name
+
+
+def test_multiplicities_do_not_depend_on_the_block_size():
+    whole = next(bootstrap.multiplicities(17, 50, seed=3))
+    assert whole.sum(axis=1).tolist() == [17] * 50
+    np.testing.assert_array_equal(
+        np.concatenate(list(bootstrap.multiplicities(17, 50, seed=3, rows=7))), whole
+    )
+
+
+def test_patients_not_images_are_resampled():
+    # Ten patients with 30 identical images each: as uncertain as ten images, not as 300.
+    generator = np.random.default_rng(0)
+    probability, label = generator.random(10), np.tile([0, 1], 5)
+    few = metrics.evaluate(cases(probability, label), 0.5)["image"]["accuracy"]
+    patient = np.repeat([f"patient{k:05d}" for k in range(10)], 30)
+    many = metrics.evaluate(cases(np.repeat(probability, 30), np.repeat(label, 30), patient), 0.5)[
+        "image"
+    ]["accuracy"]
+    assert many == pytest.approx(few)
+
+
+def test_coverage_of_the_interval():
+    # The true AUROC of scores one standard deviation apart is 0.7602; 95 of 100 intervals ought to hold it.
+    held = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        label = np.tile([0, 1], 60)
+        score = generator.normal(size=120) + label
+        measured = metrics.evaluate(cases(1 / (1 + np.exp(-score)), label), 0.5, resamples=400)[
+            "image"
+        ]["auroc"]
+        held += measured["low"] <= 0.7602 <= measured["high"]
+    assert 88 <= held <= 100
+
+
+@pytest.mark.parametrize(
+    ("label", "undefined"),
+    [
+        (1, {"auroc", "auprc", "balanced_accuracy", "specificity", "kappa"}),
+        (0, {"auroc", "auprc", "balanced_accuracy", "sensitivity", "kappa"}),
+    ],
+)
+def test_one_class_gives_null_where_undefined_and_the_rest_all_the_same(label, undefined):
+    result = metrics.evaluate(cases([0.2, 0.8, 0.9, 0.4], [label] * 4), 0.5, resamples=50)
+    none = {name for name, entry in result["image"].items() if entry["value"] is None}
+    assert none == undefined
+    assert all(
+        result["image"][name] == {"value": None, "low": None, "high": None} for name in undefined
+    )
+    assert result["image"]["accuracy"]["value"] == pytest.approx(0.5)
+    json.dumps(result, allow_nan=False)
+    assert "undefined" in metrics.table(result)
+
+
+def test_one_image():
+    result = metrics.evaluate(cases([0.8], [1]), 0.5)
+    assert result["image"]["accuracy"] == {"value": 1.0, "low": None, "high": None}
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("probability", "patients"),
+    [([0.1, 0.9] * 2, 4), ([0.1, 0.9] * 20, 40), ([0.1, 0.9, 0.6] * 10, 2)],
+)
+def test_no_interval_where_resampling_tells_nothing(probability, patients):
+    """All right, or next to nobody: a range from 1 to 1 would promise that no call is ever wrong."""
+    label = (np.asarray(probability) > 0.8).astype(int)
+    names = [f"patient{k % patients}" for k in range(len(label))]
+    studies = [f"study{k}" for k in range(len(label))]
+    result = metrics.evaluate(cases(probability, label, names, studies), 0.5, resamples=200)
+    assert all(
+        (result[level]["accuracy"]["low"], result[level]["accuracy"]["high"]) == (None, None)
+        for level in ("image", "study")
+    )
+    assert metrics.NO_INTERVAL in metrics.table(result)
+    shifted = metrics.compare(
+        cases(1 - np.asarray(probability), label), cases(probability, label), resamples=200
+    )
+    assert shifted["image"]["accuracy"]["difference"] is not None
+    assert metrics.NO_INTERVAL in metrics.comparison_table(shifted)
+
+
+def test_wilsons_interval_by_hand():
+    low, high = bootstrap.wilson(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
+    z2 = 1.959964**2
+    np.testing.assert_allclose(low, [0.236593, 10 / (10 + z2), 0], atol=1e-6)
+    np.testing.assert_allclose(high, [0.763407, 1, z2 / (10 + z2)], atol=1e-6)
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
+    """As docs/evaluation.md says: at the size of MURA's test split, about 0.06, and the interval doesn't reach down to 0 either."""
+    found = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        label = generator.integers(2, size=288)
+        score = generator.normal(size=288) + 2.087 * (label - 0.5)
+        scored = cases(1 / (1 + np.exp(-2.087 * score)), label)
+        found.append(metrics.evaluate(scored, 0.5, resamples=200)["image"]["ece"])
+    value, low = (np.mean([ece[key] for ece in found]) for key in ("value", "low"))
+    assert 0.04 < value < 0.07 and 0.015 < low < 0.04
+
+
+def test_the_difference_of_calibration_errors_is_in_the_middle_of_its_resamples():
+    generator = np.random.default_rng(0)
+    label = generator.integers(2, size=120)
+    score = 2.087 * (generator.normal(size=120) + 2.087 * (label - 0.5))
+    good, overconfident = (cases(1 / (1 + np.exp(-factor * score)), label) for factor in (1, 3))
+    row = metrics.compare(overconfident, good, resamples=1000)["image"]["ece"]
+    assert row["difference"] == pytest.approx((row["low"] + row["high"]) / 2, abs=0.01)
+
+
+def test_band_reports_how_many_are_called_and_how_well():
+    result = metrics.evaluate(
+        cases([0.1, 0.45, 0.55, 0.9], [0, 1, 0, 1]), 0.5, band=(0.45, 0.6), resamples=20
+    )["image"]
+    assert result["coverage"]["value"] == 0.5
+    assert result["called_accuracy"]["value"] == 1.0
+    assert result["accuracy"]["value"] == 0.5
+
+
+def test_table_shows_value_and_interval():
+    assert (
+        metrics.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207})
+        == "0.884 (0.846 to 0.921)"
+    )
+    result = metrics.evaluate(simulated(40, seed=0), 0.5, resamples=50)
+    lines = metrics.table(result).splitlines()
+    row = next(line for line in lines if line.startswith("auroc"))
+    assert metrics.format_interval(result["image"]["auroc"]) in row
+    assert metrics.format_interval(result["study"]["auroc"]) in row
+    assert "40 patients" in lines[-2]
+
+
+def test_slices_equal_the_metrics_of_the_subset():
+    scored = simulated(60, seed=5)
+    mode = np.where(np.arange(len(scored)) % 3 == 0, "rgb", "grey")
+    table = metrics.slices(scored, {"source_mode": mode.tolist()}, 0.5, resamples=30)["source_mode"]
+    assert set(table) == {"grey", "rgb"}
+    alone = metrics.evaluate(scored.take(mode == "rgb"), 0.5, resamples=30)["image"]
+    assert {name: table["rgb"][name] for name in ("accuracy", "auroc", "kappa")} == {
+        name: alone[name] for name in ("accuracy", "auroc", "kappa")
+    }
+    assert table["rgb"]["images"] + table["grey"]["images"] == len(scored)
+
+
+def test_slices_cut_numbers_at_quartiles_and_gather_rare_text():
+    scored = cases(np.linspace(0.1, 0.9, 40), np.tile([0, 1], 20))
+    columns = {
+        "width": [str(k) for k in range(40)],
+        "site": [f"site{k % 10}" for k in range(40)],
+        "same": ["x"] * 40,
+    }
+    table = metrics.slices(scored, columns, 0.5, resamples=10)
+    assert {name: row["images"] for name, row in table["width"].items()} == {
+        "0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10,
+    }  # fmt: skip
+    assert len(table["site"]) == 9
+    assert table["site"][OTHERS]["images"] == 8
+    assert "same" not in table
+    width, site = metrics.slices_tables(table)
+    assert (width.split()[0], site.split()[0]) == ("width", "site")
+    row = table["width"]["0 to 9"]
+    assert next(line for line in width.splitlines() if "0 to 9 " in line).endswith(
+        metrics.format_interval(row["auroc"])
+    )
+
+
+def test_compare_finds_a_difference_whatever_the_order():
+    worse, better = simulated(150, seed=6, separation=1.0), simulated(150, seed=6, separation=3.0)
+    shuffled = better.take(np.random.default_rng(0).permutation(len(better)))
+    row = metrics.compare(worse, shuffled, resamples=500)["image"]["auroc"]
+    assert row["difference"] == pytest.approx(row["b"] - row["a"])
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    assert row["p_value"] < 0.01
+    backwards = metrics.compare(shuffled, worse, resamples=500)["image"]["auroc"]
+    assert (backwards["low"], backwards["high"]) == pytest.approx((-row["high"], -row["low"]))
+
+
+def test_compare_finds_nothing_where_there_is_nothing():
+    same = simulated(80, seed=8)
+    row = metrics.compare(same, same, resamples=100)["study"]["kappa"]
+    assert row["difference"] == 0 and row["low"] is row["high"] is row["p_value"] is None
+    # Two models of one quality: about 5 % of the intervals exclude zero.
+    found = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        label = np.tile([0, 1], 75)
+        a, b = (1 / (1 + np.exp(-generator.normal(size=150) - label)) for _ in range(2))
+        found += (
+            metrics.compare(cases(a, label), cases(b, label), resamples=200)["image"]["auroc"][
+                "p_value"
+            ]
+            < 0.05
+        )
+    assert found <= 6
+
+
+def test_compare_refuses_other_images_and_other_labels():
+    a = cases([0.1, 0.9], [0, 1])
+    with pytest.raises(DataError, match="same images"):
+        metrics.compare(a, cases([0.1, 0.9], [0, 1], path=["00000.png", "x.png"]))
+    with pytest.raises(DataError, match="disagree on the label"):
+        metrics.compare(a, cases([0.1, 0.9], [1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"probability": [0.5]}, "one length"),
+        ({"probability": [0.5, 1.5]}, "probabilities in"),
+        ({"probability": [0.5, float("nan")]}, "probabilities in"),
+        ({"logit": [0.0, float("inf")]}, "finite logits"),
+        ({"label": [0, 2]}, "labels must be 0 or 1, got \\[2"),
+        ({"label": [0, 0.4]}, "labels must be 0 or 1, got \\[0.4"),
+        ({"label": [1, float("nan")]}, "labels must be 0 or 1"),
+        ({"path": ["a", "a"]}, "twice"),
+    ],
+)
+def test_bad_scores_are_refused(fields, message):
+    good = {
+        "probability": [0.5, 0.5],
+        "logit": [0.0, 0.0],
+        "label": [0, 1],
+        "study_id": ["s", "s"],
+        "patient_id": ["a", "b"],
+    }
+    with pytest.raises(DataError, match=message):
+        Cases(**{**good, "path": ["a", "b"], **fields})
+
+
+def test_nothing_to_evaluate_is_refused():
+    with pytest.raises(DataError, match="no case"):
+        metrics.evaluate(cases([], []), 0.5)

@@ -1,0 +1,298 @@
+"""What a cluster sees of a command: JSON logs, the heartbeat and its probe, Prometheus metrics, settings from a file."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import prometheus_client.parser
+import psutil
+import pytest
+
+from tests.support import commands, small_run
+from trainer.program import heartbeat, telemetry
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def run(command: str, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """One of our commands in a process of its own."""
+    module = "batch_inference.main" if command in ("score", "overlay") else "trainer.main"
+    code = f"import sys; from {module} import {command}; sys.argv[0] = 'humerus-{command}'; sys.exit({command}())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+def objects(text: str) -> list[dict]:
+    """The lines of a log, each of which must be a JSON object with the fields that collectors want."""
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all({"time", "severity", "message"} <= set(one) for one in found)
+    return found
+
+
+@pytest.fixture
+def port() -> int:
+    """A free TCP port of this machine."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_vitals_left():
+    yield
+    telemetry._vitals.heartbeat = telemetry._vitals.gauges = None
+
+
+def test_each_line_of_a_command_is_a_json_object(tmp_path):
+    source = small_run.write_source(tmp_path / "source")
+    (tmp_path / "source" / "train0.png").write_bytes(b"no image")
+    flags = (
+        f"--source={source}",
+        "--layout=manifest",
+        f"--data_dir={tmp_path}/data",
+        "--image_size=48",
+        "--log_format=json",
+    )
+    done = run("prepare", *flags)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(one["message"] for one in objects(done.stdout))
+    assert "train" in told and str(tmp_path) in told
+    assert all(one["severity"] in ("INFO", "WARNING") for one in objects(done.stderr))
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "code", "sentence"),
+    [
+        (
+            "prepare",
+            ("--layout=mura", "--log_format=json"),
+            2,
+            "must be given; see humerus-prepare --help",
+        ),
+        (
+            "wait",
+            ("--log_format=json", "--data_dir=/nowhere", "--hours=0"),
+            3,
+            "/nowhere holds nothing after 0 hours",
+        ),
+        ("score", ("--log_format=json",), 2, "--input and --model and --output must be given"),
+        ("wait", ("--log_format=json",), 2, "name one thing to wait for"),
+    ],
+)
+def test_errors_are_json_objects_too(command, flags, code, sentence):
+    done = run(command, *flags)
+    assert done.returncode == code
+    *_, last = objects(done.stderr)
+    assert last["severity"] == "ERROR" and sentence in last["message"]
+
+
+def test_an_exception_nobody_expected_is_one_object():
+    code = "from trainer import json_log; json_log.install(); print('before'); raise LookupError('two\\nlines')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and objects(done.stdout)[0]["message"] == "before"
+    (error,) = objects(done.stderr)
+    assert error["severity"] == "CRITICAL" and error["message"] == "LookupError: two\nlines"
+    assert "Traceback" in error["exception"]
+
+
+AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""What goes before a command that is to be what a container starts first."""
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run([*AS_PROCESS_1, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this machine gives no process namespaces",
+)
+
+
+@pytest.mark.parametrize(
+    "prefix", [(), pytest.param(AS_PROCESS_1, marks=needs_namespaces)], ids=["process", "process 1"]
+)
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("os.abort()", -6), ("os._exit(3)", 3), ("sys.exit(4)", 4), ("os.kill(os.getpid(), 9)", -9)],
+)
+def test_the_last_words_of_libraries_are_heard_whatever_ends_the_process(prefix, end, code):
+    last_words = f"for i in range(200): os.write(2, b'F0101 the last words, line %d\\n' % i)\n{end}"
+    program = f"import os, sys; from trainer import json_log; json_log.install()\n{last_words}"
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [one["message"] for one in objects(done.stderr) if one["severity"] == "CRITICAL"]
+    assert said == [f"F0101 the last words, line {i}" for i in range(200)]
+    assert done.returncode == (128 - code if prefix and code < 0 else code)
+
+
+@needs_namespaces
+def test_process_1_hands_signals_on_and_ends_with_the_programs_own_code():
+    command = [
+        *AS_PROCESS_1,
+        sys.executable,
+        "-c",
+        "import sys; from trainer.main import wait; sys.exit(wait())",
+    ]
+    process = subprocess.Popen(
+        [*command, "--model=/nowhere", "--log_format=json"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert any("Waiting for" in line for line in process.stderr)
+    (first,) = psutil.Process(process.pid).children()
+    first.terminate()
+    assert process.wait(timeout=60) == 4
+    *_, last = objects(process.stderr.read())
+    assert "stopped; " in last["message"]
+
+
+def test_the_probe_tells_a_working_process_from_a_hung_one(tmp_path):
+    file = tmp_path / "heartbeat"
+
+    def probe() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "trainer.program.heartbeat", str(file), "900"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    never = probe()
+    assert never.returncode == 1 and never.stderr == "no sign of life yet; allowed are 900 s\n"
+    heartbeat.Heartbeat(str(file)).beat()
+    assert probe().returncode == 0
+    os.utime(file, (time.time() - 1000,) * 2)
+    hung = probe()
+    assert hung.returncode == 1 and "no progress for 100" in hung.stderr
+
+
+@pytest.mark.parametrize(("idle", "code"), [(0, 4), (1000, 1)])
+def test_a_hung_program_that_still_hears_the_signal_ends_as_a_failure(tmp_path, idle, code):
+    """A thread of it waits for what never comes, the probe fails, and the kubelet sends SIGTERM: to be counted, unlike a lost node."""
+    file = tmp_path / "heartbeat"
+    wait = "import sys; from trainer.main import wait; sys.exit(wait())"
+    flags = [f"--heartbeat={file}", "--model=/nowhere"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", wait, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert any("Waiting for" in line for line in process.stderr)
+    os.utime(file, (time.time() - idle,) * 2)
+    assert heartbeat.main(str(file), "900") == (1 if idle else 0)
+    process.terminate()
+    assert process.wait(timeout=60) == code
+    assert ("the liveness probe saw nothing get done" in process.stderr.read()) == (code == 1)
+
+
+def test_a_probe_that_failed_before_work_went_on_is_no_reason(tmp_path, monkeypatch):
+    telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
+    os.utime(tmp_path / "heartbeat", (0, 0))
+    assert heartbeat.main(f"{tmp_path}/heartbeat", "900") == 1 and telemetry.given_up()
+    telemetry._vitals.heartbeat._next = 0.0
+    telemetry.progress()
+    assert not telemetry.given_up()
+
+
+def test_waiting_for_other_machines_is_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(telemetry, "_WAITING_INTERVAL", 0.01)
+    telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
+    telemetry._vitals.heartbeat._next = 0.0
+    os.utime(tmp_path / "heartbeat", (0, 0))
+    with telemetry.waiting():
+        while heartbeat.age(tmp_path / "heartbeat") > 100:
+            time.sleep(0.01)
+
+
+def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
+    beats, textfile = tmp_path / "heartbeat", tmp_path / "humerus.prom"
+    flags = [f"--heartbeat={beats}", f"--metrics_file={textfile}", f"--metrics_port={port}"]
+    assert telemetry.start(["humerus-train", *flags, "--data_dir", "d", "image"]) == [
+        "humerus-train",
+        "--data_dir",
+        "d",
+        "image",
+    ]
+    os.utime(beats, (0, 0))
+    telemetry._vitals.heartbeat._next = 0.0
+    assert list(telemetry.beating([1, 2])) == [1, 2] and heartbeat.age(str(beats)) < 100
+    telemetry.progress(step=7, epoch=1, loss=0.5)
+    on_port = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    for text in (on_port, textfile.read_text()):
+        values = {
+            s.name: s.value
+            for f in prometheus_client.parser.text_string_to_metric_families(text)
+            for s in f.samples
+        }
+        assert (
+            values["humerus_step"] == 7
+            and values["humerus_epoch"] == 1
+            and values["humerus_loss"] == 0.5
+        )
+        assert time.time() - values["humerus_last_progress_timestamp_seconds"] < 100
+
+
+def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path):
+    done = run("wait", f"--heartbeat={tmp_path}/no/such/folder", "--model=m")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "humerus-wait: --heartbeat, --metrics_file or --metrics_port can't be had"
+    )
+
+
+def test_training_beats_and_reports(tmp_path):
+    data = commands.prepared(tmp_path)
+    workdir, beats, textfile = tmp_path / "run", tmp_path / "heartbeat", tmp_path / "humerus.prom"
+    (tmp_path / "train.flags").write_text(
+        "# as a config map mounts it\n--config=smoke\n--config.epochs=1\n--config.ema_decay=0.5\n"
+    )
+    asked = [
+        f"--flagfile={tmp_path}/train.flags",
+        "--config=tests/support/small_recipe.py",
+        "--config.epochs=2",
+    ]
+    asked += [f"--heartbeat={beats}", f"--metrics_file={textfile}", "--log_format=json"]
+    done = run("train", f"--data_dir={data}", f"--workdir={workdir}", *asked)
+    assert done.returncode == 0, done.stderr
+    assert sum("epoch 2/2 " in one["message"] for one in objects(done.stderr)) == 1
+    assert [o["message"] for o in objects(done.stdout)][-1] == f"Artifact: {workdir}/artifact"
+    settings = json.loads((workdir / "config.json").read_text())
+    assert settings["config.ema_decay"] == 0.5 and settings["config.epochs"] == 2
+    text = textfile.read_text()
+    assert (
+        "humerus_epoch 2.0" in text and "humerus_step 8.0" in text and "humerus_val_auroc" in text
+    )
+    assert heartbeat.age(str(beats)) < 300
+
+
+def test_a_file_may_name_the_recipe(tmp_path):
+    (tmp_path / "train.flags").write_text("--config=smoke\n--config.no_such_key=1\n")
+    done = run("train", "--data_dir=d", "--workdir=w", f"--flagfile={tmp_path}/train.flags")
+    assert done.returncode == 2 and "no_such_key" in done.stderr
+    missing = run("train", "--data_dir=d", "--workdir=w", f"--flagfile={tmp_path}/absent.flags")
+    assert missing.returncode == 2 and "absent.flags" in missing.stderr
+
+
+def test_waiting_ends_when_the_data_set_is_there_and_when_told_to(tmp_path):
+    code = "import sys; from trainer.main import wait; sys.exit(wait())"
+
+    def waiting(flag: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, flag], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        assert any("Waiting for" in line for line in process.stderr)
+        return process
+
+    for_data, for_model = waiting(f"--data_dir={tmp_path / 'data'}"), waiting("--model=/nowhere")
+    for_model.send_signal(signal.SIGTERM)
+    commands.prepared(tmp_path)
+    assert for_model.wait(timeout=60) == 4
+    assert for_data.wait(timeout=60) == 0

@@ -1,0 +1,294 @@
+"""The pages that show why: what is in them, from one network and from several, and what a user may get wrong."""
+
+import os
+import pathlib
+import re
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import browser, small_artifact, small_run
+from trainer import main, overlay, radiograph
+from trainer.errors import ConfigError, DataError
+from trainer.network import feature_maps, saliency, trained_network
+from trainer.network import model as model_lib
+from trainer.publishing import explain
+
+ALL = tuple(saliency.METHODS)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_artifact.network(2)
+
+
+@pytest.fixture(scope="module")
+def model(network, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("explain") / "artifact"
+    small_artifact.make(folder, network, simulated=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> tuple[str, ...]:
+    """Two pictures of one name in two folders, one whose name is HTML, and a file that is none."""
+    root = tmp_path_factory.mktemp("images")
+    pixels = small_run.pictures(3, 60)[0]
+    paths = [
+        root / "a" / "arm.png",
+        root / "b" / "arm.png",
+        root / "<b>x&amp;.png",
+        root / "not.png",
+    ]
+    for path, picture in zip(paths, pixels, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), picture[:, 8:48])
+    paths[3].write_bytes(b"nothing")
+    return tuple(map(str, paths))
+
+
+@pytest.fixture(scope="module")
+def output(model, images, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("out")
+    options = explain.Options(
+        model, images, str(folder), ALL, feature_maps=("block1_relu",), filters=("block2_conv",)
+    )
+    done = explain.explain(options)
+    assert len(done.pages) == 3 and len(done.rejected) == 1 and "not.png: not_an_image" in str(done)
+    return folder
+
+
+def test_each_image_has_a_page_with_every_picture(output):
+    pages = sorted(path.name for path in output.glob("*.html"))
+    assert pages == ["_b_x_amp_.png.html", "arm.png.html", "arm.png~2.html"]
+    wanted = {"original", *ALL, "maps_block1_relu", "filters_block2_conv"}
+    for page in pages:
+        files = {path.stem for path in (output / page.removesuffix(".html")).glob("*.png")}
+        assert files == wanted
+        text = (output / page).read_text()
+        assert set(re.findall(r'src="[^"]*/([^"/]+)\.png"', text)) == wanted
+        assert "knows nothing of patients" in text and "<b>x&" not in text
+        assert len(re.findall(r'alt="[^"]{10,}"', text)) == len(wanted)
+        # The whole picture is one click away.
+        assert re.findall(r'<a href="([^"]+)"><img', text) == re.findall(r'src="([^"]+)"', text)
+
+
+def test_pages_of_equal_names_tell_their_paths(output, images):
+    for page, path in (("arm.png.html", images[0]), ("arm.png~2.html", images[1])):
+        text = (output / page).read_text()
+        assert f">{path}</p>" in text and "<h1>arm.png</h1>" in text
+
+
+def captions(page: pathlib.Path) -> dict[str, str]:
+    """What is said under each picture, by its file's name."""
+    found = re.findall(
+        r'src="[^"]*/([^"/]+)\.png".*?<figcaption>(.*?)</figcaption>',
+        page.read_text(),
+        flags=re.DOTALL,
+    )
+    return {name: " ".join(re.sub("<[^>]+>", " ", caption).split()) for name, caption in found}
+
+
+def test_a_caption_says_what_the_colours_count_and_which_layer_was_asked(output):
+    told = captions(output / "arm.png.html")
+    number = r"0 [\d.e-]+"
+    assert re.fullmatch(
+        rf"HiResCAM {number} logits per cell 6 x 6 cells, layer features", told["hires_cam"]
+    )
+    assert re.search(
+        rf"ends {number} logits per cell 24 x 24 cells, block ends up to features$",
+        told["fused_layer_cam"],
+    )
+    assert re.fullmatch(
+        rf"Score-CAM {number} units of activation 6 x 6 cells, layer features", told["score_cam"]
+    )
+    assert re.fullmatch(
+        rf"Occlusion {number} logits 14 x 14 cells, looks at no layer", told["occlusion"]
+    )
+    assert told["original"] == "original as it was read"
+    assert "layer features" not in (output / "arm.png.html").read_text().partition("<main>")[0]
+
+
+def test_the_colour_bar_is_that_of_the_maps(output):
+    """From the first to the last colour that `overlay` draws."""
+    (stops,) = re.findall(
+        r"linear-gradient\(to right, (.*?)\);", (output / "arm.png.html").read_text()
+    )
+    ramp = overlay.draw(
+        np.zeros((64, 64), np.uint8),
+        np.linspace(0, 1, 64, dtype=np.float32)[None],
+        64,
+        1.0,
+        "heatmap",
+    )
+    first, *_, last = (
+        tuple(map(int, colour)) for colour in re.findall(r"rgb\((\d+) (\d+) (\d+)\)", stops)
+    )
+    for colour, drawn in ((first, ramp[0, 0, ::-1]), (last, ramp[0, -1, ::-1])):
+        np.testing.assert_allclose(colour, drawn, atol=3)
+
+
+def test_of_an_ensemble_features_and_patterns_are_those_of_the_first_and_say_so(output):
+    told = captions(output / "arm.png.html")
+    for name in ("maps_block1_relu", "filters_block2_conv"):
+        assert told[name].endswith(", of the first of 2 networks")
+
+
+def test_a_name_that_is_no_utf8_is_explained_and_told_readably(model, tmp_path, capsys):
+    for name, content in (
+        (b"\xff.png", cv2.imencode(".png", small_run.pictures(1, 60)[0][0])[1].tobytes()),
+        (b"\xfe.png", b""),
+    ):
+        (tmp_path / os.fsdecode(name)).write_bytes(content)
+    given = [str(tmp_path / os.fsdecode(name)) for name in (b"\xff.png", b"\xfe.png", b"\xfd.png")]
+    assert (
+        main.explain(
+            ["humerus-explain", model, *given, "--method=grad_cam", f"--output={tmp_path / 'out'}"]
+        )
+        == 0
+    )
+    (page,) = (tmp_path / "out").glob("*.html")
+    assert "<h1>\\udcff.png</h1>" in page.read_text()
+    said = capsys.readouterr().out
+    assert "\\udcfe.png: empty" in said and "\\udcfd.png: cannot be opened or read" in said
+
+
+def test_a_browser_shows_it_wide_and_narrow(output, tmp_path):
+    with browser.chromium(tmp_path / "profile") as page:
+        for width in (1280, 400):
+            page.open(output / "_b_x_amp_.png.html", width)
+            assert page.ask("[...document.images].every(image => image.naturalWidth > 0)")
+            assert page.ask("document.documentElement.scrollWidth") <= width
+            assert page.ask("document.querySelector('h1').textContent") == "<b>x&amp;.png"
+        assert not page.errors and all(request.startswith("file://") for request in page.requests)
+
+
+def test_the_first_map_is_the_one_that_the_scorer_draws(model, images, output):
+    info = trained_info(model)
+    found = radiograph.read(pathlib.Path(images[0]).read_bytes())
+    serve = tf.saved_model.load(model).signatures["serving_default"]
+    pixels = radiograph.letterbox(found.pixels, 48)[None]
+    cam = serve(image=tf.constant(pixels))["cam"].numpy()[0]
+    expected = overlay.draw(found.pixels, cam, 48, info.cam["scale"], "overlay")
+    np.testing.assert_array_equal(cv2.imread(str(output / "arm.png" / "grad_cam.png")), expected)
+
+
+def trained_info(model: str):
+    from trainer import artifact
+
+    return artifact.load(model)
+
+
+def test_an_ensemble_is_explained_by_the_mean_of_its_members(model):
+    """Grad-CAM over the members, each by its temperature, is the map that the SavedModel answers with."""
+    pixels = small_run.pictures(3, 48)[0]
+    loaded = trained_network.load(model, trained_info(model))
+    assert [member.temperature for member in loaded.members] == [1.0, 1.5]
+    served = (
+        tf.saved_model.load(model)
+        .signatures["serving_default"](image=tf.constant(pixels))["cam"]
+        .numpy()
+    )
+    found = trained_network.maps(loaded, "grad_cam", pixels, model_lib.FEATURES)
+    np.testing.assert_allclose(found, served, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_are_listed_with_their_shapes(model):
+    lines = explain.list_layers(model).splitlines()
+    assert "block2_relu\t12 x 12 x 12\tend of a block" in lines
+    assert "block2_conv\t12 x 12 x 12" in lines
+    assert "features\t6 x 6 x 16\tend of a block" in lines
+
+
+def test_the_grid_shows_each_channel_in_its_place(network):
+    """The brightest tile is that of the channel with the largest value; its picture is that channel's map."""
+    built = network.members[0].model
+    image = small_run.pictures(1, 48)[0][0]
+    values = saliency.features(built, image[None], "block1_relu")[0]
+    drawn = cv2.cvtColor(feature_maps.grid(built, image, "block1_relu"), cv2.COLOR_BGR2GRAY)
+    assert drawn.shape == (3 * 100, 3 * 100)  # eight channels, three in a row
+    tiles = [
+        drawn[i // 3 * 100 + 2 : i // 3 * 100 + 70, i % 3 * 100 + 2 : i % 3 * 100 + 98].astype(
+            float
+        )
+        for i in range(8)
+    ]
+    means = values.mean(axis=(0, 1))
+    assert np.argmax([tile.mean() for tile in tiles]) == means.argmax()
+    bright = max(range(8), key=lambda i: values[..., i].std())
+    small = cv2.resize(values[:17, :, bright], (96, 68), interpolation=cv2.INTER_NEAREST)
+    assert np.corrcoef(small.ravel(), tiles[bright].ravel())[0, 1] > 0.8
+
+
+def test_patterns_excite_their_channels_more_than_noise_does(network):
+    built = network.members[0].model
+    sheet = cv2.cvtColor(feature_maps.patterns(built, "block1_conv"), cv2.COLOR_BGR2GRAY)
+    noise = np.clip(np.random.default_rng(0).normal(110, 12, (1, 48, 48, 1)), 0, 255).astype(
+        np.uint8
+    )
+    before = saliency.features(built, noise, "block1_conv")[0].mean(axis=(0, 1))
+    better = 0
+    for channel in range(8):
+        tile = sheet[channel // 3 * 100 + 2 :, channel % 3 * 100 + 2 :][:80, :96]
+        shown = cv2.resize(tile, (48, 40), interpolation=cv2.INTER_AREA)
+        pattern = np.full((48, 48), int(shown.mean()), np.uint8)
+        pattern[:40] = shown
+        better += (
+            saliency.features(built, pattern[None, ..., None], "block1_conv")[0].mean(axis=(0, 1))[
+                channel
+            ]
+            > before[channel]
+        )
+    assert better >= 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        (
+            {"methods": ("guess",)},
+            ConfigError,
+            "--method=guess: expected one or several of grad_cam,",
+        ),
+        ({"layer": "nowhere"}, ConfigError, "no layer 'nowhere' with a map"),
+        ({"images": ("/nowhere.png",)}, DataError, "/nowhere.png: cannot be opened or read"),
+        ({"model": "/nowhere"}, ConfigError, "is not an exported model"),
+        (
+            {"filters": ("image",), "methods": ()},
+            ConfigError,
+            "filter patterns want a layer behind",
+        ),
+    ],
+)
+def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, sentence):
+    options = {
+        "model": model,
+        "images": images[:1],
+        "output": str(tmp_path / "out"),
+        "methods": ("layer_cam",),
+    } | changes
+    with pytest.raises(error, match=sentence):
+        explain.explain(explain.Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["{model}", "{image}", "--method=occlusion", "--output={out}"], 0, "arm.png.html\n"),
+        (
+            ["--model={model}", "--output={out}", "--method=grad_cam", "{image}"],
+            0,
+            "arm.png.html\n",
+        ),
+        (["{model}", "--list_layers"], 0, "block3_relu\t6 x 6 x 16"),
+        (["{model}"], 2, "name one or several images behind the artifact"),
+        ([], 2, "name the artifact first"),
+    ],
+)
+def test_the_command(model, images, tmp_path, capsys, words, code, said):
+    given = [word.format(model=model, image=images[0], out=tmp_path / "out") for word in words]
+    assert main.explain(["humerus-explain", *given]) == code
+    printed = capsys.readouterr()
+    assert said in (printed.out if code == 0 else printed.err)

@@ -1,0 +1,377 @@
+"""The artifact is the model: the same numbers without any code of ours, in full precision, whole or not at all."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from trainer import artifact, radiograph
+from trainer.dataset import input_pipeline
+from trainer.dataset.prepare import prepare
+from trainer.errors import ConfigError, DataError
+from trainer.evaluation import evaluate, metrics
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.network import model as model_lib
+from trainer.network.model import Architecture
+from trainer.network.serving import Member, Network, serving_function
+from trainer.publishing import export
+
+SIZE = small_run.SIZE
+POINT = OperatingPoint(temperature=1.7, threshold=0.45, rule="kappa", uncertain_band=(0.4, 0.5))
+DATASET = {
+    "image_size": SIZE,
+    "preprocessing": radiograph.PREPROCESSING,
+    "fingerprint": "abc",
+    "layout": "manifest",
+    "simulated": True,
+    "splits": {"train": {"images": 12, "studies": 12, "patients": 12, "positives": 6}},
+}
+ORIGIN = {"recipe": "humerus", "weights": "xception_notop.weights.h5", "seed": 0}
+TRAIN, VALIDATION = small_run.split(12, SIZE), small_run.split(9, SIZE, seed=1)
+
+# Runs where this project cannot be found: what anybody with TensorFlow sees.
+READER = """
+import sys
+import numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+_, inputs = served.structured_input_signature
+assert {name: (spec.shape.as_list(), spec.dtype) for name, spec in inputs.items()} == {"image": ([None, 48, 48, 1], tf.uint8)}
+outputs = served(image=tf.constant(np.load(sys.argv[2])))
+assert not [name for name in sys.modules if name.split(".")[0] in ("trainer", "batch_inference")]
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+
+def build(architecture: Architecture, weights: str = "none") -> keras.Model:
+    """A model whose head is not that of a fresh one."""
+    model = model_lib.build(architecture, SIZE, weights)
+    rng = np.random.default_rng(1)
+    for layer in model_lib.head_layers(model):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
+    return model
+
+
+def exported(model, architecture, directory, **changes):
+    held_out = changes.pop("held_out", VALIDATION)
+    fields = {
+        "operating_point": POINT,
+        "train": TRAIN,
+        "dataset": DATASET,
+        "metrics": {"test": {}},
+        "origin": ORIGIN,
+    }
+    logit = (
+        model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
+    )
+    fields |= {"held_out": held_out, "held_out_logit": logit}
+    return export.export(
+        Network(architecture, (Member(model),)), str(directory), **(fields | changes)
+    )
+
+
+def served_by(model, temperature):
+    return serving_function(Network(Architecture(), (Member(model),)), temperature)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    architecture = Architecture("tinynet", "avg", (7, 5), dropout=0.5)
+    model = build(architecture)
+    directory = tmp_path_factory.mktemp("run") / "artifact"
+    return model, directory, exported(model, architecture, directory)
+
+
+def test_tensorflow_alone_serves_what_the_keras_model_says(made, tmp_path):
+    model, directory, _ = made
+    images, _ = small_run.pictures(11, SIZE, seed=4)
+    np.save(tmp_path / "images.npy", images)
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        READER,
+        directory,
+        tmp_path / "images.npy",
+        tmp_path / "served.npz",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    served = np.load(tmp_path / "served.npz")
+    logit = model(images)[model_lib.LOGIT].numpy()[:, 0]
+    assert np.std(logit) > 1e-3
+    np.testing.assert_allclose(served["logit"], logit, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        served["probability"], 1 / (1 + np.exp(-logit.astype(float) / 1.7)), rtol=1e-5
+    )
+    assert served["cam"].shape == (11, 6, 6)
+
+
+def test_the_keras_file_is_the_same_model(made):
+    model, directory, _ = made
+    loaded = keras.models.load_model(directory / artifact.KERAS_FILE)
+    images, _ = small_run.pictures(3, SIZE, seed=4)
+    np.testing.assert_array_equal(loaded(images)[model_lib.LOGIT], model(images)[model_lib.LOGIT])
+
+
+def test_what_the_artifact_says_of_itself(made):
+    model, directory, sealed = made
+    info = artifact.load(directory)
+    assert info == sealed
+    assert (info.image_size, info.threshold, info.temperature, info.uncertain_band) == (
+        SIZE,
+        0.45,
+        1.7,
+        (0.4, 0.5),
+    )
+    assert info.preprocessing == json.loads(json.dumps(radiograph.PREPROCESSING))
+    assert info.architecture == {
+        "backbone": "tinynet",
+        "pooling": "avg",
+        "head_widths": [7, 5],
+        "dropout": 0.5,
+        "members": 1,
+        "temperatures": [1.0],
+        "mirrored": False,
+        "threshold_rule": "kappa",
+        "threshold_fitted": True,
+        **ORIGIN,
+    }
+    assert info.dataset["fingerprint"] == "abc"
+    served = served_by(model, 1.7)(tf.constant(VALIDATION.images))
+    maps = served["cam"].numpy()
+    assert (info.cam["height"], info.cam["width"]) == maps.shape[1:]
+    assert np.mean(maps[maps > 0] > info.cam["scale"]) == pytest.approx(
+        0.01, abs=1.5 / (maps > 0).sum()
+    )
+    counts, edges = np.histogram(served["probability"], bins=10, range=(0, 1))
+    assert info.reference["probability"] == {
+        "edges": edges.tolist(),
+        "shares": (counts / 9).tolist(),
+        "images": 9,
+    }
+    assert sum(info.reference["brightness"]["shares"]) == pytest.approx(1.0)
+    card = (directory / artifact.MODEL_CARD).read_text()
+    assert "tinynet" in card and "not a medical device" in card.lower()
+
+
+def test_without_validation_images_the_maps_are_scaled_on_training(tmp_path):
+    architecture = Architecture("tinynet", "max", ())
+    model = build(architecture)
+    sealed = exported(
+        model, architecture, tmp_path / "a", held_out=VALIDATION.select(np.zeros(0, int))
+    )
+    maps = served_by(model, 1.0)(tf.constant(TRAIN.images))["cam"].numpy()
+    assert sealed.cam["scale"] == pytest.approx(np.quantile(maps[maps > 0], 0.99), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_trained_in_half_precision_serves_in_full(tmp_path, precision):
+    architecture = Architecture("tinynet", "avg", ())
+    keras.config.set_dtype_policy(precision)
+    try:
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            model = build(architecture)
+        exported(model, architecture, tmp_path / "artifact")
+        assert keras.config.dtype_policy().name == precision
+    finally:
+        keras.config.set_dtype_policy("float32")
+    full = build(architecture)
+    full.set_weights(model.get_weights())
+    images, _ = small_run.pictures(5, SIZE, seed=4)
+    served = tf.saved_model.load(str(tmp_path / "artifact")).signatures["serving_default"](
+        image=tf.constant(images)
+    )
+    np.testing.assert_allclose(
+        served["logit"], full(images)[model_lib.LOGIT].numpy()[:, 0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypatch):
+    """EfficientNet has one more layer under ImageNet's weights; built anew without them, it would be another network."""
+    architecture = Architecture("efficientnetb0", "avg", ())
+    stored = keras.applications.EfficientNetB0(
+        include_top=False, weights=None, input_tensor=keras.Input((SIZE, SIZE, 3))
+    )
+    stored.save_weights(tmp_path / "stand-in.weights.h5")
+    get_file = "keras.src.applications.efficientnet.file_utils.get_file"
+    monkeypatch.setattr(get_file, lambda *a, **b: str(tmp_path / "stand-in.weights.h5"))
+    model, otherwise = (
+        model_lib.build(architecture, SIZE, "imagenet"),
+        model_lib.build(architecture, SIZE),
+    )
+    otherwise.set_weights(model.get_weights())
+    images, _ = small_run.pictures(3, SIZE, seed=4)
+    expected, other, found = (
+        m(images)[model_lib.FEATURES].numpy()
+        for m in (model, otherwise, export._plain_copy(Member(model)).model)
+    )
+    assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_an_export_that_fails_leaves_the_earlier_artifact_alone(tmp_path, monkeypatch):
+    architecture = Architecture("tinynet", "avg", ())
+    model = build(architecture)
+    (tmp_path / "run").mkdir()
+    first = exported(model, architecture, tmp_path / "run" / "artifact")
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact, "seal", lambda *a, **b: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            exported(model, architecture, tmp_path / "run" / "artifact")
+    assert artifact.load(tmp_path / "run" / "artifact") == first
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["artifact"]
+    model.get_layer(model_lib.LOGIT).bias.assign([3.0])
+    second = exported(model, architecture, tmp_path / "run" / "artifact")
+    assert (
+        artifact.load(tmp_path / "run" / "artifact") == second and second.model_id != first.model_id
+    )
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("prepared")
+    source = str(small_run.write_source(root / "source"))
+    for size in (SIZE, 64):
+        prepare(source, "manifest", str(root / f"data{size}"), image_size=size)
+    return root
+
+
+def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
+    model, directory, info = made
+    found = evaluate.evaluate(str(directory), str(data_dir / f"data{SIZE}"))
+    images, labels = small_run.pictures(small_run.SPLITS["test"], SIZE, seed=2)
+    p = 1 / (1 + np.exp(-model(images)[model_lib.LOGIT].numpy()[:, 0].astype(float) / 1.7))
+    called, decided = p >= 0.45, (p < 0.4) | (p >= 0.5)
+    assert (found["model_id"], found["split"]) == (info.model_id, "test")
+    positive, negative = p[labels == 1], p[labels == 0]
+    pairs = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
+    assert found["image"]["auroc"]["value"] == pytest.approx(pairs)
+    assert found["image"]["brier"]["value"] == pytest.approx(np.mean((p - labels) ** 2), rel=1e-4)
+    assert (
+        math.isclose(found["image"]["accuracy"]["value"], np.mean(called == labels))
+        or not decided.all()
+    )
+    assert metrics.table(found)
+
+
+def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
+    _, directory, _ = made
+    with pytest.raises(
+        DataError,
+        match=f"images of 64 px and the model takes {SIZE}; prepare them with --image_size={SIZE}",
+    ):
+        evaluate.evaluate(str(directory), str(data_dir / "data64"))
+    with pytest.raises(DataError, match="another version of the preprocessing"):
+        evaluate.check_compatible(
+            artifact.load(directory),
+            {"image_size": SIZE, "preprocessing": {"version": 0}},
+            "somewhere",
+        )
+    with pytest.raises(
+        ConfigError, match=r"is not an exported model .*name the `artifact` folder of a run"
+    ):
+        evaluate.evaluate(str(tmp_path), str(data_dir / f"data{SIZE}"))
+
+
+def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path):
+    _, directory, info = made
+    other = build(Architecture("tinynet", "avg", (7, 5), dropout=0.5))
+    kernel, bias = model_lib.head_layers(other)[-1].get_weights()
+    model_lib.head_layers(other)[-1].set_weights([-kernel, -bias])
+    exported(other, Architecture("tinynet", "avg", (7, 5), dropout=0.5), tmp_path / "artifact")
+    data, baseline = str(data_dir / f"data{SIZE}"), str(tmp_path / "artifact")
+    found = evaluate.compare(str(directory), baseline, data)
+    row, alone = (
+        found["image"]["auroc"],
+        evaluate.evaluate(str(directory), data)["image"]["auroc"]["value"],
+    )
+    assert (found["model_id"], found["baseline_id"]) == (
+        info.model_id,
+        artifact.load(baseline).model_id,
+    )
+    assert (row["a"], row["b"]) == pytest.approx((1 - alone, alone)) and row[
+        "difference"
+    ] == pytest.approx(2 * alone - 1)
+    assert f"{alone:.3f}" in metrics.comparison_table(found)
+
+
+def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
+    _, directory, _ = made
+    larger = model_lib.build(Architecture("tinynet", "avg", ()), 64)
+    dataset, split = DATASET | {"image_size": 64}, small_run.split(9, 64)
+    exported(
+        larger,
+        Architecture("tinynet", "avg", ()),
+        tmp_path / "artifact",
+        dataset=dataset,
+        held_out=split,
+    )
+    given = (str(directory), str(tmp_path / "artifact"), str(data_dir / f"data{SIZE}"))
+    with pytest.raises(
+        DataError, match=r"the baseline \(whose --baseline_data_dir may be another\) takes 64"
+    ):
+        evaluate.compare(*given)
+    row = evaluate.compare(*given, baseline_data_dir=str(data_dir / "data64"))["image"]["auroc"]
+    alone = evaluate.evaluate(str(tmp_path / "artifact"), str(data_dir / "data64"))["image"][
+        "auroc"
+    ]
+    assert row["a"] == alone["value"]
+
+
+@pytest.mark.parametrize(
+    ("split", "held_out_name", "warning"),
+    [
+        ("test", "out_of_fold", None),
+        ("validation", "out_of_fold", "was trained on images of the validation split"),
+        ("train", "validation", "was trained on images of the train split"),
+        (
+            "validation",
+            "validation",
+            "was chosen on the validation split: its figures there are optimistic",
+        ),
+    ],
+)
+def test_images_that_the_model_was_made_of_are_warned_of(
+    data_dir, tmp_path, split, held_out_name, warning
+):
+    data = str(data_dir / f"data{SIZE}")
+    model, architecture = (
+        build(Architecture("tinynet", "avg", ())),
+        Architecture("tinynet", "avg", ()),
+    )
+    for name, dataset in (("own", input_pipeline.metadata(data)), ("foreign", DATASET)):
+        exported(
+            model,
+            architecture,
+            tmp_path / name,
+            dataset=dataset,
+            metrics={"test": {}, held_out_name: {}},
+        )
+    own, foreign = (
+        evaluate.evaluate(str(tmp_path / name), data, split)["warnings"]
+        for name in ("own", "foreign")
+    )
+    assert not foreign and [warning in said for said in own] == ([True] if warning else [])
+    both = evaluate.compare(str(tmp_path / "foreign"), str(tmp_path / "own"), data, split)
+    assert both["warnings"] == own
+
+
+def test_slices_take_columns_that_only_some_images_have():
+    split = dataclasses.replace(
+        VALIDATION,
+        attributes=({"mode": "grey"}, {"mode": "grey", "view": "AP"}, {"view": "AP"}) * 3,
+    )
+    found = evaluate.by_attribute(split, evaluate.cases(split, np.linspace(-1, 1, 9)), 0.5)
+    assert {name: [row["images"] for row in rows.values()] for name, rows in found.items()} == {
+        "mode": [6, 3],
+        "view": [6, 3],
+    }

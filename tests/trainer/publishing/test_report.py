@@ -1,0 +1,378 @@
+"""The run report and the model card: what they say, and that a browser shows the report without an error or a request."""
+
+import html.parser
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import browser
+from trainer.evaluation import calibration, metrics
+from trainer.evaluation.cases import Cases
+from trainer.publishing import model_card, report
+
+FIGURES = {"curve-loss", "curve-accuracy", "curve-auroc", "roc", "pr", "reliability", "scores"}
+
+
+def scored(patients: int, seed: int) -> Cases:
+    generator = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), generator.integers(1, 4, size=patients))
+    label = generator.integers(2, size=patients)[patient]
+    names = [f"patient{p:05d}" for p in patient]
+    paths = [f"{name}/study1/image{k}.png" for k, name in enumerate(names)]
+    logits = 2 * (generator.normal(size=len(patient)) + 2.1 * (label - 0.5))
+    return Cases(np.full(len(patient), 0.5), logits, label, ["study1"] * len(patient), names, paths)
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run() -> report.RunReport:
+    validation, test = scored(40, 0), scored(60, 1)
+    point = calibration.fit(validation, abstain=0.1)
+    cases = {
+        "validation": calibration.apply(validation, point.temperature),
+        "test": calibration.apply(test, point.temperature),
+    }
+    counts = {"images": 100, "studies": 60, "patients": 50, "positives": 47, "rejected": 1}
+    rising = np.linspace(0.5, 0.9, 8)
+    return report.RunReport(
+        title="first <run> & more",
+        dataset={
+            "simulated": True,
+            "layout": "mura",
+            "body_parts": ["XR_HUMERUS"],
+            "image_size": 320,
+            "fingerprint": "0123456789abcdef0123",
+            "splits": {"train": counts, "validation": counts, "test": counts},
+            "rejections": {"truncated": 6},
+            "warnings": [
+                "two files are the same image",
+                "such as " + "a_long_folder/" * 9 + "image.png",
+            ],
+        },
+        operating_point=point,
+        cases=cases,
+        metrics={
+            split: metrics.evaluate(
+                cases[split], point.threshold, point.uncertain_band, resamples=100
+            )
+            for split in ("test", "validation")
+        },
+        history=[
+            {
+                "epoch": k + 1,
+                "loss": 1 - v,
+                "accuracy": v,
+                "val_loss": 1.1 - v,
+                "val_accuracy": v - 0.1,
+                "val_auroc": v,
+                "criterion": v,
+            }
+            for k, v in enumerate(rising)
+        ],
+        config={"backbone": "densenet121", "augmentation": {"rotation": 30.0}},
+        environment={"tensorflow": "2.21.0"},
+        slices=metrics.slices(
+            cases["test"],
+            {"source_mode": np.resize(["grey", "rgb"], len(test))},
+            point.threshold,
+            resamples=20,
+        ),
+        examples=[("image7.png: called positive at 0.98", picture())],
+    )
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, the ids, and the text of the page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data + " "
+
+
+@pytest.fixture(scope="module")
+def text(run) -> str:
+    return report.render(run)
+
+
+@pytest.fixture(scope="module")
+def page(text) -> Page:
+    return Page(text)
+
+
+def test_the_page_is_whole_and_asks_for_nothing(text, page):
+    assert "<script" not in text
+    links = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href")
+    ]
+    assert links
+    assert all(value.startswith(("data:", "#")) for value in links)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(text, page):
+    assert len(set(page.ids)) == len(page.ids)
+    targets = re.findall(r"url\(#([^)]+)\)", text) + [
+        attributes["xlink:href"][1:]
+        for _, attributes in page.tags
+        if attributes.get("xlink:href", "").startswith("#")
+    ]
+    assert targets
+    assert set(targets) <= set(page.ids)
+
+
+def test_every_figure_is_there_with_a_text_alternative(page):
+    figures = {
+        attributes["id"]: attributes
+        for tag, attributes in page.tags
+        if tag == "figure" and "id" in attributes
+    }
+    assert set(figures) == {f"figure-{name}" for name in FIGURES}
+    assert all(len(attributes["aria-label"]) > 20 for attributes in figures.values())
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+
+
+def test_the_numbers_are_those_of_the_run(run, page):
+    for level in ("image", "study"):
+        for name in metrics.METRICS:
+            assert metrics.format_interval(run.metrics["test"][level][name]) in page.text, name
+    cells = run.metrics["test"]["confusion"]["image"]
+    table = page.text[
+        page.text.index("Confusion per image") : page.text.index("Confusion per study")
+    ]
+    assert [int(number) for number in re.findall(r"\b\d+\b", table)] == [
+        cells[name] for name in ("tp", "fn", "fp", "tn")
+    ]
+    assert f"{run.operating_point.threshold:.3f}" in page.text
+    assert "uncertain ones by their side of the threshold" in table
+    for expected in (
+        "Data: mura, XR_HUMERUS, 320 px",
+        metrics.NO_INTERVAL,
+        "augmentation.rotation",
+        "30.0",
+        "truncated 6",
+        "two files are the same image",
+        "source_mode",
+        "2.21.0",
+    ):
+        assert expected in page.text
+
+
+def test_text_is_escaped_and_the_warnings_stand_at_the_top(text, page):
+    assert "first &lt;run&gt; &amp; more</h1>" in text
+    assert "not a medical device" in page.text
+    assert {"simulated", "purpose"} <= set(page.ids)
+
+
+def test_real_data_carry_no_simulated_banner(run):
+    real = Page(report.render(replace(run, dataset={**run.dataset, "simulated": False})))
+    assert "simulated" not in real.ids
+    assert "purpose" in real.ids
+
+
+def test_without_test_split_validation_is_shown(run):
+    text = report.render(
+        replace(
+            run,
+            cases={"validation": run.cases["validation"]},
+            metrics={"test": {}, "validation": run.metrics["validation"]},
+        )
+    )
+    assert (
+        "Calls and scores, validation split" in text
+        and "Most confident errors, validation split" in text
+    )
+    assert "test, per image" not in text
+    assert "There is no test split" in text
+
+
+def test_a_run_without_anything_to_evaluate_still_reports(run):
+    bare = Page(
+        report.render(
+            replace(
+                run,
+                cases={},
+                metrics={"test": {}, "validation": {}},
+                slices={},
+                examples=(),
+                history=[],
+            )
+        )
+    )
+    assert "nothing to evaluate" in bare.text
+    assert "densenet121" in bare.text
+    assert "Calls and scores" not in bare.text and "figure" not in {tag for tag, _ in bare.tags}
+
+
+def test_one_class_and_gaps_in_the_history(run):
+    positives = run.cases["test"].take(run.cases["test"].label == 1)
+    measured = metrics.evaluate(positives, 0.5, resamples=20)
+    history = [{"epoch": 1, "loss": 0.5, "val_loss": float("nan"), "val_auroc": float("nan")}]
+    point = calibration.fit(positives)
+    one_class = replace(
+        run,
+        cases={"validation": positives},
+        metrics={"validation": measured},
+        history=history,
+        operating_point=point,
+    )
+    text = report.render(one_class)
+    assert "undefined" in text
+    assert (
+        "not fitted: too few images were held out, or of one class)" in text
+        and "optimistic" not in text
+    )
+    # No figure with nothing in it.
+    assert set(re.findall(r'id="figure-([\w-]+)"', text)) == {"curve-loss", "reliability", "scores"}
+    assert "No ROC and no precision-recall curve" in text
+
+
+def test_write_leaves_one_file_the_same_each_time(run, text, tmp_path):
+    path = report.write(str(tmp_path), run)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+    assert path == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+
+
+def test_curves_png(run):
+    image = Image.open(io.BytesIO(report.curves_png(run.history)))
+    assert image.format == "PNG"
+    assert image.width > 2 * image.height
+    shown = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for colour in ((0xD9, 0x73, 0x0D), (0x2F, 0x86, 0xC8)):
+        assert (np.abs(shown.astype(int) - colour).max(axis=1) < 8).sum() > 100
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_chromium_shows_it_without_an_error(text, tmp_path, width):
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    with browser.chromium(tmp_path / "profile") as shown:
+        shown.open(tmp_path / "report.html", width, 900)
+        laid_out = """Object.fromEntries([...document.querySelectorAll("figure[id]")].map(figure => {
+            const box = figure.querySelector("svg").getBoundingClientRect();
+            return [figure.id, Math.min(box.width, box.height)];
+        }))"""
+        sizes = shown.ask(laid_out)
+        assert set(sizes) == {f"figure-{name}" for name in FIGURES}
+        assert min(sizes.values()) > 150, sizes
+        assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
+        assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
+        if width == 1280:  # data, curves and metrics are in the first screen
+            ends = "['data', 'figure-curve-loss', 'figure-curve-auroc', 'metrics'].map(id => document.getElementById(id)"
+            assert max(shown.ask(f"{ends}.getBoundingClientRect().bottom)")) < 960
+            assert (
+                shown.ask(
+                    "document.querySelector('#metrics tbody tr:nth-child(12)').getBoundingClientRect().bottom"
+                )
+                < 900
+            )
+        asked = [address for address in shown.requests if not address.startswith("data:")]
+        assert asked == [(tmp_path / "report.html").as_uri()]
+        assert shown.errors == []
+
+
+def card(run, **changes) -> str:
+    fields = {
+        "image_size": 320,
+        "threshold": run.operating_point.threshold,
+        "temperature": run.operating_point.temperature,
+        "uncertain_band": run.operating_point.uncertain_band,
+        "cam": {"layer": "features", "height": 10, "width": 10, "scale": 1.0},
+        "architecture": {
+            "backbone": "densenet121",
+            "threshold_rule": "kappa",
+            "members": 1,
+            "mirrored": False,
+        },
+        "dataset": run.dataset,
+        "metrics": run.metrics,
+        "reference": {},
+        "preprocessing": {},
+        "versions": {"tensorflow": "2.21.0"},
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return model_card.render({**fields, **changes})
+
+
+def test_model_card_states_metrics_operating_point_and_limits(run):
+    text = card(run)
+    for name in metrics.METRICS:
+        row = f"| {name} | " + " | ".join(
+            metrics.format_interval(run.metrics[split][level][name])
+            for split in ("test", "validation")
+            for level in ("image", "study")
+        )
+        assert row + " |" in text
+    assert f"Positive from {run.operating_point.threshold:.4f} (rule `kappa`)" in text
+    for limit in (
+        "not a medical device",
+        "abnormality, not fracture",
+        "Hardware is a known shortcut",
+        "simulated radiographs",
+    ):
+        assert limit in text
+    assert "uint8 [B, 320, 320, 1]" in text
+    assert "\n\n\n" not in text
+
+
+def test_model_card_says_what_it_was_made_of_and_from(run):
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "members": 1, "mirrored": False}
+    dataset = {**run.dataset, "body_parts": ["XR_ELBOW", "XR_HUMERUS"]}
+    origin = {"weights": "xception_notop.weights.h5", "recipe": "humerus", "seed": 3}
+    text = card(run, dataset=dataset, architecture=fields | origin)
+    assert "Marks radiographs of the elbow, humerus as `positive`" in text
+    assert "From the weights `xception_notop.weights.h5`, by the recipe `humerus`, seed 3;" in text
+    text = card(
+        run,
+        dataset={**run.dataset, "body_parts": ["all"]},
+        architecture=fields | origin | {"weights": "none", "recipe": ""},
+    )
+    assert "Marks radiographs as `positive`" in text and "From random weights, seed 3;" in text
+
+
+def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "mirrored": False}
+    assert "chosen on the validation split: its figures are optimistic" in card(run)
+    folds = {"test": {}, "out_of_fold": run.metrics["test"]}
+    single, ensemble = (
+        card(run, metrics=folds, architecture={**fields, "members": n}) for n in (1, 3)
+    )
+    assert "those figures flatter it" in single and "flatter" not in ensemble
+    assert "optimistic" not in single and "(rule `kappa`), fitted out of fold" in single
+    unfitted = card(run, architecture={**fields, "members": 1, "threshold_fitted": False})
+    assert "(rule `kappa`), not fitted: too few images were held out, or of one class." in unfitted
+    assert metrics.NO_INTERVAL in unfitted
+
+
+def test_model_card_tables_are_well_formed(run):
+    for block in re.findall(r"(?:^\|.*\n)+", card(run), flags=re.MULTILINE):
+        columns = {line.count("|") for line in block.splitlines()}
+        assert len(columns) == 1, block
+
+
+def test_model_card_of_real_data_without_band_or_metrics(run):
+    text = card(run, dataset={"simulated": False}, metrics={"test": {}}, uncertain_band=None)
+    assert "simulated" not in text
+    assert "no abstain band" in text
+    assert "there was no split to evaluate on" in text

@@ -1,0 +1,323 @@
+"""Every engine and precision against float32 TensorFlow, and what is recorded of it in the artifact."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import openvino
+import pytest
+
+from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from trainer import artifact, engines, radiograph
+from trainer.engines import Choice
+from trainer.errors import ConfigError, DataError
+from trainer.evaluation import evaluate
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.network import model as model_lib
+from trainer.network.model import Architecture
+from trainer.network.serving import Member, Network
+from trainer.publishing import export, quantize, verify
+
+SIZE = small_run.SIZE
+TRAIN, VALIDATION = small_run.split(80, SIZE), small_run.split(40, SIZE, seed=1, name="validation")
+DATASET = {
+    "image_size": SIZE,
+    "preprocessing": radiograph.PREPROCESSING,
+    "fingerprint": "abc",
+    "layout": "manifest",
+    "simulated": True,
+    "splits": {"train": {"images": 80, "studies": 80, "patients": 80, "positives": 40}},
+}
+# Largest |difference| of logit and of map, each as a share of the reference's own spread.
+LIMITS = {"openvino/float32": 1e-4, "openvino/bfloat16": 0.1, "openvino/int8": 0.3}
+
+
+def build(pooling: str, head: tuple[int, ...], directory, **changes) -> artifact.Artifact:
+    architecture = Architecture("tinynet", pooling, head)
+    network = model_lib.build(architecture, SIZE, "none", seed=2)
+    rng = np.random.default_rng(1)
+    for layer in model_lib.head_layers(network):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
+    fields = {
+        "train": TRAIN,
+        "held_out": VALIDATION,
+        "held_out_logit": np.zeros(len(VALIDATION)),
+        "dataset": DATASET,
+    }
+    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None)
+    members = Network(architecture, (Member(network),))
+    return export.export(
+        members, str(directory), operating_point=point, metrics={}, **(fields | changes)
+    )
+
+
+@pytest.fixture(
+    scope="module", params=[("avg", ()), ("avg", (7, 5)), ("max", ()), ("max", (7, 5))], ids=str
+)
+def made(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "artifact"
+    return directory, build(*request.param, directory, verify_engines=True)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_engine_answers_like_the_reference(made, name):
+    directory, described = made
+    choice = Choice(*name.split("/"))
+    if not engines.can_run(choice):
+        pytest.skip(f"this processor has no arithmetic for {name}")
+    images = VALIDATION.images[:16]
+    expected = engines.load(directory, described, engines.REFERENCE, 16).run(images)
+    outputs = engines.load(directory, described, choice, 16).run(images)
+    for output in ("logit", "cam"):
+        assert outputs[output].dtype == np.float32
+        difference = np.abs(outputs[output] - expected[output]).max()
+        assert difference <= LIMITS[name] * np.ptp(expected[output]), (
+            output,
+            difference,
+            np.ptp(expected[output]),
+        )
+    np.testing.assert_allclose(
+        outputs["probability"], 1 / (1 + np.exp(-outputs["logit"])), atol=1e-6
+    )
+    # Not rounded to bfloat16, in which the lower half of every number is zero.
+    assert (outputs["logit"].view(np.uint32) & 0xFFFF).all()
+
+
+def test_the_network_kept_between_runs_answers_to_the_bit_like_the_one_just_converted(
+    made, tmp_path
+):
+    directory, described = made
+    choice = Choice(
+        "openvino", "bfloat16" if engines.can_run(Choice("openvino", "bfloat16")) else "float32"
+    )
+    fresh, first, later = (
+        engines.load(directory, described, choice, 16, cache).run(VALIDATION.images[:16])
+        for cache in (None, tmp_path, tmp_path)
+    )
+    assert (first["logit"].view(np.uint32) & 0xFFFF).all()
+    for output in engines.OUTPUTS:
+        np.testing.assert_array_equal(first[output], fresh[output])
+        np.testing.assert_array_equal(later[output], fresh[output])
+
+
+@pytest.mark.parametrize(
+    ("weights", "transpose_a", "transpose_b", "exact"),
+    [
+        ((5, 1), False, False, True),
+        ((1, 5), False, True, True),
+        ((4, 1), False, True, False),
+        ((3, 1), True, False, False),
+    ],
+)
+def test_only_a_product_with_one_column_is_made_exact_and_none_changes(
+    weights, transpose_a, transpose_b, exact
+):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=weights).astype(np.float32)
+    columns = 1 if (weights, transpose_b) == ((4, 1), True) else 5
+    features = rng.normal(size=(3, columns)).astype(np.float32)
+    expected = (features.T if transpose_a else features) @ (kernel.T if transpose_b else kernel)
+    given = openvino.opset13.parameter(features.shape, np.float32)
+    product = openvino.opset13.matmul(
+        given, openvino.opset13.constant(kernel), transpose_a, transpose_b
+    )
+    network = openvino.Model([openvino.opset13.result(product)], [given])
+    engines._keep_logit_exact(network)
+    assert ("MatMul" not in {operation.get_type_name() for operation in network.get_ops()}) == exact
+    answer = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(features)[
+        0
+    ]
+    np.testing.assert_allclose(answer, expected, rtol=1e-5)
+
+
+def test_what_is_recorded_of_an_export(made):
+    directory, described = made
+    assert artifact.load(directory) == described
+    assert {artifact.INT8_NETWORK, "openvino/int8.bin"} <= set(described.files)
+    expected = {str(choice) for choice in engines.CHOICES if engines.can_run(choice)}
+    assert (
+        set(described.engines)
+        == expected
+        >= {"tensorflow/float32", "openvino/float32", "openvino/int8"}
+    )
+    assert described.engines["openvino/float32"]["within_tolerance"]
+    for record in described.engines.values():
+        assert record["images"] == len(VALIDATION) and record["from"] == "validation"
+        assert record["images_per_second"] > 0 and record["device"] == "CPU"
+    assert described.engines["openvino/float32"]["probability_largest"] < 1e-5
+    table = verify.table(described)
+    assert all(f"| {name} |" in table for name in described.engines)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """An artifact that nobody has verified."""
+    directory = tmp_path_factory.mktemp("plain") / "artifact"
+    build("avg", (), directory)
+    return directory
+
+
+@pytest.fixture
+def copied(plain, tmp_path):
+    return shutil.copytree(plain, tmp_path / "copied")
+
+
+def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
+    before = artifact.load(copied)
+    assert not before.engines
+    samples = verify.samples(TRAIN, VALIDATION)
+    first = verify.verify(copied, *samples)
+    assert first.model_id == before.model_id
+    kept = (copied / "openvino" / "int8.bin").stat().st_mtime_ns
+    again = verify.verify(copied, *samples)
+    assert (
+        again.files == first.files and (copied / "openvino" / "int8.bin").stat().st_mtime_ns == kept
+    )
+    verify.verify(copied, *samples, requantize=True)
+    assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns != kept
+
+
+def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied, monkeypatch):
+    class Crooked:
+        def __init__(self, engine):
+            self.engine = engine
+
+        def run(self, image):
+            outputs = self.engine.run(image)
+            return outputs | {"probability": 1 - outputs["probability"]}
+
+    load = engines.load
+
+    def wrong(directory, described, choice, *more):
+        if choice.precision == "int8":
+            raise RuntimeError("no such\ninstruction")
+        engine = load(directory, described, choice, *more)
+        return Crooked(engine) if choice == Choice("openvino", "float32") else engine
+
+    monkeypatch.setattr(engines, "load", wrong)
+    found = verify.verify(copied, *verify.samples(TRAIN, VALIDATION)).engines
+    assert found["openvino/int8"] == {
+        "error": "RuntimeError: no such instruction",
+        "within_tolerance": False,
+    }
+    assert not found["openvino/float32"]["within_tolerance"]
+    assert found["tensorflow/float32"]["within_tolerance"]
+
+
+def test_the_int8_network_is_the_better_of_two_ways_of_taking_ranges(copied):
+    images = TRAIN.images[:16] // 8
+    images[:3] *= 8  # a few that stand out, as plates and screws do
+    quantize.quantize(copied, images)
+    network, written = (
+        openvino.Core().read_model(str(path)) for path in (copied, copied / artifact.INT8_NETWORK)
+    )
+    exact = quantize._probability(network, images)
+    errors = [
+        np.abs(quantize._probability(other, images) - exact).mean()
+        for other in quantize._quantized(network, images)
+    ]
+    assert max(errors) > 1.2 * min(errors)
+    assert np.abs(quantize._probability(written, images) - exact).mean() == pytest.approx(
+        min(errors), rel=0.01
+    )
+
+
+def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("unsupported operation")
+
+    monkeypatch.setattr(quantize, "quantize", fails)
+    found = verify.verify(copied, *verify.samples(TRAIN, VALIDATION))
+    assert (
+        "openvino/int8" not in found.engines
+        and found.engines["openvino/float32"]["within_tolerance"]
+    )
+
+
+def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    monkeypatch.setattr(quantize, "available", lambda: False)
+    assert set(verify.verify(copied, *verify.samples(TRAIN, VALIDATION)).engines) == {
+        "tensorflow/float32"
+    }
+
+
+@pytest.mark.parametrize("held_out", [0, 40, 127, 128, 300])
+def test_images_measured_on_are_not_those_calibrated_with_where_it_can_be_helped(held_out):
+    train = small_run.split(200, 16)
+    measured, calibration = verify.samples(
+        train, small_run.split(held_out, 16, seed=1, name="validation")
+    )
+    own = {image.tobytes() for image in measured.images}
+    common = own & {image.tobytes() for image in calibration.images}
+    assert not common and len(calibration) == verify.CALIBRATION_IMAGES
+    assert (
+        len(measured)
+        == {0: 128, 40: 40, 127: 127, 128: 64, 300: 128}[held_out]
+        == len(measured.truth)
+    )
+
+
+def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog):
+    folder = tmp_path / "images" / "below"
+    folder.mkdir(parents=True)
+    for index in range(5):
+        cv2.imwrite(str(folder / f"{index}.png"), VALIDATION.images[index])
+    (folder / "notes.txt").write_text("no image")
+    record = verify.verify_artifact(str(copied), None, str(tmp_path / "images")).engines[
+        "openvino/float32"
+    ]
+    assert record["images"] == 5 and "auroc_change" not in record and record["within_tolerance"]
+    assert "notes.txt is left out" in caplog.text
+
+
+def test_what_cannot_be_measured_on_is_said(copied, tmp_path):
+    with pytest.raises(ConfigError, match="expected --data_dir"):
+        verify.verify_artifact(str(copied), None, None)
+    with pytest.raises(DataError, match="holds no image"):
+        verify.verify_artifact(str(copied), None, str(tmp_path))
+    with pytest.raises(ConfigError, match="is not an exported model"):
+        verify.verify_artifact(str(tmp_path / "none"), None, str(tmp_path))
+
+
+def test_a_record_that_nobody_wrote_is_refused(copied):
+    described = json.loads((copied / artifact.MODEL_JSON).read_text())
+    for record in ("fast", {"images_per_second": "fast"}):
+        (copied / artifact.MODEL_JSON).write_text(
+            json.dumps(described | {"engines": {"openvino/int8": record}})
+        )
+        with pytest.raises(artifact.ArtifactError, match="engines cannot be"):
+            artifact.load(copied)
+
+
+def test_an_artifact_behind_a_uri_gets_its_records_and_its_int8_network(copied, tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "image.png"), VALIDATION.images[0])
+    # For TensorFlow's file layer one URI is like another; a bucket differs in the scheme.
+    amended = verify.verify_artifact(f"file://{copied}/", None, str(tmp_path / "images"))
+    assert artifact.load(copied) == amended == evaluate.load_info(f"file://{copied}")
+    assert (
+        amended.engines["openvino/float32"]["within_tolerance"]
+        and artifact.INT8_NETWORK in amended.files
+    )
+
+
+def test_the_command_prints_what_it_recorded(copied, tmp_path):
+    cv2.imwrite(str(tmp_path / "image.png"), VALIDATION.images[0])
+    command = "from trainer.main import verify; raise SystemExit(verify())"
+    arguments = [f"--model={copied}", f"--images={tmp_path / 'image.png'}"]
+    refused = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 3 and "holds no image to measure on" in refused.stderr
+    arguments[1] = f"--images={tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| openvino/float32 |" in done.stdout and "Statistics" not in done.stdout
+    assert "openvino/float32" in artifact.load(copied).engines

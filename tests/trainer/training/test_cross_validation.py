@@ -1,0 +1,198 @@
+"""Folds keep patients together, their figures are of unseen images, and the artifact is the mean of its networks."""
+
+import csv
+import json
+import pathlib
+import signal
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support.commands import finish, log, prepared, start, stop_after
+from trainer import artifact
+from trainer.dataset import input_pipeline
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
+from trainer.network import model as model_lib
+from trainer.training import cross_validation
+
+FLAGS = ("--folds=3", "--config.epochs=2", "--config.monitor=last", "--config.test_time_flip")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert finish(data_dir, workdir, *FLAGS) == EXIT_DONE, log(workdir)[-3000:]
+    return workdir
+
+
+def pool(images: int, patients: int, seed: int = 0) -> input_pipeline.Split:
+    """Patients with different numbers of images, about a third of them positive."""
+    split, rng = small_run.split(images, 16), np.random.default_rng(seed)
+    patient = rng.integers(patients, size=images)
+    split.labels[:] = patient % 3 == 0
+    split.patient_id[:] = [f"p{i}" for i in patient]
+    return split
+
+
+def test_folds_part_patients_and_share_out_positives():
+    split = pool(600, 150)
+    fold_of = cross_validation.assign(split, 5, seed=0)
+    assert set(fold_of) == set(range(5))
+    for patient in np.unique(split.patient_id):
+        assert len(set(fold_of[split.patient_id == patient])) == 1
+    for k in range(5):
+        assert abs((fold_of == k).mean() - 0.2) < 0.04
+        assert abs(split.labels[fold_of == k].mean() - split.labels.mean()) < 0.05
+    assert not np.array_equal(fold_of, cross_validation.assign(split, 5, seed=1))
+
+
+def test_the_order_of_the_records_does_not_matter():
+    split = pool(60, 20)
+    order = np.random.default_rng(3).permutation(60)
+    shuffled = cross_validation.assign(split.select(order), 3, seed=0)
+    np.testing.assert_array_equal(shuffled, cross_validation.assign(split, 3, seed=0)[order])
+
+
+def test_more_folds_than_patients_are_refused():
+    split = pool(40, 9)
+    positives = len({p for p, label in zip(split.patient_id, split.labels, strict=True) if label})
+    with pytest.raises(
+        DataError,
+        match=f"--folds=5: only {positives} patients have a positive image; ask for at most {positives}",
+    ):
+        cross_validation.assign(split, 5, seed=0)
+
+
+@pytest.mark.parametrize(
+    "weights, warned",
+    [("runs/all/artifact", True), ("none", False), ("xception_notop.weights.h5", False)],
+)
+def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(
+    data_dir, tmp_path, monkeypatch, caplog, weights, warned
+):
+    monkeypatch.setattr(cross_validation, "_train_fold", lambda *unused: pytest.fail("far enough"))
+    config = small_recipe.get_config()
+    config.weights = weights
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        cross_validation.train_folds(config, {}, None, data_dir, str(tmp_path), 3)
+    assert (
+        "out-of-fold figures, temperatures and threshold are optimistic" in caplog.text
+    ) == warned
+
+
+def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Mean over the image and its mirror image, by Keras."""
+    return (
+        sum(
+            model.predict(x, verbose=0)[model_lib.LOGIT][:, 0] for x in (images, images[:, :, ::-1])
+        )
+        / 2
+    )
+
+
+def test_what_the_folds_leave(undisturbed, data_dir):
+    found = json.loads((undisturbed / "metrics.json").read_text())
+    assert set(found) == {"test", "out_of_fold", "folds"}
+    assert (
+        sum(row["images"] for row in found["folds"])
+        == found["out_of_fold"]["counts"]["images"]
+        == 36
+    )
+    members = [
+        keras.models.load_model(undisturbed / f"artifact/model-{k}.keras") for k in (1, 2, 3)
+    ]
+    split = input_pipeline.load_split(data_dir, "train+validation")
+    with (undisturbed / "out_of_fold.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert list(rows) == sorted(split.path)
+    for image, path, patient in zip(split.images, split.path, split.patient_id, strict=True):
+        row = rows[path]
+        k = int(row["fold"])
+        expected = logits(members[k - 1], image[None])[0] / found["folds"][k - 1]["temperature"]
+        assert float(row["logit"]) == pytest.approx(expected, abs=1e-4)
+        assert float(row["probability"]) == pytest.approx(scipy.special.expit(expected), abs=1e-4)
+        assert {other["fold"] for other in rows.values() if other["patient_id"] == patient} == {
+            row["fold"]
+        }
+
+
+def test_the_artifact_is_the_mean_of_its_networks_and_their_mirror_images(undisturbed):
+    found = json.loads((undisturbed / "metrics.json").read_text())
+    images, _ = small_run.pictures(7, small_run.SIZE, seed=9)
+    members = [
+        keras.models.load_model(undisturbed / f"artifact/model-{k}.keras") for k in (1, 2, 3)
+    ]
+    temperatures = [row["temperature"] for row in found["folds"]]
+    expected = np.mean(
+        [logits(model, images) / t for model, t in zip(members, temperatures, strict=True)], axis=0
+    )
+    serve = tf.saved_model.load(str(undisturbed / "artifact")).signatures["serving_default"]
+    served, mirrored = (
+        serve(image=tf.constant(np.ascontiguousarray(x))) for x in (images, images[:, :, ::-1])
+    )
+    np.testing.assert_allclose(served["logit"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mirrored["logit"], served["logit"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mirrored["cam"][:, :, ::-1], served["cam"], rtol=1e-4, atol=1e-6)
+    info = artifact.load(undisturbed / "artifact")
+    assert (info.architecture["members"], info.architecture["mirrored"]) == (3, True)
+    assert "3 x tinynet" in (undisturbed / "artifact" / artifact.MODEL_CARD).read_text()
+
+
+def test_the_single_best_network_is_exported_too(undisturbed):
+    rows = json.loads((undisturbed / "metrics.json").read_text())["folds"]
+    best = max(range(3), key=lambda k: rows[k]["auroc"])
+    single = keras.models.load_model(undisturbed / "artifact_single" / artifact.KERAS_FILE)
+    member = keras.models.load_model(undisturbed / f"artifact/model-{best + 1}.keras")
+    for a, b in zip(single.get_weights(), member.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    images, _ = small_run.pictures(5, small_run.SIZE, seed=9)
+    serve = tf.saved_model.load(str(undisturbed / "artifact_single")).signatures["serving_default"]
+    np.testing.assert_allclose(
+        serve(image=tf.constant(images))["logit"],
+        logits(member, images) / rows[best]["temperature"],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_killed_in_the_second_fold_it_goes_on_there(data_dir, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    code = stop_after(start(data_dir, workdir, *FLAGS), workdir, 2, signal.SIGKILL, fold="fold-2/")
+    assert code == -signal.SIGKILL and not (workdir / "metrics.json").exists()
+    assert not list(workdir.glob("fold-3/checkpoints/ckpt-*"))
+    first_fold = {
+        path: path.stat().st_mtime_ns for path in (workdir / "fold-1/checkpoints").rglob("ckpt-*")
+    }
+    assert finish(data_dir, workdir, *FLAGS) == EXIT_DONE, log(workdir)[-3000:]
+    assert {
+        path: path.stat().st_mtime_ns for path in (workdir / "fold-1/checkpoints").rglob("ckpt-*")
+    } == first_fold
+    for name in ("metrics.json", "out_of_fold.csv"):
+        assert (workdir / name).read_text() == (undisturbed / name).read_text()
+    for k in (1, 2, 3):
+        a, b = (
+            keras.models.load_model(run / f"artifact/model-{k}.keras").get_weights()
+            for run in (workdir, undisturbed)
+        )
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_an_ensemble_is_no_start_for_another_run_and_the_message_says_what_is(undisturbed):
+    architecture = model_lib.Architecture("tinynet", "avg", (8,))
+    with pytest.raises(ConfigError, match="artifact_single"):
+        model_lib.build(architecture, small_run.SIZE, str(undisturbed / "artifact"))
+    model_lib.build(architecture, small_run.SIZE, str(undisturbed / "artifact_single"))
+
+
+def test_one_fold_is_refused(data_dir, tmp_path):
+    assert finish(data_dir, tmp_path / "run", "--folds=1") == EXIT_CONFIG
+    assert "--folds=1 holds nothing out" in log(tmp_path / "run")

@@ -1,0 +1,653 @@
+"""The loop: the same answer on any number of devices and after any interruption; best weights, averages, early end."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import small_recipe, small_run
+from trainer.configs import default
+from trainer.dataset import input_pipeline
+from trainer.errors import ConfigError, DataError, StoppedError, TrainingDivergedError
+from trainer.network import model as model_lib
+from trainer.training import fit, optimization
+from trainer.training.checkpoints import Checkpoints
+from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.loop import Loop, Objective, State
+
+BY_THE_CLOCK = {"images_per_second", "input_wait"}
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+TRAIN, VALIDATION = small_run.split(26), small_run.split(10, seed=1, name="validation")
+
+
+def a_run(
+    workdir,
+    train=TRAIN,
+    validation=VALIDATION,
+    pretrained=False,
+    on_step=lambda step: None,
+    profile=False,
+    **settings,
+):
+    """A run as `train_and_evaluate` assembles it, of the smallest network, and its configuration.
+
+    `on_step` is called with the number of each step of a phase, from 0, when its learning rate is asked for.
+    """
+    config = small_recipe.get_config()
+    config.update(settings)
+    architecture = model_lib.Architecture(
+        config.backbone, config.pooling, tuple(config.head_widths), config.dropout
+    )
+    model = model_lib.build(architecture, 32, "none", config.seed)
+    phases = optimization.phases(
+        model,
+        config,
+        input_pipeline.steps_per_epoch(len(train), config.global_batch_size),
+        pretrained,
+    )
+    phases = [
+        dataclasses.replace(p, learning_rate=_listened(p.learning_rate, on_step)) for p in phases
+    ]
+    statistics = [
+        v for layer in model.layers if "bn" in layer.name for v in layer.non_trainable_variables
+    ]
+    average = WeightsAverage([*model.trainable_variables, *statistics], config.ema_decay)
+    objective = Objective(config.label_smoothing, (1.0, 1.0))
+    ours = Loop(model, tf.distribute.get_strategy(), phases, objective, average, config.xla)
+    return fit.Run(ours, average, objective, train, validation, str(workdir), profile), config
+
+
+def _listened(rate, on_step):
+    def asked(step):
+        on_step(step)
+        return rate(step)
+
+    return asked
+
+
+def weights(run: fit.Run) -> list[np.ndarray]:
+    return [variable.numpy() for variable in run.loop.weights()]
+
+
+def curve(state: State) -> list[tuple[float, ...]]:
+    """All of the history that doesn't depend on the clock."""
+    return [
+        tuple(value for key, value in row.items() if key not in BY_THE_CLOCK)
+        for row in state.history
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run, config = a_run(tmp_path_factory.mktemp("undisturbed"))
+    state = fit.fit(run, config)
+    return curve(state), weights(run), run
+
+
+def assert_as_undisturbed(undisturbed, state, run):
+    assert curve(state) == undisturbed[0]
+    for ours, theirs in zip(weights(run), undisturbed[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory) -> dict:
+    """What `tests.support.two_devices` found, in its own process."""
+    output = tmp_path_factory.mktemp("devices") / "found.json"
+    command = [sys.executable, "-m", "tests.support.two_devices", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "last batch partly filled",
+        "last batch without a real example for one replica",
+        "fewer examples than one replica's share",
+        "several steps per execution",
+    ],
+)
+def test_two_devices_learn_what_one_learns(devices, case):
+    one, two = devices[case]
+    assert one["loss"][0] != one["loss"][1]
+    for key in ("loss", "accuracy", "val_loss", "logits"):
+        np.testing.assert_allclose(two[key], one[key], atol=1e-5)
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-5)
+
+
+def test_two_devices_train_with_batch_statistics(devices):
+    (found,) = devices["batch statistics in training"]
+    assert np.isfinite([*found["loss"], *found["logits"], *found["weights"]]).all()
+    assert np.std(found["logits"]) > 1e-3
+
+
+def test_a_tiny_run_learns_what_is_there_to_learn(tmp_path):
+    run, config = a_run(tmp_path, train=small_run.split(64), epochs=6, dropout=0.0)
+    config.augmentation.update({"rotation": 0.0, "contrast": 0.0})
+    state = fit.fit(run, config)
+    assert state.history[-1]["loss"] < 0.6 * state.history[0]["loss"]
+    assert max(row["val_auroc"] for row in state.history) > 0.9
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(tmp_path):
+    run, config = a_run(
+        tmp_path,
+        pretrained=True,
+        learning_rate=0.0,
+        weight_decay=0.0,
+        dropout=0.0,
+        epochs=1,
+        head_widths=(),
+        ema_decay=0.0,
+    )
+    config.augmentation.update(
+        {"horizontal_flip": False, "rotation": 0.0, "shift": 0.0, "zoom": 0.0}
+    )
+    config.augmentation.update({"contrast": 0.0, "brightness": 0.0})
+    logits = run.loop.predict(TRAIN, 8).astype(float)
+    p = 1 / (1 + np.exp(-logits))
+    expected = -np.mean(np.where(TRAIN.labels == 1, np.log(p), np.log(1 - p)))
+    row = fit.fit(run, config).history[0]
+    assert row["loss"] == pytest.approx(expected, rel=1e-5)
+    assert row["accuracy"] == pytest.approx(np.mean((logits > 0) == TRAIN.labels))
+
+
+def test_the_objective_by_hand():
+    found = Objective(0.1, (0.5, 2.0))(tf.constant([1.0, 0.0]), tf.constant([0.3, 0.3])).numpy()
+    log_p, log_q = -np.log1p(np.exp(-0.3)), -np.log1p(np.exp(0.3))
+    expected = [-2.0 * (0.95 * log_p + 0.05 * log_q), -0.5 * (0.05 * log_p + 0.95 * log_q)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_average_of_the_weights_by_hand():
+    weight = keras.Variable([1.0, 2.0])
+    average = WeightsAverage([weight], 0.5)
+    expected = np.array([1.0, 2.0])
+    for step, value in enumerate(([3.0, 0.0], [5.0, 1.0], [7.0, 7.0])):
+        weight.assign(value)
+        average.update(tf.constant(step, tf.int64))
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * np.array(value)
+    with average.swapped_in():
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(weight.numpy(), [7.0, 7.0])
+
+
+def at(step: int, action):
+    """A function that calls `action` when the rate of step number `step`, from 0, is asked for: just before it."""
+    return lambda asked: action() if asked == step else None
+
+
+class Killed(BaseException):
+    """Ends the run on the spot, as SIGKILL does: nothing catches it and nothing is saved."""
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("step, number", [(2, signal.SIGTERM), (8, signal.SIGINT)])
+def test_a_stopped_run_goes_on_exactly(undisturbed, tmp_path, step, number):
+    handler = signal.getsignal(number)
+    run, config = a_run(
+        tmp_path, on_step=at(step, lambda: os.kill(os.getpid(), number)), checkpoint_every_steps=100
+    )
+    with pytest.raises(
+        StoppedError,
+        match=f"stopped by {number.name} after step {step + 1}; the same command goes on",
+    ):
+        fit.fit(run, config)
+    assert signal.getsignal(number) is handler
+    assert Checkpoints(f"{tmp_path}/checkpoints", [], 3).newest_state()["total_steps"] == step + 1
+    again, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
+
+
+def test_a_stop_between_calls_of_several_steps_comes_after_the_next_one_and_goes_on_exactly(
+    undisturbed, tmp_path
+):
+    """A call is three steps of an epoch of four, at most, and the third call is the first one to ask for the rate of step 6, from 0."""
+    stop = at(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run, config = a_run(tmp_path, on_step=stop, steps_per_execution=3, checkpoint_every_steps=100)
+    with pytest.raises(
+        StoppedError, match="stopped by SIGTERM after step 7; the same command goes on"
+    ):
+        fit.fit(run, config)
+    again, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
+
+
+class StoppingWhenRead:
+    """Images of which the first look is a SIGTERM."""
+
+    def __init__(self, images: np.ndarray):
+        self.shape, self._images = images.shape, images
+
+    def __getitem__(self, rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return self._images[rows]
+
+
+def test_a_run_stopped_while_it_validates_goes_on_exactly(undisturbed, tmp_path):
+    validation = dataclasses.replace(VALIDATION, images=StoppingWhenRead(VALIDATION.images))
+    run, config = a_run(tmp_path, validation=validation, checkpoint_every_steps=100)
+    with pytest.raises(
+        StoppedError, match="stopped by SIGTERM after step 4; the same command goes on"
+    ):
+        fit.fit(run, config)
+    again, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(again, config), again)
+
+
+def test_a_signal_that_finds_nothing_left_to_stop_goes_to_whoever_waits_for_it(
+    tmp_path, monkeypatch
+):
+    heard = []
+    earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        run, config = a_run(tmp_path, epochs=1)
+        restored = fit.Journal.restore_best
+        monkeypatch.setattr(
+            fit.Journal,
+            "restore_best",
+            lambda self: signal.raise_signal(signal.SIGTERM) or restored(self),
+        )
+        fit.fit(run, config)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert heard == [signal.SIGTERM]
+
+
+def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
+    for step in np.sort(np.random.default_rng().choice(16, 3, replace=False)):
+        run, config = a_run(tmp_path, on_step=at(step, kill))
+        with pytest.raises(Killed):
+            fit.fit(run, config)
+    run, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+
+
+def test_a_run_killed_while_it_validates_goes_on_exactly(undisturbed, tmp_path, monkeypatch):
+    run, config = a_run(tmp_path)
+    monkeypatch.setattr(run.loop, "predict", lambda *unused, **named: kill())
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    assert Checkpoints(f"{tmp_path}/checkpoints", [], 3).newest_state()["step"] == 4
+    run, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+
+
+def test_a_run_whose_folder_is_a_url_goes_on_exactly(undisturbed, tmp_path):
+    """`file://` takes the way of object stores, and is the one of them that wants its folders made."""
+    url = f"file://{tmp_path}/runs/1"
+    run, config = a_run(url, on_step=at(7, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    run, config = a_run(url)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+    assert list((tmp_path / "runs" / "1" / "checkpoints").glob("ckpt-*.json"))
+
+
+def test_a_damaged_newest_checkpoint_costs_only_itself(undisturbed, tmp_path):
+    run, config = a_run(tmp_path, on_step=at(11, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    marks = sorted((tmp_path / "checkpoints").glob("ckpt-*.json"))
+    assert [int(mark.stem[5:]) for mark in marks] == [6, 8, 10]
+    marks[-1].write_text(marks[-1].read_text()[:-1])
+    first = []
+    run, config = a_run(tmp_path, on_step=first.append)
+    state = fit.fit(run, config)
+    assert first[0] == 8
+    assert_as_undisturbed(undisturbed, state, run)
+
+
+def test_a_damaged_newest_checkpoint_is_not_kept_in_place_of_a_good_one(undisturbed, tmp_path):
+    run, config = a_run(tmp_path, on_step=at(11, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    newest = tmp_path / "checkpoints" / "ckpt-00000010.json"
+    newest.write_text(newest.read_text()[:-1])
+    stop = at(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run, config = a_run(tmp_path, on_step=stop, keep_checkpoints=1)
+    with pytest.raises(StoppedError, match="after step 9"):
+        fit.fit(run, config)
+    assert [mark.name for mark in (tmp_path / "checkpoints").glob("ckpt-*.json")] == [
+        "ckpt-00000009.json"
+    ]
+    run, config = a_run(tmp_path)
+    assert_as_undisturbed(undisturbed, fit.fit(run, config), run)
+
+
+def test_what_killed_writers_left_is_swept_away_at_the_next_start(tmp_path):
+    run, config = a_run(tmp_path, on_step=at(7, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    folder = tmp_path / "checkpoints"
+    good = {path.name for path in folder.iterdir()}
+    left = [
+        folder / "ckpt-00000008.index",
+        folder / "ckpt-00000008.data-00000-of-00001",
+        folder / "best" / "ckpt-00000009.index",
+    ]
+    left += [folder / "ckpt-00000006.json.partial-host-7", tmp_path / "history.csv.partial-host-7"]
+    left += [
+        folder / "ckpt-00000008_temp" / "part-00000-of-00001.index",
+        folder / "ckpt-00000006_temp" / "part-00000-of-00001.index",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    found = []
+    run, config = a_run(
+        tmp_path, on_step=lambda step: found.append({path.name for path in folder.iterdir()})
+    )
+    fit.fit(run, config)
+    assert found[0] == good
+    assert not [path for path in left if path.exists() and path.read_text() == "half"]
+
+
+def test_the_history_of_a_run_killed_behind_its_last_checkpoint_is_whole(tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def then_killed(self, step, state):
+        save(self, step, state)
+        if len(state.get("history", ())) == 2:
+            kill()
+
+    run, config = a_run(tmp_path, epochs=2)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "save", then_killed)
+        fit.fit(run, config)
+    run, config = a_run(
+        tmp_path, epochs=2, on_step=lambda step: pytest.fail("all epochs are trained")
+    )
+    state = fit.fit(run, config)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(state.history) == 3
+
+
+def test_without_any_readable_checkpoint_the_run_does_not_start_from_half_of_one(tmp_path):
+    run, config = a_run(tmp_path, on_step=at(3, kill))
+    with pytest.raises(Killed):
+        fit.fit(run, config)
+    (data,) = (tmp_path / "checkpoints").glob("ckpt-*.data-*")
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(
+        DataError, match=f"no checkpoint in {tmp_path}/checkpoints can be read; remove that folder"
+    ):
+        fit.fit(*a_run(tmp_path))
+
+
+def test_head_first_then_the_rest_and_a_kill_in_either_phase(tmp_path):
+    settings = {"pretrained": True, "head_epochs": 1, "epochs": 2, "unfreeze_layers": "3"}
+    whole, config = a_run(tmp_path / "whole", **settings)
+    state = fit.fit(whole, config)
+    assert [row["epoch"] for row in state.history] == [1, 2, 3]
+    for step in (2, 5):
+        run, config = a_run(tmp_path / "killed", on_step=at(step, kill), **settings)
+        with pytest.raises(Killed):
+            fit.fit(run, config)
+    run, config = a_run(tmp_path / "killed", **settings)
+    assert_as_undisturbed((curve(state), weights(whole)), fit.fit(run, config), run)
+
+
+def test_the_first_phase_changes_the_head_alone(tmp_path):
+    run, config = a_run(tmp_path, pretrained=True, head_epochs=1, epochs=0, ema_decay=0.0)
+    before = weights(run)
+    fit.fit(run, config)
+    same = [np.array_equal(ours, theirs) for ours, theirs in zip(weights(run), before, strict=True)]
+    assert same == [True] * (len(same) - 4) + [False] * 4
+
+
+def test_the_best_epoch_is_what_is_left(undisturbed):
+    history, _, run = undisturbed
+    columns = [
+        "epoch",
+        "loss",
+        "accuracy",
+        "learning_rate",
+        "val_loss",
+        "val_accuracy",
+        "val_auroc",
+        "criterion",
+    ]
+    rows = [dict(zip(columns, row, strict=True)) for row in history]
+    best = max(rows, key=lambda row: row["val_auroc"])
+    logits = run.loop.predict(VALIDATION, 8)
+    loss = np.log1p(np.exp(-logits * (2 * VALIDATION.labels - 1))).mean()
+    assert loss == pytest.approx(best["val_loss"], rel=1e-5)
+    lines = (pathlib.Path(run.workdir) / "history.csv").read_text().splitlines()
+    assert lines[0].split(",") == [*columns[:4], "images_per_second", "input_wait", *columns[4:]]
+    assert [int(line.split(",")[0]) for line in lines[1:]] == [1, 2, 3, 4]
+    assert list((pathlib.Path(run.workdir) / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_plateau_lowers_the_rate_and_then_ends_the_run(tmp_path):
+    run, config = a_run(
+        tmp_path,
+        pretrained=True,
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        ema_decay=0.0,
+        schedule="plateau",
+        warmup_epochs=0.0,
+        plateau_patience=1,
+        plateau_factor=0.5,
+        early_stopping_patience=3,
+        epochs=9,
+    )
+    state = fit.fit(run, config)
+    assert state.stopped_early
+    assert [row["learning_rate"] for row in state.history] == pytest.approx(
+        [1e-12, 1e-12, 5e-13, 2.5e-13]
+    )
+
+
+@pytest.mark.parametrize("kind", ["no images", "one class"])
+def test_validation_that_cannot_rank(tmp_path, kind):
+    kept = np.zeros(0, int) if kind == "no images" else np.flatnonzero(VALIDATION.labels == 0)
+    run, config = a_run(
+        tmp_path, validation=VALIDATION.select(kept), epochs=2, early_stopping_patience=1
+    )
+    state = fit.fit(run, config)
+    assert all(np.isnan(row["val_auroc"]) for row in state.history)
+    if kind == "no images":
+        assert len(state.history) == 2 and [row["criterion"] for row in state.history] == [1.0, 2.0]
+    else:
+        assert [row["criterion"] for row in state.history] == [
+            -row["val_loss"] for row in state.history
+        ]
+
+
+def test_one_wrong_label_in_five_does_not_keep_it_from_learning(tmp_path):
+    train = small_run.split(120)
+    wrong = np.random.default_rng(0).random(len(train)) < 0.2
+    assert 15 < wrong.sum() < 35
+    noisy = dataclasses.replace(train, labels=np.where(wrong, 1 - train.labels, train.labels))
+    run, config = a_run(tmp_path, noisy, small_run.split(60, seed=1), epochs=15, monitor="last")
+    state = fit.fit(run, config)
+    assert state.history[-1]["val_auroc"] > 0.95
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoints(tmp_path):
+    run, config = a_run(tmp_path, optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0)
+    with pytest.raises(
+        TrainingDivergedError,
+        match=r"the loss became (nan|inf) in step \d+ .*lower the learning rate",
+    ) as caught:
+        fit.fit(run, config)
+    assert "checkpoint" not in str(caught.value)  # there may be none yet
+    marks = [json.loads(mark.read_text()) for mark in (tmp_path / "checkpoints").glob("*.json")]
+    assert all(np.isfinite(mark["sums"]).all() for mark in marks)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"epochs": 0}, "no epoch was trained; set --config.epochs to 1 or more"),
+        ({"optimizer": "lamb"}, "optimizer='lamb': expected adamw or sgd"),
+        ({"schedule": "step"}, "schedule='step': expected cosine, plateau or constant"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        fit.fit(*a_run(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_learns_the_same_within_rounding(undisturbed, tmp_path, precision):
+    keras.config.set_dtype_policy(precision)
+    try:
+        run, config = a_run(tmp_path, precision=precision, epochs=1, dropout=0.0)
+        state = fit.fit(run, config)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    full, config = a_run(tmp_path / "full", epochs=1, dropout=0.0)
+    assert state.history[0]["loss"] == pytest.approx(
+        fit.fit(full, config).history[0]["loss"], rel=0.02
+    )
+    assert all(weight.dtype == np.float32 for weight in weights(run))
+
+
+def test_xla_learns_the_same_within_rounding(tmp_path):
+    losses = []
+    for xla in (False, True):
+        # Without dropout: XLA draws other random numbers.
+        run, config = a_run(tmp_path / str(xla), xla=xla, dropout=0.0, epochs=2)
+        losses.append([row["loss"] for row in fit.fit(run, config).history])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor", "rule"),
+    [
+        ({"global_batch_size": 16}, 1.0, "by the square root of the batch, 16 / 16: head 0.0002"),
+        ({"global_batch_size": 64}, 2.0, "by the square root of the batch, 64 / 16: head 0.0004"),
+        ({"global_batch_size": 4}, 0.5, "by the square root of the batch, 4 / 16: head 0.0001"),
+        (
+            {"global_batch_size": 64, "optimizer": "sgd"},
+            4.0,
+            "in proportion to the batch, 64 / 16: head 0.0008",
+        ),
+        (
+            {"global_batch_size": 64, "reference_batch_size": 0},
+            1.0,
+            "not scaled by the batch: head 0.0002",
+        ),
+        (
+            {"backbone_lr_factor": 0.5, "depth_lr_decay": 0.1},
+            1.0,
+            f"16 / 16: head 0.0002, backbone {2e-4 * 0.5 * 0.1:.2g} to {2e-4 * 0.5 * 0.1 ** (1 / 3):.2g}.",
+        ),
+        ({"unfreeze_layers": "0"}, 1.0, "16 / 16: head 0.0002, backbone frozen."),
+    ],
+)
+def test_learning_rates_scale_with_the_batch(settings, factor, rule, caplog):
+    caplog.set_level("INFO", "absl")
+    config = default.get_config()
+    config.update(settings)
+    assert optimization.batch_factor(config) == factor
+    model = model_lib.build(model_lib.Architecture("tinynet"), 32)
+    (phase,) = optimization.phases(model, config, 10, pretrained=True)
+    assert phase.learning_rate(10) == pytest.approx(config.learning_rate * factor)
+    assert "Learning rates, " in caplog.text and rule in caplog.text
+
+
+def scalars(workdir) -> dict[str, list]:
+    """What TensorBoard would find there now: step and value, by name."""
+    (events,) = (pathlib.Path(workdir) / "tensorboard").iterdir()
+    kept: dict[str, list] = {}
+    for event in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in event.summary.value:
+            kept.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    return kept
+
+
+def test_what_a_checkpoint_has_tensorboard_has_too(tmp_path):
+    """So that a kill takes nothing from it that isn't done again."""
+    found = {}
+
+    def look(step):
+        found[step] = [step for step, _ in scalars(tmp_path).get("step/loss", [])]
+
+    run, config = a_run(tmp_path, on_step=look, epochs=2)
+    fit.fit(run, config)
+    assert found[2] == [1, 2] and found[6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_tensorboard_gets_steps_epochs_and_validation(undisturbed):
+    kept = scalars(undisturbed[2].workdir)
+    steps = [step for step, _ in kept["step/loss"]]
+    assert steps == list(range(1, 17)) and {
+        f"step/{name}" for name in (*BY_THE_CLOCK, "learning_rate")
+    } <= set(kept)
+    assert [step for step, _ in kept["epoch/val_auroc"]] == [4, 8, 12, 16]
+    assert kept["epoch/loss"][-1][1] == pytest.approx(undisturbed[0][-1][1])
+    assert len(kept["validation/logit_positive"]) == len(kept["validation/logit_negative"]) == 4
+    width, height, encoded = kept["validation/maps"][-1][1]
+    picture = tf.io.decode_png(encoded).numpy()
+    assert picture.shape == (int(height), int(width), 3) == (448, 896, 3)
+    assert (
+        0
+        <= min(float(value) for _, value in kept["step/input_wait"])
+        <= max(float(v) for _, v in kept["step/input_wait"])
+        <= 1
+    )
+
+
+def test_a_profile_is_a_trace_that_tensorboard_finds(tmp_path):
+    run, config = a_run(tmp_path, profile=True)
+    fit.fit(run, config)
+    (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert trace.stat().st_size > 1000
+
+
+def test_a_run_too_short_to_be_traced_says_so(tmp_path, caplog):
+    run, config = a_run(tmp_path, profile=True, epochs=1)
+    fit.fit(run, config)
+    assert "Nothing was traced: --profile begins after 10 steps" in caplog.text
+
+
+def test_schedules_by_hand():
+    cosine = optimization.schedule("cosine", 2.0, steps=12, warmup=2)
+    expected = [2 / 3, 4 / 3, 2.0, 1 + np.cos(np.pi * 0.5), 0.0, 0.0]
+    assert [cosine(step) for step in (0, 1, 2, 7, 12, 20)] == pytest.approx(expected)
+    for name in ("plateau", "constant"):
+        assert [optimization.schedule(name, 2.0, 12, 1)(step) for step in (0, 1, 11)] == [
+            1.0,
+            2.0,
+            2.0,
+        ]
+
+
+def test_every_layer_learns_at_its_share_of_the_rate():
+    """One step of plain SGD: the change of each variable is its gradient, which two runs share, times its rate."""
+
+    def change(**settings) -> dict[str, np.ndarray]:
+        run, _ = a_run(
+            "unused", pretrained=True, optimizer="sgd", weight_decay=0.0, dropout=0.0, **settings
+        )
+        before = {v.path: v.numpy() for v in run.loop._model.trainable_variables}
+        run.loop.train_epoch(TRAIN.select(np.arange(8)), State(), 8, augmentation=None, seed=0)
+        return {v.path: v.numpy() - before[v.path] for v in run.loop._model.trainable_variables}
+
+    same, scaled = change(), change(backbone_lr_factor=0.5, depth_lr_decay=0.1)
+    share = {
+        path: np.abs(scaled[path]).sum() / np.abs(same[path]).sum()
+        for path in same
+        if np.abs(same[path]).sum()
+    }
+    expected = {"block1_conv/kernel": 0.0, "block2_conv/kernel": 3 / 9, "block3_conv/kernel": 6 / 9}
+    for path, depth in expected.items():
+        assert share[path] == pytest.approx(0.5 * 0.1 ** (1 - depth), rel=1e-3)
+    assert share["logit/bias"] == pytest.approx(1.0, rel=1e-3)

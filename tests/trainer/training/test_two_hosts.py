@@ -1,0 +1,127 @@
+"""Two processes that train as two hosts do, over loopback."""
+
+import csv
+import json
+import pathlib
+import re
+import signal
+
+import numpy as np
+import pytest
+
+from tests.support.commands import (
+    finish,
+    log,
+    places_of_two_hosts,
+    prepared,
+    start,
+    start_hosts,
+    stop_after,
+)
+from trainer import artifact
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
+from trainer.publishing.report import flat
+
+CURVE = ("loss", "val_loss")
+LAST = "--config.monitor=last"
+"""So that the best weights are written just before they are read: whoever doesn't wait for them has older ones."""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def two_devices(data_dir, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("devices") / "run"
+    assert finish(data_dir, workdir, LAST, devices=2) == EXIT_DONE, log(workdir)[-3000:]
+    return workdir
+
+
+def curve(workdir: pathlib.Path) -> np.ndarray:
+    """Losses by epoch, float [epochs, 2]."""
+    with (workdir / "history.csv").open() as file:
+        return np.array([[float(row[name]) for name in CURVE] for row in csv.DictReader(file)])
+
+
+def assert_same(hosts: pathlib.Path, devices: pathlib.Path) -> None:
+    """Hosts learn what devices do, and every host has its share in the figures."""
+    np.testing.assert_allclose(curve(hosts), curve(devices), atol=1e-4)
+    found, expected = (
+        flat(json.loads((workdir / "metrics.json").read_text())) for workdir in (hosts, devices)
+    )
+    assert found == {name: pytest.approx(value, abs=1e-3) for name, value in expected.items()}
+    artifact.load(hosts / "artifact")
+
+
+def finished(data_dir: str, workdir: pathlib.Path) -> str:
+    """What both say until they have finished the run."""
+    before = len(log(workdir)) if workdir.exists() else 0  # where it is started again
+    hosts = start_hosts(data_dir, workdir, LAST)
+    assert [host.wait(timeout=300) for host in hosts] == [EXIT_DONE, EXIT_DONE], log(workdir)[
+        -3000:
+    ]
+    return log(workdir)[before:]
+
+
+@pytest.mark.slow
+def test_two_hosts_learn_what_two_devices_of_one_learn(data_dir, two_devices, tmp_path):
+    said = finished(data_dir, tmp_path / "run")
+    assert_same(tmp_path / "run", two_devices)
+    assert said.count("epoch 1/4 ") == said.count("Artifact: ") == 1, (
+        "the chief alone tells of its epochs and of the result"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_of_two_hosts_is_lost_and_both_go_on(data_dir, two_devices, tmp_path, victim):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(data_dir, workdir, LAST)
+    assert stop_after(hosts[victim], workdir, 6, signal.SIGKILL) == -signal.SIGKILL
+    assert hosts[1 - victim].wait(timeout=120) == EXIT_FAILURE, log(workdir)[-3000:]
+    assert "humerus-train: a host of this run was lost" in log(workdir)
+    assert "Going on from step" in finished(data_dir, workdir)
+    assert_same(workdir, two_devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_two_hosts_of_which_one_is_asked_to_stop_do_so_together(
+    data_dir, two_devices, tmp_path, asked
+):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(
+        data_dir, workdir, LAST, "--config.checkpoint_every_steps=100"
+    )  # else at the end of an epoch alone
+    stop_after(hosts[asked], workdir, 4, signal.SIGTERM, patience=0.0)
+    assert [host.wait(timeout=120) for host in hosts] == [EXIT_STOPPED, EXIT_STOPPED], log(workdir)[
+        -3000:
+    ]
+    stopped = re.findall(r"humerus-train: stopped by (.*) after step (\d+); (.*)", log(workdir))
+    (step,) = {int(step) for _, step, _ in stopped}
+    assert max((workdir / "checkpoints").glob("ckpt-*.json")).name == f"ckpt-{step:08d}.json"
+    assert {by for by, _, _ in stopped} == {"SIGTERM", "a signal to another host"}
+    assert {then for _, _, then in stopped} == {
+        "the same command goes on from there",
+        "the first host has written the checkpoint",
+    }
+    assert f"Going on from step {step} " in finished(data_dir, workdir)
+    assert_same(workdir, two_devices)
+
+
+@pytest.mark.slow
+def test_hosts_that_do_not_share_their_workdir_say_so_before_they_train(data_dir, tmp_path):
+    workdirs = [tmp_path / "one", tmp_path / "another"]
+    hosts = [
+        start(data_dir, w, environment=place)
+        for w, place in zip(workdirs, places_of_two_hosts(), strict=True)
+    ]
+    for host, workdir in zip(hosts, workdirs, strict=True):
+        assert host.wait(timeout=120) == EXIT_CONFIG, log(workdir)[-3000:]
+        assert (
+            f"humerus-train: the hosts of this run don't find the same in --workdir={workdir};"
+            in log(workdir)
+        )
+        assert not (workdir / "checkpoints").exists()

@@ -1,0 +1,190 @@
+"""How good a model is, honestly: scored cases, an operating point fitted on validation, metrics with intervals."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from trainer import artifact
+from trainer.artifact import Artifact
+from trainer.dataset import input_pipeline
+from trainer.dataset.input_pipeline import Split
+from trainer.errors import ConfigError, DataError
+from trainer.evaluation import metrics
+from trainer.evaluation.calibration import OperatingPoint
+
+
+def cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> metrics.Cases:
+    """A split with its logits, float [N], as scored cases; probability = sigmoid(logit / temperature)."""
+    return metrics.Cases(
+        probability=scipy.special.expit(np.asarray(logit, np.float64) / temperature),
+        logit=logit,
+        label=split.labels,
+        study_id=split.study_id,
+        patient_id=split.patient_id,
+        path=split.path,
+    )
+
+
+def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str, Any]:
+    """Metrics of one split per image and per study, as in `metrics.json`; empty for an empty split."""
+    if not len(split):
+        return {}
+    return metrics.evaluate(
+        cases(split, logit, point.temperature), point.threshold, point.uncertain_band
+    )
+
+
+def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
+    """Scores a split of prepared data with an exported artifact.
+
+    Args:
+      model: artifact directory, local or in a bucket.
+      data_dir: where `humerus-prepare` wrote.
+      split: `train`, `validation` or `test`.
+
+    Returns:
+      What `metrics.evaluate` returns, with `model_id`, `split`, `warnings` (what flatters the figures, a sentence each), and
+      `slices` by each column that the source carried.
+
+    Raises:
+      ArtifactError: no artifact there.
+      DataError: images of another size or preprocessing than the model takes.
+    """
+    loaded = _load(data_dir, split)
+    info, scored = _score(model, data_dir, loaded)
+    return {
+        "model_id": info.model_id,
+        "split": split,
+        "warnings": _caveats(model, info, data_dir, split),
+        **metrics.evaluate(scored, info.threshold, info.uncertain_band),
+        "slices": by_attribute(loaded, scored, info.threshold),
+    }
+
+
+def compare(
+    model: str,
+    baseline: str,
+    data_dir: str,
+    split: str = "test",
+    baseline_data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Is `model` better than `baseline`? Each at its own threshold, on the same images of prepared data.
+
+    Args:
+      baseline_data_dir: the same images as the baseline takes them, where its size is another.
+
+    Returns:
+      What `metrics.compare` returns (differences are `model` less `baseline`), with `model_id`, `baseline_id`, `split`, and
+      `warnings` as in `evaluate`.
+
+    Raises:
+      As `evaluate`, for either.
+    """
+    baseline_data_dir = baseline_data_dir or data_dir
+    info, scored = _score(model, data_dir, _load(data_dir, split))
+    other, other_scored = _score(
+        baseline,
+        baseline_data_dir,
+        _load(baseline_data_dir, split),
+        "the baseline (whose --baseline_data_dir may be another)",
+    )
+    return {
+        "model_id": info.model_id,
+        "baseline_id": other.model_id,
+        "split": split,
+        "warnings": [
+            *_caveats(model, info, data_dir, split),
+            *_caveats(baseline, other, baseline_data_dir, split),
+        ],
+        **metrics.compare(other_scored, scored, other.threshold, info.threshold),
+    }
+
+
+def _caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
+    """What flatters the figures on a split of the data that the model was made of; of other data, nothing is known."""
+    if (
+        split == "test"
+        or info.dataset.get("fingerprint") != input_pipeline.metadata(data_dir)["fingerprint"]
+    ):
+        return []
+    if split == "train" or "out_of_fold" in info.metrics:
+        return [
+            f"{model} was trained on images of the {split} split: its figures there say nothing of new patients"
+        ]
+    return [
+        f"the threshold of {model} was chosen on the validation split: its figures there are optimistic"
+    ]
+
+
+def _load(data_dir: str, split: str) -> Split:
+    loaded = input_pipeline.load_split(data_dir, split)
+    if not len(loaded):
+        raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
+    return loaded
+
+
+def _score(
+    model: str, data_dir: str, loaded: Split, role: str = "the model"
+) -> tuple[Artifact, metrics.Cases]:
+    """What the artifact says of itself, and its calibrated scores."""
+    info = load_info(model)
+    check_compatible(info, input_pipeline.metadata(data_dir), data_dir, role)
+    serve = tf.saved_model.load(model).signatures["serving_default"]
+    starts = range(0, len(loaded), 32)
+    logit = np.concatenate(
+        [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
+    )
+    return info, cases(loaded, logit, info.temperature)
+
+
+def by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
+    """The metrics in each group of every column that the source carried beside the label, be it for some of the images."""
+    columns = sorted(set().union(*split.attributes))
+    return metrics.slices(
+        scored,
+        {column: [row.get(column, "") for row in split.attributes] for column in columns},
+        threshold,
+    )
+
+
+def load_info(model: str) -> Artifact:
+    """`model.json` of an artifact, local (verified by checksum) or in a bucket.
+
+    Raises:
+      ConfigError: nothing there.
+      ArtifactError: damaged.
+    """
+    path = f"{model.rstrip('/')}/{artifact.MODEL_JSON}"
+    if not tf.io.gfile.exists(path):
+        raise ConfigError(
+            f"--model={model} is not an exported model (no {artifact.MODEL_JSON} there); name the `artifact` folder of a run"
+        )
+    if "://" not in model:
+        return artifact.load(model)
+    with tf.io.gfile.GFile(path) as file:
+        return artifact.parse(file.read(), source=model)
+
+
+def check_compatible(
+    info: Artifact, dataset: Mapping[str, Any], data_dir: str, role: str = "the model"
+) -> None:
+    """Refuses data that were prepared otherwise than the model's own; `role` is what a message calls it.
+
+    Raises:
+      DataError: another size or another way from file to pixels.
+    """
+    if dataset["image_size"] != info.image_size:
+        raise DataError(
+            f"{data_dir} holds images of {dataset['image_size']} px and {role} takes {info.image_size};"
+            f" prepare them with --image_size={info.image_size}"
+        )
+    if json.dumps(dataset["preprocessing"], sort_keys=True) != json.dumps(
+        info.preprocessing, sort_keys=True
+    ):
+        raise DataError(
+            f"{data_dir} was prepared by another version of the preprocessing than the model's; prepare it again"
+        )

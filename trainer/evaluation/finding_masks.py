@@ -1,0 +1,93 @@
+"""Where findings are known to be: a file of boxes or outlines, as masks in the square that a model takes.
+
+Two forms: COCO (`images` with `file_name`, `annotations` with `bbox` or `segmentation` polygons), and the `findings.json` that
+`humerus-phantom` writes beside its radiographs (path -> boxes). Both count in pixels of the original image.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from trainer import radiograph
+from trainer.dataset.input_pipeline import Split
+from trainer.errors import DataError
+
+Polygon = np.ndarray
+"""float [n, 2]: x and y."""
+
+
+def read(file: str) -> dict[str, list[Polygon]]:
+    """Outlines by the path or name of their image; a name without outlines has no finding.
+
+    Raises:
+      DataError: no such file, or neither of the two forms.
+    """
+    try:
+        with tf.io.gfile.GFile(file) as opened:
+            content = json.load(opened)
+        return _coco(content) if "annotations" in content else _findings(content)
+    except tf.errors.OpError as error:
+        raise DataError(
+            f"{file} cannot be read; name a COCO file or the findings.json of humerus-phantom"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file} is neither a COCO file nor the findings.json of humerus-phantom ({error!r})"
+        ) from error
+
+
+def place(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.ndarray:
+    """Masks of a split, bool [N, size, size]; nothing for an image that the file doesn't name.
+
+    Raises:
+      DataError: it names none of the images.
+    """
+    size = split.images.shape[1]
+    names = [path if path in outlines else pathlib.PurePosixPath(path).name for path in split.path]
+    if not set(names) & set(outlines):
+        raise DataError(
+            f"the masks name none of the images of the {split.name} split, such as {split.path[0]}"
+        )
+    masks = [
+        draw(outlines.get(name, ()), int(row["source_height"]), int(row["source_width"]), size)
+        for name, row in zip(names, split.attributes, strict=True)
+    ]
+    return np.stack(masks)
+
+
+def draw(outlines: Sequence[Polygon], height: int, width: int, size: int) -> np.ndarray:
+    """Outlines on an image of [height, width] as bool [size, size] in its letterbox; one that is drawn has at least a pixel."""
+    mask = np.zeros((height, width), np.uint8)
+    for outline in outlines:
+        cv2.fillPoly(mask, [np.asarray(outline).round().astype(np.int32)], 255)
+    placed = radiograph.letterbox(mask, size)[..., 0]
+    return placed >= min(128, max(1, int(placed.max())))
+
+
+def _coco(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
+    outlines: dict[str, list[Polygon]] = {image["file_name"]: [] for image in content["images"]}
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        parts = annotation.get("segmentation")
+        polygons = (
+            [np.asarray(part, float).reshape(-1, 2) for part in parts]
+            if parts
+            else [_box(*annotation["bbox"])]
+        )
+        outlines[names[annotation["image_id"]]] += polygons
+    return outlines
+
+
+def _findings(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
+    return {path: [_box(*finding["box"]) for finding in found] for path, found in content.items()}
+
+
+def _box(x: float, y: float, width: float, height: float) -> Polygon:
+    return np.array(
+        [[x, y], [x + width - 1, y], [x + width - 1, y + height - 1], [x, y + height - 1]]
+    )

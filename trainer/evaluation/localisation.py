@@ -1,0 +1,102 @@
+"""Do maps lie on what they should? Measured against masks, beside two baselines that need no network.
+
+Hit rate: the centre of the map's highest cell lies on the mask, or no further from it than 15 pixels of 224 (the pointing game, Zhang
+et al. 2018, arXiv:1608.00507). Energy: the share of the map's positive values inside the mask. IoU: of the mask with the cells above a
+share of the map's maximum; that share is tuned on one half of the images for the other.
+"""
+
+import cv2
+import numpy as np
+
+from trainer.evaluation import bootstrap
+
+METRICS = ("hit_rate", "energy", "iou")
+_TOLERANCE = 15 / 224
+_SHARES = np.linspace(0.1, 0.9, 17)
+
+
+def scores(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of `METRICS` for each image, float64 [N] in [0, 1].
+
+    Args:
+      maps: float32 [N, h, w], over the whole square; stretched to the masks' size.
+      masks: bool [N, size, size], none of them empty.
+    """
+    size = masks.shape[1]
+    stretched = np.stack(
+        [
+            cv2.resize(one.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+            for one in maps
+        ]
+    )
+    positive = np.maximum(stretched, 0)
+    total = positive.sum(axis=(1, 2))
+    inside = (positive * masks).sum(axis=(1, 2))
+    # A map without a positive value shows nothing, so it hits nothing.
+    shown = total > 0
+    hit = np.array(
+        [_near(mask)[_highest(one, size)] for one, mask in zip(maps, masks, strict=True)]
+    )
+    return {
+        "hit_rate": (hit & shown).astype(np.float64),
+        "energy": np.divide(inside, total, out=np.zeros(len(maps)), where=shown),
+        "iou": _tuned_iou(positive, masks),
+    }
+
+
+def interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """Mean of float [N] with its 95 % bootstrap interval over images, as `value`, `low`, `high`."""
+    (drawn,) = bootstrap.multiplicities(len(values), resamples, seed)
+    means = drawn @ values / len(values)
+    tail = (1 - bootstrap.CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def centre(images: np.ndarray) -> np.ndarray:
+    """The baseline that points at the middle: float32 [N, size, size] from uint8 [N, size, size, 1]."""
+    size = images.shape[1]
+    distance = np.abs(np.arange(size) - (size - 1) / 2) / size
+    return np.broadcast_to(
+        np.exp(-8 * (distance[:, None] ** 2 + distance**2)), images.shape[:3]
+    ).astype(np.float32)
+
+
+def brightest(images: np.ndarray) -> np.ndarray:
+    """The baseline that points at the brightest region, a sixteenth of the side wide: float32 as `centre`."""
+    return np.stack(
+        [
+            cv2.GaussianBlur(image[..., 0].astype(np.float32), (0, 0), image.shape[0] / 16)
+            for image in images
+        ]
+    )
+
+
+BASELINES = {"centre": centre, "brightest": brightest}
+
+
+def _highest(one: np.ndarray, size: int) -> tuple[int, ...]:
+    """Row and column of the pixel in the centre of a map's highest cell. Stretched, a cell at the edge is a plateau, with no such point."""
+    cell = np.unravel_index(one.argmax(), one.shape)
+    return tuple(int((i + 0.5) * size / cells) for i, cells in zip(cell, one.shape, strict=True))
+
+
+def _near(mask: np.ndarray) -> np.ndarray:
+    """The mask and what lies within the tolerance of it."""
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return away <= _TOLERANCE * mask.shape[0]
+
+
+def _tuned_iou(positive: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    peak = positive.max(axis=(1, 2), keepdims=True)
+    by_share = []
+    for share in _SHARES:
+        above = (positive > 0) & (positive >= share * peak)
+        by_share.append((above & masks).sum(axis=(1, 2)) / (above | masks).sum(axis=(1, 2)))
+    table = np.array(by_share)
+    half = np.arange(len(masks)) % 2
+    tuned = np.empty(len(masks))
+    for part in (0, 1):
+        others = half != part if (half != part).any() else half == part
+        tuned[half == part] = table[table[:, others].mean(axis=1).argmax(), half == part]
+    return tuned

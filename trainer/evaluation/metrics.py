@@ -1,0 +1,253 @@
+"""Metrics per image and per study, each with a 95 % patient-bootstrap interval; slices; paired comparison of two models.
+
+Images of one patient are not independent, so patients are what is resampled (with replacement, 2,000 times; percentile
+interval, Efron & Tibshirani 1993, ch. 13).
+
+A metric that the cases don't define (AUROC with one class missing, PPV with nothing called positive) is None, never NaN.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.errors import DataError
+from trainer.evaluation import bootstrap
+from trainer.evaluation.cases import Cases, confusion, studies
+from trainer.evaluation.groups import groups
+
+RESAMPLES = 2000
+NO_INTERVAL = (
+    f"none where all resamples agree or there are fewer than {bootstrap.MIN_PATIENTS} patients"
+)
+"""To be read beside every table of intervals."""
+METRICS = (
+    "accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity",
+    "ppv", "npv", "f1", "kappa", "brier", "ece",
+)  # fmt: skip
+
+
+def evaluate(
+    cases: Cases,
+    threshold: float,
+    band: tuple[float, float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All of `METRICS` per image and per study.
+
+    Args:
+      cases: scored images.
+      threshold: calibrated probability at and above which a case is called positive.
+      band: probabilities [low, high) that are called uncertain. Adds `coverage`, the share of cases that are called, and
+        `called_accuracy` among them; the other metrics stay over all cases.
+      resamples: bootstrap resamples of patients.
+      seed: of the resampling.
+
+    Returns:
+      `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts", "confusion": {"image": {"tp", ...}, ...},
+      "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None where
+      `bootstrap.interval` has none. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece`
+      lie too high; they are shifted down by their mean excess.
+
+    Raises:
+      DataError: no case at all, or a study of two labels.
+    """
+    if not len(cases):
+        raise DataError("there is no case to evaluate; name a split that holds images")
+    levels = {"image": cases, "study": studies(cases)}
+    return {
+        **{
+            name: _with_intervals(level, threshold, band, resamples, seed)
+            for name, level in levels.items()
+        },
+        "counts": {
+            "images": len(cases),
+            "studies": len(levels["study"]),
+            "patients": len(np.unique(cases.patient_id)),
+            "positive_images": int(cases.label.sum()),
+            "positive_studies": int(levels["study"].label.sum()),
+        },
+        "confusion": {name: confusion(level, threshold) for name, level in levels.items()},
+        "threshold": float(threshold),
+        "uncertain_band": list(band) if band else None,
+    }
+
+
+def slices(
+    cases: Cases,
+    columns: Mapping[str, Sequence[Any]],
+    threshold: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Accuracy, AUROC and kappa of the images in each group of each column.
+
+    Args:
+      columns: by name, one value per case, in the order of `cases`; see `groups`. One without groups to compare is left out.
+
+    Returns:
+      `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"}, "auroc", "kappa"}}}`.
+    """
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for column, values in columns.items():
+        if len(values) != len(cases):
+            raise DataError(f"column {column} has {len(values)} values for {len(cases)} cases")
+        for name, members in groups(values).items():
+            group = cases.take(members)
+            measured = _with_intervals(group, threshold, None, resamples, seed)
+            table.setdefault(column, {})[name] = {
+                "images": len(group),
+                "patients": len(np.unique(group.patient_id)),
+                "positives": int(group.label.sum()),
+                **{metric: measured[metric] for metric in ("accuracy", "auroc", "kappa")},
+            }
+    return table
+
+
+def compare(
+    a: Cases,
+    b: Cases,
+    threshold_a: float = 0.5,
+    threshold_b: float = 0.5,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Is `b` better than `a`? The paired patient bootstrap of the difference `b - a` of each metric.
+
+    Both models are measured on the same resampled patients, so what makes a patient easy or hard for both cancels. `p_value` is
+    two-sided: twice the share of resampled differences on the far side of zero (each count plus one, so that it is never 0).
+
+    Returns:
+      `{"image": {metric: {"a", "b", "difference", "low", "high", "p_value"}}, "study": {...}}`.
+
+    Raises:
+      DataError: other images, labels, studies or patients in the one than in the other.
+    """
+    if not len(a):
+        raise DataError("there is no case to compare on; name a split that holds images")
+    a, b = a.take(np.argsort(a.path)), b.take(np.argsort(b.path))
+    if not np.array_equal(a.path, b.path):
+        differing = sorted(set(a.path.tolist()) ^ set(b.path.tolist()))
+        raise DataError(
+            f"two models are compared on the same images, but {len(differing)} are scored by one only: {differing[0]}"
+        )
+    for name in ("label", "study_id", "patient_id"):
+        if not np.array_equal(getattr(a, name), getattr(b, name)):
+            raise DataError(
+                f"the two sets of scores disagree on the {name} of an image; score the same data set with both"
+            )
+    pairs = {"image": (a, b), "study": (studies(a), studies(b))}
+    return {
+        name: _differences(*pair, threshold_a, threshold_b, resamples, seed)
+        for name, pair in pairs.items()
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """What `evaluate` returned as lines for a terminal: `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`."""
+    counts = result["counts"]
+    rows = [f"{'':18}{'image':>26}{'study':>26}"]
+    for name in result["image"]:
+        rows.append(
+            f"{name:18}{format_interval(result['image'][name]):>26}{format_interval(result['study'][name]):>26}"
+        )
+    rows.append(
+        f"{counts['images']} images ({counts['positive_images']} positive), {counts['studies']} studies, "
+        f"{counts['patients']} patients; threshold {result['threshold']:.3f}"
+    )
+    return "\n".join([*rows, f"95 % patient-bootstrap intervals, {NO_INTERVAL}"])
+
+
+def slices_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """What `slices` returned as lines for a terminal, a table for each column."""
+    tables = []
+    for column, rows in slices.items():
+        lines = [f"\n{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}"]
+        for name, row in rows.items():
+            figures = f"{format_interval(row['accuracy']):>26}{format_interval(row['auroc']):>26}"
+            lines.append(f"  {name[:28]:30}{row['images']:>8}{row['positives']:>10}{figures}")
+        tables.append("\n".join(lines))
+    return tables
+
+
+def comparison_table(result: Mapping[str, Any]) -> str:
+    """What `compare` returned as lines for a terminal: `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`, per image and study."""
+    lines = []
+    for level in ("image", "study"):
+        lines.append(
+            f"{'per ' + level:18}{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
+        )
+        for name, row in result[level].items():
+            a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
+            difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
+            if row["low"] is not None:
+                difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+            p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
+            lines.append(f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}")
+    return "\n".join(
+        [*lines, f"Paired patient bootstrap, {NO_INTERVAL}; brier and ece are better when lower."]
+    )
+
+
+def format_interval(measured: Mapping[str, float | None]) -> str:
+    """`0.884 (0.846 to 0.921)`; `0.884` without an interval; `undefined`."""
+    if measured["value"] is None:
+        return "undefined"
+    if measured["low"] is None:
+        return f"{measured['value']:.3f}"
+    return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
+
+
+def _with_intervals(
+    cases: Cases, threshold: float, band: tuple[float, float] | None, resamples: int, seed: int
+) -> dict[str, dict[str, float | None]]:
+    whole = bootstrap.weighted_metrics(cases, bootstrap.whole(cases), threshold, band)
+    blocks = [
+        bootstrap.weighted_metrics(cases, block, threshold, band)
+        for block in bootstrap.blocks(cases, resamples, seed)
+    ]
+    measured = {}
+    for name, (value,) in whole.items():
+        drawn = np.concatenate([block[name] for block in blocks])
+        if name == "ece":
+            drawn = np.maximum(0, _recentred(drawn, value))
+        low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(cases).size)
+        measured[name] = {"value": _number(value), "low": low, "high": high}
+    return measured
+
+
+def _differences(
+    a: Cases, b: Cases, threshold_a: float, threshold_b: float, resamples: int, seed: int
+) -> dict[str, dict[str, float | None]]:
+    def both(multiplicity: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        of_a = bootstrap.weighted_metrics(a, multiplicity, threshold_a)
+        return of_a, bootstrap.weighted_metrics(b, multiplicity, threshold_b)
+
+    whole_a, whole_b = both(bootstrap.whole(a))
+    blocks = [both(block) for block in bootstrap.blocks(a, resamples, seed)]
+    rows = {}
+    for name in METRICS:
+        value = (whole_b[name] - whole_a[name])[0]
+        drawn = np.concatenate([block_b[name] - block_a[name] for block_a, block_b in blocks])
+        if name == "ece":
+            drawn = _recentred(drawn, value)
+        low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(a).size)
+        rows[name] = {
+            "a": _number(whole_a[name][0]),
+            "b": _number(whole_b[name][0]),
+            "difference": _number(value),
+            "low": low,
+            "high": high,
+            "p_value": None if low is None else bootstrap.p_value(drawn),
+        }
+    return rows
+
+
+def _recentred(drawn: np.ndarray, value: float) -> np.ndarray:
+    """Resamples of the calibration error, or of its difference, about the `value` of the cases themselves."""
+    return drawn - drawn.mean() + value
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

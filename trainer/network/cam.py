@@ -1,0 +1,56 @@
+"""Grad-CAM at the price of a forward pass.
+
+With global pooling, Grad-CAM's weights of the last feature map, the gradient of the logit averaged over the map (Selvaraju
+et al. 2017, arXiv:1610.02391, eq. 1), follow from the gradient of the logit with respect to the pooled vector:
+
+    avg: d logit / d A[i, j, k] = g[k] / (h w) everywhere, whose mean is g[k] / (h w);
+    max: d logit / d A[i, j, k] = g[k] at the maximum and 0 elsewhere, whose mean is g[k] / (h w) too.
+
+And g goes back through the Dense ReLU head as a few matrix products with 0/1 masks: plain forward operations, which export,
+compile and convert like any other.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.network import model as model_lib
+
+
+def head_gradient(pooled: tf.Tensor, head: Sequence[keras.layers.Dense]) -> tf.Tensor:
+    """Gradient of the logit with respect to the pooled vector.
+
+    Args:
+      pooled: float32 [B, C].
+      head: Dense layers from the pooled vector to the logit; all but the last with ReLU.
+
+    Returns:
+      float32 [B, C].
+    """
+    x, masks = pooled, []
+    for layer in head[:-1]:
+        x = tf.nn.relu(x @ layer.kernel + layer.bias)
+        masks.append(tf.cast(x > 0, x.dtype))
+    gradient = tf.ones_like(pooled[:, :1]) @ tf.transpose(tf.convert_to_tensor(head[-1].kernel))
+    for layer, mask in zip(reversed(head[:-1]), reversed(masks), strict=True):
+        gradient = (gradient * mask) @ tf.transpose(tf.convert_to_tensor(layer.kernel))
+    return gradient
+
+
+def grad_cam(model: keras.Model, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Signed Grad-CAM of the last feature map.
+
+    With average pooling and a linear head the map sums to the logit less its bias, so a cell is its contribution in logits.
+
+    Args:
+      model: of `model.build`.
+      outputs: what it returned for a batch: `features` float32 [B, h, w, C] and `pooled` float32 [B, C].
+
+    Returns:
+      float32 [B, h, w]; positive where the evidence speaks for abnormal.
+    """
+    features = outputs[model_lib.FEATURES]
+    gradient = head_gradient(outputs[model_lib.POOLED], model_lib.head_layers(model))
+    cells = features.shape[1] * features.shape[2]
+    return tf.einsum("bhwc,bc->bhw", features, gradient) / cells

@@ -1,0 +1,117 @@
+"""What single channels of a layer answer to: their maps of an image, and the pattern that excites each of them most."""
+
+import math
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import ConfigError
+from trainer.network import model as model_lib
+from trainer.network import saliency
+
+CHANNELS = 64
+"""Of more channels, those that vary most are shown."""
+PATTERNS = 9
+_STEPS, _STEP = 30, 12.0
+_TILE = 96
+
+
+def grid(model: keras.Model, image: np.ndarray, layer: str) -> np.ndarray:
+    """The maps of a layer side by side, by their numbers, all on one scale.
+
+    Args:
+      image: uint8 [size, size, 1].
+
+    Returns:
+      uint8 [height, width, 3] in BGR; black is 0 and below, yellow the 99.8th percentile of the layer.
+    """
+    features = saliency.features(model, image[None], layer)[0]
+    chosen = np.sort(np.argsort(-features.std(axis=(0, 1)), kind="stable")[:CHANNELS])
+    top = np.quantile(features, 0.998)
+    level = np.clip(features / top * 255 if top > 0 else np.zeros_like(features), 0, 255).astype(
+        np.uint8
+    )
+    tiles = [
+        cv2.applyColorMap(np.ascontiguousarray(level[..., channel]), cv2.COLORMAP_VIRIDIS)
+        for channel in chosen
+    ]
+    return _tiled(tiles, [str(channel) for channel in chosen])
+
+
+def patterns(model: keras.Model, layer: str, seed: int = 0) -> np.ndarray:
+    """For channels spread over a layer, the grey picture that its mean answers to most, by gradient ascent from noise.
+
+    Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; steps of equal length, slightly blurred.
+
+    Returns:
+      uint8 [height, width, 3] in BGR: the pictures side by side, by the channels' numbers.
+
+    Raises:
+      ConfigError: no such layer behind the normalisation.
+    """
+    ends = saliency.layers(model)
+    order = list(ends)
+    if layer not in order or order.index(layer) <= order.index(model_lib.NORMALIZATION):
+        raise ConfigError(
+            f"filter patterns want a layer behind {model_lib.NORMALIZATION!r}, got {layer!r}; see --list_layers"
+        )
+    channels = np.unique(np.linspace(0, ends[layer][2] - 1, PATTERNS).astype(int))
+    normalize = model.get_layer(model_lib.NORMALIZATION)
+    behind = keras.Model(normalize.output, model.get_layer(layer).output)
+    size = model.input_shape[1]
+    noise = (
+        np.random.default_rng(seed)
+        .normal(110, 12, (len(channels), size, size, 1))
+        .astype(np.float32)
+    )
+
+    @tf.function
+    def ascend(picture: tf.Tensor) -> tf.Tensor:
+        answers = behind(normalize(tf.repeat(picture, 3, axis=-1)), training=False)
+        chosen = tf.gather(tf.reduce_mean(answers, axis=(1, 2)), channels, axis=1, batch_dims=0)
+        (gradient,) = tf.gradients(tf.linalg.trace(chosen), picture)
+        length = tf.math.reduce_std(gradient, axis=(1, 2, 3), keepdims=True)
+        return tf.clip_by_value(
+            picture + _STEP * tf.math.divide_no_nan(gradient, length), 0.0, 255.0
+        )
+
+    picture = noise
+    for _ in range(_STEPS):
+        picture = ascend(tf.constant(picture)).numpy()
+        picture = np.stack(
+            [cv2.GaussianBlur(one[..., 0], (0, 0), 0.6)[..., None] for one in picture]
+        )
+    tiles = [
+        cv2.cvtColor(one[..., 0].round().astype(np.uint8), cv2.COLOR_GRAY2BGR) for one in picture
+    ]
+    return _tiled(tiles, [str(channel) for channel in channels], max(_TILE, min(size, 192)))
+
+
+def _tiled(tiles: list[np.ndarray], names: list[str], side: int = _TILE) -> np.ndarray:
+    """Squares of `side` pixels with their names in a corner, in as many columns as rows or some more."""
+    columns = math.ceil(math.sqrt(len(tiles)))
+    sheet = np.full(
+        (math.ceil(len(tiles) / columns) * (side + 4), columns * (side + 4), 3), 24, np.uint8
+    )
+    for i, (tile, name) in enumerate(zip(tiles, names, strict=True)):
+        top, left = i // columns * (side + 4) + 2, i % columns * (side + 4) + 2
+        drawn = cv2.resize(
+            tile,
+            (side, side),
+            interpolation=cv2.INTER_NEAREST if tile.shape[0] < side else cv2.INTER_AREA,
+        )
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(
+                drawn,
+                name,
+                (4, side - 5),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.38,
+                colour,
+                thickness,
+                cv2.LINE_AA,
+            )
+        sheet[top : top + side, left : left + side] = drawn
+    return sheet

@@ -1,0 +1,321 @@
+"""The network: grey square -> backbone -> features -> pooled -> head -> logit, as one flat functional graph.
+
+Flat, because then every layer can be named for a class activation map or a feature map. Normalisation and grey-to-RGB are
+layers inside, so that whoever holds the model needs to know nothing but `uint8 [B, size, size, 1]`.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import os
+import pathlib
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import artifact
+from trainer.errors import ConfigError
+from trainer.network.small_net import SmallNet
+
+NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
+FEATURES = "features"
+POOLED = "pooled"
+LOGIT = "logit"
+HEAD = "head_{}"
+_BATCH_NORM_MOMENTUM = 0.9
+"""For statistics that are learnt anew: with Keras's 0.99 a run of some hundred steps would still remember the initial ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is needed to build the same network again.
+
+    Attributes:
+      backbone: a classifier of `keras.applications`, in lower case: `densenet121`, `xception`, `resnet50v2`, ...
+      pooling: `avg` or `max`, over the last feature map.
+      head_widths: units of the Dense ReLU layers between the pooled vector and the logit; () for a linear head.
+      dropout: rate in [0, 1) on the pooled vector, in training only.
+    """
+
+    backbone: str = "densenet121"
+    pooling: str = "avg"
+    head_widths: tuple[int, ...] = (1024, 1024, 512)
+    dropout: float = 0.0
+
+
+def build(
+    architecture: Architecture, image_size: int, weights: str = "none", seed: int = 0
+) -> keras.Model:
+    """Builds the model and loads its pre-trained weights.
+
+    Args:
+      architecture: what to build.
+      image_size: side of the square input, in pixels.
+      weights: `imagenet`, `none`, or a path: a Keras weights file of the backbone (`*.h5`), a `.keras` file or an artifact
+        directory of an earlier run with the same backbone.
+      seed: of the random initial weights.
+
+    Returns:
+      Model from `uint8 [B, image_size, image_size, 1]` to a dict of float32: `features` [B, h, w, C], `pooled` [B, C] and
+      `logit` [B, 1].
+
+    Raises:
+      ConfigError: unknown backbone or pooling, image too small, weights missing or for another backbone.
+    """
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((image_size, image_size, 1), dtype="uint8", name="image")
+    backbone = _backbone(architecture.backbone, _normalize(image, architecture.backbone), weights)
+    features = keras.layers.Activation("linear", dtype="float32", name=FEATURES)(backbone)
+    pooled = _pool(features, architecture.pooling)
+    x = (
+        keras.layers.Dropout(architecture.dropout, seed=seed, name="dropout")(pooled)
+        if architecture.dropout
+        else pooled
+    )
+    for i, width in enumerate(architecture.head_widths):
+        x = keras.layers.Dense(width, activation="relu", dtype="float32", name=HEAD.format(i + 1))(
+            x
+        )
+    logit = keras.layers.Dense(1, dtype="float32", name=LOGIT)(x)
+    outputs = {FEATURES: features, POOLED: pooled, LOGIT: logit}
+    model = keras.Model(image, outputs, name=f"humerus_{architecture.backbone}")
+    if is_earlier_run(weights):
+        _transfer(weights, model)
+    return model
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers between the normalisation and the feature map, first to last."""
+    names = [layer.name for layer in model.layers]
+    between = model.layers[names.index(NORMALIZATION) + 1 : names.index(FEATURES)]
+    return [
+        layer for layer in between if not isinstance(layer, keras.layers.Permute)
+    ]  # which `data_format` puts at either end
+
+
+def head_layers(model: keras.Model) -> list[keras.layers.Dense]:
+    """The Dense layers from the pooled vector to the logit, first to last."""
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dense) and layer.name.startswith(("head_", LOGIT))
+    ]
+
+
+def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> None:
+    """Makes the last backbone layers and the head trainable, and nothing else.
+
+    Args:
+      model: of `build`; changed in place.
+      unfreeze_layers: `all`; a count of backbone layers from the end, `0` for none; a share of them from the end, as `70%`; or the
+        name of the first one to train.
+      train_batch_norm: True when the backbone starts from random weights. Else BatchNormalization layers stay frozen, and with
+        them in inference mode: a small batch's statistics would spoil what pre-training measured on millions of images. In
+        training each replica normalises by its own share of the batch (Keras's synchronised statistics take minutes to trace);
+        the loop gives all replicas the mean of their moving statistics.
+
+    Raises:
+      ConfigError: none of these.
+    """
+    layers = backbone_layers(model)
+    first = _first_unfrozen([layer.name for layer in layers], unfreeze_layers)
+    for i, layer in enumerate(layers):
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = i >= first and (train_batch_norm or not is_batch_norm)
+        if is_batch_norm and layer.trainable:
+            layer.momentum = _BATCH_NORM_MOMENTUM
+
+
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Moving means and variances of the BatchNormalization layers in training; none where they are frozen."""
+    layers = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    return [variable for layer in layers for variable in layer.non_trainable_variables]
+
+
+def depths(model: keras.Model) -> dict[str, float]:
+    """Depth of every trainable variable, by its path: from 0 at the image to 1 at the end of the backbone and in the head."""
+    layers = backbone_layers(model)
+    depth = {variable.path: 1.0 for variable in model.trainable_variables}
+    depth.update(
+        {
+            v.path: i / len(layers)
+            for i, layer in enumerate(layers)
+            for v in layer.trainable_variables
+        }
+    )
+    return depth
+
+
+def available_backbones() -> dict[str, Callable[..., keras.Model]]:
+    """The classifiers of `keras.applications`, by name in lower case, and our `smallnet`."""
+    functions = dict(inspect.getmembers(keras.applications, inspect.isfunction))
+    classifiers = {
+        name.lower(): f
+        for name, f in functions.items()
+        if "include_top" in inspect.signature(f).parameters
+    }
+    return {**classifiers, "smallnet": SmallNet}
+
+
+def _first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
+    if unfreeze_layers == "all":
+        return 0
+    if unfreeze_layers.isdigit():
+        return max(0, len(names) - int(unfreeze_layers))
+    if (
+        unfreeze_layers.endswith("%")
+        and unfreeze_layers[:-1].isdigit()
+        and int(unfreeze_layers[:-1]) <= 100
+    ):
+        return len(names) - round(len(names) * int(unfreeze_layers[:-1]) / 100)
+    if unfreeze_layers in names:
+        return names.index(unfreeze_layers)
+    raise ConfigError(
+        f"unfreeze_layers={unfreeze_layers!r}: expected `all`, a number, a share such as 70%, or a layer of the backbone such as {names[len(names) // 2]!r}"
+    )
+
+
+def _normalize(image: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
+    """Grey [0, 255] -> three channels on the scale that the backbone was pre-trained with."""
+    scale, offset = _normalization(backbone)
+    rgb = keras.layers.Concatenate(dtype="uint8", name="grey_to_rgb")([image, image, image])
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name=NORMALIZATION)(rgb)
+
+
+def _normalization(backbone: str) -> tuple[list[float], list[float]]:
+    """Scale and offset per channel of Keras's own `preprocess_input`, which is affine in a grey image: read off black and white."""
+    function = _application(backbone)
+    preprocess = sys.modules[function.__module__].preprocess_input
+    black, white = (
+        np.asarray(preprocess(np.full((1, 1, 1, 3), value, "float32"))).ravel()
+        for value in (0.0, 255.0)
+    )
+    return ((white - black) / 255.0).tolist(), black.tolist()
+
+
+def _application(backbone: str) -> Callable[..., keras.Model]:
+    try:
+        return available_backbones()[backbone]
+    except KeyError:
+        raise ConfigError(
+            f"backbone={backbone!r} is none of ours and keras.applications: {', '.join(available_backbones())}"
+        ) from None
+
+
+def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
+    application = _application(name)
+    keras_weights = None if weights == "none" or is_earlier_run(weights) else weights
+    if keras_weights not in (None, "imagenet"):
+        keras_weights = _local_copy(weights)
+    try:
+        # Keras tells of a download on stdout, which belongs to the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
+    except ConfigError:
+        raise
+    except Exception as error:
+        if keras_weights is None:
+            raise ConfigError(
+                f"backbone={name!r} can't be built for images of {rgb.shape[1]} px: {error}"
+            ) from error
+        if keras_weights == "imagenet":
+            raise WeightsUnavailableError(
+                f"the ImageNet weights of {name} can't be downloaded ({error}); where there is no network, set"
+                " --config.weights=PATH to a Keras weights file, an artifact or a .keras file, or --config.weights=none to start"
+                " from random weights"
+            ) from error
+        # Keras names every layer and prints every tensor.
+        reason = textwrap.shorten(str(error).splitlines()[0], 120, placeholder=" ...")
+        raise ConfigError(
+            f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they of another backbone?"
+            f" Set --config.backbone{_named_in(weights, name)}"
+        ) from error
+
+
+def _named_in(weights: str, other_than: str) -> str:
+    """`=xception` where the file's name says of which backbone it is, as those of Keras do; else nothing."""
+    file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
+    found = [name for name in available_backbones() if name in file]
+    best = max(found, key=len, default=other_than)
+    return "" if best == other_than else f"={best}"
+
+
+class WeightsUnavailableError(ConfigError):
+    """ImageNet weights were asked for and can't be downloaded from here."""
+
+
+def _pool(features: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    layers = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    if pooling not in layers:
+        raise ConfigError(f"pooling={pooling!r}: expected avg or max")
+    return layers[pooling](dtype="float32", name=POOLED)(features)
+
+
+def is_earlier_run(weights: str) -> bool:
+    """Whether a setting `weights` names a model that was trained by this program."""
+    return weights not in ("none", "imagenet") and not weights.endswith(".h5")
+
+
+def _transfer(weights: str, model: keras.Model) -> None:
+    """Copies the weights of an earlier run layer by layer; a head of another shape stays as it was initialised."""
+    path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
+    if (
+        path != weights
+        and not tf.io.gfile.exists(path)
+        and tf.io.gfile.exists(os.path.join(weights, artifact.MODEL_JSON))
+    ):
+        raise ConfigError(
+            f"weights={weights!r} is an ensemble; start from one network: the `artifact_single` beside it, or one of its .keras files"
+        )
+    try:
+        earlier = keras.models.load_model(_local_copy(path), compile=False)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"weights={weights!r} is not a model of an earlier run: {error}"
+        ) from error
+    source, target = (
+        [layer for layer in backbone_layers(m) if layer.weights] for m in (earlier, model)
+    )
+    if earlier.name != model.name or [_shapes(x) for x in source] != [_shapes(y) for y in target]:
+        raise ConfigError(
+            f"weights={weights!r} holds {earlier.name}, and the configuration asks for {model.name}"
+        )
+    for a, b in zip(source, target, strict=True):
+        b.set_weights(a.get_weights())
+    heads = {layer.name: layer for layer in head_layers(earlier)}
+    for layer in head_layers(model):
+        if layer.name in heads and _shapes(heads[layer.name]) == _shapes(layer):
+            layer.set_weights(heads[layer.name].get_weights())
+        else:
+            logging.info(
+                "The layer %s has another shape in %s and starts anew.", layer.name, weights
+            )
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in layer.weights]
+
+
+def _local_copy(path: str) -> str:
+    """The path itself, or a temporary local copy of an object in a bucket (Keras reads weights from local files only)."""
+    if not tf.io.gfile.exists(path):
+        raise ConfigError(
+            f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5), a .keras file or an artifact"
+        )
+    if "://" not in path:
+        return path
+    local = pathlib.Path(tempfile.mkdtemp()) / pathlib.PurePosixPath(path).name
+    tf.io.gfile.copy(path, str(local))
+    return str(local)

@@ -1,0 +1,290 @@
+"""Ways to ask a network where it looked, under one contract: `method(model, images, layer) -> maps`.
+
+    model   of `model.build`, or any Keras functional model whose outputs are a mapping with `logit` [B, 1]
+    images  [B, height, width, 1], of the model's own dtype
+    layer   name of a layer with an output [B, h, w, C]; `model.FEATURES` is the last one
+    maps    float32 [B, h, w] over the whole image, larger where the evidence for the positive label is
+
+`cam.grad_cam` is the first of them at the last layer, at the price of a forward pass; these look anywhere.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import ConfigError
+from trainer.network import model as model_lib
+
+Method = Callable[[keras.Model, np.ndarray, str], np.ndarray]
+
+SCORE_CAM_CHANNELS = 64
+"""Score-CAM asks the network once for each of a layer's channels: of more than so many, those that vary most."""
+OCCLUSION_CELLS = 14
+"""Cells of the occlusion map along each side; a patch covers two by two of them."""
+FUSED_STAGES = 4
+"""Resolutions that the fused map is made of: in DenseNet the ends of its four dense blocks."""
+_BATCH = 32
+
+
+def layers(model: keras.Model) -> dict[str, tuple[int, int, int]]:
+    """Height, width and channels of every layer that has a map, by name, first to last."""
+    shapes = {
+        layer.name: layer.output.shape
+        for layer in model.layers
+        if isinstance(layer.output, keras.KerasTensor)
+    }
+    return {name: shape[1:] for name, shape in shapes.items() if len(shape) == 4}
+
+
+def block_ends(model: keras.Model) -> list[str]:
+    """The last layer at each of the last `FUSED_STAGES` resolutions behind the normalisation, first to last."""
+    ends: dict[tuple[int, int], str] = {}
+    for name, (height, width, _) in layers(model).items():
+        if name == model_lib.NORMALIZATION:
+            ends.clear()
+        elif height > 1 and not isinstance(
+            model.get_layer(name), (keras.layers.InputLayer, keras.layers.ZeroPadding2D)
+        ):
+            ends[height, width] = name
+    return list(ends.values())[-FUSED_STAGES:]
+
+
+def grad_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Gradient of the logit averaged over the map, times the features (Selvaraju et al. 2017, arXiv:1610.02391), signed."""
+    return _by_gradient(model, images, layer, "grad_cam")
+
+
+def hires_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Gradient times features, cell by cell (Draelos and Carin 2020, arXiv:2011.08891), signed.
+
+    At the last layer of a network with a piecewise linear head without biases it sums to the logit.
+    """
+    return _by_gradient(model, images, layer, "hires_cam")
+
+
+def grad_cam_pp(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Grad-CAM++ of exp(logit) (Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10, 19), nowhere negative.
+
+    As in the authors' own program, the pixel weights of a channel are divided by their sum.
+    """
+    return _by_gradient(model, images, layer, "grad_cam_pp")
+
+
+def layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Positive gradient times features, cell by cell (Jiang et al. 2021, LayerCAM, eq. 6, 8), nowhere negative."""
+    return _by_gradient(model, images, layer, "layer_cam")
+
+
+def fused_layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """LayerCAM at the block ends up to `layer`, the finer ones scaled by tanh(2 x / max), their maximum taken (the same, eq. 9).
+
+    Finer than the last map. It is scaled as the map of the deepest end is, so that images stay comparable.
+    """
+    return _by_gradient(model, images, layer, "fused_layer_cam")
+
+
+def score_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Without gradients: channels weighed by the logit of the image seen through each (Wang et al. 2020, arXiv:1910.01279)."""
+    return np.stack(
+        [
+            _score_cam_of_one(model, *pair)
+            for pair in zip(images, features(model, images, layer), strict=True)
+        ]
+    )
+
+
+def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.ndarray:
+    """Without gradients or features: by how much the logit falls when a patch is painted in the image's mean grey, signed.
+
+    A cell holds the mean over the patches that cover it (Zeiler and Fergus 2014, arXiv:1311.2901). No layer is looked at.
+    """
+    height, width = images.shape[1:3]
+    cells = min(OCCLUSION_CELLS, height, width)
+    rows, columns = (
+        np.linspace(0, side, cells + 1).round().astype(int) for side in (height, width)
+    )
+    whole = logit(model, images)
+    fall, covered = (
+        np.zeros((len(images), cells, cells), np.float32),
+        np.zeros((cells, cells), np.float32),
+    )
+    grey = _as_pixels(images.mean(axis=(1, 2, 3), keepdims=True), images.dtype)
+    for i in range(cells - 1):
+        for j in range(cells - 1):
+            painted = images.copy()
+            painted[:, rows[i] : rows[i + 2], columns[j] : columns[j + 2]] = grey
+            fall[:, i : i + 2, j : j + 2] += (whole - logit(model, painted))[:, None, None]
+            covered[i : i + 2, j : j + 2] += 1
+    return fall / covered
+
+
+METHODS: dict[str, Method] = {
+    "grad_cam": grad_cam,
+    "hires_cam": hires_cam,
+    "grad_cam_pp": grad_cam_pp,
+    "layer_cam": layer_cam,
+    "fused_layer_cam": fused_layer_cam,
+    "score_cam": score_cam,
+    "occlusion": occlusion,
+}
+
+
+EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam")
+"""Those beside the free one that a SavedModel can hold, as one backward pass among its operations."""
+
+
+def in_graph(
+    model: keras.Model, method: str, layer: str
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Images -> logit [B, 1] and map float32 [B, h, w] of a method by gradients, to be called inside of a `tf.function`."""
+    ends = _ends_up_to(model, layer) if method == "fused_layer_cam" else [layer]
+    _check(list(layers(model)), layer)
+    tapped = keras.Model(
+        model.input, [*(model.get_layer(end).output for end in ends), _logit_of(model.output)]
+    )
+
+    def ask(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        *answers, logit = tapped(images, training=False)
+        # Symbolic: a tape would lose track of layers that no trainable variable stands before.
+        gradients = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        pairs = [
+            (tf.cast(a, tf.float32), tf.cast(g, tf.float32))
+            for a, g in zip(answers, gradients, strict=True)
+        ]
+        if method == "fused_layer_cam":
+            return logit, _fused([_layer_cam(*pair) for pair in pairs])
+        return logit, _FORMULAS[method](*pairs[0])
+
+    return ask
+
+
+def _grad_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.einsum("bhwc,bc->bhw", answers, tf.reduce_mean(gradient, axis=(1, 2)))
+
+
+def _hires_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(answers * gradient, axis=-1)
+
+
+def _grad_cam_pp(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    total = tf.reduce_sum(answers, axis=(1, 2), keepdims=True)
+    share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
+    share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=(1, 2), keepdims=True))
+    weight = tf.reduce_sum(share * tf.nn.relu(gradient), axis=(1, 2))
+    return tf.nn.relu(tf.einsum("bhwc,bc->bhw", answers, weight))
+
+
+def _layer_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(tf.reduce_sum(answers * tf.nn.relu(gradient), axis=-1))
+
+
+def _fused(maps: list[tf.Tensor]) -> tf.Tensor:
+    peaks = [tf.reduce_max(found, axis=(1, 2), keepdims=True) for found in maps]
+    scaled = [tf.math.divide_no_nan(found, peak) for found, peak in zip(maps, peaks, strict=True)]
+    scaled[:-1] = [tf.tanh(2 * found) for found in scaled[:-1]]
+    size = maps[0].shape[1:]
+    stretched = [tf.image.resize(found[..., None], size)[..., 0] for found in scaled]
+    return tf.reduce_max(tf.stack(stretched), axis=0) * peaks[-1]
+
+
+_FORMULAS = {
+    "grad_cam": _grad_cam,
+    "hires_cam": _hires_cam,
+    "grad_cam_pp": _grad_cam_pp,
+    "layer_cam": _layer_cam,
+}
+"""Features and gradient, float32 [B, h, w, C] each -> map [B, h, w]."""
+
+
+def features(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
+    """Output of a layer, float32 [B, h, w, C]."""
+    _check(list(layers(model)), layer)
+    tapped = keras.Model(model.input, model.get_layer(layer).output)
+    return _in_batches(
+        _traced(lambda some: (tf.cast(tapped(some, training=False), tf.float32),), model), images
+    )[0]
+
+
+def logit(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The logit of each image, float32 [B]."""
+    return _in_batches(_forward(model), images)[0][:, 0]
+
+
+def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """float32 [B, h, w] -> [B, height, width], bilinear."""
+    return tf.image.resize(maps[..., None], (height, width)).numpy()[..., 0]
+
+
+def _score_cam_of_one(model: keras.Model, image: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    chosen = np.argsort(-answers.std(axis=(0, 1)), kind="stable")[:SCORE_CAM_CHANNELS]
+    channels = np.moveaxis(answers[..., chosen], -1, 0)
+    masks = resize(channels, *image.shape[:2])
+    low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
+    masks = np.divide(masks - low, high - low, out=np.zeros_like(masks), where=high > low)[
+        ..., None
+    ]
+    raised = logit(model, _as_pixels(image * masks, image.dtype))
+    weight = np.exp(raised - raised.max())
+    return np.maximum(np.tensordot(weight / weight.sum(), channels, axes=1), 0)
+
+
+def _as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """In the images' own dtype, rounded where that holds whole numbers."""
+    return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
+
+
+def _ends_up_to(model: keras.Model, layer: str) -> list[str]:
+    order = list(layers(model))
+    _check(order, layer)
+    ends = [name for name in block_ends(model) if order.index(name) <= order.index(layer)]
+    return ends or [layer]
+
+
+def _check(order: list[str], layer: str) -> None:
+    if layer not in order:
+        near = ", ".join(order[:: max(1, len(order) // 8)])
+        raise ConfigError(
+            f"the model has no layer {layer!r} with a map; it has {near} and others: --list_layers names them all"
+        )
+
+
+def _by_gradient(model: keras.Model, images: np.ndarray, layer: str, method: str) -> np.ndarray:
+    return _in_batches(_compiled(model, method, layer), images)[1]
+
+
+def _in_batches(
+    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    batches = (
+        tf.constant(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)
+    )
+    outputs = [function(batch) for batch in batches]
+    return tuple(
+        np.concatenate([tensor.numpy() for tensor in parts]) for parts in zip(*outputs, strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    model: keras.Model, method: str, layer: str
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    return _traced(in_graph(model, method, layer), model)
+
+
+@functools.lru_cache(maxsize=8)
+def _forward(model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    return _traced(lambda images: (_logit_of(model(images, training=False)),), model)
+
+
+def _traced(function: Callable, model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Compiled once, for batches of any size."""
+    spec = tf.TensorSpec((None, *model.input.shape[1:]), model.input.dtype)
+    return tf.function(function, input_signature=[spec]).get_concrete_function()
+
+
+def _logit_of(outputs: Any) -> Any:
+    return outputs[model_lib.LOGIT] if isinstance(outputs, Mapping) else outputs

@@ -1,0 +1,74 @@
+"""Keeps off the terminal what libraries say at their start, and lets through what our own modules say and what goes wrong."""
+
+import contextlib
+import logging as python_logging
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from absl import flags, logging
+
+from trainer.program import telemetry
+
+_OURS = tuple(
+    f"{pathlib.Path(__file__).parents[1].with_name(package)}{os.sep}"
+    for package in ("trainer", "batch_inference")
+)
+
+
+def libraries() -> None:
+    """Levels for the logs of libraries, and our own lines in a short form; what the user's environment says of a level wins."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if not sys.warnoptions:
+        python_logging.captureWarnings(True)
+    # absl's own flags, which it wants parsed before it logs.
+    flags.FLAGS(["humerus"])
+    logging.use_absl_handler()
+    logging.set_stderrthreshold("info")
+    # What TensorFlow sets back to after it has written a SavedModel.
+    logging.set_verbosity(logging.INFO)
+    # absl hands its own level to the root logger, and with it to every library.
+    # What a worker in this process fails with, Beam logs and raises: once is enough.
+    levels = {None: "ERROR", "apache_beam.runners.common": "CRITICAL", "absl": "INFO"}
+    for name, level in levels.items():
+        python_logging.getLogger(name).setLevel(level)
+    handler = logging.get_absl_handler()
+    if _is_ours not in handler.filters:
+        handler.addFilter(_is_ours)
+    telemetry.format_log(
+        python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S")
+    )
+
+
+def _is_ours(record: python_logging.LogRecord) -> bool:
+    """Of the libraries that log as we do, through absl, only errors are let through."""
+    return record.levelno >= python_logging.ERROR or record.pathname.startswith(_OURS)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that no log level holds back (tensorflow/tensorflow#100442)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules:
+        return
+    with _native_stderr_held_back():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keeps back what C++ writes to stderr before any log level applies to it, and gives it out when the block fails."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -1,0 +1,35 @@
+"""The model card that lies in an artifact: what the model is for, what it was measured at, and where it must not be trusted."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from trainer.evaluation.metrics import NO_INTERVAL, format_interval
+
+
+def render(fields: Mapping[str, Any]) -> str:
+    """Markdown.
+
+    Args:
+      fields: those of `artifact.Artifact` that are known before it is sealed: `image_size`, `threshold`, `temperature`,
+        `uncertain_band`, `cam`, `architecture`, `dataset`, `metrics`, `versions`, `created`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["interval"] = format_interval
+    measured = {split: levels for split, levels in fields["metrics"].items() if levels}
+    metric_names = list(next(iter(measured.values()))["image"]) if measured else []
+    card = environment.get_template("model_card.md.j2").render(
+        **fields,
+        checks=fields.get("map_checks", {}),
+        measured=measured,
+        metric_names=metric_names,
+        no_interval=NO_INTERVAL,
+    )
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
