@@ -70,7 +70,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     # How it runs; none of these changes what is learnt, beyond rounding.
     config.precision = "float32"  # float32, mixed_bfloat16 or mixed_float16
-    config.data_format = "channels_last"  # or channels_first: of the backbone, while it trains on a GPU; never of the artifact
     config.xla = False  # compile forward and backward pass with XLA: half a minute first, slower on a CPU, worth a try on a GPU
     config.steps_per_execution = 1
     config.cache = "auto"  # decoded images in memory, disk, or auto

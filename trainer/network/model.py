@@ -93,10 +93,7 @@ def build(
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers between the normalisation and the feature map, first to last."""
     names = [layer.name for layer in model.layers]
-    between = model.layers[names.index(NORMALIZATION) + 1 : names.index(FEATURES)]
-    return [
-        layer for layer in between if not isinstance(layer, keras.layers.Permute)
-    ]  # which `data_format` puts at either end
+    return model.layers[names.index(NORMALIZATION) + 1 : names.index(FEATURES)]
 
 
 def head_layers(model: keras.Model) -> list[keras.layers.Dense]:

@@ -21,8 +21,8 @@ from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.network import data_format, saliency
 from trainer.network import model as model_lib
+from trainer.network import saliency
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import model_card, verify
 
@@ -151,8 +151,10 @@ def _keras_files(members: int) -> list[str]:
 
 
 def _plain_copy(member: Member) -> Member:
-    """A copy of the graph as it stands, in float32 and channels last: built anew, EfficientNet would lack the layer that Keras adds
-    to it for ImageNet's weights."""
+    """Return a copy of the member in float32, made from its graph as it stands.
+
+    Built anew, EfficientNet would lack the layer that Keras adds to it for ImageNet's weights.
+    """
 
     def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
         settings = layer.get_config()
@@ -160,9 +162,8 @@ def _plain_copy(member: Member) -> Member:
             settings["dtype"] = "float32"
         return layer.__class__.from_config(settings)
 
-    model = data_format.convert(member.model, data_format.CHANNELS_LAST)
-    plain = keras.models.clone_model(model, clone_function=in_float32)
-    plain.set_weights(model.get_weights())
+    plain = keras.models.clone_model(member.model, clone_function=in_float32)
+    plain.set_weights(member.model.get_weights())
     return dataclasses.replace(member, model=plain)
 
 

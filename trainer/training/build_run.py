@@ -13,7 +13,6 @@ from absl import logging
 from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
-from trainer.network import data_format
 from trainer.network import model as model_lib
 from trainer.training import optimization
 from trainer.training.exponential_moving_average import WeightsAverage
@@ -38,15 +37,14 @@ def assemble(
       profile: trace some steps for TensorBoard's profiler.
 
     Raises:
-      ConfigError: see `model.build` and `data_format.convert`. DataError: one class only.
+      ConfigError: see `model.build`. DataError: one class only.
     """
     _check_trainable(train)
     objective = Objective(
         config.label_smoothing, _class_weight(train.labels) if config.class_weights else (1.0, 1.0)
     )
     with strategy.scope():
-        built, architecture, pretrained = _build(config, dataset["image_size"])
-        model = data_format.convert(built, config.data_format)
+        model, architecture, pretrained = _build(config, dataset["image_size"])
         steps = input_pipeline.steps_per_epoch(len(train), config.global_batch_size)
         phases = optimization.phases(model, config, steps, pretrained)
         changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]

@@ -7,7 +7,6 @@ import ml_collections
 
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration
-from trainer.network import data_format
 from trainer.publishing import export
 from trainer.publishing.report import flat
 
@@ -19,7 +18,6 @@ RUNTIME_KEYS = (
     "verify_engines",
     "cam_methods",
     "xla",
-    "data_format",
     "threshold_rule",
     "abstain",
     "recipe",
@@ -27,7 +25,6 @@ RUNTIME_KEYS = (
 """Settings that don't change what is learnt: a run may be continued under others."""
 _CHOICES = {
     "monitor": ("auroc", "loss", "last"),
-    "data_format": (data_format.CHANNELS_LAST, data_format.CHANNELS_FIRST),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
 _AT_LEAST_ONE = (

@@ -12,7 +12,6 @@ from absl import logging
 
 from trainer.dataset import input_pipeline
 from trainer.errors import ConfigError, HostLostError
-from trainer.network import data_format
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import Scored, Trained
@@ -68,12 +67,6 @@ def train_and_evaluate(
             return json.loads(file.read())
     if folds and profile:
         logging.warning("--profile traces runs without --folds only.")
-    if config.data_format == data_format.CHANNELS_FIRST and not tf.config.list_physical_devices(
-        "GPU"
-    ):
-        raise ConfigError(
-            "data_format=channels_first: TensorFlow can do that on GPUs only, and there is none here; leave it away"
-        )
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         keras.utils.set_random_seed(config.seed)
