@@ -16,7 +16,7 @@ from batch_inference.outputs.records import REASONS
 from tests import test_architecture
 from tests.support import documents
 from tests.support.documents import ROOT, Block
-from trainer import artifact, errors
+from trainer import artifact, errors, radiograph
 from trainer.configs import default
 
 DOCS = ROOT / "docs"
@@ -311,6 +311,12 @@ def test_reason_codes_are_those_of_the_programs():
     }
     assert {code: meaning for code, meaning in told.items() if code != "missing"} == REASONS
     assert '"missing"' in (ROOT / "trainer/dataset/encode.py").read_text(encoding="utf-8")
+
+
+def test_warning_codes_are_those_of_the_programs():
+    lines = documents.section(DOCS / "exit-codes.md", "## Warning codes")
+    rows = [line.split("|") for line in lines if line.startswith("| `")]
+    assert {cells[1].strip(" `"): cells[2].strip() for cells in rows} == radiograph.WARNINGS
 
 
 def test_keys_of_the_artifact_are_those_of_model_json():

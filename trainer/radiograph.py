@@ -5,19 +5,20 @@ Preparation and scoring both call `load`, so what a model learned from and what 
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import cv2
 import numpy as np
 
 from trainer.decoding import dicom, picture
-from trainer.decoding.refusal import MAX_PIXELS, REASONS, RadiographError, refuse
+from trainer.decoding.refusal import MAX_PIXELS, REASONS, WARNINGS, RadiographError, refuse
 
 __all__ = [
     "MAX_PIXELS",
     "PREPROCESSING",
     "REASONS",
+    "WARNINGS",
     "Placement",
     "Radiograph",
     "RadiographError",
@@ -69,6 +70,9 @@ _SVG = re.compile(
 )
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
 
+_BLANK_RANGE = 2
+_BLANK_SHARE = 0.999
+
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
@@ -79,12 +83,14 @@ class Radiograph:
       source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
       source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see `picture.MODES`, `dicom.MODES`.
       tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of the patient.
+      warnings: keys of `WARNINGS`, sorted, none twice; empty for an unremarkable picture.
     """
 
     pixels: np.ndarray
     source_format: str
     source_mode: str
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +139,7 @@ def read(data: bytes) -> Radiograph:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
     if kind == "DICOM":
-        return _dicom(dicom.read(data))
+        return _radiograph_of_dicom(dicom.read(data))
     if kind not in picture.FORMATS:
         found = kind or "that of no known image format"
         refuse(
@@ -141,7 +147,7 @@ def read(data: bytes) -> Radiograph:
             f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {found}",
         )
     pixels, mode = picture.read(data, kind)
-    return Radiograph(pixels, kind, mode)
+    return _radiograph(pixels, kind, mode, {}, set())
 
 
 def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
@@ -152,12 +158,36 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
     if not data or recognise(data) != "DICOM":
         return 1, lambda _: read(data)
     number, frame = dicom.frames(data)
-    return number, lambda index: _dicom(frame(index))
+    return number, lambda index: _radiograph_of_dicom(frame(index))
 
 
-def _dicom(decoded: tuple[np.ndarray, str, dict[str, str]]) -> Radiograph:
-    pixels, mode, tags = decoded
-    return Radiograph(pixels, "DICOM", mode, tags)
+def _radiograph_of_dicom(decoded: dicom.Decoded) -> Radiograph:
+    return _radiograph(decoded.pixels, "DICOM", decoded.mode, decoded.tags, decoded.warnings)
+
+
+def _radiograph(
+    pixels: np.ndarray,
+    source_format: str,
+    source_mode: str,
+    tags: Mapping[str, str],
+    warnings: Set[str],
+) -> Radiograph:
+    found = warnings | ({"blank"} if is_blank(pixels) else set())
+    return Radiograph(pixels, source_format, source_mode, tags, tuple(sorted(found)))
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """Return whether uint8 pixels show nothing.
+
+    A picture is blank if its grey levels lie within `_BLANK_RANGE` of each other, or if at least
+    `_BLANK_SHARE` of its pixels have the same level.
+    """
+    # OpenCV counts without widening the pixels to 8 bytes each, as NumPy does.
+    counts = cv2.calcHist([pixels], [0], None, [256], [0, 256])[:, 0]
+    levels = np.flatnonzero(counts)
+    return bool(
+        levels[-1] - levels[0] <= _BLANK_RANGE or counts.max() >= _BLANK_SHARE * pixels.size
+    )
 
 
 def recognise(data: bytes) -> str:

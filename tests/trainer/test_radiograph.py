@@ -297,6 +297,29 @@ def test_the_contract_is_json():
     assert json.loads(json.dumps(radiograph.REASONS)) == radiograph.REASONS
 
 
+# Warnings
+
+
+@pytest.mark.parametrize(
+    ("pixels", "blank"),
+    [
+        (np.zeros((40, 50)), True),
+        (np.full((40, 50), 255), True),
+        (np.tile([100, 101, 102], (10, 10)), True),
+        (np.tile([100, 101, 103], (10, 10)), False),
+        # Two pixels of two thousand are a thousandth.
+        (np.r_[np.zeros(1998), 255, 255].reshape(40, 50), True),
+        (np.r_[np.zeros(1997), 255, 255, 255].reshape(40, 50), False),
+        (picture(), False),
+    ],
+)
+def test_a_picture_that_shows_nothing_carries_a_warning(pixels, blank):
+    for kind in ("PNG", "TIFF"):
+        found = read(encode(pixels.astype(np.uint8), kind))
+        assert found.warnings == (("blank",) if blank else ())
+    assert read(FILES["grey.png"].data).warnings == read(FILES["explicit.dcm"].data).warnings == ()
+
+
 # Damage
 
 

@@ -14,6 +14,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -33,7 +34,6 @@ MODES = {
     "RGB": "rgb",
     **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
 }
-_Decoded = tuple[np.ndarray, str, dict[str, str]]
 _TERMS = {
     "modality": ("Modality", MODALITIES),
     "body_part": ("BodyPartExamined", BODY_PARTS),
@@ -47,6 +47,22 @@ _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
 
 
+class Decoded(NamedTuple):
+    """One decoded frame.
+
+    Attributes:
+      pixels: uint8 [height, width], bone bright.
+      mode: a value of `MODES`.
+      tags: the harmless attributes, by name.
+      warnings: keys of `refusal.WARNINGS`.
+    """
+
+    pixels: np.ndarray
+    mode: str
+    tags: dict[str, str]
+    warnings: frozenset[str]
+
+
 def is_dicom(data: bytes) -> bool:
     """Whether the bytes are a DICOM file, or a little-endian data set without preamble (PS3.5 7.1)."""
     if data[128:132] == b"DICM":
@@ -56,8 +72,8 @@ def is_dicom(data: bytes) -> bool:
     return re.fullmatch(rb"[A-Z]{2}", data[4:6]) is not None or data[6:8] == b"\0\0"
 
 
-def read(data: bytes) -> _Decoded:
-    """Returns uint8 [height, width] with bone bright, a value of `MODES`, and the harmless tags, of a file with one frame.
+def read(data: bytes) -> Decoded:
+    """Decode a file with one frame.
 
     Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
     """
@@ -67,7 +83,7 @@ def read(data: bytes) -> _Decoded:
     return frame(0)
 
 
-def frames(data: bytes) -> tuple[int, Callable[[int], _Decoded]]:
+def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
     """The number of frames, and the function that decodes one of them to what `read` returns. Both raise as `read` does."""
     with _contained():
         _check_deflated(data)
@@ -75,14 +91,11 @@ def frames(data: bytes) -> tuple[int, Callable[[int], _Decoded]]:
         mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
         number = _check_header(dataset, mode)
 
-    def frame(index: int) -> _Decoded:
+    def frame(index: int) -> Decoded:
         with _contained():
             stored, done = _stored_values(dataset, index)
-            return (
-                (stored if done else grey(of_frame(dataset, index), stored)),
-                str(mode),
-                _tags(dataset),
-            )
+            pixels = stored if done else grey(of_frame(dataset, index), stored)
+            return Decoded(pixels, str(mode), _tags(dataset), frozenset())
 
     return number, frame
 

@@ -1,4 +1,7 @@
-"""The one exception that a file which cannot become pixels raises, and the stable reason codes it carries."""
+"""What can happen to a file: the exception that a refused one raises, and the stable codes.
+
+`REASONS` are codes of files without a picture, `WARNINGS` codes of pictures to look at twice.
+"""
 
 from typing import NoReturn
 
@@ -9,6 +12,13 @@ REASONS: dict[str, str] = {
     "unsupported": "the content is an image of a kind that is not read: another format, several frames, an unknown transfer syntax",
     "too_large": "the header announces more pixels than are decoded",
     "bad_dicom": "the content is DICOM without a usable picture: no pixel data, missing or contradictory attributes",
+}
+
+WARNINGS: dict[str, str] = {
+    "blank": "the picture shows nothing: it has one grey level, or nearly",
+    "ignored_element": "an element of the DICOM file that the picture does not need is malformed "
+    "and was ignored",
+    "no_end_marker": "the JPEG data have all their rows but no end marker",
 }
 
 MAX_PIXELS = 100_000_000
