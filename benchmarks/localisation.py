@@ -71,7 +71,7 @@ def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarr
     paths = sorted(path for path, found in findings.items() if found and path.startswith("valid/"))
     pictures = [cv2.imread(str(root / path), cv2.IMREAD_GRAYSCALE) for path in paths]
     masks = [
-        finding_masks.draw(findings[path], *picture.shape, size)
+        finding_masks.draw_mask(findings[path], *picture.shape, size)
         for path, picture in zip(paths, pictures, strict=True)
     ]
     return pictures, np.stack(masks)
@@ -92,7 +92,7 @@ def fracatlas(
             continue
         picture = radiograph.read((root / "images" / "positive" / name).read_bytes()).pixels
         pictures.append(picture)
-        masks.append(finding_masks.draw(outlines[name], *picture.shape, size))
+        masks.append(finding_masks.draw_mask(outlines[name], *picture.shape, size))
         fold.append(folds[name])
     first = min(folds.values())
     return pictures, np.stack(masks), np.array(fold) - first
@@ -142,7 +142,7 @@ def table(
                 "",
             )
         )
-    area = localisation.interval(masks.mean(axis=(1, 2)))
+    area = localisation.compute_interval(masks.mean(axis=(1, 2)))
     head = f"{len(masks)} positive images at {info.image_size} px, {info.architecture['backbone']}; masks cover {area['value']:.1%} of the square."
     columns = [
         "method",
@@ -157,7 +157,7 @@ def table(
 
 def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]:
     """The third figure is 1 for a map that is the same everywhere, however small the mask."""
-    scored = localisation.scores(maps, masks)
+    scored = localisation.score_maps(maps, masks)
     inside = scored["energy"]
     columns = [
         scored["hit_rate"],
@@ -165,7 +165,7 @@ def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]
         inside / masks.mean(axis=(1, 2)),
         100 * scored["iou"],
     ]
-    cells = map(localisation.interval, columns)
+    cells = map(localisation.compute_interval, columns)
     return [
         name,
         *(f"{cell['value']:.2f} ({cell['low']:.2f}-{cell['high']:.2f})" for cell in cells),

@@ -199,7 +199,7 @@ def train(values: flags.FlagValues) -> Main:
         if not result:  # of several hosts, the first one tells
             return None
         tables = [
-            f"{title}:\n{metrics.table(result[name])}"
+            f"{title}:\n{metrics.format_table(result[name])}"
             for name, title in (
                 ("out_of_fold", "Out of fold"),
                 ("test", "Test split"),
@@ -263,10 +263,10 @@ def evaluate(values: flags.FlagValues) -> Main:
             result = evaluate_lib.compare(
                 model.value, baseline.value, data_dir.value, split.value, baseline_data_dir.value
             )
-            tables = [metrics.comparison_table(result)]
+            tables = [metrics.format_comparison(result)]
         else:
             result = evaluate_lib.evaluate(model.value, data_dir.value, split.value)
-            tables = [metrics.table(result), *metrics.slices_tables(result["slices"])]
+            tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
         return Result(
             "\n".join([*tables, *(f"warning: {warning}" for warning in result["warnings"])]), result
         )
@@ -320,7 +320,7 @@ def verify(values: flags.FlagValues) -> Main:
         verified = verify_lib.verify_artifact(
             model.value, data_dir.value, images.value, requantize.value, masks.value
         )
-        text = f"{verify_lib.table(verified)}\n\n{map_checks.table(verified.map_checks)}"
+        text = f"{verify_lib.table(verified)}\n\n{map_checks.format_table(verified.map_checks)}"
         return Result(
             text,
             {

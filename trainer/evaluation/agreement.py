@@ -37,7 +37,7 @@ def compare(
         "labels_changed": float(
             np.mean([label(float(a)) != label(float(b)) for a, b in zip(ours, theirs, strict=True)])
         ),
-        "cam_correlation": _correlation(outputs["cam"].ravel(), reference["cam"].ravel()),
+        "cam_correlation": _correlate(outputs["cam"].ravel(), reference["cam"].ravel()),
     }
     if truth is not None and 0 < truth.sum() < len(truth) and np.isfinite(ours).all():
         found["auroc_change"] = float(
@@ -47,7 +47,7 @@ def compare(
     return found
 
 
-def within_tolerance(found: Mapping[str, float]) -> bool:
+def is_within_tolerance(found: Mapping[str, float]) -> bool:
     """Whether what `compare` found may be scored with; what is not a number may not."""
     differences = [
         abs(value) <= TOLERANCE[name] for name, value in found.items() if name != "cam_correlation"
@@ -55,7 +55,7 @@ def within_tolerance(found: Mapping[str, float]) -> bool:
     return all(differences) and found["cam_correlation"] >= TOLERANCE["cam_correlation"]
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlate(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's; where one of them is constant, whether both are the same."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float(np.allclose(a, b))

@@ -19,7 +19,7 @@ _DECIMALS = 12  # arithmetic leaves differences of 1e-17 where there is none
 _BLOCK_ELEMENTS = 2_000_000  # of float64: bounds what a bootstrap holds at once to about 100 MB
 
 
-def multiplicities(
+def draw_multiplicities(
     patients: int, resamples: int, seed: int, rows: int | None = None
 ) -> Iterator[np.ndarray]:
     """How often each patient is drawn: float64 [at most `rows`, patients] blocks of `resamples` rows in all, each of sum `patients`."""
@@ -38,7 +38,7 @@ def multiplicities(
         )
 
 
-def weighted_metrics(
+def compute_weighted_metrics(
     cases: Cases,
     multiplicity: np.ndarray,
     threshold: float,
@@ -79,7 +79,7 @@ def weighted_metrics(
         sensitivity, specificity = tp / positives, tn / negatives
         agreement = (tp + tn) / total
         chance = ((tp + fp) * positives + (fn + tn) * negatives) / total**2
-        auroc, auprc = _ranking(cases, multiplicity[:, patient])
+        auroc, auprc = _compute_ranking_metrics(cases, multiplicity[:, patient])
         values = {
             "accuracy": agreement,
             "balanced_accuracy": (sensitivity + specificity) / 2,
@@ -103,7 +103,7 @@ def weighted_metrics(
         )
 
 
-def _ranking(cases: Cases, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_ranking_metrics(cases: Cases, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUROC (Mann-Whitney, ties half) and average precision (ties as one threshold) for weights [R, N]; float64 [R] each."""
     order = np.argsort(-cases.probability, kind="stable")
     starts = np.flatnonzero(np.diff(cases.probability[order], prepend=np.inf))
@@ -117,18 +117,20 @@ def _ranking(cases: Cases, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return auroc, auprc
 
 
-def blocks(cases: Cases, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def draw_blocks(cases: Cases, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Patient multiplicities in blocks that fit the memory, whatever the number of cases."""
     patients = len(np.unique(cases.patient_id))
-    return multiplicities(patients, resamples, seed, max(1, _BLOCK_ELEMENTS // len(cases)))
+    return draw_multiplicities(patients, resamples, seed, max(1, _BLOCK_ELEMENTS // len(cases)))
 
 
-def whole(cases: Cases) -> np.ndarray:
+def count_each_once(cases: Cases) -> np.ndarray:
     """Every patient once: float64 [1, P]."""
     return np.ones((1, len(np.unique(cases.patient_id))))
 
 
-def interval(drawn: np.ndarray, value: float, patients: int) -> tuple[float | None, float | None]:
+def compute_interval(
+    drawn: np.ndarray, value: float, patients: int
+) -> tuple[float | None, float | None]:
     """Percentile interval of the resampled values [R].
 
     None where the metric's own `value` is NaN, with fewer than `MIN_PATIENTS`, and where all resamples agree: of cases that are all
@@ -141,14 +143,14 @@ def interval(drawn: np.ndarray, value: float, patients: int) -> tuple[float | No
     return float(low), float(high)
 
 
-def p_value(drawn: np.ndarray) -> float:
+def compute_p_value(drawn: np.ndarray) -> float:
     """Two-sided, of resampled differences [R]: twice the share beyond zero, each count plus one so that it is never 0."""
     drawn = drawn[~np.isnan(drawn)].round(_DECIMALS)
     far = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (far + 1) / (len(drawn) + 1)))
 
 
-def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compute_wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The interval of each share [N] of `count` [N] independent cases (Wilson 1927); unlike a resampled one, not a point at 0 and 1."""
     z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)

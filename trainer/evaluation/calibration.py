@@ -16,7 +16,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 
 from trainer.errors import ConfigError
-from trainer.evaluation.bootstrap import multiplicities
+from trainer.evaluation.bootstrap import draw_multiplicities
 from trainer.evaluation.cases import Cases
 
 DEFAULT_RULE = "kappa"
@@ -91,25 +91,28 @@ def fit(
     check_rule(rule)
     check_abstain(abstain)
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
-    if not _fittable(cases.logit, cases.label):
+    if not _can_be_fitted(cases.logit, cases.label):
         return OperatingPoint(1.0, fixed or 0.5, rule, fitted=False)
     temperature = fit_temperature(cases.logit, cases.label)
-    calibrated = apply(cases, temperature)
+    calibrated = apply_temperature(cases, temperature)
     constraint = _CONSTRAINT.fullmatch(rule)
     if fixed:
         threshold = fixed
     elif constraint:
-        threshold = _constrained_cut(calibrated, constraint[1], float(constraint[2]))
+        threshold = _find_constrained_cut(calibrated, constraint[1], float(constraint[2]))
     else:
         threshold = float(
-            np.clip(expit(_supported_cut(calibrated, rule, seed)), _SMALLEST, 1 - _SMALLEST)
+            np.clip(expit(_find_supported_cut(calibrated, rule, seed)), _SMALLEST, 1 - _SMALLEST)
         )
     return OperatingPoint(
-        temperature, threshold, rule, _band(calibrated.probability, threshold, abstain)
+        temperature,
+        threshold,
+        rule,
+        _fit_uncertain_band(calibrated.probability, threshold, abstain),
     )
 
 
-def apply(cases: Cases, temperature: float) -> Cases:
+def apply_temperature(cases: Cases, temperature: float) -> Cases:
     """The cases with `probability` = sigmoid(`logit` / temperature)."""
     return dataclasses.replace(cases, probability=expit(cases.logit / temperature))
 
@@ -120,12 +123,12 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     Platt's targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), stand in for 1 and 0, so that separable scores keep a finite
     temperature. 1.0 where one class is missing or there are fewer than ten images.
     """
-    if not _fittable(logits, label):
+    if not _can_be_fitted(logits, label):
         return 1.0
-    target = _targets(label)
+    target = _smooth_targets(label)
     low, high = np.log(TEMPERATURE_RANGE)
     fitted = minimize_scalar(
-        lambda log_t: _log_loss(logits * np.exp(-log_t), target),
+        lambda log_t: _compute_log_loss(logits * np.exp(-log_t), target),
         bounds=(low, high),
         method="bounded",
     )
@@ -134,14 +137,15 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 
 def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of P(positive) = sigmoid(slope * logit + intercept) (Platt 1999), for logits [N] and labels [N]."""
-    target, scale = _targets(label), float(np.std(logits)) or 1.0
+    target, scale = _smooth_targets(label), float(np.std(logits)) or 1.0
     fitted = minimize(
-        lambda line: _log_loss(line[0] * logits / scale + line[1], target), np.array([1.0, 0.0])
+        lambda line: _compute_log_loss(line[0] * logits / scale + line[1], target),
+        np.array([1.0, 0.0]),
     )
     return float(fitted.x[0] / scale), float(fitted.x[1])
 
 
-def _fittable(logits: np.ndarray, label: np.ndarray) -> bool:
+def _can_be_fitted(logits: np.ndarray, label: np.ndarray) -> bool:
     positives = int(np.sum(label))
     if len(logits) >= MIN_IMAGES and 0 < positives < len(logits):
         return True
@@ -155,16 +159,16 @@ def _fittable(logits: np.ndarray, label: np.ndarray) -> bool:
     return False
 
 
-def _targets(label: np.ndarray) -> np.ndarray:
+def _smooth_targets(label: np.ndarray) -> np.ndarray:
     positives = np.sum(label)
     return np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
 
 
-def _log_loss(logits: np.ndarray, target: np.ndarray) -> float:
+def _compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0, logits) - target * logits))
 
 
-def _supported_cut(cases: Cases, kind: str, seed: int) -> float:
+def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     """The calibrated logit to cut at, for `youden`, `kappa` or `accuracy`.
 
     Three estimates of the best cut: `implied`, by taking the calibrated probabilities at their word; `platt`, by letting them be
@@ -173,7 +177,7 @@ def _supported_cut(cases: Cases, kind: str, seed: int) -> float:
     empirical Bayes, so that noise is ignored and a bias, or many images, is followed.
     """
     z = logit(np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST))
-    implied = float(logit(_implied_probability(z, expit(z), kind)))
+    implied = float(logit(_compute_implied_probability(z, expit(z), kind)))
     slope, intercept = fit_platt(z, cases.label)
     if slope <= 0:
         logging.warning(
@@ -181,16 +185,18 @@ def _supported_cut(cases: Cases, kind: str, seed: int) -> float:
         )
         return implied
     platt = (
-        float(logit(_implied_probability(z, expit(slope * z + intercept), kind))) - intercept
+        float(logit(_compute_implied_probability(z, expit(slope * z + intercept), kind)))
+        - intercept
     ) / slope
     patient = np.unique(cases.patient_id, return_inverse=True)[1]
     rows = max(1, _BLOCK_ELEMENTS // len(z))
     drawn = (
-        block[:, patient] for block in multiplicities(patient.max() + 1, _RESAMPLES, seed, rows)
+        block[:, patient]
+        for block in draw_multiplicities(patient.max() + 1, _RESAMPLES, seed, rows)
     )
     optima = np.concatenate(
         [
-            _best_cut(z, weight * cases.label, weight * (1 - cases.label), kind)[0]
+            _find_best_cut(z, weight * cases.label, weight * (1 - cases.label), kind)[0]
             for weight in drawn
         ]
     )
@@ -200,7 +206,7 @@ def _supported_cut(cases: Cases, kind: str, seed: int) -> float:
     return float(implied + distance**3 / (distance**2 + optima.var()))
 
 
-def _implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> float:
+def _compute_implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> float:
     """The best cut if `probability` [N] were true: pi + w (1 - 2 pi) / 2, pi the mean, w = 0 (youden), 1 (accuracy), kappa (kappa).
 
     Each objective is a ratio of sums over the images that are called positive, so that an image belongs to them when its
@@ -208,13 +214,13 @@ def _implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> f
     """
     prevalence = float(np.mean(probability))
     if kind == "kappa":
-        weight = float(_best_cut(z, probability[None], 1 - probability[None], kind)[1][0])
+        weight = float(_find_best_cut(z, probability[None], 1 - probability[None], kind)[1][0])
     else:
         weight = {"youden": 0.0, "accuracy": 1.0}[kind]
     return prevalence + weight * (1 - 2 * prevalence) / 2
 
 
-def _best_cut(
+def _find_best_cut(
     z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Middle of the best cuts of logits [N], and the objective there, for weights [R, N] of either class: float64 [R] each."""
@@ -241,7 +247,7 @@ def _best_cut(
     return (best * cuts).sum(axis=1) / best.sum(axis=1), highest
 
 
-def _constrained_cut(cases: Cases, rate: str, least: float) -> float:
+def _find_constrained_cut(cases: Cases, rate: str, least: float) -> float:
     """The probability to cut at: `sensitivity` or `specificity` at least `least` on the cases, the other rate as high as can be.
 
     Of several such cuts, the one that gives the constrained rate the most as well.
@@ -261,7 +267,9 @@ def _constrained_cut(cases: Cases, rate: str, least: float) -> float:
     return float(np.clip(middle, np.nextafter(low, 1), high))
 
 
-def _band(probability: np.ndarray, threshold: float, abstain: float) -> tuple[float, float] | None:
+def _fit_uncertain_band(
+    probability: np.ndarray, threshold: float, abstain: float
+) -> tuple[float, float] | None:
     """[low, high), symmetric about the threshold in logit, that holds at most the share `abstain` of `probability` [N]."""
     centre = logit(threshold)
     distance = np.abs(logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST)) - centre)

@@ -69,7 +69,7 @@ class Cases:
         return Cases(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
-def studies(cases: Cases) -> Cases:
+def aggregate_by_study(cases: Cases) -> Cases:
     """One case per study: the mean of its images' probabilities, its label, its patient; `path` is `patient/study`.
 
     Raises:
@@ -96,7 +96,7 @@ def studies(cases: Cases) -> Cases:
     )
 
 
-def confusion(cases: Cases, threshold: float) -> dict[str, int]:
+def count_confusion(cases: Cases, threshold: float) -> dict[str, int]:
     """Counts `tp`, `fp`, `fn`, `tn` of the cases called positive at and above `threshold`."""
     called, label = cases.probability >= threshold, cases.label == 1
     cells = {

@@ -17,7 +17,7 @@ from trainer.evaluation import metrics
 from trainer.evaluation.calibration import OperatingPoint
 
 
-def cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> metrics.Cases:
+def make_cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> metrics.Cases:
     """A split with its logits, float [N], as scored cases; probability = sigmoid(logit / temperature)."""
     return metrics.Cases(
         probability=scipy.special.expit(np.asarray(logit, np.float64) / temperature),
@@ -34,7 +34,7 @@ def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str,
     if not len(split):
         return {}
     return metrics.evaluate(
-        cases(split, logit, point.temperature), point.threshold, point.uncertain_band
+        make_cases(split, logit, point.temperature), point.threshold, point.uncertain_band
     )
 
 
@@ -54,14 +54,14 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
       ArtifactError: no artifact there.
       DataError: images of another size or preprocessing than the model takes.
     """
-    loaded = _load(data_dir, split)
+    loaded = _load_split(data_dir, split)
     info, scored = _score(model, data_dir, loaded)
     return {
         "model_id": info.model_id,
         "split": split,
-        "warnings": _caveats(model, info, data_dir, split),
+        "warnings": _list_caveats(model, info, data_dir, split),
         **metrics.evaluate(scored, info.threshold, info.uncertain_band),
-        "slices": by_attribute(loaded, scored, info.threshold),
+        "slices": evaluate_by_attribute(loaded, scored, info.threshold),
     }
 
 
@@ -85,11 +85,11 @@ def compare(
       As `evaluate`, for either.
     """
     baseline_data_dir = baseline_data_dir or data_dir
-    info, scored = _score(model, data_dir, _load(data_dir, split))
+    info, scored = _score(model, data_dir, _load_split(data_dir, split))
     other, other_scored = _score(
         baseline,
         baseline_data_dir,
-        _load(baseline_data_dir, split),
+        _load_split(baseline_data_dir, split),
         "the baseline (whose --baseline_data_dir may be another)",
     )
     return {
@@ -97,14 +97,14 @@ def compare(
         "baseline_id": other.model_id,
         "split": split,
         "warnings": [
-            *_caveats(model, info, data_dir, split),
-            *_caveats(baseline, other, baseline_data_dir, split),
+            *_list_caveats(model, info, data_dir, split),
+            *_list_caveats(baseline, other, baseline_data_dir, split),
         ],
         **metrics.compare(other_scored, scored, other.threshold, info.threshold),
     }
 
 
-def _caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
+def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
     """What flatters the figures on a split of the data that the model was made of; of other data, nothing is known."""
     if (
         split == "test"
@@ -120,7 +120,7 @@ def _caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]
     ]
 
 
-def _load(data_dir: str, split: str) -> Split:
+def _load_split(data_dir: str, split: str) -> Split:
     loaded = input_pipeline.load_split(data_dir, split)
     if not len(loaded):
         raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
@@ -138,13 +138,13 @@ def _score(
     logit = np.concatenate(
         [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
     )
-    return info, cases(loaded, logit, info.temperature)
+    return info, make_cases(loaded, logit, info.temperature)
 
 
-def by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
+def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
     """The metrics in each group of every column that the source carried beside the label, be it for some of the images."""
     columns = sorted(set().union(*split.attributes))
-    return metrics.slices(
+    return metrics.evaluate_slices(
         scored,
         {column: [row.get(column, "") for row in split.attributes] for column in columns},
         threshold,

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from trainer.evaluation.bootstrap import ECE_BINS, wilson
+from trainer.evaluation.bootstrap import ECE_BINS, compute_wilson_interval
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.evaluation.cases import Cases, confusion
+from trainer.evaluation.cases import Cases, count_confusion
 
 # Mid tones of one lightness (Okabe & Ito's blue and orange, adjusted): readable on white and on near-black.
 POSITIVE, NEGATIVE, NEUTRAL = "#d9730d", "#2f86c8", "#808890"
@@ -22,7 +22,7 @@ _INK = "#010203"  # stands for the page's text colour until `svg` has been calle
 _PANEL_INCHES = (4.4, 3.7)
 
 
-def svg(figure: Figure, name: str) -> str:
+def render_svg(figure: Figure, name: str) -> str:
     """Inline SVG: no background, in the page's text colour and font, its ids made unique by `name`."""
     buffer = io.StringIO()
     with matplotlib.rc_context(
@@ -37,7 +37,7 @@ def svg(figure: Figure, name: str) -> str:
     return re.sub(r' (?:width|height)="[\d.]+pt"', "", drawing, count=2)
 
 
-def png(figure: Figure) -> bytes:
+def render_png(figure: Figure) -> bytes:
     """PNG on white, 150 dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, facecolor="white")
@@ -51,7 +51,9 @@ CURVES = {
 }
 
 
-def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)) -> Figure:
+def draw_curves(
+    history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)
+) -> Figure:
     """Loss, accuracy and validation AUROC by epoch, side by side; a dotted line at the epoch kept (the highest `criterion`).
 
     Args:
@@ -59,11 +61,11 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
         absent or not a number is not drawn.
       titles: the panels wanted, of `CURVES`.
     """
-    epoch, criterion = _column(history, "epoch"), _column(history, "criterion")
+    epoch, criterion = _read_column(history, "epoch"), _read_column(history, "criterion")
     figure = Figure(figsize=(3.1 * len(titles), 2.6), layout="constrained")
     for ax, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for column in CURVES[title]:
-            values = _column(history, column)
+            values = _read_column(history, column)
             colour, label = (
                 (POSITIVE, "validation") if column.startswith("val_") else (NEGATIVE, "training")
             )
@@ -78,22 +80,22 @@ def curves(history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(C
                 )
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
-        _finish(ax, title, "epoch", "")
+        _finish_axes(ax, title, "epoch", "")
         ax.set_xlim(epoch.min(initial=1) - 0.5, epoch.max(initial=1) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def titles(history: Sequence[Mapping[str, Any]]) -> list[str]:
+def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """The panels of `curves` that there is something to draw in."""
     return [
         title
         for title, columns in CURVES.items()
-        if any(np.isfinite(_column(history, c)).any() for c in columns)
+        if any(np.isfinite(_read_column(history, c)).any() for c in columns)
     ]
 
 
-def roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
+def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
     """ROC per level (`image`, `study`) that has both classes, with the operating point."""
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
@@ -105,14 +107,14 @@ def roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
     def point(c: Mapping[str, int]) -> tuple[float, float]:
         return c["fp"] / (c["fp"] + c["tn"]), c["tp"] / (c["tp"] + c["fn"])
 
-    figure, ax = _panel()
+    figure, ax = _make_panel()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
     _draw_levels(ax, levels, threshold, curve, point)
-    _finish(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
+    _finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
     return figure
 
 
-def precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
+def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
     """Precision (PPV) by recall (sensitivity) per level that has both classes, with the operating point."""
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
@@ -123,33 +125,39 @@ def precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
         called = c["tp"] + c["fp"]
         return c["tp"] / (c["tp"] + c["fn"]), c["tp"] / called if called else float("nan")
 
-    figure, ax = _panel()
+    figure, ax = _make_panel()
     _draw_levels(ax, levels, threshold, curve, point)
-    _finish(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
+    _finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
 
-def reliability(cases: Cases) -> Figure:
+def draw_reliability(cases: Cases) -> Figure:
     """Share of positives by predicted probability in ten bins, before and after calibration; dots as large as the bin is full.
 
     The calibrated ones with 95 % Wilson intervals, a patient counted once in a bin.
     """
-    figure, ax = _panel()
+    figure, ax = _make_panel()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
     for probability, colour, label in (
         (expit(cases.logit), NEUTRAL, "uncalibrated"),
         (cases.probability, NEGATIVE, "calibrated"),
     ):
-        mean, share, images, patients = _bins(cases, probability)
+        mean, share, images, patients = _bin_cases(cases, probability)
         ax.plot(mean, share, color=colour, label=label, linewidth=1.2)
         ax.scatter(mean, share, s=8 + 220 * images / len(cases), color=colour, alpha=0.85, zorder=3)
     # Of the last, the calibrated ones.
-    ax.vlines(mean, *wilson(share, patients), color=colour, linewidth=1, label="95 % interval")
-    _finish(ax, "Reliability", "predicted probability of positive", "share that is positive")
+    ax.vlines(
+        mean,
+        *compute_wilson_interval(share, patients),
+        color=colour,
+        linewidth=1,
+        label="95 % interval",
+    )
+    _finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
     return figure
 
 
-def _bins(cases: Cases, probability: np.ndarray) -> np.ndarray:
+def _bin_cases(cases: Cases, probability: np.ndarray) -> np.ndarray:
     """Mean probability, share of positives, images and patients of each bin of `probability` [N] that holds any: float64 [4, bins]."""
     ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
     held = [ece_bin == k for k in np.unique(ece_bin)]
@@ -160,9 +168,9 @@ def _bins(cases: Cases, probability: np.ndarray) -> np.ndarray:
     return np.array(rows).T
 
 
-def scores(cases: Cases, point: OperatingPoint) -> Figure:
+def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
     """Histogram of the calibrated probability by label, with the threshold and the uncertain band."""
-    figure, ax = _panel()
+    figure, ax = _make_panel()
     edges = np.linspace(0, 1, 21).tolist()
     for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):
         chosen = cases.probability[cases.label == label]
@@ -188,7 +196,7 @@ def scores(cases: Cases, point: OperatingPoint) -> Figure:
             linewidth=0,
             label="uncertain",
         )
-    _finish(ax, "Scores", "calibrated probability of positive", "images", "upper center")
+    _finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, ax.get_ylim()[1] / top)
     return figure
@@ -202,7 +210,7 @@ def _draw_levels(
             continue
         ax.plot(*curve(cases), color=colour, linewidth=1.6, label=f"per {name}")
         ax.plot(
-            *point(confusion(cases, threshold)),
+            *point(count_confusion(cases, threshold)),
             color=colour,
             marker="o",
             markersize=8,
@@ -221,12 +229,12 @@ def _draw_levels(
     ax.set_ylim(-0.02, 1.02)
 
 
-def _panel() -> tuple[Figure, Axes]:
+def _make_panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
     return figure, figure.subplots()
 
 
-def _finish(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+def _finish_axes(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
     ax.set_title(title, color=_INK, fontsize=11, fontweight="bold", loc="left")
     ax.set_xlabel(x, color=_INK)
     ax.set_ylabel(y, color=_INK)
@@ -239,5 +247,5 @@ def _finish(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
         ax.legend(loc=legend, frameon=False, fontsize=9, labelcolor=_INK)
 
 
-def _column(history: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
+def _read_column(history: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.array([float(row.get(name, "nan")) for row in history])

@@ -30,7 +30,7 @@ def read(file: str) -> dict[str, list[Polygon]]:
     try:
         with tf.io.gfile.GFile(file) as opened:
             content = json.load(opened)
-        return _coco(content) if "annotations" in content else _findings(content)
+        return _parse_coco(content) if "annotations" in content else _parse_findings(content)
     except tf.errors.OpError as error:
         raise DataError(
             f"{file} cannot be read; name a COCO file or the findings.json of humerus-phantom"
@@ -41,7 +41,7 @@ def read(file: str) -> dict[str, list[Polygon]]:
         ) from error
 
 
-def place(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.ndarray:
+def place_masks(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.ndarray:
     """Masks of a split, bool [N, size, size]; nothing for an image that the file doesn't name.
 
     Raises:
@@ -54,13 +54,13 @@ def place(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.ndarray
             f"the masks name none of the images of the {split.name} split, such as {split.path[0]}"
         )
     masks = [
-        draw(outlines.get(name, ()), int(row["source_height"]), int(row["source_width"]), size)
+        draw_mask(outlines.get(name, ()), int(row["source_height"]), int(row["source_width"]), size)
         for name, row in zip(names, split.attributes, strict=True)
     ]
     return np.stack(masks)
 
 
-def draw(outlines: Sequence[Polygon], height: int, width: int, size: int) -> np.ndarray:
+def draw_mask(outlines: Sequence[Polygon], height: int, width: int, size: int) -> np.ndarray:
     """Outlines on an image of [height, width] as bool [size, size] in its letterbox; one that is drawn has at least a pixel."""
     mask = np.zeros((height, width), np.uint8)
     for outline in outlines:
@@ -69,7 +69,7 @@ def draw(outlines: Sequence[Polygon], height: int, width: int, size: int) -> np.
     return placed >= min(128, max(1, int(placed.max())))
 
 
-def _coco(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
+def _parse_coco(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
     outlines: dict[str, list[Polygon]] = {image["file_name"]: [] for image in content["images"]}
     names = {image["id"]: image["file_name"] for image in content["images"]}
     for annotation in content["annotations"]:
@@ -77,17 +77,20 @@ def _coco(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
         polygons = (
             [np.asarray(part, float).reshape(-1, 2) for part in parts]
             if parts
-            else [_box(*annotation["bbox"])]
+            else [_outline_box(*annotation["bbox"])]
         )
         outlines[names[annotation["image_id"]]] += polygons
     return outlines
 
 
-def _findings(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
-    return {path: [_box(*finding["box"]) for finding in found] for path, found in content.items()}
+def _parse_findings(content: Mapping[str, Any]) -> dict[str, list[Polygon]]:
+    return {
+        path: [_outline_box(*finding["box"]) for finding in found]
+        for path, found in content.items()
+    }
 
 
-def _box(x: float, y: float, width: float, height: float) -> Polygon:
+def _outline_box(x: float, y: float, width: float, height: float) -> Polygon:
     return np.array(
         [[x, y], [x + width - 1, y], [x + width - 1, y + height - 1], [x, y + height - 1]]
     )

@@ -15,7 +15,7 @@ _TOLERANCE = 15 / 224
 _SHARES = np.linspace(0.1, 0.9, 17)
 
 
-def scores(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+def score_maps(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     """Each of `METRICS` for each image, float64 [N] in [0, 1].
 
     Args:
@@ -35,25 +35,25 @@ def scores(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     # A map without a positive value shows nothing, so it hits nothing.
     shown = total > 0
     hit = np.array(
-        [_near(mask)[_highest(one, size)] for one, mask in zip(maps, masks, strict=True)]
+        [_dilate(mask)[_find_peak(one, size)] for one, mask in zip(maps, masks, strict=True)]
     )
     return {
         "hit_rate": (hit & shown).astype(np.float64),
         "energy": np.divide(inside, total, out=np.zeros(len(maps)), where=shown),
-        "iou": _tuned_iou(positive, masks),
+        "iou": _compute_tuned_iou(positive, masks),
     }
 
 
-def interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+def compute_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
     """Mean of float [N] with its 95 % bootstrap interval over images, as `value`, `low`, `high`."""
-    (drawn,) = bootstrap.multiplicities(len(values), resamples, seed)
+    (drawn,) = bootstrap.draw_multiplicities(len(values), resamples, seed)
     means = drawn @ values / len(values)
     tail = (1 - bootstrap.CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def centre(images: np.ndarray) -> np.ndarray:
+def point_at_centre(images: np.ndarray) -> np.ndarray:
     """The baseline that points at the middle: float32 [N, size, size] from uint8 [N, size, size, 1]."""
     size = images.shape[1]
     distance = np.abs(np.arange(size) - (size - 1) / 2) / size
@@ -62,7 +62,7 @@ def centre(images: np.ndarray) -> np.ndarray:
     ).astype(np.float32)
 
 
-def brightest(images: np.ndarray) -> np.ndarray:
+def point_at_brightest(images: np.ndarray) -> np.ndarray:
     """The baseline that points at the brightest region, a sixteenth of the side wide: float32 as `centre`."""
     return np.stack(
         [
@@ -72,22 +72,22 @@ def brightest(images: np.ndarray) -> np.ndarray:
     )
 
 
-BASELINES = {"centre": centre, "brightest": brightest}
+BASELINES = {"centre": point_at_centre, "brightest": point_at_brightest}
 
 
-def _highest(one: np.ndarray, size: int) -> tuple[int, ...]:
+def _find_peak(one: np.ndarray, size: int) -> tuple[int, ...]:
     """Row and column of the pixel in the centre of a map's highest cell. Stretched, a cell at the edge is a plateau, with no such point."""
     cell = np.unravel_index(one.argmax(), one.shape)
     return tuple(int((i + 0.5) * size / cells) for i, cells in zip(cell, one.shape, strict=True))
 
 
-def _near(mask: np.ndarray) -> np.ndarray:
+def _dilate(mask: np.ndarray) -> np.ndarray:
     """The mask and what lies within the tolerance of it."""
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return away <= _TOLERANCE * mask.shape[0]
 
 
-def _tuned_iou(positive: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def _compute_tuned_iou(positive: np.ndarray, masks: np.ndarray) -> np.ndarray:
     peak = positive.max(axis=(1, 2), keepdims=True)
     by_share = []
     for share in _SHARES:

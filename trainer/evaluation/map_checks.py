@@ -63,13 +63,13 @@ def check(
       By name of the check: `passed` (None where it could not be measured), `said` in half a sentence, and figures of their own.
     """
     rng = np.random.default_rng(seed)
-    rows = chosen(labels if labels is not None else np.zeros(len(images), int))
+    rows = select_rows(labels if labels is not None else np.zeros(len(images), int))
     everything, images = images, images[rows]
     labels = None if labels is None else np.asarray(labels)[rows]
     if len(images) < FEWEST_IMAGES:
-        return {name: _not_measured(f"{len(images)} images are too few") for name in CHECKS}
+        return {name: _report_not_measured(f"{len(images)} images are too few") for name in CHECKS}
     logging.info("Checking on %d images whether the maps mean something.", len(images))
-    serve = _served(network)
+    serve = _make_serve(network)
     logit, maps = serve(images)
     if np.ptp(maps, axis=(1, 2)).max() == 0 or not np.isfinite(maps).all():
         dead = {"passed": False, "said": "every map is flat or not a number"}
@@ -80,15 +80,15 @@ def check(
         else np.argsort(-logit)[: max(FEWEST_IMAGES, len(logit) // 2)]
     )
     return {
-        "randomisation": _randomisation(network, images, maps, rng),
-        "flip": _flip(network, images),
-        "sign": _sign(serve, images[positive], maps[positive], rng),
-        "evidence": _evidence(network, images, maps, labels, rng),
-        "localisation": _localisation(serve, everything, masks),
+        "randomisation": _check_randomisation(network, images, maps, rng),
+        "flip": _check_flip(network, images),
+        "sign": _check_sign(serve, images[positive], maps[positive], rng),
+        "evidence": _check_evidence(network, images, maps, labels, rng),
+        "localisation": _check_localisation(serve, everything, masks),
     }
 
 
-def table(checks: Mapping[str, Mapping[str, Any]]) -> str:
+def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
     """What was found as Markdown."""
     said = {True: "passed", False: "FAILED", None: "not measured"}
     rows = [
@@ -97,7 +97,7 @@ def table(checks: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(["| check of the maps | | |", "|---|---|---|", *rows])
 
 
-def chosen(labels: np.ndarray) -> np.ndarray:
+def select_rows(labels: np.ndarray) -> np.ndarray:
     """The rows that are looked at: at most `MOST_IMAGES`, taken evenly, half of them of each kind where that can be had."""
     kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     share = MOST_IMAGES // max(1, len(kinds))
@@ -108,7 +108,7 @@ def chosen(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(taken)) if taken else np.array([], int)
 
 
-def _served(network: Network) -> Serve:
+def _make_serve(network: Network) -> Serve:
     function = serving_function(network, 1.0)
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,21 +122,21 @@ def _served(network: Network) -> Serve:
     return serve
 
 
-def _randomisation(
+def _check_randomisation(
     network: Network, images: np.ndarray, maps: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Any]:
     shuffled = dataclasses.replace(
         network,
         members=tuple(
-            dataclasses.replace(m, model=_shuffled(m.model, rng)) for m in network.members
+            dataclasses.replace(m, model=_shuffle_weights(m.model, rng)) for m in network.members
         ),
     )
-    alike = localisation.interval(_correlation(maps, _served(shuffled)(images)[1]))
-    said = f"maps of the network with its weights shuffled correlate by {_told(alike)} with its own; at most {RANDOM_CORRELATION} is allowed"
+    alike = localisation.compute_interval(_correlate_maps(maps, _make_serve(shuffled)(images)[1]))
+    said = f"maps of the network with its weights shuffled correlate by {_format_interval(alike)} with its own; at most {RANDOM_CORRELATION} is allowed"
     return {"passed": alike["high"] <= RANDOM_CORRELATION, "said": said, "correlation": alike}
 
 
-def _shuffled(model: keras.Model, rng: np.random.Generator) -> keras.Model:
+def _shuffle_weights(model: keras.Model, rng: np.random.Generator) -> keras.Model:
     """A copy whose kernels hold the same numbers in another order."""
     copy = keras.models.clone_model(model)
     copy.set_weights(
@@ -145,21 +145,21 @@ def _shuffled(model: keras.Model, rng: np.random.Generator) -> keras.Model:
     return copy
 
 
-def _flip(network: Network, images: np.ndarray) -> dict[str, Any]:
+def _check_flip(network: Network, images: np.ndarray) -> dict[str, Any]:
     # The mean over an image and its mirror image would pass, whatever the network does.
-    serve = _served(dataclasses.replace(network, mirrored=False))
-    alike = localisation.interval(
-        _correlation(serve(images)[1], serve(images[:, :, ::-1])[1][:, :, ::-1])
+    serve = _make_serve(dataclasses.replace(network, mirrored=False))
+    alike = localisation.compute_interval(
+        _correlate_maps(serve(images)[1], serve(images[:, :, ::-1])[1][:, :, ::-1])
     )
-    said = f"maps of mirrored images, mirrored back, correlate by {_told(alike)} with the maps; at least {FLIP_CORRELATION} is wanted"
+    said = f"maps of mirrored images, mirrored back, correlate by {_format_interval(alike)} with the maps; at least {FLIP_CORRELATION} is wanted"
     return {"passed": alike["low"] >= FLIP_CORRELATION, "said": said, "correlation": alike}
 
 
-def _sign(
+def _check_sign(
     serve: Serve, images: np.ndarray, maps: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Any]:
     if len(images) < FEWEST_IMAGES:
-        return _not_measured(f"{len(images)} positive images are too few")
+        return _report_not_measured(f"{len(images)} positive images are too few")
     blurred = np.stack(
         [cv2.GaussianBlur(image, (0, 0), image.shape[0] / 10)[..., None] for image in images]
     )
@@ -167,7 +167,7 @@ def _sign(
 
     def curve(under: np.ndarray, over: np.ndarray, order: Callable[[], np.ndarray]) -> np.ndarray:
         """Logits, float [shares, N], while growing shares of the cells are taken from `over` instead of `under`."""
-        mixed = [_mixed(under, over, order(), share, maps.shape[1:]) for share in _SHARES]
+        mixed = [_mix_images(under, over, order(), share, maps.shape[1:]) for share in _SHARES]
         return np.array([serve(some)[0] for some in mixed])
 
     by_map, random = (lambda: falling), (lambda: rng.permuted(falling, axis=1))
@@ -177,13 +177,15 @@ def _sign(
         "insertion": curve(blurred, images, by_map),
         "random_insertion": curve(blurred, images, random),
     }
-    deletion = localisation.interval((curves["random_deletion"] - curves["deletion"]).mean(axis=0))
-    insertion = localisation.interval(
+    deletion = localisation.compute_interval(
+        (curves["random_deletion"] - curves["deletion"]).mean(axis=0)
+    )
+    insertion = localisation.compute_interval(
         (curves["insertion"] - curves["random_insertion"]).mean(axis=0)
     )
     said = (
-        f"painting over what the map shows lowers the logit by {_told(deletion)} more than painting over as much elsewhere, "
-        f"showing it alone raises it by {_told(insertion)} more; both must be above 0"
+        f"painting over what the map shows lowers the logit by {_format_interval(deletion)} more than painting over as much elsewhere, "
+        f"showing it alone raises it by {_format_interval(insertion)} more; both must be above 0"
     )
     return {
         "passed": min(deletion["low"], insertion["low"]) > 0,
@@ -194,7 +196,7 @@ def _sign(
     }
 
 
-def _mixed(
+def _mix_images(
     under: np.ndarray, over: np.ndarray, order: np.ndarray, share: float, grid: tuple[int, ...]
 ) -> np.ndarray:
     """uint8 [N, size, size, 1]: `under`, but for the first cells of an order, int [N, cells], which are those of `over`."""
@@ -208,7 +210,7 @@ def _mixed(
     return np.where(np.stack(place)[..., None] > 0, over, under)
 
 
-def _evidence(
+def _check_evidence(
     network: Network,
     images: np.ndarray,
     maps: np.ndarray,
@@ -216,16 +218,16 @@ def _evidence(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     if labels is None or min((labels == 1).sum(), (labels == 0).sum()) < FEWEST_IMAGES:
-        return _not_measured("labels of both kinds are too few")
+        return _report_not_measured("labels of both kinds are too few")
     strength = maps.sum(axis=(1, 2))
     parts = [np.flatnonzero(labels == value) for value in (0, 1)]
     drawn = [np.concatenate([rng.choice(part, len(part)) for part in parts]) for _ in range(500)]
     low, high = np.quantile([roc_auc_score(labels[rows], strength[rows]) for rows in drawn], _TAILS)
     area = {"value": float(roc_auc_score(labels, strength)), "low": float(low), "high": float(high)}
-    own, *others = _margins(network, images, labels, rng)
+    own, *others = _compute_margins(network, images, labels, rng)
     as_good = sum(margin >= own for margin in others)
     said = (
-        f"the sum of a map tells positive from negative images with an AUROC of {_told(area)}, above 0.5 is wanted; the head's weights "
+        f"the sum of a map tells positive from negative images with an AUROC of {_format_interval(area)}, above 0.5 is wanted; the head's weights "
         f"in another order tell them as far apart in {as_good} of {HEAD_ORDERS} cases, at most {AS_GOOD} are allowed"
     )
     return {
@@ -236,7 +238,7 @@ def _evidence(
     }
 
 
-def _margins(
+def _compute_margins(
     network: Network, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> list[float]:
     """By how much the mean logit of positive images lies above that of negative ones: of the network, then with the weights of its
@@ -255,27 +257,29 @@ def _margins(
 _TAILS = ((1 - bootstrap.CONFIDENCE) / 2, (1 + bootstrap.CONFIDENCE) / 2)
 
 
-def _localisation(serve: Serve, images: np.ndarray, masks: np.ndarray | None) -> dict[str, Any]:
+def _check_localisation(
+    serve: Serve, images: np.ndarray, masks: np.ndarray | None
+) -> dict[str, Any]:
     if masks is None:
-        return _not_measured("no masks are known")
+        return _report_not_measured("no masks are known")
     marked = np.flatnonzero(masks.any(axis=(1, 2)))[:MOST_MASKS]
     if len(marked) < FEWEST_IMAGES:
-        return _not_measured(f"{len(marked)} images with a mask are too few")
+        return _report_not_measured(f"{len(marked)} images with a mask are too few")
     images, masks = images[marked], masks[marked]
-    own = localisation.scores(serve(images)[1], masks)
+    own = localisation.score_maps(serve(images)[1], masks)
     others = {
-        name: localisation.scores(baseline(images), masks)
+        name: localisation.score_maps(baseline(images), masks)
         for name, baseline in localisation.BASELINES.items()
     }
     ahead = {
-        name: localisation.interval(own["energy"] - scored["energy"])
+        name: localisation.compute_interval(own["energy"] - scored["energy"])
         for name, scored in others.items()
     }
-    figures = _intervals(own)
-    baselines = {name: _intervals(scored) for name, scored in others.items()}
+    figures = _compute_intervals(own)
+    baselines = {name: _compute_intervals(scored) for name, scored in others.items()}
     said = (
-        f"the share of the map inside the masks is {_told(figures['energy'])}, "
-        f"{' and '.join(f'{_told(lead)} more than that of the {name}' for name, lead in ahead.items())}; more is wanted"
+        f"the share of the map inside the masks is {_format_interval(figures['energy'])}, "
+        f"{' and '.join(f'{_format_interval(lead)} more than that of the {name}' for name, lead in ahead.items())}; more is wanted"
     )
     return {
         "passed": min(lead["low"] for lead in ahead.values()) > 0,
@@ -286,11 +290,11 @@ def _localisation(serve: Serve, images: np.ndarray, masks: np.ndarray | None) ->
     }
 
 
-def _intervals(scored: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    return {metric: localisation.interval(values) for metric, values in scored.items()}
+def _compute_intervals(scored: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    return {metric: localisation.compute_interval(values) for metric, values in scored.items()}
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _correlate_maps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of the cells of each pair of maps, float [N]; 0 where one of them is flat."""
     a, b = (
         one.reshape(len(one), -1) - one.reshape(len(one), -1).mean(axis=1, keepdims=True)
@@ -300,9 +304,9 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(axis=1), length, out=np.zeros(len(a)), where=length > 0)
 
 
-def _not_measured(why: str) -> dict[str, Any]:
+def _report_not_measured(why: str) -> dict[str, Any]:
     return {"passed": None, "said": why}
 
 
-def _told(measured: Mapping[str, float]) -> str:
+def _format_interval(measured: Mapping[str, float]) -> str:
     return f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"

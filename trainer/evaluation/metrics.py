@@ -13,8 +13,8 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.evaluation import bootstrap
-from trainer.evaluation.cases import Cases, confusion, studies
-from trainer.evaluation.groups import groups
+from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
+from trainer.evaluation.grouping import group_values
 
 RESAMPLES = 2000
 NO_INTERVAL = (
@@ -47,7 +47,7 @@ def evaluate(
     Returns:
       `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts", "confusion": {"image": {"tp", ...}, ...},
       "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None where
-      `bootstrap.interval` has none. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece`
+      `bootstrap.compute_interval` has none. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece`
       lie too high; they are shifted down by their mean excess.
 
     Raises:
@@ -55,10 +55,10 @@ def evaluate(
     """
     if not len(cases):
         raise DataError("there is no case to evaluate; name a split that holds images")
-    levels = {"image": cases, "study": studies(cases)}
+    levels = {"image": cases, "study": aggregate_by_study(cases)}
     return {
         **{
-            name: _with_intervals(level, threshold, band, resamples, seed)
+            name: _measure_with_intervals(level, threshold, band, resamples, seed)
             for name, level in levels.items()
         },
         "counts": {
@@ -68,13 +68,13 @@ def evaluate(
             "positive_images": int(cases.label.sum()),
             "positive_studies": int(levels["study"].label.sum()),
         },
-        "confusion": {name: confusion(level, threshold) for name, level in levels.items()},
+        "confusion": {name: count_confusion(level, threshold) for name, level in levels.items()},
         "threshold": float(threshold),
         "uncertain_band": list(band) if band else None,
     }
 
 
-def slices(
+def evaluate_slices(
     cases: Cases,
     columns: Mapping[str, Sequence[Any]],
     threshold: float,
@@ -84,7 +84,7 @@ def slices(
     """Accuracy, AUROC and kappa of the images in each group of each column.
 
     Args:
-      columns: by name, one value per case, in the order of `cases`; see `groups`. One without groups to compare is left out.
+      columns: by name, one value per case, in the order of `cases`; see `grouping.group_values`. One without groups to compare is left out.
 
     Returns:
       `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"}, "auroc", "kappa"}}}`.
@@ -93,9 +93,9 @@ def slices(
     for column, values in columns.items():
         if len(values) != len(cases):
             raise DataError(f"column {column} has {len(values)} values for {len(cases)} cases")
-        for name, members in groups(values).items():
+        for name, members in group_values(values).items():
             group = cases.take(members)
-            measured = _with_intervals(group, threshold, None, resamples, seed)
+            measured = _measure_with_intervals(group, threshold, None, resamples, seed)
             table.setdefault(column, {})[name] = {
                 "images": len(group),
                 "patients": len(np.unique(group.patient_id)),
@@ -137,14 +137,14 @@ def compare(
             raise DataError(
                 f"the two sets of scores disagree on the {name} of an image; score the same data set with both"
             )
-    pairs = {"image": (a, b), "study": (studies(a), studies(b))}
+    pairs = {"image": (a, b), "study": (aggregate_by_study(a), aggregate_by_study(b))}
     return {
-        name: _differences(*pair, threshold_a, threshold_b, resamples, seed)
+        name: _measure_differences(*pair, threshold_a, threshold_b, resamples, seed)
         for name, pair in pairs.items()
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
+def format_table(result: Mapping[str, Any]) -> str:
     """What `evaluate` returned as lines for a terminal: `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`."""
     counts = result["counts"]
     rows = [f"{'':18}{'image':>26}{'study':>26}"]
@@ -159,7 +159,7 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join([*rows, f"95 % patient-bootstrap intervals, {NO_INTERVAL}"])
 
 
-def slices_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """What `slices` returned as lines for a terminal, a table for each column."""
     tables = []
     for column, rows in slices.items():
@@ -171,7 +171,7 @@ def slices_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list
     return tables
 
 
-def comparison_table(result: Mapping[str, Any]) -> str:
+def format_comparison(result: Mapping[str, Any]) -> str:
     """What `compare` returned as lines for a terminal: `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`, per image and study."""
     lines = []
     for level in ("image", "study"):
@@ -199,55 +199,61 @@ def format_interval(measured: Mapping[str, float | None]) -> str:
     return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
 
 
-def _with_intervals(
+def _measure_with_intervals(
     cases: Cases, threshold: float, band: tuple[float, float] | None, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    whole = bootstrap.weighted_metrics(cases, bootstrap.whole(cases), threshold, band)
+    whole = bootstrap.compute_weighted_metrics(
+        cases, bootstrap.count_each_once(cases), threshold, band
+    )
     blocks = [
-        bootstrap.weighted_metrics(cases, block, threshold, band)
-        for block in bootstrap.blocks(cases, resamples, seed)
+        bootstrap.compute_weighted_metrics(cases, block, threshold, band)
+        for block in bootstrap.draw_blocks(cases, resamples, seed)
     ]
     measured = {}
     for name, (value,) in whole.items():
         drawn = np.concatenate([block[name] for block in blocks])
         if name == "ece":
-            drawn = np.maximum(0, _recentred(drawn, value))
-        low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(cases).size)
-        measured[name] = {"value": _number(value), "low": low, "high": high}
+            drawn = np.maximum(0, _recentre(drawn, value))
+        low, high = bootstrap.compute_interval(
+            drawn, value=value, patients=bootstrap.count_each_once(cases).size
+        )
+        measured[name] = {"value": _replace_nan(value), "low": low, "high": high}
     return measured
 
 
-def _differences(
+def _measure_differences(
     a: Cases, b: Cases, threshold_a: float, threshold_b: float, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
     def both(multiplicity: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        of_a = bootstrap.weighted_metrics(a, multiplicity, threshold_a)
-        return of_a, bootstrap.weighted_metrics(b, multiplicity, threshold_b)
+        of_a = bootstrap.compute_weighted_metrics(a, multiplicity, threshold_a)
+        return of_a, bootstrap.compute_weighted_metrics(b, multiplicity, threshold_b)
 
-    whole_a, whole_b = both(bootstrap.whole(a))
-    blocks = [both(block) for block in bootstrap.blocks(a, resamples, seed)]
+    whole_a, whole_b = both(bootstrap.count_each_once(a))
+    blocks = [both(block) for block in bootstrap.draw_blocks(a, resamples, seed)]
     rows = {}
     for name in METRICS:
         value = (whole_b[name] - whole_a[name])[0]
         drawn = np.concatenate([block_b[name] - block_a[name] for block_a, block_b in blocks])
         if name == "ece":
-            drawn = _recentred(drawn, value)
-        low, high = bootstrap.interval(drawn, value=value, patients=bootstrap.whole(a).size)
+            drawn = _recentre(drawn, value)
+        low, high = bootstrap.compute_interval(
+            drawn, value=value, patients=bootstrap.count_each_once(a).size
+        )
         rows[name] = {
-            "a": _number(whole_a[name][0]),
-            "b": _number(whole_b[name][0]),
-            "difference": _number(value),
+            "a": _replace_nan(whole_a[name][0]),
+            "b": _replace_nan(whole_b[name][0]),
+            "difference": _replace_nan(value),
             "low": low,
             "high": high,
-            "p_value": None if low is None else bootstrap.p_value(drawn),
+            "p_value": None if low is None else bootstrap.compute_p_value(drawn),
         }
     return rows
 
 
-def _recentred(drawn: np.ndarray, value: float) -> np.ndarray:
+def _recentre(drawn: np.ndarray, value: float) -> np.ndarray:
     """Resamples of the calibration error, or of its difference, about the `value` of the cases themselves."""
     return drawn - drawn.mean() + value
 
 
-def _number(value: float) -> float | None:
+def _replace_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

@@ -185,7 +185,7 @@ def _map_scale(maps: np.ndarray) -> float:
 
 def _map_checks(network: Network, held_out: Split) -> dict[str, Any]:
     """Of an ensemble of folds, four in five members have seen each image: that flatters `evidence`, and nothing else."""
-    rows = map_checks.chosen(held_out.labels)
+    rows = map_checks.select_rows(held_out.labels)
     found = map_checks.check(network, held_out.images[rows], held_out.labels[rows])
     for name, checked in found.items():
         if checked["passed"] is False:

@@ -9,7 +9,7 @@ import jinja2
 
 from trainer.evaluation import figures
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.evaluation.cases import Cases, studies
+from trainer.evaluation.cases import Cases, aggregate_by_study
 from trainer.evaluation.metrics import NO_INTERVAL, format_interval
 from trainer.storage import write_text
 
@@ -40,10 +40,10 @@ class RunReport:
       operating_point: fitted on validation, or out of fold.
       cases: calibrated scores by split; those of `test` are drawn, or of `validation` or `out_of_fold` where there is no test split.
       metrics: as in `metrics.json`: by split, what `metrics.evaluate` returned.
-      history: one row per epoch, see `figures.curves`.
+      history: one row per epoch, see `figures.draw_curves`.
       config: settings; nested mappings are shown flat.
       environment: versions, devices, durations and the like, by name.
-      slices: what `metrics.slices` returned for the split that is drawn.
+      slices: what `metrics.evaluate_slices` returned for the split that is drawn.
       examples: (caption, PNG) of the most confident errors.
       folds: of a cross-validation, a row for each: `fold`, `images`, `positives`, `auroc`, `temperature`, `epochs`.
     """
@@ -115,7 +115,7 @@ def _spoken(split: str) -> str:
 
 def curves_png(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss, accuracy and AUROC curves as PNG."""
-    return figures.png(figures.curves(history))
+    return figures.render_png(figures.draw_curves(history))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -133,28 +133,30 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _figures(report: RunReport, drawn: str | None) -> list[dict[str, Any]]:
     """Name, SVG and text alternative of each figure that there is something to draw in; `curve` for those of training."""
     entries = []
-    for title in figures.titles(report.history):
+    for title in figures.list_panels(report.history):
         last = ", ".join(
             f"{name} {float(report.history[-1].get(name, 'nan')):.3f}"
             for name in figures.CURVES[title]
         )
         alt = f"{title} over {len(report.history)} epochs; at the end {last}."
-        entries.append((f"curve-{title.lower()}", figures.curves(report.history, [title]), alt))
+        entries.append(
+            (f"curve-{title.lower()}", figures.draw_curves(report.history, [title]), alt)
+        )
     curves = len(entries)
     if drawn:
         cases, point = report.cases[drawn], report.operating_point
-        levels = {"image": cases, "study": studies(cases)}
+        levels = {"image": cases, "study": aggregate_by_study(cases)}
         of = f"{_spoken(drawn)}, {len(cases)} images"
         if 0 < cases.label.sum() < len(cases):
             alt = f"ROC curves, {of}, per image and per study, with the operating point."
-            entries.append(("roc", figures.roc(levels, point.threshold), alt))
+            entries.append(("roc", figures.draw_roc(levels, point.threshold), alt))
             alt = f"Precision-recall curves, {of}, with the operating point."
-            entries.append(("pr", figures.precision_recall(levels, point.threshold), alt))
+            entries.append(("pr", figures.draw_precision_recall(levels, point.threshold), alt))
         alt = f"Reliability diagram, {of}: share of positives by predicted probability."
-        entries.append(("reliability", figures.reliability(cases), alt))
+        entries.append(("reliability", figures.draw_reliability(cases), alt))
         alt = f"Histogram of calibrated probabilities, {of}, by label, with the threshold."
-        entries.append(("scores", figures.scores(cases, point), alt))
+        entries.append(("scores", figures.draw_score_histogram(cases, point), alt))
     return [
-        {"name": name, "svg": figures.svg(figure, name), "alt": alt, "curve": i < curves}
+        {"name": name, "svg": figures.render_svg(figure, name), "alt": alt, "curve": i < curves}
         for i, (name, figure, alt) in enumerate(entries)
     ]

@@ -38,7 +38,7 @@ class Scored:
 
     def cases(self, temperature: float = 1.0) -> Cases:
         """With probability = sigmoid(logit / temperature)."""
-        return evaluate.cases(self.split, self.logit, temperature)
+        return evaluate.make_cases(self.split, self.logit, temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,9 @@ def publish(
         history=trained.history,
         config=config.to_dict(),
         environment=_environment(workdir),
-        slices=evaluate.by_attribute(split, cases[drawn], point.threshold) if len(split) else {},
+        slices=evaluate.evaluate_by_attribute(split, cases[drawn], point.threshold)
+        if len(split)
+        else {},
         examples=_confident_errors(split, cases[drawn], artifact, f"{workdir}/artifact"),
         folds=folds,
     )

@@ -147,7 +147,7 @@ def verify_artifact(
         measured, calibration = samples(train, validation, most=len(validation) or MEASURED_IMAGES)
         checked = validation if len(validation) else train
         looked_at = Sample(checked.images[:], checked.labels, checked.name)
-        placed = finding_masks.place(finding_masks.read(masks), checked) if masks else None
+        placed = finding_masks.place_masks(finding_masks.read(masks), checked) if masks else None
     elif images:
         found = _read(pathlib.Path(images), described.image_size)
         measured, calibration = _parted(found, len(found))
@@ -206,7 +206,7 @@ def _record(
     except Exception as error:  # an engine that fails is one not to choose
         return {"error": _line(error), "within_tolerance": False}
     found = agreement.compare(expected, outputs, described.label, measured.truth)
-    return {**record, **found, "within_tolerance": agreement.within_tolerance(found)}
+    return {**record, **found, "within_tolerance": agreement.is_within_tolerance(found)}
 
 
 def _measure(

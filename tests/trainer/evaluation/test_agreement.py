@@ -29,14 +29,14 @@ def test_an_order_that_turns_over_changes_the_auroc():
     found = agreement.compare(REFERENCE, outputs, label, TRUTH)
     assert found["auroc_change"] == pytest.approx(-0.5)
     assert found["cam_correlation"] == pytest.approx(-1, abs=1e-6)
-    assert not agreement.within_tolerance(found)
+    assert not agreement.is_within_tolerance(found)
 
 
 @pytest.mark.parametrize("truth", [None, np.zeros(3, int)], ids=["unknown", "one class"])
 def test_without_both_classes_there_is_no_auroc(truth):
     found = agreement.compare(REFERENCE, REFERENCE, label, truth)
     assert set(agreement.TOLERANCE) - set(found) == {"auroc_change"}
-    assert agreement.within_tolerance(found)
+    assert agreement.is_within_tolerance(found)
 
 
 @pytest.mark.parametrize("name", agreement.TOLERANCE)
@@ -49,9 +49,9 @@ def test_each_limit_counts(name):
         "cam_correlation": 1.0,
     }
     step = -1e-6 if name == "cam_correlation" else 1e-6
-    assert agreement.within_tolerance(good | {name: agreement.TOLERANCE[name]})
-    assert not agreement.within_tolerance(good | {name: agreement.TOLERANCE[name] + step})
-    assert not agreement.within_tolerance(good | {name: float("nan")})
+    assert agreement.is_within_tolerance(good | {name: agreement.TOLERANCE[name]})
+    assert not agreement.is_within_tolerance(good | {name: agreement.TOLERANCE[name] + step})
+    assert not agreement.is_within_tolerance(good | {name: float("nan")})
 
 
 def test_an_auroc_that_rises_too_much_is_no_agreement():
@@ -61,14 +61,14 @@ def test_an_auroc_that_rises_too_much_is_no_agreement():
         "labels_changed": 0.0,
         "cam_correlation": 1.0,
     }
-    assert not agreement.within_tolerance(good | {"auroc_change": 0.01})
-    assert not agreement.within_tolerance(good | {"auroc_change": -0.01})
+    assert not agreement.is_within_tolerance(good | {"auroc_change": 0.01})
+    assert not agreement.is_within_tolerance(good | {"auroc_change": -0.01})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_none_are_no_agreement(value):
     outputs = {"probability": np.array([0.2, value, 0.9], np.float32), "cam": MAPS}
-    assert not agreement.within_tolerance(agreement.compare(REFERENCE, outputs, label, TRUTH))
+    assert not agreement.is_within_tolerance(agreement.compare(REFERENCE, outputs, label, TRUTH))
 
 
 def test_constant_maps_agree_when_they_are_the_same():

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration
-from trainer.evaluation.cases import Cases, confusion
+from trainer.evaluation.cases import Cases, count_confusion
 
 
 def cases(logits, label, patient_id=None) -> Cases:
@@ -77,7 +77,7 @@ def test_nothing_to_fit_on_leaves_the_model_as_it_is(label, caplog):
 
 
 def test_apply_divides_the_logit():
-    scored = calibration.apply(cases([-2.0, 0.0, 4.0], [0, 1, 1]), 2.0)
+    scored = calibration.apply_temperature(cases([-2.0, 0.0, 4.0], [0, 1, 1]), 2.0)
     np.testing.assert_allclose(scored.probability, expit([-1.0, 0.0, 2.0]))
 
 
@@ -92,12 +92,12 @@ def test_apply_divides_the_logit():
 def test_a_constraint_holds_and_costs_as_little_as_it_can(scored, rate, least):
     images = cases([score / 4 for score, _ in scored], [label for _, label in scored])
     point = calibration.fit(images, f"{rate}>={least}")
-    calibrated = calibration.apply(images, point.temperature)
+    calibrated = calibration.apply_temperature(images, point.temperature)
     other = "specificity" if rate == "sensitivity" else "sensitivity"
-    reached = confusion(calibrated, point.threshold)
+    reached = count_confusion(calibrated, point.threshold)
     assert 0 < point.threshold < 1
     assert rates[rate](reached) >= float(least) - 1e-12
-    every = [confusion(calibrated, cut) for cut in [*np.unique(calibrated.probability), 2.0]]
+    every = [count_confusion(calibrated, cut) for cut in [*np.unique(calibrated.probability), 2.0]]
     allowed = [
         (rates[other](counts), rates[rate](counts))
         for counts in every
@@ -119,7 +119,9 @@ def test_a_constraint_gives_nothing_away_for_nothing(rule):
         np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20)
     )
     point = calibration.fit(images, rule)
-    assert confusion(calibration.apply(images, point.temperature), point.threshold) == {
+    assert count_confusion(
+        calibration.apply_temperature(images, point.temperature), point.threshold
+    ) == {
         "tp": 20,
         "fp": 0,
         "fn": 0,
@@ -141,7 +143,7 @@ def test_the_band_holds_at_most_its_share_and_those_nearest(seed, abstain, rule)
     if point.uncertain_band is None:
         return
     low, high = point.uncertain_band
-    probability = calibration.apply(images, point.temperature).probability
+    probability = calibration.apply_temperature(images, point.temperature).probability
     inside = (probability >= low) & (probability < high)
     distance = np.abs(logit(probability) - logit(point.threshold))
     assert 0 < low < point.threshold < high < 1
@@ -157,7 +159,9 @@ def test_the_band_is_off_by_default_and_grows_with_its_share():
         for share in (0.05, 0.2, 0.4)
     ]
     assert widths == sorted(widths)
-    probability = calibration.apply(images, calibration.fit(images).temperature).probability
+    probability = calibration.apply_temperature(
+        images, calibration.fit(images).temperature
+    ).probability
     low, high = calibration.fit(images, abstain=0.2).uncertain_band
     assert np.sum((probability >= low) & (probability < high)) == 40
 
@@ -195,9 +199,9 @@ def test_the_implied_cut_is_the_best_of_the_expected_objective(rule):
 
     cuts = np.linspace(0.01, 0.99, 981)
     best = cuts[np.argmax([objective(cut) for cut in cuts])]
-    assert calibration._implied_probability(logit(probability), probability, rule) == pytest.approx(
-        best, abs=0.01
-    )
+    assert calibration._compute_implied_probability(
+        logit(probability), probability, rule
+    ) == pytest.approx(best, abs=0.01)
 
 
 def test_a_small_validation_split_costs_less_than_the_raw_optimum():

@@ -138,10 +138,10 @@ def test_the_mirror_image_of_a_network_that_asks_both_is_asked_alone(trained):
 
 
 def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
-    served = map_checks._served
+    served = map_checks._make_serve
     monkeypatch.setattr(
         map_checks,
-        "_served",
+        "_make_serve",
         lambda network: lambda images: (lambda o: (o[0], -o[1]))(served(network)(images)),
     )
     found = check(trained)
@@ -152,7 +152,7 @@ def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
 
 def test_maps_that_ask_the_image_alone_fail_randomisation(trained, monkeypatch):
     """As edge detectors do, which look plausible on any network."""
-    served = map_checks._served
+    served = map_checks._make_serve
 
     def edges(network):
         def ask(images):
@@ -163,16 +163,16 @@ def test_maps_that_ask_the_image_alone_fail_randomisation(trained, monkeypatch):
 
         return ask
 
-    monkeypatch.setattr(map_checks, "_served", edges)
+    monkeypatch.setattr(map_checks, "_make_serve", edges)
     found = check(trained)["randomisation"]
     assert found["passed"] is False and found["correlation"]["value"] == pytest.approx(1.0)
 
 
 def test_maps_that_lie_elsewhere_in_the_mirror_fail_flip(trained, monkeypatch):
-    served = map_checks._served
+    served = map_checks._make_serve
     monkeypatch.setattr(
         map_checks,
-        "_served",
+        "_make_serve",
         lambda network: (
             lambda images: (lambda o: (o[0], np.roll(o[1], 2, axis=2)))(served(network)(images))
         ),
@@ -254,12 +254,12 @@ def test_localisation_by_hand():
     maps[0, :28, :28], maps[0, 28:, :28] = 3.0, 1.0
     maps[0, 10, 10] = 4.0
     maps[1, 40:, 40:] = 1.0
-    found = localisation.scores(maps, masks)
+    found = localisation.score_maps(maps, masks)
     np.testing.assert_array_equal(found["hit_rate"], [1, 0])
     np.testing.assert_allclose(found["energy"], [(3 * 784 + 1) / (3 * 784 + 1 + 784), 0])
     # Tuned on the second image, any share is as good as another, so the first is taken: a tenth, under both values of the first.
     np.testing.assert_allclose(found["iou"], [0.5, 0])
-    nothing = localisation.scores(np.zeros((2, 7, 7), np.float32), masks)
+    nothing = localisation.score_maps(np.zeros((2, 7, 7), np.float32), masks)
     assert all(not values.any() for values in nothing.values())
 
 
@@ -270,8 +270,8 @@ def test_the_highest_cell_hits_at_its_centre_on_every_side(row, column):
     found, mask = np.zeros((1, 5, 5), np.float32), np.zeros((1, 160, 160), bool)
     found[0, row, column] = 1
     mask[0, 32 * row + 15 : 32 * row + 17, 32 * column + 15 : 32 * column + 17] = True
-    assert localisation.scores(found, mask)["hit_rate"] == [1]
-    assert localisation.scores(found, np.roll(mask, 32, axis=2))["hit_rate"] == [0]
+    assert localisation.score_maps(found, mask)["hit_rate"] == [1]
+    assert localisation.score_maps(found, np.roll(mask, 32, axis=2))["hit_rate"] == [0]
 
 
 def test_the_hit_may_lie_a_little_off():
@@ -280,24 +280,24 @@ def test_the_hit_may_lie_a_little_off():
     for away, hit in ((15, 1), (16, 0)):
         point = np.zeros((1, 224, 224), np.float32)
         point[0, 105, 109 + away] = 1
-        assert localisation.scores(point, mask)["hit_rate"] == [hit]
+        assert localisation.score_maps(point, mask)["hit_rate"] == [hit]
 
 
 def test_baselines_point_where_they_say():
     image = np.zeros((1, 64, 64, 1), np.uint8)
     image[0, 10:20, 40:50] = 255
-    assert np.unravel_index(localisation.centre(image)[0].argmax(), (64, 64)) in [
+    assert np.unravel_index(localisation.point_at_centre(image)[0].argmax(), (64, 64)) in [
         (31, 31),
         (31, 32),
         (32, 31),
         (32, 32),
     ]
-    y, x = np.unravel_index(localisation.brightest(image)[0].argmax(), (64, 64))
+    y, x = np.unravel_index(localisation.point_at_brightest(image)[0].argmax(), (64, 64))
     assert 13 <= y <= 16 and 43 <= x <= 46
 
 
 def test_intervals_hold_their_mean():
-    found = localisation.interval(np.array([0.0, 1.0] * 50))
+    found = localisation.compute_interval(np.array([0.0, 1.0] * 50))
     assert found["value"] == 0.5 and 0.35 < found["low"] < 0.45 and 0.55 < found["high"] < 0.65
 
 
@@ -341,7 +341,7 @@ def drawn(tmp_path) -> dict:
 def test_masks_of_both_forms_lie_where_they_are_in_the_letterbox(drawn, tmp_path):
     split = input_pipeline.load_split(str(tmp_path / "data"), "validation")
     masks = [
-        finding_masks.place(finding_masks.read(str(tmp_path / name)), split)
+        finding_masks.place_masks(finding_masks.read(str(tmp_path / name)), split)
         for name in ("coco.json", "findings.json")
     ]
     np.testing.assert_array_equal(*masks)
@@ -372,7 +372,7 @@ def test_verify_measures_with_masks_and_records_it_on_the_card(
         and verified.map_checks["localisation"]["passed"] is not None
     )
     assert "| localisation | not" not in (model / artifact.MODEL_CARD).read_text()
-    assert map_checks.table(verified.map_checks).count("\n") == 1 + len(map_checks.CHECKS)
+    assert map_checks.format_table(verified.map_checks).count("\n") == 1 + len(map_checks.CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_masks_that_say_nothing_of_the_images_are_refused(drawn, tmp_path, conte
     if content:
         file.write_text(content)
     with pytest.raises(DataError, match=sentence):
-        finding_masks.place(
+        finding_masks.place_masks(
             finding_masks.read(str(file)),
             input_pipeline.load_split(str(tmp_path / "data"), "validation"),
         )

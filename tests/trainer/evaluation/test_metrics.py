@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from trainer.errors import DataError
 from trainer.evaluation import bootstrap, metrics
-from trainer.evaluation.cases import Cases, confusion, studies
-from trainer.evaluation.groups import OTHERS
+from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
+from trainer.evaluation.grouping import OTHERS
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:
@@ -78,8 +78,8 @@ def reference(
 def test_weighted_metrics_equal_scikit_learn(seed, threshold, decimals):
     scored = simulated(30, seed, decimals=decimals)
     patient = np.unique(scored.patient_id, return_inverse=True)[1]
-    multiplicity = next(bootstrap.multiplicities(30, 3, seed))
-    measured = bootstrap.weighted_metrics(scored, multiplicity, threshold)
+    multiplicity = next(bootstrap.draw_multiplicities(30, 3, seed))
+    measured = bootstrap.compute_weighted_metrics(scored, multiplicity, threshold)
     for row in range(3):
         weight = multiplicity[row, patient]
         if len(set(scored.label[weight > 0])) < 2:
@@ -125,11 +125,11 @@ def test_a_study_is_the_mean_of_its_images():
         patient_id=["a", "a", "a", "b"],
         study_id=["study1", "study1", "study2", "study1"],
     )
-    per_study = studies(scored)
+    per_study = aggregate_by_study(scored)
     assert per_study.path.tolist() == ["a/study1", "a/study2", "b/study1"]
     np.testing.assert_allclose(per_study.probability, [0.4, 0.9, 0.1])
     assert per_study.label.tolist() == [0, 1, 0]
-    assert confusion(per_study, 0.5) == {"tp": 1, "fp": 0, "fn": 0, "tn": 2}
+    assert count_confusion(per_study, 0.5) == {"tp": 1, "fp": 0, "fn": 0, "tn": 2}
     assert metrics.evaluate(scored, 0.5, resamples=5)["counts"] == {
         "images": 4, "studies": 3, "patients": 2, "positive_images": 1, "positive_studies": 1,
     }  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_study_of_two_labels_is_refused():
 def test_intervals_equal_a_plain_loop_over_the_same_patients():
     scored = simulated(25, seed=4)
     patients = np.unique(scored.patient_id)
-    multiplicity = next(bootstrap.multiplicities(25, 60, seed=7))
+    multiplicity = next(bootstrap.draw_multiplicities(25, 60, seed=7))
     drawn: dict[str, list[float]] = {name: [] for name in metrics.METRICS}
     for row in multiplicity:
         chosen = np.concatenate(
@@ -168,10 +168,10 @@ def test_intervals_equal_a_plain_loop_over_the_same_patients():
 
 
 def test_multiplicities_do_not_depend_on_the_block_size():
-    whole = next(bootstrap.multiplicities(17, 50, seed=3))
+    whole = next(bootstrap.draw_multiplicities(17, 50, seed=3))
     assert whole.sum(axis=1).tolist() == [17] * 50
     np.testing.assert_array_equal(
-        np.concatenate(list(bootstrap.multiplicities(17, 50, seed=3, rows=7))), whole
+        np.concatenate(list(bootstrap.draw_multiplicities(17, 50, seed=3, rows=7))), whole
     )
 
 
@@ -217,7 +217,7 @@ def test_one_class_gives_null_where_undefined_and_the_rest_all_the_same(label, u
     )
     assert result["image"]["accuracy"]["value"] == pytest.approx(0.5)
     json.dumps(result, allow_nan=False)
-    assert "undefined" in metrics.table(result)
+    assert "undefined" in metrics.format_table(result)
 
 
 def test_one_image():
@@ -240,16 +240,16 @@ def test_no_interval_where_resampling_tells_nothing(probability, patients):
         (result[level]["accuracy"]["low"], result[level]["accuracy"]["high"]) == (None, None)
         for level in ("image", "study")
     )
-    assert metrics.NO_INTERVAL in metrics.table(result)
+    assert metrics.NO_INTERVAL in metrics.format_table(result)
     shifted = metrics.compare(
         cases(1 - np.asarray(probability), label), cases(probability, label), resamples=200
     )
     assert shifted["image"]["accuracy"]["difference"] is not None
-    assert metrics.NO_INTERVAL in metrics.comparison_table(shifted)
+    assert metrics.NO_INTERVAL in metrics.format_comparison(shifted)
 
 
 def test_wilsons_interval_by_hand():
-    low, high = bootstrap.wilson(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
+    low, high = bootstrap.compute_wilson_interval(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
     z2 = 1.959964**2
     np.testing.assert_allclose(low, [0.236593, 10 / (10 + z2), 0], atol=1e-6)
     np.testing.assert_allclose(high, [0.763407, 1, z2 / (10 + z2)], atol=1e-6)
@@ -292,7 +292,7 @@ def test_table_shows_value_and_interval():
         == "0.884 (0.846 to 0.921)"
     )
     result = metrics.evaluate(simulated(40, seed=0), 0.5, resamples=50)
-    lines = metrics.table(result).splitlines()
+    lines = metrics.format_table(result).splitlines()
     row = next(line for line in lines if line.startswith("auroc"))
     assert metrics.format_interval(result["image"]["auroc"]) in row
     assert metrics.format_interval(result["study"]["auroc"]) in row
@@ -302,7 +302,9 @@ def test_table_shows_value_and_interval():
 def test_slices_equal_the_metrics_of_the_subset():
     scored = simulated(60, seed=5)
     mode = np.where(np.arange(len(scored)) % 3 == 0, "rgb", "grey")
-    table = metrics.slices(scored, {"source_mode": mode.tolist()}, 0.5, resamples=30)["source_mode"]
+    table = metrics.evaluate_slices(scored, {"source_mode": mode.tolist()}, 0.5, resamples=30)[
+        "source_mode"
+    ]
     assert set(table) == {"grey", "rgb"}
     alone = metrics.evaluate(scored.take(mode == "rgb"), 0.5, resamples=30)["image"]
     assert {name: table["rgb"][name] for name in ("accuracy", "auroc", "kappa")} == {
@@ -318,14 +320,14 @@ def test_slices_cut_numbers_at_quartiles_and_gather_rare_text():
         "site": [f"site{k % 10}" for k in range(40)],
         "same": ["x"] * 40,
     }
-    table = metrics.slices(scored, columns, 0.5, resamples=10)
+    table = metrics.evaluate_slices(scored, columns, 0.5, resamples=10)
     assert {name: row["images"] for name, row in table["width"].items()} == {
         "0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "30 to 39": 10,
     }  # fmt: skip
     assert len(table["site"]) == 9
     assert table["site"][OTHERS]["images"] == 8
     assert "same" not in table
-    width, site = metrics.slices_tables(table)
+    width, site = metrics.format_slice_tables(table)
     assert (width.split()[0], site.split()[0]) == ("width", "site")
     row = table["width"]["0 to 9"]
     assert next(line for line in width.splitlines() if "0 to 9 " in line).endswith(

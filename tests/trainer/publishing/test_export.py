@@ -260,7 +260,7 @@ def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
         math.isclose(found["image"]["accuracy"]["value"], np.mean(called == labels))
         or not decided.all()
     )
-    assert metrics.table(found)
+    assert metrics.format_table(found)
 
 
 def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
@@ -301,7 +301,7 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
     assert (row["a"], row["b"]) == pytest.approx((1 - alone, alone)) and row[
         "difference"
     ] == pytest.approx(2 * alone - 1)
-    assert f"{alone:.3f}" in metrics.comparison_table(found)
+    assert f"{alone:.3f}" in metrics.format_comparison(found)
 
 
 def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
@@ -370,7 +370,9 @@ def test_slices_take_columns_that_only_some_images_have():
         VALIDATION,
         attributes=({"mode": "grey"}, {"mode": "grey", "view": "AP"}, {"view": "AP"}) * 3,
     )
-    found = evaluate.by_attribute(split, evaluate.cases(split, np.linspace(-1, 1, 9)), 0.5)
+    found = evaluate.evaluate_by_attribute(
+        split, evaluate.make_cases(split, np.linspace(-1, 1, 9)), 0.5
+    )
     assert {name: [row["images"] for row in rows.values()] for name, rows in found.items()} == {
         "mode": [6, 3],
         "view": [6, 3],

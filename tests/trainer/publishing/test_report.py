@@ -38,8 +38,8 @@ def run() -> report.RunReport:
     validation, test = scored(40, 0), scored(60, 1)
     point = calibration.fit(validation, abstain=0.1)
     cases = {
-        "validation": calibration.apply(validation, point.temperature),
-        "test": calibration.apply(test, point.temperature),
+        "validation": calibration.apply_temperature(validation, point.temperature),
+        "test": calibration.apply_temperature(test, point.temperature),
     }
     counts = {"images": 100, "studies": 60, "patients": 50, "positives": 47, "rejected": 1}
     rising = np.linspace(0.5, 0.9, 8)
@@ -80,7 +80,7 @@ def run() -> report.RunReport:
         ],
         config={"backbone": "densenet121", "augmentation": {"rotation": 30.0}},
         environment={"tensorflow": "2.21.0"},
-        slices=metrics.slices(
+        slices=metrics.evaluate_slices(
             cases["test"],
             {"source_mode": np.resize(["grey", "rgb"], len(test))},
             point.threshold,

@@ -174,7 +174,7 @@ def test_a_finished_run_takes_another_threshold_rule_without_training_again(
 def test_the_errors_shown_are_those_farthest_from_the_threshold():
     logit = np.array([-4.0, 0.5, -1.5, -6.0, 3.0])
     split = dataclasses.replace(small_run.split(5), labels=np.array([1, 0, 0, 0, 1]))
-    cases = evaluate.cases(split, logit)
+    cases = evaluate.make_cases(split, logit)
     # At -2.2 in logits the second and third are called positive: 2.7 and 0.7 away; the first, missed, 1.8.
     assert results._surest_and_wrong(cases, 0.1).tolist() == [1, 0, 2]
 

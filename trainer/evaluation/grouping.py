@@ -10,7 +10,7 @@ BLANK = "(blank)"
 OTHERS = "(others)"
 
 
-def groups(column: Sequence[Any]) -> dict[str, np.ndarray]:
+def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
     """Bool [N] by the name of each group, in order; every row is in exactly one.
 
     Up to eight values stand for themselves. Of more, and where most rows have a value of their own, numbers (as text too) are cut
@@ -23,12 +23,12 @@ def groups(column: Sequence[Any]) -> dict[str, np.ndarray]:
     text = np.char.strip(np.asarray(column, np.str_))
     filled = ~np.isin(np.char.lower(text), ("", "nan"))
     values, value, counts = np.unique(text[filled], return_inverse=True, return_counts=True)
-    numbers = _numbers(values)
+    numbers = _parse_numbers(values)
     order = np.argsort(values if numbers is None else numbers, kind="stable")
     few, mostly_different = len(values) <= MAX_GROUPS, 2 * len(values) > filled.sum()
     names = values.astype(object)
     if numbers is not None and (mostly_different or not few):
-        names[order] = _ranges(names[order], counts[order] / counts.sum())
+        names[order] = _name_ranges(names[order], counts[order] / counts.sum())
     elif mostly_different:
         return {}
     elif not few:
@@ -44,7 +44,7 @@ def groups(column: Sequence[Any]) -> dict[str, np.ndarray]:
     )
 
 
-def _numbers(values: np.ndarray) -> np.ndarray | None:
+def _parse_numbers(values: np.ndarray) -> np.ndarray | None:
     try:
         numbers = values.astype(np.float64)
     except ValueError:
@@ -52,7 +52,7 @@ def _numbers(values: np.ndarray) -> np.ndarray | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _ranges(values: np.ndarray, share: np.ndarray) -> list[str]:
+def _name_ranges(values: np.ndarray, share: np.ndarray) -> list[str]:
     """The range, as `3 to 17`, that each of the rising values [M] falls into, for the shares [M] of the rows that have it."""
     alone = share > 0.25
     names = []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluation.groups import BLANK, OTHERS, groups
+from trainer.evaluation.grouping import BLANK, OTHERS, group_values
 
 CELLS = st.one_of(
     st.text(max_size=3),
@@ -16,12 +16,12 @@ CELLS = st.one_of(
 
 
 def sizes(column) -> dict[str, int]:
-    return {name: int(members.sum()) for name, members in groups(column).items()}
+    return {name: int(members.sum()) for name, members in group_values(column).items()}
 
 
 @given(st.lists(CELLS, max_size=60))
 def test_every_row_is_in_exactly_one_group(column):
-    found = groups(column)
+    found = group_values(column)
     assert not found or np.array_equal(np.sum(list(found.values()), axis=0), np.ones(len(column)))
     assert len(found) != 1 and all(members.any() for members in found.values())
 
@@ -64,4 +64,4 @@ def test_the_groups_of_a_column(column, expected):
     "column", [[], ["grey"] * 9, [""] * 9, [f"id-{k}" for k in range(40)], ["a", "b", "c", "c"]]
 )
 def test_columns_with_nothing_to_compare(column):
-    assert groups(column) == {}
+    assert group_values(column) == {}
