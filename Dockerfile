@@ -1,8 +1,8 @@
 # Two images from one file, for linux/amd64:
 #   docker build --target train --tag humerus-train:0.1.0 .     training on GPUs (CUDA comes with the wheels), preparation, TensorBoard
 #   docker build --target score --tag humerus-score:0.1.0 .     scoring on CPUs with OpenVINO; also a Beam SDK container for Dataflow and Flink
-# Versions of all Python packages, and of what builds them, are those of constraints.txt. Tags of base images move: for a build that can be
-# repeated, name digests, as in --build-arg PYTHON_IMAGE=python@sha256:...
+# requirements.lock gives the version and the hashes of every Python package, also of those that build others. Tags of base images move:
+# for a build that can be repeated, name digests, as in --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BEAM_IMAGE=apache/beam_python3.11_sdk:2.77.0
 
@@ -16,13 +16,14 @@ RUN useradd --uid 65532 --user-group --no-create-home --home-dir /tmp humerus
 
 # What the packages need, without them: a layer that an edit of ours leaves as it is. setup.py reads README.md.
 FROM base AS builder
+ENV UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 UV_CONSTRAINT=/src/requirements.lock UV_BUILD_CONSTRAINT=/src/requirements.lock
 WORKDIR /src
-RUN python -m venv "$VIRTUAL_ENV"
-COPY setup.py pyproject.toml constraints.txt ./
-RUN touch README.md && pip install --constraint constraints.txt setuptools wheel
+COPY setup.py pyproject.toml requirements.lock ./
+RUN touch README.md && python -m venv "$VIRTUAL_ENV" \
+    && sed -n '/^uv==/,/[^\\]$/p' requirements.lock >uv.txt && pip install --require-hashes --requirement uv.txt
 
 FROM builder AS train-packages
-RUN pip install --constraint constraints.txt --no-build-isolation ".[gpu,cpu]" && pip uninstall --yes humerus
+RUN uv pip install ".[gpu,cpu]" && uv pip uninstall humerus uv
 # ImageNet weights for clusters without a way to the internet: a class of keras.applications, or nothing for none.
 ARG BACKBONE=DenseNet121
 RUN mkdir -p /opt/weights && if [ -n "$BACKBONE" ]; then KERAS_HOME=/tmp/keras python -c "import keras, sys; \
@@ -31,16 +32,15 @@ RUN mkdir -p /opt/weights && if [ -n "$BACKBONE" ]; then KERAS_HOME=/tmp/keras p
 # Scoring makes no network in int8 (nncf), and needs TensorFlow only to reach gs:// and where OpenVINO can't do: without CUDA, and without
 # the headers for operations of one's own.
 FROM builder AS score-packages
-RUN pip install --constraint constraints.txt --no-build-isolation . openvino \
-    && pip uninstall --yes humerus tensorflow \
-    && pip install --no-deps "tensorflow-cpu==$(sed -n 's/^tensorflow==//p' constraints.txt)" \
+RUN echo tensorflow >excluded.txt && uv pip install --excludes excluded.txt . openvino tensorflow-cpu \
+    && uv pip uninstall humerus uv \
     && rm -r "$VIRTUAL_ENV"/lib/python3.*/site-packages/tensorflow/include
 
 FROM builder AS packages
 COPY README.md ./
 COPY trainer trainer
 COPY batch_inference batch_inference
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN uv build --wheel --out-dir /wheels
 
 FROM base AS train
 # Where GKE mounts the driver.

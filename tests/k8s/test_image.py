@@ -13,24 +13,18 @@ STAGES = {
         re.MULTILINE,
     )
 }
-INSTALLS = [
-    line
-    for stage in STAGES.values()
-    for line in re.findall(r"pip (?:install|wheel) [^&\n]*", stage)
-]
+INSTALLS = re.findall(
+    r"(?:uv )?pip (?:install|wheel) [^&\n]*|uv build [^&\n]*", "".join(STAGES.values())
+)
 
 
-def test_what_is_installed_and_what_builds_it_is_pinned():
-    assert len(INSTALLS) == 7
+def test_every_install_is_checked_against_the_hashes_of_the_lock():
+    assert len(INSTALLS) == 6
+    lock = "/src/requirements.lock"
+    assert f"UV_CONSTRAINT={lock} UV_BUILD_CONSTRAINT={lock}\n" in STAGES["builder"]
+    assert "WORKDIR /src\nCOPY setup.py pyproject.toml requirements.lock" in STAGES["builder"]
     for line in INSTALLS:
-        assert "--constraint constraints.txt" in line or "--no-deps" in line, line
-        # An isolated build takes the newest setuptools there is.
-        assert (
-            "--no-build-isolation" in line
-            or "setuptools wheel" in line
-            or "--no-index" in line
-            or "tensorflow-cpu==" in line
-        )
+        assert line.startswith("uv ") or "--require-hashes" in line or "--no-index" in line, line
 
 
 def test_an_edit_of_ours_leaves_the_layers_of_all_other_packages():
@@ -48,7 +42,7 @@ def test_the_scoring_image_is_a_container_of_beams():
     }
     assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in STAGES["score"]
     version = re.search(
-        r"^apache-beam.*==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+        r"^apache-beam.*==([0-9.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
     )[1]
     assert f"_sdk:{version}\n" in (ROOT / "Dockerfile").read_text()
 
