@@ -10,8 +10,8 @@ from absl import logging
 from apache_beam.ml.inference.base import RunInference
 
 from batch_inference import preflight, runners
+from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 from batch_inference.gallery import page
-from batch_inference.inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.inputs import manifest, sources, study_key, tasks
 from batch_inference.inputs.decode import Decode
@@ -23,8 +23,8 @@ from batch_inference.outputs import (
     grouping,
     journal,
     output_folder,
-    pictures,
     progress,
+    resuming,
     row_files,
     schema,
     sinks,
@@ -59,7 +59,9 @@ def build(
     """
     output = filesystem.absolute(options.output)
     remembered = (
-        pipeline | "Earlier parts" >> beam.Create(known) | "Remember" >> beam.FlatMap(journal.known)
+        pipeline
+        | "Earlier parts" >> beam.Create(known)
+        | "Remember" >> beam.FlatMap(journal.read_entries)
     )
     left = None
     if options.resume and options.cam != "none":
@@ -69,22 +71,24 @@ def build(
         left = (
             pipeline
             | "Output" >> beam.Create([output])
-            | "Earlier pictures" >> beam.FlatMap(pictures.left_in, ending)
+            | "Earlier pictures" >> beam.FlatMap(resuming.find_pictures, ending)
         )
-        remembered = (remembered, left) | "With picture" >> pictures.WithPicture()
+        remembered = (remembered, left) | "With picture" >> resuming.KeepWithPicture()
     parts = _score(pipeline, options, described, choice, attempt, remembered)
     # Parts are read as often as rows are needed: what is not read again, the embedded runner keeps in memory.
     copies = (
-        parts | "Predictions to compare" >> beam.FlatMap(journal.predictions) | duplicates.Copies()
+        parts
+        | "Predictions to compare" >> beam.FlatMap(journal.read_predictions)
+        | duplicates.FindRepeated()
     )
     predictions, once_per_study = parts | "Duplicates" >> beam.FlatMap(
-        lambda part, copies: duplicates.mark(journal.predictions(part), copies),
+        lambda part, copies: duplicates.mark_duplicates(journal.read_predictions(part), copies),
         beam.pvalue.AsDict(copies),
     ).with_outputs(duplicates.ONCE, main="all")
-    rejections = parts | "All rejections" >> beam.FlatMap(journal.rejections)
+    rejections = parts | "All rejections" >> beam.FlatMap(journal.read_rejections)
     _write(predictions, once_per_study, rejections, options, described, choice)
     if left is not None:
-        (left, predictions) | "Left over" >> pictures.DeleteUnnamed(output)
+        (left, predictions) | "Left over" >> resuming.DeleteUnnamedPictures(output)
 
 
 def _score(
@@ -101,7 +105,7 @@ def _score(
     # None: as many as the worker has cores.
     threads = _REMOTE_THREADS if remote else None
     window = options.batch_size + 2 * (threads or usable_cores())
-    key = study_key.chosen(options.study_key, options.id_salt, options.input)
+    key = study_key.make_study_key(options.study_key, options.id_salt, options.input)
     decode = Decode(
         described.image_size,
         options.cam != "none",
@@ -137,7 +141,7 @@ def _score(
     )
     examples, unprepared, still_good = (
         (found, remembered)
-        | "Each once" >> tasks.EachOnce()
+        | "Each once" >> tasks.MakeTasks()
         | "Read and decode" >> beam.ParDo(ConcurrentFlatMap(decode, window, threads))
         | "Decoded?" >> _split(Example, Rejection, journal.Entry)
     )
@@ -179,19 +183,21 @@ def _write(
 ) -> None:
     """The files that people and programs read."""
     output = filesystem.absolute(options.output)
-    carried = manifest.carried_columns(options.input)
+    carried = manifest.read_carried_columns(options.input)
     per_study = (
         once_per_study
         | "Of a study" >> beam.Map(lambda row: (row.study, row.probability, row.uri))
-        | "By study" >> grouping.Shelve(lambda of_study: of_study[0])
+        | "By study" >> grouping.GroupCompactly(lambda of_study: of_study[0])
         | "Study"
-        >> beam.FlatMapTuple(lambda _, packs: studies.rows(grouping.unpacked(packs), described))
+        >> beam.FlatMapTuple(
+            lambda _, packs: studies.average_studies(grouping.unpack(packs), described)
+        )
     )
     rows = {"predictions": predictions, "studies": per_study, "rejections": rejections}
-    for name, table in schema.tables(carried).items():
+    for name, table in schema.list_tables(carried).items():
         rows[name] | name.capitalize() >> row_files.WriteRows(output, name, table, options.format)
         if options.bigquery:
-            folder = bigquery.temporary_folder(predictions.pipeline.options, output)
+            folder = bigquery.choose_temporary_folder(predictions.pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
     counts = [
         rows | f"Count {name}" >> beam.CombineGlobally(summary.Count(described))
@@ -201,7 +207,7 @@ def _write(
         counts
         | "Counts" >> beam.Flatten()
         | "Count" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
-        | "Summary" >> beam.Map(lambda counts: summary.content(counts, described, str(choice)))
+        | "Summary" >> beam.Map(lambda counts: summary.make_content(counts, described, str(choice)))
         | "Write summary"
         >> beam.Map(
             lambda content: output_folder.write_json(
@@ -228,28 +234,28 @@ def run(options: Options) -> summary.Summary:
     """
     plan = preflight.plan(options)
     output, described = plan.output, plan.described
-    tables = schema.tables(manifest.carried_columns(options.input))
+    tables = schema.list_tables(manifest.read_carried_columns(options.input))
     if options.bigquery:
         dataset, staged = (
             bigquery.Dataset.parse(options.bigquery),
-            bigquery.temporary_folder(plan.beam_options, output),
+            bigquery.choose_temporary_folder(plan.beam_options, output),
         )
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
     with filesystem.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
-        known = journal.parts(output) if options.resume else []
-    attempt = journal.next_attempt(known)
+        known = journal.list_parts(output) if options.resume else []
+    attempt = journal.name_attempt(known)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
     start = time.monotonic()
     try:
         here = plan.workers is runners.Workers.THREADS
         with (
-            progress.shown(plan.inputs, here),
+            progress.show(plan.inputs, here),
             beam.Pipeline(options=plan.beam_options) as pipeline,
         ):
             build(pipeline, options, described, plan.choice, attempt, known)
-        row_files.put_in_place(output)
-        kept = journal.written(pipeline.result, _KNOWN) if known else 0
+        row_files.move_into_place(output)
+        kept = journal.count_written(pipeline.result, _KNOWN) if known else 0
         finished = _complete_summary(output, time.monotonic() - start, kept)
         journal.keep_only(output, attempt)
         if options.bigquery:
@@ -299,7 +305,7 @@ def _write_gallery(output: str) -> None:
 
 def _check_rejections(finished: summary.Summary, allowed: float) -> None:
     content = finished.content
-    reasons = summary.listed(content["rejections"])
+    reasons = summary.format_counts(content["rejections"])
     if not content["scored"]:
         raise DataError(
             f"none of the {content['inputs']} files could be scored ({reasons}); see rejections.* in {finished.output}"

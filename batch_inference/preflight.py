@@ -115,11 +115,11 @@ def plan(options: Options) -> Plan:
     """
     check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
-    beam_options = runners.beam_options(options.beam)
+    beam_options = runners.parse_beam_options(options.beam)
     runners.check_within_reach(
         beam_options, input=options.input, model=options.model, output=options.output
     )
-    workers = runners.workers(beam_options)
+    workers = runners.locate_workers(beam_options)
     # Credentials and endpoints are wanted before there is a pipeline.
     FileSystems.set_options(beam_options)
     _, described = model_copy.fetch(options.model)
@@ -131,22 +131,22 @@ def plan(options: Options) -> Plan:
     choice = engine_choice.choose(
         described, engine, precision, workers is not runners.Workers.ELSEWHERE
     )
-    key = study_key.chosen(options.study_key, options.id_salt, options.input)
+    key = study_key.make_study_key(options.study_key, options.id_salt, options.input)
     output = filesystem.absolute(options.output)
     check_apart(output, options.input)
     inputs = count_inputs(options.input, options.exclude, options.recursive, output)
     if options.bigquery:
-        bigquery.temporary_folder(beam_options, output)
+        bigquery.choose_temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
         "input": filesystem.absolute(options.input),
         "id_salt": key.mark_of_salt(),
-        "beam": without_secrets(beam_options),
+        "beam": omit_secrets(beam_options),
     }
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
     return Plan(options, described, choice, inputs, output, record, beam_options, workers)
 
 
-def without_secrets(options: PipelineOptions) -> dict[str, str]:
+def omit_secrets(options: PipelineOptions) -> dict[str, str]:
     """What was asked of Beam, but for what opens a door: the record lies beside the results."""
     given = options.get_all_options(drop_default=True)
     return {
@@ -201,7 +201,7 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
         if counted:
             inputs = sum(1 for _ in sources.find(location, exclude, recursive, output))
         else:
-            inputs = int(sources.any_in(location, exclude, recursive, output))
+            inputs = int(sources.has_any(location, exclude, recursive, output))
     if not inputs:
         left_out = f" that --exclude={','.join(exclude)} leaves" if exclude else ""
         raise DataError(
@@ -212,12 +212,12 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
 
 def check_apart(output: str, location: str) -> None:
     """Raises `ConfigError` where the input would take in the output, or is a result that lies there already."""
-    uri, root = filesystem.absolute(location), sources.root_of(location)
+    uri, root = filesystem.absolute(location), sources.find_root(location)
     if sources.covers(location, output):
         raise ConfigError(
             f"--output={output} lies inside the input {uri}: its pictures would be scored; choose another folder"
         )
-    is_result = output_folder.results_of(output)
+    is_result = output_folder.match_results(output)
     if (
         (sources.covers(location, root) and filesystem.is_within(root, output))
         or is_result(root)

@@ -53,7 +53,7 @@ class Workers(enum.Enum):
     ELSEWHERE = "on machines of which nothing is known here"
 
 
-def beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
+def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     """Options of Beam from the words of a command line; the embedded runner unless another is named.
 
     Raises:
@@ -187,7 +187,7 @@ def is_embedded(options: PipelineOptions) -> bool:
     return options.view_as(StandardOptions).runner == EMBEDDED
 
 
-def workers(options: PipelineOptions) -> Workers:
+def locate_workers(options: PipelineOptions) -> Workers:
     """Where the workers are."""
     runner = options.view_as(StandardOptions).runner
     if is_embedded(options):

@@ -22,14 +22,14 @@ and BigQuery, and empty in CSV. The codes of `reason` stand in [exit-codes.md](e
 
 def documents() -> dict[str, str]:
     """Content by path relative to docs/."""
-    tables = schema.tables()
+    tables = schema.list_tables()
     sections = [
         _HEAD,
         *(_section(name, table) for name, table in tables.items()),
-        _section("cams", schema.columns(PackedCam)),
+        _section("cams", schema.list_columns(PackedCam)),
     ]
     schemas = {
-        f"bigquery/{name}.json": json.dumps(schema.bigquery(table), indent=2) + "\n"
+        f"bigquery/{name}.json": json.dumps(schema.to_bigquery(table), indent=2) + "\n"
         for name, table in tables.items()
     }
     return {"rows.md": "\n".join(sections), **schemas}

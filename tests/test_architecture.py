@@ -24,7 +24,7 @@ LEVELS = {
         {"preflight"},
         {"inputs", "inference", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options"},
+        {"storage", "options", "concurrent_map"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower level only."""

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from batch_inference.outputs import cam_store, names, output_folder, row_files
+from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem
 from trainer import overlay
@@ -161,14 +161,16 @@ def _drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | N
     """Where `humerus-overlay --output=SCORED` draws, or has drawn, the picture of a packed map, by uri and frame."""
     if run["options"].get("cam_store") != "parquet":
         return {}
-    folder, ending = filesystem.join(scored, names.CAMS), overlay.FORMATS["jpeg"]
+    folder, ending = filesystem.join(scored, picture_paths.CAMS), overlay.FORMATS["jpeg"]
     packs = [
         filesystem.join(folder, name)
         for name in sorted(filesystem.names(folder))
         if name.endswith(".parquet")
     ]
     return {
-        (uri, frame): path + ending for pack in packs for uri, frame, path in cam_store.paths(pack)
+        (uri, frame): path + ending
+        for pack in packs
+        for uri, frame, path in cam_store.list_maps(pack)
     }
 
 

@@ -11,7 +11,7 @@ from trainer import artifact
 from trainer.errors import ConfigError
 
 
-def cache() -> pathlib.Path:
+def cache_folder() -> pathlib.Path:
     """Where copies of remote artifacts and converted networks are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
     return pathlib.Path(base) / "humerus"
@@ -37,7 +37,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
         described = artifact.parse(contents, source=uri)
         # The same weights may have been verified since, or on other images.
         copy = (
-            cache()
+            cache_folder()
             / "artifacts"
             / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
         )

@@ -37,7 +37,7 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
     def load_model(self) -> engines.Engine:
         path, described = model_copy.fetch(self._model)
         return engines.load(
-            path, described, self._choice, self._batch_size, model_copy.cache(), self._method
+            path, described, self._choice, self._batch_size, model_copy.cache_folder(), self._method
         )
 
     def run_inference(

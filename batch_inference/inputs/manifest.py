@@ -34,7 +34,7 @@ def is_manifest(location: str) -> bool:
     return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
 
 
-def lines(uri: str) -> Iterator[Line]:
+def read_lines(uri: str) -> Iterator[Line]:
     """Yields the inputs of a manifest one by one, however long it is. Lines without a path are passed over.
 
     Raises:
@@ -45,7 +45,7 @@ def lines(uri: str) -> Iterator[Line]:
         yield from _csv(text, uri) if _is_csv(uri) else _plain(text, uri)
 
 
-def carried_columns(location: str) -> list[str]:
+def read_carried_columns(location: str) -> list[str]:
     """Names that the columns of a CSV manifest have in the rows, all but its paths and its `study`; by its first line alone.
 
     A column with the name of one of ours, as the `label` of a manifest that was trained on, becomes `manifest_label`. None for any
@@ -58,7 +58,7 @@ def carried_columns(location: str) -> list[str]:
     return list(header.carried) if header else []
 
 
-def study_columns(location: str) -> list[str]:
+def read_study_columns(location: str) -> list[str]:
     """Names of the columns that may tell the studies apart: those carried and, if one plays that role, `study`. Raises as they."""
     header = _header(location)
     if header is None:
@@ -79,7 +79,9 @@ class _Header:
                 f"the manifest {uri} has the columns {names}; expected one of {expected}"
             )
         self.path, self.study, self.patient = role["path"], role.get("study"), role.get("patient")
-        ours = {column.name for row in (Prediction, Rejection) for column in schema.columns(row)}
+        ours = {
+            column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)
+        }
         # What the rows say in a column of their own need not be carried; a `study_id` has a name that somebody may look for.
         fixed = [
             index

@@ -49,7 +49,7 @@ def find(
         found = _remote(uri, recursive)
     else:
         found = _local(uri, recursive)
-    is_result = output_folder.results_of(output) if output else lambda _: False
+    is_result = output_folder.match_results(output) if output else lambda _: False
     for source in found:
         if _excluded(source.name, tuple(exclude)):
             continue
@@ -61,7 +61,7 @@ def find(
             )
 
 
-def any_in(
+def has_any(
     location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None
 ) -> bool:
     """Whether there is anything at all to find; no more is listed than it takes to know."""
@@ -74,12 +74,12 @@ def covers(location: str, folder: str) -> bool:
     if manifest.is_manifest(uri):
         return False
     if not is_pattern(uri) or "**" in uri:
-        return filesystem.is_within(folder, root_of(uri))
+        return filesystem.is_within(folder, find_root(uri))
     place = pathlib.PurePosixPath(folder)
     return any(above.match(_any_case(uri)) for above in (place, *place.parents))
 
 
-def root_of(location: str) -> str:
+def find_root(location: str) -> str:
     """The folder that names are relative to: the input itself, or a pattern's part before its first wildcard."""
     uri = filesystem.absolute(location)
     if is_pattern(uri):
@@ -124,7 +124,7 @@ def _excluded(name: str, exclude: tuple[str, ...]) -> bool:
 
 
 def _local(uri: str, recursive: bool) -> Iterator[Source]:
-    root = root_of(uri)
+    root = find_root(uri)
     pattern = uri[len(root.rstrip("/")) + 1 :] if is_pattern(uri) else ""
     for path in _expand(root, pattern) if pattern else [uri] * os.path.lexists(uri):
         if not pathlib.Path(path).is_dir():
@@ -188,7 +188,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _remote(uri: str, recursive: bool) -> Iterator[Source]:
-    root = root_of(uri)
+    root = find_root(uri)
     if is_pattern(uri):
         uri = _any_case(uri)
     elif filesystem.exists(uri):
@@ -205,8 +205,8 @@ def _remote(uri: str, recursive: bool) -> Iterator[Source]:
 
 
 def _manifest(uri: str) -> Iterator[Source]:
-    root = root_of(uri)
-    for line in manifest.lines(uri):
+    root = find_root(uri)
+    for line in manifest.read_lines(uri):
         path = line.path
         target = (
             path

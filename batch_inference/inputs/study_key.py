@@ -63,14 +63,14 @@ class StudyKey:
         return f"hmac-sha256:{self.pseudonym('')}" if self.salt else None
 
 
-def chosen(by: str, salt: str | None, location: str) -> StudyKey:
+def make_study_key(by: str, salt: str | None, location: str) -> StudyKey:
     """The key that the command line asks for.
 
     Raises:
       ConfigError: neither one of `KEYS` nor a column of the manifest, or an empty salt.
       DataError: the manifest's columns are wrong.
     """
-    columns = manifest.study_columns(location)
+    columns = manifest.read_study_columns(location)
     if by not in (*KEYS, *columns):
         raise ConfigError(
             f"--study_key={by}: expected {', '.join(KEYS)} or a column of the manifest ({', '.join(columns) or 'there is none'})"

@@ -17,22 +17,22 @@ class Task:
     known: tuple[Prediction, ...] = ()
 
 
-class EachOnce(beam.PTransform):
+class MakeTasks(beam.PTransform):
     """((place in the list, source) of every mention, journal entries) -> tasks, spread over the workers; of a URI the first mention counts."""
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
             found
-            | grouping.Shelve(
+            | grouping.GroupCompactly(
                 lambda item: (
                     item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri)
                 )
             )
-            | beam.FlatMapTuple(lambda _, packs: join(grouping.unpacked(packs)))
+            | beam.FlatMapTuple(lambda _, packs: join_tasks(grouping.unpack(packs)))
         )
 
 
-def join(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
+def join_tasks(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
     """Mentions and entries in any order -> the tasks, in order of URI."""
     mentions: dict[str, tuple[int, Source]] = {}
     rows: dict[str, list[Prediction]] = {}

@@ -49,7 +49,7 @@ class Dataset:
         return f"{self.project}:{self.name}"
 
 
-def temporary_folder(options: PipelineOptions, output: str) -> str:
+def choose_temporary_folder(options: PipelineOptions, output: str) -> str:
     """Where the load jobs read from: in Beam's `--temp_location`, else in an output on Cloud Storage.
 
     Raises:
@@ -89,14 +89,16 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
         client = bigquery.Client(project=dataset.project)
         for name, table in tables.items():
             _check_names(table)
-            fields = [bigquery.SchemaField.from_api_repr(field) for field in schema.bigquery(table)]
+            fields = [
+                bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)
+            ]
             made = bigquery.Table(f"{dataset.project}.{dataset.name}.{name}", schema=fields)
             found = client.create_table(made, exists_ok=True)
             there = {
                 field.name.casefold(): _OTHER_NAMES.get(field.field_type, field.field_type)
                 for field in found.schema
             }
-            for field in schema.bigquery(table):
+            for field in schema.to_bigquery(table):
                 if there.get(field["name"].casefold(), field["type"]) != field["type"]:
                     raise ConfigError(
                         f"--bigquery={dataset}: the table {name} holds {field['name']} as {there[field['name'].casefold()]}, "
@@ -127,10 +129,12 @@ def load(
         uris = [
             filesystem.join(folder, file)
             for file in filesystem.names(folder)
-            if row_files.kind(file) == (name, "jsonl")
+            if row_files.parse_name(file) == (name, "jsonl")
         ]
         job = bigquery.LoadJobConfig(
-            schema=[bigquery.SchemaField.from_api_repr(field) for field in schema.bigquery(table)],
+            schema=[
+                bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)
+            ],
             source_format="NEWLINE_DELIMITED_JSON",
             write_disposition="WRITE_APPEND",
             schema_update_options=["ALLOW_FIELD_ADDITION"],
@@ -198,7 +202,7 @@ class Stage(beam.PTransform):
     def expand(self, rows: beam.PCollection) -> None:
         prefix = self._prefix
         record = "Record" >> beam.Map(
-            lambda row: row_files.json_line(schema.record(row))
+            lambda row: row_files.format_json(schema.to_record(row))
         ).with_output_types(bytes)
         lines = rows | record
         lines | "Write" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())

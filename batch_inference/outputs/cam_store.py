@@ -15,7 +15,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from batch_inference.outputs import names, schema
+from batch_inference.outputs import picture_paths, schema
 from batch_inference.outputs.records import PackedCam, Rejection, Scored, float32, printable, reject
 from batch_inference.storage import filesystem
 from trainer import overlay
@@ -27,7 +27,7 @@ SECONDS_PER_PACK = 10.0
 """A pack is written when it holds so many maps, is so large or so old: what memory, and a kill, can cost at most."""
 
 
-def draw(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
+def draw_map(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
     """uint8 [height, width, 3] in BGR: what `overlay.draw` makes of the map and the picture, which JPEG has changed a little.
 
     Raises:
@@ -48,7 +48,7 @@ def draw(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
     return overlay.draw(picture, cam, packed.image_size, packed.scale, style, colours)
 
 
-def paths(pack: str) -> list[tuple[str, int | None, str]]:
+def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
     """Uri, frame, and path of a picture drawn later but for its ending, of each map in a pack.
 
     Raises:
@@ -95,7 +95,7 @@ class Encode:
         return PackedCam(
             uri=printable(example.source.uri),
             frame=example.frame,
-            path=names.cam_path(example.source.name, "", example.frame),
+            path=picture_paths.cam_path(example.source.name, "", example.frame),
             label=described.label(scored.probability),
             probability=float32(scored.probability),
             model=described.model_id,
@@ -180,10 +180,10 @@ def write_pack(output: str, attempt: str, packed: list[PackedCam]) -> str:
     file = pyarrow.BufferOutputStream()
     # The bytes are compressed already; the columns around them are small.
     table = pyarrow.Table.from_pylist(
-        [schema.record(cam) for cam in packed], schema.arrow(schema.columns(PackedCam))
+        [schema.to_record(cam) for cam in packed], schema.to_arrow(schema.list_columns(PackedCam))
     )
     pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=["label", "model"])
     contents = file.getvalue().to_pybytes()
-    path = f"{names.CAMS}/{attempt}-{hashlib.sha256(contents).hexdigest()[:32]}.parquet"
+    path = f"{picture_paths.CAMS}/{attempt}-{hashlib.sha256(contents).hexdigest()[:32]}.parquet"
     filesystem.write(filesystem.join(output, path), contents, "application/vnd.apache.parquet")
     return path

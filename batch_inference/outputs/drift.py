@@ -75,7 +75,7 @@ def chance_limit(bins: int, images: int, reference_images: int) -> float:
     return float((1 / images + 1 / reference_images) * special.chdtri(bins - 1, 0.05))
 
 
-def sentences(drift: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe(drift: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What to tell at the end of a run where there is much drift."""
     much = [
         f"{name} (PSI {measured['psi']:.2f})"

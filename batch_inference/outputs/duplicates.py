@@ -13,7 +13,7 @@ Where = tuple[str, dict[str, str]]
 """The first URI of a content, and the first in each study."""
 
 
-class Copies(beam.PTransform):
+class FindRepeated(beam.PTransform):
     """Predictions -> (content, (first URI, {study: first URI there})) of each content that comes under several URIs.
 
     A content is the bytes of a file, and the frame where its frames are scored one by one.
@@ -23,12 +23,12 @@ class Copies(beam.PTransform):
         return (
             predictions
             | "Content" >> beam.Map(lambda row: (_content(row), row.study, row.uri))
-            | "Same content" >> grouping.Shelve(lambda where: where[0])
-            | "Several" >> beam.FlatMapTuple(lambda _, packs: several(grouping.unpacked(packs)))
+            | "Same content" >> grouping.GroupCompactly(lambda where: where[0])
+            | "Several" >> beam.FlatMapTuple(lambda _, packs: find_repeated(grouping.unpack(packs)))
         )
 
 
-def several(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, Where]]:
+def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, Where]]:
     """(content, study, URI) in any order -> content and its first URIs, of contents that come more than once."""
     firsts: dict[str, dict[str, str]] = {}
     repeated: set[str] = set()
@@ -40,7 +40,7 @@ def several(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, Where]
     yield from ((content, (min(firsts[content].values()), firsts[content])) for content in repeated)
 
 
-def mark(
+def mark_duplicates(
     rows: Iterable[Prediction], copies: Mapping[str, Where]
 ) -> Iterator[Prediction | beam.pvalue.TaggedOutput]:
     """The rows, `duplicate_of` set where another of the same content comes first by URI.

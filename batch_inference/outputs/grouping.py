@@ -14,7 +14,7 @@ _SHELVES = 1024
 _UNPACKED = 5_000
 
 
-class Shelve(beam.PTransform):
+class GroupCompactly(beam.PTransform):
     """Any things, in one collection or several -> (shelf, packs), grouped: all things of one key come on one shelf, beside those of other keys.
 
     Some tens of bytes for a thing with a path in it, instead of a thousand. `unpacked` gives the things back. Global window only.
@@ -34,7 +34,7 @@ class Shelve(beam.PTransform):
         return packs | beam.Flatten() | beam.GroupByKey()
 
 
-def unpacked(packs: Iterable[bytes]) -> Iterator[Any]:
+def unpack(packs: Iterable[bytes]) -> Iterator[Any]:
     """The things of one shelf."""
     for pack in packs:
         yield from pickle.loads(zlib.decompress(pack))

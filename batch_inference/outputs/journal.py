@@ -89,17 +89,17 @@ class Write(beam.DoFn):
         return uri
 
 
-def predictions(part: str) -> Iterator[Prediction]:
+def read_predictions(part: str) -> Iterator[Prediction]:
     """The predictions of a part."""
     return (entry.row for entry in _read(part) if isinstance(entry, Entry))
 
 
-def rejections(part: str) -> Iterator[Rejection]:
+def read_rejections(part: str) -> Iterator[Rejection]:
     """The rejections of a part."""
     return (entry for entry in _read(part) if isinstance(entry, Rejection))
 
 
-def known(part: str) -> list[Entry]:
+def read_entries(part: str) -> list[Entry]:
     """The predictions of an earlier attempt's part; none where it is damaged, as its images can be scored again.
 
     What was rejected is tried again: it may have been the storage's fault, and costs little where it was not.
@@ -111,18 +111,18 @@ def known(part: str) -> list[Entry]:
         return []
 
 
-def written(result: PipelineResult, kind: str) -> int:
+def count_written(result: PipelineResult, kind: str) -> int:
     """Rows of a kind that a run wrote, as its runner counted them."""
     found = result.metrics().query(MetricsFilter().with_namespace(JOURNAL).with_name(kind))
     return sum(counter.result for counter in found[MetricResults.COUNTERS])
 
 
-def parts(output: str) -> list[str]:
+def list_parts(output: str) -> list[str]:
     """URIs of all parts of all attempts."""
     return [filesystem.join(_folder(output), name) for name in filesystem.names(_folder(output))]
 
 
-def next_attempt(parts: Iterable[str]) -> str:
+def name_attempt(parts: Iterable[str]) -> str:
     """Names an attempt that is later than those that wrote these parts."""
     numbers = (part.rpartition("/")[2].partition("-")[0] for part in parts)
     return f"{1 + max((int(number) for number in numbers if number.isdecimal()), default=0):04d}"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from batch_inference.outputs import journal, names, row_files
+from batch_inference.outputs import journal, picture_paths, row_files
 from batch_inference.storage import filesystem
 from trainer.errors import ConfigError
 
@@ -18,7 +18,7 @@ SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
 _COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
-_KEPT_TO_RESUME = {RUN_JSON, names.CAMS, journal.JOURNAL}
+_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, journal.JOURNAL}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
@@ -55,7 +55,7 @@ class RunRecord:
         write_json(filesystem.join(output, RUN_JSON), state | dataclasses.asdict(self))
 
 
-def results_of(output: str) -> Callable[[str], bool]:
+def match_results(output: str) -> Callable[[str], bool]:
     """Tells of a URI whether what it names is a result of a run in this folder, or lies in one, also by way of links."""
     inside = filesystem.join(filesystem.real(output), "")
 
@@ -115,7 +115,9 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
         if taken:
             filesystem.sweep(output)
             replaced = (
-                {*taken, names.CAMS} - {RUN_JSON} if overwrite else set(taken) - _KEPT_TO_RESUME
+                {*taken, picture_paths.CAMS} - {RUN_JSON}
+                if overwrite
+                else set(taken) - _KEPT_TO_RESUME
             )
             for name in sorted(replaced):
                 filesystem.delete(filesystem.join(output, name))
@@ -181,7 +183,7 @@ def _is_result(name: str) -> bool:
     return (
         name in _COMPLETED_LAST | _KEPT_TO_RESUME
         or name.startswith(_TEMPORARY)
-        or row_files.kind(name) is not None
+        or row_files.parse_name(name) is not None
     )
 
 

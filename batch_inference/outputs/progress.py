@@ -36,7 +36,7 @@ def advance() -> None:
 
 
 @contextmanager
-def shown(total: int | None, in_this_process: bool = True) -> Iterator[None]:
+def show(total: int | None, in_this_process: bool = True) -> Iterator[None]:
     """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast.
 
     Nothing where others do the work: their runner tells how far they are.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet
 from absl import logging
 
-from batch_inference.outputs import cam_store, names, progress
+from batch_inference.outputs import cam_store, picture_paths, progress
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
 from trainer import overlay
@@ -52,12 +52,12 @@ def run(options: Options) -> Drawn:
       DataError: no packed maps, a damaged file, or none that is asked for.
     """
     scored, output = filesystem.absolute(options.scored), filesystem.absolute(options.output)
-    folder = filesystem.join(scored, names.CAMS)
+    folder = filesystem.join(scored, picture_paths.CAMS)
     packs = [name for name in filesystem.names(folder) if name.endswith(".parquet")]
     if not packs:
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
     pictures = failed = 0
-    with ThreadPoolExecutor(usable_cores()) as pool, progress.shown(None):
+    with ThreadPoolExecutor(usable_cores()) as pool, progress.show(None):
         # In order of the attempts: of a file that has changed since, the newest map is drawn last.
         for name in sorted(packs):
             done = list(
@@ -73,7 +73,7 @@ def run(options: Options) -> Drawn:
             if failed
             else f"none of the maps in {folder} is of what was asked for; see --uri, --min_probability and --label"
         )
-    return Drawn(pictures, failed, filesystem.join(output, names.CAMS))
+    return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
 def _chosen(pack: str, options: Options) -> list[PackedCam]:
@@ -95,7 +95,7 @@ def _draw(packed: PackedCam, options: Options, output: str) -> bool:
     uri = filesystem.join(output, packed.path + overlay.FORMATS[options.cam_format])
     try:
         contents = overlay.encode(
-            cam_store.draw(packed, options.style, options.cam_colours), options.cam_format
+            cam_store.draw_map(packed, options.style, options.cam_colours), options.cam_format
         )
         filesystem.write(uri, contents, overlay.MIME_TYPES[options.cam_format])
     except Exception as error:

@@ -24,7 +24,7 @@ _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHAR
 
 
 class WriteRows(beam.PTransform):
-    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header. `put_in_place` comes after.
+    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header. `move_into_place` comes after.
 
     `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN`, `NAME-SSSSS-of-NNNNN.parquet` (readers of Parquet go by the ending).
     """
@@ -40,52 +40,52 @@ class WriteRows(beam.PTransform):
 
     def expand(self, rows: beam.PCollection) -> None:
         columns = [column.name for column in self._table]
-        records = rows | "Record" >> beam.Map(schema.record)
+        records = rows | "Record" >> beam.Map(schema.to_record)
         if "jsonl" in self._formats:
-            lines = records | "JSON" >> beam.Map(json_line).with_output_types(bytes)
+            lines = records | "JSON" >> beam.Map(format_json).with_output_types(bytes)
             lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
         if "csv" in self._formats:
             lines = records | "CSV" >> beam.Map(
-                lambda record: csv_line(map(record.get, columns))
+                lambda record: format_csv(map(record.get, columns))
             ).with_output_types(bytes)
             lines | "Write CSV" >> beam.io.WriteToText(
-                f"{self._prefix}.csv", coder=BytesCoder(), header=csv_line(columns)
+                f"{self._prefix}.csv", coder=BytesCoder(), header=format_csv(columns)
             )
         if "parquet" in self._formats:
             # Row groups of some 16 MB: what a writer holds in memory.
             records | "Write Parquet" >> beam.io.WriteToParquet(
                 self._prefix,
-                schema.arrow(self._table),
+                schema.to_arrow(self._table),
                 row_group_buffer_size=1 << 24,
                 codec="zstd",
                 file_name_suffix=".parquet",
             )
 
 
-def put_in_place(output: str) -> None:
+def move_into_place(output: str) -> None:
     """Moves what `WriteRows` wrote to where it is read; to be called once, when the pipeline has ended."""
     if filesystem.is_remote(output):
         return
     staged = pathlib.Path(output, _STAGED)
     for file in staged.iterdir():
-        if kind(file.name):
+        if parse_name(file.name):
             file.replace(staged.parent / file.name)
     filesystem.delete(str(staged))
 
 
-def json_line(record: Any) -> bytes:
+def format_json(record: Any) -> bytes:
     """A record as one line of JSON."""
     return json.dumps(record).encode("ascii")
 
 
-def csv_line(values: Iterable[Any]) -> bytes:
+def format_csv(values: Iterable[Any]) -> bytes:
     """Values as one record of CSV (RFC 4180, UTF-8), without the line end; line breaks in a value stay, quoted."""
     line = io.StringIO()
     csv.writer(line).writerow(["" if value is None else value for value in values])
     return line.getvalue().removesuffix("\r\n").encode("utf-8")
 
 
-def kind(file: str) -> tuple[str, str] | None:
+def parse_name(file: str) -> tuple[str, str] | None:
     """What a file of this name holds: which rows, in which format; None where it is not one that `WriteRows` writes."""
     found = _FILE.fullmatch(file)
     return (found[1], found[2] or found[3]) if found else None
@@ -99,7 +99,7 @@ def read(output: str, name: str) -> Iterator[dict[str, Any]]:
     """
     files = filesystem.names(output)
     for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
-        if shards := sorted(file for file in files if kind(file) == (name, format_)):
+        if shards := sorted(file for file in files if parse_name(file) == (name, format_)):
             for shard in shards:
                 with filesystem.told():
                     yield from reader(filesystem.join(output, shard))

@@ -34,7 +34,7 @@ class Column:
     description: str
 
 
-def columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
+def list_columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
     """The columns of a dataclass whose fields are `Annotated[type, "description"]`, then those carried from a manifest."""
     hints = typing.get_type_hints(row, include_extras=True)
     own = (
@@ -48,10 +48,11 @@ def columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
     )
 
 
-def tables(carried: Sequence[str] = ()) -> dict[str, tuple[Column, ...]]:
+def list_tables(carried: Sequence[str] = ()) -> dict[str, tuple[Column, ...]]:
     """The columns of each kind of row; studies carry nothing of a manifest."""
     return {
-        name: columns(row, () if name == "studies" else carried) for name, row in TABLES.items()
+        name: list_columns(row, () if name == "studies" else carried)
+        for name, row in TABLES.items()
     }
 
 
@@ -63,13 +64,13 @@ def _column(name: str, hint: Any) -> Column:
     return Column(name, kind, nullable, description)
 
 
-def record(row: Any) -> dict[str, Any]:
+def to_record(row: Any) -> dict[str, Any]:
     """A row as a dictionary from column to value, those carried from a manifest last."""
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     return values | values.pop(_CARRIED, {})
 
 
-def arrow(table: Sequence[Column]) -> pyarrow.Schema:
+def to_arrow(table: Sequence[Column]) -> pyarrow.Schema:
     """For Parquet; descriptions are kept as metadata of the fields."""
     return pyarrow.schema(
         [
@@ -84,7 +85,7 @@ def arrow(table: Sequence[Column]) -> pyarrow.Schema:
     )
 
 
-def bigquery(table: Sequence[Column]) -> list[dict[str, str]]:
+def to_bigquery(table: Sequence[Column]) -> list[dict[str, str]]:
     """For BigQuery, in the form that `bq mk --schema` takes too.
 
     Every column is nullable there: no column that must be filled can ever be added to a table that holds rows.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from batch_inference.outputs import journal, names, progress
+from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
     Prediction,
     Rejection,
@@ -84,7 +84,7 @@ class Finish:
         drawn = overlay.draw(
             picture, scored.cam, self.described.image_size, scale, self.style, self.colours
         )
-        path = names.cam_path(
+        path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
         )
         contents = overlay.encode(drawn, self.file_format)

@@ -6,7 +6,9 @@ from batch_inference.outputs.records import Study, float32
 from trainer.artifact import Artifact
 
 
-def rows(found: Iterable[tuple[str, float, str]], described: Artifact) -> Iterator[Study]:
+def average_studies(
+    found: Iterable[tuple[str, float, str]], described: Artifact
+) -> Iterator[Study]:
     """(study, probability, uri) of all images of some studies, in any order -> a row of each of these studies.
 
     The mean is rounded to float32, which hides the order in which the images came.

@@ -30,7 +30,7 @@ class Summary:
 
     def __str__(self) -> str:
         content = self.content
-        reasons = f" ({listed(content['rejections'])})" if content["rejections"] else ""
+        reasons = f" ({format_counts(content['rejections'])})" if content["rejections"] else ""
         before = (
             f"{self.kept} of them before and {content['scored'] - self.kept} now, "
             if self.kept
@@ -43,14 +43,14 @@ class Summary:
             else f"{content['images_per_second']} images/s"
         )
         told = (
-            f"{content['scored']} of {content['inputs']} images scored ({listed(content['labels']) or 'none'}), {before}"
+            f"{content['scored']} of {content['inputs']} images scored ({format_counts(content['labels']) or 'none'}), {before}"
             f"{content['rejected']} rejected{reasons}, {speed} with {content['engine']}; everything is in {self.output}"
         )
-        cautions = [*content["cautions"], *drift.sentences(content["drift"])]
+        cautions = [*content["cautions"], *drift.describe(content["drift"])]
         return "\n".join([told, *(f"caution: {caution}" for caution in cautions)])
 
 
-def listed(counts: dict[str, int]) -> str:
+def format_counts(counts: dict[str, int]) -> str:
     """As `2 empty, 1 truncated`."""
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
@@ -98,7 +98,7 @@ class Count(beam.CombineFn):
             yield "duplicate", ""
 
 
-def content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
+def make_content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
     """`summary.json` but for what only the launcher knows (the time it took)."""
     labels = {
         key: number for (kind, key), number in sorted(counts.items(), key=str) if kind == "label"

@@ -91,7 +91,7 @@ def check_packs(output: pathlib.Path) -> None:
         row["cam"] for row in rows
     }
     for row in rows:
-        assert row["uri"] in {uri for uri, _, _ in cam_store.paths(str(output / row["cam"]))}
+        assert row["uri"] in {uri for uri, _, _ in cam_store.list_maps(str(output / row["cam"]))}
 
 
 def run_until(
@@ -142,7 +142,7 @@ def test_after_a_kill_the_rest_is_scored_and_nothing_twice(
     # Some parts of three rows are there by then, however many images are under way at once on this machine.
     assert run_until(12, folder, model, output, below="journal").returncode == -signal.SIGKILL
     assert json.loads((output / "run.json").read_text())["state"] == "running"
-    done = sum(len(journal.known(part)) for part in journal.parts(str(output)))
+    done = sum(len(journal.read_entries(part)) for part in journal.list_parts(str(output)))
     assert 0 < done < IMAGES
     with pytest.raises(ConfigError, match=r"not finished; add --resume .* or --overwrite"):
         score(folder, model, output, cam_format="png")
@@ -314,7 +314,7 @@ def test_resume_may_always_be_given(folder, model, undisturbed, tmp_path):
 def test_a_damaged_part_costs_its_images_only(folder, model, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "ROWS_PER_PART", 5)
     score(folder, model, tmp_path / "out", cam_format="png")
-    first, second, *_ = journal.parts(str(tmp_path / "out"))
+    first, second, *_ = journal.list_parts(str(tmp_path / "out"))
     pathlib.Path(first).write_bytes(pathlib.Path(first).read_bytes()[:-20])
     pathlib.Path(second).write_bytes(b"")
     score(folder, model, tmp_path / "out", cam_format="png", resume=True)

@@ -64,18 +64,18 @@ def _no_look_at_buckets(monkeypatch):
     ],
 )
 def test_where_the_workers_of_a_runner_are(words, runner, workers):
-    options = runners.beam_options(tuple(words.split()))
+    options = runners.parse_beam_options(tuple(words.split()))
     assert options.view_as(StandardOptions).runner == runner
-    assert runners.workers(options) is workers
+    assert runners.locate_workers(options) is workers
 
 
 def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
-    options = runners.beam_options((*DATAFLOW, f"--setup_file={SETUP}"))
-    assert runners.workers(options) is Workers.ELSEWHERE
+    options = runners.parse_beam_options((*DATAFLOW, f"--setup_file={SETUP}"))
+    assert runners.locate_workers(options) is Workers.ELSEWHERE
     runners.check_within_reach(options, input="gs://some-bucket/in", output="gs://some-bucket/out")
     with pytest.raises(ConfigError, match=r"--output=/scored lies on this machine"):
         runners.check_within_reach(options, input="gs://some-bucket/in", output="/scored")
-    runners.check_within_reach(runners.beam_options(()), input="/radiographs")
+    runners.check_within_reach(runners.parse_beam_options(()), input="/radiographs")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_cannot_run_is_refused_in_a_sentence(words, sentence, monkeypatch):
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
     monkeypatch.setenv("PATH", "")  # No `gcloud` to ask for a project.
     with pytest.raises(ConfigError) as caught:
-        runners.beam_options(words)
+        runners.parse_beam_options(words)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -127,15 +127,15 @@ def test_a_job_server_says_itself_what_options_it_has():
     endpoint = f"--job_endpoint=localhost:{server.add_insecure_port('localhost:0')}"
     server.start()
     try:
-        runners.beam_options(("--runner=PortableRunner", endpoint, "--object_reuse=true"))
+        runners.parse_beam_options(("--runner=PortableRunner", endpoint, "--object_reuse=true"))
         with pytest.raises(ConfigError, match="unknown option --inptu"):
-            runners.beam_options(("--runner=PortableRunner", endpoint, "--inptu=x"))
+            runners.parse_beam_options(("--runner=PortableRunner", endpoint, "--inptu=x"))
     finally:
         server.stop(None)
 
 
 def test_flinks_own_options_reach_the_job_server_that_beam_starts():
-    options = runners.beam_options(
+    options = runners.parse_beam_options(
         ("--runner=FlinkRunner", "--number_of_execution_retries=3", "--flink_version=1.19")
     )
     assert options.view_as(FlinkRunnerOptions).flink_version == "1.19"

@@ -98,7 +98,7 @@ def test_packed_maps_carry_the_methods_size_and_scale(model, images, tmp_path):
         told["width"],
         told["scale"],
     )
-    assert cam_store.draw(packed, "overlay").shape == (48, 48, 3)
+    assert cam_store.draw_map(packed, "overlay").shape == (48, 48, 3)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_many_are_read_at_a_time_and_few_decoded(monkeypatch, all_frames):
         return content
 
     monkeypatch.setattr(decode, "_decoding", threading.BoundedSemaphore(CORES))
-    monkeypatch.setattr(decode.storage, "read", read)
+    monkeypatch.setattr(decode.filesystem, "read", read)
     monkeypatch.setattr(
         radiograph,
         "frames" if all_frames else "read",

@@ -18,24 +18,26 @@ def test_csv_with_quotes_line_breaks_and_short_lines(tmp_path):
         tmp_path,
         'ward,uri,study\r\n1,"b/odd, ""name"".png",s1\r\n"two\nlines",a.png\r\n9,,s2\r\n0,c.png,,more\r\n',
     )
-    assert manifest.carried_columns(uri) == ["ward"]
-    assert list(manifest.lines(uri)) == [
+    assert manifest.read_carried_columns(uri) == ["ward"]
+    assert list(manifest.read_lines(uri)) == [
         manifest.Line('b/odd, "name".png', "s1", (("ward", "1"),)),
         manifest.Line("a.png", "", (("ward", "two\nlines"),)),
         manifest.Line("c.png", "", (("ward", "0"),)),
     ]
     found = list(sources.find(uri))
     assert [source.uri for source in found] == [
-        f"{tmp_path}/{line.path}" for line in manifest.lines(uri)
+        f"{tmp_path}/{line.path}" for line in manifest.read_lines(uri)
     ]
-    assert [source.carried for source in found] == [line.carried for line in manifest.lines(uri)]
+    assert [source.carried for source in found] == [
+        line.carried for line in manifest.read_lines(uri)
+    ]
 
 
 @pytest.mark.parametrize("column", manifest_columns.NAMES["path"])
 def test_the_column_of_paths_has_several_names(tmp_path, column):
     assert [
         line.path
-        for line in manifest.lines(write(tmp_path, f"{column}\na.png\n", encoding="utf-8-sig"))
+        for line in manifest.read_lines(write(tmp_path, f"{column}\na.png\n", encoding="utf-8-sig"))
     ] == ["a.png"]
 
 
@@ -45,8 +47,8 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, separator):
         tmp_path,
         separator.join(["Ward", " Path"]) + "\n" + separator.join(["a, b", "a.png"]) + "\n",
     )
-    assert manifest.carried_columns(uri) == ["Ward"]
-    assert list(manifest.lines(uri)) == [manifest.Line("a.png", "", (("Ward", "a, b"),))]
+    assert manifest.read_carried_columns(uri) == ["Ward"]
+    assert list(manifest.read_lines(uri)) == [manifest.Line("a.png", "", (("Ward", "a, b"),))]
 
 
 @pytest.mark.parametrize("column", manifest_columns.NAMES["study"])
@@ -55,13 +57,13 @@ def test_studies_go_by_the_names_that_training_knows_and_belong_to_their_patient
         tmp_path,
         f"{column.title()},Patient_ID,path\ns1,p1,a.png\ns1,p2,b.png\n,p2,c.png\ns1,,d.png\n",
     )
-    lines = list(manifest.lines(uri))
+    lines = list(manifest.read_lines(uri))
     assert [line.study for line in lines] == ["p1/s1", "p2/s1", "", "s1"]
     kept = [] if column == "study" else [column.title()]
-    assert manifest.carried_columns(uri) == [*kept, "Patient_ID"]
-    assert manifest.study_columns(uri) == [*kept, "Patient_ID", "study"]
-    for by in manifest.study_columns(uri):
-        named = study_key.chosen(by, None, uri)(next(iter(sources.find(uri))), {})
+    assert manifest.read_carried_columns(uri) == [*kept, "Patient_ID"]
+    assert manifest.read_study_columns(uri) == [*kept, "Patient_ID", "study"]
+    for by in manifest.read_study_columns(uri):
+        named = study_key.make_study_key(by, None, uri)(next(iter(sources.find(uri))), {})
         assert named == {"study": "p1/s1", "Patient_ID": "p1"}.get(by, "s1")
 
 
@@ -71,7 +73,7 @@ def test_training_and_scoring_agree_on_the_studies_of_a_manifest(tmp_path):
         (example.path, example.study_id) for example in training_manifest.read(uri, str(tmp_path))
     ]
     assert (
-        [(line.path, line.study) for line in manifest.lines(uri)]
+        [(line.path, line.study) for line in manifest.read_lines(uri)]
         == trained
         == [("a.png", "p1/1"), ("b.png", "p2/1")]
     )
@@ -80,8 +82,8 @@ def test_training_and_scoring_agree_on_the_studies_of_a_manifest(tmp_path):
 def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
     uri = write(tmp_path, "path,label,Reason,ward,uri\na.png,positive,fell,3,x\n")
     names = ["manifest_label", "manifest_Reason", "ward", "manifest_uri"]
-    assert manifest.carried_columns(uri) == names
-    assert next(iter(manifest.lines(uri))).carried == tuple(
+    assert manifest.read_carried_columns(uri) == names
+    assert next(iter(manifest.read_lines(uri))).carried == tuple(
         zip(names, ("positive", "fell", "3", "x"), strict=True)
     )
 
@@ -99,7 +101,7 @@ def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
 )
 def test_columns_that_cannot_be_carried_are_refused(tmp_path, header, sentence):
     uri = write(tmp_path, f"{header}\na.png,1,2\n")
-    for ask in (manifest.carried_columns, lambda uri: list(manifest.lines(uri))):
+    for ask in (manifest.read_carried_columns, lambda uri: list(manifest.read_lines(uri))):
         with pytest.raises(DataError, match=sentence):
             ask(uri)
 
@@ -107,21 +109,21 @@ def test_columns_that_cannot_be_carried_are_refused(tmp_path, header, sentence):
 @pytest.mark.parametrize("name", ["list.csv", "list.txt"])
 def test_what_is_no_manifest_is_refused(tmp_path, name):
     with pytest.raises(DataError, match="cannot be read"):
-        list(manifest.lines(str(tmp_path / name)))
+        list(manifest.read_lines(str(tmp_path / name)))
     with pytest.raises(DataError, match="UTF-16; save it as UTF-8"):
-        list(manifest.lines(write(tmp_path, "path\na.png\n", name, "utf-16")))
+        list(manifest.read_lines(write(tmp_path, "path\na.png\n", name, "utf-16")))
 
 
 def test_other_inputs_carry_nothing(tmp_path):
     (tmp_path / "folder.csv").mkdir()
-    assert manifest.carried_columns(str(tmp_path / "folder.csv")) == []
-    assert manifest.carried_columns(write(tmp_path, "a.png\n", "list.txt")) == []
-    assert manifest.carried_columns(str(tmp_path / "*.png")) == []
+    assert manifest.read_carried_columns(str(tmp_path / "folder.csv")) == []
+    assert manifest.read_carried_columns(write(tmp_path, "a.png\n", "list.txt")) == []
+    assert manifest.read_carried_columns(str(tmp_path / "*.png")) == []
 
 
 def test_names_that_are_no_unicode_are_kept(tmp_path):
     (tmp_path / "list.csv").write_bytes(b"path,ward\n\xff.png,\xe4\n")
-    (line,) = manifest.lines(str(tmp_path / "list.csv"))
+    (line,) = manifest.read_lines(str(tmp_path / "list.csv"))
     assert line.path == "\udcff.png" and line.carried == (("ward", "\\udce4"),)
 
 
@@ -148,6 +150,6 @@ def test_a_manifest_is_read_as_far_as_it_is_asked_for(tmp_path, monkeypatch, nam
         "open_text",
         lambda _: io.TextIOWrapper(io.BufferedReader(endless), "utf-8", newline=""),
     )
-    lines = manifest.lines(str(tmp_path / name))
+    lines = manifest.read_lines(str(tmp_path / name))
     assert [next(lines).path for _ in range(2)][1] in ("a.png", "path")
     assert endless.given < 50

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_inference.inputs import sources
-from batch_inference.outputs import names
+from batch_inference.outputs import picture_paths
 from batch_inference.outputs.records import printable
 from batch_inference.storage import filesystem
 
@@ -98,7 +98,7 @@ def test_what_is_excluded(tree, exclude, left):
     assert named(tree, *exclude) == left
     (tree / "list.txt").write_text("\n".join(named(tree)))
     assert named(tree / "list.txt", *exclude, "list.txt") == left
-    assert sources.any_in(str(tree), exclude) and not sources.any_in(str(tree), ["*"])
+    assert sources.has_any(str(tree), exclude) and not sources.has_any(str(tree), ["*"])
 
 
 def test_what_exists_under_that_very_name_is_no_pattern(tree):
@@ -167,7 +167,7 @@ def test_a_large_folder_is_listed_as_it_is_asked_for(tmp_path, monkeypatch):
                 yield entry
 
     monkeypatch.setattr(os, "scandir", Watched)
-    assert sources.any_in(str(tmp_path)) and len(given) == 1
+    assert sources.has_any(str(tmp_path)) and len(given) == 1
     assert len(list(sources.find(str(tmp_path)))) == 300
 
 
@@ -221,12 +221,12 @@ def test_remote_folders_patterns_and_files(bucket):
     assert named("ram://b/in", "sub") == ["a.PNG"]
     assert named("ram://b/i*/*.png") == ["in/a.PNG", "in2/d.png"]
     assert list(sources.find("ram://b/in2/d.png")) == [sources.Source("ram://b/in2/d.png", "d.png")]
-    assert not sources.any_in("ram://b/in3")
+    assert not sources.has_any("ram://b/in3")
 
 
 def test_a_remote_folder_is_listed_as_it_is_asked_for(bucket, monkeypatch):
     monkeypatch.setattr(MemoryFiles, "files", [f"ram://b/in/{index}.png" for index in range(1000)])
-    assert sources.any_in("ram://b/in") and len(MemoryFiles.given) == 1
+    assert sources.has_any("ram://b/in") and len(MemoryFiles.given) == 1
     assert len(named("ram://b/in")) == 1000
 
 
@@ -248,13 +248,13 @@ def test_a_remote_folder_is_listed_as_it_is_asked_for(bucket, monkeypatch):
 def test_picture_names(name, path):
     import re
 
-    assert re.fullmatch(path, names.cam_path(name, ".jpg"))
+    assert re.fullmatch(path, picture_paths.cam_path(name, ".jpg"))
 
 
 def test_each_frame_has_its_own_picture():
-    paths = [names.cam_path("a.dcm", ".jpg", frame) for frame in (None, 0, 1, 11)]
+    paths = [picture_paths.cam_path("a.dcm", ".jpg", frame) for frame in (None, 0, 1, 11)]
     paths += [
-        names.cam_path(name, ".jpg")
+        picture_paths.cam_path(name, ".jpg")
         for name in ("a.dcm_frame0", "a.dcm/frame0", "a.dcm0", "a.dcm\\0frame0")
     ]
     assert len({path.casefold() for path in paths}) == len(paths)
@@ -312,7 +312,7 @@ _name = st.lists(_part, min_size=1, max_size=6).map("/".join)
     st.lists(_name, min_size=2, max_size=8, unique=True), st.sampled_from([".jpg", ".png", ".webp"])
 )
 def test_no_two_inputs_share_a_picture_and_none_escapes(given_names, suffix):
-    paths = [names.cam_path(name, suffix) for name in given_names]
+    paths = [picture_paths.cam_path(name, suffix) for name in given_names]
     assert len({path.casefold() for path in paths}) == len(paths)
     for path in paths:
         assert os.path.normpath(path) == path and path.startswith("cams/")

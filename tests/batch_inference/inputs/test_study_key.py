@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from batch_inference.inputs.study_key import StudyKey, chosen
+from batch_inference.inputs.study_key import StudyKey, make_study_key
 from batch_inference.outputs.records import Source
 from trainer.errors import ConfigError
 
@@ -82,7 +82,9 @@ def test_the_salt_is_in_no_text_of_the_key():
 def test_a_key_that_nothing_has_is_refused(tmp_path):
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,exam,study\na.png,e1,s1\n")
-    assert [chosen(by, None, str(manifest)).by for by in ("auto", "exam", "study", "dicom")] == [
+    assert [
+        make_study_key(by, None, str(manifest)).by for by in ("auto", "exam", "study", "dicom")
+    ] == [
         "auto",
         "exam",
         "study",
@@ -91,8 +93,8 @@ def test_a_key_that_nothing_has_is_refused(tmp_path):
     with pytest.raises(
         ConfigError, match=r"--study_key=Exam: .* column of the manifest \(exam, study\)"
     ):
-        chosen("Exam", None, str(manifest))
+        make_study_key("Exam", None, str(manifest))
     with pytest.raises(ConfigError, match=r"--study_key=exam: .*there is none"):
-        chosen("exam", None, str(tmp_path))
+        make_study_key("exam", None, str(tmp_path))
     with pytest.raises(ConfigError, match="--id_salt is empty"):
-        chosen("auto", "", str(tmp_path))
+        make_study_key("auto", "", str(tmp_path))

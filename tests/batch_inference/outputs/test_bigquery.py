@@ -75,7 +75,7 @@ def test_rows_arrive_by_one_append_job_a_table(double, bucket, model, radiograph
         assert job["sourceUris"] and all(
             uri.startswith("gs://trial-bucket/tmp/humerus-") for uri in job["sourceUris"]
         )
-        expected = schema.bigquery(schema.tables(["ward"])[name])
+        expected = schema.to_bigquery(schema.list_tables(["ward"])[name])
         assert [
             {key: field[key] for key in expected[0]} for field in job["schema"]["fields"]
         ] == expected
@@ -96,7 +96,7 @@ def test_a_refused_load_is_repeated_by_resuming_and_what_was_loaded_is_not(
     (source / "notes.txt").write_text("no image")
     old = [
         field
-        for field in schema.bigquery(schema.tables()["predictions"])
+        for field in schema.to_bigquery(schema.list_tables()["predictions"])
         if field["name"] != "brightness"
     ]
     double.tables["trial.scores.predictions"] = {
@@ -142,8 +142,8 @@ def test_a_refused_load_is_repeated_by_resuming_and_what_was_loaded_is_not(
 
 
 def test_what_forbids_the_load_shows_before_the_run(double, monkeypatch):
-    tables = schema.tables(["ward"])
-    monkeypatch.setattr(bigquery.storage, "delete", lambda uri: None)
+    tables = schema.list_tables(["ward"])
+    monkeypatch.setattr(bigquery.filesystem, "delete", lambda uri: None)
     with pytest.raises(ConfigError, match="Not found: Dataset trial:nowhere"):
         bigquery.prepare(bigquery.Dataset("trial", "nowhere"), tables, "gs://trial-bucket/tmp")
     there = bigquery.Dataset("trial", "scores")
@@ -160,7 +160,7 @@ def test_what_forbids_the_load_shows_before_the_run(double, monkeypatch):
     bigquery.prepare(there, tables, "gs://trial-bucket/tmp")
     assert set(double.tables) == {f"trial.scores.{name}" for name in tables}
     with pytest.raises(ConfigError, match=r"takes no column of the name ward \(east\)"):
-        bigquery.prepare(there, schema.tables(["ward (east)"]), "gs://trial-bucket/tmp")
+        bigquery.prepare(there, schema.list_tables(["ward (east)"]), "gs://trial-bucket/tmp")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
     with pytest.raises(ConfigError, match="cannot be written to"):
         bigquery.prepare(there, tables, "gs://trial-bucket/tmp")
@@ -186,11 +186,15 @@ def test_what_names_no_dataset_is_refused(text):
 
 def test_loads_go_by_way_of_cloud_storage():
     given = PipelineOptions(["--temp_location=gs://trial-bucket/t"])
-    assert bigquery.temporary_folder(given, "/out").startswith("gs://trial-bucket/t/humerus-")
-    assert bigquery.temporary_folder(given, "/out") != bigquery.temporary_folder(given, "/out2")
+    assert bigquery.choose_temporary_folder(given, "/out").startswith(
+        "gs://trial-bucket/t/humerus-"
+    )
+    assert bigquery.choose_temporary_folder(given, "/out") != bigquery.choose_temporary_folder(
+        given, "/out2"
+    )
     assert (
-        bigquery.temporary_folder(PipelineOptions([]), "gs://trial-bucket/out")
+        bigquery.choose_temporary_folder(PipelineOptions([]), "gs://trial-bucket/out")
         == "gs://trial-bucket/out/beam-temp-bigquery"
     )
     with pytest.raises(ConfigError, match="add --temp_location=gs://"):
-        bigquery.temporary_folder(PipelineOptions([]), "/out")
+        bigquery.choose_temporary_folder(PipelineOptions([]), "/out")

@@ -19,8 +19,8 @@ def test_the_first_by_uri_stays_and_each_study_counts_one_whatever_the_order():
     rows = [prediction(uri, study) for uri, study in zip("cadbe", "12213", strict=True)]
     for seed in range(10):
         random.Random(seed).shuffle(rows)
-        copies = dict(duplicates.several((row.sha256, row.study, row.uri) for row in rows))
-        marked = list(duplicates.mark(rows, copies))
+        copies = dict(duplicates.find_repeated((row.sha256, row.study, row.uri) for row in rows))
+        marked = list(duplicates.mark_duplicates(rows, copies))
         all_rows = {
             row.uri: row.duplicate_of for row in marked if not isinstance(row, TaggedOutput)
         }

@@ -122,14 +122,16 @@ def test_overwriting_that_was_killed_can_be_begun_again_and_has_nothing_to_go_on
     for survived in range(20):
         deleted = []
 
-        def delete(uri, original=output_folder.storage.delete, deleted=deleted, survived=survived):
+        def delete(
+            uri, original=output_folder.filesystem.delete, deleted=deleted, survived=survived
+        ):
             if len(deleted) == survived:
                 raise KeyboardInterrupt
             deleted.append(uri)
             original(uri)
 
         with monkeypatch.context() as patch:
-            patch.setattr(output_folder.storage, "delete", delete)
+            patch.setattr(output_folder.filesystem, "delete", delete)
             try:
                 output_folder.claim(str(scored), record, resume=False, overwrite=True)
                 break

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from batch_inference.outputs import row_files, schema
 from batch_inference.outputs.records import Prediction
 
-TABLE = schema.columns(Prediction, ["ward, east"])
+TABLE = schema.list_columns(Prediction, ["ward, east"])
 
 
 def example(index: int) -> Prediction:
@@ -38,12 +38,12 @@ def write(rows: list[Prediction], output: pathlib.Path) -> None:
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         created = pipeline | beam.Create(rows) | beam.Reshuffle()
         created | row_files.WriteRows(str(output), "predictions", TABLE, row_files.FORMATS)
-    row_files.put_in_place(str(output))
+    row_files.move_into_place(str(output))
 
 
 @pytest.fixture(scope="module")
 def expected() -> list[dict]:
-    return [schema.record(example(index)) for index in range(40)]
+    return [schema.to_record(example(index)) for index in range(40)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 def test_nothing_else_is_left(folder):
-    assert {row_files.kind(path.name) for path in folder.iterdir()} == {
+    assert {row_files.parse_name(path.name) for path in folder.iterdir()} == {
         ("predictions", name) for name in row_files.FORMATS
     }
 
@@ -83,7 +83,7 @@ def test_parquet_as_one_dataset_with_types_and_descriptions(folder, expected):
     files = sorted(str(path) for path in folder.glob("predictions-*-of-*.parquet"))
     read = pyarrow.dataset.dataset(files).to_table()
     assert sorted(read.to_pylist(), key=lambda row: row["logit"]) == expected
-    assert read.schema == schema.arrow(TABLE)
+    assert read.schema == schema.to_arrow(TABLE)
     assert (
         pyarrow.parquet.read_schema(files[0]).field("uri").metadata[b"description"]
         == TABLE[0].description.encode()
@@ -100,4 +100,4 @@ def test_of_no_rows_every_format_leaves_a_readable_file(tmp_path):
     assert header == [",".join(column.name for column in TABLE[:-1]) + ',"ward, east"']
     (path,) = tmp_path.glob("predictions-*.parquet")
     read = pyarrow.parquet.read_table(path)
-    assert read.num_rows == 0 and read.schema == schema.arrow(TABLE)
+    assert read.num_rows == 0 and read.schema == schema.to_arrow(TABLE)

@@ -39,7 +39,7 @@ def test_the_documents_say_what_the_schema_says(path):
 def test_columns_are_the_fields_with_their_types():
     by_name = {
         column.name: column
-        for column in schema.columns(schema.TABLES["predictions"], ["ward", "age"])
+        for column in schema.list_columns(schema.TABLES["predictions"], ["ward", "age"])
     }
     assert list(by_name)[:3] == ["uri", "label", "probability"] and list(by_name)[-2:] == [
         "ward",
@@ -53,23 +53,23 @@ def test_columns_are_the_fields_with_their_types():
 
 @pytest.mark.parametrize("name", sorted(schema.TABLES))
 def test_every_column_has_one_line_of_description(name):
-    for column in schema.columns(schema.TABLES[name]):
+    for column in schema.list_columns(schema.TABLES[name]):
         assert (
             column.description and "\n" not in column.description and "|" not in column.description
         )
 
 
 def test_arrow_takes_what_may_be_missing_and_refuses_what_may_not():
-    studies = schema.arrow(schema.columns(schema.TABLES["studies"]))
+    studies = schema.to_arrow(schema.list_columns(schema.TABLES["studies"]))
     assert studies.field("images").type == pa.int64() and not studies.field("images").nullable
-    predictions = schema.arrow(schema.columns(schema.TABLES["predictions"]))
+    predictions = schema.to_arrow(schema.list_columns(schema.TABLES["predictions"]))
     assert predictions.field("cam").nullable and predictions.field("logit").type == pa.float64()
 
 
 @pytest.mark.parametrize("name", sorted(schema.TABLES))
 def test_googles_client_reads_the_bigquery_schema(name):
-    table = schema.columns(schema.TABLES[name])
-    fields = [bigquery.SchemaField.from_api_repr(field) for field in schema.bigquery(table)]
+    table = schema.list_columns(schema.TABLES[name])
+    fields = [bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)]
     assert [field.name for field in fields] == [column.name for column in table]
     assert {field.field_type for field in fields} <= {
         "STRING",

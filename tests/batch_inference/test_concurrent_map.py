@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from batch_inference.inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
+from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 
 
 class _Watched:
