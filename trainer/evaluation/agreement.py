@@ -1,4 +1,4 @@
-"""How far two engines agree on the same images, and how far they must for one to stand in for the other."""
+"""Compare the outputs of two engines on the same images with the tolerance for replacing one."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,8 +12,11 @@ TOLERANCE = {
     "auroc_change": 0.005,
     "cam_correlation": 0.98,
 }
-"""Mean and largest |difference| of probability, share of labels that change, |difference| of AUROC: at most. Correlation of the
-maps over all cells of all images: at least."""
+"""Limits of what `compare` returns.
+
+Upper limits: mean and largest absolute difference of the probability, share of labels that change,
+absolute difference of the AUROC. Lower limit: correlation of the maps over all cells of all images.
+"""
 
 
 def compare(
@@ -22,12 +25,15 @@ def compare(
     label: Callable[[float], str],
     truth: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """What `outputs` differ by from `reference`; the keys are those of `TOLERANCE`.
+    """Measure how far `outputs` differ from `reference`.
 
     Args:
       reference, outputs: `probability` [N] and `cam` [N, h, w], float32.
-      label: of a probability, as `Artifact.label`.
-      truth: int [N], 1 for positive; without both classes there is no `auroc_change`.
+      label: maps a probability to its label, as `Artifact.label` does.
+      truth: int [N], 1 for positive. If a class is missing, `auroc_change` is omitted.
+
+    Returns:
+      The measured differences, by the keys of `TOLERANCE`.
     """
     ours, theirs = outputs["probability"], reference["probability"]
     difference = np.abs(ours - theirs)
@@ -48,7 +54,7 @@ def compare(
 
 
 def is_within_tolerance(found: Mapping[str, float]) -> bool:
-    """Whether what `compare` found may be scored with; what is not a number may not."""
+    """Return whether the differences that `compare` found are all within `TOLERANCE`; NaN is not."""
     differences = [
         abs(value) <= TOLERANCE[name] for name, value in found.items() if name != "cam_correlation"
     ]
@@ -56,7 +62,7 @@ def is_within_tolerance(found: Mapping[str, float]) -> bool:
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; where one of them is constant, whether both are the same."""
+    """Return Pearson's correlation; if an array is constant, 1 if both are equal, otherwise 0."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float(np.allclose(a, b))
     return float(np.corrcoef(a, b)[0, 1])

@@ -1,7 +1,7 @@
-"""Metrics over weighted copies of scored cases: the arithmetic of the patient bootstrap.
+"""Compute metrics and confidence intervals by the patient bootstrap.
 
-A resample of patients is a row of multiplicities, and every metric is a function of weighted counts, so that 2,000 resamples
-are a few matrix products and one sort.
+A resample of patients is a row of multiplicities: how often each patient is drawn. Every metric is
+a function of weighted counts, so 2,000 resamples cost a few matrix products and one sort.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,30 @@ from trainer.evaluation.cases import Cases
 CONFIDENCE = 0.95
 ECE_BINS = 10
 MIN_PATIENTS = 5
-"""For an interval: n patients have C(2n - 1, n) different resamples, four 35, which is too few for tails of 2.5 %; five have 126."""
-_DECIMALS = 12  # arithmetic leaves differences of 1e-17 where there is none
-_BLOCK_ELEMENTS = 2_000_000  # of float64: bounds what a bootstrap holds at once to about 100 MB
+"""Smallest number of patients for which an interval is computed.
+
+n patients have C(2n - 1, n) different resamples: four have 35, too few for tails of 2.5 %; five
+have 126.
+"""
+# Rounding removes differences of about 1e-17 that floating-point arithmetic leaves between equals.
+_DECIMALS = 12
+_BLOCK_ELEMENTS = 2_000_000  # float64 elements; limits the bootstrap's memory to about 100 MB
 
 
 def draw_multiplicities(
     patients: int, resamples: int, seed: int, rows: int | None = None
 ) -> Iterator[np.ndarray]:
-    """How often each patient is drawn: float64 [at most `rows`, patients] blocks of `resamples` rows in all, each of sum `patients`."""
+    """Draw bootstrap resamples of patients, as the number of times each patient is drawn.
+
+    Args:
+      patients: number of patients.
+      resamples: number of resamples in all blocks together.
+      seed: seed of the random generator.
+      rows: largest number of resamples in a block; by default all are in one block.
+
+    Yields:
+      float64 [at most `rows`, patients]; each row sums to `patients`.
+    """
     generator = np.random.default_rng(seed)
     rows = rows or resamples
     for start in range(0, resamples, rows):
@@ -44,11 +59,18 @@ def compute_weighted_metrics(
     threshold: float,
     band: tuple[float, float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Each metric over R weighted copies of the cases: float64 [R], NaN where undefined.
+    """Compute each metric on R bootstrap resamples of the cases.
 
     Args:
-      multiplicity: float64 [R, P], whole numbers: how often each patient, in sorted order, stands in a copy. Ones give the
-        plain metric.
+      cases: scored cases of P patients.
+      multiplicity: float64 [R, P], whole numbers: how often a resample contains each patient, in
+        sorted order. A row of ones gives the metric of the cases themselves.
+      threshold: probability at and above which a case is called positive.
+      band: probabilities [low, high) that are called uncertain; adds `coverage` and
+        `called_accuracy`.
+
+    Returns:
+      By name of the metric, float64 [R]; NaN where the metric is undefined.
     """
     patient = np.unique(cases.patient_id, return_inverse=True)[1]
     called, label = cases.probability >= threshold, cases.label == 1
@@ -59,7 +81,7 @@ def compute_weighted_metrics(
         if band is None
         else (cases.probability < band[0]) | (cases.probability >= band[1])
     )
-    # Everything but the two rankings is a sum over cases, hence over patients.
+    # Every metric except AUROC and AUPRC is a function of sums over cases, hence over patients.
     columns = [
         called & label,
         called & ~label,
@@ -104,7 +126,11 @@ def compute_weighted_metrics(
 
 
 def _compute_ranking_metrics(cases: Cases, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC (Mann-Whitney, ties half) and average precision (ties as one threshold) for weights [R, N]; float64 [R] each."""
+    """Compute AUROC and average precision for case weights [R, N]; both are float64 [R].
+
+    AUROC is the Mann-Whitney statistic, in which a tie counts one half. For the average precision,
+    tied scores are one threshold.
+    """
     order = np.argsort(-cases.probability, kind="stable")
     starts = np.flatnonzero(np.diff(cases.probability[order], prepend=np.inf))
     weight, label = weight[:, order], cases.label[order]
@@ -118,23 +144,25 @@ def _compute_ranking_metrics(cases: Cases, weight: np.ndarray) -> tuple[np.ndarr
 
 
 def draw_blocks(cases: Cases, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Patient multiplicities in blocks that fit the memory, whatever the number of cases."""
+    """Draw patient multiplicities in blocks whose memory does not depend on the number of cases."""
     patients = len(np.unique(cases.patient_id))
     return draw_multiplicities(patients, resamples, seed, max(1, _BLOCK_ELEMENTS // len(cases)))
 
 
 def count_each_once(cases: Cases) -> np.ndarray:
-    """Every patient once: float64 [1, P]."""
+    """Return the multiplicities of the cases themselves, each patient once: float64 [1, P]."""
     return np.ones((1, len(np.unique(cases.patient_id))))
 
 
 def compute_interval(
     drawn: np.ndarray, value: float, patients: int
 ) -> tuple[float | None, float | None]:
-    """Percentile interval of the resampled values [R].
+    """Compute the percentile confidence interval of resampled values [R] (Efron & Tibshirani 1993).
 
-    None where the metric's own `value` is NaN, with fewer than `MIN_PATIENTS`, and where all resamples agree: of cases that are all
-    called rightly every resample is, which says nothing of how often the next one will be.
+    Returns:
+      Lower and upper limit, or (None, None) if `value`, the metric of the cases themselves, is NaN,
+      if there are fewer than `MIN_PATIENTS`, or if all resamples agree. If every case is called
+      correctly, so is every resample, which says nothing about the next case.
     """
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(value) or patients < MIN_PATIENTS or len(np.unique(drawn.round(_DECIMALS))) < 2:
@@ -144,14 +172,21 @@ def compute_interval(
 
 
 def compute_p_value(drawn: np.ndarray) -> float:
-    """Two-sided, of resampled differences [R]: twice the share beyond zero, each count plus one so that it is never 0."""
+    """Compute the two-sided p-value of resampled differences [R].
+
+    It is twice the share of differences on the far side of zero. Each count is increased by one, so
+    that the p-value is never 0 (Davison & Hinkley 1997, section 4.2).
+    """
     drawn = drawn[~np.isnan(drawn)].round(_DECIMALS)
     far = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (far + 1) / (len(drawn) + 1)))
 
 
 def compute_wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of each share [N] of `count` [N] independent cases (Wilson 1927); unlike a resampled one, not a point at 0 and 1."""
+    """Compute the score interval (Wilson 1927) of each share [N] of `count` [N] independent cases.
+
+    Unlike a bootstrap interval, it has a width at shares of 0 and 1.
+    """
     z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)

@@ -1,10 +1,16 @@
-"""Temperature, threshold and abstain band, fitted on validation scores: what turns a logit into a call.
+"""Fit the operating point on validation scores: temperature, threshold and uncertain band.
 
-A threshold is fitted on a few hundred images, and there the cut with the most correct calls is mostly noise: in the simulation of
-`benchmarks/threshold_rules.py` (AUROC 0.91 to 0.93, 200 images of 88 patients) it costs 0.6 to 0.9 points of accuracy against the
-best cut there is. Plain 0.5 costs nothing on an unbiased model and 1 to 3 points on a biased one. `kappa`, `accuracy` and
-`youden` therefore move from the cut that the calibrated probabilities imply only as far as the labels support it
-(`_supported_cut`). `kappa`, the default, loses least: 0.2 points with classes of like size, and least kappa overall.
+A threshold is fitted on a few hundred images. With so few, the position of the cut with the most
+correct calls is mostly noise. `benchmarks/threshold_rules.py` simulates it (AUROC 0.91 to 0.93, 200
+images of 88 patients):
+
+- That cut loses 0.6 to 0.9 points of accuracy against the best possible cut.
+- A fixed 0.5 loses nothing if the model is unbiased, and 1 to 3 points if it is biased.
+
+The rules `kappa`, `accuracy` and `youden` therefore start at the cut that the calibrated
+probabilities imply, and move from it only as far as the labels support (`_find_supported_cut`).
+`kappa`, the default, loses least: 0.2 points of accuracy with classes of similar size, and the
+least kappa overall.
 """
 
 import dataclasses
@@ -27,19 +33,19 @@ _CONSTRAINT = re.compile(r"(sensitivity|specificity)>=(0\.\d+|1(?:\.0+)?)")
 _FIXED = re.compile(r"0\.\d+")
 _RESAMPLES = 200
 _BLOCK_ELEMENTS = 2_000_000
-_SMALLEST = 1e-12  # probability; keeps logits finite
+_SMALLEST = 1e-12  # smallest probability; keeps logits finite
 
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """How a logit becomes a call.
+    """Holds what turns a logit into a calibrated probability and a label.
 
     Attributes:
       temperature: divisor of the logit, in `TEMPERATURE_RANGE`.
       threshold: calibrated probability at and above which a case is positive, in (0, 1).
-      rule: how the threshold was chosen.
+      rule: the rule by which the threshold was chosen.
       uncertain_band: calibrated probabilities [low, high) that are called uncertain; None when off.
-      fitted: False where there was too little to fit anything on.
+      fitted: False if there were too few images to fit anything.
     """
 
     temperature: float
@@ -50,23 +56,27 @@ class OperatingPoint:
 
 
 def check_rule(rule: str) -> str:
-    """`rule`, if it is `youden`, `kappa`, `accuracy`, `sensitivity>=0.95`, `specificity>=0.9` or a fixed number as `0.5`.
+    """Return a valid threshold rule unchanged.
+
+    Valid are `youden`, `kappa`, `accuracy`, a constraint such as `sensitivity>=0.95` or
+    `specificity>=0.9`, and a fixed threshold such as `0.5`.
 
     Raises:
-      ConfigError: anything else, blanks included.
+      ConfigError: the rule is anything else, or contains a space.
     """
     fixed = _FIXED.fullmatch(rule) and float(rule) > 0
     constraint = _CONSTRAINT.fullmatch(rule)
     if rule in _BALANCED_RULES or fixed or (constraint and float(constraint[2]) > 0):
         return rule
     raise ConfigError(
-        f"threshold rule: expected one of {', '.join(_BALANCED_RULES)}, sensitivity>=0.95, specificity>=0.9 (any number in (0, 1]), "
+        f"threshold rule: expected one of {', '.join(_BALANCED_RULES)}, sensitivity>=0.95, "
+        "specificity>=0.9 (any number in (0, 1]), "
         f"or a fixed threshold such as 0.5, got {rule!r}"
     )
 
 
 def check_abstain(abstain: float) -> None:
-    """Raises `ConfigError` unless it is a share in [0, 1)."""
+    """Raise `ConfigError` unless `abstain` is a share in [0, 1)."""
     if not 0 <= abstain < 1:
         raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
 
@@ -74,19 +84,22 @@ def check_abstain(abstain: float) -> None:
 def fit(
     cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int = 0
 ) -> OperatingPoint:
-    """The operating point of validation images; their `probability` is not read, only `logit`, `label` and `patient_id`.
+    """Fit the operating point on validation images.
 
-    With one class missing or fewer than ten images nothing can be fitted: temperature 1, threshold 0.5 (or the fixed one), no
-    band, and a warning.
+    If a class is missing or there are fewer than `MIN_IMAGES` images, nothing is fitted:
+    temperature 1, threshold 0.5 (or the fixed one), no uncertain band, and a logged warning.
 
     Args:
-      rule: see `check_rule`. A constraint holds exactly on these images, with the other rate as high as it can be; the threshold
-        lies in the middle of the gap between two scores.
-      abstain: largest share of these images, those nearest the threshold in calibrated logit, to call uncertain; 0 is off.
-      seed: of the patient bootstrap.
+      cases: validation images. Their `logit`, `label` and `patient_id` are read, `probability` is
+        not.
+      rule: see `check_rule`. A constraint holds exactly on these images, with the other rate as
+        high as possible; the threshold lies in the middle of the gap between two scores.
+      abstain: largest share of these images to call uncertain, those whose calibrated logit is
+        nearest to the threshold; 0 switches the band off.
+      seed: seed of the patient bootstrap.
 
     Raises:
-      ConfigError: an unknown rule, or `abstain` outside [0, 1).
+      ConfigError: the rule is unknown, or `abstain` is outside [0, 1).
     """
     check_rule(rule)
     check_abstain(abstain)
@@ -113,15 +126,16 @@ def fit(
 
 
 def apply_temperature(cases: Cases, temperature: float) -> Cases:
-    """The cases with `probability` = sigmoid(`logit` / temperature)."""
+    """Return the cases with `probability` = sigmoid(`logit` / temperature)."""
     return dataclasses.replace(cases, probability=expit(cases.logit / temperature))
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    """The divisor of the logits [N] that minimises the log loss of the labels [N] (Guo et al. 2017), in `TEMPERATURE_RANGE`.
+    """Fit the temperature (Guo et al. 2017, arXiv:1706.04599) for logits [N] and labels [N].
 
-    Platt's targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), stand in for 1 and 0, so that separable scores keep a finite
-    temperature. 1.0 where one class is missing or there are fewer than ten images.
+    It is the divisor of the logits, in `TEMPERATURE_RANGE`, that minimises the log loss. The
+    targets are Platt's (`_smooth_targets`), so that separable scores keep a finite temperature. The
+    temperature is 1 if a class is missing or there are fewer than `MIN_IMAGES` images.
     """
     if not _can_be_fitted(logits, label):
         return 1.0
@@ -136,7 +150,11 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 
 
 def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of P(positive) = sigmoid(slope * logit + intercept) (Platt 1999), for logits [N] and labels [N]."""
+    """Fit P(positive) = sigmoid(slope * logit + intercept) (Platt 1999) for logits [N], labels [N].
+
+    Returns:
+      Slope and intercept.
+    """
     target, scale = _smooth_targets(label), float(np.std(logits)) or 1.0
     fitted = minimize(
         lambda line: _compute_log_loss(line[0] * logits / scale + line[1], target),
@@ -146,12 +164,13 @@ def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
 
 
 def _can_be_fitted(logits: np.ndarray, label: np.ndarray) -> bool:
+    """Return whether there are both classes and enough images; log a warning if not."""
     positives = int(np.sum(label))
     if len(logits) >= MIN_IMAGES and 0 < positives < len(logits):
         return True
     logging.warning(
-        "Nothing to calibrate on: %d validation images, %d positive (at least %d of both classes are needed); "
-        "temperature 1 and threshold 0.5 stand.",
+        "Nothing to calibrate on: %d validation images, %d positive (at least %d of both classes "
+        "are needed); temperature 1 and threshold 0.5 are used.",
         len(logits),
         positives,
         MIN_IMAGES,
@@ -160,28 +179,34 @@ def _can_be_fitted(logits: np.ndarray, label: np.ndarray) -> bool:
 
 
 def _smooth_targets(label: np.ndarray) -> np.ndarray:
+    """Return Platt's targets (1999): (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0."""
     positives = np.sum(label)
     return np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
 
 
 def _compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits [N] with targets [N] in [0, 1]."""
     return float(np.mean(np.logaddexp(0, logits) - target * logits))
 
 
 def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
-    """The calibrated logit to cut at, for `youden`, `kappa` or `accuracy`.
+    """Find the calibrated logit to cut at, for the rules `youden`, `kappa` and `accuracy`.
 
-    Three estimates of the best cut: `implied`, by taking the calibrated probabilities at their word; `platt`, by letting them be
-    biased; `bagged`, the mean over 200 patient-bootstrap resamples of the middle of the best plateau. The cut goes from `implied`
-    towards the mean of the other two by the factor d^2 / (d^2 + s^2), d the distance and s the bootstrap's standard deviation:
-    empirical Bayes, so that noise is ignored and a bias, or many images, is followed.
+    There are three estimates of the best cut. `implied` assumes that the calibrated probabilities
+    are true. `platt` corrects them for bias. `bagged` is the mean, over 200 resamples of the
+    patient bootstrap, of the middle of the best plateau.
+
+    The cut is shrunk (empirical Bayes): it moves from `implied` towards the mean of the other two
+    by the factor d^2 / (d^2 + s^2), where d is the distance and s the bootstrap's standard
+    deviation. So noise is ignored, while a bias, or many images, moves the cut.
     """
     z = logit(np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST))
     implied = float(logit(_compute_implied_probability(z, expit(z), kind)))
     slope, intercept = fit_platt(z, cases.label)
     if slope <= 0:
         logging.warning(
-            "The scores do not rank positives above negatives on validation; the threshold is not fitted to them."
+            "The scores do not rank positives above negatives on the validation split; the threshold "
+            "is not fitted to its labels."
         )
         return implied
     platt = (
@@ -207,10 +232,15 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
 
 
 def _compute_implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> float:
-    """The best cut if `probability` [N] were true: pi + w (1 - 2 pi) / 2, pi the mean, w = 0 (youden), 1 (accuracy), kappa (kappa).
+    """Compute the best cut under the assumption that `probability` [N] is true.
 
-    Each objective is a ratio of sums over the images that are called positive, so that an image belongs to them when its
-    probability exceeds one number (Koyejo et al. 2014); for kappa = 2 (TP - pi q) / (pi + q - 2 pi q) that is the above.
+    It is pi + w (1 - 2 pi) / 2, where pi is the mean probability, and w is 0 for youden, 1 for
+    accuracy and the attainable kappa for kappa.
+
+    Each objective is a ratio of sums over the images that are called positive. So the best rule
+    calls an image positive if its probability exceeds one number (Koyejo et al. 2014, "Consistent
+    binary classification with generalized performance metrics"). The formula follows with
+    kappa = 2 (TP - pi q) / (pi + q - 2 pi q), where q is the share that is called positive.
     """
     prevalence = float(np.mean(probability))
     if kind == "kappa":
@@ -223,7 +253,16 @@ def _compute_implied_probability(z: np.ndarray, probability: np.ndarray, kind: s
 def _find_best_cut(
     z: np.ndarray, positive: np.ndarray, negative: np.ndarray, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Middle of the best cuts of logits [N], and the objective there, for weights [R, N] of either class: float64 [R] each."""
+    """Find the best cut of logits [N] for R weightings of the cases.
+
+    Args:
+      z: logits, float64 [N].
+      positive, negative: weight of each case as a positive and as a negative, float64 [R, N].
+      kind: the objective: `youden`, `kappa` or `accuracy`.
+
+    Returns:
+      The mean of all best cuts, and the objective there; float64 [R] each.
+    """
     order = np.argsort(z, kind="stable")
     values, starts = np.unique(z[order], return_index=True)
     zero = np.zeros((len(positive), 1))
@@ -248,13 +287,15 @@ def _find_best_cut(
 
 
 def _find_constrained_cut(cases: Cases, rate: str, least: float) -> float:
-    """The probability to cut at: `sensitivity` or `specificity` at least `least` on the cases, the other rate as high as can be.
+    """Find the probability to cut at, with `rate` (sensitivity or specificity) at least `least`.
 
-    Of several such cuts, the one that gives the constrained rate the most as well.
+    Of the cuts that satisfy the constraint, take the one with the highest other rate; of several
+    such cuts, the one with the highest constrained rate.
     """
     score = np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST)
     values = np.unique(score)
-    # A cut at or below values[k], above values[k - 1]: k = 0 calls all positive, k = len(values) none.
+    # Cut k lies at or below values[k] and above values[k - 1]. Cut 0 calls every case positive, cut
+    # len(values) none.
     cleared, missed = (
         np.searchsorted(np.sort(score[cases.label == label]), [*values, np.inf]) for label in (0, 1)
     )
@@ -270,10 +311,13 @@ def _find_constrained_cut(cases: Cases, rate: str, least: float) -> float:
 def _fit_uncertain_band(
     probability: np.ndarray, threshold: float, abstain: float
 ) -> tuple[float, float] | None:
-    """[low, high), symmetric about the threshold in logit, that holds at most the share `abstain` of `probability` [N]."""
+    """Fit [low, high) that contains at most the share `abstain` of `probability` [N].
+
+    The band is symmetric about the threshold in logit. It is None if it would contain no image.
+    """
     centre = logit(threshold)
     distance = np.abs(logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST)) - centre)
-    # Rounded, so that two scores at one distance on either side are a tie.
+    # Distances are rounded so that two scores at the same distance on either side tie.
     distances, counts = np.unique(np.round(distance, 12), return_counts=True)
     fitting = int(
         np.searchsorted(counts.cumsum(), np.floor(abstain * len(probability) + 1e-9), side="right")

@@ -1,4 +1,4 @@
-"""Scored cases: what metrics, calibration and the report are computed from."""
+"""Define scored cases, from which metrics, calibration and the report are computed."""
 
 import dataclasses
 
@@ -6,23 +6,24 @@ import numpy as np
 
 from trainer.errors import DataError
 
-_SMALLEST = 1e-12  # probability; keeps the logit of a study finite
+_SMALLEST = 1e-12  # smallest probability; keeps the logit of a study finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Cases:
-    """Scored cases (images, or studies) in any order. Plain sequences are converted.
+    """Holds scored cases (images or studies) in any order; plain sequences are converted to arrays.
 
     Attributes:
       probability: float64 [N] in [0, 1], calibrated.
-      logit: float64 [N], as the model gave it, before calibration.
+      logit: float64 [N], the model's output before calibration.
       label: int64 [N], 1 positive, 0 negative.
       study_id: str [N], unique within a patient.
       patient_id: str [N].
       path: str [N], unique; names the case.
 
     Raises:
-      DataError: lengths that differ, a score that is not a number, a label other than 0 and 1, a path twice.
+      DataError: the lengths differ, a score is not a number, a label is neither 0 nor 1, or a path
+        occurs twice.
     """
 
     probability: np.ndarray
@@ -33,10 +34,9 @@ class Cases:
     path: np.ndarray
 
     def __post_init__(self) -> None:
-        if not np.isin(self.label, (0, 1)).all():  # before 0.4 is cast to 0
-            raise DataError(
-                f"labels must be 0 or 1, got {sorted(set(np.unique(self.label).tolist()) - {0, 1})[:5]}"
-            )
+        if not np.isin(self.label, (0, 1)).all():  # checked before a cast turns 0.4 into 0
+            unknown = sorted(set(np.unique(self.label).tolist()) - {0, 1})[:5]
+            raise DataError(f"labels must be 0 or 1, got {unknown}")
         for name, dtype in (
             ("probability", np.float64),
             ("logit", np.float64),
@@ -56,24 +56,27 @@ class Cases:
                 ~np.isfinite(self.logit) | ~((self.probability >= 0) & (self.probability <= 1))
             ][0]
             raise DataError(
-                f"expected finite logits and probabilities in [0, 1], got others, first for {bad}; retrain the model"
+                "expected finite logits and probabilities in [0, 1], got other values, first for "
+                f"{bad}; retrain the model"
             )
         if len(np.unique(self.path)) < len(self.path):
-            raise DataError("a path stands twice among the scored cases; each must name one case")
+            raise DataError("a path occurs twice among the scored cases; each must name one case")
 
     def __len__(self) -> int:
         return len(self.label)
 
     def take(self, index: np.ndarray) -> "Cases":
-        """The cases at `index` (int or bool [N]), in that order."""
+        """Return the cases at `index` (int [M] or bool [N]), in that order."""
         return Cases(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
 def aggregate_by_study(cases: Cases) -> Cases:
-    """One case per study: the mean of its images' probabilities, its label, its patient; `path` is `patient/study`.
+    """Return one case per study, with the mean probability of its images.
+
+    The `path` of such a case is `patient/study`.
 
     Raises:
-      DataError: a study whose images have two labels.
+      DataError: a study has images with different labels.
     """
     names = np.char.add(np.char.add(cases.patient_id, "/"), cases.study_id)
     unique, first, study = np.unique(names, return_index=True, return_inverse=True)
@@ -81,7 +84,8 @@ def aggregate_by_study(cases: Cases) -> Cases:
     label = np.bincount(study, cases.label) / images
     if not np.isin(label, (0, 1)).all():
         raise DataError(
-            f"study {unique[(label > 0) & (label < 1)][0]} has images of both labels; a label belongs to a study"
+            f"study {unique[(label > 0) & (label < 1)][0]} has images of both labels; "
+            "all images of a study share one label"
         )
     # A mean of values in [0, 1] can round to just above 1.
     probability = np.clip(np.bincount(study, cases.probability) / images, 0, 1)
@@ -97,7 +101,7 @@ def aggregate_by_study(cases: Cases) -> Cases:
 
 
 def count_confusion(cases: Cases, threshold: float) -> dict[str, int]:
-    """Counts `tp`, `fp`, `fn`, `tn` of the cases called positive at and above `threshold`."""
+    """Count `tp`, `fp`, `fn`, `tn`; a case is called positive at and above `threshold`."""
     called, label = cases.probability >= threshold, cases.label == 1
     cells = {
         "tp": called & label,

@@ -1,4 +1,4 @@
-"""How good a model is, honestly: scored cases, an operating point fitted on validation, metrics with intervals."""
+"""Evaluate and compare exported models on splits of prepared data, with confidence intervals."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,10 @@ from trainer.evaluation.calibration import OperatingPoint
 
 
 def make_cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> metrics.Cases:
-    """A split with its logits, float [N], as scored cases; probability = sigmoid(logit / temperature)."""
+    """Combine a split and its logits, float [N], to scored cases.
+
+    The probability is sigmoid(logit / temperature).
+    """
     return metrics.Cases(
         probability=scipy.special.expit(np.asarray(logit, np.float64) / temperature),
         logit=logit,
@@ -30,7 +33,7 @@ def make_cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> met
 
 
 def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str, Any]:
-    """Metrics of one split per image and per study, as in `metrics.json`; empty for an empty split."""
+    """Compute metrics per image and per study, as in `metrics.json`; {} if the split is empty."""
     if not len(split):
         return {}
     return metrics.evaluate(
@@ -39,20 +42,21 @@ def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str,
 
 
 def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
-    """Scores a split of prepared data with an exported artifact.
+    """Evaluate an exported artifact on a split of prepared data.
 
     Args:
       model: artifact directory, local or in a bucket.
-      data_dir: where `humerus-prepare` wrote.
+      data_dir: the data set that `humerus-prepare` wrote.
       split: `train`, `validation` or `test`.
 
     Returns:
-      What `metrics.evaluate` returns, with `model_id`, `split`, `warnings` (what flatters the figures, a sentence each), and
-      `slices` by each column that the source carried.
+      What `metrics.evaluate` returns, and `model_id`, `split`, `warnings` (why the metrics may be
+      optimistic, one sentence each) and `slices` (the metrics by each attribute of the source).
 
     Raises:
-      ArtifactError: no artifact there.
-      DataError: images of another size or preprocessing than the model takes.
+      ArtifactError: the artifact is damaged.
+      ConfigError: there is no artifact.
+      DataError: the split is empty, or the model needs another image size or preprocessing.
     """
     loaded = _load_split(data_dir, split)
     info, scored = _score(model, data_dir, loaded)
@@ -72,17 +76,20 @@ def compare(
     split: str = "test",
     baseline_data_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Is `model` better than `baseline`? Each at its own threshold, on the same images of prepared data.
+    """Compare two models, each at its own threshold, on the same images of prepared data.
 
     Args:
-      baseline_data_dir: the same images as the baseline takes them, where its size is another.
+      model, baseline: artifact directories, local or in a bucket.
+      data_dir: the data set that `humerus-prepare` wrote.
+      split: `train`, `validation` or `test`.
+      baseline_data_dir: the same images prepared for the baseline, if it takes another image size.
 
     Returns:
-      What `metrics.compare` returns (differences are `model` less `baseline`), with `model_id`, `baseline_id`, `split`, and
-      `warnings` as in `evaluate`.
+      What `metrics.compare` returns (differences are `model` minus `baseline`), and `model_id`,
+      `baseline_id`, `split`, and `warnings` as `evaluate` returns them.
 
     Raises:
-      As `evaluate`, for either.
+      ArtifactError, DataError: as `evaluate` does, for either model.
     """
     baseline_data_dir = baseline_data_dir or data_dir
     info, scored = _score(model, data_dir, _load_split(data_dir, split))
@@ -105,7 +112,10 @@ def compare(
 
 
 def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
-    """What flatters the figures on a split of the data that the model was made of; of other data, nothing is known."""
+    """List why the metrics are optimistic on a split that the model was trained or calibrated on.
+
+    Data sets are compared by fingerprint: nothing is known about a model on other data.
+    """
     if (
         split == "test"
         or info.dataset.get("fingerprint") != input_pipeline.metadata(data_dir)["fingerprint"]
@@ -113,10 +123,12 @@ def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list
         return []
     if split == "train" or "out_of_fold" in info.metrics:
         return [
-            f"{model} was trained on images of the {split} split: its figures there say nothing of new patients"
+            f"{model} was trained on images of the {split} split: its metrics there say nothing "
+            "about new patients"
         ]
     return [
-        f"the threshold of {model} was chosen on the validation split: its figures there are optimistic"
+        f"the threshold of {model} was chosen on the validation split: its metrics there are "
+        "optimistic"
     ]
 
 
@@ -130,7 +142,7 @@ def _load_split(data_dir: str, split: str) -> Split:
 def _score(
     model: str, data_dir: str, loaded: Split, role: str = "the model"
 ) -> tuple[Artifact, metrics.Cases]:
-    """What the artifact says of itself, and its calibrated scores."""
+    """Score a split with an artifact; return its description and the calibrated cases."""
     info = load_info(model)
     check_compatible(info, input_pipeline.metadata(data_dir), data_dir, role)
     serve = tf.saved_model.load(model).signatures["serving_default"]
@@ -142,7 +154,7 @@ def _score(
 
 
 def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
-    """The metrics in each group of every column that the source carried beside the label, be it for some of the images."""
+    """Compute the metrics in each group of every attribute that the source has for some image."""
     columns = sorted(set().union(*split.attributes))
     return metrics.evaluate_slices(
         scored,
@@ -152,16 +164,17 @@ def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float)
 
 
 def load_info(model: str) -> Artifact:
-    """`model.json` of an artifact, local (verified by checksum) or in a bucket.
+    """Load `model.json` of an artifact, local (verified by checksum) or in a bucket.
 
     Raises:
-      ConfigError: nothing there.
-      ArtifactError: damaged.
+      ConfigError: there is no artifact.
+      ArtifactError: the artifact is damaged.
     """
     path = f"{model.rstrip('/')}/{artifact.MODEL_JSON}"
     if not tf.io.gfile.exists(path):
         raise ConfigError(
-            f"--model={model} is not an exported model (no {artifact.MODEL_JSON} there); name the `artifact` folder of a run"
+            f"--model={model} is not an exported model (no {artifact.MODEL_JSON} there); name the "
+            "`artifact` folder of a run"
         )
     if "://" not in model:
         return artifact.load(model)
@@ -172,19 +185,20 @@ def load_info(model: str) -> Artifact:
 def check_compatible(
     info: Artifact, dataset: Mapping[str, Any], data_dir: str, role: str = "the model"
 ) -> None:
-    """Refuses data that were prepared otherwise than the model's own; `role` is what a message calls it.
+    """Check that data were prepared as the model needs them; messages call the model `role`.
 
     Raises:
-      DataError: another size or another way from file to pixels.
+      DataError: the image size or the preprocessing is another.
     """
     if dataset["image_size"] != info.image_size:
         raise DataError(
-            f"{data_dir} holds images of {dataset['image_size']} px and {role} takes {info.image_size};"
-            f" prepare them with --image_size={info.image_size}"
+            f"{data_dir} holds images of {dataset['image_size']} px, and {role} takes "
+            f"{info.image_size}; prepare them with --image_size={info.image_size}"
         )
     if json.dumps(dataset["preprocessing"], sort_keys=True) != json.dumps(
         info.preprocessing, sort_keys=True
     ):
         raise DataError(
-            f"{data_dir} was prepared by another version of the preprocessing than the model's; prepare it again"
+            f"{data_dir} was prepared by another version of the preprocessing than the model's; "
+            "prepare it again"
         )

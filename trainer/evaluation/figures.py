@@ -1,4 +1,7 @@
-"""Figures of a run: curves, ROC, precision-recall, reliability, scores. Pure functions of numbers; no pyplot, no global state."""
+"""Draw the figures of a run: training curves, ROC, precision-recall, reliability and scores.
+
+The functions are pure. They use neither pyplot nor other global state.
+"""
 
 import io
 import re
@@ -16,14 +19,17 @@ from trainer.evaluation.bootstrap import ECE_BINS, compute_wilson_interval
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, count_confusion
 
-# Mid tones of one lightness (Okabe & Ito's blue and orange, adjusted): readable on white and on near-black.
+# Okabe & Ito's blue and orange, adjusted to one medium lightness: readable on white and on black.
 POSITIVE, NEGATIVE, NEUTRAL = "#d9730d", "#2f86c8", "#808890"
-_INK = "#010203"  # stands for the page's text colour until `svg` has been called
+_INK = "#010203"  # placeholder that `render_svg` replaces by the text colour of the page
 _PANEL_INCHES = (4.4, 3.7)
 
 
 def render_svg(figure: Figure, name: str) -> str:
-    """Inline SVG: no background, in the page's text colour and font, its ids made unique by `name`."""
+    """Render a figure as inline SVG without background, in the text colour and font of the page.
+
+    `name` makes its ids unique on the page.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
@@ -38,7 +44,7 @@ def render_svg(figure: Figure, name: str) -> str:
 
 
 def render_png(figure: Figure) -> bytes:
-    """PNG on white, 150 dots per inch."""
+    """Render a figure as PNG on white, 150 dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, facecolor="white")
     return buffer.getvalue()
@@ -54,12 +60,14 @@ CURVES = {
 def draw_curves(
     history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)
 ) -> Figure:
-    """Loss, accuracy and validation AUROC by epoch, side by side; a dotted line at the epoch kept (the highest `criterion`).
+    """Draw loss, accuracy and validation AUROC by epoch, side by side.
+
+    A dotted line marks the epoch whose weights are kept (the highest `criterion`).
 
     Args:
-      history: one row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`, `val_auroc`, `criterion`. What is
-        absent or not a number is not drawn.
-      titles: the panels wanted, of `CURVES`.
+      history: one row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
+        `val_auroc`, `criterion`. Values that are absent or not a number are not drawn.
+      titles: the panels to draw, keys of `CURVES`.
     """
     epoch, criterion = _read_column(history, "epoch"), _read_column(history, "criterion")
     figure = Figure(figsize=(3.1 * len(titles), 2.6), layout="constrained")
@@ -87,7 +95,7 @@ def draw_curves(
 
 
 def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The panels of `curves` that there is something to draw in."""
+    """List the panels of `draw_curves` for which the history has values."""
     return [
         title
         for title, columns in CURVES.items()
@@ -96,7 +104,7 @@ def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """ROC per level (`image`, `study`) that has both classes, with the operating point."""
+    """Draw the ROC curve and operating point of each level (`image`, `study`) with both classes."""
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         false_positive_rate, true_positive_rate, _ = roc_curve(
@@ -115,7 +123,7 @@ def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
 
 
 def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """Precision (PPV) by recall (sensitivity) per level that has both classes, with the operating point."""
+    """Draw the precision-recall curve and operating point of each level with both classes."""
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(cases.label, cases.probability)
@@ -132,9 +140,10 @@ def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figu
 
 
 def draw_reliability(cases: Cases) -> Figure:
-    """Share of positives by predicted probability in ten bins, before and after calibration; dots as large as the bin is full.
+    """Draw the share of positives by predicted probability, before and after calibration.
 
-    The calibrated ones with 95 % Wilson intervals, a patient counted once in a bin.
+    The area of a dot shows how many images its bin contains. Calibrated bins have 95 % Wilson
+    intervals, in which each patient of a bin counts once.
     """
     figure, ax = _make_panel()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
@@ -145,7 +154,7 @@ def draw_reliability(cases: Cases) -> Figure:
         mean, share, images, patients = _bin_cases(cases, probability)
         ax.plot(mean, share, color=colour, label=label, linewidth=1.2)
         ax.scatter(mean, share, s=8 + 220 * images / len(cases), color=colour, alpha=0.85, zorder=3)
-    # Of the last, the calibrated ones.
+    # The loop ends with the calibrated probabilities, so these are their intervals.
     ax.vlines(
         mean,
         *compute_wilson_interval(share, patients),
@@ -158,7 +167,11 @@ def draw_reliability(cases: Cases) -> Figure:
 
 
 def _bin_cases(cases: Cases, probability: np.ndarray) -> np.ndarray:
-    """Mean probability, share of positives, images and patients of each bin of `probability` [N] that holds any: float64 [4, bins]."""
+    """Describe each bin of `probability` [N] that contains images.
+
+    Returns:
+      float64 [4, bins]: mean probability, share of positives, number of images and of patients.
+    """
     ece_bin = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
     held = [ece_bin == k for k in np.unique(ece_bin)]
     rows = [
@@ -169,7 +182,7 @@ def _bin_cases(cases: Cases, probability: np.ndarray) -> np.ndarray:
 
 
 def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
-    """Histogram of the calibrated probability by label, with the threshold and the uncertain band."""
+    """Draw a histogram of the calibrated probability by label, with threshold and uncertain band."""
     figure, ax = _make_panel()
     edges = np.linspace(0, 1, 21).tolist()
     for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):
@@ -178,7 +191,7 @@ def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
         ax.hist(
             chosen, edges, color=colour, histtype="step", linewidth=1.5, label=f"labelled {name}"
         )
-    top = 0.72  # of the height; the legend has the rest
+    top = 0.72  # share of the panel's height; the rest is for the legend
     ax.axvline(
         point.threshold,
         ymax=top,

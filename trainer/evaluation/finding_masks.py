@@ -1,7 +1,8 @@
-"""Where findings are known to be: a file of boxes or outlines, as masks in the square that a model takes.
+"""Read annotated findings and draw them as masks in the square image that a model takes.
 
-Two forms: COCO (`images` with `file_name`, `annotations` with `bbox` or `segmentation` polygons), and the `findings.json` that
-`humerus-phantom` writes beside its radiographs (path -> boxes). Both count in pixels of the original image.
+Two file formats are supported. One is COCO: `images` with `file_name`, `annotations` with `bbox` or
+`segmentation` polygons. The other is `findings.json`, which `humerus-phantom` writes beside its
+radiographs: boxes by path. Coordinates are pixels of the original image.
 """
 
 import json
@@ -18,14 +19,14 @@ from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
 
 Polygon = np.ndarray
-"""float [n, 2]: x and y."""
+"""Outline of a finding, float [n, 2]: x and y in pixels of the original image."""
 
 
 def read(file: str) -> dict[str, list[Polygon]]:
-    """Outlines by the path or name of their image; a name without outlines has no finding.
+    """Read outlines by the path or name of their image; an image without outlines has no finding.
 
     Raises:
-      DataError: no such file, or neither of the two forms.
+      DataError: the file cannot be read, or has neither of the two formats.
     """
     try:
         with tf.io.gfile.GFile(file) as opened:
@@ -42,16 +43,17 @@ def read(file: str) -> dict[str, list[Polygon]]:
 
 
 def place_masks(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.ndarray:
-    """Masks of a split, bool [N, size, size]; nothing for an image that the file doesn't name.
+    """Draw the masks of a split, bool [N, size, size]; the mask of an unnamed image is empty.
 
     Raises:
-      DataError: it names none of the images.
+      DataError: `outlines` names none of the images.
     """
     size = split.images.shape[1]
     names = [path if path in outlines else pathlib.PurePosixPath(path).name for path in split.path]
     if not set(names) & set(outlines):
         raise DataError(
-            f"the masks name none of the images of the {split.name} split, such as {split.path[0]}"
+            f"the masks name none of the images of the {split.name} split, such as {split.path[0]}; "
+            "name the file that was made for these images"
         )
     masks = [
         draw_mask(outlines.get(name, ()), int(row["source_height"]), int(row["source_width"]), size)
@@ -61,7 +63,10 @@ def place_masks(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.n
 
 
 def draw_mask(outlines: Sequence[Polygon], height: int, width: int, size: int) -> np.ndarray:
-    """Outlines on an image of [height, width] as bool [size, size] in its letterbox; one that is drawn has at least a pixel."""
+    """Draw outlines of an image of [height, width] pixels into its letterbox, bool [size, size].
+
+    A finding covers at least one pixel, however small it is.
+    """
     mask = np.zeros((height, width), np.uint8)
     for outline in outlines:
         cv2.fillPoly(mask, [np.asarray(outline).round().astype(np.int32)], 255)

@@ -1,4 +1,4 @@
-"""The groups of a column that metrics are told of: its values where they are few, ranges of numbers, or the commonest of many."""
+"""Group the values of an attribute, so that metrics can be computed for each group."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,17 @@ OTHERS = "(others)"
 
 
 def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Bool [N] by the name of each group, in order; every row is in exactly one.
+    """Assign every row of a column to exactly one group.
 
-    Up to eight values stand for themselves. Of more, and where most rows have a value of their own, numbers (as text too) are cut
-    into quarters, between which a number that more than a quarter of the rows share stands alone; of other text the eight commonest
-    stand for themselves and the rest are `OTHERS`. Empty cells and `nan` are `BLANK`.
+    - Up to `MAX_GROUPS` different values: each value is a group.
+    - More numbers (as text too), or numbers that are mostly different: groups are quarters of the
+      rows. A number that more than a quarter of the rows share is a group of its own.
+    - More texts: the `MAX_GROUPS` most frequent are groups, the others together are `OTHERS`.
+    - Empty cells and `nan` are the group `BLANK`.
 
     Returns:
-      Nothing where there is nothing to compare: one group only, or text of which most rows have one of their own.
+      The members of each group by its name, bool [N], in order. The result is empty if there is
+      nothing to compare: a single group, or texts that are mostly different.
     """
     text = np.char.strip(np.asarray(column, np.str_))
     filled = ~np.isin(np.char.lower(text), ("", "nan"))
@@ -45,6 +48,7 @@ def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def _parse_numbers(values: np.ndarray) -> np.ndarray | None:
+    """Return texts [M] as float64 [M], or None if one of them is not a finite number."""
     try:
         numbers = values.astype(np.float64)
     except ValueError:
@@ -53,7 +57,10 @@ def _parse_numbers(values: np.ndarray) -> np.ndarray | None:
 
 
 def _name_ranges(values: np.ndarray, share: np.ndarray) -> list[str]:
-    """The range, as `3 to 17`, that each of the rising values [M] falls into, for the shares [M] of the rows that have it."""
+    """Name the range of each of the ascending values [M], such as `3 to 17`.
+
+    `share` [M] is the share of the rows that have each value.
+    """
     alone = share > 0.25
     names = []
     for stretch in np.split(np.arange(len(values)), np.flatnonzero(alone[1:] | alone[:-1]) + 1):

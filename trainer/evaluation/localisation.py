@@ -1,8 +1,11 @@
-"""Do maps lie on what they should? Measured against masks, beside two baselines that need no network.
+"""Measure how well class activation maps localise findings, with two baselines without a network.
 
-Hit rate: the centre of the map's highest cell lies on the mask, or no further from it than 15 pixels of 224 (the pointing game, Zhang
-et al. 2018, arXiv:1608.00507). Energy: the share of the map's positive values inside the mask. IoU: of the mask with the cells above a
-share of the map's maximum; that share is tuned on one half of the images for the other.
+- Hit rate (the pointing game, Zhang et al. 2018, arXiv:1608.00507): the share of images in which
+  the centre of the map's highest cell lies on the mask, or at most 15 pixels of 224 away from it.
+- Energy (the energy-based pointing game, Wang et al. 2020, arXiv:1910.01279): the share of the
+  map's positive values inside the mask.
+- IoU: intersection over union of the mask and the cells above a share of the map's maximum. The
+  share is tuned on one half of the images for the other half.
 """
 
 import cv2
@@ -16,10 +19,10 @@ _SHARES = np.linspace(0.1, 0.9, 17)
 
 
 def score_maps(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """Each of `METRICS` for each image, float64 [N] in [0, 1].
+    """Compute each of `METRICS` for each image, float64 [N] in [0, 1].
 
     Args:
-      maps: float32 [N, h, w], over the whole square; stretched to the masks' size.
+      maps: float32 [N, h, w], covering the whole square; they are resized to the size of the masks.
       masks: bool [N, size, size], none of them empty.
     """
     size = masks.shape[1]
@@ -45,7 +48,11 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compute_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Mean of float [N] with its 95 % bootstrap interval over images, as `value`, `low`, `high`."""
+    """Compute the mean of float [N] with its 95 % bootstrap interval over images.
+
+    Returns:
+      `value`, `low` and `high`.
+    """
     (drawn,) = bootstrap.draw_multiplicities(len(values), resamples, seed)
     means = drawn @ values / len(values)
     tail = (1 - bootstrap.CONFIDENCE) / 2
@@ -54,7 +61,14 @@ def compute_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -
 
 
 def point_at_centre(images: np.ndarray) -> np.ndarray:
-    """The baseline that points at the middle: float32 [N, size, size] from uint8 [N, size, size, 1]."""
+    """Return maps that are highest in the middle of the image, a baseline.
+
+    Args:
+      images: uint8 [N, size, size, 1].
+
+    Returns:
+      float32 [N, size, size].
+    """
     size = images.shape[1]
     distance = np.abs(np.arange(size) - (size - 1) / 2) / size
     return np.broadcast_to(
@@ -63,7 +77,11 @@ def point_at_centre(images: np.ndarray) -> np.ndarray:
 
 
 def point_at_brightest(images: np.ndarray) -> np.ndarray:
-    """The baseline that points at the brightest region, a sixteenth of the side wide: float32 as `centre`."""
+    """Return maps that are highest in the brightest region of the image, a baseline.
+
+    Images are smoothed by a Gaussian whose standard deviation is a sixteenth of the side. Shapes
+    and types are those of `point_at_centre`.
+    """
     return np.stack(
         [
             cv2.GaussianBlur(image[..., 0].astype(np.float32), (0, 0), image.shape[0] / 16)
@@ -76,13 +94,16 @@ BASELINES = {"centre": point_at_centre, "brightest": point_at_brightest}
 
 
 def _find_peak(one: np.ndarray, size: int) -> tuple[int, ...]:
-    """Row and column of the pixel in the centre of a map's highest cell. Stretched, a cell at the edge is a plateau, with no such point."""
+    """Find row and column of the pixel at the centre of a map's highest cell.
+
+    It is not searched in the resized map, where a cell at the edge is a plateau without a peak.
+    """
     cell = np.unravel_index(one.argmax(), one.shape)
     return tuple(int((i + 0.5) * size / cells) for i, cells in zip(cell, one.shape, strict=True))
 
 
 def _dilate(mask: np.ndarray) -> np.ndarray:
-    """The mask and what lies within the tolerance of it."""
+    """Extend a mask by the tolerance of the hit rate."""
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return away <= _TOLERANCE * mask.shape[0]
 

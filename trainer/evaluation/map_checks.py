@@ -1,14 +1,17 @@
-"""Do the maps of a network mean anything? Five checks, each of which a network must pass before its pictures are believed.
+"""Check whether the class activation maps of a network are faithful: five sanity checks.
 
-    randomisation   weights put in another order give another map (Adebayo et al. 2018, arXiv:1810.03292)
-    flip            the map of the mirror image is the mirror image of the map
-    sign            what the map shows raises the logit: painting it over lowers the logit more than painting over as much elsewhere
-                    does, showing it alone raises it more (areas between curves of deletion and insertion, arXiv:1806.07421)
-    evidence        images that are labelled positive have more of it than the others, and the head knows which features speak for
-                    that: with its weights in another order it hardly ever tells the labels as far apart
-    localisation    where masks are known: it lies on them, more than the middle or the brightest region of the image does
+- randomisation: a network with permuted weights gives another map (Adebayo et al. 2018,
+  arXiv:1810.03292).
+- flip: the map of the mirrored image is the mirrored map.
+- sign: the regions that the map shows raise the logit. Hiding them lowers the logit more than
+  hiding random regions of the same area; showing only them raises it more (areas between deletion
+  and insertion curves, Petsiuk et al. 2018, arXiv:1806.07421).
+- evidence: the sum of the map is higher in positive images. The head's weights matter for that: if
+  they are permuted, the head hardly ever separates the labels as well.
+- localisation: if masks are given, the map lies on them, more than the middle and the brightest
+  region of the image do.
 
-A check passes when the 95 % interval of what it measures, over images, lies on the right side of its limit.
+A check passes if the 95 % confidence interval over images lies on the right side of its limit.
 """
 
 import dataclasses
@@ -31,17 +34,23 @@ CHECKS = ("randomisation", "flip", "sign", "evidence", "localisation")
 MOST_IMAGES = 96
 MOST_MASKS = 512
 FEWEST_IMAGES = 16
-"""Of the kind that a check needs; of fewer it measures nothing."""
+"""Smallest number of suitable images with which a check measures anything."""
 RANDOM_CORRELATION, FLIP_CORRELATION = 0.6, 0.3
-"""A map may be at most, and the mirrored map must be at least, so alike to the map itself: mean correlation of their cells."""
+"""Upper limit for maps of permuted weights and lower limit for mirrored maps.
+
+Both are the mean correlation of their cells with those of the map itself.
+"""
 HEAD_ORDERS, AS_GOOD = 999, 9
-"""Other orders of the head's weights, and how many of them may tell the labels as far apart: one in a hundred."""
+"""Number of permutations of the head's weights, and how many of them may separate the labels as well.
+
+That is a permutation test at the level (9 + 1) / (999 + 1) = 1 %.
+"""
 _SHARES = np.arange(1, 6) / 10
-"""Of the cells, along a curve: what a map shows is no more than half of it."""
+"""Shares of the cells along a deletion or insertion curve, which ends at half of the map."""
 _BATCH = 32
 
 Serve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""uint8 [N, size, size, 1] -> logit [N], map [N, h, w]."""
+"""Maps images, uint8 [N, size, size, 1], to logits [N] and class activation maps [N, h, w]."""
 
 
 def check(
@@ -51,16 +60,19 @@ def check(
     masks: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Runs all checks.
+    """Run all checks.
 
     Args:
-      network: trained; it is not changed.
-      images: uint8 [N, size, size, 1], not trained on.
-      labels: int [N], 1 for positive, where known.
-      masks: bool [N, size, size], where known: what makes an image positive, empty where nothing does.
+      network: trained network; it is not changed.
+      images: uint8 [N, size, size, 1], on which the network was not trained.
+      labels: int [N], 1 for positive, if known.
+      masks: bool [N, size, size], if known: the findings of each image; empty if it has none.
+      seed: seed of the permutations and resamples.
 
     Returns:
-      By name of the check: `passed` (None where it could not be measured), `said` in half a sentence, and figures of their own.
+      By name of the check: `passed` (None if it could not be measured), `said` (the result in
+        words),
+      and the measured values.
     """
     rng = np.random.default_rng(seed)
     rows = select_rows(labels if labels is not None else np.zeros(len(images), int))
@@ -68,12 +80,12 @@ def check(
     labels = None if labels is None else np.asarray(labels)[rows]
     if len(images) < FEWEST_IMAGES:
         return {name: _report_not_measured(f"{len(images)} images are too few") for name in CHECKS}
-    logging.info("Checking on %d images whether the maps mean something.", len(images))
+    logging.info("Checking on %d images whether the maps are faithful.", len(images))
     serve = _make_serve(network)
     logit, maps = serve(images)
     if np.ptp(maps, axis=(1, 2)).max() == 0 or not np.isfinite(maps).all():
-        dead = {"passed": False, "said": "every map is flat or not a number"}
-        return dict.fromkeys(CHECKS, dead)
+        degenerate = {"passed": False, "said": "every map is constant or not a number"}
+        return dict.fromkeys(CHECKS, degenerate)
     positive = (
         np.flatnonzero(labels == 1)
         if labels is not None
@@ -89,16 +101,24 @@ def check(
 
 
 def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
-    """What was found as Markdown."""
-    said = {True: "passed", False: "FAILED", None: "not measured"}
+    """Format the results of the checks as a Markdown table."""
+    verdicts = {True: "passed", False: "FAILED", None: "not measured"}
     rows = [
-        f"| {name} | {said[found['passed']]} | {found['said']} |" for name, found in checks.items()
+        f"| {name} | {verdicts[found['passed']]} | {found['said']} |"
+        for name, found in checks.items()
     ]
     return "\n".join(["| check of the maps | | |", "|---|---|---|", *rows])
 
 
 def select_rows(labels: np.ndarray) -> np.ndarray:
-    """The rows that are looked at: at most `MOST_IMAGES`, taken evenly, half of them of each kind where that can be had."""
+    """Select at most `MOST_IMAGES` evenly spaced rows, the same number of each label if possible.
+
+    Args:
+      labels: int [N].
+
+    Returns:
+      Ascending indices, int [M].
+    """
     kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     share = MOST_IMAGES // max(1, len(kinds))
     taken = [
@@ -109,6 +129,7 @@ def select_rows(labels: np.ndarray) -> np.ndarray:
 
 
 def _make_serve(network: Network) -> Serve:
+    """Return a function that runs the network in batches."""
     function = serving_function(network, 1.0)
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,12 +153,15 @@ def _check_randomisation(
         ),
     )
     alike = localisation.compute_interval(_correlate_maps(maps, _make_serve(shuffled)(images)[1]))
-    said = f"maps of the network with its weights shuffled correlate by {_format_interval(alike)} with its own; at most {RANDOM_CORRELATION} is allowed"
+    said = (
+        f"maps of the network with permuted weights correlate with its own by "
+        f"{_format_interval(alike)}; at most {RANDOM_CORRELATION} is allowed"
+    )
     return {"passed": alike["high"] <= RANDOM_CORRELATION, "said": said, "correlation": alike}
 
 
 def _shuffle_weights(model: keras.Model, rng: np.random.Generator) -> keras.Model:
-    """A copy whose kernels hold the same numbers in another order."""
+    """Return a copy of the model whose kernels contain the same numbers in another order."""
     copy = keras.models.clone_model(model)
     copy.set_weights(
         [rng.permuted(w.ravel()).reshape(w.shape) if w.ndim > 1 else w for w in model.get_weights()]
@@ -146,12 +170,15 @@ def _shuffle_weights(model: keras.Model, rng: np.random.Generator) -> keras.Mode
 
 
 def _check_flip(network: Network, images: np.ndarray) -> dict[str, Any]:
-    # The mean over an image and its mirror image would pass, whatever the network does.
+    # Averaging over an image and its mirror image would let every network pass, so it is off here.
     serve = _make_serve(dataclasses.replace(network, mirrored=False))
     alike = localisation.compute_interval(
         _correlate_maps(serve(images)[1], serve(images[:, :, ::-1])[1][:, :, ::-1])
     )
-    said = f"maps of mirrored images, mirrored back, correlate by {_format_interval(alike)} with the maps; at least {FLIP_CORRELATION} is wanted"
+    said = (
+        f"maps of mirrored images, mirrored back, correlate with the maps by "
+        f"{_format_interval(alike)}; at least {FLIP_CORRELATION} is required"
+    )
     return {"passed": alike["low"] >= FLIP_CORRELATION, "said": said, "correlation": alike}
 
 
@@ -166,7 +193,7 @@ def _check_sign(
     falling = (-maps.reshape(len(maps), -1)).argsort(axis=1)
 
     def curve(under: np.ndarray, over: np.ndarray, order: Callable[[], np.ndarray]) -> np.ndarray:
-        """Logits, float [shares, N], while growing shares of the cells are taken from `over` instead of `under`."""
+        """Compute logits, float [shares, N], with growing shares of the cells taken from `over`."""
         mixed = [_mix_images(under, over, order(), share, maps.shape[1:]) for share in _SHARES]
         return np.array([serve(some)[0] for some in mixed])
 
@@ -184,8 +211,9 @@ def _check_sign(
         (curves["insertion"] - curves["random_insertion"]).mean(axis=0)
     )
     said = (
-        f"painting over what the map shows lowers the logit by {_format_interval(deletion)} more than painting over as much elsewhere, "
-        f"showing it alone raises it by {_format_interval(insertion)} more; both must be above 0"
+        f"hiding what the map shows lowers the logit by {_format_interval(deletion)} more than "
+        "hiding random regions of the same area, showing only it raises it by "
+        f"{_format_interval(insertion)} more; both must be above 0"
     )
     return {
         "passed": min(deletion["low"], insertion["low"]) > 0,
@@ -199,7 +227,10 @@ def _check_sign(
 def _mix_images(
     under: np.ndarray, over: np.ndarray, order: np.ndarray, share: float, grid: tuple[int, ...]
 ) -> np.ndarray:
-    """uint8 [N, size, size, 1]: `under`, but for the first cells of an order, int [N, cells], which are those of `over`."""
+    """Replace cells of `under` by those of `over`, both uint8 [N, size, size, 1].
+
+    Replaced is the given share of the cells, the first ones in `order`, int [N, cells].
+    """
     size, cells = under.shape[1], order.shape[1]
     chosen = np.zeros(order.shape, np.uint8)
     np.put_along_axis(chosen, order[:, : max(1, round(share * cells))], 1, axis=1)
@@ -218,7 +249,7 @@ def _check_evidence(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     if labels is None or min((labels == 1).sum(), (labels == 0).sum()) < FEWEST_IMAGES:
-        return _report_not_measured("labels of both kinds are too few")
+        return _report_not_measured("there are too few images of each label")
     strength = maps.sum(axis=(1, 2))
     parts = [np.flatnonzero(labels == value) for value in (0, 1)]
     drawn = [np.concatenate([rng.choice(part, len(part)) for part in parts]) for _ in range(500)]
@@ -227,8 +258,9 @@ def _check_evidence(
     own, *others = _compute_margins(network, images, labels, rng)
     as_good = sum(margin >= own for margin in others)
     said = (
-        f"the sum of a map tells positive from negative images with an AUROC of {_format_interval(area)}, above 0.5 is wanted; the head's weights "
-        f"in another order tell them as far apart in {as_good} of {HEAD_ORDERS} cases, at most {AS_GOOD} are allowed"
+        "the sum of a map separates positive from negative images with an AUROC of "
+        f"{_format_interval(area)}, above 0.5 is required; {as_good} of {HEAD_ORDERS} permutations "
+        f"of the head's weights separate them as well, at most {AS_GOOD} are allowed"
     )
     return {
         "passed": area["low"] > 0.5 and as_good <= AS_GOOD,
@@ -241,8 +273,12 @@ def _check_evidence(
 def _compute_margins(
     network: Network, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> list[float]:
-    """By how much the mean logit of positive images lies above that of negative ones: of the network, then with the weights of its
-    head's last layer in each of `HEAD_ORDERS` other orders."""
+    """Compute the difference of the mean logits of positive and of negative images.
+
+    Returns:
+      The difference of the network itself, then that with each of `HEAD_ORDERS` permutations of the
+      weights of the head's last layer.
+    """
     margins = np.zeros(1 + HEAD_ORDERS)
     for member in network.members:
         last = model_lib.head_layers(member.model)[-1]
@@ -277,9 +313,10 @@ def _check_localisation(
     }
     figures = _compute_intervals(own)
     baselines = {name: _compute_intervals(scored) for name, scored in others.items()}
+    leads = [f"{_format_interval(lead)} more than that of {name}" for name, lead in ahead.items()]
     said = (
         f"the share of the map inside the masks is {_format_interval(figures['energy'])}, "
-        f"{' and '.join(f'{_format_interval(lead)} more than that of the {name}' for name, lead in ahead.items())}; more is wanted"
+        f"{' and '.join(leads)}; both must be above 0"
     )
     return {
         "passed": min(lead["low"] for lead in ahead.values()) > 0,
@@ -295,7 +332,7 @@ def _compute_intervals(scored: Mapping[str, np.ndarray]) -> dict[str, dict[str, 
 
 
 def _correlate_maps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of the cells of each pair of maps, float [N]; 0 where one of them is flat."""
+    """Correlate the cells of each pair of maps, float [N]; 0 if one of the two is constant."""
     a, b = (
         one.reshape(len(one), -1) - one.reshape(len(one), -1).mean(axis=1, keepdims=True)
         for one in (a, b)

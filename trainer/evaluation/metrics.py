@@ -1,9 +1,10 @@
-"""Metrics per image and per study, each with a 95 % patient-bootstrap interval; slices; paired comparison of two models.
+"""Compute metrics per image and per study with confidence intervals, and compare two models.
 
-Images of one patient are not independent, so patients are what is resampled (with replacement, 2,000 times; percentile
-interval, Efron & Tibshirani 1993, ch. 13).
+Images of one patient are not independent. The bootstrap therefore resamples patients (with
+replacement, 2,000 times) and takes the 95 % percentile interval (Efron & Tibshirani 1993, ch. 13).
 
-A metric that the cases don't define (AUROC with one class missing, PPV with nothing called positive) is None, never NaN.
+A metric that is undefined for the cases is None, never NaN. Examples are the AUROC if a class is
+missing, and the PPV if no case is called positive.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ RESAMPLES = 2000
 NO_INTERVAL = (
     f"none where all resamples agree or there are fewer than {bootstrap.MIN_PATIENTS} patients"
 )
-"""To be read beside every table of intervals."""
+"""Says when a table has no interval for a metric; every table of intervals quotes it."""
 METRICS = (
     "accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity",
     "ppv", "npv", "f1", "kappa", "brier", "ece",
@@ -34,24 +35,27 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All of `METRICS` per image and per study.
+    """Compute all of `METRICS` per image and per study.
 
     Args:
       cases: scored images.
       threshold: calibrated probability at and above which a case is called positive.
-      band: probabilities [low, high) that are called uncertain. Adds `coverage`, the share of cases that are called, and
-        `called_accuracy` among them; the other metrics stay over all cases.
-      resamples: bootstrap resamples of patients.
-      seed: of the resampling.
+      band: probabilities [low, high) that are called uncertain. Adds `coverage`, the share of cases
+        that are not uncertain, and `called_accuracy`, their accuracy. The other metrics are of all
+        cases.
+      resamples: number of bootstrap resamples of patients.
+      seed: seed of the bootstrap.
 
     Returns:
-      `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts", "confusion": {"image": {"tp", ...}, ...},
-      "threshold", "uncertain_band"}`, ready for JSON. An interval is over the resamples that define the metric, and None where
-      `bootstrap.compute_interval` has none. Resampling adds noise, which an absolute error only adds up, so that the resamples of `ece`
-      lie too high; they are shifted down by their mean excess.
+      `{"image": {metric: {"value", "low", "high"}}, "study": {...}, "counts",
+      "confusion": {"image": {"tp", ...}, ...}, "threshold", "uncertain_band"}`, ready for JSON. An
+      interval is over the resamples in which the metric is defined, and None where
+      `bootstrap.compute_interval` has none. The expected calibration error `ece` is a sum of
+      absolute values, to which the noise of resampling adds. So its resamples are too high on
+      average, and are shifted down by their mean excess.
 
     Raises:
-      DataError: no case at all, or a study of two labels.
+      DataError: there is no case, or a study has two labels.
     """
     if not len(cases):
         raise DataError("there is no case to evaluate; name a split that holds images")
@@ -81,13 +85,19 @@ def evaluate_slices(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Accuracy, AUROC and kappa of the images in each group of each column.
+    """Compute accuracy, AUROC and kappa of the images in each group of each column.
 
     Args:
-      columns: by name, one value per case, in the order of `cases`; see `grouping.group_values`. One without groups to compare is left out.
+      cases: scored images.
+      columns: by name, one value per case in the order of `cases`. `grouping.group_values` makes
+        the groups; a column without groups to compare is omitted.
+      threshold: calibrated probability at and above which a case is called positive.
+      resamples: number of bootstrap resamples of patients.
+      seed: seed of the bootstrap.
 
     Returns:
-      `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"}, "auroc", "kappa"}}}`.
+      `{column: {group: {"images", "patients", "positives", "accuracy": {"value", "low", "high"},
+      "auroc", "kappa"}}}`.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for column, values in columns.items():
@@ -113,16 +123,23 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Is `b` better than `a`? The paired patient bootstrap of the difference `b - a` of each metric.
+    """Compare two models by the paired patient bootstrap of the difference `b - a` of each metric.
 
-    Both models are measured on the same resampled patients, so what makes a patient easy or hard for both cancels. `p_value` is
-    two-sided: twice the share of resampled differences on the far side of zero (each count plus one, so that it is never 0).
+    Both models are evaluated on the same resampled patients. So it cancels out how difficult a
+    patient is for both.
+
+    Args:
+      a, b: the same images, scored by each of the models.
+      threshold_a, threshold_b: probability at and above which each model calls a case positive.
+      resamples: number of bootstrap resamples of patients.
+      seed: seed of the bootstrap.
 
     Returns:
-      `{"image": {metric: {"a", "b", "difference", "low", "high", "p_value"}}, "study": {...}}`.
+      `{"image": {metric: {"a", "b", "difference", "low", "high", "p_value"}}, "study": {...}}`. The
+      p-value is two-sided, see `bootstrap.compute_p_value`.
 
     Raises:
-      DataError: other images, labels, studies or patients in the one than in the other.
+      DataError: the two differ in images, labels, studies or patients.
     """
     if not len(a):
         raise DataError("there is no case to compare on; name a split that holds images")
@@ -130,12 +147,14 @@ def compare(
     if not np.array_equal(a.path, b.path):
         differing = sorted(set(a.path.tolist()) ^ set(b.path.tolist()))
         raise DataError(
-            f"two models are compared on the same images, but {len(differing)} are scored by one only: {differing[0]}"
+            f"two models are compared on the same images, but {len(differing)} are scored by one "
+            f"only: {differing[0]}; score the same data set with both"
         )
     for name in ("label", "study_id", "patient_id"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
             raise DataError(
-                f"the two sets of scores disagree on the {name} of an image; score the same data set with both"
+                f"the two sets of scores disagree on the {name} of an image; score the same data set "
+                "with both"
             )
     pairs = {"image": (a, b), "study": (aggregate_by_study(a), aggregate_by_study(b))}
     return {
@@ -145,22 +164,27 @@ def compare(
 
 
 def format_table(result: Mapping[str, Any]) -> str:
-    """What `evaluate` returned as lines for a terminal: `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`."""
+    """Format what `evaluate` returned as lines for a terminal.
+
+    An example of a line is `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`.
+    """
     counts = result["counts"]
     rows = [f"{'':18}{'image':>26}{'study':>26}"]
     for name in result["image"]:
         rows.append(
-            f"{name:18}{format_interval(result['image'][name]):>26}{format_interval(result['study'][name]):>26}"
+            f"{name:18}{format_interval(result['image'][name]):>26}"
+            f"{format_interval(result['study'][name]):>26}"
         )
     rows.append(
-        f"{counts['images']} images ({counts['positive_images']} positive), {counts['studies']} studies, "
-        f"{counts['patients']} patients; threshold {result['threshold']:.3f}"
+        f"{counts['images']} images ({counts['positive_images']} positive), "
+        f"{counts['studies']} studies, {counts['patients']} patients; "
+        f"threshold {result['threshold']:.3f}"
     )
     return "\n".join([*rows, f"95 % patient-bootstrap intervals, {NO_INTERVAL}"])
 
 
 def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """What `slices` returned as lines for a terminal, a table for each column."""
+    """Format what `evaluate_slices` returned as lines for a terminal, one table per column."""
     tables = []
     for column, rows in slices.items():
         lines = [f"\n{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}"]
@@ -172,11 +196,15 @@ def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
 
 
 def format_comparison(result: Mapping[str, Any]) -> str:
-    """What `compare` returned as lines for a terminal: `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`, per image and study."""
+    """Format what `compare` returned as lines for a terminal, per image and per study.
+
+    An example of a line is `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`.
+    """
     lines = []
     for level in ("image", "study"):
         lines.append(
-            f"{'per ' + level:18}{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
+            f"{'per ' + level:18}{'baseline':>10}{'model':>10}"
+            f"{'difference (95 % interval)':>32}{'p':>8}"
         )
         for name, row in result[level].items():
             a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
@@ -191,7 +219,7 @@ def format_comparison(result: Mapping[str, Any]) -> str:
 
 
 def format_interval(measured: Mapping[str, float | None]) -> str:
-    """`0.884 (0.846 to 0.921)`; `0.884` without an interval; `undefined`."""
+    """Format a metric as `0.884 (0.846 to 0.921)`, `0.884` if it has no interval, or `undefined`."""
     if measured["value"] is None:
         return "undefined"
     if measured["low"] is None:
@@ -251,7 +279,7 @@ def _measure_differences(
 
 
 def _recentre(drawn: np.ndarray, value: float) -> np.ndarray:
-    """Resamples of the calibration error, or of its difference, about the `value` of the cases themselves."""
+    """Shift resamples of the calibration error, or its difference, so that their mean is `value`."""
     return drawn - drawn.mean() + value
 
 

@@ -114,7 +114,7 @@ def test_the_constrained_threshold_lies_in_the_middle_of_the_gap():
 
 @pytest.mark.parametrize("rule", ["sensitivity>=0.95", "specificity>=0.95"])
 def test_a_constraint_gives_nothing_away_for_nothing(rule):
-    """Where the classes are separable, all of both are called rightly, though 19 of 20 would satisfy the rule."""
+    """If the classes are separable, all cases are called correctly, although 19 of 20 suffice."""
     images = cases(
         np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20)
     )
@@ -205,7 +205,7 @@ def test_the_implied_cut_is_the_best_of_the_expected_objective(rule):
 
 
 def test_a_small_validation_split_costs_less_than_the_raw_optimum():
-    # 60 validation splits of 190 images; the truth is the binormal model, so the accuracy lost is exact.
+    # 60 validation splits of 190 images. The binormal model is known, so the loss of accuracy is exact.
     truth = binormal(100_000, seed=99, temperature=2.0)
     positive, negative = (
         np.sort(truth.logit[truth.label == 1]),

@@ -1,4 +1,4 @@
-"""A network that has learnt what the maps are of passes every check; spoilt in one way or another, it fails the one made for that."""
+"""Test that a good network passes every check, and that each defect fails the check made for it."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ SIZE, PATCH = 48, 14
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise with a bright disc in each image; positives by turns hold a checked patch, of no other brightness, where the mask is."""
+    """Make noise with a bright disc; positives have a checked patch of equal brightness in the mask."""
     rng = np.random.default_rng(seed)
     images = rng.integers(60, 140, (count, SIZE, SIZE, 1)).astype(np.uint8)
     masks, rows = np.zeros((count, SIZE, SIZE), bool), np.arange(SIZE)
@@ -99,7 +99,7 @@ def test_what_has_learnt_passes_them_all(trained):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_shuffled_head_fails_without_masks_and_however_well_it_happens_to_do(model, seed):
-    """Every feature answers to the patch, so that some orders tell the labels with an AUROC of 1 still, with maps that lie on it."""
+    """Every feature responds to the patch, so some permutations still reach an AUROC of 1."""
     small_artifact.shuffle_head(model, seed)
     found = check(model, masks=None)
     assert found["evidence"]["passed"] is False, found["evidence"]["said"]
@@ -247,7 +247,7 @@ def test_an_artifact_without_checks_still_loads(tmp_path):
 
 
 def test_localisation_by_hand():
-    """Two images of 4 x 4: a map that lies on its mask by three quarters, and one that lies elsewhere."""
+    """Two images of 4 x 4: three quarters of one map lie on its mask, the other lies elsewhere."""
     masks = np.zeros((2, 56, 56), bool)
     masks[:, :28, :28] = True
     maps = np.zeros((2, 56, 56), np.float32)
@@ -257,7 +257,8 @@ def test_localisation_by_hand():
     found = localisation.score_maps(maps, masks)
     np.testing.assert_array_equal(found["hit_rate"], [1, 0])
     np.testing.assert_allclose(found["energy"], [(3 * 784 + 1) / (3 * 784 + 1 + 784), 0])
-    # Tuned on the second image, any share is as good as another, so the first is taken: a tenth, under both values of the first.
+    # On the second image all shares are equally good, so tuning takes the first, a tenth, which is
+    # below both values of the first image.
     np.testing.assert_allclose(found["iou"], [0.5, 0])
     nothing = localisation.score_maps(np.zeros((2, 7, 7), np.float32), masks)
     assert all(not values.any() for values in nothing.values())
@@ -303,7 +304,7 @@ def test_intervals_hold_their_mean():
 
 @pytest.fixture
 def drawn(tmp_path) -> dict:
-    """Prepared data of wide images, a patch in each positive, and where it is, in both forms of file."""
+    """Prepare wide images with a patch in each positive, and its place in both file formats."""
     images, labels, masks = pictures(80, seed=9)
     source = tmp_path / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, against numbers counted by hand, and the vectorised bootstrap against a plain loop."""
+"""Compare metrics with scikit-learn and hand counts, and the bootstrap with a plain loop."""
 
 import json
 
@@ -188,7 +188,8 @@ def test_patients_not_images_are_resampled():
 
 
 def test_coverage_of_the_interval():
-    # The true AUROC of scores one standard deviation apart is 0.7602; 95 of 100 intervals ought to hold it.
+    # The true AUROC of scores one standard deviation apart is 0.7602; 95 of 100 intervals should
+    # contain it.
     held = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
@@ -231,7 +232,7 @@ def test_one_image():
     [([0.1, 0.9] * 2, 4), ([0.1, 0.9] * 20, 40), ([0.1, 0.9, 0.6] * 10, 2)],
 )
 def test_no_interval_where_resampling_tells_nothing(probability, patients):
-    """All right, or next to nobody: a range from 1 to 1 would promise that no call is ever wrong."""
+    """If all calls are correct, or patients few, an interval from 1 to 1 would promise too much."""
     label = (np.asarray(probability) > 0.8).astype(int)
     names = [f"patient{k % patients}" for k in range(len(label))]
     studies = [f"study{k}" for k in range(len(label))]
@@ -256,7 +257,7 @@ def test_wilsons_interval_by_hand():
 
 
 def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
-    """As docs/evaluation.md says: at the size of MURA's test split, about 0.06, and the interval doesn't reach down to 0 either."""
+    """As docs/evaluation.md says, `ece` is about 0.06 at the size of MURA's test split."""
     found = []
     for seed in range(60):
         generator = np.random.default_rng(seed)

@@ -336,7 +336,7 @@ def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir
         (
             "validation",
             "validation",
-            "was chosen on the validation split: its figures there are optimistic",
+            "was chosen on the validation split: its metrics there are optimistic",
         ),
     ],
 )
