@@ -54,7 +54,7 @@ def compare(
 
 
 def is_within_tolerance(found: Mapping[str, float]) -> bool:
-    """Return whether the differences that `compare` found are all within `TOLERANCE`; NaN is not."""
+    """Return whether all values of `compare` are within `TOLERANCE`; NaN is not."""
     differences = [
         abs(value) <= TOLERANCE[name] for name, value in found.items() if name != "cam_correlation"
     ]

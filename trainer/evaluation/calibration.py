@@ -205,8 +205,8 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     slope, intercept = fit_platt(z, cases.label)
     if slope <= 0:
         logging.warning(
-            "The scores do not rank positives above negatives on the validation split; the threshold "
-            "is not fitted to its labels."
+            "The scores do not rank positives above negatives on the validation split; the "
+            "threshold is not fitted to its labels."
         )
         return implied
     platt = (

@@ -182,7 +182,7 @@ def _bin_cases(cases: Cases, probability: np.ndarray) -> np.ndarray:
 
 
 def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
-    """Draw a histogram of the calibrated probability by label, with threshold and uncertain band."""
+    """Draw a histogram of the calibrated probability by label, threshold and uncertain band."""
     figure, ax = _make_panel()
     edges = np.linspace(0, 1, 21).tolist()
     for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):

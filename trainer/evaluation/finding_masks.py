@@ -52,8 +52,8 @@ def place_masks(outlines: Mapping[str, Sequence[Polygon]], split: Split) -> np.n
     names = [path if path in outlines else pathlib.PurePosixPath(path).name for path in split.path]
     if not set(names) & set(outlines):
         raise DataError(
-            f"the masks name none of the images of the {split.name} split, such as {split.path[0]}; "
-            "name the file that was made for these images"
+            f"the masks name none of the images of the {split.name} split, such as {split.path[0]};"
+            " name the file that was made for these images"
         )
     masks = [
         draw_mask(outlines.get(name, ()), int(row["source_height"]), int(row["source_width"]), size)

@@ -41,7 +41,7 @@ RANDOM_CORRELATION, FLIP_CORRELATION = 0.6, 0.3
 Both are the mean correlation of their cells with those of the map itself.
 """
 HEAD_ORDERS, AS_GOOD = 999, 9
-"""Number of permutations of the head's weights, and how many of them may separate the labels as well.
+"""Number of permutations of the head's weights, and how many may separate the labels as well.
 
 That is a permutation test at the level (9 + 1) / (999 + 1) = 1 %.
 """

@@ -153,8 +153,8 @@ def compare(
     for name in ("label", "study_id", "patient_id"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
             raise DataError(
-                f"the two sets of scores disagree on the {name} of an image; score the same data set "
-                "with both"
+                f"the two sets of scores disagree on the {name} of an image; score the same "
+                "data set with both"
             )
     pairs = {"image": (a, b), "study": (aggregate_by_study(a), aggregate_by_study(b))}
     return {
@@ -219,7 +219,7 @@ def format_comparison(result: Mapping[str, Any]) -> str:
 
 
 def format_interval(measured: Mapping[str, float | None]) -> str:
-    """Format a metric as `0.884 (0.846 to 0.921)`, `0.884` if it has no interval, or `undefined`."""
+    """Format a metric: `0.884 (0.846 to 0.921)`, `0.884` without an interval, or `undefined`."""
     if measured["value"] is None:
         return "undefined"
     if measured["low"] is None:
@@ -279,7 +279,7 @@ def _measure_differences(
 
 
 def _recentre(drawn: np.ndarray, value: float) -> np.ndarray:
-    """Shift resamples of the calibration error, or its difference, so that their mean is `value`."""
+    """Shift resamples of a calibration error, or of a difference, to the mean `value`."""
     return drawn - drawn.mean() + value
 
 

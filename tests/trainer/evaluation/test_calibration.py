@@ -205,7 +205,7 @@ def test_the_implied_cut_is_the_best_of_the_expected_objective(rule):
 
 
 def test_a_small_validation_split_costs_less_than_the_raw_optimum():
-    # 60 validation splits of 190 images. The binormal model is known, so the loss of accuracy is exact.
+    # 60 validation splits of 190 images. The binormal model is known, so the loss is exact.
     truth = binormal(100_000, seed=99, temperature=2.0)
     positive, negative = (
         np.sort(truth.logit[truth.label == 1]),

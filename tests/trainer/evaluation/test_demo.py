@@ -1,4 +1,4 @@
-"""The demo, as `make train-local` runs it without a network: its artifact passes every check of the maps, and a spoilt copy does not."""
+"""Run the demo of `make train-local`: its artifact passes the map checks, a damaged copy fails."""
 
 import pathlib
 import subprocess

@@ -24,7 +24,7 @@ SIZE, PATCH = 48, 14
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make noise with a bright disc; positives have a checked patch of equal brightness in the mask."""
+    """Make noise with a bright disc; positives have a checked patch in the mask."""
     rng = np.random.default_rng(seed)
     images = rng.integers(60, 140, (count, SIZE, SIZE, 1)).astype(np.uint8)
     masks, rows = np.zeros((count, SIZE, SIZE), bool), np.arange(SIZE)

@@ -91,8 +91,8 @@ def test_weighted_metrics_equal_scikit_learn(seed, threshold, decimals):
 
 
 def test_hand_counted():
-    # Called positive from 0.5: tp = 0.9 0.6, fp = 0.7, fn = 0.4, tn = 0.2 0.1; pairs ranked rightly 8 of 9 less (0.6, 0.7),
-    # (0.4, 0.7): 7 of 9.
+    # Threshold 0.5: tp are 0.9 and 0.6, fp is 0.7, fn is 0.4, tn are 0.2 and 0.1. Of 9 pairs, all
+    # but (0.6, 0.7) and (0.4, 0.7) are ranked correctly: 7 of 9.
     result = metrics.evaluate(
         cases([0.9, 0.6, 0.4, 0.7, 0.2, 0.1], [1, 1, 1, 0, 0, 0]), 0.5, resamples=10
     )
