@@ -15,8 +15,8 @@ LEVELS = {
         {"publishing", "wait"},
         {"evaluation"},
         {"dataset", "network", "engines", "overlay"},
-        {"radiograph", "artifact", "program", "phantom", "storage"},
-        {"errors", "machine", "manifest_columns", "decoding", "configs"},
+        {"radiograph", "artifact", "program", "phantom"},
+        {"errors", "machine", "manifest_columns", "decoding", "configs", "storage"},
     ),
     "batch_inference": (
         {"main"},

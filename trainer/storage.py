@@ -1,151 +1,234 @@
-"""Listing, reading and making room for files of local folders and object stores."""
+"""Read, write, list and copy files, local or in a bucket.
 
-import collections
+No other module of `trainer` decides whether a path is remote or calls TensorFlow's file functions.
+Commands check their flags before TensorFlow is loaded: it is imported when a file is touched.
+"""
+
 import contextlib
 import os
 import pathlib
-import posixpath
+import shutil
 import socket
-from collections.abc import Iterator
-
-import tensorflow as tf
-from absl import logging
-
-from trainer.errors import DataError
-
-# DICOM files often carry no suffix, hence the empty one.
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ""}
-)
-
-OUTAGES = (tf.errors.AbortedError, tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
-"""What TensorFlow raises where storage doesn't answer, the first of them once its own attempts have failed."""
-
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 PARTIAL = ".partial-"
-"""Part of the name of a file that isn't finished."""
+"""Part of the name of a file that is not finished."""
+_KINDS = {
+    "NotFoundError": FileNotFoundError,
+    "FailedPreconditionError": IsADirectoryError,
+    "PermissionDeniedError": PermissionError,
+    "UnauthenticatedError": PermissionError,
+}
+_OUTAGES = {"AbortedError", "UnavailableError", "DeadlineExceededError"}
+"""TensorFlow's errors for a storage that does not answer. `AbortedError`: its retries failed."""
+
+
+class StorageOutageError(OSError):
+    """The storage does not answer; the same command may succeed later."""
+
+
+def translate_error(error: BaseException) -> BaseException:
+    """Return the `OSError` that a storage error of TensorFlow stands for, else the error itself.
+
+    TensorFlow raises errors of its own also where it reads data sets and checkpoints by itself.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if not tensorflow or not isinstance(error, tensorflow.errors.OpError):
+        return error
+    kind, reason = type(error).__name__, _first_line(error)
+    if kind in _OUTAGES:
+        return StorageOutageError(
+            f"the storage does not answer ({reason}); start the same command again"
+        )
+    return _KINDS[kind](reason) if kind in _KINDS else error
+
+
+def _first_line(error: Any) -> str:
+    if "No space left" in error.message:
+        return "the disk is full"
+    return (error.message.splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def _gfile() -> Iterator[Any]:
+    """Yield TensorFlow's module of file functions, and raise its errors as `OSError`s."""
+    import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        translated = translate_error(error)
+        raise OSError(_first_line(error)) if translated is error else translated from error
+
+
+@contextlib.contextmanager
+def explain_write_error(what: str) -> Iterator[None]:
+    """Raise a failure to write `what` as an `OSError` that says what to do about it."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        reason = _first_line(error) if isinstance(error, tf.errors.OpError) else error
+        raise OSError(
+            f"{what} can't be written ({reason}); remove the cause and start the same command again"
+        ) from error
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is a URL such as `gs://bucket/folder` rather than a path of this machine."""
+    """Whether `path` is a URL, as `gs://bucket/folder`, rather than a path of this machine."""
     return "://" in path
 
 
-def list_images(root: str) -> list[str]:
-    """Paths relative to `root`, with `/`, of the files below it that may be images, sorted.
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of this name."""
+    with _gfile() as gfile:
+        return gfile.exists(path)
 
-    Hidden files and those of macOS archives (`._*`, `__MACOSX`) are left out.
+
+def glob(*patterns: str) -> list[str]:
+    """Return the paths that match any of the patterns; `*` does not match `/`."""
+    with _gfile() as gfile:
+        return gfile.glob(list(patterns))
+
+
+def list_folder(folder: str) -> list[str]:
+    """Return the names in a folder; nothing where there is no such folder."""
+    if is_remote(folder):
+        # Where the storage does not answer, `listdir` finds nothing instead of raising.
+        return [path.removeprefix(f"{folder}/").rstrip("/") for path in glob(f"{folder}/*")]
+    try:
+        with _gfile() as gfile:
+            return gfile.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def modified(path: str) -> float:
+    """Return when a file was last written, in seconds since 1970."""
+    with _gfile() as gfile:
+        return gfile.stat(path).mtime_nsec / 1e9
+
+
+def read_bytes(path: str) -> bytes | None:
+    """Return a file's content; None where there is no such file.
 
     Raises:
-      DataError: there is no such folder, or no right to list it.
-      OpError: the storage doesn't answer.
+      OSError: it cannot be read.
     """
-    paths: list[str] = []
-    others: collections.Counter[str] = collections.Counter()
-    for path in _list_remote(root) if is_remote(root) else _list_local(root):
-        if any(part.startswith(".") or part == "__MACOSX" for part in path.split("/")):
-            continue
-        suffix = posixpath.splitext(path)[1].lower()
-        if suffix in IMAGE_SUFFIXES:
-            paths.append(path)
-        else:
-            others[suffix] += 1
-    if others:
-        logging.info(
-            "%s: left out files that are no images by their suffix: %s", root, dict(others)
-        )
-    return sorted(paths)
-
-
-def read_bytes(uri: str) -> bytes | None:
-    """The file's content; None where there is no such file."""
     try:
-        with tf.io.gfile.GFile(uri, "rb") as file:
+        if not is_remote(path):
+            # TensorFlow takes no file name that is not UTF-8.
+            return pathlib.Path(path).read_bytes()
+        with _gfile() as gfile, gfile.GFile(path, "rb") as file:
             return file.read()
-    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):  # the latter for a folder
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
 
-def make_folder(path: str) -> None:
-    """Makes the folder where the storage has such.
-
-    In `gs://` there are none, and asking for one takes requests, and rights that a writer may lack.
-    """
-    if not path.startswith("gs://"):
-        tf.io.gfile.makedirs(path)
-
-
 def write_text(path: str, text: str) -> None:
-    """Writes a small file whole or not at all, locally or in a bucket."""
+    """Write a text file as UTF-8, as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Writes a file whole or not at all, locally or in a bucket (where an object appears only once it is complete).
+    """Write a file and its folders; a reader sees the former content or the new one, never a part.
 
     Raises:
-      OSError: it can't be written.
+      OSError: it cannot be written.
     """
-    # With the host's name: in containers that share a volume, each calls itself process 1.
+    # An object in a bucket appears once it is complete. The host's name is part of the name of a
+    # partial file because in containers that share a volume, each calls itself process 1.
     partial = path if is_remote(path) else f"{path}{PARTIAL}{socket.gethostname()}-{os.getpid()}"
-    with translate_storage_error(path):
-        if folder := os.path.dirname(path):
-            make_folder(folder)
-        with tf.io.gfile.GFile(partial, "wb") as file:
+    with explain_write_error(path), _gfile() as gfile:
+        make_folder(os.path.dirname(path))
+        with gfile.GFile(partial, "wb") as file:
             file.write(content)
         if partial != path:
-            tf.io.gfile.rename(partial, path, overwrite=True)
+            gfile.rename(partial, path, overwrite=True)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, where the storage has folders.
+
+    `gs://` has none, and asking for one takes requests, and rights that a writer may lack.
+    """
+    if path and not path.startswith("gs://"):
+        with _gfile() as gfile:
+            gfile.makedirs(path)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file if there is one."""
+    with contextlib.suppress(FileNotFoundError), _gfile() as gfile:
+        gfile.remove(path)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all that it holds, if there is one."""
+    with _gfile() as gfile:
+        if not gfile.isdir(path):
+            remove_file(path)
+        else:
+            gfile.rmtree(path)
+
+
+def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file over whatever `target` holds, and make the folder of `target`."""
+    make_folder(os.path.dirname(os.fspath(target)))
+    with _gfile() as gfile:
+        gfile.copy(os.fspath(source), os.fspath(target), overwrite=True)
 
 
 @contextlib.contextmanager
-def translate_storage_error(what: str) -> Iterator[None]:
-    """TensorFlow's errors of storage, as the one sentence that the commands print."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = (
-            "the disk is full"
-            if "No space left" in error.message
-            else error.message.splitlines()[0]
-        )
-        raise OSError(
-            f"{what} can't be written ({reason}); mend that, and the same command goes on from the last checkpoint"
-        ) from error
+def local_file(path: str) -> Iterator[str]:
+    """Yield the path of a local file with this content: of the file itself, or of a temporary copy.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copied = f"{folder}/{path.rpartition('/')[2]}"
+        copy(path, copied)
+        yield copied
 
 
-def _list_local(root: str) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
-
-    if not pathlib.Path(root).is_dir():
-        raise _no_folder(root)
-    for folder, _, names in os.walk(root, onerror=fail, followlinks=True):
-        relative = os.path.relpath(folder, root)
-        for name in names:
-            yield name if relative == "." else f"{relative}/{name}"
+def download(source: str, names: Sequence[str], folder: pathlib.Path) -> None:
+    """Copy files, named by their paths below `source`, to the same paths below a local folder."""
+    for name in names:
+        copy(f"{source}/{name}", folder / name)
 
 
-def _list_remote(root: str) -> Iterator[str]:
-    # gfile.walk asks an object store about every single object; a glob of fixed depth is one listing, a thousand objects a page.
-    found: set[str] = set()
-    level = root
-    try:
-        while uris := tf.io.gfile.glob(level := level + "/*"):
-            found.update(uri.removeprefix(root + "/") for uri in uris)
-    except (
-        tf.errors.NotFoundError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.UnauthenticatedError,
-    ) as error:
-        raise DataError(
-            f"{root} cannot be listed ({error.message.splitlines()[0]}); check the address and access"
-        ) from error
-    if not found:
-        raise _no_folder(root)
-    # A glob yields folders too: what something else lies in, or the empty objects named `folder/` that consoles leave behind.
-    folders = {path.rpartition("/")[0] for path in found}
-    yield from (path for path in found - folders if not path.endswith("/"))
+def upload(folder: pathlib.Path, names: Sequence[str], target: str) -> None:
+    """Copy files, named by their paths below a local folder, in their order to a folder."""
+    for name in names:
+        copy(folder / name, f"{target}/{name}")
 
 
-def _no_folder(root: str) -> DataError:
-    return DataError(f"{root} is no folder; name the one that holds the images")
+def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
+    """Copy a local folder in place of a folder, local or in a bucket.
+
+    A local one appears at once. In a bucket no folder can be renamed at once: readers go by the
+    file `mark`, which therefore is removed first and copied last.
+    """
+    if is_remote(target):
+        target = target.rstrip("/")
+        remove_file(f"{target}/{mark}")
+        remove(target)
+        names = [
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        ]
+        upload(folder, sorted(names, key=lambda name: (name == mark, name)), target)
+        return
+    place = pathlib.Path(target)
+    staged = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(folder, staged)
+    shutil.rmtree(place, ignore_errors=True)
+    staged.rename(place)

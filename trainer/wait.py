@@ -2,13 +2,12 @@
 
 import time
 
-import tensorflow as tf
 from absl import logging
 
+from trainer import storage
 from trainer.artifact import MODEL_JSON
 from trainer.dataset.locate import locate
 from trainer.errors import DataError
-from trainer.storage import OUTAGES
 
 _INTERVAL = 10.0
 
@@ -39,6 +38,6 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
 
 def _is_there(data_dir: str | None, model: str | None) -> bool:
     try:
-        return bool(locate(data_dir)) if data_dir else tf.io.gfile.exists(f"{model}/{MODEL_JSON}")
-    except (DataError, *OUTAGES):
+        return bool(locate(data_dir)) if data_dir else storage.exists(f"{model}/{MODEL_JSON}")
+    except (DataError, storage.StorageOutageError):
         return False

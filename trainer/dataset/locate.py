@@ -2,8 +2,7 @@
 
 import posixpath
 
-import tensorflow as tf
-
+from trainer import storage
 from trainer.errors import ConfigError, DataError
 
 NAME = "radiographs"
@@ -18,11 +17,11 @@ def locate(data_dir: str) -> str:
       ConfigError: several there.
     """
     data_dir = data_dir.rstrip("/") or "/"
-    if tf.io.gfile.exists(posixpath.join(data_dir, INFO_FILE)):
+    if storage.exists(posixpath.join(data_dir, INFO_FILE)):
         return data_dir
     found = sorted(
         posixpath.dirname(path)
-        for path in tf.io.gfile.glob(posixpath.join(data_dir, NAME, "*", "*", INFO_FILE))
+        for path in storage.glob(posixpath.join(data_dir, NAME, "*", "*", INFO_FILE))
     )
     # TFDS writes below `incomplete.*` until all is there.
     found = [path for path in found if not posixpath.basename(path).startswith("incomplete.")]

@@ -6,10 +6,9 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from trainer import manifest_columns
+from trainer import manifest_columns, storage
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
 from trainer.errors import DataError
-from trainer.storage import is_remote, read_bytes
 
 _SEPARATORS = ",;\t"
 # A table program writes numbers and truths in its own way.
@@ -58,7 +57,7 @@ def read(source: str, root: str) -> Iterator[Example]:
 
 def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
     """The column that plays each role, and the rows with their line numbers."""
-    content = read_bytes(source)
+    content = storage.read_bytes(source)
     if content is None:
         raise DataError(
             f"{source} is no file; the manifest layout expects a CSV file with the columns path,label"
@@ -121,7 +120,7 @@ def _word(words: Mapping[str, _T], value: str, column: str, where: str) -> _T:
 
 def _resolve(root: str, cell: str) -> tuple[str, str]:
     """The name in the data set, and the URI, of a file that is listed as `cell`."""
-    if not is_remote(cell):
+    if not storage.is_remote(cell):
         cell = posixpath.normpath(cell)
         if not cell.startswith("/"):
             return cell, posixpath.join(root, cell)

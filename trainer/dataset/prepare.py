@@ -7,9 +7,9 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from trainer import storage
 from trainer.dataset import publish, sources, summary
 from trainer.dataset.encode import content_hash, in_threads
 from trainer.dataset.locate import INFO_FILE, NAME
@@ -20,7 +20,6 @@ from trainer.dataset.radiographs_dataset_builder import (
 )
 from trainer.dataset.summary import Summary
 from trainer.errors import ConfigError, DataError
-from trainer.storage import is_remote
 
 _SOUGHT_IN_BUCKET = 100
 
@@ -111,9 +110,9 @@ def _planned(target: str, config: RadiographsConfig) -> Summary:
       DataError: a manifest lists nothing that is there.
     """
     # Asking a bucket for each of a million objects would take hours: the first ones tell whether the paths are right.
-    local = [example for example in config.examples if not is_remote(example.uri)]
+    local = [example for example in config.examples if not storage.is_remote(example.uri)]
     sought = local or config.examples[:_SOUGHT_IN_BUCKET]
-    there = in_threads(lambda example: tf.io.gfile.exists(example.uri), sought)
+    there = in_threads(lambda example: storage.exists(example.uri), sought)
     missing = [example for example, found in zip(sought, there, strict=True) if not found]
     if len(missing) == len(sought):
         which = "files" if len(sought) == len(config.examples) else f"first {len(sought)} files"
@@ -139,10 +138,7 @@ def _build(builder: Builder) -> None:
 
 def _metadata_of(target: str) -> dict[str, Any] | None:
     """What the finished data set at `target` says of itself; None where there is none."""
-    if not tf.io.gfile.exists(posixpath.join(target, INFO_FILE)):
+    if not storage.exists(posixpath.join(target, INFO_FILE)):
         return None
-    path = posixpath.join(target, "metadata.json")
-    if not tf.io.gfile.exists(path):
-        return {}
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+    metadata = storage.read_bytes(posixpath.join(target, "metadata.json"))
+    return json.loads(metadata) if metadata else {}

@@ -4,16 +4,14 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
 
-import tensorflow as tf
 from absl import logging
 
+from trainer import storage
 from trainer.dataset.locate import INFO_FILE
-from trainer.storage import is_remote, make_folder
 
 _PREFIX = ".incomplete-"
 
@@ -24,7 +22,7 @@ def workspace(data_dir: str) -> Iterator[str]:
 
     For a local `data_dir` it lies inside, on the same file system, and one run at a time holds it.
     """
-    if is_remote(data_dir):
+    if storage.is_remote(data_dir):
         with tempfile.TemporaryDirectory(prefix="humerus-prepare-") as folder:
             yield folder
         return
@@ -41,26 +39,14 @@ def workspace(data_dir: str) -> Iterator[str]:
 
 def publish(built: str, target: str, workspace_folder: str) -> None:
     """Puts the finished directory `built` in place of whatever is at `target`; `workspace_folder` is where the old one dies."""
-    if is_remote(target):
-        _upload(pathlib.Path(built), target)
+    if storage.is_remote(target):
+        storage.replace_folder(pathlib.Path(built), target, mark=INFO_FILE)
         return
     place = pathlib.Path(target)
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
         place.rename(pathlib.Path(workspace_folder) / "replaced")
     pathlib.Path(built).rename(place)
-
-
-def _upload(built: pathlib.Path, target: str) -> None:
-    # Object stores cannot rename a folder at once. A reader goes by the info file: it goes first and comes last.
-    info = posixpath.join(target, INFO_FILE)
-    if tf.io.gfile.exists(info):
-        tf.io.gfile.remove(info)
-    if tf.io.gfile.isdir(target):
-        tf.io.gfile.rmtree(target)
-    make_folder(target)
-    for path in sorted(built.iterdir(), key=lambda path: (path.name == INFO_FILE, path.name)):
-        tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
 
 
 @contextlib.contextmanager

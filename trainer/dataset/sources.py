@@ -5,13 +5,13 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import tensorflow as tf
 from absl import logging
 
+from trainer import storage
 from trainer.dataset import manifest
 from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
+from trainer.dataset.images import list_images
 from trainer.errors import ConfigError, DataError
-from trainer.storage import list_images
 
 LAYOUTS = ("mura", "folders", "manifest")
 ALL_BODY_PARTS = "all"
@@ -59,7 +59,7 @@ def is_simulated(source: str, layout: str) -> bool:
     """Whether the source says by a file SIMULATED.txt in its root that nobody was X-rayed for it."""
     root = root_of(source, layout)
     return any(
-        tf.io.gfile.exists(posixpath.join(root, *folder, "SIMULATED.txt"))
+        storage.exists(posixpath.join(root, *folder, "SIMULATED.txt"))
         for folder in ((), (_MURA_ROOT,))
     )
 

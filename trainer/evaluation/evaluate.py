@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import artifact
+from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
@@ -171,15 +171,14 @@ def load_info(model: str) -> Artifact:
       ArtifactError: the artifact is damaged.
     """
     path = f"{model.rstrip('/')}/{artifact.MODEL_JSON}"
-    if not tf.io.gfile.exists(path):
+    if (text := storage.read_bytes(path)) is None:
         raise ConfigError(
             f"--model={model} is not an exported model (no {artifact.MODEL_JSON} there); name the "
             "`artifact` folder of a run"
         )
-    if "://" not in model:
+    if not storage.is_remote(model):
         return artifact.load(model)
-    with tf.io.gfile.GFile(path) as file:
-        return artifact.parse(file.read(), source=model)
+    return artifact.parse(text, source=model)
 
 
 def check_compatible(

@@ -12,9 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
-from trainer import radiograph
+from trainer import radiograph, storage
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
 
@@ -28,14 +27,13 @@ def read(file: str) -> dict[str, list[Polygon]]:
     Raises:
       DataError: the file cannot be read, or has neither of the two formats.
     """
-    try:
-        with tf.io.gfile.GFile(file) as opened:
-            content = json.load(opened)
-        return _parse_coco(content) if "annotations" in content else _parse_findings(content)
-    except tf.errors.OpError as error:
+    if (contents := storage.read_bytes(file)) is None:
         raise DataError(
             f"{file} cannot be read; name a COCO file or the findings.json of humerus-phantom"
-        ) from error
+        )
+    try:
+        content = json.loads(contents)
+        return _parse_coco(content) if "annotations" in content else _parse_findings(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file} is neither a COCO file nor the findings.json of humerus-phantom ({error!r})"

@@ -10,16 +10,14 @@ import inspect
 import os
 import pathlib
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from trainer import artifact
+from trainer import artifact, storage
 from trainer.errors import ConfigError
 from trainer.network.small_net import SmallNet
 
@@ -212,11 +210,11 @@ def _application(backbone: str) -> Callable[..., keras.Model]:
 def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
     application = _application(name)
     keras_weights = None if weights == "none" or is_earlier_run(weights) else weights
-    if keras_weights not in (None, "imagenet"):
-        keras_weights = _local_copy(weights)
     try:
         # Keras tells of a download on stdout, which belongs to the result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
+            if keras_weights not in (None, "imagenet"):
+                keras_weights = stack.enter_context(_local_weights(weights))
             return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
     except ConfigError:
         raise
@@ -268,14 +266,15 @@ def _transfer(weights: str, model: keras.Model) -> None:
     path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
     if (
         path != weights
-        and not tf.io.gfile.exists(path)
-        and tf.io.gfile.exists(os.path.join(weights, artifact.MODEL_JSON))
+        and not storage.exists(path)
+        and storage.exists(os.path.join(weights, artifact.MODEL_JSON))
     ):
         raise ConfigError(
             f"weights={weights!r} is an ensemble; start from one network: the `artifact_single` beside it, or one of its .keras files"
         )
     try:
-        earlier = keras.models.load_model(_local_copy(path), compile=False)
+        with _local_weights(path) as local:
+            earlier = keras.models.load_model(local, compile=False)
     except ConfigError:
         raise
     except Exception as error:
@@ -305,14 +304,12 @@ def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
 
 
-def _local_copy(path: str) -> str:
-    """The path itself, or a temporary local copy of an object in a bucket (Keras reads weights from local files only)."""
-    if not tf.io.gfile.exists(path):
+@contextlib.contextmanager
+def _local_weights(path: str) -> Iterator[str]:
+    """Yield the path of a local copy: Keras reads weights from local files only."""
+    if not storage.exists(path):
         raise ConfigError(
             f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5), a .keras file or an artifact"
         )
-    if "://" not in path:
-        return path
-    local = pathlib.Path(tempfile.mkdtemp()) / pathlib.PurePosixPath(path).name
-    tf.io.gfile.copy(path, str(local))
-    return str(local)
+    with storage.local_file(path) as local:
+        yield local

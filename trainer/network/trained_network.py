@@ -1,13 +1,9 @@
 """An artifact's Keras files as a network again: for whoever needs layers and gradients, which the SavedModel no longer has."""
 
-import contextlib
-import pathlib
-import tempfile
-
 import keras
 import numpy as np
-import tensorflow as tf
 
+from trainer import storage
 from trainer.artifact import KERAS_FILE, Artifact, ArtifactError
 from trainer.network import model as model_lib
 from trainer.network import saliency
@@ -51,13 +47,7 @@ def maps(network: Network, method: str, images: np.ndarray, layer: str) -> np.nd
 
 
 def _load(path: str) -> keras.Model:
-    with contextlib.ExitStack() as stack:
-        local = path
-        if "://" in path:
-            local = str(
-                pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / KERAS_FILE
-            )
-            tf.io.gfile.copy(path, local)
+    with storage.local_file(path) as local:
         try:
             return keras.models.load_model(local, compile=False)
         except (OSError, ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ from absl import logging
 from trainer.errors import ConfigError
 from trainer.phantom import plan
 from trainer.phantom.render import View, render
+from trainer.storage import is_remote
 
 VERSION = "1"
 ROOT = "MURA-v1.1"
@@ -48,7 +49,7 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
 
     A finished folder of the same version, seed and number of patients is kept; any other raises `ConfigError`.
     """
-    if "://" in output:
+    if is_remote(output):
         raise ConfigError(
             f"--output of simulated radiographs must be a local folder, got {output}; write locally, then copy it"
         )

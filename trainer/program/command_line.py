@@ -34,6 +34,7 @@ from typing import Any, TextIO
 
 from absl import flags
 
+from trainer import storage
 from trainer.errors import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -52,9 +53,6 @@ from trainer.program import json_log, logging_setup, telemetry
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
 _WIDEST = 110
-# What TensorFlow raises where storage has no such thing or gives no access, and where it doesn't answer.
-_REFUSALS = ("NotFoundError", "PermissionDeniedError", "UnauthenticatedError")
-_OUTAGES = ("AbortedError", "UnavailableError", "DeadlineExceededError")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +85,7 @@ def define_dry_run(values: flags.FlagValues) -> flags.FlagHolder:
 
 def check_writable(flag: str, folder: str) -> None:
     """Raises `ConfigError` where the folder that a flag names for results is none, or can't be made or written to; local ones only."""
-    if "://" in folder:
+    if storage.is_remote(folder):
         return
     given = pathlib.Path(folder).absolute()
     place = next(place for place in (given, *given.parents) if os.path.lexists(place))
@@ -197,6 +195,7 @@ class Program:
 
     def _explain(self, error: BaseException) -> int:
         """Prints a sentence on what a user can do something about, and returns its exit code; raises what is our own mistake."""
+        error = storage.translate_error(error)
         codes: dict[type[BaseException], int] = {
             ConfigError: EXIT_CONFIG,
             flags.Error: EXIT_CONFIG,
@@ -204,23 +203,13 @@ class Program:
             StoppedError: EXIT_STOPPED,
             KeyboardInterrupt: EXIT_STOPPED,
             **dict.fromkeys(
-                (
-                    TrainingDivergedError,
-                    HostLostError,
-                    RunnerError,
-                    OSError,
-                    *_tensorflow(*_REFUSALS),
-                ),
-                EXIT_FAILURE,
+                (TrainingDivergedError, HostLostError, RunnerError, OSError), EXIT_FAILURE
             ),
-            **dict.fromkeys(_tensorflow(*_OUTAGES), EXIT_FAILURE),
         }
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
         if code is None:
             raise error
         said = _plain(error) if isinstance(error, flags.Error) else str(error)
-        if isinstance(error, _tensorflow(*_OUTAGES)):
-            said = f"the storage does not answer ({said.partition(chr(10))[0]}); start the same command again"
         said = (
             f"stopped; {self.when_stopped}"
             if isinstance(error, KeyboardInterrupt)
@@ -284,12 +273,6 @@ def _print(text: str, stream: TextIO) -> None:
     except BrokenPipeError:
         # Else Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _tensorflow(*names: str) -> tuple[type[Exception], ...]:
-    """Kinds of errors by name; none where TensorFlow isn't loaded."""
-    loaded = sys.modules.get("tensorflow")
-    return tuple(getattr(loaded.errors, name) for name in names) if loaded else ()
 
 
 def _plain(error: Exception) -> str:

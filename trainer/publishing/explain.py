@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import overlay, radiograph
+from trainer import overlay, radiograph, storage
 from trainer.artifact import FREE_METHOD, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
@@ -172,20 +172,14 @@ def _read(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[
     read, rejected = {}, []
     for path in paths:
         try:
-            read[path] = radiograph.read(_contents(path))
+            if (contents := storage.read_bytes(path)) is None:
+                raise FileNotFoundError
+            read[path] = radiograph.read(contents)
         except radiograph.RadiographError as error:
             rejected.append(f"{_readable(path)}: {error.reason}: {error.detail}")
-        except (OSError, tf.errors.OpError):
+        except OSError:
             rejected.append(f"{_readable(path)}: cannot be opened or read")
     return read, rejected
-
-
-def _contents(path: str) -> bytes:
-    """Of a file, local or in a bucket. TensorFlow's files take no name that isn't UTF-8."""
-    if "://" not in path:
-        return pathlib.Path(path).read_bytes()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
 
 
 def _readable(path: str) -> str:

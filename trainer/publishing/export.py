@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import scipy.special
 import tensorflow as tf
 from absl import logging
 
-from trainer import artifact
+from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError
@@ -121,7 +120,7 @@ def export(
         sealed = artifact.seal(local, **fields)
         if verify_engines:
             sealed = verify.verify(local, *verify.samples(train, held_out))
-        _publish(local, directory)
+        storage.replace_folder(local, directory, mark=artifact.MODEL_JSON)
     return sealed
 
 
@@ -208,22 +207,3 @@ def _reference(train: Split, probability: np.ndarray) -> dict[str, Any]:
             "images": len(values),
         }
     return shares
-
-
-def _publish(local: Path, directory: str) -> None:
-    """Moves a finished folder to its name; in a bucket, `model.json` goes last and so marks the rest as complete."""
-    if "://" not in directory:
-        target = Path(directory)
-        staged = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.copytree(local, staged)
-        shutil.rmtree(target, ignore_errors=True)
-        staged.rename(target)
-        return
-    files = sorted(
-        (path for path in local.rglob("*") if path.is_file()),
-        key=lambda path: path.name == artifact.MODEL_JSON,
-    )
-    for path in files:
-        name = f"{directory.rstrip('/')}/{path.relative_to(local).as_posix()}"
-        tf.io.gfile.copy(str(path), name, overwrite=True)

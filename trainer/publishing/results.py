@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import engines, machine, overlay
+from trainer import engines, machine, overlay, storage
 from trainer.artifact import Artifact
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation import calibration, evaluate
@@ -197,6 +197,6 @@ def _environment(workdir: str) -> dict[str, str]:
 def _duration(workdir: str) -> str:
     """Since the settings of the run were written, before its first step."""
     path = f"{workdir}/{SETTINGS}"
-    if not tf.io.gfile.exists(path):
+    if not storage.exists(path):
         return "unknown"
-    return f"{(time.time() - tf.io.gfile.stat(path).mtime_nsec / 1e9) / 60:.1f} minutes, interruptions included"
+    return f"{(time.time() - storage.modified(path)) / 60:.1f} minutes, interruptions included"

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from trainer import artifact, engines, radiograph
+from trainer import artifact, engines, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
@@ -22,7 +21,6 @@ from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
 from trainer.network import trained_network
 from trainer.program import telemetry
 from trainer.publishing import model_card, quantize
-from trainer.storage import make_folder
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 128
@@ -275,24 +273,18 @@ def _read(folder: pathlib.Path, size: int) -> Sample:
 @contextlib.contextmanager
 def _local_copy(model: str) -> Iterator[pathlib.Path]:
     """The artifact where it is local; else a copy, of which what changed goes back, `model.json` last."""
-    if "://" not in model:
+    if not storage.is_remote(model):
         yield pathlib.Path(model)
         return
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
         source = model.rstrip("/")
         before = evaluate.load_info(model).files
-        for name in [*before, artifact.MODEL_JSON]:
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            tf.io.gfile.copy(f"{source}/{name}", str(directory / name))
+        storage.download(source, [*before, artifact.MODEL_JSON], directory)
         yield directory
         after = artifact.load(directory).files
-        for name in [
-            *(name for name in after if after[name] != before.get(name)),
-            artifact.MODEL_JSON,
-        ]:
-            make_folder(f"{source}/{name}".rpartition("/")[0])
-            tf.io.gfile.copy(str(directory / name), f"{source}/{name}", overwrite=True)
+        changed = [name for name in after if after[name] != before.get(name)]
+        storage.upload(directory, [*changed, artifact.MODEL_JSON], source)
 
 
 def _line(error: Exception) -> str:

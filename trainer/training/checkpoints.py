@@ -4,7 +4,6 @@
 killed writer leaves no mark, so what it left is never read.
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -16,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from trainer import storage
 from trainer.errors import ConfigError, DataError
-from trainer.storage import PARTIAL, is_remote, make_folder, translate_storage_error, write_text
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
 _PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
@@ -46,9 +45,9 @@ class Checkpoints:
         if not self._is_chief:
             return
         prefix = self._prefix(step)
-        with translate_storage_error(f"the checkpoint {prefix}"):
+        with storage.explain_write_error(f"the checkpoint {prefix}"):
             self._write_variables(prefix)
-        write_text(prefix + ".json", json.dumps(state))
+        storage.write_text(prefix + ".json", json.dumps(state))
         names = self._names()
         steps = _steps(names)
         kept = [earlier for earlier in steps if earlier <= step][-self._keep :]
@@ -56,15 +55,15 @@ class Checkpoints:
             self._remove(dropped, names)
 
     def _write_variables(self, prefix: str) -> None:
-        make_folder(self._directory)
-        if not is_remote(prefix):
+        storage.make_folder(self._directory)
+        if not storage.is_remote(prefix):
             self._checkpoint.write(prefix)
             return
         # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects: dozens of requests.
         with tempfile.TemporaryDirectory() as folder:
             self._checkpoint.write(f"{folder}/{pathlib.PurePosixPath(prefix).name}")
             for path in pathlib.Path(folder).iterdir():
-                tf.io.gfile.copy(str(path), f"{self._directory}/{path.name}", overwrite=True)
+                storage.copy(path, f"{self._directory}/{path.name}")
 
     def restore(self) -> Mapping[str, Any] | None:
         """Restores the newest checkpoint that can be read and returns its state; None where there is none.
@@ -75,15 +74,17 @@ class Checkpoints:
         for step in reversed(_steps(self._names())):
             prefix = self._prefix(step)
             try:
-                with tf.io.gfile.GFile(prefix + ".json") as file:
-                    state = json.loads(file.read())
+                state = json.loads(storage.read_bytes(prefix + ".json") or "")
                 self._checkpoint.read(prefix).assert_existing_objects_matched()
             except (
                 tf.errors.OpError,
+                OSError,
                 ValueError,
                 AssertionError,
-                IndexError,
-            ) as error:  # IndexError: cut short
+                IndexError,  # The file was cut short.
+            ) as error:
+                if isinstance(storage.translate_error(error), storage.StorageOutageError):
+                    raise
                 logging.error(
                     "The checkpoint %s can't be read (%s); trying the one before it.",
                     prefix,
@@ -101,9 +102,8 @@ class Checkpoints:
         """State of the newest readable commit mark, without touching a variable."""
         for step in reversed(_steps(self._names())):
             try:
-                with tf.io.gfile.GFile(self._prefix(step) + ".json") as file:
-                    return json.loads(file.read())
-            except (tf.errors.OpError, ValueError):
+                return json.loads(storage.read_bytes(self._prefix(step) + ".json") or "")
+            except (OSError, ValueError):
                 continue
         return None
 
@@ -111,10 +111,7 @@ class Checkpoints:
         return f"{self._directory}/ckpt-{step:08d}"
 
     def _names(self) -> list[str]:
-        try:
-            return tf.io.gfile.listdir(self._directory)
-        except tf.errors.NotFoundError:
-            return []
+        return storage.list_folder(self._directory)
 
     def _remove(self, step: int, names: Sequence[str]) -> None:
         """Takes the commit mark away first, so that half a checkpoint is never taken for one."""
@@ -123,8 +120,7 @@ class Checkpoints:
             name for name in names if name.startswith(mark.removesuffix("json")) and name != mark
         ]
         for name in [mark, *parts]:
-            with contextlib.suppress(tf.errors.NotFoundError):
-                tf.io.gfile.remove(f"{self._directory}/{name}")
+            storage.remove_file(f"{self._directory}/{name}")
 
 
 def _steps(names: Sequence[str]) -> list[int]:
@@ -134,15 +130,14 @@ def _steps(names: Sequence[str]) -> list[int]:
 
 def sweep(folder: str) -> None:
     """Removes what killed writers left there: files under their temporary names, and parts of checkpoints without a commit mark."""
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    names = storage.list_folder(folder)
     committed = set(_steps(names))
     for name in names:
         part = _PART.fullmatch(name)
-        if PARTIAL in name or (
+        if storage.PARTIAL in name or (
             name.startswith("ckpt-") and not (part and int(part[1]) in committed)
         ):
-            path = f"{folder}/{name.rstrip('/')}"
-            (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+            storage.remove(f"{folder}/{name.rstrip('/')}")
 
 
 def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
@@ -152,10 +147,9 @@ def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
       ConfigError: names the keys that differ.
     """
     settings = json.loads(json.dumps(settings))
-    if not tf.io.gfile.exists(path):
+    if (contents := storage.read_bytes(path)) is None:
         return
-    with tf.io.gfile.GFile(path) as file:
-        earlier = json.loads(file.read())
+    earlier = json.loads(contents)
     differing = sorted(
         key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key)
     )

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from trainer import storage
 from trainer.dataset import input_pipeline
 from trainer.publishing import results
 from trainer.training import checkpoints, cross_validation, settings
@@ -73,7 +74,7 @@ def plan(config: ml_collections.ConfigDict, data_dir: str, workdir: str, folds: 
         checkpoints.check_same_run(
             f"{workdir}/{train_lib.SETTINGS}", settings.recorded(config, dataset, folds)
         )
-    finished = tf.io.gfile.exists(f"{workdir}/{results.METRICS}")
+    finished = storage.exists(f"{workdir}/{results.METRICS}")
     keras.config.set_dtype_policy(config.precision)
     splits = {
         name: input_pipeline.load_split(data_dir, name, config.cache)

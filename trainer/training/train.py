@@ -10,12 +10,12 @@ import ml_collections
 import tensorflow as tf
 from absl import logging
 
+from trainer import storage
 from trainer.dataset import input_pipeline
 from trainer.errors import ConfigError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import Scored, Trained
-from trainer.storage import write_text
 from trainer.training import cross_validation, optimization, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import assemble
@@ -61,10 +61,9 @@ def train_and_evaluate(
     begun = is_begun(workdir)
     if begun:
         check_same_run(f"{workdir}/{SETTINGS}", recorded)
-    if tf.io.gfile.exists(f"{workdir}/{results.METRICS}"):
+    if metrics := storage.read_bytes(f"{workdir}/{results.METRICS}"):
         logging.info("The run in %s is finished already.", workdir)
-        with tf.io.gfile.GFile(f"{workdir}/{results.METRICS}") as file:
-            return json.loads(file.read())
+        return json.loads(metrics)
     if folds and profile:
         logging.warning("--profile traces runs without --folds only.")
     keras.config.set_dtype_policy(config.precision)
@@ -74,7 +73,9 @@ def train_and_evaluate(
     strategy = strategy_lib.create()
     if not begun and strategy_lib.is_chief(strategy):
         # Whatever an earlier call wrote there, it could not start with it.
-        write_text(f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n")
+        storage.write_text(
+            f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n"
+        )
     share = input_pipeline.per_replica_batch_size(
         config.global_batch_size, strategy.num_replicas_in_sync
     )
@@ -83,7 +84,7 @@ def train_and_evaluate(
         strategy_lib.on_all_hosts(
             strategy, 0
         )  # the chief among them, so that its settings are written
-        strategy_lib.check_shared(strategy, tf.io.gfile.exists(f"{workdir}/{SETTINGS}"), workdir)
+        strategy_lib.check_shared(strategy, storage.exists(f"{workdir}/{SETTINGS}"), workdir)
         if folds:
             published = cross_validation.train_folds(
                 config, dataset, strategy, data_dir, workdir, folds
@@ -112,7 +113,7 @@ def is_begun(workdir: str) -> bool:
         f"{workdir}/fold-*/checkpoints/*.json",
         f"{workdir}/{results.METRICS}",
     )
-    return bool(tf.io.gfile.glob(list(left)))
+    return bool(storage.glob(*left))
 
 
 def _train_one(
