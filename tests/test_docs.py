@@ -13,6 +13,7 @@ import urllib.parse
 import pytest
 
 from batch_inference.outputs.records import REASONS
+from docs import architecture
 from tests import test_architecture
 from tests.support import documents
 from tests.support.documents import ROOT, Block
@@ -68,7 +69,7 @@ def test_a_link_is_seen_and_an_anchor_is_made_as_on_github(tmp_path):
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_that_is_not_run_says_what_it_needs(block):
-    assert block.language in {"", "bash", "python", "json", "yaml"}
+    assert block.language in {"", "bash", "python", "json", "yaml", "mermaid"}
     assert block.needs is None or (block.language == "bash" and block.needs in documents.NEEDS)
     is_run = block.page != "CONTRIBUTING.md"  # by tests/test_docs_commands.py
     assert is_run or block.needs or block.language != "bash"
@@ -328,19 +329,29 @@ def test_keys_of_the_artifact_are_those_of_model_json():
     assert f"Format version {artifact.FORMAT_VERSION}." in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["trainer", "batch_inference"])
-def test_the_architecture_page_tells_of_every_module(package):
-    cells = documents.first_cells(documents.section(DOCS / "architecture.md", f"## {package}"))
-    told = sorted(module.strip("/") for cell in cells for module in re.findall(r"`([^`]+)`", cell))
-    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
-    modules = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
-    assert told == sorted(modules | folders)
+def test_the_architecture_page_is_what_its_script_writes():
+    """After a change of imports or of a module's docstring: python docs/architecture.py."""
+    assert architecture.PAGE.read_text(encoding="utf-8") == architecture.page()
 
 
-def test_the_drawing_names_modules_that_exist_and_the_shared_ones():
-    drawing = (DOCS / "architecture.svg").read_text(encoding="utf-8")
-    texts = re.findall(r'class="module"[^>]*>([^<]*)<', drawing)
-    named = {word for text in texts for word in re.findall(r"[a-z_]+", text.replace("&#8594;", ""))}
-    modules = {name for path in test_architecture.FILES for name in (path.stem, path.parent.name)}
-    assert named <= modules, named - modules
-    assert named >= test_architecture.SHARED
+@pytest.mark.parametrize("package", architecture.PACKAGES)
+def test_the_drawn_arrows_are_imports_and_imply_all_others(package):
+    text = architecture.PAGE.read_text(encoding="utf-8")
+    drawing = text.partition(f"<!-- {package} rooms -->")[2].partition("<!-- /")[0]
+    drawn = {
+        (source, target)
+        for source, targets in re.findall(r"(\w+) --> (.*)", drawing)
+        for target in targets.split(" & ")
+    }
+    files = [path for path in test_architecture.FILES if path.is_relative_to(ROOT / package)]
+    imported = {
+        (test_architecture.room_of(path), room)
+        for path in files
+        for room in test_architecture.modules_of(package, test_architecture.imports(path))
+        if room != test_architecture.room_of(path)
+    }
+    assert drawn <= imported
+    implied = set(drawn)
+    while longer := {(a, d) for a, b in implied for c, d in drawn if b == c} - implied:
+        implied |= longer
+    assert imported <= implied and not {(a, b) for a, b in implied if a == b}
