@@ -355,3 +355,26 @@ def test_the_drawn_arrows_are_imports_and_imply_all_others(package):
     while longer := {(a, d) for a, b in implied for c, d in drawn if b == c} - implied:
         implied |= longer
     assert imported <= implied and not {(a, b) for a, b in implied if a == b}
+
+
+@pytest.mark.parametrize(
+    "heading", ["## One image's way from file to overlay", "## One setting's way from flag to step"]
+)
+def test_the_functions_of_the_two_walks_exist(heading):
+    lines = documents.section(ROOT / "CONTRIBUTING.md", heading)
+    named = re.findall(r"`(\w+)\.(?!py`)(\w+)`", "\n".join(lines))
+    assert len(named) > 8
+    for module, function in named:
+        trees = [ast.parse(p.read_text()) for p in test_architecture.FILES if p.stem == module]
+        defined = {node.name for tree in trees for node in tree.body if hasattr(node, "name")}
+        assert function in defined, f"{module}.{function}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "trainer").rglob("*.md"))], ids=name)
+def test_prose_is_wrapped_at_100_columns(page):
+    """Tables, pictures and blocks of commands may be wider."""
+    assert not [
+        line
+        for line in documents.prose(page)
+        if len(line) > 100 and not line.startswith(("|", "!["))
+    ]
