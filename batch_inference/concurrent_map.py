@@ -1,6 +1,7 @@
 """A map whose function runs in threads, ahead of what comes after it."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,28 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from trainer.engines import usable_cores
+
+_REMOTE_THREADS = 32
+"""Threads where files are remote: they wait for the network, so there may be more than cores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolSize:
+    """How much of a map runs at once.
+
+    Attributes:
+      window: elements that may be under way.
+      threads: of each worker; None for one per core of that worker.
+    """
+
+    window: int
+    threads: int | None
+
+    @classmethod
+    def choose(cls, batch_size: int, remote: bool) -> "PoolSize":
+        """Return the size that keeps a network busy that takes `batch_size` images at once."""
+        threads = _REMOTE_THREADS if remote else None
+        return cls(batch_size + 2 * (threads or usable_cores()), threads)
 
 
 class ConcurrentMap(beam.DoFn):

@@ -1,4 +1,4 @@
-"""What is checked before a run starts, so that a mistake costs seconds and leaves nothing behind."""
+"""Checks the options before a run starts, so that a mistake shows in seconds and writes nothing."""
 
 import dataclasses
 import re
@@ -22,17 +22,17 @@ from trainer.errors import ConfigError, DataError
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run that may start.
+    """A run whose options have been checked.
 
     Attributes:
-      options: as they were given.
-      described: the artifact.
+      options: the options as given.
+      described: the artifact, with the threshold and method of the options.
       choice: engine and precision.
-      inputs: how many; None where counting them would take as long as a remote listing.
+      inputs: number of inputs; None where counting would need a long remote listing.
       output: absolute URI of the folder for the results.
-      record: what `run.json` will say.
-      beam_options: of the runner.
-      workers: where they are.
+      record: the content of `run.json`.
+      beam_options: Beam's options, with the runner.
+      workers: where the runner's workers are.
     """
 
     options: Options
@@ -45,10 +45,10 @@ class Plan:
     workers: runners.Workers
 
     def dry_run(self) -> "DryRun":
-        """What the run would read, do and write, once it is sure that it could.
+        """Return what the run would read and write.
 
         Raises:
-          ConfigError: the output is taken.
+          ConfigError: the output holds results that the run may not replace.
         """
         options = self.options
         taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
@@ -68,7 +68,12 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class DryRun:
-    """What a run would read, do and write; `inputs` is None where nobody counted, `earlier_results` where there are none."""
+    """What a run would read and write; as text, what --dry_run prints.
+
+    Attributes:
+      inputs: number of inputs; None where they were not counted.
+      earlier_results: `kept` or `deleted`; None where there are none.
+    """
 
     input: str
     inputs: int | None
@@ -98,19 +103,21 @@ class DryRun:
             else ""
         )
         return (
-            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, positive from {self.threshold:.3g} on\n"
-            f"would write rows ({', '.join(self.format)}){pictures} to {self.output}{tables}{earlier}\n"
+            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, "
+            f"positive from {self.threshold:.3g} on\n"
+            f"would write rows ({', '.join(self.format)}){pictures} to {self.output}"
+            f"{tables}{earlier}\n"
             "dry run: nothing was written"
         )
 
 
 def plan(options: Options) -> Plan:
-    """Checks all that can be checked without writing anything.
+    """Check all that can be checked without writing anything, and return the plan of the run.
 
     Raises:
-      ConfigError: options that contradict each other or the machine, no model.
-      ArtifactError: `options.model` is damaged, or not one that this version can score with.
-      DataError: nothing to score.
+      ConfigError: options contradict each other or the machine, or there is no model.
+      ArtifactError: the model is damaged, or this version cannot score with it.
+      DataError: there is nothing to score.
       OutageError: the storage does not answer.
     """
     check_addresses(input=options.input, model=options.model, output=options.output)
@@ -120,7 +127,7 @@ def plan(options: Options) -> Plan:
         beam_options, input=options.input, model=options.model, output=options.output
     )
     workers = runners.locate_workers(beam_options)
-    # Credentials and endpoints are wanted before there is a pipeline.
+    # Beam sets these when a pipeline runs, but its storage needs credentials from here on.
     FileSystems.set_options(beam_options)
     _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
@@ -139,7 +146,7 @@ def plan(options: Options) -> Plan:
         bigquery.choose_temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
         "input": filesystem.absolute(options.input),
-        "id_salt": key.mark_of_salt(),
+        "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
@@ -147,7 +154,7 @@ def plan(options: Options) -> Plan:
 
 
 def omit_secrets(options: PipelineOptions) -> dict[str, str]:
-    """What was asked of Beam, but for what opens a door: the record lies beside the results."""
+    """Return Beam's options without secrets, as `run.json` lies beside the results."""
     given = options.get_all_options(drop_default=True)
     return {
         name: str(value)
@@ -157,7 +164,7 @@ def omit_secrets(options: PipelineOptions) -> dict[str, str]:
 
 
 def check_addresses(**uris: str) -> None:
-    """Raises `ConfigError` where one of `uris` (by flag) holds what is no Unicode, which no runner can hand on to its workers."""
+    """Raise `ConfigError` where one of `uris`, by flag, is no Unicode: runners can't pass it on."""
     for flag, uri in uris.items():
         plain = readable(filesystem.absolute(uri))
         if plain != filesystem.absolute(uri):
@@ -167,31 +174,31 @@ def check_addresses(**uris: str) -> None:
 
 
 def check_cams(style: str, store: str) -> None:
-    """Raises `ConfigError` where maps are to be packed that nobody wants."""
+    """Raise `ConfigError` where the options pack maps and keep none."""
     if style == "none" and store != "files":
         raise ConfigError(
-            f"--cam=none keeps no map for --cam_store={store} to hold; leave one of them out"
+            f"--cam=none keeps no map for --cam_store={store} to hold; omit one of them"
         )
 
 
 def check_preprocessing(described: Artifact) -> None:
-    """Raises `ArtifactError` where the model was trained on pixels that are not those made here."""
+    """Raise `ArtifactError` where the model was trained with another version of preprocessing."""
     made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]
     if made_under != here:
         raise ArtifactError(
-            f"the model was trained on pixels of preprocessing version {made_under}, this program makes version {here}; "
-            "score with the humerus that exported it, or train again"
+            f"the model was trained on pixels of preprocessing version {made_under}, this program "
+            f"makes version {here}; score with the humerus that exported it, or train again"
         )
 
 
 def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output: str) -> int | None:
-    """How many inputs there are; None where counting them would take as long as a remote listing.
+    """Return the number of inputs; None where counting would need a long remote listing.
 
-    A manifest is read to its end wherever it lies: no line may name a result that the run would delete.
+    A manifest is always read to its end, as no line may name a result that the run would delete.
 
     Raises:
-      ConfigError: no bucket of that name, no access; an input is a result in `output`.
-      DataError: there is none.
+      ConfigError: there is no such bucket or no access, or an input is a result in `output`.
+      DataError: there is no input.
       OutageError: the storage does not answer.
     """
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
@@ -203,19 +210,21 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
         else:
             inputs = int(sources.has_any(location, exclude, recursive, output))
     if not inputs:
-        left_out = f" that --exclude={','.join(exclude)} leaves" if exclude else ""
+        excluded = f" after --exclude={','.join(exclude)}" if exclude else ""
         raise DataError(
-            f"nothing to score: no file matches {location}{left_out}; expected a folder, a glob or a manifest with files in it"
+            f"nothing to score: no file matches {location}{excluded}; "
+            "expected a folder, a glob or a manifest with files in it"
         )
     return inputs if counted else None
 
 
 def check_apart(output: str, location: str) -> None:
-    """Raises `ConfigError` where the input would take in the output, or is a result that lies there already."""
+    """Raise `ConfigError` where the input includes the output, or is a result in it."""
     uri, root = filesystem.absolute(location), sources.find_root(location)
     if sources.covers(location, output):
         raise ConfigError(
-            f"--output={output} lies inside the input {uri}: its pictures would be scored; choose another folder"
+            f"--output={output} lies inside the input {uri}: its pictures would be scored; "
+            "choose another folder"
         )
     is_result = output_folder.match_results(output)
     if (
@@ -224,5 +233,6 @@ def check_apart(output: str, location: str) -> None:
         or is_result(uri)
     ):
         raise ConfigError(
-            f"the input {uri} lies inside --output={output}: results and inputs would mix; choose another folder"
+            f"the input {uri} lies inside --output={output}: results and inputs would mix; "
+            "choose another folder"
         )

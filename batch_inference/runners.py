@@ -1,4 +1,4 @@
-"""Which engine runs the pipeline, with which options, and where its workers are."""
+"""Checks Beam's options: which runner runs the pipeline, and where its workers are."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,6 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     PortableOptions,
     SetupOptions,
-    SparkRunnerOptions,
     StandardOptions,
     WorkerOptions,
 )
@@ -28,25 +27,31 @@ from batch_inference.storage import filesystem
 from trainer.errors import ConfigError
 
 EMBEDDED = "FnApiRunner"
+"""Beam's runner inside this process, the default."""
 RUNNERS = (
     EMBEDDED,
     "PrismRunner",
     "FlinkRunner",
-    "SparkRunner",
     "DataflowRunner",
     "PortableRunner",
 )
+"""The runners that scoring is tested with."""
+_REFUSED = {
+    "dask": "it loses rows (Beam 2.77)",
+    "spark": "scoring is not tested with it",
+}
+"""Runners of Beam by name, and why scoring refuses them."""
 _FLINK_OPTIONS = frozenset(
     {"number_of_execution_retries", "execution_retry_delay", "flink_conf_dir"}
 )
-"""What the job server of Flink knows and Beam's Python half does not, of what scoring has a use for."""
-_NOT_TO_THE_END = ("no_wait_until_finish", "dry_run", "template_location")
-"""Options of Beam with which it comes back before the job is done."""
+"""Options of Flink's job server, useful for scoring, that Beam in Python does not know."""
+_RETURNS_EARLY = ("no_wait_until_finish", "dry_run", "template_location")
+"""Options with which Beam returns before the job is done."""
 _JOB_SERVER_SECONDS = 20
 
 
 class Workers(enum.Enum):
-    """Where the workers of a runner are, seen from the process that starts the run."""
+    """Where a runner's workers are, seen from the process that starts the run."""
 
     THREADS = "in this process"
     PROCESSES = "on this machine, with the packages of this process"
@@ -54,69 +59,78 @@ class Workers(enum.Enum):
 
 
 def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
-    """Options of Beam from the words of a command line; the embedded runner unless another is named.
+    """Return Beam's options from the words of a command line; the runner is embedded by default.
 
     Raises:
-      ConfigError: an option that nobody knows, a wrong value, a runner that is none of `RUNNERS`, or options that a runner lacks.
+      ConfigError: an option is unknown or its value wrong, the runner is none of `RUNNERS`, or it
+        lacks an option that it needs.
     """
     known = PipelineOptions([]).get_all_options()
-    said = io.StringIO()
+    usage = io.StringIO()
     try:
-        # On a wrong value Beam prints three screens of usage; the last line of it is what counts.
-        with contextlib.redirect_stderr(said):
+        # On a wrong value Beam prints three screens of usage; only the last line says why.
+        with contextlib.redirect_stderr(usage):
             given = PipelineOptions(list(arguments)).get_all_options(
                 drop_default=True, retain_unknown_options=True
             )
     except SystemExit as error:
-        raise ConfigError(
-            f"Apache Beam refuses its options: {said.getvalue().strip().rpartition('error: ')[2]}"
-        ) from error
-    runner = _runner(given.get("runner") or EMBEDDED)
-    _check_known(
-        arguments, set(given), set(known) | _further_options(runner, given.get("job_endpoint"))
-    )
-    # Beam writes into what it checks.
+        reason = usage.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"Apache Beam refuses its options: {reason}") from error
+    runner = _resolve_runner(given.get("runner") or EMBEDDED)
+    of_server = _list_server_options(runner, given.get("job_endpoint"))
+    _check_known(arguments, set(given), set(known) | of_server)
+    # Checked on a copy, as Beam changes the options that it validates.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
     options = PipelineOptions(list(arguments), runner=runner)
     setup = options.view_as(SetupOptions)
     if setup.setup_file:
-        # Beam goes to the folder that is written there, and fails where none is.
+        # Beam changes into the folder of this path, and fails where the path names none.
         setup.setup_file = str(pathlib.Path(setup.setup_file).resolve())
     return options
 
 
 def _check_known(arguments: tuple[str, ...], given: set[str], known: set[str]) -> None:
-    """Raises `ConfigError` for a word that is no option, and for an option that nobody knows by the name that was written."""
+    """Raise `ConfigError` for a word that is no option, and for an option of an unknown name.
+
+    Args:
+      arguments: the words of the command line.
+      given: names of the options that Beam found among them.
+      known: names of the options of Beam and of the runner.
+    """
     if arguments and not arguments[0].startswith("--"):
         raise ConfigError(
-            f"unexpected argument {arguments[0]!r}; options have the form --name=value, see humerus-score --help"
+            f"unexpected argument {arguments[0]!r}; options have the form --name=value, "
+            "see humerus-score --help"
         )
     unknown = given - known
     names = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    # Beam reads --dry-run as dry_run, and does nothing with it: the run would begin.
+    # Beam takes --dry-run for dry_run and ignores it: the run would begin.
     wrong = [name for name in names if "-" in name[2:] or name[2:] in unknown]
     if wrong or unknown:
         name = wrong[0] if wrong else f"--{min(unknown)}"
-        all_there_are = [field.name for field in dataclasses.fields(Options)] + [
-            "dry_run",
-            "json",
-            *known,
-        ]
-        like = difflib.get_close_matches(name[2:].replace("-", "_"), all_there_are, 1)
-        hint = f" (did you mean --{like[0]}?)" if like else ""
+        ours = [field.name for field in dataclasses.fields(Options)]
+        candidates = [*ours, "dry_run", "json", *known]
+        similar = difflib.get_close_matches(name[2:].replace("-", "_"), candidates, 1)
+        hint = f" (did you mean --{similar[0]}?)" if similar else ""
         raise ConfigError(
-            f"unknown option {name}{hint}; neither humerus-score --help nor Apache Beam {beam.__version__} names it"
+            f"unknown option {name}{hint}; neither humerus-score --help nor "
+            f"Apache Beam {beam.__version__} lists it"
         )
 
 
-def _runner(name: str) -> str:
-    """The runner of that name; letters of either case, `flink` and the whole path of the class will do, as for Beam."""
+def _resolve_runner(name: str) -> str:
+    """Return the runner that a name means: in either case, with or without `Runner`, or a path.
+
+    Raises:
+      ConfigError: no runner has that name, or scoring refuses it.
+    """
     plain = name.rpartition(".")[2].lower().removesuffix("runner")
-    if plain == "dask":
+    if plain in _REFUSED:
         raise ConfigError(
-            "--runner=DaskRunner loses rows (Beam 2.77); use the default, Flink, Prism or Dataflow"
+            f"--runner={plain.capitalize()}Runner is refused: {_REFUSED[plain]}; "
+            f"use {', '.join(RUNNERS[:-1])} or {RUNNERS[-1]}"
         )
-    # Beam's DirectRunner would download Prism first, and is the embedded runner where it can't.
+    # Beam's DirectRunner would download Prism, and fall back to the embedded runner.
     aliases = {runner.lower().removesuffix("runner"): runner for runner in RUNNERS} | {
         "direct": EMBEDDED
     }
@@ -125,8 +139,12 @@ def _runner(name: str) -> str:
     return aliases[plain]
 
 
-def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
-    """Options of the runner's job server: what it says itself where it runs already."""
+def _list_server_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
+    """Return the names of the options of a runner's job server, which is asked where it runs.
+
+    Raises:
+      ConfigError: no job server answers.
+    """
     if not job_endpoint or job_endpoint == "embed":
         return _FLINK_OPTIONS if runner == "FlinkRunner" else frozenset()
     with grpc.insecure_channel(job_endpoint) as channel:
@@ -137,24 +155,27 @@ def _further_options(runner: str, job_endpoint: str | None) -> frozenset[str]:
             )
         except grpc.RpcError as error:
             raise ConfigError(
-                f"no job server answers at --job_endpoint={job_endpoint} ({error.code().name}); start it first"
+                f"no job server answers at --job_endpoint={job_endpoint} "
+                f"({error.code().name}); start it first"
             ) from error
     return frozenset(option.name for option in described.options)
 
 
 def _check_complete(options: PipelineOptions, runner: str) -> None:
-    """Raises `ConfigError` for what Beam, or the workers after minutes, would refuse."""
-    unfinished = [
-        name for name in _NOT_TO_THE_END if options.get_all_options(drop_default=True).get(name)
+    """Raise `ConfigError` for options that Beam, or its workers minutes later, would refuse."""
+    early = [
+        name for name in _RETURNS_EARLY if options.get_all_options(drop_default=True).get(name)
     ]
-    if unfinished:
+    if early:
         raise ConfigError(
-            f"--{unfinished[0]} is not for scoring, which waits for the end of the run to complete its output"
+            f"--{early[0]} is not for scoring, which waits for the end of the run to complete its "
+            "output; omit it"
         )
     setup = options.view_as(SetupOptions)
     if setup.setup_file and not pathlib.Path(setup.setup_file).is_file():
         raise ConfigError(
-            f"--setup_file={setup.setup_file} is no file; expected the path of this project's setup.py"
+            f"--setup_file={setup.setup_file} is no file; "
+            "expected the path of this project's setup.py"
         )
     if runner == "PortableRunner" and not options.view_as(PortableOptions).job_endpoint:
         raise ConfigError(
@@ -172,33 +193,33 @@ def _check_complete(options: PipelineOptions, runner: str) -> None:
 
 
 def check_within_reach(options: PipelineOptions, **uris: str) -> None:
-    """Raises `ConfigError` where one of `uris` (by flag) lies on this machine and the workers surely do not."""
+    """Raise `ConfigError` where one of `uris`, by flag, is local and the workers are Dataflow's."""
     if options.view_as(StandardOptions).runner != "DataflowRunner":
         return
     for flag, uri in uris.items():
         if not filesystem.is_remote(uri):
             raise ConfigError(
-                f"--{flag}={uri} lies on this machine, where no worker of Dataflow can reach it; expected gs://..."
+                f"--{flag}={uri} lies on this machine, where no worker of Dataflow can reach it; "
+                "expected gs://..."
             )
 
 
 def is_embedded(options: PipelineOptions) -> bool:
-    """Whether it all happens under this process."""
+    """Return whether the embedded runner is to run the pipeline."""
     return options.view_as(StandardOptions).runner == EMBEDDED
 
 
 def locate_workers(options: PipelineOptions) -> Workers:
-    """Where the workers are."""
+    """Return where the workers of a runner are."""
     runner = options.view_as(StandardOptions).runner
     if is_embedded(options):
         separate = options.view_as(DirectOptions).direct_running_mode == "multi_processing"
         return Workers.PROCESSES if separate else Workers.THREADS
     portable = options.view_as(PortableOptions)
-    # What these runners take when nothing is said.
+    # The defaults of these runners.
     loopback = {
         "PrismRunner": True,
         "FlinkRunner": options.view_as(FlinkRunnerOptions).flink_master in ("[local]", "[auto]"),
-        "SparkRunner": options.view_as(SparkRunnerOptions).spark_master_url.startswith("local"),
     }.get(runner, False)
     environment = portable.environment_type or ("LOOPBACK" if loopback else "DOCKER")
     return Workers.THREADS if environment.upper() == "LOOPBACK" else Workers.ELSEWHERE

@@ -22,7 +22,7 @@ READ, WRITE = 0.0004 / 1000, 0.005 / 1000  # per request
 READS_PER_SECOND, WRITES_PER_SECOND = 5_000, 1_000  # of a bucket whose index is not yet divided
 LISTED_PER_SECOND = 1_000 / 0.2  # 1,000 names to a request, one after the other
 
-SHELVES = 1_024  # batch_inference/outputs/grouping.py
+GROUPS = 1_024  # batch_inference/outputs/grouping.py
 MAPS_PER_PACK = 256  # batch_inference/outputs/cam_store.py
 ROWS_PER_PART = 1_000  # batch_inference/outputs/journal.py
 VCPUS = 2  # of a worker
@@ -67,7 +67,7 @@ An image costs one read and, with `--cam_store=files`, one write; rows and journ
 
 A bucket begins with some {READS_PER_SECOND:,} reads and {WRITES_PER_SECOND:,} writes a second and divides its index by ranges of names as load rises, doubling
 every twenty minutes or so. It divides well where names that are written at the same time differ early. Pictures are named after their
-inputs (`cams/patient00017/study1_positive/image1.png.jpg`), and inputs come in the order of a hash, in {SHELVES:,} groups that are worked on
+inputs (`cams/patient00017/study1_positive/image1.png.jpg`), and inputs come in the order of a hash, in {GROUPS:,} groups that are worked on
 side by side: writes fall on all folders at once, as evenly as patients do. Parts of the journal and packs begin with the attempt and
 then a hash. Up to {WRITES_PER_SECOND:,} writes a second nothing need be done, which is {WRITES_PER_SECOND * 3600 / 1e6:.1f} million pictures an hour. So:
 
@@ -83,10 +83,10 @@ One listing gives 1,000 names in some 0.2 s, one after the other: {LISTED_PER_SE
 ## What breaks first
 
 1. **Listing**, from ten million on, as above.
-2. **The {SHELVES:,} groups.** Every URI passes through one of {SHELVES:,} groups, so that each is scored once; a group is worked on by one
-   process, in order. So no more than {SHELVES:,} processes ever score, which at a billion is {_least_hours(billion):.1f} hours in int8 at least, and a group then
-   holds {billion // SHELVES:,} sources, at some 500 bytes {billion // SHELVES * 500 / 1e9:.1f} GB in the memory of its process. At ten million it is {ten_million // SHELVES:,} sources and
-   {ten_million // SHELVES * 500 / 1e6:.0f} MB. A worker that dies repeats its group from the beginning: {_group_minutes(ten_million):.0f} min of work at ten million,
+2. **The {GROUPS:,} groups.** Every URI passes through one of {GROUPS:,} groups, so that each is scored once; a group is worked on by one
+   process, in order. So no more than {GROUPS:,} processes ever score, which at a billion is {_least_hours(billion):.1f} hours in int8 at least, and a group then
+   holds {billion // GROUPS:,} sources, at some 500 bytes {billion // GROUPS * 500 / 1e9:.1f} GB in the memory of its process. At ten million it is {ten_million // GROUPS:,} sources and
+   {ten_million // GROUPS * 500 / 1e6:.0f} MB. A worker that dies repeats its group from the beginning: {_group_minutes(ten_million):.0f} min of work at ten million,
    {_group_minutes(billion) / 60:.1f} hours at a billion, though pictures and parts of the journal are the same files again.
 3. **Pictures as files** at more than {WRITES_PER_SECOND:,} a second, until the bucket has divided.
 4. **Contents that come several times** are a side input of every worker: some 200 bytes for each content that is not alone. A tenth
@@ -115,7 +115,7 @@ def _workers(images: int, precision: str, hours: float) -> float:
 
 
 def _least_hours(images: int) -> float:
-    return images / SHELVES / _per_second("int8") / 3600
+    return images / GROUPS / _per_second("int8") / 3600
 
 
 def _group_minutes(images: int) -> float:

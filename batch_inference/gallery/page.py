@@ -1,7 +1,7 @@
-"""A page to look through a scored folder: `gallery.html`, and its rows as scripts beside it in `gallery_rows/`.
+"""Writes a page to look through a scored folder: `gallery.html`, and its rows in `gallery_rows/`.
 
-The page asks no server and no network: a browser opens it from a folder or from a bucket's static site. Rows come as scripts
-because a page that was opened from a file may load those, but no data.
+The page needs no server: a browser opens it from a folder, or from the static site of a bucket. The
+rows are scripts, because a page that is opened from a file may load scripts but no data.
 """
 
 import base64
@@ -26,7 +26,7 @@ from trainer.artifact import FREE_METHOD
 from trainer.errors import DataError
 
 MAX_ROWS = 100_000
-"""A browser would take a minute and gigabytes for a million: so many are looked through in parts."""
+"""The most that a page may show: a browser would need a minute and gigabytes for a million rows."""
 ROWS_PER_FILE = 5_000
 
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
@@ -35,7 +35,7 @@ _SHOWN_WHERE_KNOWN = ("modality", "body_part", "view")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line asks for; names and meanings are those of the flags."""
+    """The options of humerus-gallery, by the names of its flags."""
 
     scored: str
     uri: str = "*"
@@ -43,13 +43,13 @@ class Options:
     label: str | None = None
 
     def is_of_a_part(self) -> bool:
-        """Whether images are left out."""
+        """Return whether the options may omit images."""
         return self != Options(self.scored)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """How many images and rejections the page shows, and where it is."""
+    """The number of images and rejected files that a page shows, and its URI."""
 
     images: int
     rejected: int
@@ -60,76 +60,83 @@ class Gallery:
 
 
 def write(options: Options) -> Gallery:
-    """Writes the page of a scored folder over any earlier one.
+    """Write the page of a scored folder, in place of any earlier one.
 
     Raises:
-      DataError: not the folder of a finished run, nothing in it that was asked for, or more than `MAX_ROWS`.
+      DataError: the folder holds no finished run, the options select nothing, or they select more
+        than `MAX_ROWS`.
     """
     scored = filesystem.absolute(options.scored)
     run, summary = (
         _read_json(scored, name) for name in (output_folder.RUN_JSON, output_folder.SUMMARY_JSON)
     )
     if not options.is_of_a_part() and summary["scored"] + summary["rejected"] > MAX_ROWS:
-        raise _too_many(scored)
-    rows, shown = _rows(scored, options, _drawn_later(scored, run))
+        raise _refuse_too_many(scored)
+    rows, shown = _collect_rows(scored, options, _find_drawn_later(scored, run))
     images, rejected = len(rows["images"]), len(rows["rejected"])
     if not images + rejected:
         raise DataError(
-            f"{scored} holds no row of what was asked for; see --uri, --min_probability and --label"
+            f"no row in {scored} is selected by --uri, --min_probability and --label; "
+            "change or omit them"
         )
     if images + rejected > MAX_ROWS:
-        raise _too_many(scored)
+        raise _refuse_too_many(scored)
     for row in row_files.read(scored, "studies"):
         if row["study"] in shown:
             study = [row["study"], row["label"], float(row["probability"]), int(row["images"])]
-            rows["studies"].append((-study[2], _script(study)))
+            rows["studies"].append((-study[2], _format_script(study)))
     filesystem.delete(filesystem.join(scored, output_folder.GALLERY))
     files = []
     for kind, of_kind in rows.items():
-        # In the order that the page opens with, so that its first view needs the first file alone.
+        # In the order in which the page opens, so that its first view needs only the first file.
         of_kind.sort()
         for number, start in enumerate(range(0, len(of_kind), ROWS_PER_FILE)):
             scripts = [script for _, script in of_kind[start : start + ROWS_PER_FILE]]
             files.append(_write_rows(scored, kind, number, scripts))
     page = filesystem.join(scored, output_folder.GALLERY_HTML)
-    described = _described(scored, run, summary, options)
-    filesystem.write(page, _page(described, files).encode("utf-8"), "text/html")
+    described = _describe_run(scored, run, summary, options)
+    filesystem.write(page, _render(described, files).encode("utf-8"), "text/html")
     return Gallery(images, rejected, page)
 
 
-def _too_many(scored: str) -> DataError:
+def _refuse_too_many(scored: str) -> DataError:
     return DataError(
-        f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; make one of a part: "
+        f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; select a part: "
         f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
     )
 
 
-def _rows(
+def _collect_rows(
     scored: str, options: Options, drawn: Mapping[tuple[str, int | None], str]
 ) -> tuple[dict[str, list[tuple[Any, str]]], set[str]]:
-    """What is shown of each kind, by what it is sorted by and as the script has it, which takes half the memory; and the studies.
+    """Return the selected rows, and the names of the studies of the images among them.
 
-    One row more than `MAX_ROWS` at most.
+    Returns:
+      `images`, `studies` (empty) and `rejected`, each of (sort key, row as JavaScript, which takes
+      half the memory of a list); together at most `MAX_ROWS` + 1. And the studies' names.
     """
     rows: dict[str, list[tuple[Any, str]]] = {"images": [], "studies": [], "rejected": []}
     shown = set()
-    for kind, row in itertools.islice(_wanted(scored, options), MAX_ROWS + 1):
+    for kind, row in itertools.islice(_select_rows(scored, options), MAX_ROWS + 1):
         if kind == "predictions":
-            image = _image(row, drawn)
-            rows["images"].append((-image[2], _script(image)))
+            image = _describe_image(row, drawn)
+            rows["images"].append((-image[2], _format_script(image)))
             shown.add(row["study"])
         else:
             rows["rejected"].append(
                 (
                     row["reason"],
-                    _script([row["uri"], row["reason"], row["detail"], row.get("frame")]),
+                    _format_script([row["uri"], row["reason"], row["detail"], row.get("frame")]),
                 )
             )
     return rows, shown
 
 
-def _wanted(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and row of what the page shows; asked for by label or probability, files without either are left out."""
+def _select_rows(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the kind and the row of what the options select.
+
+    Rejected files have no label or probability, so an option on either omits them.
+    """
     for row in row_files.read(scored, "predictions"):
         if (
             options.label in (None, row["label"])
@@ -143,8 +150,10 @@ def _wanted(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]
                 yield "rejections", row
 
 
-def _image(row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str]) -> list[Any]:
-    """uri, label, probability, study, picture, frame, further columns: as gallery.js takes it."""
+def _describe_image(
+    row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str]
+) -> list[Any]:
+    """Return uri, label, probability, study, picture, frame and further columns, for gallery.js."""
     frame = int(row["frame"]) if row.get("frame") not in (None, "") else None
     cam = row.get("cam") or None
     if cam and cam.endswith(".parquet"):
@@ -157,8 +166,8 @@ def _image(row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str]) 
     return [row["uri"], row["label"], float(row["probability"]), row["study"], cam, frame, further]
 
 
-def _drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | None], str]:
-    """Where `humerus-overlay --output=SCORED` draws, or has drawn, the picture of a packed map, by uri and frame."""
+def _find_drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | None], str]:
+    """Return the paths, by uri and frame, where `humerus-overlay --output=SCORED` draws maps."""
     if run["options"].get("cam_store") != "parquet":
         return {}
     folder, ending = filesystem.join(scored, picture_paths.CAMS), overlay.FORMATS["jpeg"]
@@ -174,10 +183,10 @@ def _drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | N
     }
 
 
-def _described(
+def _describe_run(
     scored: str, run: Mapping[str, Any], summary: Mapping[str, Any], options: Options
 ) -> dict[str, Any]:
-    """What the head of the page says, and what the scripts must know of the run."""
+    """Return what the head of the page and the scripts need to know of the run."""
     asked = run["options"]
     packed = asked.get("cam_store") == "parquet"
     return {
@@ -188,22 +197,22 @@ def _described(
         "rejected": summary["rejected"],
         "part": options.is_of_a_part(),
         "method": asked.get("method", FREE_METHOD),
-        # Of packed maps, what humerus-overlay draws unless it is told otherwise.
+        # Packed maps are drawn by humerus-overlay, by default in this way.
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
-        "originals": _originals(scored),
-        # Marks are kept in the browser under this name: the same run in another place finds them again.
+        "originals": locate_originals(scored),
+        # The browser keeps marks under this name, so that they survive a move of the folder.
         "key": hashlib.sha256(
             f"{summary['model']}\0{asked.get('input', '')}".encode("utf-8", "surrogatepass")
         ).hexdigest()[:16],
     }
 
 
-def _originals(scored: str) -> dict[str, str]:
-    """`from`, the start of a URI that the browser may reach, and `to`, what stands for it in an address relative to the page."""
+def locate_originals(scored: str) -> dict[str, str]:
+    """Return how the page addresses originals: the start `from` of a URI is replaced by `to`."""
     if not filesystem.is_remote(scored):
         return {"from": "/", "to": f"{os.path.relpath('/', scored)}/"}
     scheme, _, path = scored.partition("://")
@@ -211,19 +220,24 @@ def _originals(scored: str) -> dict[str, str]:
     return {"from": f"{scheme}://{bucket}/", "to": "../" * len(folders)}
 
 
-def _script(row: list[Any]) -> str:
+def _format_script(row: list[Any]) -> str:
+    """Return a row as JavaScript."""
     return json.dumps(row, separators=(",", ":"))
 
 
 def _write_rows(scored: str, kind: str, number: int, scripts: list[str]) -> str:
-    """The file's address from the page, with a mark of its content: no cache can give the page what was there before."""
+    """Write a file of rows, and return its address from the page.
+
+    The address has a hash of the content, so that no cache returns an earlier file.
+    """
     name = f"{output_folder.GALLERY}/{kind}-{number:05d}.js"
     script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n".encode("ascii")
     filesystem.write(filesystem.join(scored, name), script, "text/javascript")
     return f"{name}?v={hashlib.sha256(script).hexdigest()[:8]}"
 
 
-def _page(described: Mapping[str, Any], files: list[str]) -> str:
+def _render(described: Mapping[str, Any], files: list[str]) -> str:
+    """Return the HTML of the page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("batch_inference.gallery", "assets"),
         autoescape=True,
@@ -232,24 +246,26 @@ def _page(described: Mapping[str, Any], files: list[str]) -> str:
     bar = (
         None
         if described["style"] == "none"
-        else _colour_bar(described["style"], described["colours"])
+        else _draw_colour_bar(described["style"], described["colours"])
     )
     return environment.get_template("gallery.html.j2").render(
         run=described, colour_bar=bar, files=files
     )
 
 
-def _colour_bar(style: str, colours: str) -> str:
-    """From no evidence to full colour, drawn as the maps are, on the grey of soft tissue: a picture as a `data:` address."""
+def _draw_colour_bar(style: str, colours: str) -> str:
+    """Return a bar from no evidence to full colour, drawn as the maps are, as a `data:` address."""
     evidence = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
     grey = np.full(evidence.shape, 64, np.uint8)
     drawn = overlay.draw(
         grey, evidence, 64, 1.0, "heatmap" if style == "heatmap" else "overlay", colours
     )
-    return f"data:image/png;base64,{base64.b64encode(overlay.encode(drawn[:1], 'png')).decode('ascii')}"
+    png = base64.b64encode(overlay.encode(drawn[:1], "png")).decode("ascii")
+    return f"data:image/png;base64,{png}"
 
 
 def _read_json(scored: str, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file; raise `DataError` where it is missing or damaged."""
     try:
         return json.loads(filesystem.read(filesystem.join(scored, name)))
     except (filesystem.StorageError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which engine scores: the fastest one here that the artifact records as verified."""
+"""Chooses the engine that scores: the fastest one here that the artifact records as verified."""
 
 from absl import logging
 
@@ -11,12 +11,19 @@ from trainer.errors import ConfigError
 def choose(
     described: Artifact, engine: str = "auto", precision: str = "auto", runs_here: bool = True
 ) -> Choice:
-    """Settles `auto`: the fastest engine here that the artifact records as within tolerance, else TensorFlow in float32.
+    """Return the fastest engine here that the artifact records as within tolerance.
 
-    Where it is not to run here, nothing is known of processors and packages: TensorFlow, which every worker has, unless another is named.
+    On other machines, whose processors and packages are unknown, that is TensorFlow, which every
+    worker has.
+
+    Args:
+      described: the model's artifact.
+      engine: the engine to use, or `auto`. A named engine is used even if it is not verified.
+      precision: the precision to use, or `auto`.
+      runs_here: whether the workers are on this machine.
 
     Raises:
-      ConfigError: what was asked for cannot run here, or is not verified and not forced by naming its engine.
+      ConfigError: what was asked for cannot run here, or no verified engine has that precision.
     """
     candidates = [
         c
@@ -30,27 +37,30 @@ def choose(
         )
     if engine == "openvino" and runs_here and not engines.has_openvino():
         raise ConfigError(
-            "--engine=openvino needs the package openvino; install it with: pip install 'humerus[cpu]'"
+            "--engine=openvino needs the package openvino; "
+            "install it with: pip install 'humerus[cpu]'"
         )
     if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
         logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
     suits = engines.suits if runs_here else lambda choice: _runs_anywhere(choice, engine, precision)
-    fit = [choice for choice in candidates if _verified(described, choice) and suits(choice)]
+    fit = [choice for choice in candidates if _is_verified(described, choice) and suits(choice)]
     if fit:
         return max(fit, key=lambda choice: _rank(described, choice))
     if engine == "auto":
         raise ConfigError(
-            f"no engine with --precision={precision} is recorded in the artifact as verified and runs well here; "
-            "verify it with humerus-verify, or name one with --engine to force it"
+            f"no engine with --precision={precision} is recorded in the artifact as verified and "
+            "runs well here; verify it with humerus-verify, or name one with --engine to force it"
         )
-    return _forced(described, candidates, precision)
+    return _force(described, candidates, precision)
 
 
 def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
-    """Engine and precision to choose among for a map: whatever was asked for the free one, TensorFlow for one by gradients.
+    """Return the engine and precision that a map's method leaves to choose from.
+
+    One-pass Grad-CAM runs on every engine, any other method on TensorFlow alone.
 
     Raises:
-      ConfigError: another engine was named for it.
+      ConfigError: the method needs another engine or precision than those named.
     """
     if method == FREE_METHOD:
         return engine, precision
@@ -59,20 +69,22 @@ def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
         engines.REFERENCE.precision,
     ):
         raise ConfigError(
-            f"--method={method} needs gradients, which {engines.REFERENCE} has; leave --engine and --precision out"
+            f"--method={method} needs gradients, which only {engines.REFERENCE} has; "
+            "omit --engine and --precision"
         )
     return engines.REFERENCE.engine, engines.REFERENCE.precision
 
 
-def _forced(described: Artifact, candidates: list[Choice], precision: str) -> Choice:
-    """What was named, unverified: in the precision asked for, else in the least daring one."""
+def _force(described: Artifact, candidates: list[Choice], precision: str) -> Choice:
+    """Return the named engine, though unverified: by default in its most precise arithmetic."""
     choice = next(
         (c for c in candidates if c.precision == ("float32" if precision == "auto" else precision)),
         candidates[-1],
     )
     if choice.precision == "int8" and INT8_NETWORK not in described.files:
         raise ConfigError(
-            "the artifact holds no network in int8; make it with humerus-verify --model=ARTIFACT --data_dir=DIR and the extra `cpu`"
+            "the artifact holds no network in int8; make it with humerus-verify --model=ARTIFACT "
+            "--data_dir=DIR and the extra `cpu`"
         )
     recorded = (
         "records that it differs from TensorFlow"
@@ -83,14 +95,15 @@ def _forced(described: Artifact, candidates: list[Choice], precision: str) -> Ch
     return choice
 
 
-def _verified(described: Artifact, choice: Choice) -> bool:
+def _is_verified(described: Artifact, choice: Choice) -> bool:
+    """Return whether the artifact records the engine as within tolerance."""
     return choice == engines.REFERENCE or bool(
         described.engines.get(str(choice), {}).get("within_tolerance")
     )
 
 
 def _rank(described: Artifact, choice: Choice) -> tuple[float, int]:
-    """Measured speed, as far as it was measured on a device like that of this machine; then the order of `CHOICES`."""
+    """Return what orders the engines: speed, if measured on a device like this, then `CHOICES`."""
     record = described.engines.get(str(choice), {})
     comparable = record.get("device") == ("GPU" if engines.has_gpu() else "CPU")
     return (record.get("images_per_second", 0.0) if comparable else 0.0), -engines.CHOICES.index(
@@ -99,6 +112,7 @@ def _rank(described: Artifact, choice: Choice) -> tuple[float, int]:
 
 
 def _runs_anywhere(choice: Choice, engine: str, precision: str) -> bool:
+    """Return whether workers of unknown machines can run the engine, as far as one may assume."""
     if choice.engine == "tensorflow":
         return choice.precision in ("float32", precision)
     return choice.engine == engine and choice.precision in ("float32", precision)

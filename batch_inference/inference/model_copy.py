@@ -1,4 +1,4 @@
-"""The artifact that a run scores with, as a folder of this machine: one that lies in a bucket is copied once, and kept."""
+"""Copies the artifact of a run to this machine where it is remote, and keeps the copy."""
 
 import hashlib
 import os
@@ -12,18 +12,20 @@ from trainer.errors import ConfigError
 
 
 def cache_folder() -> pathlib.Path:
-    """Where copies of remote artifacts and converted networks are kept between runs."""
+    """Return the folder where copies of remote artifacts and converted networks are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
     return pathlib.Path(base) / "humerus"
 
 
 def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
-    """A verified local copy of an artifact (the artifact itself where it is local), and what it says of itself.
+    """Return the folder of a local copy of an artifact, and its description.
+
+    A local artifact is its own copy.
 
     Raises:
-      ConfigError: no artifact there, or no access.
+      ConfigError: there is no artifact, or no access.
       OutageError: the storage does not answer.
-      ArtifactError: damaged.
+      ArtifactError: the artifact is damaged.
     """
     uri = filesystem.absolute(uri)
     if not filesystem.is_remote(uri):
@@ -35,7 +37,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     ):
         contents = filesystem.read(filesystem.join(uri, artifact.MODEL_JSON))
         described = artifact.parse(contents, source=uri)
-        # The same weights may have been verified since, or on other images.
+        # Named after model.json too: the same weights may be verified again, on other images.
         copy = (
             cache_folder()
             / "artifacts"
@@ -46,12 +48,13 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     try:
         return copy, artifact.load(copy)
     except artifact.ArtifactError:
-        # A copy damaged since; the next attempt starts from nothing.
+        # The copy was damaged later; without it, the next attempt makes a new one.
         shutil.rmtree(copy, ignore_errors=True)
         raise
 
 
 def _copy(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
+    """Copy an artifact into the folder `copy`, completely or not at all."""
     with filesystem.told():
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
@@ -62,11 +65,11 @@ def _copy(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
                     or pathlib.PurePosixPath(name).is_absolute()
                 ):
                     raise artifact.ArtifactError(
-                        f"{uri} names a file outside of itself: {name}; export the model again"
+                        f"{uri} names a file outside its folder: {name}; export the model again"
                     )
                 filesystem.write(str(partial / name), filesystem.read(filesystem.join(uri, name)))
             artifact.load(partial)
-            # Another process may have made the same copy meanwhile: either is good.
+            # Another process may have made the same copy meanwhile.
             if not copy.is_dir():
                 partial.rename(copy)
         finally:

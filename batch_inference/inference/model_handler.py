@@ -1,4 +1,4 @@
-"""Beam's `ModelHandler` over the engines: batches of one shape, and a failure costs the guilty image only."""
+"""Runs engines behind Beam's `ModelHandler`: batches of one shape, failures of single images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +13,10 @@ from trainer.artifact import FREE_METHOD
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
-    """Scores examples; one result for each, in their order.
+    """Scores examples, with one result for each, in their order.
 
-    Beam's `RunInference` fails, or sets aside, a whole batch for one bad element; here each failure becomes a `Rejection`.
+    Beam's `RunInference` rejects a whole batch for one bad element; here, only an image on which
+    the model fails becomes a `Rejection`.
     """
 
     def __init__(
@@ -26,7 +27,15 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         model_id: str,
         method: str = FREE_METHOD,
     ):
-        """Takes the URI of the artifact, its id, the engine, how many images are run at once (padded when fewer), and the maps' method."""
+        """Takes what the workers load.
+
+        Args:
+          model: URI of the artifact.
+          choice: engine and precision.
+          batch_size: number of images that the network takes at once; smaller batches are padded.
+          model_id: id of the artifact.
+          method: method of the maps.
+        """
         super().__init__()
         self._model = model
         self._choice = choice
@@ -47,9 +56,9 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         inference_args: dict[str, Any] | None = None,
     ) -> Iterator[Scored | Rejection]:
         try:
-            outputs = model.run(self._padded(batch))
+            outputs = model.run(self._pad(batch))
         except Exception as error:
-            # Whatever an engine raises: halves, until the image that it cannot take stands alone.
+            # Whatever the engine raises, the batch is halved until the bad image is alone.
             if len(batch) == 1:
                 yield self._reject(batch[0], f"{type(error).__name__}: {error}")
                 return
@@ -76,8 +85,11 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
     def get_metrics_namespace(self) -> str:
         return "humerus"
 
-    def _padded(self, batch: Sequence[Example]) -> np.ndarray:
-        """uint8 [batch_size, size, size, 1]: one shape, so that engines compile once and an image's row never depends on its batch."""
+    def _pad(self, batch: Sequence[Example]) -> np.ndarray:
+        """Return uint8 [batch_size, size, size, 1], with zeros for missing images.
+
+        With one shape, engines compile once, and a row does not depend on the size of its batch.
+        """
         image = np.zeros((self._batch_size, *batch[0].pixels.shape), np.uint8)
         for row, example in zip(image, batch, strict=False):
             row[:] = example.pixels

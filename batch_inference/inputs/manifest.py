@@ -1,4 +1,4 @@
-"""A list of inputs in a file: a path on each line, or CSV whose further columns are carried into the rows."""
+"""Reads a list of inputs: a path on each line, or CSV whose further columns go into the rows."""
 
 import contextlib
 import csv
@@ -21,7 +21,13 @@ _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One input of a manifest: its path or URI as written, its study (behind its patient, if named) where one is named, and (name, value) of all else."""
+    """One input of a manifest.
+
+    Attributes:
+      path: path or URI as written.
+      study: name of its study, after that of its patient where there is one; else empty.
+      carried: (name, value) of all other columns.
+    """
 
     path: str
     study: str = ""
@@ -29,47 +35,54 @@ class Line:
 
 
 def is_manifest(location: str) -> bool:
-    """Whether an input is a list of inputs: `.txt` or `.csv`, and no folder of that name."""
+    """Return whether an input is a list of inputs: its name ends in `.txt` or `.csv`, and it is no
+    folder."""
     uri = filesystem.absolute(location)
     return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
 
 
 def read_lines(uri: str) -> Iterator[Line]:
-    """Yields the inputs of a manifest one by one, however long it is. Lines without a path are passed over.
+    """Yield the inputs of a manifest of any length one by one, without lines that have no path.
 
     Raises:
-      DataError: it cannot be read, is no UTF-8 text, or its columns are not as `carried_columns` wants them.
+      DataError: the file cannot be read, is no UTF-8 text, or its columns are wrong, as in
+        `read_carried_columns`.
       OutageError: the storage does not answer.
     """
-    with _readable(uri), filesystem.open_text(uri) as text:
-        yield from _csv(text, uri) if _is_csv(uri) else _plain(text, uri)
+    with _reading(uri), filesystem.open_text(uri) as text:
+        yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text, uri)
 
 
 def read_carried_columns(location: str) -> list[str]:
-    """Names that the columns of a CSV manifest have in the rows, all but its paths and its `study`; by its first line alone.
+    """Return the names, in the rows, of a CSV manifest's columns other than its paths and `study`.
 
-    A column with the name of one of ours, as the `label` of a manifest that was trained on, becomes `manifest_label`. None for any
-    other input.
+    Only the first line is read. A column whose name is that of one of ours, such as `label`,
+    becomes `manifest_label`. An input that is no CSV manifest has none.
 
     Raises:
-      DataError: no column of paths, a column without a name, or a name twice.
+      DataError: there is no column of paths, a column without a name, or a name twice.
     """
-    header = _header(location)
+    header = _read_header(location)
     return list(header.carried) if header else []
 
 
 def read_study_columns(location: str) -> list[str]:
-    """Names of the columns that may tell the studies apart: those carried and, if one plays that role, `study`. Raises as they."""
-    header = _header(location)
+    """Return the names of the columns that may name a study: those carried, and `study` if any.
+
+    Raises:
+      DataError: as `read_carried_columns`.
+    """
+    header = _read_header(location)
     if header is None:
         return []
     return [*header.carried, *([STUDY_COLUMN] if header.study is not None else [])]
 
 
 class _Header:
-    """The first line of a CSV manifest: where the path, the study and the carried columns stand."""
+    """The first line of a CSV manifest: the indices of the columns by their role."""
 
     def __init__(self, names: list[str], uri: str):
+        """Takes the cells of the line, and the manifest's URI for errors (`DataError`)."""
         self.names = names
         plain = [manifest_columns.plain(name) for name in names]
         role = {role: plain.index(column) for role, column in manifest_columns.roles(plain).items()}
@@ -82,7 +95,8 @@ class _Header:
         ours = {
             column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)
         }
-        # What the rows say in a column of their own need not be carried; a `study_id` has a name that somebody may look for.
+        # Columns that the rows have already are not carried. A `study_id` is: somebody may look for
+        # that name.
         fixed = [
             index
             for index in range(len(names))
@@ -93,7 +107,7 @@ class _Header:
             not names[index].strip() or names[index] != readable(names[index]) for index in carried
         ):
             raise DataError(
-                f"the manifest {uri} has a column without a (UTF-8) name; name it, or leave it out"
+                f"the manifest {uri} has a column without a name in UTF-8; name it, or remove it"
             )
         in_rows = [
             f"manifest_{names[index]}" if names[index].casefold() in ours else names[index]
@@ -107,8 +121,8 @@ class _Header:
             )
         self.carried = dict(zip(in_rows, carried, strict=True))
 
-    def line(self, values: list[str]) -> Line:
-        """A row of the file; what is missing at its end is empty, what is too much is left out."""
+    def parse(self, values: list[str]) -> Line:
+        """Return the input of a row; missing cells are empty, and surplus cells are ignored."""
         values += [""] * (len(self.names) - len(values))
         carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
         study = "" if self.study is None else values[self.study]
@@ -116,16 +130,17 @@ class _Header:
         return Line(values[self.path], manifest_columns.study(patient, study), carried)
 
 
-def _header(location: str) -> _Header | None:
+def _read_header(location: str) -> _Header | None:
     uri = filesystem.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
         return None
-    with _readable(uri), filesystem.open_text(uri) as text:
-        return _Header(next(_rows(text, uri), []), uri)
+    with _reading(uri), filesystem.open_text(uri) as text:
+        return _Header(next(_split_rows(text, uri), []), uri)
 
 
 @contextlib.contextmanager
-def _readable(uri: str) -> Iterator[None]:
+def _reading(uri: str) -> Iterator[None]:
+    """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
     advice = "expected a UTF-8 text file of paths, or CSV with a column path"
     with (
         filesystem.refusing(DataError, f"the manifest {uri} cannot be read", advice),
@@ -134,26 +149,29 @@ def _readable(uri: str) -> Iterator[None]:
         yield
 
 
-def _csv(text: Iterator[str], uri: str) -> Iterator[Line]:
-    rows = _rows(text, uri)
+def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
+    """Yield the inputs of a CSV manifest."""
+    rows = _split_rows(text, uri)
     header = _Header(next(rows, []), uri)
-    yield from (line for line in map(header.line, rows) if line.path)
+    yield from (line for line in map(header.parse, rows) if line.path)
 
 
-def _rows(text: Iterator[str], uri: str) -> Iterator[list[str]]:
-    """The rows of CSV, header first, with commas, semicolons or tabs between the cells."""
-    checked = _checked(text, uri)
+def _split_rows(text: Iterator[str], uri: str) -> Iterator[list[str]]:
+    """Yield the rows of CSV, header first, separated by commas, semicolons or tabs."""
+    checked = _check_encoding(text, uri)
     first = next(checked, "")
     return csv.reader(
         itertools.chain([first], checked), delimiter=max(_SEPARATORS, key=first.count)
     )
 
 
-def _plain(text: Iterator[str], uri: str) -> Iterator[Line]:
-    yield from (Line(path) for path in map(str.strip, _checked(text, uri)) if path)
+def _parse_plain(text: Iterator[str], uri: str) -> Iterator[Line]:
+    """Yield the inputs of a manifest with a path on each line."""
+    yield from (Line(path) for path in map(str.strip, _check_encoding(text, uri)) if path)
 
 
-def _checked(text: Iterator[str], uri: str) -> Iterator[str]:
+def _check_encoding(text: Iterator[str], uri: str) -> Iterator[str]:
+    """Yield the lines; raise `DataError` for UTF-16."""
     first = next(text, "")
     if first.startswith(_UTF_16):
         raise DataError(f"the manifest {uri} is UTF-16; save it as UTF-8")

@@ -1,4 +1,4 @@
-"""Which files an input names: a folder, a glob, a manifest, local or remote. Listed one by one, in no order."""
+"""Finds the files of an input (a folder, a glob or a manifest, local or remote) one by one."""
 
 import fnmatch
 import functools
@@ -7,7 +7,10 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+import apache_beam as beam
+
 from batch_inference.inputs import manifest
+from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
 from batch_inference.storage import filesystem
@@ -17,70 +20,96 @@ _MAGIC = re.compile(r"[*?\[]")
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
+class FindInputs(beam.PTransform):
+    """Pipeline -> (place in the list, Source) of each mention of an input."""
+
+    def __init__(self, options: Options):
+        """Takes the options, of which it uses the input, what is excluded, and the output."""
+        super().__init__()
+        self._options = options
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        exclude, recursive = self._options.exclude, self._options.recursive
+        output = filesystem.absolute(self._options.output)
+        return (
+            pipeline
+            | "Input" >> beam.Create([filesystem.absolute(self._options.input)])
+            | "List"
+            >> beam.FlatMap(lambda location: enumerate(find(location, exclude, recursive, output)))
+        )
+
+
 def find(
     location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None
 ) -> Iterator[Source]:
-    """Yields every input under `location`, each once per mention.
+    """Yield every input under `location`, once for each mention, in no order.
 
-    A folder counts with all its files at any depth but hidden ones (leading dot). What looks like a file and cannot be
-    read (a dangling link, a folder without permission, a link to a folder that holds it or that another link has led to) is yielded too,
-    so that it ends as a rejection.
+    Of a folder, these are all files at any depth but hidden ones (leading dot). What cannot be read
+    is yielded too, so that it ends as a rejection: a dangling link, a folder without permission, a
+    link to a folder that holds the link or that another link has led to.
 
     Args:
-      location: folder, glob pattern (`**` for any depth), remote prefix, or manifest: `.txt` with a path or URI on each
-        line, `.csv` with a column `path` (or `uri`, `file`, `image`) and, if wanted, `study`; its further columns are carried
-        into the rows. A manifest's relative paths start at its folder.
-      exclude: glob patterns; an input is left out whose path relative to the root, or any single name in it, matches one, and
-        so is all that lies in a folder that matches.
-      recursive: False takes only the files of a folder itself.
-      output: absolute URI of the folder whose results are no inputs, should a pattern or a link lead there.
-
-    Patterns take the extension that they end with in upper and lower case.
+      location: folder, glob pattern (`**` for any depth), remote prefix, or manifest. A manifest is
+        `.txt` with a path or URI on each line, or `.csv` with a column `path` (or `uri`, `file`,
+        `image`) and optionally `study`; its further columns go into the rows. Relative paths start
+        at the manifest's folder. The extension at the end of a pattern matches in either case.
+      exclude: glob patterns of inputs to omit: those whose path relative to the root, or any name
+        in it, matches, and all that lies in a folder that matches.
+      recursive: whether subfolders of a folder are included.
+      output: absolute URI of the folder whose results are no inputs, if a pattern or a link leads
+        there.
 
     Raises:
       ConfigError: the manifest names a result in `output`.
       DataError: the manifest cannot be read, or its columns are wrong.
-      StorageError: no bucket of that name, no access, no answer.
+      StorageError: there is no such bucket, no access, or no answer.
     """
     uri = filesystem.absolute(location)
     if manifest.is_manifest(uri):
-        found = _manifest(uri)
+        found = _find_listed(uri)
     elif filesystem.is_remote(uri):
-        found = _remote(uri, recursive)
+        found = _find_remote(uri, recursive)
     else:
-        found = _local(uri, recursive)
+        found = _find_local(uri, recursive)
     is_result = output_folder.match_results(output) if output else lambda _: False
     for source in found:
-        if _excluded(source.name, tuple(exclude)):
+        if _is_excluded(source.name, tuple(exclude)):
             continue
         if not is_result(source.uri):
             yield source
         elif manifest.is_manifest(uri):
             raise ConfigError(
-                f"the manifest names {printable(source.uri)}, a result in --output={output}; choose another folder"
+                f"the manifest names {printable(source.uri)}, a result in --output={output}; "
+                "choose another folder"
             )
 
 
 def has_any(
     location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None
 ) -> bool:
-    """Whether there is anything at all to find; no more is listed than it takes to know."""
+    """Return whether there is any input; listing stops at the first."""
     return next(find(location, exclude, recursive, output), None) is not None
 
 
 def covers(location: str, folder: str) -> bool:
-    """Whether an input takes in what lies in a folder, now or later; what a manifest lists, it lists one by one."""
+    """Return whether an input includes what lies in a folder, now or later.
+
+    A manifest includes no folder, as it lists its files one by one.
+    """
     uri = filesystem.absolute(location)
     if manifest.is_manifest(uri):
         return False
     if not is_pattern(uri) or "**" in uri:
         return filesystem.is_within(folder, find_root(uri))
     place = pathlib.PurePosixPath(folder)
-    return any(above.match(_any_case(uri)) for above in (place, *place.parents))
+    return any(above.match(_ignore_case(uri)) for above in (place, *place.parents))
 
 
 def find_root(location: str) -> str:
-    """The folder that names are relative to: the input itself, or a pattern's part before its first wildcard."""
+    """Return the folder that names of inputs are relative to.
+
+    That is the input itself, the folder of a file, or the part of a pattern before its wildcards.
+    """
     uri = filesystem.absolute(location)
     if is_pattern(uri):
         return uri[: _MAGIC.search(uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
@@ -90,18 +119,18 @@ def find_root(location: str) -> str:
 
 
 def is_pattern(uri: str) -> bool:
-    """Whether `uri` is to be expanded: it has wildcards, and no local file or folder bears that very name."""
+    """Return whether `uri` has wildcards and is not the name of a local file or folder."""
     return bool(_MAGIC.search(uri)) and (filesystem.is_remote(uri) or not os.path.lexists(uri))
 
 
-def _source(uri: str, root: str, line: manifest.Line | None = None) -> Source:
-    """Names an input after its path below `root`."""
+def _make_source(uri: str, root: str, line: manifest.Line | None = None) -> Source:
+    """Return an input, named after its path below `root`."""
     name = uri[len(root.rstrip("/")) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
     return Source(uri, name, line.study, line.carried) if line else Source(uri, name)
 
 
-def _any_case(pattern: str) -> str:
-    """`*.png` -> `*.[pP][nN][gG]`: whoever asks for the files of a format does not know how each is spelt."""
+def _ignore_case(pattern: str) -> str:
+    """Return a pattern whose extension matches in either case: `*.png` -> `*.[pP][nN][gG]`."""
 
     def both(match: re.Match) -> str:
         return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in match[0])
@@ -110,43 +139,53 @@ def _any_case(pattern: str) -> str:
 
 
 @functools.lru_cache
-def _patterns(exclude: tuple[str, ...]) -> Callable[[str], re.Match | None]:
-    return re.compile("|".join(fnmatch.translate(_any_case(pattern)) for pattern in exclude)).match
+def _compile(exclude: tuple[str, ...]) -> Callable[[str], re.Match | None]:
+    """Return a function that matches a name with any of the patterns."""
+    return re.compile(
+        "|".join(fnmatch.translate(_ignore_case(pattern)) for pattern in exclude)
+    ).match
 
 
-def _excluded(name: str, exclude: tuple[str, ...]) -> bool:
+def _is_excluded(name: str, exclude: tuple[str, ...]) -> bool:
+    """Return whether a part of the path, or the path up to one, matches a pattern."""
     if not exclude:
         return False
-    matches, parts = _patterns(exclude), name.split("/")
+    matches, parts = _compile(exclude), name.split("/")
     return any(matches(part) for part in parts) or any(
         matches("/".join(parts[:end])) for end in range(2, len(parts) + 1)
     )
 
 
-def _local(uri: str, recursive: bool) -> Iterator[Source]:
+def _find_local(uri: str, recursive: bool) -> Iterator[Source]:
+    """Yield the inputs of a local file, folder or pattern."""
     root = find_root(uri)
     pattern = uri[len(root.rstrip("/")) + 1 :] if is_pattern(uri) else ""
     for path in _expand(root, pattern) if pattern else [uri] * os.path.lexists(uri):
         if not pathlib.Path(path).is_dir():
-            yield _source(path, root)
-        # `**` matches what is in a folder besides the folder; walking it again would repeat its files.
+            yield _make_source(path, root)
+        # `**` matches a folder and the files in it, so walking the folder would repeat them.
         elif "**" not in pattern:
             for file in _walk(path, recursive):
-                yield _source(file, root)
+                yield _make_source(file, root)
 
 
 def _expand(root: str, pattern: str) -> Iterator[str]:
-    # pathlib's `**`, other than glob's, does not go round in links to folders.
-    matched = map(str, pathlib.Path(root or "/").glob(_any_case(pattern)))
+    """Yield the files and folders that match a pattern, without hidden ones."""
+    # Unlike glob, pathlib does not follow links in `**`, which could lead it round in circles.
+    matched = map(str, pathlib.Path(root or "/").glob(_ignore_case(pattern)))
     return (path for path in matched if "/." not in path[len(root) :])
 
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, unless the folder holds the link or another link has led to it."""
+    """Yield the files below a folder.
+
+    Links to folders are followed, unless the folder holds the link or another link has led to it.
+    """
     folder = top
     ancestors: tuple[str, ...] = (os.path.realpath(top),)
     linked: set[str] = set()
-    # What is still to be listed of each folder on the way down, by name: paths of a million folders would fill memory.
+    # Subfolders still to list, of each folder on the way down. Names, as a million paths would fill
+    # the memory.
     pending: list[tuple[str, tuple[str, ...], list[str]]] = []
     while True:
         below: list[str] = []
@@ -172,7 +211,7 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
         parent, of_parent, names = pending[-1]
         name = names.pop()
         folder = os.path.join(parent, name)
-        # pathlib would keep every name that it has seen.
+        # pathlib interns each name that it sees, which would fill the memory too.
         is_link = os.path.islink(folder)  # noqa: PTH114
         ancestors = (
             *of_parent,
@@ -181,30 +220,33 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder; False where that cannot be read."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-def _remote(uri: str, recursive: bool) -> Iterator[Source]:
+def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
+    """Yield the inputs under a remote prefix or pattern."""
     root = find_root(uri)
     if is_pattern(uri):
-        uri = _any_case(uri)
+        uri = _ignore_case(uri)
     elif filesystem.exists(uri):
-        yield _source(uri, uri.rpartition("/")[0])
+        yield _make_source(uri, uri.rpartition("/")[0])
         return
     else:
         uri = filesystem.join(uri, "**" if recursive else "*")
     for path in filesystem.match(uri):
-        # A name that ends in a slash is how storage browsers mark an empty folder.
+        # Storage browsers mark an empty folder by an object whose name ends in a slash.
         if not path.endswith("/") and not any(
             part.startswith(".") for part in path[len(root) + 1 :].split("/")
         ):
-            yield _source(path, root)
+            yield _make_source(path, root)
 
 
-def _manifest(uri: str) -> Iterator[Source]:
+def _find_listed(uri: str) -> Iterator[Source]:
+    """Yield the inputs that a manifest lists."""
     root = find_root(uri)
     for line in manifest.read_lines(uri):
         path = line.path
@@ -213,4 +255,4 @@ def _manifest(uri: str) -> Iterator[Source]:
             if "://" in path or pathlib.PurePath(path).is_absolute()
             else filesystem.join(root, path)
         )
-        yield _source(filesystem.absolute(target), root, line)
+        yield _make_source(filesystem.absolute(target), root, line)

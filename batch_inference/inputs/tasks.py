@@ -1,4 +1,4 @@
-"""What there is to do: every source once, joined with the row that an earlier attempt made of it."""
+"""Joins each input with the rows that earlier attempts made of it."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,22 @@ from batch_inference.outputs.records import Prediction, Source, printable
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A source to score, and its rows from earlier attempts, one or one for each frame: good if the file's content is the same."""
+    """A source to score.
+
+    Attributes:
+      source: the input.
+      known: its rows from earlier attempts, which hold if the file's content is still the same.
+    """
 
     source: Source
     known: tuple[Prediction, ...] = ()
 
 
 class MakeTasks(beam.PTransform):
-    """((place in the list, source) of every mention, journal entries) -> tasks, spread over the workers; of a URI the first mention counts."""
+    """((place in the list, Source) of each mention, journal.Entry) -> Task of each URI.
+
+    Of several mentions of a URI, the first counts. The tasks are spread over the workers.
+    """
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
@@ -33,7 +41,7 @@ class MakeTasks(beam.PTransform):
 
 
 def join_tasks(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
-    """Mentions and entries in any order -> the tasks, in order of URI."""
+    """Yield the tasks in order of URI, of mentions and entries in any order."""
     mentions: dict[str, tuple[int, Source]] = {}
     rows: dict[str, list[Prediction]] = {}
     for item in items:

@@ -1,6 +1,7 @@
-"""Rows -> BigQuery: tables are made and checked before the run, and filled by a load job each at its end.
+"""Loads rows into BigQuery: creates and checks the tables before a run, and fills them after it.
 
-A job is named after the output, the table and the rows: however often a run is resumed, BigQuery takes the same rows once.
+Each table has one load job, named after the output, the table and the rows. So BigQuery loads the
+same rows once, however often a run is resumed.
 """
 
 import contextlib
@@ -32,14 +33,14 @@ _OTHER_NAMES = {"FLOAT": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Where the tables `predictions`, `studies` and `rejections` are."""
+    """The dataset of the tables `predictions`, `studies` and `rejections`."""
 
     project: str
     name: str
 
     @classmethod
     def parse(cls, text: str) -> "Dataset":
-        """From `project:dataset` or `project.dataset`; raises `ConfigError` for anything else."""
+        """Read `project:dataset` or `project.dataset`; raise `ConfigError` for anything else."""
         found = _NAME.fullmatch(text)
         if not found:
             raise ConfigError(f"--bigquery={text}: expected PROJECT:DATASET or PROJECT.DATASET")
@@ -50,10 +51,10 @@ class Dataset:
 
 
 def choose_temporary_folder(options: PipelineOptions, output: str) -> str:
-    """Where the load jobs read from: in Beam's `--temp_location`, else in an output on Cloud Storage.
+    """Return the folder that load jobs read: in Beam's `--temp_location`, else in the output.
 
     Raises:
-      ConfigError: neither is on Cloud Storage.
+      ConfigError: it would not be on Cloud Storage.
     """
     given = options.get_all_options()["temp_location"]
     folder = (
@@ -63,29 +64,31 @@ def choose_temporary_folder(options: PipelineOptions, output: str) -> str:
     )
     if not folder.startswith("gs://"):
         raise ConfigError(
-            "--bigquery loads its rows by way of Cloud Storage; add --temp_location=gs://BUCKET/FOLDER"
+            "--bigquery loads rows from Cloud Storage; add --temp_location=gs://BUCKET/FOLDER"
         )
     return folder
 
 
 def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str) -> None:
-    """Makes the tables that are not there, so that there is one for no rows too, and what forbids it shows before the run.
+    """Create the missing tables and check the others, so that mistakes show before the run.
 
     Args:
-      folder: where rows are to be staged; emptied of what an attempt before left.
+      dataset: where the tables are.
+      tables: columns by name of the table.
+      folder: URI where rows are to be staged; what an earlier attempt left there is deleted.
 
     Raises:
-      ConfigError: no access, no such dataset, or a table or column that these rows do not fit.
+      ConfigError: there is no access or no such dataset, or these rows do not fit a table.
       OutageError: BigQuery does not answer.
     """
-    # Imported here: a second, and only for those who load.
+    # Imported here, as it takes a second that runs without BigQuery need not wait.
     from google.cloud import bigquery
 
     what, advice = (
         f"--bigquery={dataset} cannot be written to",
         "check the names of project and dataset, and access",
     )
-    with filesystem.refusing(ConfigError, what, advice), _told():
+    with filesystem.refusing(ConfigError, what, advice), _translate_errors():
         client = bigquery.Client(project=dataset.project)
         for name, table in tables.items():
             _check_names(table)
@@ -101,8 +104,9 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
             for field in schema.to_bigquery(table):
                 if there.get(field["name"].casefold(), field["type"]) != field["type"]:
                     raise ConfigError(
-                        f"--bigquery={dataset}: the table {name} holds {field['name']} as {there[field['name'].casefold()]}, "
-                        f"these rows hold it as {field['type']}; name another dataset"
+                        f"--bigquery={dataset}: the table {name} holds {field['name']} as "
+                        f"{there[field['name'].casefold()]}, these rows hold it as "
+                        f"{field['type']}; name another dataset"
                     )
     with filesystem.refusing(
         ConfigError, f"{folder} cannot be emptied", "check --temp_location and access"
@@ -113,7 +117,13 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
 def load(
     dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: str, output: str
 ) -> None:
-    """Appends what was staged in a folder to the tables, but for rows that an earlier attempt at this output has appended.
+    """Append the staged rows to the tables, unless an earlier attempt at this output has done so.
+
+    Args:
+      dataset: where the tables are.
+      tables: columns by name of the table.
+      folder: URI where the rows are staged.
+      output: URI of the run's output.
 
     Raises:
       DataError: BigQuery refuses rows.
@@ -140,7 +150,7 @@ def load(
             schema_update_options=["ALLOW_FIELD_ADDITION"],
         )
         try:
-            with _told():
+            with _translate_errors():
                 target = client.get_table(f"{dataset.project}.{dataset.name}.{name}")
                 _load_once(
                     client,
@@ -156,7 +166,10 @@ def load(
 
 
 def _load_once(client: Any, uris: Sequence[str], target: Any, job: Any, identity: str) -> None:
-    """Runs a load job, unless one of that name has succeeded. One that failed put nothing into the table, and its name is spent."""
+    """Run a load job, unless one of that name has succeeded.
+
+    A failed job loads nothing, and its name can't be used again; so names end in a number.
+    """
     from google.api_core.exceptions import Conflict
 
     for number in itertools.count():
@@ -171,19 +184,20 @@ def _load_once(client: Any, uris: Sequence[str], target: Any, job: Any, identity
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """What Google's clients raise becomes a `StorageError` with what BigQuery said."""
+def _translate_errors() -> Iterator[None]:
+    """Raise a `StorageError` with BigQuery's message for any error of Google's clients."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
     try:
         yield
     except (GoogleAPIError, GoogleAuthError) as error:
-        said = " ".join(str(getattr(error, "message", None) or error).split())[:300]
-        raise filesystem.StorageError(said, gcs.is_passing(error)) from error
+        message = " ".join(str(getattr(error, "message", None) or error).split())[:300]
+        raise filesystem.StorageError(message, gcs.is_passing(error)) from error
 
 
 def _check_names(table: Sequence[Column]) -> None:
+    """Raise `ConfigError` for a name that BigQuery allows no column to have."""
     for column in table:
         if _FORBIDDEN_IN_COLUMNS.search(column.name) or len(column.name) > 300:
             raise ConfigError(
@@ -192,10 +206,14 @@ def _check_names(table: Sequence[Column]) -> None:
 
 
 class Stage(beam.PTransform):
-    """Rows -> lines of JSON in a folder, for `load`, and beside them a sum over the rows, which is the same in any order."""
+    """Prediction, Study or Rejection -> nothing; writes JSON lines for `load`.
+
+    It also writes a sum over hashes of the rows, which names the load job and is the same in any
+    order.
+    """
 
     def __init__(self, folder: str, name: str):
-        """Takes the folder on Cloud Storage that is loaded from, and which of the tables the rows are for."""
+        """Takes the folder on Cloud Storage, and the name of the table."""
         super().__init__()
         self._prefix = filesystem.join(folder, name)
 
@@ -221,4 +239,5 @@ class Stage(beam.PTransform):
 
 
 def _digest(*parts: str) -> str:
+    """Return 32 hexadecimal digits that name these texts."""
     return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:32]

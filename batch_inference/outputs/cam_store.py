@@ -1,4 +1,4 @@
-"""Maps kept instead of drawn: packed by the hundred in Parquet files, with all that is needed to draw them later."""
+"""Packs maps in Parquet files by the hundred, with all that is needed to draw them later."""
 
 import dataclasses
 import hashlib
@@ -24,11 +24,16 @@ from trainer.artifact import Artifact
 MAPS_PER_PACK = 256
 BYTES_PER_PACK = 1 << 24
 SECONDS_PER_PACK = 10.0
-"""A pack is written when it holds so many maps, is so large or so old: what memory, and a kill, can cost at most."""
+"""A pack is written when it holds so many maps, is so large or so old. This limits the memory of a
+worker, and what a kill loses."""
 
 
 def draw_map(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndarray:
-    """uint8 [height, width, 3] in BGR: what `overlay.draw` makes of the map and the picture, which JPEG has changed a little.
+    """Draw a packed map.
+
+    Returns:
+      uint8 [height, width, 3], BGR: as `overlay.draw` draws it on the original picture, but for
+      JPEG's small changes.
 
     Raises:
       ValueError: the map or the picture is damaged.
@@ -39,7 +44,7 @@ def draw_map(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndar
         else None
     )
     if picture is None:
-        raise ValueError("the stored picture is no JPEG")
+        raise ValueError("the packed picture is no JPEG")
     cam = (
         np.frombuffer(packed.cam, "<f2")
         .reshape(packed.cam_height, packed.cam_width)
@@ -49,10 +54,11 @@ def draw_map(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndar
 
 
 def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
-    """Uri, frame, and path of a picture drawn later but for its ending, of each map in a pack.
+    """Return `uri`, `frame` and `path` (as in `PackedCam`) of each map in a pack.
 
     Raises:
-      StorageError, pyarrow.ArrowException: it cannot be read.
+      StorageError: the file cannot be read.
+      pyarrow.ArrowException: it is damaged.
     """
     with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
         return [
@@ -63,7 +69,12 @@ def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Encode:
-    """Scored -> the same with its `packed` map instead of the picture; or Rejection. Below `min_probability`, nothing is kept."""
+    """Replaces the picture of a scored image by its `packed` map, or rejects the image.
+
+    Attributes:
+      described: the model's artifact.
+      min_probability: below it neither map nor picture is kept.
+    """
 
     described: Artifact
     min_probability: float
@@ -74,9 +85,9 @@ class Encode:
         example = scored.example
         try:
             wanted = scored.probability >= self.min_probability
-            packed = self._packed(scored, scored.example.picture) if wanted else None
+            packed = self._pack(scored, scored.example.picture) if wanted else None
         except Exception as error:
-            # One picture that cannot be encoded must not cost the rest of the bundle.
+            # A picture that cannot be encoded must not fail the rest of the bundle.
             return reject(
                 example.source,
                 "write_failed",
@@ -89,7 +100,7 @@ class Encode:
             scored, example=dataclasses.replace(example, picture=None), packed=packed
         )
 
-    def _packed(self, scored: Scored, picture: np.ndarray) -> PackedCam:
+    def _pack(self, scored: Scored, picture: np.ndarray) -> PackedCam:
         example, described = scored.example, self.described
         largest = np.finfo(np.float16).max
         return PackedCam(
@@ -109,14 +120,17 @@ class Encode:
 
 
 class WritePacks(beam.DoFn):
-    """Scored -> the same, in order, with `stored` naming the file that now holds its map; Rejections pass.
+    """Scored | Rejection -> the same, in order, with `stored` naming the file of the map.
 
-    A pack is written before any of its images goes on, so that a row never names what is not there, and is named after its
-    content: a bundle that is repeated leaves no more than the first time.
+    A pack is written before its images are passed on, so that a row never names a missing file. It
+    is named after its content, so that a repeated bundle writes the same packs.
     """
 
     def __init__(self, output: str, attempt: str):
-        """Takes the folder of the run, and what names this attempt: packs of a later one come after those of an earlier one."""
+        """Takes the folder of the run, and the prefix of this attempt's packs.
+
+        Packs of a later attempt sort after those of an earlier one.
+        """
         super().__init__()
         self._output = output
         self._attempt = attempt
@@ -125,7 +139,7 @@ class WritePacks(beam.DoFn):
         self._started = 0.0
 
     def start_bundle(self) -> None:
-        # A bundle that failed may have left some behind; its images come again.
+        # A failed bundle may have left images behind; the runner repeats them.
         self._waiting, self._bytes = [], 0
 
     def process(self, scored: Scored | Rejection) -> Iterator[Scored | Rejection]:
@@ -172,13 +186,13 @@ class WritePacks(beam.DoFn):
 
 
 def write_pack(output: str, attempt: str, packed: list[PackedCam]) -> str:
-    """Writes one file of maps; returns its path relative to the output.
+    """Write one file of maps, and return its path relative to the output.
 
     Raises:
-      StorageError: it could not be written.
+      StorageError: the file could not be written.
     """
     file = pyarrow.BufferOutputStream()
-    # The bytes are compressed already; the columns around them are small.
+    # A dictionary would not make the maps and pictures smaller: they are compressed already.
     table = pyarrow.Table.from_pylist(
         [schema.to_record(cam) for cam in packed], schema.to_arrow(schema.list_columns(PackedCam))
     )

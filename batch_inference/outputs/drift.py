@@ -1,4 +1,4 @@
-"""How far the scored images lie from those that the model was made on: the population stability index of two histograms."""
+"""Measures drift from the model's own images: the population stability index of histograms."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -8,38 +8,41 @@ import numpy as np
 from scipy import special
 
 MEASURED = ("probability", "brightness")
-"""Columns of a prediction of which the artifact may keep a histogram."""
+"""The columns of a prediction whose histogram the artifact may hold."""
 
 MIN_IMAGES = 50
 SOME, MUCH = 0.1, 0.25
 
 
 def bin_of(value: float, edges: Sequence[float]) -> int:
-    """Index of the bin that holds `value`; the outer bins hold what lies beyond them too."""
+    """Return the index of the bin that holds `value`; the outer bins are open."""
     return min(max(bisect.bisect_right(edges, value) - 1, 0), len(edges) - 2)
 
 
 def compare(counts: Sequence[int], kept: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `summary.json` says of one histogram.
+    """Return what `summary.json` says of one histogram.
 
     Args:
       counts: images in each bin of `kept`.
-      kept: the artifact's `edges`, `shares` and number of `images`; None where it keeps none.
+      kept: the artifact's `edges`, `shares` and number of `images`; None where it has none.
 
     Returns:
-      `psi`; `chance`, which it exceeds once in twenty times without any drift; `drift`: none, some (0.1 and above) or much
-      (0.25 and above), and none where chance explains it; the two histograms as `shares`. Or `psi` None and `reason`.
+      `psi`; `chance`, the 95 % quantile of the index without drift; `drift`: some (0.1 and above)
+      or much (0.25 and above), and none below 0.1 or `chance`; the bins' `edges`; both histograms
+      as `shares` and `reference_shares`. Where they cannot be compared: `psi` None and `reason`.
     """
     if kept is None or "images" not in kept:
         return {
             "psi": None,
-            "reason": "the artifact keeps no histogram to compare with, or not of how many images; export it again",
+            "reason": "the artifact has no histogram to compare with, or not its number of images; "
+            "export it again",
         }
     images, reference_images = sum(counts), kept["images"]
     if min(images, reference_images) < MIN_IMAGES:
         return {
             "psi": None,
-            "reason": f"{images} images scored and {reference_images} in the artifact's histogram; each must be {MIN_IMAGES} or more",
+            "reason": f"{images} images scored and {reference_images} in the artifact's histogram; "
+            f"each must be {MIN_IMAGES} or more",
         }
     index = psi(
         np.array(counts) / images, np.array(kept["shares"]), 0.5 / min(images, reference_images)
@@ -56,27 +59,31 @@ def compare(counts: Sequence[int], kept: Mapping[str, Any] | None) -> dict[str, 
 
 
 def psi(shares: np.ndarray, reference: np.ndarray, smoothing: float) -> float:
-    """Sum of (a - b) ln(a / b) over the bins: Siddiqi, "Credit risk scorecards", 2006; Jeffreys, 1946. 0 for equal shares.
+    """Return the sum of (a - b) ln(a / b) over the bins, which is 0 for equal shares.
+
+    Siddiqi, "Credit risk scorecards", 2006; Jeffreys, 1946.
 
     Args:
-      shares, reference: [bins], each of sum 1.
-      smoothing: added to every share of both, so that an empty bin has a logarithm and equal shares stay equal.
+      shares: [bins], sum 1.
+      reference: [bins], sum 1.
+      smoothing: added to each share of both, so that an empty bin has a logarithm.
     """
     a, b = ((s + smoothing) / (1 + smoothing * len(s)) for s in (shares, reference))
     return float(np.sum((a - b) * np.log(a / b)))
 
 
 def chance_limit(bins: int, images: int, reference_images: int) -> float:
-    """95 % quantile without drift: (1/n + 1/m) times chi-squared with one degree of freedom less than bins.
+    """Return the 95 % quantile of the index of independent images without drift.
 
-    Yurdakul, "Statistical properties of population stability index", Western Michigan University, 2018. For independent
-    images; those of one patient are alike, which makes large values likelier.
+    That is (1/n + 1/m) times chi-squared with `bins - 1` degrees of freedom: Yurdakul, "Statistical
+    properties of population stability index", Western Michigan University, 2018. Images of one
+    patient are alike, which makes larger values more likely.
     """
     return float((1 / images + 1 / reference_images) * special.chdtri(bins - 1, 0.05))
 
 
 def describe(drift: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What to tell at the end of a run where there is much drift."""
+    """Return a sentence on the columns with much drift; no sentence where there is none."""
     much = [
         f"{name} (PSI {measured['psi']:.2f})"
         for name, measured in drift.items()

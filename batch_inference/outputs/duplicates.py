@@ -1,35 +1,56 @@
-"""The same content under several names: scored each time, marked, and counted once in its study."""
+"""Marks files of the same content: each has a row, and its study counts the content once."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 import apache_beam as beam
 
-from batch_inference.outputs import grouping
+from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Prediction
 
 ONCE = "once"
-Where = tuple[str, dict[str, str]]
-"""The first URI of a content, and the first in each study."""
+FirstUris = tuple[str, dict[str, str]]
+"""The first URI of a content, and the first by study."""
+
+
+class ReadAndMarkPredictions(beam.PTransform):
+    """URIs of the journal's parts -> (Prediction, Prediction): all, and those that count.
+
+    Of several predictions with the same content, all but the first are marked as duplicates, and
+    the first in each study counts there. Parts are read as often as their rows are needed: rows
+    that several steps read, the embedded runner would keep in memory.
+    """
+
+    def expand(self, parts: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
+        repeated = (
+            parts
+            | "Read to compare" >> beam.FlatMap(journal.read_predictions)
+            | "Find repeated content" >> FindRepeated()
+        )
+        rows = parts | "Read and mark" >> beam.FlatMap(
+            lambda part, repeated: mark_duplicates(journal.read_predictions(part), repeated),
+            beam.pvalue.AsDict(repeated),
+        ).with_outputs(ONCE, main="all")
+        return rows["all"], rows[ONCE]
 
 
 class FindRepeated(beam.PTransform):
-    """Predictions -> (content, (first URI, {study: first URI there})) of each content that comes under several URIs.
+    """Prediction -> (content, FirstUris) of each content that has several URIs.
 
-    A content is the bytes of a file, and the frame where its frames are scored one by one.
+    A content is the SHA-256 of a file, and the frame where frames are scored one by one.
     """
 
     def expand(self, predictions: beam.PCollection) -> beam.PCollection:
         return (
             predictions
             | "Content" >> beam.Map(lambda row: (_content(row), row.study, row.uri))
-            | "Same content" >> grouping.GroupCompactly(lambda where: where[0])
+            | "Same content" >> grouping.GroupCompactly(lambda row: row[0])
             | "Several" >> beam.FlatMapTuple(lambda _, packs: find_repeated(grouping.unpack(packs)))
         )
 
 
-def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, Where]]:
-    """(content, study, URI) in any order -> content and its first URIs, of contents that come more than once."""
+def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, FirstUris]]:
+    """Yield the first URIs of each repeated content, of (content, study, URI) in any order."""
     firsts: dict[str, dict[str, str]] = {}
     repeated: set[str] = set()
     for content, study, uri in found:
@@ -41,11 +62,11 @@ def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, 
 
 
 def mark_duplicates(
-    rows: Iterable[Prediction], copies: Mapping[str, Where]
+    rows: Iterable[Prediction], copies: Mapping[str, FirstUris]
 ) -> Iterator[Prediction | beam.pvalue.TaggedOutput]:
-    """The rows, `duplicate_of` set where another of the same content comes first by URI.
+    """Yield the rows, with `duplicate_of` set where another of the same content has an earlier URI.
 
-    Under the tag `ONCE` come those of them that count in their study: of each content the first by URI there.
+    The tag `ONCE` has the rows that count in their study: of each content, the first by URI.
     """
     for row in rows:
         first, firsts = copies.get(_content(row), (row.uri, {row.study: row.uri}))

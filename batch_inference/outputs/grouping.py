@@ -1,4 +1,4 @@
-"""Grouping that spares memory: the embedded runner keeps all that it groups, so it is given compressed packs, not single things."""
+"""Groups elements in compressed packs: the embedded runner keeps all that it groups in memory."""
 
 import pickle
 import zlib
@@ -10,23 +10,26 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-_SHELVES = 1024
-_UNPACKED = 5_000
+_GROUPS = 1024
+_ELEMENTS_PER_PACKING = 5_000
 
 
 class GroupCompactly(beam.PTransform):
-    """Any things, in one collection or several -> (shelf, packs), grouped: all things of one key come on one shelf, beside those of other keys.
+    """Elements of one collection or several -> (number of the group, packs of elements).
 
-    Some tens of bytes for a thing with a path in it, instead of a thousand. `unpacked` gives the things back. Global window only.
+    All elements of one key come in one group, beside those of other keys: one of 1,024 groups, by a
+    hash of the key. `unpack` returns the elements. An element that holds a path takes some tens of
+    bytes, where Beam's own grouping takes a thousand. Global window only.
     """
 
     def __init__(self, key: Callable[[Any], str]):
+        """Takes the function that returns an element's key."""
         super().__init__()
         self._key = key
 
-    def expand(self, things: beam.PCollection | Sequence[beam.PCollection]) -> beam.PCollection:
-        collections = (things,) if isinstance(things, beam.PCollection) else things
-        # Flattened only when packed: ahead of it, the embedded runner would keep all things as they are.
+    def expand(self, elements: beam.PCollection | Sequence[beam.PCollection]) -> beam.PCollection:
+        collections = (elements,) if isinstance(elements, beam.PCollection) else elements
+        # Packed before they are joined, as the embedded runner keeps what it joins.
         packs = [
             part | f"Pack {number}" >> beam.ParDo(_Pack(self._key))
             for number, part in enumerate(collections)
@@ -35,26 +38,33 @@ class GroupCompactly(beam.PTransform):
 
 
 def unpack(packs: Iterable[bytes]) -> Iterator[Any]:
-    """The things of one shelf."""
+    """Yield the elements of one group."""
     for pack in packs:
         yield from pickle.loads(zlib.decompress(pack))
 
 
+def split_by_type(*kinds: type) -> beam.Partition:
+    """Return a transform that splits a mixed collection by type, into as many as `kinds`."""
+    return beam.Partition(lambda record, _: kinds.index(type(record)), len(kinds))  # type: ignore[arg-type]
+
+
 class _Pack(beam.DoFn):
+    """Element -> (number of its group, some elements of that group, compressed)."""
+
     def __init__(self, key: Callable[[Any], str]):
         super().__init__()
         self._key = key
-        self._shelves: dict[int, list[Any]] = {}
-        self._unpacked = 0
+        self._groups: dict[int, list[Any]] = {}
+        self._waiting = 0
 
     def start_bundle(self) -> None:
-        self._shelves, self._unpacked = {}, 0
+        self._groups, self._waiting = {}, 0
 
-    def process(self, thing: Any) -> Iterator[tuple[int, bytes]]:
-        shelf = zlib.crc32(self._key(thing).encode("utf-8")) % _SHELVES
-        self._shelves.setdefault(shelf, []).append(thing)
-        self._unpacked += 1
-        if self._unpacked >= _UNPACKED:
+    def process(self, element: Any) -> Iterator[tuple[int, bytes]]:
+        group = zlib.crc32(self._key(element).encode("utf-8")) % _GROUPS
+        self._groups.setdefault(group, []).append(element)
+        self._waiting += 1
+        if self._waiting >= _ELEMENTS_PER_PACKING:
             yield from self._packs()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -62,6 +72,6 @@ class _Pack(beam.DoFn):
             yield WindowedValue(pack, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def _packs(self) -> Iterator[tuple[int, bytes]]:
-        shelves, self._shelves, self._unpacked = self._shelves, {}, 0
-        for shelf, things in shelves.items():
-            yield shelf, zlib.compress(pickle.dumps(things), 1)
+        groups, self._groups, self._waiting = self._groups, {}, 0
+        for group, elements in groups.items():
+            yield group, zlib.compress(pickle.dumps(elements), 1)

@@ -1,8 +1,9 @@
-"""Rows at rest: what is scored is written down in small files as it goes, so that no run has to do it again.
+"""Writes rows to small files while a run goes on, so that a later run need not score them again.
 
-    OUTPUT/journal/ATTEMPT-HASH.jsonl.gz     [digest of the source, prediction] or [null, rejection] on each line
+    OUTPUT/journal/ATTEMPT-HASH.jsonl.gz
 
-Rows also rest there between scoring and the final files: no runner has to keep them in memory meanwhile.
+Each line is `[digest of the source, prediction]` or `[null, rejection]`. The journal also holds the
+rows between scoring and the final files, so that no runner keeps them in memory.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import apache_beam as beam
 from absl import logging
@@ -26,9 +27,11 @@ from batch_inference.outputs.records import Prediction, Rejection, Source
 from batch_inference.storage import filesystem
 
 JOURNAL = "journal"
+KEPT = "kept"
+"""The kind of rows that were taken over from earlier attempts."""
 ROWS_PER_PART = 1000
 SECONDS_PER_PART = 10.0
-"""What a kill can cost at most: rows that are not yet in a part are scored again."""
+"""A part is written when it holds so many rows or is so old. Rows in no part survive no kill."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +43,57 @@ class Entry:
 
 
 def digest(source: Source) -> str:
-    """Names a source with all that the row takes from it but the file's content; that, the row names itself (`sha256`)."""
+    """Return 32 hexadecimal digits over all fields of a source.
+
+    They say whether a row still holds, together with the row's own `sha256` of the content.
+    """
     return hashlib.blake2b(
         json.dumps(dataclasses.astuple(source)).encode("ascii"), digest_size=16
     ).hexdigest()
 
 
-class Write(beam.DoFn):
-    """Entries and rejections -> URIs of the parts that hold them, each written when it is full or old enough.
+class ReadEarlierEntries(beam.PTransform):
+    """Pipeline -> Entry: the predictions of earlier attempts."""
 
-    A part is named after its content: a bundle that is repeated leaves no more than the first time. What a runner gave up
-    half-way may leave parts that nobody is told of; they count for `known` alone.
+    def __init__(self, parts: Iterable[str]):
+        """Takes the URIs of the parts that earlier attempts wrote."""
+        super().__init__()
+        self._parts = parts
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        return pipeline | beam.Create(self._parts) | beam.FlatMap(read_entries)
+
+
+class WriteJournal(beam.PTransform):
+    """Entries and rejections, in collections by kind -> URIs of the parts that hold them.
+
+    The collections are joined only behind the journal: joined ahead of it, the embedded runner
+    would keep all of them until the last image is scored.
+    """
+
+    def __init__(self, output: str, attempt: str):
+        """Takes the folder of the run, and the prefix of this attempt's parts."""
+        super().__init__()
+        self._output = output
+        self._attempt = attempt
+
+    def expand(self, rows: Mapping[str, beam.PCollection]) -> beam.PCollection:
+        parts = [
+            of_kind | f"Write {kind}" >> beam.ParDo(Write(self._output, self._attempt, kind))
+            for kind, of_kind in rows.items()
+        ]
+        return parts | beam.Flatten() | beam.Reshuffle()
+
+
+class Write(beam.DoFn):
+    """Entry | Rejection -> URI of the part that holds it, once for each part.
+
+    A part is named after its content, so that a repeated bundle writes the same parts. A bundle
+    that fails may leave parts whose URIs are lost; only `read_entries` of a later run finds them.
     """
 
     def __init__(self, output: str, attempt: str, kind: str):
-        """Takes the folder of the run, what tells this attempt from others, and the counter of Beam that counts the rows."""
+        """Takes the folder of the run, the prefix of its parts, and the name of Beam's counter."""
         super().__init__()
         self._prefix = filesystem.join(_folder(output), attempt)
         self._counter = Metrics.counter(JOURNAL, kind)
@@ -62,7 +101,7 @@ class Write(beam.DoFn):
         self._started = 0.0
 
     def start_bundle(self) -> None:
-        # A bundle that failed may have left some behind; its entries come again.
+        # A failed bundle may have left rows behind; the runner repeats its elements.
         self._lines.clear()
 
     def process(self, entry: Entry | Rejection) -> Iterator[str]:
@@ -90,46 +129,46 @@ class Write(beam.DoFn):
 
 
 def read_predictions(part: str) -> Iterator[Prediction]:
-    """The predictions of a part."""
+    """Yield the predictions of a part."""
     return (entry.row for entry in _read(part) if isinstance(entry, Entry))
 
 
 def read_rejections(part: str) -> Iterator[Rejection]:
-    """The rejections of a part."""
+    """Yield the rejections of a part."""
     return (entry for entry in _read(part) if isinstance(entry, Rejection))
 
 
 def read_entries(part: str) -> list[Entry]:
-    """The predictions of an earlier attempt's part; none where it is damaged, as its images can be scored again.
+    """Return the predictions of an earlier attempt's part; none where the part is damaged.
 
-    What was rejected is tried again: it may have been the storage's fault, and costs little where it was not.
+    Rejected files are tried again: storage may have been at fault, and a second try costs little.
     """
     try:
         return [entry for entry in _read(part) if isinstance(entry, Entry)]
     except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
-        logging.warning("%s is of no use (%s); its images are scored again", part, error)
+        logging.warning("%s cannot be read (%s); its images are scored again", part, error)
         return []
 
 
 def count_written(result: PipelineResult, kind: str) -> int:
-    """Rows of a kind that a run wrote, as its runner counted them."""
+    """Return how many rows of a kind a run wrote, as its runner counted them."""
     found = result.metrics().query(MetricsFilter().with_namespace(JOURNAL).with_name(kind))
     return sum(counter.result for counter in found[MetricResults.COUNTERS])
 
 
 def list_parts(output: str) -> list[str]:
-    """URIs of all parts of all attempts."""
+    """Return the URIs of all parts of all attempts."""
     return [filesystem.join(_folder(output), name) for name in filesystem.names(_folder(output))]
 
 
 def name_attempt(parts: Iterable[str]) -> str:
-    """Names an attempt that is later than those that wrote these parts."""
+    """Return the prefix of a new attempt's parts, a number after those of the given parts."""
     numbers = (part.rpartition("/")[2].partition("-")[0] for part in parts)
     return f"{1 + max((int(number) for number in numbers if number.isdecimal()), default=0):04d}"
 
 
 def keep_only(output: str, attempt: str) -> None:
-    """Deletes the parts of other attempts: the last one wrote down again what it took from them."""
+    """Delete the parts of other attempts: the last one has written again what it kept of them."""
     for name in filesystem.names(_folder(output)):
         if not name.startswith(f"{attempt}-"):
             filesystem.delete(filesystem.join(_folder(output), name))

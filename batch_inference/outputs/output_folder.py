@@ -1,6 +1,7 @@
-"""The folder of a run: `run.json` says what made it and whether it is finished; nothing in it is replaced unless asked for.
+"""Claims the folder of a run: nothing in it is replaced unless the command line says so.
 
-What a run makes there it knows by its whole name, and deletes it only beside such a `run.json`: anything else is somebody's.
+`run.json` says what made the results and whether they are complete. A run deletes only files with
+the exact names of results, and only beside a `run.json`: anything else belongs to somebody.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ _KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, journal.JOURNAL}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
-    # What these come to is recorded beside the options, as model and engine.
+    # The record holds their outcome, as model and engine.
     *("model", "engine", "precision"),
     *(
         "exclude",
@@ -37,12 +38,19 @@ _NOT_IN_ROWS = {
         "beam",
     ),
 }
-"""Options on which no row and no picture depends: a run may go on from one that had others."""
+"""Options on which no row or picture depends: a resumed run may have others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run is made with: id of the model, engine and precision, and the options by name."""
+    """What a run's results were made with.
+
+    Attributes:
+      model: id of the artifact.
+      engine: engine and precision, as `openvino/int8`.
+      options: values by name.
+      started: when, ISO 8601 in UTC.
+    """
 
     model: str
     engine: str
@@ -50,13 +58,16 @@ class RunRecord:
     started: str = dataclasses.field(default_factory=lambda: _now())
 
     def write(self, output: str, finished: bool) -> None:
-        """Writes `run.json`: first of all files, and once more as the last."""
+        """Write `run.json`: as the first of all files, and again as the last."""
         state = {"state": "finished", "finished": _now()} if finished else {"state": "running"}
         write_json(filesystem.join(output, RUN_JSON), state | dataclasses.asdict(self))
 
 
 def match_results(output: str) -> Callable[[str], bool]:
-    """Tells of a URI whether what it names is a result of a run in this folder, or lies in one, also by way of links."""
+    """Return a function that says whether a URI is, or lies in, a result of a run in `output`.
+
+    It follows links.
+    """
     inside = filesystem.join(filesystem.real(output), "")
 
     def is_result(uri: str) -> bool:
@@ -67,10 +78,9 @@ def match_results(output: str) -> Callable[[str], bool]:
 
 
 def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list[str]:
-    """Names of what an earlier run left in the folder, once it is sure that `claim` may have it; takes what `claim` takes.
+    """Return the names of an earlier run's results, after checking that `claim` may have them.
 
-    Raises:
-      ConfigError, OutageError: as `claim`.
+    The arguments and errors are those of `claim`.
     """
     if resume and overwrite:
         raise ConfigError(
@@ -80,10 +90,11 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
         ConfigError, f"--output={output} cannot be listed", "check the address and access"
     ):
         taken = [name for name in filesystem.names(output) if _is_result(name)]
-        earlier = _earlier(output) if taken else None
+        earlier = _read_earlier(output) if taken else None
     if taken and earlier is None:
         raise ConfigError(
-            f"{output} holds {taken[0]}, but no {RUN_JSON} that says what run made it; choose another --output, or move that away"
+            f"{output} holds {taken[0]}, but no {RUN_JSON} that says what run made it; "
+            "choose another --output, or move that file away"
         )
     if earlier and not overwrite:
         _check_earlier(output, earlier, record, resume)
@@ -91,15 +102,17 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
 
 
 def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None:
-    """Makes the folder this run's: writes `run.json`, and deletes of an earlier run what this one writes anew.
+    """Write this run's `run.json`, and delete the earlier results that this run writes again.
 
     Args:
-      output: absolute URI.
-      resume: go on from an earlier run of the same model and options, whether it was finished or not.
-      overwrite: delete all of an earlier run.
+      output: absolute URI of the folder.
+      record: what this run is made with.
+      resume: continue an earlier run of the same model and options, complete or not.
+      overwrite: delete all results of an earlier run.
 
     Raises:
-      ConfigError: results are there already, and neither was asked for, or they are not this model's, or no run made them.
+      ConfigError: there are results, and neither `resume` nor `overwrite` is set, or they were
+        made with something else, or no run made them.
       OutageError: there is no room, or the storage does not answer.
     """
     taken = check(output, record, resume, overwrite)
@@ -109,7 +122,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
         "choose another folder, or check access",
     ):
         if taken and overwrite:
-            # First of all: what a kill leaves of the rest is then nothing that a run would go on from.
+            # Deleted first, so that no later run resumes from what a kill leaves of the rest.
             filesystem.delete(filesystem.join(output, journal.JOURNAL))
         record.write(output, finished=False)
         if taken:
@@ -124,7 +137,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
 
 
 def write_json(uri: str, content: Any) -> None:
-    """Writes a JSON document for people and programs."""
+    """Write a JSON document, indented."""
     filesystem.write(
         uri, (json.dumps(content, indent=2) + "\n").encode("utf-8"), "application/json"
     )
@@ -133,17 +146,19 @@ def write_json(uri: str, content: Any) -> None:
 def _check_earlier(
     output: str, earlier: Mapping[str, Any], record: RunRecord, resume: bool
 ) -> None:
+    """Raise `ConfigError` where the earlier run may not be resumed with this record."""
     finished = earlier.get("state") == "finished"
     if not resume:
+        holds = "results already" if finished else "a run that was not finished"
+        purpose = "score only what is new" if finished else "continue it"
         raise ConfigError(
-            f"{output} holds {'results already' if finished else 'a run that was not finished'}; add --resume to "
-            f"{'score what is new only' if finished else 'go on from there'}, or --overwrite to start again, "
+            f"{output} holds {holds}; add --resume to {purpose}, or --overwrite to start again, "
             "or choose another --output"
         )
     ours = json.loads(json.dumps(dataclasses.asdict(record)))
     for name in ("model", "engine"):
         if ours[name] != earlier.get(name):
-            raise _another(
+            raise _refuse(
                 output, f"{name} {earlier.get(name)}, and this run has {name} {ours[name]}"
             )
     for name in sorted({*ours["options"], *earlier["options"]} - _NOT_IN_ROWS):
@@ -152,11 +167,11 @@ def _check_earlier(
             there, here = (
                 f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here)
             )
-            raise _another(output, f"{there}, and this run has {here}")
+            raise _refuse(output, f"{there}, and this run has {here}")
 
 
-def _earlier(output: str) -> dict[str, Any] | None:
-    """The record of the run that made what is there; None where there is none that is whole."""
+def _read_earlier(output: str) -> dict[str, Any] | None:
+    """Return the content of `run.json`; None where there is none, or it is damaged."""
     try:
         content = json.loads(filesystem.read(filesystem.join(output, RUN_JSON)))
         return (
@@ -172,14 +187,15 @@ def _earlier(output: str) -> dict[str, Any] | None:
         return None
 
 
-def _another(output: str, difference: str) -> ConfigError:
+def _refuse(output: str, difference: str) -> ConfigError:
     return ConfigError(
-        f"{output} holds results made with {difference}; --resume needs the same: choose another --output, or add --overwrite"
+        f"{output} holds results made with {difference}; --resume needs the same: "
+        "choose another --output, or add --overwrite"
     )
 
 
 def _is_result(name: str) -> bool:
-    """Whether something of this name in the folder is what a run makes there."""
+    """Return whether a run writes a file or folder of this name."""
     return (
         name in _COMPLETED_LAST | _KEPT_TO_RESUME
         or name.startswith(_TEMPORARY)

@@ -1,4 +1,4 @@
-"""Where the picture of an input lies: a path that is safe, readable, and different for different inputs."""
+"""Names the picture of an input: a safe and readable path, different for different inputs."""
 
 import hashlib
 import re
@@ -11,19 +11,20 @@ _MAX_PATH = 480
 
 
 def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
-    """Path of a picture relative to the output.
+    """Return the path of a picture, relative to the output.
 
-    A plain name (lower-case ASCII letters, digits, `_`, `-`, `.`) is kept and `suffix` appended, so `a.png` and `a.jpg` stay apart.
-    Any other name has what is unsafe replaced and gets `~` and a hash of the original, so that names that differ
-    only in case, in replaced characters or beyond the length limit stay apart too, on file systems that ignore case as well.
+    A plain name (lower-case ASCII letters, digits, `_`, `-`, `.`) is kept and `suffix` appended, so
+    that `a.png` and `a.jpg` have different pictures. In any other name, unsafe characters are
+    replaced and `~` and a hash of the name appended. So two names never have the same path, even
+    if they differ only in case, in a replaced character or beyond the length limit.
 
     Args:
-      name: `Source.name`: path relative to the input's root, or a whole URI.
-      suffix: as `.jpg`.
-      frame: which of the file's frames it shows, where each has its own picture.
+      name: `Source.name`, the path relative to the input's root, or a whole URI.
+      suffix: the ending of the picture's file format, such as `.jpg`.
+      frame: which of the file's frames the picture shows, where each has its own.
     """
     if frame is not None:
-        # No name holds a NUL, so the hash of this one is that of no file.
+        # No file name holds a NUL, so this hash differs from that of any file.
         name = f"{name}\0frame{frame}"
     if (
         len(name) <= _MAX_PATH
@@ -32,8 +33,8 @@ def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
     ):
         return f"{CAMS}/{name}{suffix}"
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    *folders, file = [_safe(part) for part in name.split("/")]
-    # The mark on folders keeps them apart from files: `a.jpg/b` must not ask for a folder where the picture of `a` lies.
+    *folders, file = [_replace_unsafe(part) for part in name.split("/")]
+    # The picture of `a` is the file `a.jpg`, so the folder of `a.jpg/b` needs another name.
     path = "/".join(
         [
             *(
@@ -46,6 +47,7 @@ def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
     return f"{CAMS}/{path[-_MAX_PATH:].lstrip('/.-')}~{digest}{suffix}"
 
 
-def _safe(part: str) -> str:
+def _replace_unsafe(part: str) -> str:
+    """Return one part of a path, shortened, with `_` for each unsafe character."""
     part = _UNSAFE.sub("_", part)[:_MAX_PART]
     return f"_{part}" if not part or part[0] in ".-" else part

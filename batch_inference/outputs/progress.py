@@ -1,4 +1,4 @@
-"""How far workers in this process are: a line on a terminal that rewrites itself, now and then a log line elsewhere."""
+"""Shows how far the workers in this process are: a progress bar on a terminal, else log lines."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ _LOG_SECONDS = 60.0
 
 
 class _Tally:
-    """How many inputs this process has finished."""
+    """The number of inputs that this process has finished."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,15 +31,17 @@ _tally = _Tally()
 
 
 def advance() -> None:
-    """One more input has its row or rejection."""
+    """Count one more input that has its row or rejection."""
     _tally.advance()
 
 
 @contextmanager
 def show(total: int | None, in_this_process: bool = True) -> Iterator[None]:
-    """While the block runs, shows how many inputs this process has finished, of `total` where it is known, and how fast.
+    """Show, while the block runs, how many inputs this process has finished, and how fast.
 
-    Nothing where others do the work: their runner tells how far they are.
+    Args:
+      total: number of inputs; None where it is not known.
+      in_this_process: False shows nothing, as the runner shows how far other processes are.
     """
     if not in_this_process:
         yield

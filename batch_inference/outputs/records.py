@@ -1,4 +1,4 @@
-"""What flows through the pipeline, and every reason for which an input can be rejected."""
+"""Defines what flows through the pipeline, and the reasons for which an input is rejected."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,9 +10,11 @@ from trainer import radiograph
 
 REASONS: dict[str, str] = {
     **radiograph.REASONS,
-    "unreadable": "the file cannot be opened or read: gone, no permission, a folder, a dangling link, a storage error",
+    "unreadable": "the file cannot be opened or read: gone, no permission, a folder, "
+    "a dangling link, a storage error",
     "decode_failed": "decoding failed in a way that no other reason names",
-    "inference_failed": "the model failed on this image alone, or answered with a number that is not finite",
+    "inference_failed": "the model failed on this image alone, "
+    "or answered with a number that is not finite",
     "write_failed": "the picture could not be drawn or written",
 }
 
@@ -23,9 +25,10 @@ class Source:
 
     Attributes:
       uri: absolute path or URI to read from.
-      name: path relative to the root of the input, `/` between folders; the whole URI where there is no common root.
-      study: what a manifest's column `study` says, empty where it says nothing.
-      carried: (name, value) of the further columns of a manifest, in their order.
+      name: path relative to the root of the input, with `/` between folders; the whole URI where
+        inputs have no common root.
+      study: value of the manifest's column `study`, or empty.
+      carried: (name, value) of the further columns of the manifest, in their order.
     """
 
     uri: str
@@ -39,13 +42,13 @@ class Example:
     """A decoded input.
 
     Attributes:
-      source: where it came from.
-      pixels: uint8 [size, size, 1], what the model takes.
-      picture: uint8 [height, width], what the overlay is drawn on; None when no overlay is wanted.
+      source: the input.
+      pixels: uint8 [size, size, 1], which the model takes.
+      picture: uint8 [height, width], on which the overlay is drawn; None where none is drawn.
       sha256: of the file's bytes, hexadecimal.
-      study: names the study that the image belongs to.
-      frame: counted from 0, where a file's frames are scored one by one; else None.
-      tags: DICOM only, where present: modality, body_part, view, study_uid.
+      study: name of the image's study.
+      frame: index from 0 where frames are scored one by one, else None.
+      tags: modality, body_part, view and study_uid, of DICOM files that have them.
     """
 
     source: Source
@@ -59,20 +62,21 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class PackedCam:
-    """A row of `cams/*.parquet`; the fields are its columns, in this order, as described."""
+    """A row of `cams/*.parquet`; the fields are its columns, in this order."""
 
     uri: Annotated[str, "of the input, as in predictions"]
     frame: Annotated[int | None, "as in predictions"]
     path: Annotated[
         str,
-        "where a picture drawn later goes, relative to the output, but for the ending of its file format",
+        "path, relative to the output, of a picture drawn later, without the ending of its format",
     ]
     label: Annotated[str, "as in predictions"]
     probability: Annotated[float, "as in predictions"]
     model: Annotated[str, "id of the artifact"]
     cam: Annotated[
         bytes,
-        "the signed map in logits per cell, over the model's square: float16, little-endian, row by row",
+        "the signed map over the model's square, in logits per cell: "
+        "float16, little-endian, by rows",
     ]
     cam_height: Annotated[int, "rows of the map"]
     cam_width: Annotated[int, "columns of the map"]
@@ -90,12 +94,12 @@ class Scored:
     """What the model says of an example.
 
     Attributes:
-      example: what it was made of.
+      example: the image.
       probability: calibrated, in [0, 1].
       logit: before calibration.
       cam: float32 [h, w], logits per cell.
-      packed: the map and the picture on their way into a file of many.
-      stored: path of that file relative to the output, once it is written.
+      packed: the row of a file of maps, until it is written.
+      stored: path of that file, relative to the output, once it is written.
     """
 
     example: Example
@@ -108,44 +112,49 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """A row of `predictions.*`; the fields are its columns, in this order, as described, but for `carried`.
+    """A row of `predictions.*`; the fields are its columns, in this order.
 
-    What `carried` holds stands beside the others: the further columns of a manifest, none of which has the name of a field.
+    `carried` is no column: it holds the further columns of the manifest, which come last.
     """
 
-    uri: Annotated[str, "of the input, as matched"]
+    uri: Annotated[str, "absolute path or URI of the input"]
     label: Annotated[
         str,
-        "positive from the threshold that summary.json tells on, else negative; uncertain within the artifact's band",
+        "positive at or above the threshold in summary.json, else negative; "
+        "uncertain within the artifact's band",
     ]
-    probability: Annotated[float, "of the positive label, calibrated, in [0, 1]; float32 precision"]
-    logit: Annotated[float, "before calibration; float32 precision"]
+    probability: Annotated[
+        float, "calibrated probability of the positive label, in [0, 1]; float32 precision"
+    ]
+    logit: Annotated[float, "the model's logit before calibration; float32 precision"]
     study: Annotated[
-        str, "names the study, by --study_key; of a DICOM file a pseudonym of its StudyInstanceUID"
+        str, "name of the study, by --study_key; for DICOM, a pseudonym of its StudyInstanceUID"
     ]
     cam: Annotated[
         str | None,
-        "file, relative to the output, with the picture or among others the packed map; null where none was kept",
+        "path, relative to the output, of the picture, or of the file that holds the packed map; "
+        "null where there is none",
     ]
     model: Annotated[str, "id of the artifact"]
     engine: Annotated[str, "engine and precision that made the row, as openvino/int8"]
     brightness: Annotated[
         float, "mean grey level of the square that the model saw, in [0, 255]; float32 precision"
     ]
-    sha256: Annotated[str, "of the file's bytes, hexadecimal"]
+    sha256: Annotated[str, "SHA-256 of the file's bytes, hexadecimal"]
     duplicate_of: Annotated[
         str | None,
-        "first, by uri, of the scored inputs with the same bytes; null for that first one",
+        "first uri, in alphabetical order, of the scored inputs with the same bytes; "
+        "null for that input itself",
     ] = None
-    frame: Annotated[int | None, "counted from 0, where a file's frames are scored one by one"] = (
-        None
-    )
+    frame: Annotated[
+        int | None, "index of the frame, from 0, where a file's frames are scored one by one"
+    ] = None
     modality: Annotated[
         str | None,
-        "DICOM Modality, as CR; null for other files and where it is no word of the standard",
+        "DICOM Modality, such as CR; null for other files and for values outside the standard",
     ] = None
-    body_part: Annotated[str | None, "DICOM BodyPartExamined, in the same way"] = None
-    view: Annotated[str | None, "DICOM ViewPosition, in the same way"] = None
+    body_part: Annotated[str | None, "DICOM BodyPartExamined, with the same exceptions"] = None
+    view: Annotated[str | None, "DICOM ViewPosition, with the same exceptions"] = None
     carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -153,13 +162,13 @@ class Prediction:
 class Study:
     """A row of `studies.*`."""
 
-    study: Annotated[str, "names the study"]
-    label: Annotated[str, "as in predictions, of the mean probability"]
+    study: Annotated[str, "name of the study"]
+    label: Annotated[str, "label of the mean probability, as in predictions"]
     probability: Annotated[
         float, "mean of the images' calibrated probabilities, in [0, 1]; float32 precision"
     ]
     images: Annotated[
-        int, "number of scored images; those with the same bytes count once, here and in the mean"
+        int, "number of scored images; images with the same bytes count once, also in the mean"
     ]
     highest: Annotated[str, "uri of the image with the highest probability"]
     model: Annotated[str, "id of the artifact"]
@@ -167,16 +176,18 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row of `rejections.*`: an input without a prediction; `carried` as in `Prediction`."""
+    """A row of `rejections.*`: an input without a prediction. `carried` is as in `Prediction`."""
 
-    uri: Annotated[str, "of the input, as matched"]
-    reason: Annotated[str, "why there is no prediction: one of the reason codes"]
-    detail: Annotated[str, "a sentence on what was found; never what a file says of a patient"]
+    uri: Annotated[str, "absolute path or URI of the input"]
+    reason: Annotated[str, "reason code: why there is no prediction"]
+    detail: Annotated[str, "what was found, in a sentence; it never quotes patient data"]
     model: Annotated[str, "id of the artifact"]
     sha256: Annotated[
-        str | None, "of the file's bytes, hexadecimal; null where they could not be read"
+        str | None, "SHA-256 of the file's bytes, hexadecimal; null where they could not be read"
     ] = None
-    frame: Annotated[int | None, "counted from 0, where one frame of a file is rejected"] = None
+    frame: Annotated[
+        int | None, "index of the frame, from 0, where one frame of a file is rejected"
+    ] = None
     carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -188,7 +199,7 @@ def reject(
     sha256: str | None = None,
     frame: int | None = None,
 ) -> Rejection:
-    """The rejection of an input, or of one frame of it; the detail becomes one line of at most 300 characters."""
+    """Return the rejection of an input or a frame; `detail` is cut to a line of 300 characters."""
     detail = readable(" ".join(detail.split())[:300])
     return Rejection(
         printable(source.uri), reason, detail, model, sha256, frame, dict(source.carried)
@@ -196,16 +207,22 @@ def reject(
 
 
 def readable(text: str) -> str:
-    """`text` with what is no Unicode (undecodable bytes of a file name) as backslash escapes, so that any encoder takes it."""
+    """Return `text` with backslash escapes for what is no Unicode, so that any encoder takes it.
+
+    Bytes of a file name that are not UTF-8 become such characters.
+    """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def printable(text: str) -> str:
-    """The same, for names that must stay apart: where there is such an escape, or what looks like one, each backslash of `text` is doubled."""
+    """Return `text` as `readable` does, and different for different texts.
+
+    Where the result has an escape, or what looks like one, each backslash of `text` is doubled.
+    """
     plain = readable(text)
     return plain if "\\u" not in plain else readable(text.replace("\\", "\\\\"))
 
 
 def float32(value: float) -> float:
-    """The shortest decimal number that is this float32: 0.1 and not 0.10000000149011612."""
+    """Return the shortest decimal number of a float32: 0.1 rather than 0.10000000149011612."""
     return float(str(np.float32(value)))

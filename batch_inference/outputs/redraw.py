@@ -1,4 +1,4 @@
-"""Packed maps of a scored folder -> pictures, those that are asked for."""
+"""Draws packed maps of a scored folder as pictures (humerus-overlay)."""
 
 import dataclasses
 import fnmatch
@@ -20,7 +20,7 @@ _COLUMNS = [field.name for field in dataclasses.fields(PackedCam)]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line asks for; names and meanings are those of the flags."""
+    """The options of humerus-overlay, by the names of its flags."""
 
     scored: str
     output: str
@@ -34,7 +34,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """How many pictures were drawn, how many could not be, and in which folder they are."""
+    """The number of pictures drawn and of failures, and the folder of the pictures."""
 
     pictures: int
     failed: int
@@ -46,10 +46,10 @@ class Drawn:
 
 
 def run(options: Options) -> Drawn:
-    """Draws what is asked for, in as many threads as there are cores, a pack at a time.
+    """Draw the maps that the options select, a pack at a time, with one thread per core.
 
     Raises:
-      DataError: no packed maps, a damaged file, or none that is asked for.
+      DataError: there are no packed maps, a file is damaged, or the options select none.
     """
     scored, output = filesystem.absolute(options.scored), filesystem.absolute(options.output)
     folder = filesystem.join(scored, picture_paths.CAMS)
@@ -58,12 +58,12 @@ def run(options: Options) -> Drawn:
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
     pictures = failed = 0
     with ThreadPoolExecutor(usable_cores()) as pool, progress.show(None):
-        # In order of the attempts: of a file that has changed since, the newest map is drawn last.
+        # In the order of attempts, so that the newest map of a changed file is drawn last.
         for name in sorted(packs):
             done = list(
                 pool.map(
                     lambda cam: _draw(cam, options, output),
-                    _chosen(filesystem.join(folder, name), options),
+                    _select(filesystem.join(folder, name), options),
                 )
             )
             pictures, failed = pictures + sum(done), failed + len(done) - sum(done)
@@ -71,12 +71,14 @@ def run(options: Options) -> Drawn:
         raise DataError(
             f"{failed} pictures could not be drawn (see the log)"
             if failed
-            else f"none of the maps in {folder} is of what was asked for; see --uri, --min_probability and --label"
+            else f"none of the maps in {folder} is selected by --uri, --min_probability and "
+            "--label; change or omit them"
         )
     return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
-def _chosen(pack: str, options: Options) -> list[PackedCam]:
+def _select(pack: str, options: Options) -> list[PackedCam]:
+    """Return the maps of a pack that the options select; raise `DataError` for a damaged pack."""
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
             fits = [
@@ -92,6 +94,7 @@ def _chosen(pack: str, options: Options) -> list[PackedCam]:
 
 
 def _draw(packed: PackedCam, options: Options, output: str) -> bool:
+    """Draw and write one map; return whether that succeeded, and log it where it did not."""
     uri = filesystem.join(output, packed.path + overlay.FORMATS[options.cam_format])
     try:
         contents = overlay.encode(
@@ -99,7 +102,7 @@ def _draw(packed: PackedCam, options: Options, output: str) -> bool:
         )
         filesystem.write(uri, contents, overlay.MIME_TYPES[options.cam_format])
     except Exception as error:
-        # One damaged map must not cost the others.
+        # A damaged map must not fail the others.
         logging.error("the picture of %s could not be drawn: %s", packed.uri, error)
         return False
     progress.advance()

@@ -1,15 +1,38 @@
-"""Pictures, or packs of maps, that earlier attempts left: a row is known while its own is there, and what no row names is deleted."""
+"""Compares earlier rows with the pictures, or packs of maps, that lie in the output.
+
+A row holds only while its picture is there, and a picture that no row names is deleted.
+"""
 
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal, picture_paths
 from batch_inference.storage import filesystem
+from trainer import overlay
+
+
+class FindPictures(beam.PTransform):
+    """Pipeline -> paths, relative to the output, of the pictures or packs that lie there."""
+
+    def __init__(self, options: Options):
+        """Takes the options, which name the output and the format of the pictures."""
+        super().__init__()
+        packed = options.cam_store == "parquet"
+        self._ending = ".parquet" if packed else overlay.FORMATS[options.cam_format]
+        self._output = filesystem.absolute(options.output)
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        return (
+            pipeline
+            | "Output" >> beam.Create([self._output])
+            | "List" >> beam.FlatMap(find_pictures, self._ending)
+        )
 
 
 def find_pictures(output: str, ending: str) -> Iterator[str]:
-    """Yields the paths, relative to the output, of what is there under names that end as those of this run."""
+    """Yield the paths, relative to the output, of files in `cams` whose names end in `ending`."""
     folder = filesystem.join(output, picture_paths.CAMS)
     return (
         filesystem.join(picture_paths.CAMS, path)
@@ -19,7 +42,7 @@ def find_pictures(output: str, ending: str) -> Iterator[str]:
 
 
 class KeepWithPicture(beam.PTransform):
-    """(journal entries, paths of pictures) -> the entries whose picture is there, and those that never had one."""
+    """(journal.Entry, paths of pictures) -> the entries whose picture is there or never was."""
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
@@ -32,7 +55,7 @@ class KeepWithPicture(beam.PTransform):
 
 
 def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.Entry]:
-    """Paths and entries in any order -> those entries that `KeepWithPicture` tells of."""
+    """Yield, of paths and entries in any order, the entries whose path is there or None."""
     entries: list[journal.Entry] = []
     there: set[str] = set()
     for item in items:
@@ -44,9 +67,10 @@ def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.
 
 
 class DeleteUnnamedPictures(beam.PTransform):
-    """(paths of pictures, predictions) -> nothing; deletes the pictures that none of these rows names."""
+    """(paths of pictures, Prediction) -> nothing; deletes the pictures that no row names."""
 
     def __init__(self, output: str):
+        """Takes the folder of the run."""
         super().__init__()
         self._output = output
 
@@ -65,7 +89,7 @@ class DeleteUnnamedPictures(beam.PTransform):
 
 
 def find_unnamed(items: Iterable[tuple[str, bool]]) -> set[str]:
-    """(path, whether a row names it) in any order -> the paths that no row names."""
+    """Return the paths that no row names, of (path, whether a row names it) in any order."""
     left: set[str] = set()
     named: set[str] = set()
     for path, by_row in items:

@@ -1,4 +1,4 @@
-"""Rows -> files: JSON lines, CSV and Parquet, all after one schema."""
+"""Writes and reads the files of rows: JSON lines, CSV and Parquet, with one schema."""
 
 import csv
 import io
@@ -18,19 +18,22 @@ from batch_inference.storage import filesystem
 
 FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
-"""Where local files lie until all are whole: Beam walks through the folder of its files several times, and the output holds all pictures."""
+"""Folder of local files until the run ends. Beam lists the folder of its files several times, which
+is slow in the output with all its pictures."""
 _SHARD = r"-\d{5,}-of-\d{5,}"
 _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
 
 
 class WriteRows(beam.PTransform):
-    """Writes rows of one kind, in each of the formats; of no rows, files that say so: empty, or with a header. `move_into_place` comes after.
+    """Prediction, Study or Rejection -> nothing; writes the rows in each format.
 
-    `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN`, `NAME-SSSSS-of-NNNNN.parquet` (readers of Parquet go by the ending).
+    The files are `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN` and, as readers of Parquet
+    go by the ending, `NAME-SSSSS-of-NNNNN.parquet`. Without rows they are empty, or hold a header.
+    Call `move_into_place` once the pipeline has ended.
     """
 
     def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
-        """Takes the folder, the files' name, the columns, and which of `FORMATS`."""
+        """Takes the folder, the files' name, the columns, and some of `FORMATS`."""
         super().__init__()
         self._prefix = filesystem.join(
             output if filesystem.is_remote(output) else filesystem.join(output, _STAGED), name
@@ -52,7 +55,7 @@ class WriteRows(beam.PTransform):
                 f"{self._prefix}.csv", coder=BytesCoder(), header=format_csv(columns)
             )
         if "parquet" in self._formats:
-            # Row groups of some 16 MB: what a writer holds in memory.
+            # A writer holds a row group in memory: 16 MiB.
             records | "Write Parquet" >> beam.io.WriteToParquet(
                 self._prefix,
                 schema.to_arrow(self._table),
@@ -63,7 +66,7 @@ class WriteRows(beam.PTransform):
 
 
 def move_into_place(output: str) -> None:
-    """Moves what `WriteRows` wrote to where it is read; to be called once, when the pipeline has ended."""
+    """Move the files that `WriteRows` wrote into the output, once the pipeline has ended."""
     if filesystem.is_remote(output):
         return
     staged = pathlib.Path(output, _STAGED)
@@ -74,28 +77,33 @@ def move_into_place(output: str) -> None:
 
 
 def format_json(record: Any) -> bytes:
-    """A record as one line of JSON."""
+    """Return a record as one line of JSON."""
     return json.dumps(record).encode("ascii")
 
 
 def format_csv(values: Iterable[Any]) -> bytes:
-    """Values as one record of CSV (RFC 4180, UTF-8), without the line end; line breaks in a value stay, quoted."""
+    """Return values as one record of CSV (RFC 4180, UTF-8), without the line end.
+
+    Line breaks within a value stay, quoted.
+    """
     line = io.StringIO()
     csv.writer(line).writerow(["" if value is None else value for value in values])
     return line.getvalue().removesuffix("\r\n").encode("utf-8")
 
 
 def parse_name(file: str) -> tuple[str, str] | None:
-    """What a file of this name holds: which rows, in which format; None where it is not one that `WriteRows` writes."""
+    """Return the kind of rows and the format of a file by its name; None for any other file."""
     found = _FILE.fullmatch(file)
     return (found[1], found[2] or found[3]) if found else None
 
 
 def read(output: str, name: str) -> Iterator[dict[str, Any]]:
-    """Rows that a finished run wrote, of whichever format is there; from CSV, every value is a string and none is "".
+    """Yield the rows of a finished run, from whichever format is there.
+
+    Rows from CSV hold strings, and "" where a value is missing.
 
     Raises:
-      StorageError: one of the files cannot be read.
+      StorageError: a file cannot be read.
     """
     files = filesystem.names(output)
     for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):

@@ -1,4 +1,4 @@
-"""The columns of every kind of row, read off the dataclasses of `records`: what each file format and BigQuery are told."""
+"""Derives the columns of all rows from the dataclasses of `records`, for files and BigQuery."""
 
 import dataclasses
 import types
@@ -11,7 +11,7 @@ import pyarrow
 from batch_inference.outputs.records import Prediction, Rejection, Study
 
 TABLES: dict[str, type] = {"predictions": Prediction, "studies": Study, "rejections": Rejection}
-"""Kinds of rows by the name of their files and tables."""
+"""The classes of rows, by the name of their files and tables."""
 
 _CARRIED = "carried"
 _ARROW = {
@@ -26,7 +26,14 @@ _BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL"}
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column: `kind` is str, float, int, bool or bytes; `description` is one line."""
+    """One column.
+
+    Attributes:
+      name: of the column.
+      kind: str, float, int, bool or bytes.
+      nullable: whether a value may be missing.
+      description: one line.
+    """
 
     name: str
     kind: type
@@ -35,7 +42,12 @@ class Column:
 
 
 def list_columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
-    """The columns of a dataclass whose fields are `Annotated[type, "description"]`, then those carried from a manifest."""
+    """Return the columns of a class of rows, then those carried from a manifest.
+
+    Args:
+      row: a dataclass whose fields are `Annotated[type, "description"]`.
+      carried: names of the further columns of the manifest.
+    """
     hints = typing.get_type_hints(row, include_extras=True)
     own = (
         _column(field.name, hints[field.name])
@@ -44,12 +56,12 @@ def list_columns(row: type, carried: Sequence[str] = ()) -> tuple[Column, ...]:
     )
     return (
         *own,
-        *(Column(name, str, True, "from the manifest, as it stands there") for name in carried),
+        *(Column(name, str, True, "value of the manifest") for name in carried),
     )
 
 
 def list_tables(carried: Sequence[str] = ()) -> dict[str, tuple[Column, ...]]:
-    """The columns of each kind of row; studies carry nothing of a manifest."""
+    """Return the columns of each kind of row; studies carry no columns of a manifest."""
     return {
         name: list_columns(row, () if name == "studies" else carried)
         for name, row in TABLES.items()
@@ -65,13 +77,13 @@ def _column(name: str, hint: Any) -> Column:
 
 
 def to_record(row: Any) -> dict[str, Any]:
-    """A row as a dictionary from column to value, those carried from a manifest last."""
+    """Return a row as a dictionary from column to value, carried columns last."""
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     return values | values.pop(_CARRIED, {})
 
 
 def to_arrow(table: Sequence[Column]) -> pyarrow.Schema:
-    """For Parquet; descriptions are kept as metadata of the fields."""
+    """Return the schema for Parquet, with descriptions in the metadata of the fields."""
     return pyarrow.schema(
         [
             pyarrow.field(
@@ -86,9 +98,9 @@ def to_arrow(table: Sequence[Column]) -> pyarrow.Schema:
 
 
 def to_bigquery(table: Sequence[Column]) -> list[dict[str, str]]:
-    """For BigQuery, in the form that `bq mk --schema` takes too.
+    """Return the schema for BigQuery, in the form that `bq mk --schema` takes.
 
-    Every column is nullable there: no column that must be filled can ever be added to a table that holds rows.
+    All columns are nullable, as BigQuery adds no required column to a table that holds rows.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""What `summary.json` tells of a run: counts over its predictions and rejections, and drift."""
+"""Counts predictions and rejections, measures drift, and writes `summary.json`."""
 
 import collections
 import dataclasses
@@ -7,8 +7,9 @@ from typing import Any
 
 import apache_beam as beam
 
-from batch_inference.outputs import drift
+from batch_inference.outputs import drift, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
+from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
 
 HISTOGRAM_BINS = 20
@@ -16,12 +17,12 @@ HISTOGRAM_BINS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a finished run tells.
+    """The outcome of a finished run; as text, what the command prints.
 
     Attributes:
-      output: where it wrote.
-      content: of `summary.json`, which is the same however often a run was stopped.
-      kept: images that an earlier run had scored already.
+      output: folder of the results.
+      content: content of `summary.json`, which is the same however often a run was stopped.
+      kept: number of images that an earlier run had scored.
     """
 
     output: str
@@ -36,27 +37,55 @@ class Summary:
             if self.kept
             else ""
         )
-        # Images that were only compared would make any rate look better than it is.
+        # Kept images were read but not scored: a rate would be too high.
         speed = (
             f"{content['seconds']:.0f} s"
             if self.kept
             else f"{content['images_per_second']} images/s"
         )
-        told = (
-            f"{content['scored']} of {content['inputs']} images scored ({format_counts(content['labels']) or 'none'}), {before}"
-            f"{content['rejected']} rejected{reasons}, {speed} with {content['engine']}; everything is in {self.output}"
+        outcome = (
+            f"{content['scored']} of {content['inputs']} images scored "
+            f"({format_counts(content['labels']) or 'none'}), {before}"
+            f"{content['rejected']} rejected{reasons}, {speed} with {content['engine']}; "
+            f"the results are in {self.output}"
         )
         cautions = [*content["cautions"], *drift.describe(content["drift"])]
-        return "\n".join([told, *(f"caution: {caution}" for caution in cautions)])
+        return "\n".join([outcome, *(f"caution: {caution}" for caution in cautions)])
 
 
 def format_counts(counts: dict[str, int]) -> str:
-    """As `2 empty, 1 truncated`."""
+    """Return counts as text, such as `2 empty, 1 truncated`."""
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
+class WriteSummary(beam.PTransform):
+    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time."""
+
+    def __init__(self, output: str, described: Artifact, engine: str):
+        """Takes the folder of the run, the model's artifact, and the name of its engine."""
+        super().__init__()
+        self._uri = filesystem.join(output, output_folder.SUMMARY_JSON)
+        self._described = described
+        self._engine = engine
+
+    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> None:
+        uri, described, engine = self._uri, self._described, self._engine
+        # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
+        counts = [
+            of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
+            for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
+        ]
+        (
+            counts
+            | "Flatten" >> beam.Flatten()
+            | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
+            | "Summarise" >> beam.Map(lambda counts: make_content(counts, described, engine))
+            | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
+        )
+
+
 class Count(beam.CombineFn):
-    """Predictions and rejections -> how many there are of each thing that the summary tells."""
+    """Prediction | Rejection -> how often each (kind, key) of the summary occurs."""
 
     def __init__(self, described: Artifact):
         """Takes the artifact, for the bins of its histograms."""
@@ -99,7 +128,7 @@ class Count(beam.CombineFn):
 
 
 def make_content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
-    """`summary.json` but for what only the launcher knows (the time it took)."""
+    """Return the content of `summary.json`, without the run's time, which the launcher knows."""
     labels = {
         key: number for (kind, key), number in sorted(counts.items(), key=str) if kind == "label"
     }

@@ -132,4 +132,4 @@ def test_a_container_of_ones_own_is_asked_for_and_nothing_is_staged_for_it(bucke
     (sentence,) = [
         line for line in failed.stderr.splitlines() if line.startswith("humerus-score: ")
     ]
-    assert "the runner gave up (Dataflow pipeline failed." in sentence and dataflow.said in sentence
+    assert "the runner failed (Dataflow pipeline failed." in sentence and dataflow.said in sentence

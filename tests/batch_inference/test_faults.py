@@ -72,7 +72,7 @@ def test_a_limit_that_no_file_fits_ends_the_run_with_a_sentence(model, radiograp
     assert (
         "cannot be written to" in sentence(said)
         and "(File too large)" in said
-        and "--resume goes on" in said
+        and "--resume to continue" in said
     )
     resumed = pipeline.Options(
         str(radiographs), str(model), str(output), resume=True, cam_format="png"

@@ -34,7 +34,7 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("14 of 14 images scored (")
-    assert done.stdout.strip().endswith(f"with openvino/float32; everything is in {output}")
+    assert done.stdout.strip().endswith(f"with openvino/float32; the results are in {output}")
     assert len(json_rows(output, "predictions")) == 14
     # One line of our own; libraries keep quiet.
     assert [line for line in done.stderr.splitlines() if "scoring " not in line] == []

@@ -147,7 +147,7 @@ def test_studies_are_pseudonyms_and_the_salt_is_not_told(run):
     )
     assert by_name["texts.png"]["study"] == "texts.png"
     options = json.loads((output / "run.json").read_text())["options"]
-    assert options["id_salt"] == StudyKey(salt=SALT).mark_of_salt()
+    assert options["id_salt"] == StudyKey(salt=SALT).fingerprint_salt()
 
 
 def test_only_the_words_of_the_standard_are_taken_for_tags(run):

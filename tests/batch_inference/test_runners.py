@@ -55,11 +55,6 @@ def _no_look_at_buckets(monkeypatch):
             "FlinkRunner",
             Workers.THREADS,
         ),
-        (
-            "--runner=SparkRunner --spark_master_url=spark://host:7077",
-            "SparkRunner",
-            Workers.ELSEWHERE,
-        ),
         ("--runner=PortableRunner --job_endpoint=embed", "PortableRunner", Workers.ELSEWHERE),
     ],
 )
@@ -82,7 +77,16 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
     ("words", "sentence"),
     [
         (("--runner=Hamster",), "unknown runner Hamster; expected one of FnApiRunner, PrismRunner"),
-        (("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",), "loses rows"),
+        (
+            ("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",),
+            "--runner=DaskRunner is refused: it loses rows (Beam 2.77); use FnApiRunner, PrismRunner, "
+            "FlinkRunner, DataflowRunner or PortableRunner",
+        ),
+        (
+            ("--runner=SparkRunner", "--spark_master_url=spark://host:7077"),
+            "--runner=SparkRunner is refused: scoring is not tested with it; use FnApiRunner, ",
+        ),
+        (("--runner=spark",), "--runner=SparkRunner is refused"),
         (("--number_of_execution_retries=3",), "unknown option --number_of_execution_retries"),
         (("--runner=PortableRunner",), "needs --job_endpoint=HOST:PORT"),
         (

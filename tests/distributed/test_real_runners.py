@@ -138,7 +138,7 @@ def test_prism_gives_up_when_its_worker_dies_and_resume_completes_the_rows(
     code, said = finish(process)
     assert code == 1
     # Not always the last line: Prism's own process may still say something.
-    assert "\nhumerus-score: the runner gave up (" in said
+    assert "\nhumerus-score: the runner failed (" in said
     assert json.loads((output / "run.json").read_text())["state"] == "running"
     assert not (output / "summary.json").exists()
     code, said = finish(start(radiographs, model, output, *on_prism, "--resume"))

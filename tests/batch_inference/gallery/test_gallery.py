@@ -646,5 +646,8 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_originals_in_the_same_bucket_are_reached_and_others_not():
-    assert page._originals("gs://bucket/runs/scored") == {"from": "gs://bucket/", "to": "../../"}
-    assert page._originals("/data/scored") == {"from": "/", "to": "../../"}
+    assert page.locate_originals("gs://bucket/runs/scored") == {
+        "from": "gs://bucket/",
+        "to": "../../",
+    }
+    assert page.locate_originals("/data/scored") == {"from": "/", "to": "../../"}

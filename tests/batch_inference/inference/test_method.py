@@ -117,7 +117,7 @@ def test_packed_maps_carry_the_methods_size_and_scale(model, images, tmp_path):
         (
             {"method": "hires_cam", "precision": "bfloat16"},
             ConfigError,
-            "leave --engine and --precision out",
+            "omit --engine and --precision",
         ),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_manifest_is_read_as_far_as_it_is_asked_for(tmp_path, monkeypatch, nam
 
     endless = Endless()
     monkeypatch.setattr(
-        manifest.storage,
+        manifest.filesystem,
         "open_text",
         lambda _: io.TextIOWrapper(io.BufferedReader(endless), "utf-8", newline=""),
     )

@@ -70,13 +70,13 @@ def test_a_salt_gives_other_pseudonyms_the_same_every_time():
 
 def test_the_salt_is_in_no_text_of_the_key():
     key = StudyKey(salt="pepper")
-    assert "pepper" not in f"{key!r} {key} {key.mark_of_salt()}"
+    assert "pepper" not in f"{key!r} {key} {key.fingerprint_salt()}"
     assert (
-        key.mark_of_salt()
-        == StudyKey(salt="pepper").mark_of_salt()
-        != StudyKey(salt="salt").mark_of_salt()
+        key.fingerprint_salt()
+        == StudyKey(salt="pepper").fingerprint_salt()
+        != StudyKey(salt="salt").fingerprint_salt()
     )
-    assert StudyKey().mark_of_salt() is None
+    assert StudyKey().fingerprint_salt() is None
 
 
 def test_a_key_that_nothing_has_is_refused(tmp_path):

@@ -181,7 +181,7 @@ def test_what_is_damaged_is_said(packed, tmp_path, caplog):
 
 
 def test_maps_that_nobody_wants_are_not_packed(model, radiographs, tmp_path):
-    with pytest.raises(ConfigError, match="leave one of them out"):
+    with pytest.raises(ConfigError, match="omit one of them"):
         score(radiographs, model, tmp_path / "out", cam="none", cam_store="parquet")
     assert not (tmp_path / "out").exists()
 

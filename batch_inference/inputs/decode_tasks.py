@@ -1,0 +1,35 @@
+"""Reads and decodes the files of tasks, as a Beam transform."""
+
+import apache_beam as beam
+
+from batch_inference.concurrent_map import ConcurrentFlatMap, PoolSize
+from batch_inference.inputs import study_key
+from batch_inference.inputs.decode import Decode
+from batch_inference.options import Options
+from batch_inference.outputs import grouping, journal
+from batch_inference.outputs.records import Example, Rejection
+from trainer.artifact import Artifact
+
+
+class DecodeTasks(beam.PTransform):
+    """Task -> (Example, Rejection, journal.Entry): decoded, refused, and scored earlier."""
+
+    def __init__(self, options: Options, described: Artifact, pool: PoolSize):
+        """Takes the options, the model's artifact, and how many files are read at once."""
+        super().__init__()
+        self._decode = Decode(
+            described.image_size,
+            options.cam != "none",
+            described.model_id,
+            study_key.make_study_key(options.study_key, options.id_salt, options.input),
+            options.frames == "all",
+        )
+        self._pool = pool
+
+    def expand(self, tasks: beam.PCollection) -> tuple[beam.PCollection, ...]:
+        decode = ConcurrentFlatMap(self._decode, self._pool.window, self._pool.threads)
+        return (
+            tasks
+            | "Read and decode" >> beam.ParDo(decode)
+            | "Split" >> grouping.split_by_type(Example, Rejection, journal.Entry)
+        )

@@ -1,0 +1,56 @@
+"""Draws and writes the pictures of scored images, or packs their maps, as a Beam transform."""
+
+import apache_beam as beam
+
+from batch_inference.concurrent_map import ConcurrentMap, PoolSize
+from batch_inference.options import Options
+from batch_inference.outputs import cam_store, grouping, journal
+from batch_inference.outputs.records import Rejection
+from batch_inference.outputs.sinks import Finish
+from batch_inference.storage import filesystem
+from trainer.artifact import Artifact
+from trainer.engines import Choice
+
+
+class FinishImages(beam.PTransform):
+    """Scored | Rejection -> (journal.Entry, Rejection), once the map of each image is stored."""
+
+    def __init__(
+        self, options: Options, described: Artifact, choice: Choice, attempt: str, pool: PoolSize
+    ):
+        """Takes the options, the model's artifact, its engine, the prefix of this attempt's files,
+        and how many images are drawn at once."""
+        super().__init__()
+        self._options = options
+        self._described = described
+        self._choice = choice
+        self._attempt = attempt
+        self._pool = pool
+
+    def expand(self, results: beam.PCollection) -> tuple[beam.PCollection, ...]:
+        options, described = self._options, self._described
+        output = filesystem.absolute(options.output)
+        if options.cam_store == "parquet":
+            encode = cam_store.Encode(described, options.cam_min_probability)
+            results = (
+                results
+                | "Encode" >> self._map(encode)
+                | "Pack" >> beam.ParDo(cam_store.WritePacks(output, self._attempt))
+            )
+        finish = Finish(
+            output,
+            described,
+            str(self._choice),
+            options.cam,
+            options.cam_format,
+            options.cam_colours,
+            options.cam_min_probability,
+        )
+        return (
+            results
+            | "Draw and write" >> self._map(finish)
+            | "Split" >> grouping.split_by_type(journal.Entry, Rejection)
+        )
+
+    def _map(self, function: cam_store.Encode | Finish) -> beam.PTransform:
+        return beam.ParDo(ConcurrentMap(function, self._pool.window, self._pool.threads))
