@@ -11,7 +11,14 @@ from batch_inference.outputs import schema
 from batch_inference.outputs.records import PackedCam
 
 DOCS = pathlib.Path(__file__).resolve().parent
-_TYPES = {str: "string", float: "double", int: "int64", bool: "boolean", bytes: "binary"}
+_TYPES = {
+    str: "string",
+    float: "double",
+    int: "int64",
+    bool: "boolean",
+    bytes: "binary",
+    tuple: "strings",
+}
 _HEAD = """# Rows
 
 What each column of `predictions`, `studies` and `rejections` holds, in every format, and what `cams` holds with

@@ -30,7 +30,7 @@ MAX_ROWS = 100_000
 ROWS_PER_FILE = 5_000
 
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
-_SHOWN_WHERE_KNOWN = ("modality", "body_part", "view")
+_SHOWN_WHERE_KNOWN = ("modality", "body_part", "view", "warnings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _describe_image(
     if cam and cam.endswith(".parquet"):
         cam = drawn.get((row["uri"], frame))
     further = {
-        name: row[name]
+        name: ", ".join(row[name]) if isinstance(row[name], list) else row[name]
         for name in (*_SHOWN_WHERE_KNOWN, *(key for key in row if key not in _OWN))
         if row.get(name)
     }

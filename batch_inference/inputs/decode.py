@@ -84,7 +84,9 @@ class Decode:
                     self.study_key(source, found.tags),
                     radiograph.letterbox(found.pixels, self.image_size),
                 )
-            return Example(source, pixels, picture, sha256, study, frame, found.tags)
+            return Example(
+                source, pixels, picture, sha256, study, frame, found.tags, found.warnings
+            )
         except Exception as error:
             return self._reject(source, error, sha256, frame)
 

@@ -181,4 +181,8 @@ def _folder(output: str) -> str:
 def _read(part: str) -> Iterator[Entry | Rejection]:
     for line in gzip.decompress(filesystem.read(part)).splitlines():
         source, fields = json.loads(line)
-        yield Rejection(**fields) if source is None else Entry(source, Prediction(**fields))
+        if source is None:
+            yield Rejection(**fields)
+        else:
+            warnings = tuple(fields.pop("warnings", ()))
+            yield Entry(source, Prediction(**fields, warnings=warnings))

@@ -49,6 +49,7 @@ class Example:
       study: name of the image's study.
       frame: index from 0 where frames are scored one by one, else None.
       tags: modality, body_part, view and study_uid, of DICOM files that have them.
+      warnings: keys of `radiograph.WARNINGS`, sorted.
     """
 
     source: Source
@@ -58,6 +59,7 @@ class Example:
     study: str
     frame: int | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +157,10 @@ class Prediction:
     ] = None
     body_part: Annotated[str | None, "DICOM BodyPartExamined, with the same exceptions"] = None
     view: Annotated[str | None, "DICOM ViewPosition, with the same exceptions"] = None
+    warnings: Annotated[
+        tuple[str, ...],
+        "warning codes: what is remarkable in the picture; in CSV separated by semicolons",
+    ] = ()
     carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

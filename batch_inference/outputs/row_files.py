@@ -84,11 +84,18 @@ def format_json(record: Any) -> bytes:
 def format_csv(values: Iterable[Any]) -> bytes:
     """Return values as one record of CSV (RFC 4180, UTF-8), without the line end.
 
-    Line breaks within a value stay, quoted.
+    Line breaks within a value stay, quoted. A list becomes its items, separated by semicolons.
     """
     line = io.StringIO()
-    csv.writer(line).writerow(["" if value is None else value for value in values])
+    csv.writer(line).writerow(map(_format_cell, values))
     return line.getvalue().removesuffix("\r\n").encode("utf-8")
+
+
+def _format_cell(value: Any) -> Any:
+    """Return a value as the writer of CSV takes it."""
+    if isinstance(value, list):
+        return ";".join(value)
+    return "" if value is None else value
 
 
 def parse_name(file: str) -> tuple[str, str] | None:

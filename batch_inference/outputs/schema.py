@@ -20,8 +20,9 @@ _ARROW = {
     int: pyarrow.int64(),
     bool: pyarrow.bool_(),
     bytes: pyarrow.binary(),
+    tuple: pyarrow.list_(pyarrow.string()),
 }
-_BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL"}
+_BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL", tuple: "STRING"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Column:
 
     Attributes:
       name: of the column.
-      kind: str, float, int, bool or bytes.
+      kind: str, float, int, bool, bytes, or tuple for several strings.
       nullable: whether a value may be missing.
       description: one line.
     """
@@ -73,12 +74,13 @@ def _column(name: str, hint: Any) -> Column:
     nullable = isinstance(kind, types.UnionType)
     if nullable:
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
-    return Column(name, kind, nullable, description)
+    return Column(name, typing.get_origin(kind) or kind, nullable, description)
 
 
 def to_record(row: Any) -> dict[str, Any]:
     """Return a row as a dictionary from column to value, carried columns last."""
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     return values | values.pop(_CARRIED, {})
 
 
@@ -100,13 +102,13 @@ def to_arrow(table: Sequence[Column]) -> pyarrow.Schema:
 def to_bigquery(table: Sequence[Column]) -> list[dict[str, str]]:
     """Return the schema for BigQuery, in the form that `bq mk --schema` takes.
 
-    All columns are nullable, as BigQuery adds no required column to a table that holds rows.
+    No column is required, as BigQuery adds no required column to a table that holds rows.
     """
     return [
         {
             "name": column.name,
             "type": _BIGQUERY[column.kind],
-            "mode": "NULLABLE",
+            "mode": "REPEATED" if column.kind is tuple else "NULLABLE",
             "description": column.description,
         }
         for column in table

@@ -72,6 +72,7 @@ class Finish:
             modality=example.tags.get("modality"),
             body_part=example.tags.get("body_part"),
             view=example.tags.get("view"),
+            warnings=example.warnings,
             carried=dict(example.source.carried),
         )
         return journal.Entry(journal.digest(example.source), row)

@@ -50,6 +50,8 @@ class Summary:
             f"the results are in {self.output}"
         )
         cautions = [*content["cautions"], *drift.describe(content["drift"])]
+        if content["warnings"]:
+            cautions.append(f"images have warnings ({format_counts(content['warnings'])})")
         return "\n".join([outcome, *(f"caution: {caution}" for caution in cautions)])
 
 
@@ -125,18 +127,13 @@ class Count(beam.CombineFn):
             yield "cam", ""
         if row.duplicate_of:
             yield "duplicate", ""
+        for warning in row.warnings:
+            yield "warning", warning
 
 
 def make_content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
-    labels = {
-        key: number for (kind, key), number in sorted(counts.items(), key=str) if kind == "label"
-    }
-    rejections = {
-        key: number
-        for (kind, key), number in sorted(counts.items(), key=str)
-        if kind == "rejection"
-    }
+    labels, rejections = _select(counts, "label"), _select(counts, "rejection")
     scored, rejected = sum(labels.values()), sum(rejections.values())
     return {
         "inputs": scored + rejected,
@@ -144,6 +141,7 @@ def make_content(counts: collections.Counter, described: Artifact, engine: str) 
         "rejected": rejected,
         "rejections": rejections,
         "duplicates": counts["duplicate", ""],
+        "warnings": _select(counts, "warning"),
         "labels": labels,
         "label_shares": {label: round(number / scored, 6) for label, number in labels.items()},
         "probability_histogram": {
@@ -159,6 +157,11 @@ def make_content(counts: collections.Counter, described: Artifact, engine: str) 
         "threshold": described.threshold,
         "cautions": described.cautions(),
     }
+
+
+def _select(counts: collections.Counter, kind: str) -> dict[str, int]:
+    """Return the counts of one kind by key, in alphabetical order."""
+    return {key: number for (of, key), number in sorted(counts.items(), key=str) if of == kind}
 
 
 def _histograms(

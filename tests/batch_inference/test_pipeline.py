@@ -36,6 +36,7 @@ KEYS = [
     "modality",
     "body_part",
     "view",
+    "warnings",
 ]
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
 
@@ -118,6 +119,12 @@ def scored(model, radiographs, tmp_path_factory) -> pathlib.Path:
     return output
 
 
+def as_csv(value) -> str:
+    if isinstance(value, list):
+        return ";".join(value)
+    return "" if value is None else str(value)
+
+
 @pytest.mark.parametrize("name", ["predictions", "studies", "rejections"])
 def test_every_format_holds_the_same_rows(scored, name):
     from_parquet = pyarrow.dataset.dataset(
@@ -125,9 +132,9 @@ def test_every_format_holds_the_same_rows(scored, name):
     ).to_table()
     rows = json_rows(scored, name)
     assert sorted(from_parquet.to_pylist(), key=lambda row: row.get("uri") or row["study"]) == rows
-    assert [
-        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
-    ] == csv_rows(scored, name)
+    assert [{key: as_csv(value) for key, value in row.items()} for row in rows] == csv_rows(
+        scored, name
+    )
     assert bool(rows) == (name != "rejections")
 
 
@@ -284,6 +291,20 @@ def test_nasty_names_come_through_both_formats(model, tmp_path):
     ]
     assert len({row["cam"].casefold() for row in from_json}) == len(NASTY)
     assert all((tmp_path / "out" / row["cam"]).is_file() for row in from_json)
+
+
+def test_a_picture_of_one_grey_level_has_a_warning_in_its_row_and_in_the_summary(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "blank.png"), np.full((40, 30), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "in" / "plain.png"), picture(1))
+    for resume in (False, True):
+        finished = score(tmp_path / "in", model, tmp_path / "out", cam="none", resume=resume)
+        rows = json_rows(tmp_path / "out", "predictions")
+        assert [row["warnings"] for row in rows] == [["blank"], []]
+        in_csv = csv_rows(tmp_path / "out", "predictions")
+        assert [row["warnings"] for row in in_csv] == ["blank", ""]
+        assert finished.content["warnings"] == {"blank": 1}
+        assert "caution: images have warnings (1 blank)" in str(finished)
 
 
 def test_studies_are_means_of_their_images(scored):

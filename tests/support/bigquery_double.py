@@ -143,8 +143,11 @@ def _check(row: dict, table: dict) -> None:
     for name, value in row.items():
         if name not in fields:
             raise ValueError(f"no such field: {name}")
-        if value is not None and not isinstance(value, _PYTHON[fields[name]["type"]]):
-            raise ValueError(f"could not convert {value!r} to {fields[name]['type']}")
+        field = fields[name]
+        values = value if field.get("mode") == "REPEATED" else [value]
+        for one in values:
+            if one is not None and not isinstance(one, _PYTHON[field["type"]]):
+                raise ValueError(f"could not convert {one!r} to {field['type']}")
 
 
 def _error(code: int, message: str) -> dict:

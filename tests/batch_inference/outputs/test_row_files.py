@@ -25,6 +25,7 @@ def example(index: int) -> Prediction:
             float: index / 7 - 1,
             int: index,
             bool: bool(index % 2),
+            tuple: (f"a {index}", "b")[: index % 3],
         }[column.kind]
         for name, column in columns.items()
     }
@@ -73,7 +74,14 @@ def test_csv(folder, expected):
         with path.open(newline="", encoding="utf-8") as file:
             rows.extend(csv.DictReader(file))
     texts = [
-        {name: "" if value is None else str(value) for name, value in row.items()}
+        {
+            name: ";".join(value)
+            if isinstance(value, list)
+            else ""
+            if value is None
+            else str(value)
+            for name, value in row.items()
+        }
         for row in expected
     ]
     assert sorted(rows, key=lambda row: float(row["logit"])) == texts
