@@ -176,7 +176,7 @@ class OpenVinoEngine:
 
 def _unquantised(precision: str) -> str:
     """OpenVINO's name for the arithmetic of what is not quantised: in int8 that is the fastest there is."""
-    return "f32" if precision == "float32" or "BF16" not in _cpu_capabilities() else "bf16"
+    return "f32" if precision == "float32" or "BF16" not in cpu_capabilities() else "bf16"
 
 
 def _keep_logit_exact(network: Any) -> None:
@@ -223,8 +223,8 @@ def can_run(choice: Choice) -> bool:
         return False
     return {
         "float32": True,
-        "bfloat16": "BF16" in _cpu_capabilities(),
-        "int8": _has_int8_products(),
+        "bfloat16": "BF16" in cpu_capabilities(),
+        "int8": has_int8_products(),
     }[choice.precision]
 
 
@@ -268,12 +268,12 @@ def has_gpu() -> bool:
 
 
 @functools.cache
-def _cpu_capabilities() -> tuple[str, ...]:
+def cpu_capabilities() -> tuple[str, ...]:
     return tuple(import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @functools.cache
-def _has_int8_products() -> bool:
+def has_int8_products() -> bool:
     """Whether the processor multiplies bytes without overflow (x86 VNNI, AMX; Arm's dot products).
 
     Older ones run the same network more slowly, and may saturate where it was verified on a newer one.

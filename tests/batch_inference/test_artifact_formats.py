@@ -1,4 +1,4 @@
-"""Artifacts of every format that was ever written can be scored with; those of a later one are refused with the way out."""
+"""The scorer reads artifacts of every earlier format, and refuses later ones with advice."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ FIRST_FORMAT = {
     ),
     *("metrics", "versions", "created", "reference", "engines", "files", "format_version"),
 }
-"""Keys of `model.json` when format 1 was first written; `reference` and `engines` were empty, `cam` described one map."""
+"""Keys of the first `model.json`; `reference` and `engines` were empty, `cam` described one map."""
 
 
 @pytest.fixture
@@ -75,7 +75,10 @@ def test_a_later_format_is_refused_everywhere_with_the_way_out(
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"format_version": later, "of_the_future": 1})
     )
-    said = rf"artifact format {later}, this program reads up to {artifact.FORMAT_VERSION}; upgrade humerus"
+    said = (
+        rf"artifact format {later}, this program reads up to {artifact.FORMAT_VERSION}; "
+        "upgrade humerus"
+    )
     for read in (artifact.load, model_copy.fetch, evaluate.load_info):
         with pytest.raises(artifact.ArtifactError, match=said):
             read(str(oldest))

@@ -1,4 +1,4 @@
-"""The job that Dataflow is asked for, as Beam sends it, and that it can be done from what was staged with it."""
+"""The job as Beam sends it to Dataflow, and that it runs from the staged sources alone."""
 
 import os
 import pathlib

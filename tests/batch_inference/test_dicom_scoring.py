@@ -1,4 +1,4 @@
-"""DICOM files through the whole scorer: real radiographs, films, and the studies that their headers name."""
+"""DICOM files through the whole scorer: radiographs, multi-frame files, studies by header."""
 
 import pathlib
 
@@ -24,7 +24,7 @@ def score(source, model, output, **options) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def real(model, tmp_path_factory) -> tuple[pathlib.Path, list[dict]]:
-    """Output and rows of the real computed radiographs: MONOCHROME1, 15 and 10 bits, plain and JPEG 2000."""
+    """Output and rows of real radiographs: MONOCHROME1, 15 and 10 bits, plain and JPEG 2000."""
     root = tmp_path_factory.mktemp("real")
     (root / "in").mkdir()
     for name in REAL:
@@ -76,7 +76,7 @@ def test_bone_is_bright_in_every_picture(real):
 
 @pytest.fixture
 def films(tmp_path) -> pathlib.Path:
-    """A film of three frames, one picture of the same study, a file of no known extension, and a film with a damaged frame."""
+    """A file of three frames, a picture of its study, one without extension, one damaged frame."""
     root = tmp_path / "in"
     root.mkdir()
     single = [picture(seed, 32, 40).astype(np.uint16) * 16 for seed in range(3)]

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: a full disk, no permission, a signal, an image that the engine cannot take."""
+"""Faults around a run: a full disk, no permission, a signal, an image that the engine refuses."""
 
 import ctypes
 import json
@@ -94,8 +94,8 @@ def test_a_disk_that_is_full_from_the_start_is_to_be_tried_again(model, radiogra
     _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_FAILURE
     assert (
-        "cannot be written (No space left on device); when that is over, start the same command again"
-        in sentence(said)
+        "cannot be written (No space left on device); "
+        "when that is over, start the same command again" in sentence(said)
     )
 
 
@@ -115,7 +115,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(
 
 
 def _without_rights_over_files() -> None:
-    """Takes from root what lets it pass over permissions: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by PR_CAPBSET_DROP."""
+    """Drop root's CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, so that permissions hold for it too."""
     for capability in (1, 2):
         ctypes.CDLL(None).prctl(24, capability)
 
@@ -150,8 +150,11 @@ def test_only_what_hits_every_file_ends_a_run():
     assert filesystem.unwritable(
         RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")
     ) == ("No space left on device")
-    told = "batch_inference.storage.filesystem.UnwritableError: the storage answers 403 Forbidden [while running 'x']"
-    assert filesystem.unwritable(RuntimeError(told)) == "the storage answers 403 Forbidden"
+    of_worker = (
+        "batch_inference.storage.filesystem.UnwritableError: "
+        "the storage answers 403 Forbidden [while running 'x']"
+    )
+    assert filesystem.unwritable(RuntimeError(of_worker)) == "the storage answers 403 Forbidden"
     assert filesystem.unwritable(RuntimeError("OSError: [Errno 36] File name too long")) is None
     assert filesystem.unwritable(RuntimeError("ValueError: broken")) is None
 

@@ -1,4 +1,4 @@
-"""A folder of some 200 kinds of bad and odd files through the whole scorer: each ends as one row or one rejection, and that is all."""
+"""Some 200 kinds of bad and odd files through the whole scorer: each ends as a row or rejection."""
 
 import collections
 import hashlib
@@ -129,7 +129,7 @@ def _snapshot(root: pathlib.Path) -> dict[str, tuple]:
 
 @pytest.fixture
 def hostile(tmp_path) -> tuple[pathlib.Path, dict[str, str | None]]:
-    """The folder, and for each file in it the reason it is to be rejected for; None: it is to be scored."""
+    """The folder, and for each file the reason of its rejection; None if it is to be scored."""
     root, good = tmp_path / "in", encode(picture(1), "PNG")
     root.mkdir()
     expected: dict[str, str | None] = {}

@@ -47,7 +47,7 @@ def score(source, model, output, **options) -> summary.Summary:
 
 @pytest.fixture(scope="module")
 def eager(model, radiographs) -> dict[str, tuple[float, float]]:
-    """(probability, logit) by path, each image alone through the SavedModel: no code of the scorer."""
+    """(probability, logit) by path, each image alone through the SavedModel, without the scorer."""
     loaded = tf.saved_model.load(str(model))
     serve = loaded.signatures["serving_default"]
     answers = {}
@@ -435,23 +435,32 @@ def test_output_and_input_may_not_contain_each_other(model, tmp_path, inside):
     assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == ["a.png", "in"]
 
 
-def test_what_cannot_work_is_refused_before_anything_is_written(model, radiographs, tmp_path):
-    out = tmp_path / "out"
+@pytest.mark.parametrize(
+    ("source", "artifact", "beam", "error", "sentence"),
+    [
+        ("nothing", "model", (), DataError, "nothing to score"),
+        ("in", "model", ("--runner=DaskRunner",), ConfigError, "DaskRunner is refused"),
+        ("in", "model", ("--runner=SparkRunner",), ConfigError, "SparkRunner is refused"),
+        ("in", "model", ("--inptu=x",), ConfigError, "unknown option --inptu"),
+        ("in", "model", ("--direct_num_workers=many",), ConfigError, "invalid int value: 'many'"),
+        ("in", "old", (), ArtifactError, "preprocessing version 0"),
+        ("in", "nothing", (), ConfigError, r"no model\.json"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    model, radiographs, tmp_path, source, artifact, beam, error, sentence
+):
+    places = {"in": radiographs, "model": model}
     (tmp_path / "nothing").mkdir()
     tiny_artifact.make(tmp_path / "old", preprocessing={"version": 0})
-    with pytest.raises(DataError, match="nothing to score"):
-        score(tmp_path / "nothing", model, out)
-    with pytest.raises(ConfigError, match="DaskRunner"):
-        score(radiographs, model, out, beam=("--runner=DaskRunner",))
-    with pytest.raises(ConfigError, match="unknown option --inptu"):
-        score(radiographs, model, out, beam=("--inptu=x",))
-    with pytest.raises(ConfigError, match="invalid int value: 'many'"):
-        score(radiographs, model, out, beam=("--direct_num_workers=many",))
-    with pytest.raises(ArtifactError, match="preprocessing version 0"):
-        score(radiographs, tmp_path / "old", out)
-    with pytest.raises(ConfigError, match=r"no model\.json"):
-        score(radiographs, tmp_path / "nothing", out)
-    assert not out.exists()
+    with pytest.raises(error, match=sentence):
+        score(
+            places.get(source, tmp_path / source),
+            places.get(artifact, tmp_path / artifact),
+            tmp_path / "out",
+            beam=beam,
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_many_rejections_end_with_an_error(model, tmp_path):

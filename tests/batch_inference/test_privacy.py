@@ -1,4 +1,4 @@
-"""Identifiers planted in files never come out: everything that a run writes and says is searched for them."""
+"""Identifiers planted in files never come out: all that a run writes is searched for them."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ PROGRAM = "import sys; from batch_inference import main; sys.exit(main.score(sys
 
 
 def written_below(folder: pathlib.Path) -> dict[str, bytes]:
-    """Path -> content of every file, hidden ones too; of packed files (Parquet, gzip) also what is inside."""
+    """Return every file's content by path, and what is inside Parquet and gzip files."""
     contents = {}
     for path in folder.rglob("*"):
         if path.is_file():
@@ -39,7 +39,7 @@ def written_below(folder: pathlib.Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module", params=["jpeg", "png", "packed"])
 def run(request, model, cache, tmp_path_factory):
-    """A run over all planted files, every frame, with every format of rows: (output, files, what it said)."""
+    """A run over all planted files and frames in every format: (output, files, log)."""
     root = tmp_path_factory.mktemp("planted")
     files = (
         planted_files()

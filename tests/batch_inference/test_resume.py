@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment and goes on ends like one that was never stopped; what is not its own, it refuses."""
+"""A run that is killed at any moment and resumed ends like one that was never stopped."""
 
 import json
 import pathlib
@@ -97,7 +97,7 @@ def check_packs(output: pathlib.Path) -> None:
 def run_until(
     moment: int, folder, model, output, *flags: str, below: str = ""
 ) -> subprocess.CompletedProcess:
-    """Scores until the moment-th time that something happens in the output, or in a folder of it."""
+    """Score until the moment-th event in the output, or in a folder of it."""
     arguments = [
         f"--input={folder}",
         f"--model={model}",
@@ -120,7 +120,7 @@ def run_until(
 
 
 def killed_at(moment: int, folder, model, output, *flags: str) -> None:
-    """Kills at that moment; where this run had fewer of them than another, as its parts fell, it starts again and dies a little earlier."""
+    """Kill at that event, or at an earlier one where this run has fewer: parts differ by timing."""
     before = output.with_name("before")
     shutil.rmtree(before, ignore_errors=True)
     if output.exists():
@@ -139,7 +139,7 @@ def test_after_a_kill_the_rest_is_scored_and_nothing_twice(
     folder, model, undisturbed, tmp_path, monkeypatch
 ):
     output = tmp_path / "out"
-    # Some parts of three rows are there by then, however many images are under way at once on this machine.
+    # By then there are parts of three rows, whatever the number of cores.
     assert run_until(12, folder, model, output, below="journal").returncode == -signal.SIGKILL
     assert json.loads((output / "run.json").read_text())["state"] == "running"
     done = sum(len(journal.read_entries(part)) for part in journal.list_parts(str(output)))
@@ -269,14 +269,19 @@ def test_a_row_that_depends_on_the_manifest_is_not_taken_from_the_journal(folder
     ]
 
 
-def test_results_of_another_model_or_other_options_are_refused(folder, model, tmp_path):
-    output, other = tmp_path / "out", tmp_path / "other"
-    tiny_artifact.make(other, seed=1, engines=VERIFIED)
+@pytest.fixture(scope="module")
+def scored(folder, model, tmp_path_factory) -> pathlib.Path:
+    """The output of a finished run, which refused runs must leave as it is."""
+    output = tmp_path_factory.mktemp("scored") / "out"
     score(folder, model, output)
-    before = everything(output)
-    for changed, sentence in [
+    return output
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
         (
-            {"model": str(other)},
+            {"model": "{other}"},
             r"made with model \w{16}, and this run has model \w{16}; --resume needs the same",
         ),
         (
@@ -284,19 +289,31 @@ def test_results_of_another_model_or_other_options_are_refused(folder, model, tm
             "made with engine openvino/float32, and this run has engine tensorflow/float32",
         ),
         ({"cam": "none"}, "made with --cam=overlay, and this run has --cam=none"),
-        ({"input": str(folder / "study0")}, "made with --input="),
+        ({"input": "{folder}/study0"}, "made with --input="),
         ({"threshold": 0.3}, "made with no --threshold, and this run has --threshold=0.3"),
         ({"overwrite": True}, "choose one of them"),
-    ]:
-        options = {
-            "input": str(folder),
-            "model": str(model),
-            "output": str(output),
-            "resume": True,
-        } | changed
-        with pytest.raises(ConfigError, match=sentence):
-            pipeline.run(pipeline.Options(**options))
-    assert everything(output) == before
+    ],
+    ids=str,
+)
+def test_results_of_another_model_or_other_options_are_refused(
+    folder, model, scored, tmp_path, changed, sentence
+):
+    tiny_artifact.make(tmp_path / "other", seed=1, engines=VERIFIED)
+    before = everything(scored)
+    options = {"input": str(folder), "model": str(model), "output": str(scored)}
+    paths = {"other": tmp_path / "other", "folder": folder}
+    changed = {
+        name: value.format(**paths) if isinstance(value, str) else value
+        for name, value in changed.items()
+    }
+    with pytest.raises(ConfigError, match=sentence):
+        pipeline.run(pipeline.Options(**options | {"resume": True} | changed))
+    assert everything(scored) == before
+
+
+def test_results_without_the_record_of_their_run_are_refused(folder, model, scored, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(scored, output)
     (output / "run.json").unlink()
     with pytest.raises(ConfigError, match=r"no run\.json that says what run made it"):
         score(folder, model, output, resume=True)

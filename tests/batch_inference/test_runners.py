@@ -1,4 +1,4 @@
-"""Which runner is taken with which options, where its workers are, and that a repeated bundle changes nothing."""
+"""Which runner runs, with which options and workers, and that repeated bundles change nothing."""
 
 import concurrent.futures
 import pathlib
@@ -28,7 +28,7 @@ SETUP = str(pathlib.Path(__file__).resolve().parents[2] / "setup.py")
 
 @pytest.fixture(autouse=True)
 def _no_look_at_buckets(monkeypatch):
-    """Beam asks Google how long the bucket for temporary files keeps what is deleted, to warn of the price."""
+    """Stop Beam from asking Google how long the temporary bucket keeps deleted objects."""
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda *_: None)
 
 
@@ -79,8 +79,8 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
         (("--runner=Hamster",), "unknown runner Hamster; expected one of FnApiRunner, PrismRunner"),
         (
             ("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",),
-            "--runner=DaskRunner is refused: it loses rows (Beam 2.77); use FnApiRunner, PrismRunner, "
-            "FlinkRunner, DataflowRunner or PortableRunner",
+            "--runner=DaskRunner is refused: it loses rows (Beam 2.77); use FnApiRunner, "
+            "PrismRunner, FlinkRunner, DataflowRunner or PortableRunner",
         ),
         (
             ("--runner=SparkRunner", "--spark_master_url=spark://host:7077"),

@@ -1,4 +1,4 @@
-"""The page to look through a scored folder: driven in a browser as a reader would, and what is written for it."""
+"""The gallery: driven in a browser as a reader would, and the files that are written for it."""
 
 import csv
 import io
@@ -102,7 +102,7 @@ def test_it_opens_with_the_highest_and_draws_only_what_is_seen(opened, large):
 
 
 def test_the_first_view_needs_the_first_rows_alone(unmarked, large):
-    """All further rows are held back: the list stands without them, and with only as many elements as are seen."""
+    """Before further files of rows arrive, the list has elements only for rows in view."""
     unmarked.requests.clear()
     unmarked.call(
         "Fetch.enable", patterns=[{"urlPattern": "*studies-*"}, {"urlPattern": "*rejected-*"}]
@@ -409,7 +409,8 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     )
     gallery_page.write(gallery_page.Options(str(folder)))
     colour = f"""(bar => {{
-        const canvas = document.createElement('canvas').getContext('2d', {{willReadFrequently: true}});
+        const often = {{willReadFrequently: true}};
+        const canvas = document.createElement('canvas').getContext('2d', often);
         canvas.drawImage(bar, 0, 0);
         return [...canvas.getImageData(bar.naturalWidth - 1, 0, 1, 1).data].slice(0, 3);
     }})({legend}.querySelector('img'))"""
@@ -454,7 +455,8 @@ def test_in_the_list_the_end_of_a_study_is_seen_and_the_rest_told(unmarked, tmp_
     read(unmarked, folder)
     where = "document.querySelector('.where')"
     assert unmarked.ask(f"{where}.title") == study
-    end = f"(r => (r.setStart({where}.firstChild.firstChild, {len(study) - 1}), r.setEnd({where}.firstChild.firstChild, {len(study)}), r))"
+    text = f"{where}.firstChild.firstChild"
+    end = f"(r => (r.setStart({text}, {len(study) - 1}), r.setEnd({text}, {len(study)}), r))"
     last = f"{end}(document.createRange()).getBoundingClientRect()"
     box = f"{where}.getBoundingClientRect()"
     assert unmarked.ask(f"{last}.left >= {box}.left && {last}.right <= {box}.right + 1")
@@ -462,9 +464,11 @@ def test_in_the_list_the_end_of_a_study_is_seen_and_the_rest_told(unmarked, tmp_
 
 def test_keys_on_pressed_buttons_can_be_read(opened):
     opened.wait("!document.querySelector('#map').disabled")
-    contrast = """((one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05))(...['color', 'backgroundColor'].map(name => {
+    contrast = """((one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05))(
+        ...['color', 'backgroundColor'].map(name => {
         const of = document.querySelector(name === 'color' ? '#map kbd' : '#map');
-        const linear = getComputedStyle(of)[name].match(/[0-9.]+/g).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        const levels = getComputedStyle(of)[name].match(/[0-9.]+/g).map(v => v / 255);
+        const linear = levels.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
     }))"""
     assert opened.ask(contrast) > 4.5
@@ -501,7 +505,8 @@ def test_a_narrow_window_holds_it(unmarked, large, width, height):
         "what was tapped is seen whole"
     )
     assert unmarked.ask(
-        f"{marks}.bottom <= innerHeight && {marks}.height < 60 && {box.format('#keep')}.top >= {marks}.bottom"
+        f"{marks}.bottom <= innerHeight && {marks}.height < 60"
+        f" && {box.format('#keep')}.top >= {marks}.bottom"
     )
     unmarked.press("/")
     assert (
@@ -521,7 +526,7 @@ def test_a_narrow_window_holds_it(unmarked, large, width, height):
 
 @pytest.mark.parametrize("style", ["side_by_side", "overlay", "none"])
 def test_where_originals_are_out_of_reach(page, tmp_path, style):
-    """Pictures that hold both are cut in two; a map that is drawn in can't fade, and the page says so; the rest is text."""
+    """Side-by-side pictures are cut in two; a map drawn in can't fade, and the page says so."""
     folder = scored_folder.write(tmp_path, 4, style=style, originals=0)
     gallery_page.write(gallery_page.Options(str(folder)))
     page.errors.clear()
@@ -532,7 +537,8 @@ def test_where_originals_are_out_of_reach(page, tmp_path, style):
         page.choose("#opacity", "50")
         assert page.ask(MAP) == "0.5"
         page.wait(
-            "Math.abs(document.querySelector('#selected .picture').style.getPropertyValue('--shape') - 60 / 90) < 0.01"
+            "Math.abs(document.querySelector('#selected .picture').style"
+            ".getPropertyValue('--shape') - 60 / 90) < 0.01"
         )
         assert not page.errors
         return
@@ -560,7 +566,8 @@ def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiogr
             csv.DictReader(lines), key=lambda row: (-float(row["probability"]), row["uri"])
         )
     shown = page.ask(
-        "[...document.querySelectorAll('.row')].map(r => [r.style.top, r.querySelector('.name').textContent])"
+        "[...document.querySelectorAll('.row')]"
+        ".map(r => [r.style.top, r.querySelector('.name').textContent])"
     )
     names = [name for _, name in sorted(shown, key=lambda pair: int(pair[0][:-2]))]
     assert names == [pathlib.PurePath(row["uri"]).name for row in rows][: len(names)]

@@ -55,7 +55,8 @@ def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
 def test_openvino_starts_no_process_and_calls_nobody(model):
     program = """if True:
         import pathlib, sys
-        sys.addaudithook(lambda event, _: event in ("os.fork", "socket.connect", "socket.getaddrinfo") and print(event))
+        refused = ("os.fork", "socket.connect", "socket.getaddrinfo")
+        sys.addaudithook(lambda event, _: event in refused and print(event))
         from trainer import artifact, engines
         model = pathlib.Path(sys.argv[1])
         engines.load(model, artifact.load(model), engines.Choice("openvino", "float32"), 1)
@@ -123,7 +124,8 @@ def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path):
 def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_path):
     program = (
         "import sys; from batch_inference import main; "
-        f"code = main.score(['humerus-score', '--input={radiographs}', '--model={model}', '--output={tmp_path / 'out'}']); "
+        f"code = main.score(['humerus-score', '--input={radiographs}', '--model={model}', "
+        f"'--output={tmp_path / 'out'}']); "
         "sys.exit(code or ('tensorflow' in sys.modules) * 9)"
     )
     assert (
@@ -137,8 +139,10 @@ def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_
 def test_without_the_extra_a_folder_is_scored_all_the_same(model, radiographs, tmp_path):
     output = tmp_path / "out"
     program = (
-        "import sys; sys.modules['openvino'] = sys.modules['nncf'] = None; from batch_inference import main; "
-        f"sys.exit(main.score(['humerus-score', '--input={radiographs}', '--model={model}', '--output={output}']))"
+        "import sys; sys.modules['openvino'] = sys.modules['nncf'] = None; "
+        "from batch_inference import main; "
+        f"sys.exit(main.score(['humerus-score', '--input={radiographs}', '--model={model}', "
+        f"'--output={output}']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
@@ -174,8 +178,8 @@ def choose(recorded: dict, model, *asked: str) -> str:
 def modern(monkeypatch):
     """A processor with all that OpenVINO can use, no GPU."""
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
-    monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32", "BF16"))
-    monkeypatch.setattr(engines, "_has_int8_products", lambda: True)
+    monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr(engines, "has_int8_products", lambda: True)
 
 
 def measured(images_per_second: float, device: str = "CPU", good: bool = True) -> dict:
@@ -191,9 +195,9 @@ def test_only_a_verified_engine_is_taken_of_its_own_accord(model, modern, monkey
     assert choose(both | {"openvino/int8": FINE}, model) == "openvino/int8"
     assert choose(both, model, "auto", "float32") == "openvino/float32"
     assert choose(both, model, "tensorflow") == "tensorflow/float32"
-    monkeypatch.setattr(engines, "_has_int8_products", lambda: False)
+    monkeypatch.setattr(engines, "has_int8_products", lambda: False)
     assert choose(both | {"openvino/int8": FINE}, model) == "openvino/bfloat16"
-    monkeypatch.setattr(engines, "_cpu_capabilities", lambda: ("FP32",))
+    monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32",))
     assert choose(both, model) == "openvino/float32"
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     assert choose(both, model) == "tensorflow/float32"

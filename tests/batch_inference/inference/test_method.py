@@ -1,4 +1,4 @@
-"""Maps by another method than the free one: exported as a signature, scored with, and drawn on its own scale."""
+"""Maps of methods that need gradients: a signature of the model, drawn on a scale of their own."""
 
 import pathlib
 

@@ -16,7 +16,8 @@ def write(tmp_path, text: str, name: str = "list.csv", encoding: str = "utf-8") 
 def test_csv_with_quotes_line_breaks_and_short_lines(tmp_path):
     uri = write(
         tmp_path,
-        'ward,uri,study\r\n1,"b/odd, ""name"".png",s1\r\n"two\nlines",a.png\r\n9,,s2\r\n0,c.png,,more\r\n',
+        'ward,uri,study\r\n1,"b/odd, ""name"".png",s1\r\n'
+        '"two\nlines",a.png\r\n9,,s2\r\n0,c.png,,more\r\n',
     )
     assert manifest.read_carried_columns(uri) == ["ward"]
     assert list(manifest.read_lines(uri)) == [

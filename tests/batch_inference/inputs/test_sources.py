@@ -127,14 +127,17 @@ def test_folders_that_link_to_each_other_do_not_multiply(tmp_path):
         for other in set(range(6)) - {name}:
             (tmp_path / str(name) / f"to {other}").symlink_to(tmp_path / str(other))
     found = named(tmp_path)
-    # Each folder once as itself and once by way of a link; every other link is a rejection of its own.
+    # Each folder is found once itself and once through a link; all other links are rejected.
     assert len([name for name in found if name.endswith("a.png")]) == 12 and len(found) < 12 + 60
     assert len(set(found)) == len(found)
 
 
 def test_a_text_manifest(tree):
     manifest = tree / "list.txt"
-    lines = f"a.png\r\n\n  {tree}/b/c.JPG\nfile://{tree}/b/d/with%20space\ngs://bucket/x y/z.png\n/elsewhere/q.png\n"
+    lines = (
+        f"a.png\r\n\n  {tree}/b/c.JPG\nfile://{tree}/b/d/with%20space\n"
+        "gs://bucket/x y/z.png\n/elsewhere/q.png\n"
+    )
     manifest.write_text(lines, encoding="utf-8-sig")
     assert list(sources.find(str(manifest))) == [
         sources.Source(f"{tree}/a.png", "a.png"),

@@ -1,4 +1,4 @@
-"""Loading into BigQuery: the real clients' requests, taken by a double on loopback (tests/support/bigquery_double.py)."""
+"""Loading into BigQuery: Google's clients against a double (tests/support/bigquery_double.py)."""
 
 import pathlib
 import shutil
@@ -45,7 +45,7 @@ def _empty(double):
 
 
 def score(*arguments: object) -> subprocess.CompletedProcess:
-    """The command in a process of its own: clients keep credentials and addresses for as long as a process lives."""
+    """Run the command in its own process, as clients keep credentials while a process lives."""
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
@@ -121,8 +121,8 @@ def test_a_refused_load_is_repeated_by_resuming_and_what_was_loaded_is_not(
     done = score(*arguments)
     assert done.returncode == 3
     assert (
-        "humerus-score: BigQuery did not take the rejections (Quota exceeded); the same command with --resume"
-        in done.stderr
+        "humerus-score: BigQuery did not take the rejections (Quota exceeded); "
+        "the same command with --resume" in done.stderr
     )
     assert not rows("rejections") and len(rows("predictions")) == 15
     double.refused = {}

@@ -1,4 +1,4 @@
-"""The population stability index against values worked out by hand, and how often chance alone raises an alarm."""
+"""The population stability index against hand-computed values, and its rate of false alarms."""
 
 import json
 
@@ -23,7 +23,8 @@ def test_psi_by_hand():
     assert drift.psi(np.array([0.5, 0.5]), np.array([0.25, 0.75]), 0.0) == pytest.approx(
         0.27465, abs=1e-5
     )
-    # An empty bin: shares (1.1, 0.1) / 1.2 against (0.6, 0.6) / 1.2, so 5/12 (ln(11/6) + ln 6) = 5/12 ln 11.
+    # An empty bin: shares (1.1, 0.1) / 1.2 against (0.6, 0.6) / 1.2,
+    # so 5/12 (ln(11/6) + ln 6) = 5/12 ln 11.
     assert drift.psi(np.array([1.0, 0.0]), np.array([0.5, 0.5]), 0.1) == pytest.approx(
         5 / 12 * np.log(11)
     )

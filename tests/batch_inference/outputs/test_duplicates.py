@@ -3,6 +3,7 @@
 import random
 
 import cv2
+import pytest
 from apache_beam.pvalue import TaggedOutput
 
 from batch_inference import pipeline
@@ -15,20 +16,16 @@ def prediction(uri: str, study: str) -> Prediction:
     return Prediction(uri, "negative", 0.25, -1.0, study, None, "m", "e", 90.0, "aa")
 
 
-def test_the_first_by_uri_stays_and_each_study_counts_one_whatever_the_order():
+@pytest.mark.parametrize("seed", range(10))
+def test_the_first_by_uri_stays_and_each_study_counts_one_whatever_the_order(seed):
     rows = [prediction(uri, study) for uri, study in zip("cadbe", "12213", strict=True)]
-    for seed in range(10):
-        random.Random(seed).shuffle(rows)
-        copies = dict(duplicates.find_repeated((row.sha256, row.study, row.uri) for row in rows))
-        marked = list(duplicates.mark_duplicates(rows, copies))
-        all_rows = {
-            row.uri: row.duplicate_of for row in marked if not isinstance(row, TaggedOutput)
-        }
-        assert all_rows == {"a": None, "b": "a", "c": "a", "d": "a", "e": "a"}
-        counted = {
-            (row.value.study, row.value.uri) for row in marked if isinstance(row, TaggedOutput)
-        }
-        assert counted == {("1", "b"), ("2", "a"), ("3", "e")}
+    random.Random(seed).shuffle(rows)
+    copies = dict(duplicates.find_repeated((row.sha256, row.study, row.uri) for row in rows))
+    marked = list(duplicates.mark_duplicates(rows, copies))
+    all_rows = {row.uri: row.duplicate_of for row in marked if not isinstance(row, TaggedOutput)}
+    assert all_rows == {"a": None, "b": "a", "c": "a", "d": "a", "e": "a"}
+    counted = {(row.value.study, row.value.uri) for row in marked if isinstance(row, TaggedOutput)}
+    assert counted == {("1", "b"), ("2", "a"), ("3", "e")}
 
 
 def test_a_copy_does_not_weigh_twice_in_its_study(model, tmp_path):
