@@ -372,9 +372,9 @@ def test_the_functions_of_the_two_walks_exist(heading):
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "trainer").rglob("*.md"))], ids=name)
 def test_prose_is_wrapped_at_100_columns(page):
-    """Tables, pictures and blocks of commands may be wider."""
+    """Tables, pictures, blocks of commands and a single long word may be wider."""
     assert not [
         line
         for line in documents.prose(page)
-        if len(line) > 100 and not line.startswith(("|", "!["))
+        if len(line) > 100 and " " in line.strip() and not line.startswith(("|", "!["))
     ]
