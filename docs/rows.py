@@ -1,4 +1,4 @@
-"""Writes what documents the rows: docs/rows.md, and the table schemas of docs/bigquery/.
+"""Writes the pages on rows: docs/rows.md, and the table schemas of docs/bigquery/.
 
 python docs/rows.py
 """
@@ -21,14 +21,19 @@ _TYPES = {
 }
 _HEAD = """# Rows
 
-What each column of `predictions`, `studies` and `rejections` holds, in every format, and what `cams` holds with
-`--cam_store=parquet`. Written by `python docs/rows.py` from `batch_inference/outputs/records.py`. Missing values are `null` in JSONL, Parquet
-and BigQuery, and empty in CSV. The codes of `reason` stand in [exit-codes.md](exit-codes.md#reason-codes).
+The columns of `predictions`, `studies` and `rejections` in every format, and of `cams` with
+`--cam_store=parquet`. `python docs/rows.py` writes this page from
+`batch_inference/outputs/records.py`.
+
+Missing values are `null` in JSONL, Parquet and BigQuery, and empty in CSV. A column of several
+strings is a list, and in CSV one text with semicolons between them. The codes of `reason` and of
+`warnings` are in [exit-codes.md](exit-codes.md#reason-codes). `summary.json` counts the images of
+each warning.
 """
 
 
 def documents() -> dict[str, str]:
-    """Content by path relative to docs/."""
+    """Return the content of each file by its path below docs/."""
     tables = schema.list_tables()
     sections = [
         _HEAD,
