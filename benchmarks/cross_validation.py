@@ -48,7 +48,7 @@ def main() -> None:
     options = _options()
     pool = input_pipeline.load_split(options.data_dir, "train+validation")
     pool = pool.select(np.argsort(pool.path))
-    fold_of = cross_validation.assign(pool, FOLDS, SEED)
+    fold_of = cross_validation.assign_folds(pool, FOLDS, SEED)
     sizes = np.array([[float(row["width"]), float(row["height"])] for row in pool.attributes])
     arms = [
         Arm("width and height alone, logistic regression", regression(sizes, pool, fold_of)),
@@ -78,7 +78,7 @@ def regression(features: np.ndarray, pool: Split, fold_of: np.ndarray) -> np.nda
     for k in range(FOLDS):
         seen, unseen = fold_of != k, fold_of == k
         strengths = 10.0 ** np.arange(-5, 2)
-        inner = cross_validation.assign(pool.select(np.flatnonzero(seen)), FOLDS, SEED + 1)
+        inner = cross_validation.assign_folds(pool.select(np.flatnonzero(seen)), FOLDS, SEED + 1)
         scores = [
             _inner_auroc(features[seen], pool.labels[seen], inner, strength)
             for strength in strengths

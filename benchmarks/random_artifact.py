@@ -13,12 +13,15 @@ import numpy as np
 
 from benchmarks import score
 from trainer import radiograph
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
+from trainer.publishing.export import ExportOptions
+from trainer.publishing.trained import Measured, Scored, Trained
 
 
 def main(directory: str, size: str, source: str | None = None) -> None:
@@ -34,34 +37,20 @@ def main(directory: str, size: str, source: str | None = None) -> None:
     labels = np.arange(len(images)) % 2
     names = np.array([str(i) for i in range(len(images))])
     split = Split("validation", images, labels, names, names, names, ({},) * len(images))
-    dataset = {
-        "image_size": side,
-        "preprocessing": radiograph.PREPROCESSING,
-        "fingerprint": "random weights",
-        "layout": "folders",
-        "simulated": source is None,
-        "splits": {
-            "train": {
-                "images": len(images),
-                "studies": len(images),
-                "patients": len(images),
-                "positives": 0,
-            }
-        },
-    }
-    export.export(
-        Network(architecture, (Member(model),)),
-        directory,
-        operating_point=OperatingPoint(
-            temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None
-        ),
-        train=split,
-        held_out=split,
-        held_out_logit=np.zeros(len(images)),
-        dataset=dataset,
-        metrics={},
-        verify_engines=True,
+    counts = {name: len(images) for name in ("images", "studies", "patients")}
+    dataset = DatasetInfo(
+        image_size=side,
+        preprocessing=radiograph.PREPROCESSING,
+        fingerprint="random weights",
+        layout="folders",
+        simulated=source is None,
+        splits={"train": {**counts, "positives": 0}},
     )
+    network = Network(architecture, (Member(model),))
+    trained = Trained(network, train=split, held_out=Scored(split, np.zeros(len(images))))
+    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    options = ExportOptions(verify_engines=True)
+    export.export(trained, Measured(point, {}), dataset, directory, options)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ from benchmarks.tables import markdown, replace_table
 from trainer import engines
 from trainer.configs import humerus
 from trainer.dataset import input_pipeline
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Augmentation, Split
 from trainer.network import model as model_lib
 from trainer.training import build_run, fit, optimization
+from trainer.training.job import TrainingJob
 from trainer.training.loop import Objective, State
 
 LOOP, BARE, KERAS, INPUT = (
@@ -146,11 +148,10 @@ class _WholeLoop:
         config.weights = str(folder / "random.keras")
         size = split.images.shape[1]
         model_lib.build(_architecture(config), size).save(config.weights)
-        strategy = tf.distribute.get_strategy()
-        _, _, self._run = build_run.assemble(
-            config, strategy, {"image_size": size}, split, split, str(folder / "run")
-        )
-        self._journal, self._state, self._config = fit.Journal(self._run, config), State(), config
+        dataset = DatasetInfo(image_size=size, preprocessing={}, fingerprint="")
+        job = TrainingJob(config, dataset, data_dir="", workdir=str(folder / "run"))
+        self._run = build_run.build_run(job, tf.distribute.get_strategy(), split, split)
+        self._journal, self._state, self._config = fit.Journal(self._run), State(), config
 
     def __call__(self, unused_number: int) -> int:
         self._run.loop.train_epoch(
@@ -174,7 +175,7 @@ def _bare_step(
 ) -> Round:
     """Forward, backward and update, compiled, and nothing else."""
     model = model_lib.build(_architecture(config), split.images.shape[1])
-    (phase,) = optimization.phases(model, config, 1, pretrained=True)
+    (phase,) = optimization.build_phases(model, config, 1, pretrained=True)
     variables, objective = list(phase.variables), Objective(config.label_smoothing, (1.0, 1.0))
     resident = next(iter(_batches(split, config, 0, 0)))
 

@@ -435,9 +435,10 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
         "--config.optimizer=lamb": "optimizer='lamb': expected adamw or sgd",
         "--config.backbone=densnet": "backbone='densnet'",
         "--config.weights=absent.h5": "absent.h5",
-        "--config.global_batch_size=0": "global_batch_size=0: expected 1 or more",
-        "--config.epochs=-1": "no epoch would be trained",
-        "--config.abstain=1.5": "abstain: expected a share",
+        "--config.global_batch_size=0": "global_batch_size=0: expected a whole number from 1 to 65536",
+        "--config.epochs=-1": "epochs=-1: expected a whole number from 0 to 100000",
+        "--config.epochs=0": "no epoch would be trained",
+        "--config.abstain=1.5": "abstain=1.5: expected a number from 0 to below 1",
         "--config.epoch=1": "epoch",
         "--config.epochs=many": "epochs",
         "--folds=40": "--folds=40: only",
@@ -455,7 +456,7 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
 def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
     from trainer.training import recipes
 
-    program, recipe, *others = recipes.as_paths(["humerus-train", *written, "--folds", "5"])
+    program, recipe, *others = recipes.replace_names(["humerus-train", *written, "--folds", "5"])
     assert recipe.endswith("configs/smoke.py") and (program, others) == (
         "humerus-train",
         ["--folds", "5"],

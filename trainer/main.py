@@ -137,7 +137,7 @@ def prepare(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-train", rewritten=recipes.as_paths)
+@_Program("humerus-train", rewritten=recipes.replace_names)
 def train(values: flags.FlagValues) -> Main:
     """Fine-tunes, evaluates, exports; the same command goes on where it was stopped.
 
@@ -156,7 +156,7 @@ def train(values: flags.FlagValues) -> Main:
     config = config_flags.DEFINE_config_file(
         "config",
         None,
-        f"Recipe ({recipes.names()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
+        f"Recipe ({recipes.list_names()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
         "docs/training.md.",
         flag_values=values,
     )
@@ -189,13 +189,13 @@ def train(values: flags.FlagValues) -> Main:
         from trainer.evaluation import metrics
         from trainer.training import dry_run as dry_run_lib
         from trainer.training import train as train_lib
+        from trainer.training.job import create_job
 
+        job = create_job(config.value, data_dir.value, workdir.value, folds.value, profile.value)
         if dry_run.value:
-            plan = dry_run_lib.plan(config.value, data_dir.value, workdir.value, folds.value)
+            plan = dry_run_lib.plan(job)
             return Result(str(plan), dataclasses.asdict(plan))
-        result = train_lib.train_and_evaluate(
-            config.value, data_dir.value, workdir.value, folds.value, profile.value
-        )
+        result = train_lib.train_and_evaluate(job)
         if not result:  # of several hosts, the first one tells
             return None
         tables = [
@@ -320,7 +320,9 @@ def verify(values: flags.FlagValues) -> Main:
         verified = verify_lib.verify_artifact(
             model.value, data_dir.value, images.value, requantize.value, masks.value
         )
-        text = f"{verify_lib.table(verified)}\n\n{map_checks.format_table(verified.map_checks)}"
+        text = (
+            f"{verify_lib.format_table(verified)}\n\n{map_checks.format_table(verified.map_checks)}"
+        )
         return Result(
             text,
             {

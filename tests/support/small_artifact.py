@@ -8,11 +8,14 @@ import numpy as np
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import radiograph
 from trainer.artifact import Artifact
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
+from trainer.publishing.export import ExportOptions
+from trainer.publishing.trained import Measured, Scored, Trained
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 
@@ -37,22 +40,15 @@ def make(
     split = split or small_run.split(8, size)
     point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
-    dataset = {
-        "image_size": size,
-        "preprocessing": radiograph.PREPROCESSING,
-        "simulated": simulated,
-    }
-    return export.export(
-        built,
-        str(directory),
-        operating_point=point,
-        train=split,
-        held_out=split,
-        held_out_logit=logit,
-        dataset=dataset,
-        metrics={},
-        cam_methods=cam_methods,
+    dataset = DatasetInfo(
+        image_size=size,
+        preprocessing=radiograph.PREPROCESSING,
+        fingerprint="abc",
+        simulated=simulated,
     )
+    trained = Trained(built, train=split, held_out=Scored(split, logit))
+    options = ExportOptions(cam_methods=cam_methods)
+    return export.export(trained, Measured(point, {}), dataset, str(directory), options)
 
 
 def shuffle_head(model: keras.Model, seed: int = 0) -> None:

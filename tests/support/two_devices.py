@@ -1,22 +1,21 @@
-"""Trains the same way on one and on two logical devices and writes what came of it as JSON; a process of its own, since the
-devices must be there before TensorFlow starts.
+"""Train the same way on one and on two logical devices, and write the results as JSON.
+
+It is a process of its own, since the devices must exist before TensorFlow starts.
 
     python -m tests.support.two_devices OUTPUT
 """
 
 import json
+import pathlib
 import sys
 import tempfile
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from tests.support import small_recipe, small_run
-from trainer.dataset import input_pipeline
-from trainer.network import model as model_lib
-from trainer.training import fit, loop, optimization, strategy
-from trainer.training.exponential_moving_average import WeightsAverage
+from tests.support import small_run, tiny_job
+from trainer.training import fit, strategy
+from trainer.training.build_run import build_run
 
 CASES = {
     "last batch partly filled": {"count": 27},
@@ -30,43 +29,32 @@ CASES = {
 
 
 def run(replicas: int, pretrained: bool, count: int, **settings) -> dict:
-    """Losses per epoch, logits and weights of a small run."""
-    config = small_recipe.get_config()
-    config.update(
-        {
-            "dropout": 0.0,
-            "epochs": 2,
-            "global_batch_size": 8,
-            "ema_decay": 0.8,
-            "depth_lr_decay": 0.5,
-            "backbone_lr_factor": 0.5,
-            **settings,
-        }
-    )
+    """Train a small run and return losses and accuracy per epoch, logits and weights."""
     chosen = strategy.create() if replicas == 2 else tf.distribute.get_strategy()
     assert chosen.num_replicas_in_sync == replicas
-    split = small_run.split(count)
-    input_pipeline.per_replica_batch_size(config.global_batch_size, replicas)
-    keras.utils.set_random_seed(0)
-    with chosen.scope():
-        architecture = model_lib.Architecture(
-            config.backbone, config.pooling, tuple(config.head_widths), config.dropout
-        )
-        model = model_lib.build(architecture, 32, "none", seed=1)
-        steps = input_pipeline.steps_per_epoch(count, config.global_batch_size)
-        phases = optimization.phases(model, config, steps, pretrained)
-        average = WeightsAverage(model.trainable_variables, config.ema_decay)
-        objective = loop.Objective(0.1, (0.8, 1.3))
-        ours = loop.Loop(model, chosen, phases, objective, average)
-    with tempfile.TemporaryDirectory() as workdir:
-        made = fit.Run(ours, average, objective, split, small_run.split(11, seed=9), workdir)
-        state = fit.fit(made, config)
+    changes = {
+        "dropout": 0.0,
+        "epochs": 2,
+        "ema_decay": 0.8,
+        "label_smoothing": 0.1,
+        "depth_lr_decay": 0.5,
+        "backbone_lr_factor": 0.5,
+        "seed": 0,
+    }
+    train, validation = small_run.split(count), small_run.split(11, seed=9)
+    with tempfile.TemporaryDirectory() as folder:
+        if pretrained:
+            path = pathlib.Path(folder) / "weights" / "model.keras"
+            changes["weights"] = tiny_job.save_weights(path, seed=1)
+        job = tiny_job.make_job(f"{folder}/run", **changes | settings)
+        made = build_run(job, chosen, train, validation)
+        state = fit.fit(made)
     return {
         "loss": [row["loss"] for row in state.history],
         "accuracy": [row["accuracy"] for row in state.history],
         "val_loss": [row["val_loss"] for row in state.history],
-        "logits": ours.predict(split, config.global_batch_size).tolist(),
-        "weights": [float(np.abs(weight).sum()) for weight in model.get_weights()],
+        "logits": made.predict(train).tolist(),
+        "weights": [float(np.abs(weight).sum()) for weight in made.model.get_weights()],
     }
 
 

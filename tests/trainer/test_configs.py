@@ -1,4 +1,4 @@
-"""Every recipe is a whole configuration that states only its differences, and builds the run that it describes."""
+"""Every recipe has all settings, states only its differences, and builds its run."""
 
 import importlib
 import pathlib
@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer.configs import default
-from trainer.publishing.report import flat
-from trainer.training.build_run import assemble
+from trainer.dataset.dataset_info import DatasetInfo
+from trainer.training.build_run import build_run
+from trainer.training.job import TrainingJob
+from trainer.training.settings import flatten
 
 RECIPES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glob("[a-z]*.py"))
 
@@ -17,14 +19,14 @@ RECIPES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glo
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_locked_has_the_keys_of_the_default_and_trains(name, tmp_path):
     config = importlib.import_module(f"trainer.configs.{name}").get_config()
-    assert config.is_locked and set(flat(config.to_dict())) == set(
-        flat(default.get_config().to_dict())
+    assert config.is_locked and set(flatten(config.to_dict())) == set(
+        flatten(default.get_config().to_dict())
     )
     config.update(backbone="tinynet", weights="none")
     train, validation = small_run.split(20), small_run.split(6, seed=1)
-    _, _, run = assemble(
-        config, tf.distribute.get_strategy(), {"image_size": 32}, train, validation, str(tmp_path)
-    )
+    dataset = DatasetInfo(image_size=32, preprocessing={}, fingerprint="in memory")
+    job = TrainingJob(config, dataset, data_dir="", workdir=str(tmp_path))
+    run = build_run(job, tf.distribute.get_strategy(), train, validation)
     assert (
         run.loop.epochs == config.epochs
     )  # from random weights there is no phase for the head alone
@@ -32,7 +34,7 @@ def test_a_recipe_is_locked_has_the_keys_of_the_default_and_trains(name, tmp_pat
 
 def test_the_recipes_differ_from_the_default_and_from_each_other():
     settings = [
-        flat(importlib.import_module(f"trainer.configs.{name}").get_config().to_dict())
+        flatten(importlib.import_module(f"trainer.configs.{name}").get_config().to_dict())
         for name in RECIPES
     ]
     assert {"default", "humerus", "humerus_small", "predecessor", "smoke"} <= set(RECIPES)

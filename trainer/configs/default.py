@@ -1,4 +1,8 @@
-"""Every setting, with its default. A variant imports this and states only its differences; a misspelt key is an error."""
+"""Every setting, with its default.
+
+A recipe imports this and states only its differences; a misspelt key is an error. Which values each
+setting takes is stated in `trainer.training.settings`.
+"""
 
 import ml_collections
 
@@ -7,76 +11,103 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     # The network.
-    config.backbone = "densenet121"  # any classifier of keras.applications, in lower case
-    config.weights = (
-        "imagenet"  # imagenet, none, or a path: backbone weights (.h5), a .keras file, an artifact
-    )
-    config.fallback_backbone = (
-        ""  # to train from random weights where ImageNet's can't be downloaded; "" for an error
-    )
-    config.pooling = "avg"  # avg or max
-    config.head_widths = (
-        1024,
-        1024,
-        512,
-    )  # Dense ReLU layers before the logit; () for a linear head
-    config.dropout = 0.0  # on the pooled vector
-    config.unfreeze_layers = "60"  # of the backbone, from the end: a count, a share (70%), all, or the first one's name; random weights: all
 
-    # Phase one trains the head on the frozen backbone, phase two fine-tunes.
+    # Any classifier of keras.applications, in lower case, or smallnet.
+    config.backbone = "densenet121"
+    # `imagenet`, `none`, or a path: backbone weights (.h5), a .keras file, or an artifact.
+    config.weights = "imagenet"
+    # The backbone that trains from random weights where ImageNet's can't be downloaded; empty: stop
+    # with an error instead.
+    config.fallback_backbone = ""
+    # `avg` or `max`, over the last feature map.
+    config.pooling = "avg"
+    # Widths of the Dense ReLU layers before the logit; () for a linear head.
+    config.head_widths = (1024, 1024, 512)
+    # Dropout rate on the pooled vector.
+    config.dropout = 0.0
+    # Backbone layers to train: a count or a share (70%) from the end, `all`, or the name of the
+    # first one. From random weights, all of them train.
+    config.unfreeze_layers = "60"
+
+    # Phase one trains the head on the frozen backbone; phase two fine-tunes.
+
     config.head_epochs = 0
     config.head_learning_rate = 1e-3
     config.epochs = 40
     config.global_batch_size = 16
-    config.reference_batch_size = 16  # learning rates are for this batch; another scales them (optimization.batch_factor); 0: never
-    config.optimizer = "adamw"  # adamw, or sgd (Nesterov, momentum 0.9)
+    # Learning rates are stated for this batch size and scaled for others, see
+    # `optimization.compute_batch_factor`; 0 switches the scaling off.
+    config.reference_batch_size = 16
+    # `adamw`, or `sgd` with Nesterov momentum 0.9.
+    config.optimizer = "adamw"
     config.learning_rate = 2e-4
-    config.backbone_lr_factor = (
-        1.0  # the end of the backbone learns at this fraction of the head's rate ...
-    )
-    config.depth_lr_decay = 1.0  # ... and its beginning at this fraction of its end's
-    config.weight_decay = 1e-4  # kernels only
-    config.schedule = "cosine"  # cosine, plateau (times plateau_factor), or constant
+    # The end of the backbone learns at this fraction of the head's rate ...
+    config.backbone_lr_factor = 1.0
+    # ... and its beginning at this fraction of its end's rate.
+    config.depth_lr_decay = 1.0
+    # Applies to kernels only.
+    config.weight_decay = 1e-4
+    # `cosine`, `plateau` (multiplies the rate by plateau_factor), or `constant`.
+    config.schedule = "cosine"
     config.warmup_epochs = 1.0
     config.plateau_factor = 0.2
+    # Epochs without improvement before the rate is lowered.
     config.plateau_patience = 3
     config.label_smoothing = 0.0
-    config.class_weights = True  # each class weighs the same in the loss
-    config.ema_decay = 0.0  # of the weights that are evaluated and exported; 0 for the last ones
+    # Each class has the same weight in the loss.
+    config.class_weights = True
+    # Decay of the moving average of the weights that is evaluated and exported; 0 exports the last
+    # weights.
+    config.ema_decay = 0.0
 
     # Which epoch is kept, by the validation split.
-    config.monitor = "auroc"  # auroc, loss, or last for the end of the schedule
-    config.monitor_smoothing = 1  # epochs averaged before they are compared
+
+    # `auroc`, `loss`, or `last` for the end of the schedule.
+    config.monitor = "auroc"
+    # Number of epochs whose figures are averaged before they are compared.
+    config.monitor_smoothing = 1
+    # Epochs without improvement before the run ends; 0 never ends it early.
     config.early_stopping_patience = 10
 
-    config.augmentation = ml_collections.ConfigDict(
-        {
-            "horizontal_flip": True,
-            "vertical_flip": False,
-            "rotation": 30.0,  # degrees either way
-            "shift": 0.05,  # of the side
-            "zoom": 0.1,
-            "contrast": 0.2,
-            "brightness": 0.1,
-        }
-    )
-    config.test_time_flip = (
-        False  # ask the mirror image too and average; scoring takes twice the time
-    )
-    config.threshold_rule = (
-        "kappa"  # or youden, accuracy, sensitivity>=0.95, specificity>=0.9; fitted on validation
-    )
-    config.abstain = 0.0  # share of the validation images that may be called uncertain
+    config.augmentation = ml_collections.ConfigDict()
+    config.augmentation.horizontal_flip = True
+    config.augmentation.vertical_flip = False
+    # Degrees in either direction.
+    config.augmentation.rotation = 30.0
+    # Fraction of the side.
+    config.augmentation.shift = 0.05
+    config.augmentation.zoom = 0.1
+    config.augmentation.contrast = 0.2
+    config.augmentation.brightness = 0.1
 
-    # How it runs; none of these changes what is learnt, beyond rounding.
-    config.precision = "float32"  # float32, mixed_bfloat16 or mixed_float16
-    config.xla = False  # compile forward and backward pass with XLA: half a minute first, slower on a CPU, worth a try on a GPU
+    # How images are scored.
+
+    # Score the mirror image too and average; scoring takes twice as long.
+    config.test_time_flip = False
+    # `kappa`, `youden`, `accuracy`, a bound such as `sensitivity>=0.95` or `specificity>=0.9`, or a
+    # fixed threshold; fitted on validation images.
+    config.threshold_rule = "kappa"
+    # Largest share of the validation images that may be called uncertain.
+    config.abstain = 0.0
+
+    # How it runs. None of these changes what is learnt, beyond rounding.
+
+    # `float32`, `mixed_bfloat16` or `mixed_float16`.
+    config.precision = "float32"
+    # Compile forward and backward pass with XLA: takes half a minute first, slower on a CPU, worth
+    # a try on a GPU.
+    config.xla = False
     config.steps_per_execution = 1
-    config.cache = "auto"  # decoded images in memory, disk, or auto
+    # Where decoded images are kept: `memory`, `disk`, or `auto`.
+    config.cache = "auto"
     config.checkpoint_every_steps = 200
     config.keep_checkpoints = 3
     config.deterministic = True
-    config.verify_engines = True  # at the end, measure the engines that score faster than TensorFlow; else humerus-verify does
-    config.cam_methods = ""  # with commas: maps that humerus-score --method may draw beside grad_cam, as fused_layer_cam
+    # At the end, measure the engines that score faster than TensorFlow; humerus-verify can do it
+    # later.
+    config.verify_engines = True
+    # Comma-separated: maps that humerus-score --method may draw beside grad_cam, such as
+    # fused_layer_cam.
+    config.cam_methods = ""
     config.seed = 0
     return config.lock()

@@ -1,9 +1,10 @@
-"""The recipe within an hour on two CPU cores: smaller images and fewer epochs.
+"""The humerus recipe within an hour on two CPU cores: smaller images and fewer epochs.
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=256
     humerus-train --data_dir=data --workdir=runs/small --config=humerus_small
 
-Some 25 minutes for MURA's humerus, reckoned from 15 images a second at 160 px; not measured on it.
+About 25 minutes for MURA's humerus are expected from 15 images a second at 160 px; this was not
+measured on it.
 """
 
 import ml_collections

@@ -1,4 +1,7 @@
-"""The three notebooks that this project replaces, as a baseline: DenseNet121, max pooling, SGD with Nesterov momentum."""
+"""The baseline: the three notebooks that this project replaces.
+
+They train DenseNet121 with max pooling, by SGD with Nesterov momentum.
+"""
 
 import ml_collections
 

@@ -1,7 +1,8 @@
-"""The demo of `make train-local`: simulated radiographs, and minutes on two CPU cores rather than the best result.
+"""The demo of `make train-local`: simulated radiographs, in minutes on two CPU cores.
 
-With a network, DenseNet121 is fine-tuned from ImageNet weights. Without one, a network of ten convolutions learns from random
-weights, loudly: DenseNet121 is too slow for that on two cores.
+With access to the network, DenseNet121 is fine-tuned from ImageNet's weights. Without it, a warning
+says so, and a network of ten convolutions learns from random weights: DenseNet121 would be too slow
+for that on two cores.
 """
 
 import ml_collections

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from trainer import machine
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
@@ -98,9 +99,14 @@ class Augmentation:
     brightness: float = 0.1
 
 
-def metadata(data_dir: str) -> dict:
-    """What preparation wrote beside the images: image size, preprocessing, fingerprint, counts per split."""
-    return dict(tfds.builder_from_directory(locate(data_dir)).info.metadata)
+def read_dataset_info(data_dir: str) -> DatasetInfo:
+    """Read what preparation recorded beside the images.
+
+    Raises:
+      DataError: there is no prepared data set, or its metadata lack a field.
+    """
+    metadata = tfds.builder_from_directory(locate(data_dir)).info.metadata
+    return DatasetInfo.parse(metadata or {}, data_dir)
 
 
 def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:

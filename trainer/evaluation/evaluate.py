@@ -1,7 +1,6 @@
 """Evaluate and compare exported models on splits of prepared data, with confidence intervals."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset import input_pipeline
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics
@@ -118,7 +118,7 @@ def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list
     """
     if (
         split == "test"
-        or info.dataset.get("fingerprint") != input_pipeline.metadata(data_dir)["fingerprint"]
+        or info.dataset.get("fingerprint") != input_pipeline.read_dataset_info(data_dir).fingerprint
     ):
         return []
     if split == "train" or "out_of_fold" in info.metrics:
@@ -144,7 +144,7 @@ def _score(
 ) -> tuple[Artifact, metrics.Cases]:
     """Score a split with an artifact; return its description and the calibrated cases."""
     info = load_info(model)
-    check_compatible(info, input_pipeline.metadata(data_dir), data_dir, role)
+    check_compatible(info, input_pipeline.read_dataset_info(data_dir), data_dir, role)
     serve = tf.saved_model.load(model).signatures["serving_default"]
     starts = range(0, len(loaded), 32)
     logit = np.concatenate(
@@ -182,19 +182,19 @@ def load_info(model: str) -> Artifact:
 
 
 def check_compatible(
-    info: Artifact, dataset: Mapping[str, Any], data_dir: str, role: str = "the model"
+    info: Artifact, dataset: DatasetInfo, data_dir: str, role: str = "the model"
 ) -> None:
     """Check that data were prepared as the model needs them; messages call the model `role`.
 
     Raises:
       DataError: the image size or the preprocessing is another.
     """
-    if dataset["image_size"] != info.image_size:
+    if dataset.image_size != info.image_size:
         raise DataError(
-            f"{data_dir} holds images of {dataset['image_size']} px, and {role} takes "
+            f"{data_dir} holds images of {dataset.image_size} px, and {role} takes "
             f"{info.image_size}; prepare them with --image_size={info.image_size}"
         )
-    if json.dumps(dataset["preprocessing"], sort_keys=True) != json.dumps(
+    if json.dumps(dataset.preprocessing, sort_keys=True) != json.dumps(
         info.preprocessing, sort_keys=True
     ):
         raise DataError(

@@ -1,13 +1,14 @@
-"""Grad-CAM at the price of a forward pass.
+"""Compute Grad-CAM at the price of a forward pass.
 
-With global pooling, Grad-CAM's weights of the last feature map, the gradient of the logit averaged over the map (Selvaraju
-et al. 2017, arXiv:1610.02391, eq. 1), follow from the gradient of the logit with respect to the pooled vector:
+With global pooling, the weights that Grad-CAM gives the channels of the last feature map follow
+from the gradient of the logit with respect to the pooled vector. They are the gradient of the
+logit, averaged over the map (Selvaraju et al. 2017, arXiv:1610.02391, eq. 1):
 
     avg: d logit / d A[i, j, k] = g[k] / (h w) everywhere, whose mean is g[k] / (h w);
-    max: d logit / d A[i, j, k] = g[k] at the maximum and 0 elsewhere, whose mean is g[k] / (h w) too.
+    max: d logit / d A[i, j, k] = g[k] at the maximum, 0 elsewhere; the mean is g[k] / (h w) too.
 
-And g goes back through the Dense ReLU head as a few matrix products with 0/1 masks: plain forward operations, which export,
-compile and convert like any other.
+The gradient g goes back through the Dense ReLU head as a few matrix products with 0/1 masks. These
+are plain forward operations, which export, compile and convert like any other.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from trainer.network import model as model_lib
 
 
 def head_gradient(pooled: tf.Tensor, head: Sequence[keras.layers.Dense]) -> tf.Tensor:
-    """Gradient of the logit with respect to the pooled vector.
+    """Return the gradient of the logit with respect to the pooled vector.
 
     Args:
       pooled: float32 [B, C].
@@ -39,16 +40,18 @@ def head_gradient(pooled: tf.Tensor, head: Sequence[keras.layers.Dense]) -> tf.T
 
 
 def grad_cam(model: keras.Model, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Signed Grad-CAM of the last feature map.
+    """Return the signed Grad-CAM of the last feature map.
 
-    With average pooling and a linear head the map sums to the logit less its bias, so a cell is its contribution in logits.
+    With average pooling and a linear head the map sums to the logit less its bias, so that a cell
+    is its contribution in logits.
 
     Args:
-      model: of `model.build`.
-      outputs: what it returned for a batch: `features` float32 [B, h, w, C] and `pooled` float32 [B, C].
+      model: a model of `model.build`.
+      outputs: what it returned for a batch: `features` float32 [B, h, w, C] and `pooled` float32
+        [B, C].
 
     Returns:
-      float32 [B, h, w]; positive where the evidence speaks for abnormal.
+      float32 [B, h, w], positive where the evidence speaks for abnormal.
     """
     features = outputs[model_lib.FEATURES]
     gradient = head_gradient(outputs[model_lib.POOLED], model_lib.head_layers(model))

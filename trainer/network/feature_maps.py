@@ -1,4 +1,4 @@
-"""What single channels of a layer answer to: their maps of an image, and the pattern that excites each of them most."""
+"""Draw what single channels of a layer respond to: maps of an image, and filter patterns."""
 
 import math
 
@@ -12,20 +12,21 @@ from trainer.network import model as model_lib
 from trainer.network import saliency
 
 CHANNELS = 64
-"""Of more channels, those that vary most are shown."""
+"""Most channels that are shown; of more, those that vary most."""
 PATTERNS = 9
 _STEPS, _STEP = 30, 12.0
 _TILE = 96
 
 
-def grid(model: keras.Model, image: np.ndarray, layer: str) -> np.ndarray:
-    """The maps of a layer side by side, by their numbers, all on one scale.
+def draw_grid(model: keras.Model, image: np.ndarray, layer: str) -> np.ndarray:
+    """Draw the maps of a layer side by side, with the numbers of their channels, all on one scale.
 
     Args:
       image: uint8 [size, size, 1].
 
     Returns:
-      uint8 [height, width, 3] in BGR; black is 0 and below, yellow the 99.8th percentile of the layer.
+      uint8 [height, width, 3] in BGR; the darkest colour is 0 and below, yellow the 99.8th
+      percentile of the layer.
     """
     features = saliency.features(model, image[None], layer)[0]
     chosen = np.sort(np.argsort(-features.std(axis=(0, 1)), kind="stable")[:CHANNELS])
@@ -37,25 +38,28 @@ def grid(model: keras.Model, image: np.ndarray, layer: str) -> np.ndarray:
         cv2.applyColorMap(np.ascontiguousarray(level[..., channel]), cv2.COLORMAP_VIRIDIS)
         for channel in chosen
     ]
-    return _tiled(tiles, [str(channel) for channel in chosen])
+    return _tile(tiles, [str(channel) for channel in chosen])
 
 
-def patterns(model: keras.Model, layer: str, seed: int = 0) -> np.ndarray:
-    """For channels spread over a layer, the grey picture that its mean answers to most, by gradient ascent from noise.
+def draw_patterns(model: keras.Model, layer: str, seed: int = 0) -> np.ndarray:
+    """Draw, for channels spread over a layer, the grey picture that excites each of them most.
 
-    Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; steps of equal length, slightly blurred.
+    It is found by gradient ascent from noise, with steps of equal length and a slight blur (Erhan
+    et al. 2009, "Visualizing higher-layer features of a deep network").
 
     Returns:
-      uint8 [height, width, 3] in BGR: the pictures side by side, by the channels' numbers.
+      uint8 [height, width, 3] in BGR: the pictures side by side, with the numbers of their
+      channels.
 
     Raises:
-      ConfigError: no such layer behind the normalisation.
+      ConfigError: there is no such layer after the normalisation.
     """
     ends = saliency.layers(model)
     order = list(ends)
     if layer not in order or order.index(layer) <= order.index(model_lib.NORMALIZATION):
         raise ConfigError(
-            f"filter patterns want a layer behind {model_lib.NORMALIZATION!r}, got {layer!r}; see --list_layers"
+            f"filter patterns need a layer after {model_lib.NORMALIZATION!r}, not {layer!r};"
+            " see --list_layers"
         )
     channels = np.unique(np.linspace(0, ends[layer][2] - 1, PATTERNS).astype(int))
     normalize = model.get_layer(model_lib.NORMALIZATION)
@@ -86,11 +90,11 @@ def patterns(model: keras.Model, layer: str, seed: int = 0) -> np.ndarray:
     tiles = [
         cv2.cvtColor(one[..., 0].round().astype(np.uint8), cv2.COLOR_GRAY2BGR) for one in picture
     ]
-    return _tiled(tiles, [str(channel) for channel in channels], max(_TILE, min(size, 192)))
+    return _tile(tiles, [str(channel) for channel in channels], max(_TILE, min(size, 192)))
 
 
-def _tiled(tiles: list[np.ndarray], names: list[str], side: int = _TILE) -> np.ndarray:
-    """Squares of `side` pixels with their names in a corner, in as many columns as rows or some more."""
+def _tile(tiles: list[np.ndarray], names: list[str], side: int = _TILE) -> np.ndarray:
+    """Arrange squares of `side` pixels with their names in about as many columns as rows."""
     columns = math.ceil(math.sqrt(len(tiles)))
     sheet = np.full(
         (math.ceil(len(tiles) / columns) * (side + 4), columns * (side + 4), 3), 24, np.uint8

@@ -1,7 +1,7 @@
-"""The network: grey square -> backbone -> features -> pooled -> head -> logit, as one flat functional graph.
+"""Build the network as one flat graph: image -> backbone -> features -> pooled -> head -> logit.
 
-Flat, because then every layer can be named for a class activation map or a feature map. Normalisation and grey-to-RGB are
-layers inside, so that whoever holds the model needs to know nothing but `uint8 [B, size, size, 1]`.
+In a flat functional graph any layer can be named for a class activation map or a feature map.
+Normalisation and grey-to-RGB are layers inside, so that the model takes `uint8 [B, size, size, 1]`.
 """
 
 import contextlib
@@ -26,8 +26,17 @@ FEATURES = "features"
 POOLED = "pooled"
 LOGIT = "logit"
 HEAD = "head_{}"
+RANDOM_WEIGHTS = "none"
+"""The setting `weights` of a backbone that starts from random weights."""
+_IMAGENET = "imagenet"
 _BATCH_NORM_MOMENTUM = 0.9
-"""For statistics that are learnt anew: with Keras's 0.99 a run of some hundred steps would still remember the initial ones."""
+"""Momentum of statistics that are learnt from the start. With Keras's 0.99 the initial ones would
+still have an influence after some hundred steps."""
+_POOLING = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+
+
+class WeightsUnavailableError(ConfigError):
+    """ImageNet's weights were asked for and can't be downloaded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +44,11 @@ class Architecture:
     """What is needed to build the same network again.
 
     Attributes:
-      backbone: a classifier of `keras.applications`, in lower case: `densenet121`, `xception`, `resnet50v2`, ...
+      backbone: a classifier of `keras.applications`, in lower case: `densenet121`, `xception`,
+        `resnet50v2`, ...
       pooling: `avg` or `max`, over the last feature map.
-      head_widths: units of the Dense ReLU layers between the pooled vector and the logit; () for a linear head.
+      head_widths: units of the Dense ReLU layers between the pooled vector and the logit; () for a
+        linear head.
       dropout: rate in [0, 1) on the pooled vector, in training only.
     """
 
@@ -48,54 +59,53 @@ class Architecture:
 
 
 def build(
-    architecture: Architecture, image_size: int, weights: str = "none", seed: int = 0
+    architecture: Architecture, image_size: int, weights: str = RANDOM_WEIGHTS, seed: int = 0
 ) -> keras.Model:
-    """Builds the model and loads its pre-trained weights.
+    """Build the model and load its pre-trained weights.
 
     Args:
       architecture: what to build.
       image_size: side of the square input, in pixels.
-      weights: `imagenet`, `none`, or a path: a Keras weights file of the backbone (`*.h5`), a `.keras` file or an artifact
-        directory of an earlier run with the same backbone.
-      seed: of the random initial weights.
+      weights: `imagenet`, `none`, or a path: a Keras weights file of the backbone (`*.h5`), a
+        `.keras` file or an artifact directory of an earlier run with the same backbone.
+      seed: seed of the random initial weights.
 
     Returns:
-      Model from `uint8 [B, image_size, image_size, 1]` to a dict of float32: `features` [B, h, w, C], `pooled` [B, C] and
-      `logit` [B, 1].
+      A model from `uint8 [B, image_size, image_size, 1]` to a dict of float32: `features` [B, h, w,
+      C], `pooled` [B, C] and `logit` [B, 1].
 
     Raises:
-      ConfigError: unknown backbone or pooling, image too small, weights missing or for another backbone.
+      ConfigError: unknown backbone or pooling, image too small, weights missing or for another
+        backbone.
     """
     keras.utils.set_random_seed(seed)
     image = keras.Input((image_size, image_size, 1), dtype="uint8", name="image")
-    backbone = _backbone(architecture.backbone, _normalize(image, architecture.backbone), weights)
+    rgb = _normalize(image, architecture.backbone)
+    backbone = _build_backbone(architecture.backbone, rgb, weights)
     features = keras.layers.Activation("linear", dtype="float32", name=FEATURES)(backbone)
     pooled = _pool(features, architecture.pooling)
-    x = (
-        keras.layers.Dropout(architecture.dropout, seed=seed, name="dropout")(pooled)
-        if architecture.dropout
-        else pooled
-    )
-    for i, width in enumerate(architecture.head_widths):
-        x = keras.layers.Dense(width, activation="relu", dtype="float32", name=HEAD.format(i + 1))(
-            x
-        )
+    x = pooled
+    if architecture.dropout:
+        x = keras.layers.Dropout(architecture.dropout, seed=seed, name="dropout")(x)
+    for i, width in enumerate(architecture.head_widths, 1):
+        layer = keras.layers.Dense(width, activation="relu", dtype="float32", name=HEAD.format(i))
+        x = layer(x)
     logit = keras.layers.Dense(1, dtype="float32", name=LOGIT)(x)
     outputs = {FEATURES: features, POOLED: pooled, LOGIT: logit}
     model = keras.Model(image, outputs, name=f"humerus_{architecture.backbone}")
     if is_earlier_run(weights):
-        _transfer(weights, model)
+        _transfer_weights(weights, model)
     return model
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers between the normalisation and the feature map, first to last."""
+    """Return the layers between the normalisation and the feature map, first to last."""
     names = [layer.name for layer in model.layers]
     return model.layers[names.index(NORMALIZATION) + 1 : names.index(FEATURES)]
 
 
 def head_layers(model: keras.Model) -> list[keras.layers.Dense]:
-    """The Dense layers from the pooled vector to the logit, first to last."""
+    """Return the Dense layers from the pooled vector to the logit, first to last."""
     return [
         layer
         for layer in model.layers
@@ -104,22 +114,23 @@ def head_layers(model: keras.Model) -> list[keras.layers.Dense]:
 
 
 def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> None:
-    """Makes the last backbone layers and the head trainable, and nothing else.
+    """Make the last backbone layers and the head trainable, and nothing else.
 
     Args:
-      model: of `build`; changed in place.
-      unfreeze_layers: `all`; a count of backbone layers from the end, `0` for none; a share of them from the end, as `70%`; or the
-        name of the first one to train.
-      train_batch_norm: True when the backbone starts from random weights. Else BatchNormalization layers stay frozen, and with
-        them in inference mode: a small batch's statistics would spoil what pre-training measured on millions of images. In
-        training each replica normalises by its own share of the batch (Keras's synchronised statistics take minutes to trace);
-        the loop gives all replicas the mean of their moving statistics.
+      model: a model of `build`; changed in place.
+      unfreeze_layers: `all`; a count of backbone layers from the end, `0` for none; a share of them
+        from the end, such as `70%`; or the name of the first one to train.
+      train_batch_norm: True when the backbone starts from random weights. Otherwise
+        BatchNormalization layers stay frozen, and with them in inference mode: the statistics of a
+        small batch would spoil what pre-training measured on millions of images. In training each
+        replica normalises by its own share of the batch, since Keras's synchronised statistics take
+        minutes to trace; the loop gives all replicas the mean of their moving statistics.
 
     Raises:
-      ConfigError: none of these.
+      ConfigError: `unfreeze_layers` is none of these.
     """
     layers = backbone_layers(model)
-    first = _first_unfrozen([layer.name for layer in layers], unfreeze_layers)
+    first = _find_first_unfrozen([layer.name for layer in layers], unfreeze_layers)
     for i, layer in enumerate(layers):
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = i >= first and (train_batch_norm or not is_batch_norm)
@@ -128,7 +139,7 @@ def freeze(model: keras.Model, unfreeze_layers: str, train_batch_norm: bool) -> 
 
 
 def moving_statistics(model: keras.Model) -> list[keras.Variable]:
-    """Moving means and variances of the BatchNormalization layers in training; none where they are frozen."""
+    """Return moving means and variances of the BatchNormalization layers that are not frozen."""
     layers = [
         layer
         for layer in model.layers
@@ -137,8 +148,11 @@ def moving_statistics(model: keras.Model) -> list[keras.Variable]:
     return [variable for layer in layers for variable in layer.non_trainable_variables]
 
 
-def depths(model: keras.Model) -> dict[str, float]:
-    """Depth of every trainable variable, by its path: from 0 at the image to 1 at the end of the backbone and in the head."""
+def compute_depths(model: keras.Model) -> dict[str, float]:
+    """Return the depth of every trainable variable, by its path.
+
+    It rises from 0 at the image to 1 at the end of the backbone; in the head it is 1.
+    """
     layers = backbone_layers(model)
     depth = {variable.path: 1.0 for variable in model.trainable_variables}
     depth.update(
@@ -152,7 +166,7 @@ def depths(model: keras.Model) -> dict[str, float]:
 
 
 def available_backbones() -> dict[str, Callable[..., keras.Model]]:
-    """The classifiers of `keras.applications`, by name in lower case, and our `smallnet`."""
+    """Return the classifiers of `keras.applications` and our `smallnet`, by name in lower case."""
     functions = dict(inspect.getmembers(keras.applications, inspect.isfunction))
     classifiers = {
         name.lower(): f
@@ -162,34 +176,55 @@ def available_backbones() -> dict[str, Callable[..., keras.Model]]:
     return {**classifiers, "smallnet": SmallNet}
 
 
-def _first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
+def check_backbone(backbone: str) -> None:
+    """Check that there is a backbone of this name.
+
+    Raises:
+      ConfigError: there is none; the message lists all.
+    """
+    if backbone not in available_backbones():
+        raise ConfigError(
+            f"backbone={backbone!r} is not among the known backbones:"
+            f" {', '.join(available_backbones())}"
+        )
+
+
+def is_earlier_run(weights: str) -> bool:
+    """Return whether a setting `weights` names a model that was trained by this program."""
+    return weights not in (RANDOM_WEIGHTS, _IMAGENET) and not weights.endswith(".h5")
+
+
+def _find_first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
+    """Return the index of the first layer to train."""
     if unfreeze_layers == "all":
         return 0
     if unfreeze_layers.isdigit():
         return max(0, len(names) - int(unfreeze_layers))
-    if (
-        unfreeze_layers.endswith("%")
-        and unfreeze_layers[:-1].isdigit()
-        and int(unfreeze_layers[:-1]) <= 100
-    ):
-        return len(names) - round(len(names) * int(unfreeze_layers[:-1]) / 100)
+    share = unfreeze_layers.removesuffix("%")
+    if share != unfreeze_layers and share.isdigit() and int(share) <= 100:
+        return len(names) - round(len(names) * int(share) / 100)
     if unfreeze_layers in names:
         return names.index(unfreeze_layers)
     raise ConfigError(
-        f"unfreeze_layers={unfreeze_layers!r}: expected `all`, a number, a share such as 70%, or a layer of the backbone such as {names[len(names) // 2]!r}"
+        f"unfreeze_layers={unfreeze_layers!r}: expected `all`, a number, a share such as 70%,"
+        f" or a layer of the backbone such as {names[len(names) // 2]!r}"
     )
 
 
 def _normalize(image: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
-    """Grey [0, 255] -> three channels on the scale that the backbone was pre-trained with."""
-    scale, offset = _normalization(backbone)
+    """Turn grey [0, 255] into three channels on the scale that the backbone expects."""
+    scale, offset = find_normalization(backbone)
     rgb = keras.layers.Concatenate(dtype="uint8", name="grey_to_rgb")([image, image, image])
     return keras.layers.Rescaling(scale, offset, dtype="float32", name=NORMALIZATION)(rgb)
 
 
-def _normalization(backbone: str) -> tuple[list[float], list[float]]:
-    """Scale and offset per channel of Keras's own `preprocess_input`, which is affine in a grey image: read off black and white."""
-    function = _application(backbone)
+def find_normalization(backbone: str) -> tuple[list[float], list[float]]:
+    """Return scale and offset per channel of Keras's own `preprocess_input`.
+
+    It is affine in a grey image, so that black and white determine it.
+    """
+    check_backbone(backbone)
+    function = available_backbones()[backbone]
     preprocess = sys.modules[function.__module__].preprocess_input
     black, white = (
         np.asarray(preprocess(np.full((1, 1, 1, 3), value, "float32"))).ravel()
@@ -198,23 +233,15 @@ def _normalization(backbone: str) -> tuple[list[float], list[float]]:
     return ((white - black) / 255.0).tolist(), black.tolist()
 
 
-def _application(backbone: str) -> Callable[..., keras.Model]:
+def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
+    """Return the output of the backbone for the input `rgb`, with `weights` of Keras loaded."""
+    keras_weights = None if weights == RANDOM_WEIGHTS or is_earlier_run(weights) else weights
+    application = available_backbones()[name]
     try:
-        return available_backbones()[backbone]
-    except KeyError:
-        raise ConfigError(
-            f"backbone={backbone!r} is none of ours and keras.applications: {', '.join(available_backbones())}"
-        ) from None
-
-
-def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
-    application = _application(name)
-    keras_weights = None if weights == "none" or is_earlier_run(weights) else weights
-    try:
-        # Keras tells of a download on stdout, which belongs to the result.
+        # Keras reports a download on stdout, which belongs to the result.
         with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
-            if keras_weights not in (None, "imagenet"):
-                keras_weights = stack.enter_context(_local_weights(weights))
+            if keras_weights not in (None, _IMAGENET):
+                keras_weights = stack.enter_context(_copy_to_local(weights))
             return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
     except ConfigError:
         raise
@@ -223,64 +250,37 @@ def _backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTen
             raise ConfigError(
                 f"backbone={name!r} can't be built for images of {rgb.shape[1]} px: {error}"
             ) from error
-        if keras_weights == "imagenet":
+        if keras_weights == _IMAGENET:
             raise WeightsUnavailableError(
-                f"the ImageNet weights of {name} can't be downloaded ({error}); where there is no network, set"
-                " --config.weights=PATH to a Keras weights file, an artifact or a .keras file, or --config.weights=none to start"
-                " from random weights"
+                f"the ImageNet weights of {name} can't be downloaded ({error}); where there is no"
+                " network, set --config.weights=PATH to a Keras weights file, an artifact or a"
+                " .keras file, or --config.weights=none to start from random weights"
             ) from error
         # Keras names every layer and prints every tensor.
         reason = textwrap.shorten(str(error).splitlines()[0], 120, placeholder=" ...")
         raise ConfigError(
-            f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they of another backbone?"
-            f" Set --config.backbone{_named_in(weights, name)}"
+            f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they"
+            f" of another backbone? Set --config.backbone{_suggest_backbone(weights, name)}"
         ) from error
 
 
-def _named_in(weights: str, other_than: str) -> str:
-    """`=xception` where the file's name says of which backbone it is, as those of Keras do; else nothing."""
+def _suggest_backbone(weights: str, other_than: str) -> str:
+    """Return such as `=xception` where the file's name contains a backbone; else nothing."""
     file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
     found = [name for name in available_backbones() if name in file]
     best = max(found, key=len, default=other_than)
     return "" if best == other_than else f"={best}"
 
 
-class WeightsUnavailableError(ConfigError):
-    """ImageNet weights were asked for and can't be downloaded from here."""
-
-
 def _pool(features: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
-    layers = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-    if pooling not in layers:
+    if pooling not in _POOLING:
         raise ConfigError(f"pooling={pooling!r}: expected avg or max")
-    return layers[pooling](dtype="float32", name=POOLED)(features)
+    return _POOLING[pooling](dtype="float32", name=POOLED)(features)
 
 
-def is_earlier_run(weights: str) -> bool:
-    """Whether a setting `weights` names a model that was trained by this program."""
-    return weights not in ("none", "imagenet") and not weights.endswith(".h5")
-
-
-def _transfer(weights: str, model: keras.Model) -> None:
-    """Copies the weights of an earlier run layer by layer; a head of another shape stays as it was initialised."""
-    path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
-    if (
-        path != weights
-        and not storage.exists(path)
-        and storage.exists(os.path.join(weights, artifact.MODEL_JSON))
-    ):
-        raise ConfigError(
-            f"weights={weights!r} is an ensemble; start from one network: the `artifact_single` beside it, or one of its .keras files"
-        )
-    try:
-        with _local_weights(path) as local:
-            earlier = keras.models.load_model(local, compile=False)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"weights={weights!r} is not a model of an earlier run: {error}"
-        ) from error
+def _transfer_weights(weights: str, model: keras.Model) -> None:
+    """Copy the weights of an earlier run layer by layer, except head layers of another shape."""
+    earlier = _load_earlier_run(weights)
     source, target = (
         [layer for layer in backbone_layers(m) if layer.weights] for m in (earlier, model)
     )
@@ -296,8 +296,34 @@ def _transfer(weights: str, model: keras.Model) -> None:
             layer.set_weights(heads[layer.name].get_weights())
         else:
             logging.info(
-                "The layer %s has another shape in %s and starts anew.", layer.name, weights
+                "The layer %s has another shape in %s and starts from random weights.",
+                layer.name,
+                weights,
             )
+
+
+def _load_earlier_run(weights: str) -> keras.Model:
+    """Load the `.keras` file that `weights` names, or that of the artifact there."""
+    path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
+    is_ensemble = (
+        path != weights
+        and not storage.exists(path)
+        and storage.exists(os.path.join(weights, artifact.MODEL_JSON))
+    )
+    if is_ensemble:
+        raise ConfigError(
+            f"weights={weights!r} is an ensemble; start from one network: the `artifact_single`"
+            " beside it, or one of its .keras files"
+        )
+    try:
+        with _copy_to_local(path) as local:
+            return keras.models.load_model(local, compile=False)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"weights={weights!r} is not a model of an earlier run: {error}"
+        ) from error
 
 
 def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
@@ -305,11 +331,16 @@ def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
 
 
 @contextlib.contextmanager
-def _local_weights(path: str) -> Iterator[str]:
-    """Yield the path of a local copy: Keras reads weights from local files only."""
+def _copy_to_local(path: str) -> Iterator[str]:
+    """Yield the path of a local copy, since Keras reads weights from local files only.
+
+    Raises:
+      ConfigError: there is no such file.
+    """
     if not storage.exists(path):
         raise ConfigError(
-            f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5), a .keras file or an artifact"
+            f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5),"
+            " a .keras file or an artifact"
         )
     with storage.local_file(path) as local:
         yield local

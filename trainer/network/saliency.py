@@ -1,11 +1,12 @@
-"""Ways to ask a network where it looked, under one contract: `method(model, images, layer) -> maps`.
+"""Map where a network looked, by methods of one form: `method(model, images, layer) -> maps`.
 
-    model   of `model.build`, or any Keras functional model whose outputs are a mapping with `logit` [B, 1]
+    model   a model of `model.build`, or any Keras functional model whose outputs are a mapping with
+            `logit` [B, 1]
     images  [B, height, width, 1], of the model's own dtype
     layer   name of a layer with an output [B, h, w, C]; `model.FEATURES` is the last one
-    maps    float32 [B, h, w] over the whole image, larger where the evidence for the positive label is
+    maps    float32 [B, h, w] over the whole image, larger where the evidence is positive
 
-`cam.grad_cam` is the first of them at the last layer, at the price of a forward pass; these look anywhere.
+`cam.grad_cam` computes the first of them at the last layer, at the price of a forward pass.
 """
 
 import functools
@@ -22,16 +23,16 @@ from trainer.network import model as model_lib
 Method = Callable[[keras.Model, np.ndarray, str], np.ndarray]
 
 SCORE_CAM_CHANNELS = 64
-"""Score-CAM asks the network once for each of a layer's channels: of more than so many, those that vary most."""
+"""Score-CAM runs the network once for each of this many channels, those that vary most."""
 OCCLUSION_CELLS = 14
-"""Cells of the occlusion map along each side; a patch covers two by two of them."""
+"""Cells of the occlusion map along each side; a patch covers two by two cells."""
 FUSED_STAGES = 4
-"""Resolutions that the fused map is made of: in DenseNet the ends of its four dense blocks."""
+"""Number of resolutions that the fused map combines; DenseNet has four dense blocks."""
 _BATCH = 32
 
 
 def layers(model: keras.Model) -> dict[str, tuple[int, int, int]]:
-    """Height, width and channels of every layer that has a map, by name, first to last."""
+    """Return height, width and channels of every layer that has a map, by name, first to last."""
     shapes = {
         layer.name: layer.output.shape
         for layer in model.layers
@@ -41,7 +42,10 @@ def layers(model: keras.Model) -> dict[str, tuple[int, int, int]]:
 
 
 def block_ends(model: keras.Model) -> list[str]:
-    """The last layer at each of the last `FUSED_STAGES` resolutions behind the normalisation, first to last."""
+    """Return the last layer at each of the last `FUSED_STAGES` resolutions, first to last.
+
+    Layers before the normalisation don't count.
+    """
     ends: dict[tuple[int, int], str] = {}
     for name, (height, width, _) in layers(model).items():
         if name == model_lib.NORMALIZATION:
@@ -54,53 +58,68 @@ def block_ends(model: keras.Model) -> list[str]:
 
 
 def grad_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Gradient of the logit averaged over the map, times the features (Selvaraju et al. 2017, arXiv:1610.02391), signed."""
-    return _by_gradient(model, images, layer, "grad_cam")
+    """Compute Grad-CAM: the mean gradient of the logit over the map, times the features; signed.
+
+    Selvaraju et al. 2017, arXiv:1610.02391.
+    """
+    return _compute_by_gradient(model, images, layer, "grad_cam")
 
 
 def hires_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Gradient times features, cell by cell (Draelos and Carin 2020, arXiv:2011.08891), signed.
+    """Compute HiResCAM: gradient times features, cell by cell; signed.
+
+    Draelos & Carin 2020, arXiv:2011.08891.
 
     At the last layer of a network with a piecewise linear head without biases it sums to the logit.
     """
-    return _by_gradient(model, images, layer, "hires_cam")
+    return _compute_by_gradient(model, images, layer, "hires_cam")
 
 
 def grad_cam_pp(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Grad-CAM++ of exp(logit) (Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10, 19), nowhere negative.
+    """Compute Grad-CAM++ of exp(logit), nowhere negative.
 
-    As in the authors' own program, the pixel weights of a channel are divided by their sum.
+    Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10 and 19.
+
+    The pixel weights of a channel are divided by their sum, as in the authors' own program.
     """
-    return _by_gradient(model, images, layer, "grad_cam_pp")
+    return _compute_by_gradient(model, images, layer, "grad_cam_pp")
 
 
 def layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Positive gradient times features, cell by cell (Jiang et al. 2021, LayerCAM, eq. 6, 8), nowhere negative."""
-    return _by_gradient(model, images, layer, "layer_cam")
+    """Compute LayerCAM: positive gradient times features, cell by cell; nowhere negative.
+
+    Jiang et al. 2021, LayerCAM, eq. 6 and 8.
+    """
+    return _compute_by_gradient(model, images, layer, "layer_cam")
 
 
 def fused_layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """LayerCAM at the block ends up to `layer`, the finer ones scaled by tanh(2 x / max), their maximum taken (the same, eq. 9).
+    """Compute the maximum of LayerCAM at the block ends up to `layer`, finer than the last map.
 
-    Finer than the last map. It is scaled as the map of the deepest end is, so that images stay comparable.
+    The finer maps are scaled by tanh(2 x / max) (Jiang et al. 2021, eq. 9). The result has the
+    scale of the deepest map, so that images stay comparable.
     """
-    return _by_gradient(model, images, layer, "fused_layer_cam")
+    return _compute_by_gradient(model, images, layer, "fused_layer_cam")
 
 
 def score_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Without gradients: channels weighed by the logit of the image seen through each (Wang et al. 2020, arXiv:1910.01279)."""
+    """Compute Score-CAM: channels weighted by the logit of the image that each of them masks.
+
+    Wang et al. 2020, arXiv:1910.01279.
+    """
     return np.stack(
         [
-            _score_cam_of_one(model, *pair)
+            _compute_score_cam(model, *pair)
             for pair in zip(images, features(model, images, layer), strict=True)
         ]
     )
 
 
 def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.ndarray:
-    """Without gradients or features: by how much the logit falls when a patch is painted in the image's mean grey, signed.
+    """Compute by how much the logit falls when a patch is painted in the image's mean grey; signed.
 
-    A cell holds the mean over the patches that cover it (Zeiler and Fergus 2014, arXiv:1311.2901). No layer is looked at.
+    A cell holds the mean over the patches that cover it (Zeiler & Fergus 2014, arXiv:1311.2901). It
+    needs neither gradients nor features, and `layer` is ignored.
     """
     height, width = images.shape[1:3]
     cells = min(OCCLUSION_CELLS, height, width)
@@ -134,32 +153,50 @@ METHODS: dict[str, Method] = {
 
 
 EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam")
-"""Those beside the free one that a SavedModel can hold, as one backward pass among its operations."""
+"""Methods that a SavedModel can hold beside `grad_cam`; each takes one backward pass."""
 
 
-def in_graph(
+def parse_exported_methods(names: str) -> tuple[str, ...]:
+    """Return the methods in a comma-separated list.
+
+    Raises:
+      ConfigError: one of them can't be part of a SavedModel.
+    """
+    methods = tuple(name.strip() for name in names.split(",") if name.strip())
+    for method in methods:
+        if method not in EXPORTED:
+            raise ConfigError(
+                f"cam_methods={method}: expected one or several of {', '.join(EXPORTED)}"
+            )
+    return methods
+
+
+def build_in_graph(
     model: keras.Model, method: str, layer: str
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Images -> logit [B, 1] and map float32 [B, h, w] of a method by gradients, to be called inside of a `tf.function`."""
-    ends = _ends_up_to(model, layer) if method == "fused_layer_cam" else [layer]
-    _check(list(layers(model)), layer)
+    """Return the function that computes logits [B, 1] and maps float32 [B, h, w] by gradients.
+
+    It must be called inside a `tf.function`.
+    """
+    ends = _find_ends_up_to(model, layer) if method == "fused_layer_cam" else [layer]
+    _check_layer(list(layers(model)), layer)
     tapped = keras.Model(
         model.input, [*(model.get_layer(end).output for end in ends), _logit_of(model.output)]
     )
 
-    def ask(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def compute(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         *answers, logit = tapped(images, training=False)
-        # Symbolic: a tape would lose track of layers that no trainable variable stands before.
+        # Symbolic gradients: a tape loses track of layers that come before any trainable variable.
         gradients = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         pairs = [
             (tf.cast(a, tf.float32), tf.cast(g, tf.float32))
             for a, g in zip(answers, gradients, strict=True)
         ]
         if method == "fused_layer_cam":
-            return logit, _fused([_layer_cam(*pair) for pair in pairs])
+            return logit, _fuse([_layer_cam(*pair) for pair in pairs])
         return logit, _FORMULAS[method](*pairs[0])
 
-    return ask
+    return compute
 
 
 def _grad_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
@@ -182,7 +219,7 @@ def _layer_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu(tf.reduce_sum(answers * tf.nn.relu(gradient), axis=-1))
 
 
-def _fused(maps: list[tf.Tensor]) -> tf.Tensor:
+def _fuse(maps: list[tf.Tensor]) -> tf.Tensor:
     peaks = [tf.reduce_max(found, axis=(1, 2), keepdims=True) for found in maps]
     scaled = [tf.math.divide_no_nan(found, peak) for found, peak in zip(maps, peaks, strict=True)]
     scaled[:-1] = [tf.tanh(2 * found) for found in scaled[:-1]]
@@ -197,31 +234,31 @@ _FORMULAS = {
     "grad_cam_pp": _grad_cam_pp,
     "layer_cam": _layer_cam,
 }
-"""Features and gradient, float32 [B, h, w, C] each -> map [B, h, w]."""
+"""Functions from features and gradient, float32 [B, h, w, C] each, to maps [B, h, w]."""
 
 
 def features(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Output of a layer, float32 [B, h, w, C]."""
-    _check(list(layers(model)), layer)
+    """Return the output of a layer, float32 [B, h, w, C]."""
+    _check_layer(list(layers(model)), layer)
     tapped = keras.Model(model.input, model.get_layer(layer).output)
-    return _in_batches(
-        _traced(lambda some: (tf.cast(tapped(some, training=False), tf.float32),), model), images
+    return _run_in_batches(
+        _trace(lambda some: (tf.cast(tapped(some, training=False), tf.float32),), model), images
     )[0]
 
 
 def logit(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The logit of each image, float32 [B]."""
-    return _in_batches(_forward(model), images)[0][:, 0]
+    """Return the logit of each image, float32 [B]."""
+    return _run_in_batches(_compile_forward(model), images)[0][:, 0]
 
 
 def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """float32 [B, h, w] -> [B, height, width], bilinear."""
+    """Resize maps float32 [B, h, w] to [B, height, width], bilinearly."""
     return tf.image.resize(maps[..., None], (height, width)).numpy()[..., 0]
 
 
-def _score_cam_of_one(model: keras.Model, image: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    chosen = np.argsort(-answers.std(axis=(0, 1)), kind="stable")[:SCORE_CAM_CHANNELS]
-    channels = np.moveaxis(answers[..., chosen], -1, 0)
+def _compute_score_cam(model: keras.Model, image: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    kept = np.argsort(-answers.std(axis=(0, 1)), kind="stable")[:SCORE_CAM_CHANNELS]
+    channels = np.moveaxis(answers[..., kept], -1, 0)
     masks = resize(channels, *image.shape[:2])
     low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
     masks = np.divide(masks - low, high - low, out=np.zeros_like(masks), where=high > low)[
@@ -233,30 +270,33 @@ def _score_cam_of_one(model: keras.Model, image: np.ndarray, answers: np.ndarray
 
 
 def _as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """In the images' own dtype, rounded where that holds whole numbers."""
+    """Convert to the dtype of the images, rounded where that is an integer."""
     return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
 
 
-def _ends_up_to(model: keras.Model, layer: str) -> list[str]:
+def _find_ends_up_to(model: keras.Model, layer: str) -> list[str]:
     order = list(layers(model))
-    _check(order, layer)
+    _check_layer(order, layer)
     ends = [name for name in block_ends(model) if order.index(name) <= order.index(layer)]
     return ends or [layer]
 
 
-def _check(order: list[str], layer: str) -> None:
+def _check_layer(order: list[str], layer: str) -> None:
     if layer not in order:
         near = ", ".join(order[:: max(1, len(order) // 8)])
         raise ConfigError(
-            f"the model has no layer {layer!r} with a map; it has {near} and others: --list_layers names them all"
+            f"the model has no layer {layer!r} with a map; it has {near} and others:"
+            " --list_layers names them all"
         )
 
 
-def _by_gradient(model: keras.Model, images: np.ndarray, layer: str, method: str) -> np.ndarray:
-    return _in_batches(_compiled(model, method, layer), images)[1]
+def _compute_by_gradient(
+    model: keras.Model, images: np.ndarray, layer: str, method: str
+) -> np.ndarray:
+    return _run_in_batches(_compile(model, method, layer), images)[1]
 
 
-def _in_batches(
+def _run_in_batches(
     function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], images: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     batches = (
@@ -269,19 +309,19 @@ def _in_batches(
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(
+def _compile(
     model: keras.Model, method: str, layer: str
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    return _traced(in_graph(model, method, layer), model)
+    return _trace(build_in_graph(model, method, layer), model)
 
 
 @functools.lru_cache(maxsize=8)
-def _forward(model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    return _traced(lambda images: (_logit_of(model(images, training=False)),), model)
+def _compile_forward(model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    return _trace(lambda images: (_logit_of(model(images, training=False)),), model)
 
 
-def _traced(function: Callable, model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Compiled once, for batches of any size."""
+def _trace(function: Callable, model: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Compile a function once, for batches of any size."""
     spec = tf.TensorSpec((None, *model.input.shape[1:]), model.input.dtype)
     return tf.function(function, input_signature=[spec]).get_concrete_function()
 

@@ -1,4 +1,4 @@
-"""What an artifact computes: one network, or several and their mirror images, as one function of the pixels."""
+"""Build the function that an artifact serves: one network, or several and their mirror images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from trainer.network import cam, saliency
 from trainer.network import model as model_lib
 
 Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""uint8 [B, size, size, 1] -> logit [B, 1], map [B, h, w]."""
+"""Function from images uint8 [B, size, size, 1] to logits [B, 1] and maps [B, h, w]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Member:
     """A trained network and its own calibration.
 
     Attributes:
-      model: of `model.build`, in float32.
-      temperature: divisor of its logits before they are averaged with those of others; 1 for a network that stands alone.
+      model: a model of `model.build`, in float32.
+      temperature: divisor of its logits before they are averaged with those of other members; 1 for
+        a network that stands alone.
     """
 
     model: keras.Model
@@ -32,9 +33,10 @@ class Network:
     """One network or an ensemble.
 
     Attributes:
-      architecture: that of every member.
+      architecture: the architecture of every member.
       members: one or more.
-      mirrored: the image is also looked at mirrored left to right, and the two answers are averaged (test-time augmentation).
+      mirrored: test-time augmentation: the outputs for the image and for its mirror image, left to
+        right, are averaged.
     """
 
     architecture: model_lib.Architecture
@@ -45,24 +47,28 @@ class Network:
 def serving_function(
     network: Network, temperature: float, method: str = FREE_METHOD
 ) -> tf.types.experimental.GenericFunction:
-    """The function that the artifact serves.
+    """Return the function that the artifact serves.
 
     Args:
       temperature: divisor of the averaged logit before the sigmoid.
-      method: what draws the map: `FREE_METHOD`, which comes with the forward pass, or one of `saliency.EXPORTED` at the last layer, for the price of a backward pass.
+      method: how the map is computed: by `FREE_METHOD`, which comes with the forward pass, or by
+        one of `saliency.EXPORTED` at the last layer, which takes a backward pass.
 
     Returns:
-      `image` uint8 [B, size, size, 1] -> `probability` [B] (calibrated), `logit` [B] (mean over members, each divided by its
-      temperature, and over the mirror image), `cam` [B, h, w] (the same mean of their maps), all float32.
+      A function from `image` uint8 [B, size, size, 1] to float32 `probability` [B], calibrated;
+      `logit` [B], the mean over the members, each divided by its temperature, and over the mirror
+      image; and `cam` [B, h, w], the same mean of their maps.
     """
     size = network.members[0].model.input_shape[1:]
-    asked = [(_answer(member.model, method), member.temperature) for member in network.members]
+    answers = [
+        (_build_answer(member.model, method), member.temperature) for member in network.members
+    ]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size), tf.uint8, name="image")])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logit, maps = _mean(asked, image)
+        logit, maps = _average(answers, image)
         if network.mirrored:
-            mirrored_logit, mirrored_maps = _mean(asked, tf.reverse(image, [2]))
+            mirrored_logit, mirrored_maps = _average(answers, tf.reverse(image, [2]))
             logit = (logit + mirrored_logit) / 2
             maps = (maps + tf.reverse(mirrored_maps, [2])) / 2
         return {"probability": tf.sigmoid(logit / temperature), "logit": logit, "cam": maps}
@@ -70,9 +76,10 @@ def serving_function(
     return serve
 
 
-def _answer(model: keras.Model, method: str) -> Answer:
+def _build_answer(model: keras.Model, method: str) -> Answer:
+    """Return the function that computes logits and maps of one network."""
     if method != FREE_METHOD:
-        return saliency.in_graph(model, method, model_lib.FEATURES)
+        return saliency.build_in_graph(model, method, model_lib.FEATURES)
 
     def answer(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = model(image, training=False)
@@ -81,11 +88,11 @@ def _answer(model: keras.Model, method: str) -> Answer:
     return answer
 
 
-def _mean(asked: list[tuple[Answer, float]], image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logit [B] and map [B, h, w], each divided by its member's temperature, averaged over the members."""
+def _average(answers: list[tuple[Answer, float]], image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return logits [B] and maps [B, h, w]: the mean over the members at their temperatures."""
     logits, maps = [], []
-    for answer, temperature in asked:
-        logit, found = answer(image)
+    for answer, temperature in answers:
+        logit, cells = answer(image)
         logits.append(tf.squeeze(logit, -1) / temperature)
-        maps.append(found / temperature)
+        maps.append(cells / temperature)
     return tf.add_n(logits) / len(logits), tf.add_n(maps) / len(maps)

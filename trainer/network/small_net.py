@@ -1,5 +1,7 @@
-"""A small convolutional network that learns from random weights in minutes on two CPU cores: the demo's, where ImageNet weights
-can't be downloaded. It has the signature of a `keras.applications` backbone.
+"""A small convolutional network that learns from random weights in minutes on two CPU cores.
+
+The demo trains it where ImageNet's weights can't be downloaded. It has the signature of a backbone
+of `keras.applications`.
 """
 
 import keras
@@ -10,7 +12,7 @@ POOLED_STAGES = 3
 
 
 def preprocess_input(image: np.ndarray) -> np.ndarray:
-    """RGB in [0, 255] to [-1, 3]: radiographs are dark, so that most values lie around 0."""
+    """Scale RGB from [0, 255] to [-1, 3]; radiographs are dark, so that most values are near 0."""
     return image / 64.0 - 1.0
 
 
@@ -19,10 +21,12 @@ def SmallNet(
     weights: str | None = None,
     input_tensor: keras.KerasTensor | None = None,
 ) -> keras.Model:
-    """Five stages of two 3x3 convolutions, each with BatchNormalization and ReLU; the map has a sixteenth of the input's side.
+    """Build five stages of two 3x3 convolutions, each with BatchNormalization and ReLU.
+
+    The side of the feature map is a sixteenth of the input's.
 
     Args:
-      include_top: only False: there is no classifier of its own.
+      include_top: must be False, since there is no classifier.
       weights: None, or the path of a weights file.
       input_tensor: [B, height, width, 3].
     """

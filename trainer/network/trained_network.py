@@ -1,4 +1,4 @@
-"""An artifact's Keras files as a network again: for whoever needs layers and gradients, which the SavedModel no longer has."""
+"""Load an artifact's Keras files, which have the layers and gradients that its SavedModel lacks."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from trainer.network.serving import Member, Network
 
 
 def load(directory: str, info: Artifact) -> Network:
-    """The network of an artifact, local or in a bucket, each member with its temperature.
+    """Load the network of an artifact, local or in a bucket, each member with its temperature.
 
     Raises:
       ArtifactError: a Keras file is missing or of another version.
@@ -22,35 +22,37 @@ def load(directory: str, info: Artifact) -> Network:
     names = [KERAS_FILE] if count == 1 else [f"{stem}-{i + 1}.{suffix}" for i in range(count)]
     temperatures = architecture.get("temperatures", [1.0] * count)
     members = tuple(
-        Member(_load(f"{directory.rstrip('/')}/{name}"), t)
+        Member(_load_model(f"{directory.rstrip('/')}/{name}"), t)
         for name, t in zip(names, temperatures, strict=True)
     )
-    built = model_lib.Architecture(
+    described = model_lib.Architecture(
         architecture["backbone"],
         architecture["pooling"],
         tuple(architecture["head_widths"]),
         architecture.get("dropout", 0.0),
     )
-    return Network(built, members, bool(architecture.get("mirrored", False)))
+    return Network(described, members, bool(architecture.get("mirrored", False)))
 
 
-def maps(network: Network, method: str, images: np.ndarray, layer: str) -> np.ndarray:
-    """A map of `saliency.METHODS`, float32 [B, h, w]: the mean over the members, each divided by its temperature.
+def compute_maps(network: Network, method: str, images: np.ndarray, layer: str) -> np.ndarray:
+    """Compute maps by a method of `saliency.METHODS`, float32 [B, h, w].
 
-    An artifact that looks at mirror images too is explained by what it sees in the image itself.
+    They are the mean over the members, each divided by its temperature. Of an artifact that also
+    scores mirror images, only the image itself is explained.
     """
-    ask = saliency.METHODS[method]
+    compute = saliency.METHODS[method]
     return np.mean(
-        [ask(member.model, images, layer) / member.temperature for member in network.members],
+        [compute(member.model, images, layer) / member.temperature for member in network.members],
         axis=0,
     )
 
 
-def _load(path: str) -> keras.Model:
+def _load_model(path: str) -> keras.Model:
     with storage.local_file(path) as local:
         try:
             return keras.models.load_model(local, compile=False)
         except (OSError, ValueError, TypeError) as error:
             raise ArtifactError(
-                f"{path} cannot be read as a Keras model ({str(error).splitlines()[0][:200]}); export again"
+                f"{path} cannot be read as a Keras model ({str(error).splitlines()[0][:200]});"
+                " export it again"
             ) from error

@@ -1,4 +1,7 @@
-"""Pictures of what a network saw in an image: maps by several methods, feature maps, filter patterns, on one page per image."""
+"""Draw what a network saw in an image, on one page per image.
+
+A page shows maps by several methods, feature maps, and filter patterns.
+"""
 
 import dataclasses
 import pathlib
@@ -18,7 +21,6 @@ from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
-from trainer.storage import write_bytes, write_text
 
 TITLES = {
     "grad_cam": "Grad-CAM",
@@ -30,13 +32,13 @@ TITLES = {
     "occlusion": "Occlusion",
 }
 _UNITS = {"score_cam": "units of activation", "occlusion": "logits"}
-"""Of maps that don't count in logits per cell."""
-_UNLIKE_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+"""Units of the maps that are not in logits per cell."""
+_UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line asks for; names and meanings are those of the flags."""
+    """The flags of the command, by their names."""
 
     model: str
     images: tuple[str, ...]
@@ -49,14 +51,14 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG beside the page.
+    """A PNG file that the page shows.
 
     Attributes:
-      file: its name.
-      title: what it shows in a few words.
-      note: more on that.
+      file: name of the file.
+      title: what it shows, in a few words.
+      note: details.
       full_colour: of a map, the value of the last colour and its unit; the first colour is 0.
-      wide: whether it stands in a row of its own.
+      wide: whether it has a row of its own.
     """
 
     file: str
@@ -67,8 +69,8 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Explained:
-    """The pages that were written, and what could not be read."""
+class Explanations:
+    """The pages that were written, and a sentence on each file that could not be read."""
 
     pages: tuple[str, ...]
     rejected: tuple[str, ...]
@@ -78,21 +80,23 @@ class Explained:
 
 
 def list_layers(model: str) -> str:
-    """A line for each layer that has a map: name, height x width x channels, and whether a block ends there."""
+    """List the layers that have a map: name, height x width x channels, and the ends of blocks."""
     network = trained_network.load(model, evaluate.load_info(model))
     first = network.members[0].model
     ends = set(saliency.block_ends(first))
     return "\n".join(
-        f"{name}\t{height} x {width} x {channels}{chr(9) + 'end of a block' if name in ends else ''}"
+        f"{name}\t{height} x {width} x {channels}" + ("\tend of a block" if name in ends else "")
         for name, (height, width, channels) in saliency.layers(first).items()
     )
 
 
-def explain(options: Options) -> Explained:
-    """Writes OUTPUT/NAME.html for each image, and its PNG files into OUTPUT/NAME/.
+def explain(options: Options) -> Explanations:
+    """Write OUTPUT/NAME.html for each image, and its PNG files into OUTPUT/NAME/.
 
     Raises:
-      ConfigError: an unknown method or layer. ArtifactError: no artifact. DataError: no image could be read.
+      ConfigError: there is no such method or layer.
+      ArtifactError: there is no artifact.
+      DataError: no image could be read.
     """
     if unknown := set(options.methods) - set(saliency.METHODS):
         raise ConfigError(
@@ -100,75 +104,89 @@ def explain(options: Options) -> Explained:
         )
     info = evaluate.load_info(options.model)
     network = trained_network.load(options.model, info)
-    read, rejected = _read(options.images)
-    if not read:
+    radiographs, rejected = _read_images(options.images)
+    if not radiographs:
         raise DataError(f"none of the images can be read: {'; '.join(rejected)}")
     pixels = np.stack(
-        [radiograph.letterbox(found.pixels, info.image_size) for found in read.values()]
+        [radiograph.letterbox(image.pixels, info.image_size) for image in radiographs.values()]
     )
     serve = tf.saved_model.load(options.model).signatures["serving_default"]
-    answers = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
-    maps = _maps(network, options, pixels, answers["cam"])
+    served = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
+    maps = _compute_maps(network, options, pixels, served["cam"])
     patterns = {
-        layer: feature_maps.patterns(network.members[0].model, layer) for layer in options.filters
+        layer: feature_maps.draw_patterns(network.members[0].model, layer)
+        for layer in options.filters
     }
     pages = []
-    for i, (path, name) in enumerate(zip(read, _names(list(read)), strict=True)):
-        folder = f"{options.output.rstrip('/')}/{name}"
-        picture = overlay.shrink(read[path].pixels)
-        shown = {
+    for i, (path, name) in enumerate(zip(radiographs, _name_pages(list(radiographs)), strict=True)):
+        picture = overlay.shrink(radiographs[path].pixels)
+        drawn = {
             Picture("original.png", "original", "as it was read"): cv2.cvtColor(
                 picture, cv2.COLOR_GRAY2BGR
             ),
-            **_maps_drawn(picture, maps, i, options, info),
-            **_layers_drawn(network, pixels[i], patterns, options),
+            **_draw_maps(picture, maps, i, options, info),
+            **_draw_layers(network, pixels[i], patterns, options),
         }
-        for told, drawn in shown.items():
-            write_bytes(f"{folder}/{told.file}", overlay.encode(drawn, "png"))
-        page = f"{folder}.html"
-        write_text(
-            page, _page(_readable(path), name, float(answers["probability"][i]), info, list(shown))
-        )
-        logging.info("wrote %s", page)
-        pages.append(page)
-    return Explained(tuple(pages), tuple(rejected))
+        probability = float(served["probability"][i])
+        pages.append(_write_page(options.output, path, name, probability, info, drawn))
+    return Explanations(tuple(pages), tuple(rejected))
 
 
-def _maps_drawn(
+def _write_page(
+    output: str,
+    path: str,
+    name: str,
+    probability: float,
+    info: Artifact,
+    drawn: Mapping[Picture, np.ndarray],
+) -> str:
+    """Write the page of one image and its pictures; return the path of the page."""
+    folder = f"{output.rstrip('/')}/{name}"
+    for picture, pixels in drawn.items():
+        storage.write_bytes(f"{folder}/{picture.file}", overlay.encode(pixels, "png"))
+    page = f"{folder}.html"
+    storage.write_text(page, _render_page(_escape(path), name, probability, info, list(drawn)))
+    logging.info("wrote %s", page)
+    return page
+
+
+def _draw_maps(
     picture: np.ndarray, maps: Mapping[str, np.ndarray], i: int, options: Options, info: Artifact
 ) -> dict[Picture, np.ndarray]:
-    """The maps of image `i` over its picture, uint8 [height, width]; each is uint8 [height, width, 3] in BGR."""
-    found = {}
+    """Draw the maps of image `i` over its picture, uint8 [height, width].
+
+    Returns:
+      Pictures uint8 [height, width, 3] in BGR.
+    """
+    drawn = {}
     for method, of_all in maps.items():
-        scale = _scale(method, options.layer, of_all, info)
+        scale = _choose_scale(method, options.layer, of_all, info)
         full_colour = f"{scale:.3g} {_UNITS.get(method, 'logits per cell')}"
-        told = Picture(
-            f"{method}.png", TITLES[method], _note(method, options.layer, of_all), full_colour
-        )
-        found[told] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
-    return found
+        note = _describe_map(method, options.layer, of_all)
+        described = Picture(f"{method}.png", TITLES[method], note, full_colour)
+        drawn[described] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
+    return drawn
 
 
-def _layers_drawn(
+def _draw_layers(
     network: Network, image: np.ndarray, patterns: Mapping[str, np.ndarray], options: Options
 ) -> dict[Picture, np.ndarray]:
-    """The grids of feature maps and of filter patterns, as `feature_maps` draws them of the first network."""
+    """Draw the grids of feature maps and of filter patterns of the first network."""
     first, count = network.members[0].model, len(network.members)
     of_first = f", of the first of {count} networks" if count > 1 else ""
-    found = {}
+    drawn = {}
     for layer in options.feature_maps:
-        told = f"feature maps of {layer}", f"one scale for the whole layer{of_first}"
-        found[Picture(f"maps_{layer}.png", *told, wide=True)] = feature_maps.grid(
-            first, image, layer
-        )
-    for layer, drawn in patterns.items():
-        told = f"filter patterns of {layer}", f"what excites each channel most{of_first}"
-        found[Picture(f"filters_{layer}.png", *told, wide=True)] = drawn
-    return found
+        text = f"feature maps of {layer}", f"one scale for the whole layer{of_first}"
+        described = Picture(f"maps_{layer}.png", *text, wide=True)
+        drawn[described] = feature_maps.draw_grid(first, image, layer)
+    for layer, pattern in patterns.items():
+        text = f"filter patterns of {layer}", f"what excites each channel most{of_first}"
+        drawn[Picture(f"filters_{layer}.png", *text, wide=True)] = pattern
+    return drawn
 
 
-def _read(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[str]]:
-    """What could be read, by path, and a sentence on each file that could not."""
+def _read_images(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[str]]:
+    """Return the images that could be read, by path, and a sentence on each of the other files."""
     read, rejected = {}, []
     for path in paths:
         try:
@@ -176,48 +194,52 @@ def _read(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[
                 raise FileNotFoundError
             read[path] = radiograph.read(contents)
         except radiograph.RadiographError as error:
-            rejected.append(f"{_readable(path)}: {error.reason}: {error.detail}")
+            rejected.append(f"{_escape(path)}: {error.reason}: {error.detail}")
         except OSError:
-            rejected.append(f"{_readable(path)}: cannot be opened or read")
+            rejected.append(f"{_escape(path)}: cannot be opened or read")
     return read, rejected
 
 
-def _readable(path: str) -> str:
-    """With bytes of a file name that are no UTF-8 as backslash escapes."""
+def _escape(path: str) -> str:
+    """Replace bytes of a file name that are not UTF-8 by backslash escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _maps(
+def _compute_maps(
     network: Network, options: Options, pixels: np.ndarray, served: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Maps [B, h, w] by method; `served` is the one that comes with the probability."""
+    """Compute maps [B, h, w] by method; `served` is the one that comes with the probability."""
     return {
         method: served
         if method == FREE_METHOD and options.layer == model_lib.FEATURES
-        else trained_network.maps(network, method, pixels, options.layer)
+        else trained_network.compute_maps(network, method, pixels, options.layer)
         for method in options.methods
     }
 
 
-def _scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> float:
-    """What is drawn at full colour: the artifact's own value where it has one, else that of the strongest of these images."""
+def _choose_scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> float:
+    """Return the value that is drawn at full colour.
+
+    It is the artifact's own where it has one, otherwise that of the strongest of these images.
+    """
     if method == FREE_METHOD and layer == info.cam["layer"]:
         return float(info.cam["scale"])
     return float(max(np.quantile(maps, 0.995), 1e-12))
 
 
-def _note(method: str, layer: str, maps: np.ndarray) -> str:
-    looked_at = {
+def _describe_map(method: str, layer: str, maps: np.ndarray) -> str:
+    """Return the size of a map and the layer that it was computed at."""
+    where = {
         "occlusion": "looks at no layer",
         "fused_layer_cam": f"block ends up to {layer}",
     }.get(method, f"layer {layer}")
-    return f"{maps.shape[1]} x {maps.shape[2]} cells, {looked_at}"
+    return f"{maps.shape[1]} x {maps.shape[2]} cells, {where}"
 
 
-def _names(paths: Sequence[str]) -> list[str]:
-    """A folder's name for each image: its file's, made safe, and numbered where several are the same."""
+def _name_pages(paths: Sequence[str]) -> list[str]:
+    """Return a safe name for each image, from the name of its file; equal names are numbered."""
     safe = [
-        _UNLIKE_A_NAME.sub("_", pathlib.PurePosixPath(path).name).strip(".") or "image"
+        _UNSAFE_IN_A_NAME.sub("_", pathlib.PurePosixPath(path).name).strip(".") or "image"
         for path in paths
     ]
     taken: dict[str, int] = {}
@@ -228,7 +250,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _page(
+def _render_page(
     path: str, folder: str, probability: float, info: Artifact, pictures: Sequence[Picture]
 ) -> str:
     environment = jinja2.Environment(
@@ -245,12 +267,12 @@ def _page(
         label=info.label(probability),
         info=info,
         pictures=pictures,
-        colours=_colours(),
+        colours=_list_colours(),
     )
 
 
-def _colours() -> str:
-    """Those of the maps, from 0 to the last, as stops of a CSS gradient."""
+def _list_colours() -> str:
+    """Return the colours of the maps, from 0 to the last, as stops of a CSS gradient."""
     colour_map, first = overlay.COLOURS["viridis"]
     stops = cv2.applyColorMap(
         np.linspace(first, 255, 9).round().astype(np.uint8)[:, None], colour_map

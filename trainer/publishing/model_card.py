@@ -1,4 +1,4 @@
-"""The model card that lies in an artifact: what the model is for, what it was measured at, and where it must not be trusted."""
+"""Render the model card of an artifact: what the model is for, how good it is, and its limits."""
 
 import re
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from trainer.evaluation.metrics import NO_INTERVAL, format_interval
 
 
 def render(fields: Mapping[str, Any]) -> str:
-    """Markdown.
+    """Return the card as Markdown.
 
     Args:
-      fields: those of `artifact.Artifact` that are known before it is sealed: `image_size`, `threshold`, `temperature`,
-        `uncertain_band`, `cam`, `architecture`, `dataset`, `metrics`, `versions`, `created`.
+      fields: the fields of `artifact.Artifact` that are known before it is sealed: `image_size`,
+        `threshold`, `temperature`, `uncertain_band`, `cam`, `architecture`, `dataset`, `metrics`,
+        `versions` and `created`; `map_checks` where they were made.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer"),

@@ -1,4 +1,7 @@
-"""The network of an artifact in 8-bit arithmetic: NNCF's post-training quantisation (Jacob et al. 2018, arXiv:1712.05877)."""
+"""Quantise the network of an artifact to 8 bits, by NNCF's post-training quantisation.
+
+Jacob et al. 2018, arXiv:1712.05877.
+"""
 
 import contextlib
 import importlib.util
@@ -15,49 +18,53 @@ from trainer.artifact import INT8_NETWORK
 from trainer.engines import import_openvino
 
 
-def available() -> bool:
-    """Whether the packages of the extra `cpu` that this needs are installed."""
+def is_available() -> bool:
+    """Return whether the packages of the extra `cpu` that this needs are installed."""
     return all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
 
 
 def quantize(model: pathlib.Path, images: np.ndarray) -> None:
-    """Writes `INT8_NETWORK` into the local artifact `model`.
+    """Write `INT8_NETWORK` into the local artifact `model`.
 
-    The ranges of activations are taken in two ways, and the network that stays closer to the exact one is kept: the mean of the images'
-    extremes suits networks in which single images stand out by chance, the extremes of all images those in which that means something.
+    The ranges of activations are estimated in two ways, and the network that stays closer to the
+    exact one is kept. The mean of the images' extremes suits networks in which single images stand
+    out by chance; the extremes of all images suit networks in which that carries meaning.
 
     Args:
-      images: uint8 [N, size, size, 1], from which the ranges are taken; some dozens will do, labels aren't needed.
+      images: uint8 [N, size, size, 1], from which the ranges are estimated; some dozens suffice,
+        and labels aren't needed.
     """
     openvino = import_openvino()
     network = openvino.Core().read_model(str(model))
-    exact = _probability(network, images)
+    exact = compute_probability(network, images)
 
-    def error(quantized: Any) -> float:
-        return float(np.abs(_probability(quantized, images) - exact).mean())
+    def compute_error(quantized: Any) -> float:
+        return float(np.abs(compute_probability(quantized, images) - exact).mean())
 
     target = model / INT8_NETWORK
     target.parent.mkdir(exist_ok=True)
-    openvino.save_model(min(_quantized(network, images), key=error), target, compress_to_fp16=False)
+    best = min(quantize_in_two_ways(network, images), key=compute_error)
+    openvino.save_model(best, target, compress_to_fp16=False)
 
 
-def _quantized(network: Any, images: np.ndarray) -> Iterator[Any]:
-    """The network in 8-bit arithmetic, once for each way of taking ranges."""
-    # Without it NNCF sends a message to its makers for every network.
+def quantize_in_two_ways(network: Any, images: np.ndarray) -> Iterator[Any]:
+    """Yield the network in 8-bit arithmetic, once for each way of estimating ranges."""
+    # By default NNCF sends a message to its makers for every network.
     os.environ["NNCF_CI"] = "1"
-    # Imported here: an extra that need not be installed.
+    # Imported here, since this extra need not be installed.
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Ranges
 
     nncf.set_log_level(python_logging.ERROR)
     for ranges in (Ranges.MEAN_MINMAX, Ranges.MINMAX):
-        with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        with contextlib.redirect_stdout(io.StringIO()):  # hides progress bars
             yield nncf.quantize(
                 network,
                 nncf.Dataset([image[None] for image in images]),
                 subset_size=len(images),
-                ignored_scope=nncf.IgnoredScope(names=_kept_exact(network), validate=False),
-                # Activations in ranges that need not be symmetric: the better of the two on DenseNet121 and Xception.
+                ignored_scope=nncf.IgnoredScope(names=_list_exact(network), validate=False),
+                # Activations have ranges that need not be symmetric: the better choice on
+                # DenseNet121 and Xception.
                 preset=nncf.QuantizationPreset.MIXED,
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     activations_range_estimator_params=ranges
@@ -65,19 +72,20 @@ def _quantized(network: Any, images: np.ndarray) -> Iterator[Any]:
             )
 
 
-def _probability(network: Any, images: np.ndarray) -> np.ndarray:
-    """float32 [N], in float32 where the network isn't quantised."""
+def compute_probability(network: Any, images: np.ndarray) -> np.ndarray:
+    """Return the probability of each image, float32 [N]; what is not quantised runs in float32."""
     compiled = (
         import_openvino().Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     )
     return np.concatenate([compiled(image[None])["probability"] for image in images])
 
 
-def _kept_exact(network: Any) -> list[str]:
-    """Names of the operations that are not quantised: the first convolution, and all that feeds none.
+def _list_exact(network: Any) -> list[str]:
+    """List the operations that stay exact: the first convolution, and all that lead to none.
 
-    The first one sees the radiograph itself, where a step of 8 bits weighs most. Head, probability and map take next to no time, and
-    NNCF would quantise the logit itself, to a handful of values.
+    The first convolution sees the radiograph itself, where a step of 8 bits has the largest effect.
+    Head, probability and map take almost no time, and NNCF would quantise the logit itself to a
+    handful of values.
     """
     operations = network.get_ordered_ops()
     exact = [

@@ -1,4 +1,4 @@
-"""The HTML report of a run: one file that needs neither network nor JavaScript."""
+"""Render the HTML report of a run: one file that needs neither network nor JavaScript."""
 
 import base64
 import dataclasses
@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.evaluation import figures
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
@@ -22,8 +23,9 @@ _HEADLINES = (
     ("study", "kappa"),
 )
 _NAMES = {
-    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auroc": "AUROC", "auprc": "AUPRC",
-    "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
+    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auroc": "AUROC",
+    "auprc": "AUPRC", "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV",
+    "npv": "NPV", "f1": "F1",
     "kappa": "Cohen's kappa", "brier": "Brier score", "ece": "Calibration error (ECE)",
     "coverage": "Called (not uncertain)", "called_accuracy": "Accuracy when called",
 }  # fmt: skip
@@ -31,30 +33,31 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class RunReport:
-    """All that the report of a run shows; plain values, so that it can be made without training.
+    """Everything that the report of a run shows, as plain values.
 
     Attributes:
-      title: of the page, such as the name of the run.
-      dataset: metadata of the prepared data; read: `splits` (counts by split), `simulated`, `image_size`, `fingerprint`,
-        `rejections`, `warnings`.
-      operating_point: fitted on validation, or out of fold.
-      cases: calibrated scores by split; those of `test` are drawn, or of `validation` or `out_of_fold` where there is no test split.
-      metrics: as in `metrics.json`: by split, what `metrics.evaluate` returned.
+      title: title of the page, such as the name of the run.
+      dataset: the data that the run was trained on.
+      operating_point: fitted on validation images, or out of fold.
+      cases: calibrated scores by split. Figures are drawn of `test`, or of `validation` or
+        `out_of_fold` where there is no test split.
+      metrics: by split, what `metrics.evaluate` returned, as in `metrics.json`.
       history: one row per epoch, see `figures.draw_curves`.
-      config: settings; nested mappings are shown flat.
+      settings: every setting of the run by its name.
       environment: versions, devices, durations and the like, by name.
-      slices: what `metrics.evaluate_slices` returned for the split that is drawn.
-      examples: (caption, PNG) of the most confident errors.
-      folds: of a cross-validation, a row for each: `fold`, `images`, `positives`, `auroc`, `temperature`, `epochs`.
+      slices: what `metrics.evaluate_slices` returned for the split whose figures are drawn.
+      examples: caption and PNG of the most confident errors.
+      folds: a row for each fold of a cross-validation: `fold`, `images`, `positives`, `auroc`,
+        `temperature` and `epochs`.
     """
 
     title: str
-    dataset: Mapping[str, Any]
+    dataset: DatasetInfo
     operating_point: OperatingPoint
     cases: Mapping[str, Cases]
     metrics: Mapping[str, Mapping[str, Any]]
     history: Sequence[Mapping[str, Any]]
-    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     examples: Sequence[tuple[str, bytes]] = ()
@@ -62,16 +65,16 @@ class RunReport:
 
 
 def write(workdir: str, report: RunReport) -> str:
-    """Writes `report.html` into `workdir`, local or in a bucket, whole or not at all; returns its path."""
+    """Write `report.html` into `workdir`, completely or not at all; return its path."""
     path = f"{str(workdir).rstrip('/')}/{REPORT}"
     write_text(path, render(report))
     return path
 
 
 def render(report: RunReport) -> str:
-    """The report as one HTML page."""
+    """Return the report as one HTML page."""
     splits = {split: measured for split, measured in report.metrics.items() if measured}
-    drawn = next(
+    shown = next(
         (split for split in ("test", *report.cases) if len(report.cases.get(split, ()))), None
     )
     environment = jinja2.Environment(
@@ -82,81 +85,86 @@ def render(report: RunReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = format_interval
-    environment.filters["spoken"] = _spoken
+    environment.filters["spoken"] = _name_split
     return environment.get_template("report.html.j2").render(
         report=report,
         splits=splits,
-        drawn=drawn,
+        shown=shown,
         names=_NAMES,
         fitted_on="out of fold" if report.folds else "on validation",
-        headlines=[(level, name, splits[drawn][level][name]) for level, name in _HEADLINES]
-        if drawn in splits
-        else [],
+        headlines=_select_headlines(splits, shown),
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
-        about=_about(report.dataset),
+        about=_summarise_data(report.dataset),
         no_interval=NO_INTERVAL,
-        figures=_figures(report, drawn),
+        figures=_draw_figures(report, shown),
         examples=[
             (caption, base64.b64encode(picture).decode()) for caption, picture in report.examples
         ],
-        config=flat(report.config),
     )
 
 
-def _about(dataset: Mapping[str, Any]) -> str:
-    """`mura, XR_HUMERUS, 320 px`, as far as the data say."""
-    size = f"{dataset['image_size']} px" if "image_size" in dataset else ""
-    return ", ".join(filter(None, [dataset.get("layout"), *dataset.get("body_parts", []), size]))
-
-
-def _spoken(split: str) -> str:
-    return split.replace("_", " ") if split == "out_of_fold" else f"{split} split"
-
-
-def curves_png(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss, accuracy and AUROC curves as PNG."""
+def draw_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the curves of loss, accuracy and AUROC as PNG."""
     return figures.render_png(figures.draw_curves(history))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots."""
-    rows: dict[str, Any] = {}
-    for key, value in tree.items():
-        rows |= (
-            flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
-    return rows
+def _select_headlines(
+    splits: Mapping[str, Mapping[str, Any]], shown: str | None
+) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return level, name and value of each figure at the top of the page."""
+    if shown is None or shown not in splits:
+        return []
+    return [(level, name, splits[shown][level][name]) for level, name in _HEADLINES]
 
 
-def _figures(report: RunReport, drawn: str | None) -> list[dict[str, Any]]:
-    """Name, SVG and text alternative of each figure that there is something to draw in; `curve` for those of training."""
-    entries = []
+def _summarise_data(dataset: DatasetInfo) -> str:
+    """Return such as `mura, XR_HUMERUS, 320 px`."""
+    parts = [dataset.layout, *dataset.body_parts, f"{dataset.image_size} px"]
+    return ", ".join(filter(None, parts))
+
+
+def _name_split(split: str) -> str:
+    """Return a split's name for a sentence."""
+    return split.replace("_", " ") if split == "out_of_fold" else f"{split} split"
+
+
+def _draw_figures(report: RunReport, shown: str | None) -> list[dict[str, Any]]:
+    """Draw the figures that have something to show; `curve` marks those of training."""
+    curves = _draw_training_curves(report)
+    scores = _draw_score_figures(report, shown) if shown else []
+    return [
+        {"name": name, "svg": figures.render_svg(figure, name), "alt": alt, "curve": is_curve}
+        for is_curve, drawn in ((True, curves), (False, scores))
+        for name, figure, alt in drawn
+    ]
+
+
+def _draw_training_curves(report: RunReport) -> list[tuple[str, Any, str]]:
+    """Return name, figure and text alternative of each curve over epochs."""
+    drawn = []
     for title in figures.list_panels(report.history):
         last = ", ".join(
             f"{name} {float(report.history[-1].get(name, 'nan')):.3f}"
             for name in figures.CURVES[title]
         )
         alt = f"{title} over {len(report.history)} epochs; at the end {last}."
-        entries.append(
-            (f"curve-{title.lower()}", figures.draw_curves(report.history, [title]), alt)
-        )
-    curves = len(entries)
-    if drawn:
-        cases, point = report.cases[drawn], report.operating_point
-        levels = {"image": cases, "study": aggregate_by_study(cases)}
-        of = f"{_spoken(drawn)}, {len(cases)} images"
-        if 0 < cases.label.sum() < len(cases):
-            alt = f"ROC curves, {of}, per image and per study, with the operating point."
-            entries.append(("roc", figures.draw_roc(levels, point.threshold), alt))
-            alt = f"Precision-recall curves, {of}, with the operating point."
-            entries.append(("pr", figures.draw_precision_recall(levels, point.threshold), alt))
-        alt = f"Reliability diagram, {of}: share of positives by predicted probability."
-        entries.append(("reliability", figures.draw_reliability(cases), alt))
-        alt = f"Histogram of calibrated probabilities, {of}, by label, with the threshold."
-        entries.append(("scores", figures.draw_score_histogram(cases, point), alt))
-    return [
-        {"name": name, "svg": figures.render_svg(figure, name), "alt": alt, "curve": i < curves}
-        for i, (name, figure, alt) in enumerate(entries)
-    ]
+        drawn.append((f"curve-{title.lower()}", figures.draw_curves(report.history, [title]), alt))
+    return drawn
+
+
+def _draw_score_figures(report: RunReport, shown: str) -> list[tuple[str, Any, str]]:
+    """Return name, figure and text alternative of each figure of the scores of one split."""
+    cases, point = report.cases[shown], report.operating_point
+    levels = {"image": cases, "study": aggregate_by_study(cases)}
+    images = f"{_name_split(shown)}, {len(cases)} images"
+    drawn = []
+    if 0 < cases.label.sum() < len(cases):
+        alt = f"ROC curves, {images}, per image and per study, with the operating point."
+        drawn.append(("roc", figures.draw_roc(levels, point.threshold), alt))
+        alt = f"Precision-recall curves, {images}, with the operating point."
+        drawn.append(("pr", figures.draw_precision_recall(levels, point.threshold), alt))
+    alt = f"Reliability diagram, {images}: share of positives by predicted probability."
+    drawn.append(("reliability", figures.draw_reliability(cases), alt))
+    alt = f"Histogram of calibrated probabilities, {images}, by label, with the threshold."
+    drawn.append(("scores", figures.draw_score_histogram(cases, point), alt))
+    return drawn

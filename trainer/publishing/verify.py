@@ -1,4 +1,7 @@
-"""Do all engines say what the exported model says? Measured on images and recorded in the artifact, so that a scorer may choose."""
+"""Measure how far each engine agrees with the exported model, and record it in the artifact.
+
+A scorer chooses its engine by these records.
+"""
 
 import contextlib
 import dataclasses
@@ -24,18 +27,17 @@ from trainer.publishing import model_card, quantize
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 128
-_LEAST_TIMED = 4
-"""Batches."""
+_FEWEST_TIMED_BATCHES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some images.
+    """Images to measure on.
 
     Attributes:
       images: uint8 [N, size, size, 1].
       truth: int [N], 1 for positive; None where it isn't known.
-      name: where they are from, as `validation`.
+      name: where they come from, such as `validation`.
     """
 
     images: np.ndarray
@@ -46,61 +48,63 @@ class Sample:
         return len(self.images)
 
     def select(self, rows: np.ndarray) -> "Sample":
+        """Return the images at `rows`, int [M]."""
         return Sample(
             self.images[rows], None if self.truth is None else self.truth[rows], self.name
         )
 
 
-def samples(train: Split, held_out: Split, most: int = MEASURED_IMAGES) -> tuple[Sample, Sample]:
-    """Images to measure on, at most `most`, and images to calibrate 8-bit arithmetic with, none in both where it can be helped.
+def choose_samples(
+    train: Split, held_out: Split, most: int = MEASURED_IMAGES
+) -> tuple[Sample, Sample]:
+    """Choose images to measure on, at most `most`, and images to calibrate 8-bit arithmetic with.
 
-    Both are taken evenly from `held_out`; where that is small, the second come from `train`.
+    Both are spread evenly over `held_out`; where that is small, the second come from `train`. Only
+    where nothing was held out and `train` is small too are some images in both.
     """
     if not len(held_out):
-        return _parted(_of(train), most)
+        return _divide(_to_sample(train), most)
     if len(held_out) >= 2 * CALIBRATION_IMAGES:
-        return _parted(_of(held_out), most)
-    return _evenly(_of(held_out), most), _evenly(_of(train), CALIBRATION_IMAGES)
+        return _divide(_to_sample(held_out), most)
+    return _spread(_to_sample(held_out), most), _spread(_to_sample(train), CALIBRATION_IMAGES)
 
 
 def verify(
     directory: pathlib.Path, measured: Sample, calibration: Sample, requantize: bool = False
 ) -> Artifact:
-    """Measures every engine that can run here, and records in the local artifact what it finds.
+    """Measure every engine that can run here, and record the results in the local artifact.
 
-    The network in 8-bit arithmetic is made where there is none yet, or `requantize` asks for another. What cannot run here keeps the
-    record that it has.
+    The network in 8-bit arithmetic is made where there is none yet, and with `requantize` it is
+    made again. Engines that cannot run here keep their records.
     """
     described = artifact.load(directory)
     records = dict(described.engines)
-    if quantize.available() and (requantize or artifact.INT8_NETWORK not in described.files):
+    if quantize.is_available() and (requantize or artifact.INT8_NETWORK not in described.files):
         try:
             quantize.quantize(directory, calibration.images)
-        except (
-            Exception
-        ) as error:  # a network that cannot be quantised is scored in other arithmetic
-            logging.warning("no network in int8: %s", _line(error))
+        except Exception as error:  # it can still be scored in other arithmetic
+            logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
     outputs, record = _measure(directory, described, engines.REFERENCE, measured)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
-        lacking = choice.precision == "int8" and artifact.INT8_NETWORK not in described.files
-        if choice != engines.REFERENCE and engines.can_run(choice) and not lacking:
+        is_missing = choice.precision == "int8" and artifact.INT8_NETWORK not in described.files
+        if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
-            records[str(choice)] = _record(directory, described, choice, measured, outputs)
+            records[str(choice)] = _compare(directory, described, choice, measured, outputs)
     return artifact.amend(directory, described, engines=records)
 
 
 def check_maps(
     directory: pathlib.Path, described: Artifact, measured: Sample, masks: np.ndarray | None = None
 ) -> Artifact:
-    """Checks that the maps mean something, and records it in the local artifact and on its card.
+    """Check that the maps mean something, and record it in the local artifact and its card.
 
-    One that has no Keras file any more, which scoring doesn't need, keeps the record that it has.
+    An artifact whose Keras file was removed, which scoring doesn't need, keeps its record.
 
     Args:
-      masks: bool [N, size, size], as `map_checks.check` takes them.
+      masks: bool [N, size, size], see `map_checks.check`.
     """
     try:
         network = trained_network.load(str(directory), described)
@@ -123,47 +127,69 @@ def verify_artifact(
     requantize: bool = False,
     masks: str | None = None,
 ) -> Artifact:
-    """`verify` and `check_maps` for an artifact, local or in a bucket, on prepared data or on a folder of images.
+    """Run `verify` and `check_maps` on an artifact, local or in a bucket.
 
     Args:
-      data_dir: where `humerus-prepare` wrote; its validation split is measured on.
-      images: in its stead, a local folder of images whose labels needn't be known.
-      masks: file that `finding_masks.read` takes, on the images of `data_dir`.
+      data_dir: folder that `humerus-prepare` wrote; its validation split is measured on.
+      images: instead of that, a local folder of images whose labels needn't be known.
+      masks: a file for `finding_masks.read`, on the images of `data_dir`.
 
     Raises:
-      ConfigError, ArtifactError: no artifact there. DataError: no images, or prepared for another model.
+      ConfigError, ArtifactError: there is no artifact.
+      DataError: there are no images, or they were prepared for another model.
     """
     described = evaluate.load_info(model)
-    placed = None
     if masks and not data_dir:
-        raise ConfigError("--masks belong to prepared data; give --data_dir too")
+        raise ConfigError("--masks belong to prepared data; set --data_dir too")
     if data_dir:
-        evaluate.check_compatible(described, input_pipeline.metadata(data_dir), data_dir)
-        train, validation = (
-            input_pipeline.load_split(data_dir, name) for name in ("train", "validation")
-        )
-        measured, calibration = samples(train, validation, most=len(validation) or MEASURED_IMAGES)
-        checked = validation if len(validation) else train
-        looked_at = Sample(checked.images[:], checked.labels, checked.name)
-        placed = finding_masks.place_masks(finding_masks.read(masks), checked) if masks else None
+        chosen = _load_prepared(described, data_dir, masks)
     elif images:
-        found = _read(pathlib.Path(images), described.image_size)
-        measured, calibration = _parted(found, len(found))
-        looked_at = found
+        found = _read_folder(pathlib.Path(images), described.image_size)
+        chosen = _Images(*_divide(found, len(found)), for_maps=found)
     else:
         raise ConfigError(
             "expected --data_dir (prepared data) or --images (a folder) to measure on"
         )
-    if not len(measured):
+    if not len(chosen.measured):
         raise DataError(f"{data_dir or images} holds no image to measure on")
-    with _local_copy(model) as directory:
-        return check_maps(
-            directory, verify(directory, measured, calibration, requantize), looked_at, placed
-        )
+    with _open_artifact(model) as directory:
+        verified = verify(directory, chosen.measured, chosen.calibration, requantize)
+        return check_maps(directory, verified, chosen.for_maps, chosen.masks)
 
 
-def table(described: Artifact) -> str:
-    """The records as Markdown, fastest first."""
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """The images that an artifact is verified on.
+
+    Attributes:
+      measured: images that the engines are compared on.
+      calibration: images that 8-bit arithmetic is calibrated with.
+      for_maps: images that the maps are checked on.
+      masks: bool [N, size, size], the findings in `for_maps`, where they are known.
+    """
+
+    measured: Sample
+    calibration: Sample
+    for_maps: Sample
+    masks: np.ndarray | None = None
+
+
+def _load_prepared(described: Artifact, data_dir: str, masks: str | None) -> _Images:
+    """Load the images of prepared data, and the masks of a file."""
+    evaluate.check_compatible(described, input_pipeline.read_dataset_info(data_dir), data_dir)
+    train, validation = (
+        input_pipeline.load_split(data_dir, name) for name in ("train", "validation")
+    )
+    most = len(validation) or MEASURED_IMAGES
+    measured, calibration = choose_samples(train, validation, most)
+    checked = validation if len(validation) else train
+    placed = finding_masks.place_masks(finding_masks.read(masks), checked) if masks else None
+    for_maps = Sample(checked.images[:], checked.labels, checked.name)
+    return _Images(measured, calibration, for_maps, placed)
+
+
+def format_table(described: Artifact) -> str:
+    """Format the records as a Markdown table, fastest first."""
     columns = {
         "probability_mean": ".5f",
         "probability_largest": ".5f",
@@ -171,7 +197,8 @@ def table(described: Artifact) -> str:
         "auroc_change": "+.4f",
     }
     lines = [
-        "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC | maps correlate | verified |",
+        "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC"
+        " | maps correlate | verified |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name, record in sorted(
@@ -186,23 +213,23 @@ def table(described: Artifact) -> str:
         ]
         cells.append(f"{record['cam_correlation']:.5f}" if "cam_correlation" in record else "")
         verdict = "yes" if record["within_tolerance"] else record.get("error", "no")
-        lines.append(
-            f"| {' | '.join([*cells, 'the reference' if name == str(engines.REFERENCE) else verdict])} |"
-        )
+        is_reference = name == str(engines.REFERENCE)
+        lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
     return "\n".join(lines)
 
 
-def _record(
+def _compare(
     directory: pathlib.Path,
     described: Artifact,
     choice: Choice,
     measured: Sample,
     expected: dict[str, np.ndarray],
 ) -> dict[str, Any]:
+    """Return the record of one engine, compared with the outputs that are expected."""
     try:
         outputs, record = _measure(directory, described, choice, measured)
-    except Exception as error:  # an engine that fails is one not to choose
-        return {"error": _line(error), "within_tolerance": False}
+    except Exception as error:  # no scorer may choose an engine that fails
+        return {"error": _format_line(error), "within_tolerance": False}
     found = agreement.compare(expected, outputs, described.label, measured.truth)
     return {**record, **found, "within_tolerance": agreement.is_within_tolerance(found)}
 
@@ -210,13 +237,13 @@ def _record(
 def _measure(
     directory: pathlib.Path, described: Artifact, choice: Choice, measured: Sample
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What the engine answers on all images, and how fast it is, in batches like a scorer's."""
+    """Return the outputs of an engine on all images, and its speed in batches like a scorer's."""
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
     batches, seconds = [], []
     for start in telemetry.beating(
-        range(0, max(len(measured), _LEAST_TIMED * engines.BATCH_SIZE), engines.BATCH_SIZE)
+        range(0, max(len(measured), _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE), engines.BATCH_SIZE)
     ):
-        # Few images are gone through again, for the time alone.
+        # A small sample is run several times, only to measure the speed.
         rows = np.arange(start, start + engines.BATCH_SIZE) % len(measured)
         begin = time.perf_counter()
         batches.append(engine.run(measured.images[rows]))
@@ -235,31 +262,31 @@ def _measure(
     }
 
 
-def _of(split: Split) -> Sample:
+def _to_sample(split: Split) -> Sample:
     return Sample(split.images, split.labels, split.name)  # type: ignore[arg-type]
 
 
-def _evenly(sample: Sample, most: int) -> Sample:
+def _spread(sample: Sample, most: int) -> Sample:
     return sample.select(
         np.unique(np.linspace(0, len(sample) - 1, min(most, len(sample))).astype(int))
     )
 
 
-def _parted(sample: Sample, most: int) -> tuple[Sample, Sample]:
-    """Of enough images some to calibrate with and others to measure on; of few, all to both."""
+def _divide(sample: Sample, most: int) -> tuple[Sample, Sample]:
+    """Divide images into some to measure on and some to calibrate with; few images serve both."""
     if len(sample) < 2 * CALIBRATION_IMAGES:
-        return _evenly(sample, most), _evenly(sample, CALIBRATION_IMAGES)
+        return _spread(sample, most), _spread(sample, CALIBRATION_IMAGES)
     calibration = np.linspace(0, len(sample) - 1, CALIBRATION_IMAGES).astype(int)
-    return _evenly(
+    return _spread(
         sample.select(np.setdiff1d(np.arange(len(sample)), calibration)), most
     ), sample.select(calibration)
 
 
-def _read(folder: pathlib.Path, size: int) -> Sample:
-    """Every image below `folder` that can be read."""
+def _read_folder(folder: pathlib.Path, size: int) -> Sample:
+    """Read every image below `folder` that can be read, and warn of the others."""
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder and holds no image to measure on; name the one with the images"
+            f"{folder} is no folder and holds no image to measure on; name the folder of the images"
         )
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -271,8 +298,8 @@ def _read(folder: pathlib.Path, size: int) -> Sample:
 
 
 @contextlib.contextmanager
-def _local_copy(model: str) -> Iterator[pathlib.Path]:
-    """The artifact where it is local; else a copy, of which what changed goes back, `model.json` last."""
+def _open_artifact(model: str) -> Iterator[pathlib.Path]:
+    """Yield the folder of a local artifact, or of a copy whose changes are uploaded afterwards."""
     if not storage.is_remote(model):
         yield pathlib.Path(model)
         return
@@ -287,5 +314,5 @@ def _local_copy(model: str) -> Iterator[pathlib.Path]:
         storage.upload(directory, [*changed, artifact.MODEL_JSON], source)
 
 
-def _line(error: Exception) -> str:
+def _format_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

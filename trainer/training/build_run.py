@@ -1,8 +1,7 @@
-"""From a configuration and two splits to everything that one training run is made of."""
+"""Build everything that one training run is made of, from its job and two splits."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import pathlib
 
 import keras
 import ml_collections
@@ -14,79 +13,82 @@ from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
 from trainer.network import model as model_lib
+from trainer.publishing.trained import Origin
 from trainer.training import optimization
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.fit import Run
+from trainer.training.job import TrainingJob
 from trainer.training.loop import Loop, Objective
 
 
-def assemble(
-    config: ml_collections.ConfigDict,
-    strategy: tf.distribute.Strategy,
-    dataset: Mapping[str, Any],
-    train: Split,
-    validation: Split,
-    workdir: str,
-    profile: bool = False,
-) -> tuple[keras.Model, model_lib.Architecture, Run]:
-    """The model in its initial state, what it is, and the run that will train it.
-
-    Args:
-      dataset: metadata of the prepared data.
-      workdir: of this run; gets checkpoints, history and TensorBoard's events.
-      profile: trace some steps for TensorBoard's profiler.
+def build_run(
+    job: TrainingJob, strategy: tf.distribute.Strategy, train: Split, validation: Split
+) -> Run:
+    """Return the run that trains on `train` and validates on `validation`, before its first step.
 
     Raises:
-      ConfigError: see `model.build`. DataError: one class only.
+      ConfigError: see `model.build`.
+      DataError: `train` has images of one class only.
     """
-    _check_trainable(train)
-    objective = Objective(
-        config.label_smoothing, _class_weight(train.labels) if config.class_weights else (1.0, 1.0)
-    )
+    _check_both_classes(train)
+    settings = job.settings
+    class_weight = _class_weight(train.labels) if settings.class_weights else (1.0, 1.0)
+    objective = Objective(settings.label_smoothing, class_weight)
     with strategy.scope():
-        model, architecture, pretrained = _build(config, dataset["image_size"])
-        steps = input_pipeline.steps_per_epoch(len(train), config.global_batch_size)
-        phases = optimization.phases(model, config, steps, pretrained)
+        model, architecture, weights = _build_model(settings, job.dataset.image_size)
+        steps = input_pipeline.steps_per_epoch(len(train), settings.global_batch_size)
+        phases = optimization.build_phases(
+            model, settings, steps, pretrained=weights != model_lib.RANDOM_WEIGHTS
+        )
         changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]
-        average = WeightsAverage(changing, config.ema_decay)
-        loop = Loop(model, strategy, phases, objective, average, config.xla)
-    return model, architecture, Run(loop, average, objective, train, validation, workdir, profile)
+        average = WeightsAverage(changing, settings.ema_decay)
+        loop = Loop(model, strategy, phases, objective, average, settings.xla)
+    # Only the last part of a path is recorded: in which folder it lay concerns nobody.
+    name = pathlib.PurePosixPath(weights).name
+    origin = Origin(settings.get("recipe", ""), name, settings.seed)
+    return Run(job, model, architecture, origin, loop, average, objective, train, validation)
 
 
-def _build(
-    config: ml_collections.ConfigDict, image_size: int
-) -> tuple[keras.Model, model_lib.Architecture, bool]:
-    """The model, what it is, and whether its backbone is pre-trained."""
+def _build_model(
+    settings: ml_collections.FrozenConfigDict, image_size: int
+) -> tuple[keras.Model, model_lib.Architecture, str]:
+    """Return the model, its architecture, and the weights that it starts from.
+
+    Where ImageNet's weights can't be downloaded and the settings name a fallback backbone, that one
+    starts from random weights.
+    """
     architecture = model_lib.Architecture(
-        config.backbone, config.pooling, tuple(config.head_widths), config.dropout
+        settings.backbone, settings.pooling, tuple(settings.head_widths), settings.dropout
     )
     try:
-        return (
-            model_lib.build(architecture, image_size, config.weights, config.seed),
-            architecture,
-            config.weights != "none",
-        )
+        model = model_lib.build(architecture, image_size, settings.weights, settings.seed)
+        return model, architecture, settings.weights
     except model_lib.WeightsUnavailableError as error:
-        if not config.fallback_backbone:
+        if not settings.fallback_backbone:
             raise
         logging.warning(
-            "GOING ON FROM RANDOM WEIGHTS with %s, which ends worse than pre-trained ones: %s",
-            config.fallback_backbone,
+            "STARTING FROM RANDOM WEIGHTS with %s, which ends worse than pre-trained ones: %s",
+            settings.fallback_backbone,
             error,
         )
-        architecture = dataclasses.replace(architecture, backbone=config.fallback_backbone)
-        return model_lib.build(architecture, image_size, "none", config.seed), architecture, False
+    architecture = dataclasses.replace(architecture, backbone=settings.fallback_backbone)
+    model = model_lib.build(architecture, image_size, model_lib.RANDOM_WEIGHTS, settings.seed)
+    return model, architecture, model_lib.RANDOM_WEIGHTS
 
 
 def _class_weight(labels: np.ndarray) -> tuple[float, float]:
-    """Weights under which both classes add up to the same: (negative, positive), mean 1 over the examples."""
+    """Return the weights of the negative and the positive class under which both sum to the same.
+
+    Their mean over the examples is 1.
+    """
     positives = int(labels.sum())
     return len(labels) / (2 * (len(labels) - positives)), len(labels) / (2 * positives)
 
 
-def _check_trainable(train: Split) -> None:
+def _check_both_classes(train: Split) -> None:
     positives = int(train.labels.sum())
     if not 0 < positives < len(train):
         raise DataError(
-            f"there are {positives} positives among the {len(train)} images to train on; both classes are needed"
+            f"there are {positives} positives among the {len(train)} images to train on;"
+            " both classes are needed"
         )

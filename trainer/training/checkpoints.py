@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: variables and the loop's own state, committed together, the last few kept.
+"""Save and restore checkpoints: the variables and the state of the loop, committed together.
 
-`ckpt-STEP.index` and `.data-*` hold the variables; `ckpt-STEP.json`, written last, is the commit mark and holds the rest. A
-killed writer leaves no mark, so what it left is never read.
+`ckpt-STEP.index` and `.data-*` hold the variables. `ckpt-STEP.json` holds the state; it is written
+last and is the commit mark. A killed writer leaves no mark, so that what it left is never read.
 """
 
 import json
@@ -20,6 +20,8 @@ from trainer.errors import ConfigError, DataError
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
 _PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
+# IndexError: TensorFlow's way to say that a file was cut short.
+_UNREADABLE = (tf.errors.OpError, OSError, ValueError, AssertionError, IndexError)
 
 
 class Checkpoints:
@@ -28,16 +30,17 @@ class Checkpoints:
     def __init__(
         self, directory: str, variables: Sequence[tf.Variable], keep: int, is_chief: bool = True
     ):
-        """`variables` are saved and restored in this order; only the chief writes."""
+        """Keep the last `keep` checkpoints of `variables`, in this order; only the chief writes."""
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(variables=list(variables))
         self._keep = keep
         self._is_chief = is_chief
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Commits the variables and `state` (JSON-able) as they are after `step` steps, then drops the oldest.
+        """Commit the variables and `state` (JSON-able) after `step` steps; remove the oldest.
 
-        Those of later steps go too: one of them couldn't be read, and the run went on from before it.
+        Checkpoints of later steps are removed too: the run could not read them and went on from an
+        earlier one.
 
         Raises:
           OSError: it can't be written; the earlier ones are intact.
@@ -48,41 +51,26 @@ class Checkpoints:
         with storage.explain_write_error(f"the checkpoint {prefix}"):
             self._write_variables(prefix)
         storage.write_text(prefix + ".json", json.dumps(state))
-        names = self._names()
-        steps = _steps(names)
+        names = self._list_names()
+        steps = _find_committed(names)
         kept = [earlier for earlier in steps if earlier <= step][-self._keep :]
         for dropped in set(steps) - set(kept):
             self._remove(dropped, names)
 
-    def _write_variables(self, prefix: str) -> None:
-        storage.make_folder(self._directory)
-        if not storage.is_remote(prefix):
-            self._checkpoint.write(prefix)
-            return
-        # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects: dozens of requests.
-        with tempfile.TemporaryDirectory() as folder:
-            self._checkpoint.write(f"{folder}/{pathlib.PurePosixPath(prefix).name}")
-            for path in pathlib.Path(folder).iterdir():
-                storage.copy(path, f"{self._directory}/{path.name}")
-
     def restore(self) -> Mapping[str, Any] | None:
-        """Restores the newest checkpoint that can be read and returns its state; None where there is none.
+        """Restore the newest readable checkpoint and return its state; None where there is none.
 
         Raises:
           DataError: there are some, and none can be read.
         """
-        for step in reversed(_steps(self._names())):
+        steps = _find_committed(self._list_names())
+        for step in reversed(steps):
             prefix = self._prefix(step)
             try:
                 state = json.loads(storage.read_bytes(prefix + ".json") or "")
                 self._checkpoint.read(prefix).assert_existing_objects_matched()
-            except (
-                tf.errors.OpError,
-                OSError,
-                ValueError,
-                AssertionError,
-                IndexError,  # The file was cut short.
-            ) as error:
+                return state
+            except _UNREADABLE as error:
                 if isinstance(storage.translate_error(error), storage.StorageOutageError):
                     raise
                 logging.error(
@@ -90,31 +78,41 @@ class Checkpoints:
                     prefix,
                     str(error).splitlines()[0],
                 )
-                continue
-            return state
-        if _steps(self._names()):  # the variables may hold half of one: not a state to start from
+        if steps:  # the variables may hold half of a checkpoint, which is no state to start from
             raise DataError(
                 f"no checkpoint in {self._directory} can be read; remove that folder to start anew"
             )
         return None
 
     def newest_state(self) -> Mapping[str, Any] | None:
-        """State of the newest readable commit mark, without touching a variable."""
-        for step in reversed(_steps(self._names())):
+        """Return the state of the newest readable commit mark, without changing a variable."""
+        for step in reversed(_find_committed(self._list_names())):
             try:
                 return json.loads(storage.read_bytes(self._prefix(step) + ".json") or "")
             except (OSError, ValueError):
                 continue
         return None
 
+    def _write_variables(self, prefix: str) -> None:
+        storage.make_folder(self._directory)
+        if not storage.is_remote(prefix):
+            self._checkpoint.write(prefix)
+            return
+        # Into a bucket directly, TensorFlow writes, lists, copies and deletes temporary objects,
+        # which takes dozens of requests.
+        with tempfile.TemporaryDirectory() as folder:
+            self._checkpoint.write(f"{folder}/{pathlib.PurePosixPath(prefix).name}")
+            for path in pathlib.Path(folder).iterdir():
+                storage.copy(path, f"{self._directory}/{path.name}")
+
     def _prefix(self, step: int) -> str:
         return f"{self._directory}/ckpt-{step:08d}"
 
-    def _names(self) -> list[str]:
+    def _list_names(self) -> list[str]:
         return storage.list_folder(self._directory)
 
     def _remove(self, step: int, names: Sequence[str]) -> None:
-        """Takes the commit mark away first, so that half a checkpoint is never taken for one."""
+        """Remove a checkpoint, its commit mark first, so that half of one is never read."""
         mark = f"{pathlib.PurePosixPath(self._prefix(step)).name}.json"
         parts = [
             name for name in names if name.startswith(mark.removesuffix("json")) and name != mark
@@ -123,40 +121,39 @@ class Checkpoints:
             storage.remove_file(f"{self._directory}/{name}")
 
 
-def _steps(names: Sequence[str]) -> list[int]:
-    """Steps whose commit mark is among these names."""
+def _find_committed(names: Sequence[str]) -> list[int]:
+    """Return the steps whose commit mark is among these names, ascending."""
     return sorted(int(mark[1]) for name in names if (mark := _MARK.fullmatch(name)))
 
 
-def sweep(folder: str) -> None:
-    """Removes what killed writers left there: files under their temporary names, and parts of checkpoints without a commit mark."""
+def remove_leftovers(folder: str) -> None:
+    """Remove what killed writers left: temporary files, and checkpoints without a commit mark."""
     names = storage.list_folder(folder)
-    committed = set(_steps(names))
+    committed = set(_find_committed(names))
     for name in names:
         part = _PART.fullmatch(name)
-        if storage.PARTIAL in name or (
-            name.startswith("ckpt-") and not (part and int(part[1]) in committed)
-        ):
+        is_committed = part and int(part[1]) in committed
+        if storage.PARTIAL in name or (name.startswith("ckpt-") and not is_committed):
             storage.remove(f"{folder}/{name.rstrip('/')}")
 
 
 def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
-    """Refuses to continue a run under other settings than those that its first call wrote to `path`.
+    """Check that a run continues under the settings that its first call wrote to `path`.
 
     Raises:
-      ConfigError: names the keys that differ.
+      ConfigError: some differ; the message names them.
     """
     settings = json.loads(json.dumps(settings))
     if (contents := storage.read_bytes(path)) is None:
         return
     earlier = json.loads(contents)
-    differing = sorted(
-        key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key)
+    changes = "; ".join(
+        f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}"
+        for key in sorted({*earlier, *settings})
+        if earlier.get(key) != settings.get(key)
     )
-    if differing:
-        changes = "; ".join(
-            f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}" for key in differing
-        )
+    if changes:
         raise ConfigError(
-            f"{os.path.dirname(path)} holds a run with other settings: {changes}; name another --workdir, or restore the settings"
+            f"{os.path.dirname(path)} holds a run with other settings: {changes};"
+            " name another --workdir, or restore the settings"
         )

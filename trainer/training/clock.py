@@ -1,4 +1,4 @@
-"""How fast the device trains, and how long it waits for images."""
+"""Measure how fast the device trains, and how long it waits for images."""
 
 import math
 import time
@@ -8,26 +8,34 @@ import tensorflow as tf
 
 
 class Clock:
-    """Images per second and the share of the time spent waiting for them."""
+    """Measures images per second and the share of the time spent waiting for images."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
         self._previous = time.monotonic()
         self._calls: list[tuple[int, float, float]] = []
 
-    def tick(self, steps: int, wait: float) -> dict[str, float]:
-        """After a call of so many steps, in which the device waited so many seconds: the figures of this call."""
+    def record_call(self, steps: int, wait: float) -> dict[str, float]:
+        """Record a call of the device that has just ended, and return its figures.
+
+        Args:
+          steps: number of training steps in the call.
+          wait: seconds in which the device waited for images.
+
+        Returns:
+          `images_per_second`, and `input_wait`, the share of the time in [0, 1].
+        """
         now = time.monotonic()
         self._calls.append((steps, now - self._previous, wait))
         self._previous = now
-        return self._figures(self._calls[-1:])
+        return self._compute_figures(self._calls[-1:])
 
-    def since_start(self) -> dict[str, float]:
-        """The figures of all calls but the first, or of that where it was the only one."""
-        return self._figures(self._calls[1:] or self._calls)
+    def compute_average(self) -> dict[str, float]:
+        """Return the figures of all calls but the first, which compiles, if there are others."""
+        return self._compute_figures(self._calls[1:] or self._calls)
 
-    def _figures(self, calls: Sequence[tuple[int, float, float]]) -> dict[str, float]:
-        if not calls:  # the epoch was at its end already
+    def _compute_figures(self, calls: Sequence[tuple[int, float, float]]) -> dict[str, float]:
+        if not calls:  # the epoch was already at its end
             return {"images_per_second": math.nan, "input_wait": math.nan}
         steps, seconds, waits = (sum(column) for column in zip(*calls, strict=True))
         return {
@@ -36,6 +44,9 @@ class Clock:
         }
 
 
-def now() -> tf.Tensor:
-    """Seconds, float64, from within a graph; `tf.timestamp` is refused where ops must be deterministic."""
+def read_clock() -> tf.Tensor:
+    """Return the time in seconds, float64, from within a graph.
+
+    `tf.timestamp` is refused where operations must be deterministic.
+    """
     return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64, stateful=True), ())

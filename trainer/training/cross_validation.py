@@ -1,9 +1,10 @@
-"""Folds: as many networks as folds, each judged on the images that it didn't see, and all of them asked together.
+"""Cross-validate: train one network for each fold and score the images that it has not seen.
 
-The images of `train` and `validation` are divided into folds of like size and like share of positives, no patient in two of them.
-Network k trains on all folds but k. Its logits of fold k, divided by the temperature that fits them, are `out of fold`: together
-they say how good the recipe is on new patients, and the operating point is fitted on them. The ensemble averages the calibrated
-logits and maps of all networks (Lakshminarayanan et al. 2017, arXiv:1612.01474).
+The images of `train` and `validation` are divided into folds of similar size and share of
+positives, with no patient in two of them. Network k trains on all folds but k. Its logits of fold
+k, divided by the temperature that fits them, are `out of fold`: together they say how good the
+recipe is on new patients, and the operating point is fitted on them. The ensemble averages the
+calibrated logits and maps of all networks (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 """
 
 import csv
@@ -28,11 +29,14 @@ from trainer.evaluation import calibration
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
-from trainer.publishing.results import Scored, Trained
+from trainer.publishing.results import FinishedRun
+from trainer.publishing.trained import Origin, Scored, Trained
 from trainer.storage import write_text
+from trainer.training import settings as settings_lib
 from trainer.training import strategy as strategy_lib
-from trainer.training.build_run import assemble
+from trainer.training.build_run import build_run
 from trainer.training.fit import fit
+from trainer.training.job import TrainingJob
 
 OUT_OF_FOLD = "out_of_fold"
 PREDICTIONS = "out_of_fold.csv"
@@ -40,81 +44,55 @@ PREDICTIONS = "out_of_fold.csv"
 
 @dataclasses.dataclass(frozen=True)
 class _Fold:
-    """A trained network and what it says of images it hasn't seen, calibrated: float [n] of its fold, [t] of the test split."""
+    """A trained network and its calibrated logits of images that it has not seen.
+
+    Attributes:
+      rows: int [n], the images of this fold among all.
+      logit: float [n], of those images.
+      test_logit: float [t], of the test split.
+    """
 
     network: Network
-    members: np.ndarray
+    origin: Origin
+    rows: np.ndarray
     logit: np.ndarray
     test_logit: np.ndarray
     history: Sequence[Mapping[str, float]]
 
 
-def train_folds(
-    config: ml_collections.ConfigDict,
-    dataset: Mapping[str, Any],
-    strategy: tf.distribute.Strategy,
-    data_dir: str,
-    workdir: str,
-    folds: int,
-) -> dict[str, Any]:
-    """Trains every fold, exports the ensemble and the best single network; a fold that was interrupted goes on where it was.
+def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRun:
+    """Train every fold and export the best single network; a fold that was interrupted continues.
 
-    Args:
-      dataset: metadata of the prepared data.
-      workdir: gets what one run leaves, for the ensemble; `fold-K/` with the history and checkpoints of each; `artifact_single/`,
-        the network with the highest AUROC on its fold; `out_of_fold.csv`.
+    The workdir gets what one run leaves, for the ensemble, and besides: `fold-K/` with the history
+      and
+    checkpoints of each network; `artifact_single/`, the network with the highest AUROC on its fold;
+    and `out_of_fold.csv`.
 
     Returns:
-      The content of `metrics.json`: `test` of the ensemble, `out_of_fold`, and `folds`, a row for each.
+      The ensemble and its scored images, with a row for each fold.
 
     Raises:
-      DataError: fewer patients of either class than folds. Else as `train.train_and_evaluate`.
+      DataError: fewer patients of either class than folds.
     """
-    pool = input_pipeline.load_split(data_dir, "train+validation", config.cache)
-    test = input_pipeline.load_split(data_dir, "test", config.cache)
-    fold_of = assign(pool, folds, config.seed)
-    if config.monitor != "last":
-        logging.warning(
-            "monitor=%s chooses epochs on the images that are held out: out-of-fold figures are optimistic; monitor=last is honest",
-            config.monitor,
-        )
-    if model_lib.is_earlier_run(config.weights):
-        logging.warning(
-            "weights=%s come from an earlier run: where it trained on images that are held out here, out-of-fold figures, temperatures "
-            "and threshold are optimistic; for folds, pre-train on other body parts only",
-            config.weights,
-        )
-    trained = []
-    for k in range(folds):
-        train, held_out = (
-            pool.select(np.flatnonzero(members)) for members in (fold_of != k, fold_of == k)
-        )
-        logging.info(
-            "Fold %d of %d: %d images to train on, %d held out.",
-            k + 1,
-            folds,
-            len(train),
-            len(held_out),
-        )
-        trained.append(
-            _train_fold(
-                config,
-                dataset,
-                strategy,
-                train,
-                held_out,
-                test,
-                f"{workdir}/fold-{k + 1}",
-                fold_of == k,
-            )
-        )
-    if not strategy_lib.is_chief(strategy):
-        return {}
-    return _publish(workdir, config, dataset, pool, test, trained)
+    cache = job.settings.cache
+    pool = input_pipeline.load_split(job.data_dir, "train+validation", cache)
+    test = input_pipeline.load_split(job.data_dir, "test", cache)
+    fold_of = assign_folds(pool, job.folds, job.settings.seed)
+    _warn_of_optimism(job.settings)
+    folds = [_train_fold(job, strategy, pool, test, fold_of, k) for k in range(job.folds)]
+    rows = [_describe_fold(k, pool.select(fold.rows), fold) for k, fold in enumerate(folds)]
+    if strategy_lib.is_chief(strategy):
+        _write_predictions(job.workdir, pool, folds)
+        best = max(range(len(folds)), key=lambda k: rows[k]["auroc"] or 0.0)
+        single = _finish_single(job, pool, test, folds[best])
+        results.export_with_metrics(single, f"{job.workdir}/artifact_single")
+    return _finish_ensemble(job, pool, test, folds, rows)
 
 
-def assign(pool: Split, folds: int, seed: int) -> np.ndarray:
-    """The fold of every image, int [N] in [0, folds): grouped by patient, stratified by label.
+def assign_folds(pool: Split, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of every image, int [N] in [0, folds); patients stay together.
+
+    Folds have similar shares of positives.
 
     Raises:
       DataError: fewer patients with, or without, a positive image than folds.
@@ -123,10 +101,11 @@ def assign(pool: Split, folds: int, seed: int) -> np.ndarray:
         patients = len(np.unique(pool.patient_id[pool.labels == label]))
         if patients < folds:
             raise DataError(
-                f"--folds={folds}: only {patients} patients have a {word} image; ask for at most {patients} folds"
+                f"--folds={folds}: only {patients} patients have a {word} image;"
+                f" ask for at most {patients} folds"
             )
     splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    # In the order of the paths, so that the order of the records doesn't matter.
+    # Sorted by path, so that the order of the records doesn't matter.
     order = np.argsort(pool.path, kind="stable")
     fold_of = np.empty(len(pool), np.int64)
     for k, (_, held_out) in enumerate(
@@ -136,99 +115,118 @@ def assign(pool: Split, folds: int, seed: int) -> np.ndarray:
     return fold_of
 
 
+def _warn_of_optimism(settings: ml_collections.FrozenConfigDict) -> None:
+    """Warn where the settings let the figures of held-out images look better than they are."""
+    if settings.monitor != "last":
+        logging.warning(
+            "monitor=%s chooses epochs on the images that are held out: out-of-fold figures are"
+            " optimistic; monitor=last avoids that",
+            settings.monitor,
+        )
+    if model_lib.is_earlier_run(settings.weights):
+        logging.warning(
+            "weights=%s come from an earlier run: where it trained on images that are held out"
+            " here, out-of-fold figures, temperatures and threshold are optimistic; for folds,"
+            " pre-train on other body parts only",
+            settings.weights,
+        )
+
+
 def _train_fold(
-    config: ml_collections.ConfigDict,
-    dataset: Mapping[str, Any],
+    job: TrainingJob,
     strategy: tf.distribute.Strategy,
-    train: Split,
-    held_out: Split,
+    pool: Split,
     test: Split,
-    workdir: str,
-    members: np.ndarray,
+    fold_of: np.ndarray,
+    k: int,
 ) -> _Fold:
-    # Layers of every fold get the names that they would have alone, and the graphs of earlier ones go.
+    """Train the network of fold `k`, from 0, and score the images that it has not seen."""
+    rows = np.flatnonzero(fold_of == k)
+    train, held_out = pool.select(np.flatnonzero(fold_of != k)), pool.select(rows)
+    logging.info(
+        "Fold %d of %d: %d images to train on, %d held out.",
+        k + 1,
+        job.folds,
+        len(train),
+        len(held_out),
+    )
+    # The layers of every fold get the names that they would have alone, and earlier graphs are
+    # freed.
     policy = keras.config.dtype_policy()
     keras.backend.clear_session()
     keras.config.set_dtype_policy(policy)
-    model, architecture, run = assemble(config, strategy, dataset, train, held_out, workdir)
-    state = fit(run, config)
-    logit, test_logit = (
-        run.loop.predict(split, config.global_batch_size, config.test_time_flip)
-        for split in (held_out, test)
-    )
+    run = build_run(job.for_fold(k + 1), strategy, train, held_out)
+    state = fit(run)
+    logit, test_logit = run.predict(held_out), run.predict(test)
     temperature = calibration.fit_temperature(logit, held_out.labels)
-    network = Network(architecture, (Member(model, temperature),), config.test_time_flip)
+    network = Network(
+        run.architecture, (Member(run.model, temperature),), job.settings.test_time_flip
+    )
     return _Fold(
-        network,
-        np.flatnonzero(members),
-        logit / temperature,
-        test_logit / temperature,
-        state.history,
+        network, run.origin, rows, logit / temperature, test_logit / temperature, state.history
     )
 
 
-def _publish(
-    workdir: str,
-    config: ml_collections.ConfigDict,
-    dataset: Mapping[str, Any],
+def _finish_ensemble(
+    job: TrainingJob,
     pool: Split,
     test: Split,
     folds: Sequence[_Fold],
-) -> dict[str, Any]:
+    rows: Sequence[Mapping[str, Any]],
+) -> FinishedRun:
+    """Return the ensemble of all networks as one run."""
     logit = np.empty(len(pool), np.float64)
     for fold in folds:
-        logit[fold.members] = fold.logit
-    rows = [_row(k, pool.select(fold.members), fold) for k, fold in enumerate(folds)]
-    best = max(range(len(folds)), key=lambda k: rows[k]["auroc"] or 0.0)
-    _write_predictions(workdir, pool, folds)
-    _publish_single(workdir, config, dataset, pool, test, folds[best])
+        logit[fold.rows] = fold.logit
     network = dataclasses.replace(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
-    ensemble = Trained(
-        network,
-        train=pool,
-        held_out=Scored(pool, logit),
+    test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
+    return FinishedRun(
+        workdir=job.workdir,
+        dataset=job.dataset,
+        options=job.publishing_options(),
+        trained=Trained(network, pool, Scored(pool, logit), folds[0].origin),
         held_out_name=OUT_OF_FOLD,
-        test=Scored(test, np.mean([fold.test_logit for fold in folds], axis=0)),
-        history=_mean_history([fold.history for fold in folds]),
+        test=Scored(test, test_logit),
+        history=_average_histories([fold.history for fold in folds]),
+        settings=settings_lib.flatten(job.settings.to_dict()),
+        folds=rows,
     )
-    return results.publish(workdir, config, dataset, ensemble, rows)
 
 
-def _publish_single(
-    workdir: str,
-    config: ml_collections.ConfigDict,
-    dataset: Mapping[str, Any],
-    pool: Split,
-    test: Split,
-    fold: _Fold,
-) -> None:
-    seen = pool.select(np.setdiff1d(np.arange(len(pool)), fold.members))
-    held_out = Scored(pool.select(fold.members), fold.logit)
-    single = Trained(
-        fold.network, seen, held_out, OUT_OF_FOLD, Scored(test, fold.test_logit), fold.history
+def _finish_single(job: TrainingJob, pool: Split, test: Split, fold: _Fold) -> FinishedRun:
+    """Return the network of one fold as a run."""
+    train = pool.select(np.setdiff1d(np.arange(len(pool)), fold.rows))
+    held_out = Scored(pool.select(fold.rows), fold.logit)
+    return FinishedRun(
+        workdir=job.workdir,
+        dataset=job.dataset,
+        options=job.publishing_options(),
+        trained=Trained(fold.network, train, held_out, fold.origin),
+        held_out_name=OUT_OF_FOLD,
+        test=Scored(test, fold.test_logit),
+        history=fold.history,
+        settings=settings_lib.flatten(job.settings.to_dict()),
     )
-    results.export_with_metrics(f"{workdir}/artifact_single", config, dataset, single)
 
 
-def _row(k: int, held_out: Split, fold: _Fold) -> dict[str, Any]:
-    """What `metrics.json` says of one fold."""
-    both = 0 < held_out.labels.sum() < len(held_out)
+def _describe_fold(k: int, held_out: Split, fold: _Fold) -> dict[str, Any]:
+    """Return the row of `metrics.json` for one fold."""
+    both_classes = 0 < held_out.labels.sum() < len(held_out)
+    auroc = sklearn.metrics.roc_auc_score(held_out.labels, fold.logit) if both_classes else None
     return {
         "fold": k + 1,
         "images": len(held_out),
         "positives": int(held_out.labels.sum()),
-        "auroc": float(sklearn.metrics.roc_auc_score(held_out.labels, fold.logit))
-        if both
-        else None,
+        "auroc": None if auroc is None else float(auroc),
         "temperature": fold.network.members[0].temperature,
         "epochs": len(fold.history),
     }
 
 
 def _write_predictions(workdir: str, pool: Split, folds: Sequence[_Fold]) -> None:
-    """`out_of_fold.csv`: path, label, patient, fold, calibrated logit and probability of every image, in the order of the paths."""
+    """Write `out_of_fold.csv`, one row per image: label, fold, calibrated logit, probability."""
     rows = [
         (
             pool.path[i],
@@ -240,7 +238,7 @@ def _write_predictions(workdir: str, pool: Split, folds: Sequence[_Fold]) -> Non
             scipy.special.expit(logit),
         )
         for k, fold in enumerate(folds)
-        for i, logit in zip(fold.members, fold.logit.astype(float), strict=True)
+        for i, logit in zip(fold.rows, fold.logit.astype(float), strict=True)
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -249,8 +247,10 @@ def _write_predictions(workdir: str, pool: Split, folds: Sequence[_Fold]) -> Non
     write_text(f"{workdir}/{PREDICTIONS}", text.getvalue())
 
 
-def _mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """The mean over folds, epoch by epoch, as far as the shortest went."""
+def _average_histories(
+    histories: Sequence[Sequence[Mapping[str, float]]],
+) -> list[dict[str, float]]:
+    """Return the mean over folds of each epoch, up to the last epoch of the shortest history."""
     return [
         {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         for rows in zip(*histories, strict=False)

@@ -1,4 +1,4 @@
-"""The weights that are evaluated and exported: an average over the last of training."""
+"""Average the weights over the last steps of training, for evaluation and export."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,10 @@ import tensorflow as tf
 
 
 class WeightsAverage:
-    """Exponential moving average of the weights that training changes (Polyak & Juditsky 1992), swapped in for evaluation."""
+    """Exponential moving average of the weights that training changes (Polyak & Juditsky 1992)."""
 
     def __init__(self, weights: Sequence[keras.Variable], decay: float):
+        """Create the averages; with `decay` 0 there are none."""
         self._decay = decay
         self._weights = [weight.value for weight in weights] if decay else []
         self.averages = [
@@ -18,7 +19,10 @@ class WeightsAverage:
         ]
 
     def update(self, step: tf.Tensor) -> None:
-        """After optimizer step number `step`, from 0; early averages forget faster, so that they don't remember the start."""
+        """Update the averages after optimizer step number `step`, an integer scalar from 0.
+
+        Early averages decay faster, so that the initial weights are forgotten.
+        """
         if not self.averages:
             return
         decay = tf.minimum(
@@ -29,7 +33,7 @@ class WeightsAverage:
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The averages are the weights in this block, however it ends."""
+        """Use the averages as weights inside this block, however it ends."""
         self._swap()
         try:
             yield

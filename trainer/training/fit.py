@@ -1,4 +1,4 @@
-"""Epochs: train, validate, keep the best weights, stop when nothing improves, and be ready to be killed at any step."""
+"""Train epoch by epoch: validate, keep the best weights, stop early, continue after a kill."""
 
 import contextlib
 import dataclasses
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import ml_collections
 import numpy as np
 import sklearn.metrics
@@ -15,178 +16,178 @@ from absl import logging
 
 from trainer.dataset.input_pipeline import Augmentation, Split, steps_per_epoch
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
+from trainer.network import model as model_lib
 from trainer.program import telemetry
+from trainer.publishing.trained import Origin
 from trainer.storage import write_text
 from trainer.training import strategy as strategy_lib
-from trainer.training.checkpoints import Checkpoints, sweep
+from trainer.training.checkpoints import Checkpoints, remove_leftovers
 from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.job import TrainingJob
 from trainer.training.loop import Interrupted, Loop, Objective, State
-from trainer.training.progress import Watch
+from trainer.training.progress import ProgressReporter
 
 HISTORY = "history.csv"
-_SHOWN_OF_EACH = 4
+_SHOWN_OF_EACH_CLASS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one training run is made of."""
+    """Everything that one training run is made of, see `build_run.build_run`."""
 
+    job: TrainingJob
+    model: keras.Model
+    architecture: model_lib.Architecture
+    origin: Origin
     loop: Loop
     average: WeightsAverage
     objective: Objective
     train: Split
     validation: Split
-    workdir: str
-    profile: bool = False
 
     @property
     def is_chief(self) -> bool:
-        """Whether this host writes what lasts."""
+        """Whether this host writes the results."""
         return strategy_lib.is_chief(self.loop.strategy)
+
+    def predict(self, split: Split) -> np.ndarray:
+        """Return the logits of a split, float32 [N], as the exported network will give them."""
+        settings = self.job.settings
+        return self.loop.predict(split, settings.global_batch_size, settings.test_time_flip)
 
 
 class Journal:
-    """What is kept of a run and shown of it while it goes on; all hosts read it, the chief writes it."""
+    """What a run saves and reports while it goes on; all hosts read it, the chief writes it."""
 
-    def __init__(self, run: Run, config: ml_collections.ConfigDict):
-        folder = f"{run.workdir}/checkpoints"
+    def __init__(self, run: Run):
+        workdir, folder = run.job.workdir, f"{run.job.workdir}/checkpoints"
         if run.is_chief:
-            for place in (run.workdir, folder, f"{folder}/best"):
-                sweep(place)
+            for place in (workdir, folder, f"{folder}/best"):
+                remove_leftovers(place)
         self._run = run
-        self._config = config
         self._checkpoints = Checkpoints(
-            folder, run.loop.variables(), config.keep_checkpoints, run.is_chief
+            folder, run.loop.variables(), run.job.settings.keep_checkpoints, run.is_chief
         )
         self._best = Checkpoints(f"{folder}/best", run.loop.weights(), 1, run.is_chief)
-        self.watch = Watch(run.workdir, run.loop.epochs, run.is_chief, run.profile)
+        self.progress = ProgressReporter(
+            workdir, run.loop.epochs, run.is_chief, trace=run.job.profile
+        )
 
     def restore(self) -> State:
-        """Where the run stands, with all variables as they were then."""
+        """Restore the newest readable checkpoint and return the state of the run."""
         return State(**self._restore(self._checkpoints, "total_steps"))
 
     def restore_best(self) -> bool:
-        """The weights of the best epoch; False where no epoch was trained."""
+        """Restore the weights of the best epoch; return False where no epoch was trained."""
         return bool(self._restore(self._best, "epoch"))
 
     def after_step(self, state: State, measured: Mapping[str, float]) -> None:
-        """Between calls of the device: tells of the last one, and saves where it is time to."""
-        self.watch.step(state.step, state.total_steps, measured)
+        """Report the last call of the device, and save a checkpoint where one is due."""
+        settings = self._run.job.settings
+        self.progress.report_step(state.step, state.total_steps, measured)
         telemetry.progress(step=state.total_steps)
-        if (
-            state.total_steps % self._config.checkpoint_every_steps
-            < self._config.steps_per_execution
-        ):
+        if state.total_steps % settings.checkpoint_every_steps < settings.steps_per_execution:
             self.save(state)
 
     def save(self, state: State) -> None:
-        """A checkpoint, behind which nothing that led to it gets lost."""
-        self.watch.flush()
+        """Save a checkpoint, after everything that was reported up to it."""
+        self.progress.flush()
         self._checkpoints.save(state.total_steps, dataclasses.asdict(state))
 
     def save_best(self, epoch: int) -> None:
-        """The weights as they are, in place of those of an earlier epoch."""
+        """Save the current weights in place of those of an earlier epoch."""
         self._best.save(epoch, {"epoch": epoch})
 
     def end_epoch(self, state: State, improved: bool) -> None:
-        """Tells of the epoch that was the last one to be finished, and saves."""
+        """Report the epoch that has just been finished, and save a checkpoint."""
+        row = state.history[-1]
         if self._run.is_chief:
-            _write_history(self._run.workdir, state)
-        self.watch.end_epoch(state.history[-1], state.total_steps, improved)
+            _write_history(self._run.job.workdir, state)
+        self.progress.end_epoch(row, state.total_steps, improved)
         self.save(state)
-        telemetry.progress(
-            **{
-                name: value
-                for name, value in state.history[-1].items()
-                if name in telemetry.METRICS
-            }
-        )
+        gauges = {name: value for name, value in row.items() if name in telemetry.METRICS}
+        telemetry.progress(**gauges)
 
     def close(self) -> None:
-        """Whatever happened."""
-        self.watch.close()
+        """Close what was opened, however the run ended."""
+        self.progress.close()
 
     def _restore(self, checkpoints: Checkpoints, key: str) -> Mapping[str, Any]:
         state = checkpoints.restore() or {}
-        strategy_lib.check_shared(self._run.loop.strategy, state.get(key, -1), self._run.workdir)
+        workdir = self._run.job.workdir
+        strategy_lib.check_shared(self._run.loop.strategy, state.get(key, -1), workdir)
         return state
 
 
-def fit(run: Run, config: ml_collections.ConfigDict) -> State:
-    """Trains from wherever the run stands to its end and leaves the best weights in the model.
+def fit(run: Run) -> State:
+    """Train from the state that the run is in to its end, and leave the best weights in the model.
 
     Raises:
-      StoppedError: SIGTERM or SIGINT came, to this host or another; the checkpoint is written.
+      StoppedError: this host or another got SIGTERM or SIGINT; the checkpoint is written.
       TrainingDivergedError: the loss is no longer a number.
       ConfigError: the hosts don't share the workdir, or there is no epoch to train.
     """
-    with contextlib.closing(Journal(run, config)) as journal, _Signals() as signals:
+    strategy = run.loop.strategy
+    with contextlib.closing(Journal(run)) as journal, _Signals() as signals:
         state = journal.restore()
         if state.total_steps:
             logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
         try:
             while state.epoch < run.loop.epochs and not state.stopped_early:
-                _epoch(run, config, state, journal, signals.came)
-            # Nobody goes on before the chief has come here too, and so has written the best weights.
-            if any(strategy_lib.on_all_hosts(run.loop.strategy, signals.came())):
+                _train_and_validate(run, state, journal, signals.arrived)
+            # The other hosts wait here until the chief has written the best weights.
+            if any(strategy_lib.gather_from_hosts(strategy, signals.arrived())):
                 raise Interrupted
         except Interrupted:
             journal.save(state)
-            strategy_lib.leave_together(run.loop.strategy)
-            raise signals.stopped(state, run.is_chief) from None
+            strategy_lib.wait_for_hosts(strategy)
+            raise signals.describe_stop(state, run.is_chief) from None
         if not journal.restore_best():
             raise ConfigError(
-                f"{run.workdir}: no epoch was trained; set --config.epochs to 1 or more"
+                f"{run.job.workdir}: no epoch was trained; set --config.epochs to 1 or more"
             )
     return state
 
 
-def _epoch(
-    run: Run,
-    config: ml_collections.ConfigDict,
-    state: State,
-    journal: Journal,
-    stopping: Callable[[], bool],
+def _train_and_validate(
+    run: Run, state: State, journal: Journal, should_stop: Callable[[], bool]
 ) -> None:
-    journal.watch.begin_epoch(
-        state.epoch, state.step, steps_per_epoch(len(run.train), config.global_batch_size)
-    )
+    """Train the rest of the current epoch, validate, and save what follows from it."""
+    settings = run.job.settings
+    steps = steps_per_epoch(len(run.train), settings.global_batch_size)
+    journal.progress.begin_epoch(state.epoch, state.step, steps)
     trained = run.loop.train_epoch(
         run.train,
         state,
-        config.global_batch_size,
-        augmentation=Augmentation(**config.augmentation),
-        seed=config.seed,
-        steps_per_execution=config.steps_per_execution,
+        settings.global_batch_size,
+        augmentation=Augmentation(**settings.augmentation),
+        seed=settings.seed,
+        steps_per_execution=settings.steps_per_execution,
         after_step=journal.after_step,
-        stopping=stopping,
+        should_stop=should_stop,
     )
     with run.average.swapped_in():
-        row = {
-            "epoch": state.epoch + 1,
-            **trained,
-            **_validate(run, config, state, journal.watch, stopping),
-        }
-        row["criterion"] = _criterion([*state.history, row], config)
+        validated = _validate(run, state, journal.progress, should_stop)
+        row = {"epoch": state.epoch + 1, **trained, **validated}
+        row["criterion"] = _compute_criterion([*state.history, row], settings)
         improved = all(row["criterion"] > earlier["criterion"] for earlier in state.history)
         if improved:
             journal.save_best(state.epoch)
     state.finish_epoch(row)
-    _react(state, config)
+    _react_to_plateau(state, settings)
     journal.end_epoch(state, improved)
 
 
 def _validate(
-    run: Run,
-    config: ml_collections.ConfigDict,
-    state: State,
-    watch: Watch,
-    stopping: Callable[[], bool],
+    run: Run, state: State, progress: ProgressReporter, should_stop: Callable[[], bool]
 ) -> dict[str, float]:
-    """Loss, accuracy at 0.5 and AUROC on the validation split; AUROC is NaN where it has one class only."""
-    logits, labels = (
-        run.loop.predict(run.validation, config.global_batch_size, stopping=stopping),
-        run.validation.labels,
+    """Return loss, accuracy at 0.5 and AUROC on the validation split.
+
+    AUROC is NaN where all images are of one class; all three are NaN where there is no image.
+    """
+    labels = run.validation.labels
+    logits = run.loop.predict(
+        run.validation, run.job.settings.global_batch_size, should_stop=should_stop
     )
     if not len(labels):
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
@@ -196,13 +197,11 @@ def _validate(
             "the validation loss is not a number; lower the learning rate in a new --workdir"
         )
     if run.is_chief:
-        shown = run.validation.images[_shown(labels)]
-        watch.show_validation(logits, labels, (shown, run.loop.maps(shown)), state.total_steps)
-    auroc = (
-        sklearn.metrics.roc_auc_score(labels, logits)
-        if 0 < labels.sum() < len(labels)
-        else float("nan")
-    )
+        shown = run.validation.images[_select_shown(labels)]
+        maps = run.loop.compute_maps(shown)
+        progress.report_validation(logits, labels, (shown, maps), state.total_steps)
+    both_classes = 0 < labels.sum() < len(labels)
+    auroc = sklearn.metrics.roc_auc_score(labels, logits) if both_classes else float("nan")
     return {
         "val_loss": float(loss.mean()),
         "val_accuracy": float(((logits > 0) == labels).mean()),
@@ -210,35 +209,38 @@ def _validate(
     }
 
 
-def _shown(labels: np.ndarray) -> np.ndarray:
-    """Indices of the images whose maps are shown every epoch: the first positives, then the first negatives."""
-    return np.concatenate([np.flatnonzero(labels == label)[:_SHOWN_OF_EACH] for label in (1, 0)])
+def _select_shown(labels: np.ndarray) -> np.ndarray:
+    """Return the indices of the first positives and the first negatives, whose maps are shown."""
+    return np.concatenate(
+        [np.flatnonzero(labels == label)[:_SHOWN_OF_EACH_CLASS] for label in (1, 0)]
+    )
 
 
-def _criterion(history: list[Mapping[str, float]], config: ml_collections.ConfigDict) -> float:
-    """What the best epoch is chosen by, larger is better: the monitored figure, averaged over the last epochs.
+def _compute_criterion(
+    history: list[Mapping[str, float]], settings: ml_collections.FrozenConfigDict
+) -> float:
+    """Return what the best epoch is chosen by, larger is better.
 
-    With `last`, and without validation images, it is the epoch number. With one class only, the loss stands in for AUROC.
+    It is the monitored figure, averaged over the last `monitor_smoothing` epochs. With
+    `monitor=last`, and without validation images, it is the number of the epoch. Where all
+    validation images are of one class, the loss stands in for AUROC.
     """
-    recent = history[-max(1, config.monitor_smoothing) :]
-    if config.monitor == "last" or np.isnan(recent[-1]["val_loss"]):
+    recent = history[-settings.monitor_smoothing :]
+    if settings.monitor == "last" or np.isnan(recent[-1]["val_loss"]):
         return float(recent[-1]["epoch"])
-    by_auroc = config.monitor == "auroc" and not np.isnan(recent[-1]["val_auroc"])
+    by_auroc = settings.monitor == "auroc" and not np.isnan(recent[-1]["val_auroc"])
     return float(np.mean([row["val_auroc"] if by_auroc else -row["val_loss"] for row in recent]))
 
 
-def _react(state: State, config: ml_collections.ConfigDict) -> None:
-    """Lowers the learning rate on a plateau and ends a run that no longer improves."""
+def _react_to_plateau(state: State, settings: ml_collections.FrozenConfigDict) -> None:
+    """Lower the learning rate on a plateau, and end a run that no longer improves."""
     criteria = [row["criterion"] for row in state.history]
     stale = len(criteria) - 1 - int(np.argmax(criteria))
-    in_first_phase = state.epoch <= config.head_epochs
-    if config.schedule == "plateau" and stale and stale % config.plateau_patience == 0:
-        state.plateau_scale *= config.plateau_factor
-    if (
-        config.early_stopping_patience
-        and stale >= config.early_stopping_patience
-        and not in_first_phase
-    ):
+    if settings.schedule == "plateau" and stale and stale % settings.plateau_patience == 0:
+        state.plateau_scale *= settings.plateau_factor
+    in_first_phase = state.epoch <= settings.head_epochs
+    patience = settings.early_stopping_patience
+    if patience and stale >= patience and not in_first_phase:
         state.stopped_early = True
 
 
@@ -252,7 +254,7 @@ def _write_history(workdir: str, state: State) -> None:
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT instead of dying of them, while entered from the main thread."""
+    """Records SIGTERM and SIGINT while it is entered from the main thread."""
 
     _caught = ""
 
@@ -260,30 +262,31 @@ class _Signals:
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, kind: Any, *unused: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._caught and kind is None:  # when there was nothing left to stop here
+        # A signal that came when nothing was left to stop here is passed on.
+        if self._caught and kind is None:
             signal.raise_signal(signal.Signals[self._caught])
 
-    def came(self) -> bool:
-        """Whether this process was asked to stop."""
+    def arrived(self) -> bool:
+        """Return whether this process was asked to stop."""
         return bool(self._caught)
 
-    def stopped(self, state: State, is_chief: bool) -> StoppedError:
-        """The sentence to end with."""
-        asked = self._caught or "a signal to another host"
+    def describe_stop(self, state: State, is_chief: bool) -> StoppedError:
+        """Return the error that ends a run that was asked to stop."""
+        cause = self._caught or "a signal to another host"
         then = (
             "the same command goes on from there"
             if is_chief
             else "the first host has written the checkpoint"
         )
-        return StoppedError(f"stopped by {asked} after step {state.total_steps}; {then}")
+        return StoppedError(f"stopped by {cause} after step {state.total_steps}; {then}")
 
-    def _note(self, number: int, unused_frame: Any) -> None:
+    def _record(self, number: int, unused_frame: Any) -> None:
         if self._caught == signal.Signals(number).name == "SIGINT":
             raise KeyboardInterrupt
         self._caught = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""Which variables learn, how fast, and when: phases, optimizers, schedules."""
+"""Decide which variables learn, how fast, and when: phases, optimizers and schedules."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,81 +8,70 @@ import keras
 import ml_collections
 from absl import logging
 
-from trainer.errors import ConfigError
 from trainer.network import model as model_lib
 from trainer.training.loop import Phase
 
 
-def phases(
-    model: keras.Model, config: ml_collections.ConfigDict, steps_per_epoch: int, pretrained: bool
+def build_phases(
+    model: keras.Model,
+    settings: ml_collections.ConfigDict,
+    steps_per_epoch: int,
+    pretrained: bool,
 ) -> list[Phase]:
-    """Phase one trains the head on the frozen backbone; phase two fine-tunes.
+    """Return the phases: the first trains the head on the frozen backbone, the second fine-tunes.
 
-    A backbone that starts from random weights (not `pretrained`) is trained whole and from the first step: frozen, it would be
-    noise. Call it under the strategy's scope: it creates the optimizers' variables.
+    A backbone that starts from random weights (not `pretrained`) is trained completely and from the
+    first step: frozen, it would only pass on noise. Call this under the strategy's scope, since it
+    creates the optimizers' variables.
     """
-    model_lib.freeze(
-        model, config.unfreeze_layers if pretrained else "all", train_batch_norm=not pretrained
-    )
-    depth, factor = model_lib.depths(model), batch_factor(config)
-    found = []
-    if config.head_epochs and pretrained:
+    unfreeze = settings.unfreeze_layers if pretrained else "all"
+    model_lib.freeze(model, unfreeze, train_batch_norm=not pretrained)
+    depths, factor = model_lib.compute_depths(model), compute_batch_factor(settings)
+    phases = []
+    if settings.head_epochs and pretrained:
         head = [
             variable
             for layer in model_lib.head_layers(model)
             for variable in layer.trainable_variables
         ]
-        rate = schedule(
-            "cosine", config.head_learning_rate * factor, config.head_epochs * steps_per_epoch, 0
-        )
-        found.append(Phase(config.head_epochs, head, _optimizer(config, head, {}), rate))
-    if config.epochs:
+        steps = settings.head_epochs * steps_per_epoch
+        rate = schedule("cosine", settings.head_learning_rate * factor, steps, 0)
+        phases.append(Phase(settings.head_epochs, head, _build_optimizer(settings, head, {}), rate))
+    if settings.epochs:
         trained = list(model.trainable_variables)
-        scale = {path: _rate_at(d, config) for path, d in depth.items() if not _is_head(path)}
-        warmup = config.warmup_epochs * steps_per_epoch
-        rate = schedule(
-            config.schedule, config.learning_rate * factor, config.epochs * steps_per_epoch, warmup
-        )
-        found.append(Phase(config.epochs, trained, _optimizer(config, trained, scale), rate))
-        _tell(config, list(scale.values()))
-    return found
+        scale = {
+            path: _scale_at(depth, settings) for path, depth in depths.items() if not _is_head(path)
+        }
+        steps, warmup = settings.epochs * steps_per_epoch, settings.warmup_epochs * steps_per_epoch
+        rate = schedule(settings.schedule, settings.learning_rate * factor, steps, warmup)
+        optimizer = _build_optimizer(settings, trained, scale)
+        phases.append(Phase(settings.epochs, trained, optimizer, rate))
+        _log_rates(settings, list(scale.values()))
+    return phases
 
 
-def _tell(config: ml_collections.ConfigDict, shares: Sequence[float]) -> None:
-    """Says by what rule the rates of fine-tuning were scaled, and what came of it; `shares`: what backbone variables get of the head's."""
-    peak = config.learning_rate * batch_factor(config)
-    backbone = f"{peak * min(shares):.2g} to {peak * max(shares):.2g}" if shares else "frozen"
-    kind = "in proportion to" if config.optimizer == "sgd" else "by the square root of"
-    scaled = f"scaled {kind} the batch, {config.global_batch_size} / {config.reference_batch_size}"
-    rule = scaled if config.reference_batch_size else "not scaled by the batch"
-    logging.info("Learning rates, %s: head %.2g, backbone %s.", rule, peak, backbone)
+def compute_batch_factor(settings: ml_collections.ConfigDict) -> float:
+    """Return the factor on the learning rates for a batch of another size than the recipe's.
 
-
-def batch_factor(config: ml_collections.ConfigDict) -> float:
-    """What the learning rates are multiplied by because the batch has another size than the recipe was made for.
-
-    SGD: its ratio to `reference_batch_size` (Goyal et al. 2017, arXiv:1706.02677); AdamW: the square root of that (Malladi et al.
-    2022, arXiv:2205.10287).
+    For SGD it is the ratio of `global_batch_size` to `reference_batch_size` (Goyal et al. 2017,
+    arXiv:1706.02677); for AdamW the square root of that (Malladi et al. 2022, arXiv:2205.10287).
     """
-    if not config.reference_batch_size:
+    if not settings.reference_batch_size:
         return 1.0
-    ratio = config.global_batch_size / config.reference_batch_size
-    return ratio if config.optimizer == "sgd" else math.sqrt(ratio)
+    ratio = settings.global_batch_size / settings.reference_batch_size
+    return ratio if settings.optimizer == "sgd" else math.sqrt(ratio)
 
 
 def schedule(name: str, peak: float, steps: int, warmup: float) -> Callable[[float], float]:
-    """Learning rate by step: linear from 0 to `peak` in `warmup` steps, then as `name` says.
+    """Return the learning rate as a function of the step; it first rises linearly to `peak`.
 
     Args:
-      name: `cosine` to 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983), `plateau` or `constant` at `peak`.
-
-    Raises:
-      ConfigError: another name.
+      name: what follows: `cosine` to 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983);
+        `plateau` or `constant` at `peak`.
+      warmup: number of steps of the linear part.
     """
-    if name not in ("cosine", "plateau", "constant"):
-        raise ConfigError(f"schedule={name!r}: expected cosine, plateau or constant")
 
-    def rate(step: float) -> float:
+    def compute_rate(step: float) -> float:
         if step < warmup:
             return peak * (step + 1) / (warmup + 1)
         if name != "cosine":
@@ -90,32 +79,47 @@ def schedule(name: str, peak: float, steps: int, warmup: float) -> Callable[[flo
         progress = (step - warmup) / max(1.0, steps - warmup)
         return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
-    return rate
+    return compute_rate
 
 
-def _rate_at(depth: float, config: ml_collections.ConfigDict) -> float:
-    """Share of the head's learning rate that a backbone variable at `depth` in [0, 1] gets (Howard & Ruder 2018, arXiv:1801.06146)."""
-    return config.backbone_lr_factor * config.depth_lr_decay ** (1.0 - depth)
+def _log_rates(settings: ml_collections.ConfigDict, scales: Sequence[float]) -> None:
+    """Log the learning rates of fine-tuning and how they were scaled.
+
+    `scales` holds the factor of each backbone variable on the head's rate.
+    """
+    peak = settings.learning_rate * compute_batch_factor(settings)
+    backbone = f"{peak * min(scales):.2g} to {peak * max(scales):.2g}" if scales else "frozen"
+    kind = "in proportion to" if settings.optimizer == "sgd" else "by the square root of"
+    sizes = f"{settings.global_batch_size} / {settings.reference_batch_size}"
+    rule = f"scaled {kind} the batch, {sizes}"
+    if not settings.reference_batch_size:
+        rule = "not scaled by the batch"
+    logging.info("Learning rates, %s: head %.2g, backbone %s.", rule, peak, backbone)
+
+
+def _scale_at(depth: float, settings: ml_collections.ConfigDict) -> float:
+    """Return the factor on the head's learning rate for a backbone variable at `depth` in [0, 1].
+
+    It decays from the end of the backbone to its beginning (Howard & Ruder 2018, arXiv:1801.06146).
+    """
+    return settings.backbone_lr_factor * settings.depth_lr_decay ** (1.0 - depth)
 
 
 def _is_head(path: str) -> bool:
     return path.startswith(("head_", model_lib.LOGIT))
 
 
-def _optimizer(
-    config: ml_collections.ConfigDict, variables: list[keras.Variable], scale: Mapping[str, float]
+def _build_optimizer(
+    settings: ml_collections.ConfigDict, variables: list[keras.Variable], scale: Mapping[str, float]
 ) -> keras.optimizers.Optimizer:
-    """An optimizer built on `variables`, each learning at `scale` of the rate (1 where it isn't named)."""
-    adam = (
-        keras.optimizers.AdamW if config.weight_decay else keras.optimizers.Adam
-    )  # AdamW refuses to go without
-    kinds = {
-        "adamw": (adam, {}),
-        "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
-    }
-    if config.optimizer not in kinds:
-        raise ConfigError(f"optimizer={config.optimizer!r}: expected adamw or sgd")
-    kind, options = kinds[config.optimizer]
+    """Return an optimizer built on `variables`; `scale` holds factors on the rate of some."""
+    if settings.optimizer == "sgd":
+        kind, options = keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}
+    else:  # AdamW refuses a weight decay of 0
+        kind, options = (
+            keras.optimizers.AdamW if settings.weight_decay else keras.optimizers.Adam,
+            {},
+        )
 
     class Scaled(kind):  # type: ignore[misc, valid-type]
         """Keras's optimizer, with a factor on the learning rate of each variable."""
@@ -126,12 +130,12 @@ def _optimizer(
             )
 
     optimizer: keras.optimizers.Optimizer = Scaled(
-        weight_decay=config.weight_decay or None, **options
+        weight_decay=settings.weight_decay or None, **options
     )
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in variables if not v.path.endswith("kernel")]
     )
-    if config.precision == "mixed_float16":
+    if settings.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     factors = {

@@ -1,4 +1,4 @@
-"""What one sees of a run under way: a line for every epoch in the log, a bar on a terminal, and TensorBoard."""
+"""Report the progress of a run: a log line for each epoch, a bar on a terminal, TensorBoard."""
 
 import contextlib
 import sys
@@ -16,19 +16,25 @@ TRACED_STEPS = 10
 """Steps that `--profile` traces, after as many that warm up."""
 _PANEL_SIDE = 224
 _LINE = (
-    "epoch {epoch}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.3f}  val_loss {val_loss:.4f}  val_accuracy {val_accuracy:.3f}"
-    "  val_auroc {val_auroc:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} images/s  input wait {input_wait:.0%}"
+    "epoch {epoch}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.3f}  val_loss {val_loss:.4f}"
+    "  val_accuracy {val_accuracy:.3f}  val_auroc {val_auroc:.4f}  lr {learning_rate:.2g}"
+    "  {images_per_second:.1f} images/s  input wait {input_wait:.0%}"
 )
 
 
-class Watch:
-    """Of one run; on all but the chief it does nothing."""
+class ProgressReporter:
+    """Reports one run; on all hosts but the chief it does nothing."""
 
-    def __init__(self, workdir: str, epochs: int, is_chief: bool, profile: bool = False):
-        """`epochs` of all phases; `profile`: trace some of the first steps for TensorBoard's profiler."""
+    def __init__(self, workdir: str, epochs: int, is_chief: bool, trace: bool = False):
+        """Open TensorBoard's files.
+
+        Args:
+          epochs: number of epochs of all phases together.
+          trace: trace some of the first steps for TensorBoard's profiler.
+        """
         self._folder = f"{workdir}/tensorboard"
-        # Each flush into a bucket takes requests. TensorFlow's defaults would flush after every ten figures, and at the end of every
-        # `as_default`, which therefore stays open.
+        # Each flush into a bucket takes requests. By default TensorFlow flushes after every ten
+        # values, and at the end of every `as_default`, which therefore stays open.
         kept = {"max_queue": 100_000, "flush_millis": 60_000}
         self._writer = (
             tf.summary.create_file_writer(self._folder, **kept)
@@ -40,13 +46,10 @@ class Watch:
         self._epochs = epochs
         self._is_chief = is_chief
         self._bar = tqdm.tqdm(disable=True)
-        self._first_step: int | None = (
-            None if profile and is_chief else -1
-        )  # None before it, -1 when nothing is left to trace
-        self._tracing = False
+        self._trace = _Trace(self._folder) if trace and is_chief else None
 
     def begin_epoch(self, epoch: int, step: int, steps: int) -> None:
-        """`epoch` from 0; it stands at `step` of `steps`."""
+        """Show the bar of an epoch, from 0, of which `step` of `steps` are finished."""
         self._bar = tqdm.tqdm(
             total=steps,
             initial=step,
@@ -56,80 +59,100 @@ class Watch:
             disable=not (self._is_chief and sys.stderr.isatty()),
         )
 
-    def step(self, step: int, total_steps: int, measured: Mapping[str, float]) -> None:
-        """After every call of the device: `step` of the epoch, `total_steps` of the run, and what was measured since the last call."""
+    def report_step(self, step: int, total_steps: int, measured: Mapping[str, float]) -> None:
+        """Report a call of the device.
+
+        Args:
+          step: finished steps of the epoch.
+          total_steps: finished steps of the run.
+          measured: what the call measured, by name.
+        """
         self._bar.update(step - self._bar.n)
         for name, value in measured.items():
             tf.summary.scalar(f"step/{name}", value, total_steps)
-        self._trace(total_steps)
+        if self._trace:
+            self._trace.update(total_steps)
 
     def end_epoch(self, row: Mapping[str, float], total_steps: int, improved: bool) -> None:
-        """The epoch's row of the history, as a line in the log and as scalars."""
+        """Report the epoch's row of the history, in the log and to TensorBoard."""
         self._bar.close()
         if self._is_chief:
-            logging.info(
-                "%s%s",
-                _LINE.format(epochs=self._epochs, **row),
-                "  best so far" if improved else "",
-            )
+            line = _LINE.format(epochs=self._epochs, **row)
+            logging.info("%s%s", line, "  best so far" if improved else "")
         for name, value in row.items():
             tf.summary.scalar(f"epoch/{name}", value, total_steps)
 
-    def flush(self) -> None:
-        """What TensorBoard was told so far is kept, even if the process is killed."""
-        self._writer.flush()
-
-    def show_validation(
+    def report_validation(
         self,
         logits: np.ndarray,
         labels: np.ndarray,
         maps: tuple[np.ndarray, np.ndarray],
         total_steps: int,
     ) -> None:
-        """How the two classes come apart, and where the network looks.
+        """Report how well the two classes are separated, and where the network looks.
 
         Args:
-          logits: float32 [N] of the validation split, with labels int [N].
-          maps: images uint8 [B, size, size, 1], and their class activation maps float32 [B, h, w].
+          logits: float32 [N] of the validation split.
+          labels: int [N].
+          maps: images uint8 [B, size, size, 1] and their class activation maps float32 [B, h, w].
         """
         for label, name in enumerate(("negative", "positive")):
             tf.summary.histogram(f"validation/logit_{name}", logits[labels == label], total_steps)
-        tf.summary.image("validation/maps", _panel(*maps)[None], total_steps)
+        tf.summary.image("validation/maps", _draw_panel(*maps)[None], total_steps)
+
+    def flush(self) -> None:
+        """Write what TensorBoard was told so far, so that a kill doesn't lose it."""
+        self._writer.flush()
 
     def close(self) -> None:
-        """Whatever happened: the bar goes, a trace under way is written."""
+        """Remove the bar, write a trace that is under way, and close TensorBoard's files."""
         self._bar.close()
-        if self._tracing:
-            self._stop_tracing()
-        elif self._first_step != -1:
+        if self._trace:
+            self._trace.close()
+        self._default.close()
+        self._writer.close()
+
+
+class _Trace:
+    """Traces `TRACED_STEPS` steps for TensorBoard's profiler, after as many that warm up."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._first_step: int | None = None
+        self._is_running = False
+        self._is_done = False
+
+    def update(self, total_steps: int) -> None:
+        """Start or stop the trace where it is time to, after `total_steps` steps of the run."""
+        if self._first_step is None:
+            self._first_step = total_steps
+        elif self._is_running and total_steps >= self._first_step + 2 * TRACED_STEPS:
+            self._stop()
+        elif (
+            not (self._is_running or self._is_done)
+            and total_steps >= self._first_step + TRACED_STEPS
+        ):
+            tf.profiler.experimental.start(self._folder)
+            self._is_running = True
+
+    def close(self) -> None:
+        """Stop a trace that is running; warn where nothing was traced."""
+        if self._is_running:
+            self._stop()
+        elif not self._is_done:
             logging.warning(
                 "Nothing was traced: --profile begins after %d steps, and there were no more.",
                 TRACED_STEPS,
             )
-        self._default.close()
-        self._writer.close()
 
-    def _trace(self, total_steps: int) -> None:
-        if self._first_step is None:
-            self._first_step = total_steps
-        elif self._tracing and total_steps >= self._first_step + 2 * TRACED_STEPS:
-            self._stop_tracing()
-        elif (
-            self._first_step >= 0
-            and not self._tracing
-            and total_steps >= self._first_step + TRACED_STEPS
-        ):
-            tf.profiler.experimental.start(self._folder)
-            self._tracing = True
-
-    def _stop_tracing(self) -> None:
+    def _stop(self) -> None:
         tf.profiler.experimental.stop()
-        self._first_step, self._tracing = -1, False
+        self._is_running, self._is_done = False, True
         logging.info("Traced for the profiler: tensorboard --logdir=%s", self._folder)
 
 
-def _panel(images: np.ndarray, cams: np.ndarray) -> np.ndarray:
-    """Overlays side by side, two rows of them: uint8 [height, width, 3] in RGB."""
+def _draw_panel(images: np.ndarray, cams: np.ndarray) -> np.ndarray:
+    """Return overlays side by side in two rows, uint8 [height, width, 3] in RGB."""
     scale = max(float(cams.max(initial=0.0)), 1e-6)
     drawn = [
         overlay.draw(

@@ -1,4 +1,4 @@
-"""The recipes of `trainer.configs` by name, as `--config` takes them."""
+"""Find the recipes of `trainer.configs` by name, as `--config` takes them."""
 
 import pathlib
 import re
@@ -7,39 +7,46 @@ from collections.abc import Sequence
 from trainer.errors import ConfigError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+_CONFIG_FLAGS = ("--config=", "-config=")
 
 
-def names() -> str:
-    """Of all our recipes, for a sentence."""
+def list_names() -> str:
+    """Return the names of the recipes, comma-separated."""
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
 
 
-def as_paths(argv: Sequence[str]) -> list[str]:
-    """`--config=NAME` -> the file of that name among our recipes, `humerus` where none is named; paths stay.
+def replace_names(argv: Sequence[str]) -> list[str]:
+    """Return the command line with `--config=NAME` replaced by the file of that recipe; paths stay.
 
-    As an argument, not as the flag's default: a wrong key of a default would raise while the flag is being defined.
+    Without `--config` the recipe is `humerus`. It is added as an argument rather than as the flag's
+    default: a misspelt key of a default would raise while the flag is being defined.
+
+    Raises:
+      ConfigError: no such recipe or file, or a setting comes before the recipe that it changes.
     """
-
-    def path(name: str) -> str:
-        known = CONFIGS / f"{name}.py"
-        if known.is_file():
-            return str(known)
-        if not pathlib.Path(name.split(":")[0]).is_file():
-            raise ConfigError(f"--config={name}: neither one of our recipes ({names()}) nor a file")
-        return name
-
     words = iter(argv)
     argv = [
         f"{word}={next(words, '')}" if word in ("--config", "-config") else word for word in words
     ]
-    named = [a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))] or [
-        "humerus"
-    ]
-    others = [a for a in argv[1:] if not a.startswith(("--config=", "-config="))]
+    named = [word.partition("=")[2] for word in argv if word.startswith(_CONFIG_FLAGS)]
+    others = [word for word in argv[1:] if not word.startswith(_CONFIG_FLAGS)]
     order = [a.lstrip("-").partition("=")[0] for a in argv if re.match("--?config[.=]", a)]
     if "config" in order[1:] and order[0] != "config":
         raise ConfigError(
-            f"--{order[0]} stands ahead of the --config that it changes; name the recipe first"
+            f"--{order[0]} comes before the --config that it changes; name the recipe first"
         )
-    # The last one counts, as with any flag: a --flagfile may name one too.
-    return [argv[0], f"--config={path(named[-1])}", *others]
+    # As with any flag the last one counts, since a --flagfile may name one too.
+    recipe = named[-1] if named else "humerus"
+    return [argv[0], f"--config={_find_recipe(recipe)}", *others]
+
+
+def _find_recipe(name: str) -> str:
+    """Return the path of a recipe of ours, or of a file."""
+    known = CONFIGS / f"{name}.py"
+    if known.is_file():
+        return str(known)
+    if not pathlib.Path(name.split(":")[0]).is_file():
+        raise ConfigError(
+            f"--config={name}: neither a recipe of this program ({list_names()}) nor a file"
+        )
+    return name

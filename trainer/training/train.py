@@ -1,8 +1,7 @@
-"""Training from prepared data to a finished run folder: one network, or one for each fold."""
+"""Train from prepared data to a finished run folder: one network, or one for each fold."""
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,163 +14,172 @@ from trainer.dataset import input_pipeline
 from trainer.errors import ConfigError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
-from trainer.publishing.results import Scored, Trained
+from trainer.publishing.results import FinishedRun
+from trainer.publishing.trained import Scored, Trained
 from trainer.training import cross_validation, optimization, settings
 from trainer.training import strategy as strategy_lib
-from trainer.training.build_run import assemble
+from trainer.training.build_run import build_run
 from trainer.training.checkpoints import check_same_run
 from trainer.training.fit import fit
+from trainer.training.job import TrainingJob
 
-SETTINGS = results.SETTINGS
-_OF_OTHER_HOSTS = (
+_ERRORS_OF_OTHER_HOSTS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
     tf.errors.CancelledError,
 )
-_TELLS_OF_OTHER_HOSTS = re.compile("collective|heartbeat|coordination", re.IGNORECASE)
+_WORDS_OF_OTHER_HOSTS = re.compile("collective|heartbeat|coordination", re.IGNORECASE)
 
 
-def train_and_evaluate(
-    config: ml_collections.ConfigDict,
-    data_dir: str,
-    workdir: str,
-    folds: int = 0,
-    profile: bool = False,
-) -> dict[str, Any]:
-    """Trains, evaluates on the test split, exports; goes on where an earlier call for the same `workdir` was stopped.
+def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
+    """Train, evaluate on the test split, and export; continue where an earlier call was stopped.
 
-    Args:
-      config: of `trainer.configs`.
-      data_dir: where `humerus-prepare` wrote.
-      workdir: gets `artifact/`, `metrics.json`, `history.csv`, `report.html`, `curves.png`, `checkpoints/`, `tensorboard/` and
-        `config.json`; local or in a bucket. With folds see `cross_validation.train_folds`.
-      folds: 0 for one network that trains on `train` and is checked on `validation`; else both are divided into so many folds.
-      profile: trace some steps of a run without folds for TensorBoard's profiler.
+    The workdir gets `artifact/`, `metrics.json`, `history.csv`, `report.html`, `curves.png`,
+    `checkpoints/`, `tensorboard/` and `config.json`; with folds see `cross_validation.train_folds`.
 
     Returns:
-      The content of `metrics.json`.
+      The content of `metrics.json`; on all hosts but the chief it is empty.
 
     Raises:
-      ConfigError, DataError: the user's to mend. StoppedError, TrainingDivergedError: see `fit`. HostLostError: of several.
+      ConfigError, DataError: the user can mend it.
+      StoppedError, TrainingDivergedError: see `fit`.
+      HostLostError: another host of this run was lost.
     """
-    dataset = input_pipeline.metadata(data_dir)
-    settings.check(config)
-    recorded = settings.recorded(config, dataset, folds)
-    begun = is_begun(workdir)
-    if begun:
-        check_same_run(f"{workdir}/{SETTINGS}", recorded)
-    if metrics := storage.read_bytes(f"{workdir}/{results.METRICS}"):
-        logging.info("The run in %s is finished already.", workdir)
-        return json.loads(metrics)
-    if folds and profile:
+    continues = check_workdir(job)
+    if (finished := _read_metrics(job.workdir)) is not None:
+        logging.info("The run in %s is finished already.", job.workdir)
+        return finished
+    if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
-    keras.config.set_dtype_policy(config.precision)
-    if config.deterministic:
-        keras.utils.set_random_seed(config.seed)
-        tf.config.experimental.enable_op_determinism()
+    _prepare_keras(job.settings)
     strategy = strategy_lib.create()
-    if not begun and strategy_lib.is_chief(strategy):
-        # Whatever an earlier call wrote there, it could not start with it.
-        storage.write_text(
-            f"{workdir}/{SETTINGS}", json.dumps(recorded, indent=2, sort_keys=True) + "\n"
-        )
-    share = input_pipeline.per_replica_batch_size(
-        config.global_batch_size, strategy.num_replicas_in_sync
-    )
-    strategy_lib.log_devices(strategy, config.global_batch_size, optimization.batch_factor(config))
+    if not continues and strategy_lib.is_chief(strategy):
+        # Settings that lie there already are of a run that never reached a checkpoint.
+        _write_settings(job)
+    batch_size = job.settings.global_batch_size
+    per_replica = input_pipeline.per_replica_batch_size(batch_size, strategy.num_replicas_in_sync)
+    factor = optimization.compute_batch_factor(job.settings)
+    strategy_lib.log_devices(strategy, batch_size, factor)
     try:
-        strategy_lib.on_all_hosts(
-            strategy, 0
-        )  # the chief among them, so that its settings are written
-        strategy_lib.check_shared(strategy, storage.exists(f"{workdir}/{SETTINGS}"), workdir)
-        if folds:
-            published = cross_validation.train_folds(
-                config, dataset, strategy, data_dir, workdir, folds
-            )
-        else:
-            trained = _train_one(config, dataset, strategy, data_dir, workdir, profile)
-            published = (
-                results.publish(workdir, config, dataset, trained)
-                if strategy_lib.is_chief(strategy)
-                else {}
-            )
-        strategy_lib.leave_together(strategy)
+        # After this the chief has written its settings.
+        strategy_lib.wait_for_hosts(strategy)
+        settings_exist = storage.exists(f"{job.workdir}/{results.SETTINGS}")
+        strategy_lib.check_shared(strategy, settings_exist, job.workdir)
+        train = cross_validation.train_folds if job.folds else _train_one
+        finished_run = train(job, strategy)
+        published = results.publish(finished_run) if strategy_lib.is_chief(strategy) else {}
+        strategy_lib.wait_for_hosts(strategy)
         return published
     except (tf.errors.OpError, MemoryError) as error:
-        if explained := _explained(
-            error, share, strategy.num_replicas_in_sync, dataset["image_size"], is_begun(workdir)
-        ):
-            raise explained from error
+        if translated := _translate(error, job, per_replica, strategy.num_replicas_in_sync):
+            raise translated from error
         raise
 
 
-def is_begun(workdir: str) -> bool:
-    """Whether a run left anything there that another call could go on from."""
-    left = (
+def check_workdir(job: TrainingJob) -> bool:
+    """Return whether the workdir holds a run that this call would continue.
+
+    Raises:
+      ConfigError: it holds a run with other settings or data.
+    """
+    continues = has_checkpoint(job.workdir)
+    if continues:
+        recorded = settings.select_recorded(job.settings, job.dataset, job.folds)
+        check_same_run(f"{job.workdir}/{results.SETTINGS}", recorded)
+    return continues
+
+
+def has_checkpoint(workdir: str) -> bool:
+    """Return whether a run left a checkpoint or results there."""
+    patterns = (
         f"{workdir}/checkpoints/*.json",
         f"{workdir}/fold-*/checkpoints/*.json",
         f"{workdir}/{results.METRICS}",
     )
-    return bool(storage.glob(*left))
+    return bool(storage.glob(*patterns))
 
 
-def _train_one(
-    config: ml_collections.ConfigDict,
-    dataset: Mapping[str, Any],
-    strategy: tf.distribute.Strategy,
-    data_dir: str,
-    workdir: str,
-    profile: bool,
-) -> Trained:
+def _prepare_keras(settings: ml_collections.FrozenConfigDict) -> None:
+    """Set precision and determinism of this process."""
+    keras.config.set_dtype_policy(settings.precision)
+    if settings.deterministic:
+        keras.utils.set_random_seed(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+
+
+def _read_metrics(workdir: str) -> dict[str, Any] | None:
+    """Return the results of a finished run; None where the run isn't finished."""
+    contents = storage.read_bytes(f"{workdir}/{results.METRICS}")
+    return json.loads(contents) if contents else None
+
+
+def _write_settings(job: TrainingJob) -> None:
+    recorded = settings.select_recorded(job.settings, job.dataset, job.folds)
+    text = json.dumps(recorded, indent=2, sort_keys=True)
+    storage.write_text(f"{job.workdir}/{results.SETTINGS}", f"{text}\n")
+
+
+def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRun:
+    """Train one network on the training split, and score the other splits with it."""
     train, validation, test = (
-        input_pipeline.load_split(data_dir, name, config.cache)
+        input_pipeline.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")
     )
-    model, architecture, run = assemble(
-        config, strategy, dataset, train, validation, workdir, profile
+    run = build_run(job, strategy, train, validation)
+    state = fit(run)
+    held_out, tested = (Scored(split, run.predict(split)) for split in (validation, test))
+    network = Network(run.architecture, (Member(run.model),), job.settings.test_time_flip)
+    return FinishedRun(
+        workdir=job.workdir,
+        dataset=job.dataset,
+        options=job.publishing_options(),
+        trained=Trained(network, train, held_out, run.origin),
+        held_out_name="validation",
+        test=tested,
+        history=state.history,
+        settings=settings.flatten(job.settings.to_dict()),
     )
-    state = fit(run, config)
-
-    def scored(split: input_pipeline.Split) -> Scored:
-        return Scored(
-            split, run.loop.predict(split, config.global_batch_size, config.test_time_flip)
-        )
-
-    network = Network(architecture, (Member(model),), config.test_time_flip)
-    return Trained(network, train, scored(validation), "validation", scored(test), state.history)
 
 
-def _explained(
-    error: Exception, share: int, replicas: int, image_size: int, begun: bool
+def _translate(
+    error: Exception, job: TrainingJob, per_replica: int, replicas: int
 ) -> Exception | None:
-    """What a user can do something about, as a sentence; None for what is our own mistake.
+    """Return an error that tells the user what to do; None for an error of the program itself.
 
     Args:
-      share: images of a batch on each replica.
-      begun: whether a checkpoint binds the run to its settings.
+      per_replica: images of a batch on each replica.
+      replicas: number of replicas.
     """
-    said = str(error)
-    if (
-        "No space left" in said
-    ):  # of a full disk, TensorFlow says nearly the same as of a full device
+    message = str(error)
+    # Of a full disk, TensorFlow says nearly the same as of a full device.
+    if "No space left" in message:
         return OSError(
-            f"the disk is full: {said}; make room, and the same command goes on from the last checkpoint"
+            f"the disk is full: {message}; make room, and the same command goes on from the last"
+            " checkpoint"
         )
-    if (
-        isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError))
-        or "out of memory" in said.lower()
-    ):
-        smaller = f"try --config.global_batch_size={share // 2 * replicas}{' and a new --workdir' if begun else ''}, or "
-        return ConfigError(
-            f"the device is out of memory with global_batch_size={share * replicas} ({share} images of {image_size} px on each of"
-            f" {replicas} replicas); {smaller if share > 1 else ''}prepare smaller images or choose a smaller --config.backbone"
-        )
-    if strategy_lib.number_of_workers() > 1 and (
-        isinstance(error, _OF_OTHER_HOSTS) or _TELLS_OF_OTHER_HOSTS.search(said)
+    is_exhausted = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
+    if is_exhausted or "out of memory" in message.lower():
+        return _explain_out_of_memory(job, per_replica, replicas)
+    if strategy_lib.count_workers() > 1 and (
+        isinstance(error, _ERRORS_OF_OTHER_HOSTS) or _WORDS_OF_OTHER_HOSTS.search(message)
     ):
         return HostLostError(
-            f"a host of this run was lost, or can't be reached ({said.splitlines()[0]}); start all hosts again with the"
-            " same command, and they go on from the last checkpoint"
+            f"a host of this run was lost, or can't be reached ({message.splitlines()[0]});"
+            " start all hosts again with the same command, and they go on from the last checkpoint"
         )
     return None
+
+
+def _explain_out_of_memory(job: TrainingJob, per_replica: int, replicas: int) -> ConfigError:
+    """Return the error that suggests the next smaller batch, where there is one."""
+    smaller = ""
+    if per_replica > 1:
+        # A checkpoint binds the run to its settings.
+        new_workdir = " and a new --workdir" if has_checkpoint(job.workdir) else ""
+        smaller = f"try --config.global_batch_size={per_replica // 2 * replicas}{new_workdir}, or "
+    return ConfigError(
+        f"the device is out of memory with global_batch_size={per_replica * replicas}"
+        f" ({per_replica} images of {job.dataset.image_size} px on each of {replicas} replicas);"
+        f" {smaller}prepare smaller images or choose a smaller --config.backbone"
+    )

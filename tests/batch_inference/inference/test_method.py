@@ -14,7 +14,6 @@ from tests.support import small_artifact, small_run
 from trainer import artifact, overlay
 from trainer.errors import ConfigError
 from trainer.network import saliency, trained_network
-from trainer.publishing import export
 
 METHODS = ("fused_layer_cam", "hires_cam")
 
@@ -46,7 +45,7 @@ def test_the_signature_answers_as_explain_does(model, method):
     loaded = tf.saved_model.load(str(model))
     served = loaded.signatures[method](image=tf.constant(pixels))
     free = loaded.signatures["serving_default"](image=tf.constant(pixels))
-    expected = trained_network.maps(
+    expected = trained_network.compute_maps(
         trained_network.load(str(model), described), method, pixels, "features"
     )
     np.testing.assert_allclose(served["cam"].numpy(), expected, rtol=1e-4, atol=1e-6)
@@ -75,7 +74,7 @@ def test_scored_with_a_method_only_the_pictures_differ(model, images, tmp_path):
         ).read_bytes()
     described = artifact.load(model)
     pixels = cv2.imread(str(images / "0.png"), cv2.IMREAD_GRAYSCALE)
-    cam = trained_network.maps(
+    cam = trained_network.compute_maps(
         trained_network.load(str(model), described),
         "fused_layer_cam",
         pixels[None, ..., None],
@@ -129,10 +128,10 @@ def test_what_cannot_be_drawn_is_a_sentence(model, images, tmp_path, options, er
 
 def test_only_what_exports_is_exported():
     assert (
-        export.methods(" , ".join(saliency.EXPORTED)) == saliency.EXPORTED
-        and export.methods("") == ()
+        saliency.parse_exported_methods(" , ".join(saliency.EXPORTED)) == saliency.EXPORTED
+        and saliency.parse_exported_methods("") == ()
     )
     with pytest.raises(
         ConfigError, match="cam_methods=score_cam: expected one or several of hires_cam"
     ):
-        export.methods("hires_cam,score_cam")
+        saliency.parse_exported_methods("hires_cam,score_cam")

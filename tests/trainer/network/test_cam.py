@@ -14,7 +14,7 @@ HEADS = {"linear": (), "three layers": (1024, 1024, 512)}
 
 
 def a_model(pooling: str, widths: tuple[int, ...], backbone: str = "tinynet", size: int = 64):
-    """A model whose weights and biases are all random, so that no symmetry of a fresh one hides a mistake."""
+    """Build a model of random weights and biases, so that no symmetry hides a mistake."""
     model = model_lib.build(model_lib.Architecture(backbone, pooling, widths, dropout=0.4), size)
     rng = np.random.default_rng(5)
     for layer in model.layers:
@@ -27,7 +27,10 @@ def a_model(pooling: str, widths: tuple[int, ...], backbone: str = "tinynet", si
 
 
 def grad_cam_by_tape(model, image: np.ndarray) -> np.ndarray:
-    """Selvaraju et al. 2017, eq. 1 and 2 without the ReLU, from the definition: float32 [B, h, w]."""
+    """Compute Grad-CAM from its definition, float32 [B, h, w].
+
+    Selvaraju et al. 2017, eq. 1 and 2 without the ReLU.
+    """
     features = tf.constant(model(image, training=False)[model_lib.FEATURES])
     names = [layer.name for layer in model.layers]
     tail = model.layers[names.index(model_lib.FEATURES) + 1 :]
@@ -96,7 +99,8 @@ def test_the_gradient_of_the_head_by_hand():
     last.set_weights([np.array([[2.0], [10.0], [-1.0]], np.float32), np.zeros(1, np.float32)])
     pooled = np.zeros((2, 16), np.float32)
     pooled[0, :2], pooled[1, :2] = [1, 1], [1, 0]
-    # Image 0: hidden = relu(1, 0.5, -1), so units 0 and 1 are on; image 1: relu(1, -0.5, 2), units 0 and 2.
+    # Image 0: hidden = relu(1, 0.5, -1), so units 0 and 1 are on; image 1: relu(1, -0.5, 2), units
+    # 0 and 2.
     expected = np.zeros((2, 16))
     expected[0, :2] = [2 * 1 + 10 * -1, 2 * 0 + 10 * 1]
     expected[1, :2] = [2 * 1 - 1 * 2, 2 * 0 - 1 * -3]

@@ -1,4 +1,4 @@
-"""The network: each backbone on its own scale, what is trained, and whose weights it starts from."""
+"""The network: each backbone on its own scale, what is trained, and the initial weights."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def tiny(weights: str = "none", seed: int = 0, **changes) -> keras.Model:
 def features_of_application(
     name: str, weights: list[np.ndarray] | str, images: np.ndarray
 ) -> np.ndarray:
-    """Features as Keras's own documentation computes them: RGB, `preprocess_input`, the application without its top."""
+    """Compute features as Keras's documentation does: RGB, `preprocess_input`, no top."""
     package = {
         "DenseNet121": keras.applications.densenet,
         "Xception": keras.applications.xception,
@@ -95,7 +95,7 @@ def test_the_scale_of_each_family_is_that_of_its_preprocess_input(name, grey):
         "mobilenetv3small": keras.applications.mobilenet_v3,
         "nasnetmobile": keras.applications.nasnet,
     }
-    scale, offset = model_lib._normalization(name)
+    scale, offset = model_lib.find_normalization(name)
     expected = modules[name].preprocess_input(np.full((1, 1, 1, 3), grey, "float32")).ravel()
     np.testing.assert_allclose(np.array(scale) * grey + offset, expected, rtol=1e-5, atol=1e-5)
 
@@ -208,7 +208,8 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_uses_them():
 def test_what_cannot_be_unfrozen_is_refused_with_an_example(unfreeze):
     with pytest.raises(
         ConfigError,
-        match=rf"unfreeze_layers='{unfreeze}': expected `all`, a number, a share such as 70%, or a layer .*block2_bn",
+        match=rf"unfreeze_layers='{unfreeze}': expected `all`, a number, a share such as 70%,"
+        r" or a layer .*block2_bn",
     ):
         model_lib.freeze(tiny(), unfreeze, train_batch_norm=True)
 
@@ -216,7 +217,7 @@ def test_what_cannot_be_unfrozen_is_refused_with_an_example(unfreeze):
 def test_depth_rises_from_the_image_to_the_head():
     model = tiny(head_widths=(4,))
     model_lib.freeze(model, "all", train_batch_norm=True)
-    depth = model_lib.depths(model)
+    depth = model_lib.compute_depths(model)
     assert set(depth) == {variable.path for variable in model.trainable_variables}
     assert depth["block1_conv/kernel"] == 0.0 and depth["block2_conv/kernel"] == pytest.approx(
         3 / 9
@@ -231,7 +232,7 @@ def test_depth_rises_from_the_image_to_the_head():
             {"backbone": "densenet"},
             32,
             "none",
-            "backbone='densenet' is none of ours and keras.applications: .*densenet121",
+            "backbone='densenet' is not among the known backbones: .*densenet121",
         ),
         ({"pooling": "sum"}, 32, "none", "pooling='sum': expected avg or max"),
         ({"backbone": "vgg16"}, 16, "none", "backbone='vgg16' can't be built for images of 16 px"),

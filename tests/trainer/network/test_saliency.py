@@ -1,5 +1,4 @@
-"""Each way to ask where a network looked: by hand on a network that a person can follow, by its own laws, and against what other libraries
-say."""
+"""Each method is checked by hand, by its own laws, and against what other libraries compute."""
 
 import json
 
@@ -15,7 +14,11 @@ from trainer.network import model as model_lib
 
 @pytest.fixture(scope="module")
 def by_hand() -> keras.Model:
-    """4x4 pixels -> 2x2 cells of two channels, the sum of a cell's pixels (A) and 8 less it (B) -> `WEIGHTS` A - B + 0.5."""
+    """Build a network that a person can follow: 4x4 pixels -> 2x2 cells of two channels -> logit.
+
+    The channels are the sum of a cell's pixels (A) and 8 less it (B); the logit is
+    `WEIGHTS` A - B + 0.5.
+    """
     image = keras.Input((4, 4, 1), dtype="uint8")
     x = keras.layers.Rescaling(1.0)(image)
     x = keras.layers.Conv2D(2, 2, strides=2, activation="relu", name="conv")(x)
@@ -54,15 +57,16 @@ def test_gradients_by_hand(by_hand):
     np.testing.assert_allclose(
         saliency.layer_cam(by_hand, IMAGE, "conv")[0], [[4, 4], [0, 0]]
     )  # WEIGHTS A
-    # Pixel weights g^2 / (2 g^2 + 18 g^3), for A sums to 18: 1/20, 1/38, 1/20 and 0, of their sum 19/48, 10/48, 19/48. With these, the
-    # mean of WEIGHTS is 29/24. B, whose gradient is negative, counts nothing.
+    # Pixel weights g^2 / (2 g^2 + 18 g^3), for A sums to 18: 1/20, 1/38, 1/20 and 0, of their sum
+    # 19/48, 10/48, 19/48. With these, the mean of WEIGHTS is 29/24. B, whose gradient is negative,
+    # counts nothing.
     np.testing.assert_allclose(
         saliency.grad_cam_pp(by_hand, IMAGE, "conv")[0], 29 / 24 * A, rtol=1e-6
     )
 
 
 def test_score_cam_by_hand(by_hand):
-    """A channel's weight is the softmax of the logit of the image times the channel, stretched to [0, 1]."""
+    """A channel's weight is the softmax of the logit of the image that it masks in [0, 1]."""
     logits = []
     for channel in (A, B):
         mask = saliency.resize(channel[None].astype(np.float32), 4, 4)[0]
@@ -76,7 +80,7 @@ def test_score_cam_by_hand(by_hand):
 
 
 def test_occlusion_by_hand(by_hand, monkeypatch):
-    """Two by two cells, so one patch only: all of the image painted in its mean, which is round(18 / 16) = 1, and the logit 0.5 for -9.5."""
+    """The one patch is painted in the mean, round(18 / 16) = 1: the logit is 0.5, not -9.5."""
     monkeypatch.setattr(saliency, "OCCLUSION_CELLS", 2)
     assert logit_of(A) == -9.5 and logit_of(np.full((2, 2), 4.0)) == 0.5
     np.testing.assert_allclose(
@@ -84,12 +88,13 @@ def test_occlusion_by_hand(by_hand, monkeypatch):
     )
     monkeypatch.setattr(saliency, "OCCLUSION_CELLS", 4)
     found = saliency.occlusion(by_hand, IMAGE)[0]
-    # A corner's patch is the one that covers its cell alone, and it brings A to 4 there: from 4, 2, 0 and 12.
+    # A corner's patch is the one that covers its cell alone, and it brings A to 4 there: from 4, 2,
+    # 0 and 12.
     np.testing.assert_allclose(found[[0, 0, 3, 3], [0, 3, 0, 3]], [0, -6, -8, 4], atol=1e-6)
 
 
 def test_fused_by_hand(by_hand):
-    """Of one resolution it is LayerCAM; of several, the finer ones' tanh(2 x / max) or the deepest one's x / max, on its scale."""
+    """The fused map is the maximum of tanh(2 x / max) of finer maps and x / max of the deepest."""
     np.testing.assert_allclose(saliency.fused_layer_cam(by_hand, IMAGE, "conv")[0].max(), 4.0)
     fine, deep = (
         saliency.layer_cam(by_hand, IMAGE, name)[0] for name in saliency.block_ends(by_hand)
@@ -118,7 +123,7 @@ def test_every_method_that_another_library_has_is_compared():
     [(method, layer) for method, answers in REFERENCE.items() for layer in answers],
 )
 def test_the_same_as_another_library(method, layer, monkeypatch):
-    """Up to a factor per image, which other software leaves open, and without the sign where it throws that away."""
+    """Compare up to a factor per image, and without the sign where other software drops it."""
     monkeypatch.setattr(saliency, "OCCLUSION_CELLS", saliency_reference.OCCLUSION_CELLS)
     theirs = np.array(REFERENCE[method][layer])
     found = saliency.METHODS[method](
@@ -177,7 +182,7 @@ def test_block_ends_of_the_real_network():
 
 
 def test_no_block_ends_before_the_backbone():
-    """In a network of few resolutions, the normalised image is one more: its noise would be in the fused map."""
+    """The normalised image is no block end: its noise would be in the fused map."""
     model = model_lib.build(model_lib.Architecture("tinynet", "avg", ()), 48)
     assert saliency.block_ends(model) == ["block1_relu", "block2_relu", model_lib.FEATURES]
 

@@ -1,4 +1,4 @@
-"""The pages that show why: what is in them, from one network and from several, and what a user may get wrong."""
+"""The explain pages: what is in them, for one network and several, and what is refused."""
 
 import os
 import pathlib
@@ -182,7 +182,7 @@ def trained_info(model: str):
 
 
 def test_an_ensemble_is_explained_by_the_mean_of_its_members(model):
-    """Grad-CAM over the members, each by its temperature, is the map that the SavedModel answers with."""
+    """Grad-CAM over the members, each by its temperature, is the map of the SavedModel."""
     pixels = small_run.pictures(3, 48)[0]
     loaded = trained_network.load(model, trained_info(model))
     assert [member.temperature for member in loaded.members] == [1.0, 1.5]
@@ -191,7 +191,7 @@ def test_an_ensemble_is_explained_by_the_mean_of_its_members(model):
         .signatures["serving_default"](image=tf.constant(pixels))["cam"]
         .numpy()
     )
-    found = trained_network.maps(loaded, "grad_cam", pixels, model_lib.FEATURES)
+    found = trained_network.compute_maps(loaded, "grad_cam", pixels, model_lib.FEATURES)
     np.testing.assert_allclose(found, served, rtol=1e-4, atol=1e-6)
 
 
@@ -203,11 +203,11 @@ def test_layers_are_listed_with_their_shapes(model):
 
 
 def test_the_grid_shows_each_channel_in_its_place(network):
-    """The brightest tile is that of the channel with the largest value; its picture is that channel's map."""
+    """The brightest tile is the map of the channel with the largest value."""
     built = network.members[0].model
     image = small_run.pictures(1, 48)[0][0]
     values = saliency.features(built, image[None], "block1_relu")[0]
-    drawn = cv2.cvtColor(feature_maps.grid(built, image, "block1_relu"), cv2.COLOR_BGR2GRAY)
+    drawn = cv2.cvtColor(feature_maps.draw_grid(built, image, "block1_relu"), cv2.COLOR_BGR2GRAY)
     assert drawn.shape == (3 * 100, 3 * 100)  # eight channels, three in a row
     tiles = [
         drawn[i // 3 * 100 + 2 : i // 3 * 100 + 70, i % 3 * 100 + 2 : i % 3 * 100 + 98].astype(
@@ -224,7 +224,7 @@ def test_the_grid_shows_each_channel_in_its_place(network):
 
 def test_patterns_excite_their_channels_more_than_noise_does(network):
     built = network.members[0].model
-    sheet = cv2.cvtColor(feature_maps.patterns(built, "block1_conv"), cv2.COLOR_BGR2GRAY)
+    sheet = cv2.cvtColor(feature_maps.draw_patterns(built, "block1_conv"), cv2.COLOR_BGR2GRAY)
     noise = np.clip(np.random.default_rng(0).normal(110, 12, (1, 48, 48, 1)), 0, 255).astype(
         np.uint8
     )

@@ -1,4 +1,4 @@
-"""The artifact is the model: the same numbers without any code of ours, in full precision, whole or not at all."""
+"""The artifact computes what the model does, without code of ours, whole or not at all."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ import tensorflow as tf
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, radiograph
 from trainer.dataset import input_pipeline
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate, metrics
@@ -23,18 +24,19 @@ from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
+from trainer.publishing.trained import Measured, Origin, Scored, Trained
 
 SIZE = small_run.SIZE
 POINT = OperatingPoint(temperature=1.7, threshold=0.45, rule="kappa", uncertain_band=(0.4, 0.5))
-DATASET = {
-    "image_size": SIZE,
-    "preprocessing": radiograph.PREPROCESSING,
-    "fingerprint": "abc",
-    "layout": "manifest",
-    "simulated": True,
-    "splits": {"train": {"images": 12, "studies": 12, "patients": 12, "positives": 6}},
-}
-ORIGIN = {"recipe": "humerus", "weights": "xception_notop.weights.h5", "seed": 0}
+DATASET = DatasetInfo(
+    image_size=SIZE,
+    preprocessing=radiograph.PREPROCESSING,
+    fingerprint="abc",
+    layout="manifest",
+    simulated=True,
+    splits={"train": {"images": 12, "studies": 12, "patients": 12, "positives": 6}},
+)
+ORIGIN = Origin(recipe="humerus", weights="xception_notop.weights.h5", seed=0)
 TRAIN, VALIDATION = small_run.split(12, SIZE), small_run.split(9, SIZE, seed=1)
 
 # Runs where this project cannot be found: what anybody with TensorFlow sees.
@@ -43,7 +45,8 @@ import sys
 import numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 _, inputs = served.structured_input_signature
-assert {name: (spec.shape.as_list(), spec.dtype) for name, spec in inputs.items()} == {"image": ([None, 48, 48, 1], tf.uint8)}
+found = {name: (spec.shape.as_list(), spec.dtype) for name, spec in inputs.items()}
+assert found == {"image": ([None, 48, 48, 1], tf.uint8)}
 outputs = served(image=tf.constant(np.load(sys.argv[2])))
 assert not [name for name in sys.modules if name.split(".")[0] in ("trainer", "batch_inference")]
 np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
@@ -60,22 +63,17 @@ def build(architecture: Architecture, weights: str = "none") -> keras.Model:
     return model
 
 
-def exported(model, architecture, directory, **changes):
-    held_out = changes.pop("held_out", VALIDATION)
-    fields = {
-        "operating_point": POINT,
-        "train": TRAIN,
-        "dataset": DATASET,
-        "metrics": {"test": {}},
-        "origin": ORIGIN,
-    }
+def export_model(
+    model, architecture, directory, held_out=VALIDATION, dataset=DATASET, held_out_name="validation"
+):
+    """Export a model with the scores that it gives, and metrics of no image."""
     logit = (
         model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     )
-    fields |= {"held_out": held_out, "held_out_logit": logit}
-    return export.export(
-        Network(architecture, (Member(model),)), str(directory), **(fields | changes)
-    )
+    network = Network(architecture, (Member(model),))
+    trained = Trained(network, TRAIN, Scored(held_out, logit), ORIGIN)
+    measured = Measured(POINT, {"test": {}, held_out_name: {}})
+    return export.export(trained, measured, dataset, str(directory))
 
 
 def served_by(model, temperature):
@@ -87,7 +85,7 @@ def made(tmp_path_factory):
     architecture = Architecture("tinynet", "avg", (7, 5), dropout=0.5)
     model = build(architecture)
     directory = tmp_path_factory.mktemp("run") / "artifact"
-    return model, directory, exported(model, architecture, directory)
+    return model, directory, export_model(model, architecture, directory)
 
 
 def test_tensorflow_alone_serves_what_the_keras_model_says(made, tmp_path):
@@ -143,7 +141,7 @@ def test_what_the_artifact_says_of_itself(made):
         "mirrored": False,
         "threshold_rule": "kappa",
         "threshold_fitted": True,
-        **ORIGIN,
+        **dataclasses.asdict(ORIGIN),
     }
     assert info.dataset["fingerprint"] == "abc"
     served = served_by(model, 1.7)(tf.constant(VALIDATION.images))
@@ -166,7 +164,7 @@ def test_what_the_artifact_says_of_itself(made):
 def test_without_validation_images_the_maps_are_scaled_on_training(tmp_path):
     architecture = Architecture("tinynet", "max", ())
     model = build(architecture)
-    sealed = exported(
+    sealed = export_model(
         model, architecture, tmp_path / "a", held_out=VALIDATION.select(np.zeros(0, int))
     )
     maps = served_by(model, 1.0)(tf.constant(TRAIN.images))["cam"].numpy()
@@ -180,7 +178,7 @@ def test_a_model_trained_in_half_precision_serves_in_full(tmp_path, precision):
     try:
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
             model = build(architecture)
-        exported(model, architecture, tmp_path / "artifact")
+        export_model(model, architecture, tmp_path / "artifact")
         assert keras.config.dtype_policy().name == precision
     finally:
         keras.config.set_dtype_policy("float32")
@@ -196,7 +194,7 @@ def test_a_model_trained_in_half_precision_serves_in_full(tmp_path, precision):
 
 
 def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypatch):
-    """EfficientNet has one more layer under ImageNet's weights; built anew without them, it would be another network."""
+    """EfficientNet has one more layer with ImageNet's weights, which a new graph would lack."""
     architecture = Architecture("efficientnetb0", "avg", ())
     stored = keras.applications.EfficientNetB0(
         include_top=False, weights=None, input_tensor=keras.Input((SIZE, SIZE, 3))
@@ -212,7 +210,7 @@ def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypa
     images, _ = small_run.pictures(3, SIZE, seed=4)
     expected, other, found = (
         m(images)[model_lib.FEATURES].numpy()
-        for m in (model, otherwise, export._plain_copy(Member(model)).model)
+        for m in (model, otherwise, export.copy_in_float32(Member(model)).model)
     )
     assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
@@ -222,15 +220,15 @@ def test_an_export_that_fails_leaves_the_earlier_artifact_alone(tmp_path, monkey
     architecture = Architecture("tinynet", "avg", ())
     model = build(architecture)
     (tmp_path / "run").mkdir()
-    first = exported(model, architecture, tmp_path / "run" / "artifact")
+    first = export_model(model, architecture, tmp_path / "run" / "artifact")
     with monkeypatch.context() as patched:
         patched.setattr(artifact, "seal", lambda *a, **b: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            exported(model, architecture, tmp_path / "run" / "artifact")
+            export_model(model, architecture, tmp_path / "run" / "artifact")
     assert artifact.load(tmp_path / "run" / "artifact") == first
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["artifact"]
     model.get_layer(model_lib.LOGIT).bias.assign([3.0])
-    second = exported(model, architecture, tmp_path / "run" / "artifact")
+    second = export_model(model, architecture, tmp_path / "run" / "artifact")
     assert (
         artifact.load(tmp_path / "run" / "artifact") == second and second.model_id != first.model_id
     )
@@ -267,13 +265,13 @@ def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
     _, directory, _ = made
     with pytest.raises(
         DataError,
-        match=f"images of 64 px and the model takes {SIZE}; prepare them with --image_size={SIZE}",
+        match=f"images of 64 px, and the model takes {SIZE}; prepare them with --image_size={SIZE}",
     ):
         evaluate.evaluate(str(directory), str(data_dir / "data64"))
     with pytest.raises(DataError, match="another version of the preprocessing"):
         evaluate.check_compatible(
             artifact.load(directory),
-            {"image_size": SIZE, "preprocessing": {"version": 0}},
+            dataclasses.replace(DATASET, preprocessing={"version": 0}),
             "somewhere",
         )
     with pytest.raises(
@@ -287,7 +285,7 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
     other = build(Architecture("tinynet", "avg", (7, 5), dropout=0.5))
     kernel, bias = model_lib.head_layers(other)[-1].get_weights()
     model_lib.head_layers(other)[-1].set_weights([-kernel, -bias])
-    exported(other, Architecture("tinynet", "avg", (7, 5), dropout=0.5), tmp_path / "artifact")
+    export_model(other, Architecture("tinynet", "avg", (7, 5), dropout=0.5), tmp_path / "artifact")
     data, baseline = str(data_dir / f"data{SIZE}"), str(tmp_path / "artifact")
     found = evaluate.compare(str(directory), baseline, data)
     row, alone = (
@@ -307,8 +305,8 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
 def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
     _, directory, _ = made
     larger = model_lib.build(Architecture("tinynet", "avg", ()), 64)
-    dataset, split = DATASET | {"image_size": 64}, small_run.split(9, 64)
-    exported(
+    dataset, split = dataclasses.replace(DATASET, image_size=64), small_run.split(9, 64)
+    export_model(
         larger,
         Architecture("tinynet", "avg", ()),
         tmp_path / "artifact",
@@ -348,13 +346,13 @@ def test_images_that_the_model_was_made_of_are_warned_of(
         build(Architecture("tinynet", "avg", ())),
         Architecture("tinynet", "avg", ()),
     )
-    for name, dataset in (("own", input_pipeline.metadata(data)), ("foreign", DATASET)):
-        exported(
+    for name, dataset in (("own", input_pipeline.read_dataset_info(data)), ("foreign", DATASET)):
+        export_model(
             model,
             architecture,
             tmp_path / name,
             dataset=dataset,
-            metrics={"test": {}, held_out_name: {}},
+            held_out_name=held_out_name,
         )
     own, foreign = (
         evaluate.evaluate(str(tmp_path / name), data, split)["warnings"]

@@ -1,4 +1,4 @@
-"""The run report and the model card: what they say, and that a browser shows the report without an error or a request."""
+"""The run report and the model card: their content, and the report in a browser."""
 
 import html.parser
 import io
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support import browser
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.evaluation import calibration, metrics
 from trainer.evaluation.cases import Cases
 from trainer.publishing import model_card, report
@@ -45,19 +46,20 @@ def run() -> report.RunReport:
     rising = np.linspace(0.5, 0.9, 8)
     return report.RunReport(
         title="first <run> & more",
-        dataset={
-            "simulated": True,
-            "layout": "mura",
-            "body_parts": ["XR_HUMERUS"],
-            "image_size": 320,
-            "fingerprint": "0123456789abcdef0123",
-            "splits": {"train": counts, "validation": counts, "test": counts},
-            "rejections": {"truncated": 6},
-            "warnings": [
+        dataset=DatasetInfo(
+            simulated=True,
+            layout="mura",
+            body_parts=("XR_HUMERUS",),
+            image_size=320,
+            preprocessing={},
+            fingerprint="0123456789abcdef0123",
+            splits={"train": counts, "validation": counts, "test": counts},
+            rejections={"truncated": 6},
+            warnings=(
                 "two files are the same image",
                 "such as " + "a_long_folder/" * 9 + "image.png",
-            ],
-        },
+            ),
+        ),
         operating_point=point,
         cases=cases,
         metrics={
@@ -78,7 +80,7 @@ def run() -> report.RunReport:
             }
             for k, v in enumerate(rising)
         ],
-        config={"backbone": "densenet121", "augmentation": {"rotation": 30.0}},
+        settings={"backbone": "densenet121", "augmentation.rotation": 30.0},
         environment={"tensorflow": "2.21.0"},
         slices=metrics.evaluate_slices(
             cases["test"],
@@ -165,7 +167,7 @@ def test_the_numbers_are_those_of_the_run(run, page):
         cells[name] for name in ("tp", "fn", "fp", "tn")
     ]
     assert f"{run.operating_point.threshold:.3f}" in page.text
-    assert "uncertain ones by their side of the threshold" in table
+    assert "uncertain ones counted by their side of the threshold" in table
     for expected in (
         "Data: mura, XR_HUMERUS, 320 px",
         metrics.NO_INTERVAL,
@@ -186,7 +188,7 @@ def test_text_is_escaped_and_the_warnings_stand_at_the_top(text, page):
 
 
 def test_real_data_carry_no_simulated_banner(run):
-    real = Page(report.render(replace(run, dataset={**run.dataset, "simulated": False})))
+    real = Page(report.render(replace(run, dataset=replace(run.dataset, simulated=False))))
     assert "simulated" not in real.ids
     assert "purpose" in real.ids
 
@@ -245,7 +247,7 @@ def test_one_class_and_gaps_in_the_history(run):
     )
     # No figure with nothing in it.
     assert set(re.findall(r'id="figure-([\w-]+)"', text)) == {"curve-loss", "reliability", "scores"}
-    assert "No ROC and no precision-recall curve" in text
+    assert "There are no ROC and precision-recall curves" in text
 
 
 def test_write_leaves_one_file_the_same_each_time(run, text, tmp_path):
@@ -255,8 +257,8 @@ def test_write_leaves_one_file_the_same_each_time(run, text, tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
 
 
-def test_curves_png(run):
-    image = Image.open(io.BytesIO(report.curves_png(run.history)))
+def test_the_curves_as_png(run):
+    image = Image.open(io.BytesIO(report.draw_curves(run.history)))
     assert image.format == "PNG"
     assert image.width > 2 * image.height
     shown = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -269,7 +271,8 @@ def test_chromium_shows_it_without_an_error(text, tmp_path, width):
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     with browser.chromium(tmp_path / "profile") as shown:
         shown.open(tmp_path / "report.html", width, 900)
-        laid_out = """Object.fromEntries([...document.querySelectorAll("figure[id]")].map(figure => {
+        laid_out = """Object.fromEntries(
+            [...document.querySelectorAll("figure[id]")].map(figure => {
             const box = figure.querySelector("svg").getBoundingClientRect();
             return [figure.id, Math.min(box.width, box.height)];
         }))"""
@@ -279,14 +282,12 @@ def test_chromium_shows_it_without_an_error(text, tmp_path, width):
         assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
         assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
         if width == 1280:  # data, curves and metrics are in the first screen
-            ends = "['data', 'figure-curve-loss', 'figure-curve-auroc', 'metrics'].map(id => document.getElementById(id)"
-            assert max(shown.ask(f"{ends}.getBoundingClientRect().bottom)")) < 960
-            assert (
-                shown.ask(
-                    "document.querySelector('#metrics tbody tr:nth-child(12)').getBoundingClientRect().bottom"
-                )
-                < 900
-            )
+            names = "['data', 'figure-curve-loss', 'figure-curve-auroc', 'metrics']"
+            bottom = "getBoundingClientRect().bottom"
+            ends = f"{names}.map(id => document.getElementById(id).{bottom})"
+            assert max(shown.ask(ends)) < 960
+            row = "document.querySelector('#metrics tbody tr:nth-child(12)')"
+            assert shown.ask(f"{row}.{bottom}") < 900
         asked = [address for address in shown.requests if not address.startswith("data:")]
         assert asked == [(tmp_path / "report.html").as_uri()]
         assert shown.errors == []
@@ -305,7 +306,7 @@ def card(run, **changes) -> str:
             "members": 1,
             "mirrored": False,
         },
-        "dataset": run.dataset,
+        "dataset": run.dataset.to_dict(),
         "metrics": run.metrics,
         "reference": {},
         "preprocessing": {},
@@ -338,28 +339,35 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
 
 def test_model_card_says_what_it_was_made_of_and_from(run):
     fields = {"backbone": "xception", "threshold_rule": "kappa", "members": 1, "mirrored": False}
-    dataset = {**run.dataset, "body_parts": ["XR_ELBOW", "XR_HUMERUS"]}
+    dataset = {**run.dataset.to_dict(), "body_parts": ["XR_ELBOW", "XR_HUMERUS"]}
     origin = {"weights": "xception_notop.weights.h5", "recipe": "humerus", "seed": 3}
     text = card(run, dataset=dataset, architecture=fields | origin)
-    assert "Marks radiographs of the elbow, humerus as `positive`" in text
-    assert "From the weights `xception_notop.weights.h5`, by the recipe `humerus`, seed 3;" in text
+    assert "Classifies radiographs of the elbow, humerus as `positive`" in text
+    trained = "Trained from the weights `xception_notop.weights.h5`, by the recipe `humerus`"
+    assert f"{trained}, with seed 3." in text
     text = card(
         run,
-        dataset={**run.dataset, "body_parts": ["all"]},
+        dataset={**run.dataset.to_dict(), "body_parts": ["all"]},
         architecture=fields | origin | {"weights": "none", "recipe": ""},
     )
-    assert "Marks radiographs as `positive`" in text and "From random weights, seed 3;" in text
+    assert (
+        "Classifies radiographs as `positive`" in text
+        and "Trained from random weights, with seed 3." in text
+    )
 
 
 def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
     fields = {"backbone": "xception", "threshold_rule": "kappa", "mirrored": False}
-    assert "chosen on the validation split: its figures are optimistic" in card(run)
+    assert "chosen on the validation split, so its figures are optimistic" in card(run)
     folds = {"test": {}, "out_of_fold": run.metrics["test"]}
     single, ensemble = (
         card(run, metrics=folds, architecture={**fields, "members": n}) for n in (1, 3)
     )
-    assert "those figures flatter it" in single and "flatter" not in ensemble
-    assert "optimistic" not in single and "(rule `kappa`), fitted out of fold" in single
+    assert "these figures are optimistic for it" in single and "optimistic" not in ensemble
+    assert (
+        "chosen on the validation split" not in single
+        and "(rule `kappa`), fitted out of fold" in single
+    )
     unfitted = card(run, architecture={**fields, "members": 1, "threshold_fitted": False})
     assert "(rule `kappa`), not fitted: too few images were held out, or of one class." in unfitted
     assert metrics.NO_INTERVAL in unfitted
@@ -374,5 +382,5 @@ def test_model_card_tables_are_well_formed(run):
 def test_model_card_of_real_data_without_band_or_metrics(run):
     text = card(run, dataset={"simulated": False}, metrics={"test": {}}, uncertain_band=None)
     assert "simulated" not in text
-    assert "no abstain band" in text
-    assert "there was no split to evaluate on" in text
+    assert "no uncertain band" in text
+    assert "There was no split to evaluate on" in text

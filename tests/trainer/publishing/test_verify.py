@@ -1,4 +1,4 @@
-"""Every engine and precision against float32 TensorFlow, and what is recorded of it in the artifact."""
+"""Each engine and precision is compared with float32 TensorFlow and recorded in the artifact."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, engines, radiograph
+from trainer.dataset.dataset_info import DatasetInfo
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
@@ -20,39 +21,37 @@ from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export, quantize, verify
+from trainer.publishing.export import ExportOptions
+from trainer.publishing.trained import Measured, Scored, Trained
 
 SIZE = small_run.SIZE
 TRAIN, VALIDATION = small_run.split(80, SIZE), small_run.split(40, SIZE, seed=1, name="validation")
-DATASET = {
-    "image_size": SIZE,
-    "preprocessing": radiograph.PREPROCESSING,
-    "fingerprint": "abc",
-    "layout": "manifest",
-    "simulated": True,
-    "splits": {"train": {"images": 80, "studies": 80, "patients": 80, "positives": 40}},
-}
+DATASET = DatasetInfo(
+    image_size=SIZE,
+    preprocessing=radiograph.PREPROCESSING,
+    fingerprint="abc",
+    layout="manifest",
+    simulated=True,
+    splits={"train": {"images": 80, "studies": 80, "patients": 80, "positives": 40}},
+)
 # Largest |difference| of logit and of map, each as a share of the reference's own spread.
 LIMITS = {"openvino/float32": 1e-4, "openvino/bfloat16": 0.1, "openvino/int8": 0.3}
 
 
-def build(pooling: str, head: tuple[int, ...], directory, **changes) -> artifact.Artifact:
+def build(
+    pooling: str, head: tuple[int, ...], directory, verify_engines: bool = False
+) -> artifact.Artifact:
     architecture = Architecture("tinynet", pooling, head)
     network = model_lib.build(architecture, SIZE, "none", seed=2)
     rng = np.random.default_rng(1)
     for layer in model_lib.head_layers(network):
         kernel, bias = layer.get_weights()
         layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
-    fields = {
-        "train": TRAIN,
-        "held_out": VALIDATION,
-        "held_out_logit": np.zeros(len(VALIDATION)),
-        "dataset": DATASET,
-    }
-    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa", uncertain_band=None)
-    members = Network(architecture, (Member(network),))
-    return export.export(
-        members, str(directory), operating_point=point, metrics={}, **(fields | changes)
-    )
+    held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
+    trained = Trained(Network(architecture, (Member(network),)), TRAIN, held_out)
+    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    options = ExportOptions(verify_engines=verify_engines)
+    return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
 
 
 @pytest.fixture(
@@ -149,7 +148,7 @@ def test_what_is_recorded_of_an_export(made):
         assert record["images"] == len(VALIDATION) and record["from"] == "validation"
         assert record["images_per_second"] > 0 and record["device"] == "CPU"
     assert described.engines["openvino/float32"]["probability_largest"] < 1e-5
-    table = verify.table(described)
+    table = verify.format_table(described)
     assert all(f"| {name} |" in table for name in described.engines)
 
 
@@ -169,7 +168,7 @@ def copied(plain, tmp_path):
 def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     before = artifact.load(copied)
     assert not before.engines
-    samples = verify.samples(TRAIN, VALIDATION)
+    samples = verify.choose_samples(TRAIN, VALIDATION)
     first = verify.verify(copied, *samples)
     assert first.model_id == before.model_id
     kept = (copied / "openvino" / "int8.bin").stat().st_mtime_ns
@@ -199,7 +198,7 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
         return Crooked(engine) if choice == Choice("openvino", "float32") else engine
 
     monkeypatch.setattr(engines, "load", wrong)
-    found = verify.verify(copied, *verify.samples(TRAIN, VALIDATION)).engines
+    found = verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION)).engines
     assert found["openvino/int8"] == {
         "error": "RuntimeError: no such instruction",
         "within_tolerance": False,
@@ -215,13 +214,13 @@ def test_the_int8_network_is_the_better_of_two_ways_of_taking_ranges(copied):
     network, written = (
         openvino.Core().read_model(str(path)) for path in (copied, copied / artifact.INT8_NETWORK)
     )
-    exact = quantize._probability(network, images)
+    exact = quantize.compute_probability(network, images)
     errors = [
-        np.abs(quantize._probability(other, images) - exact).mean()
-        for other in quantize._quantized(network, images)
+        np.abs(quantize.compute_probability(other, images) - exact).mean()
+        for other in quantize.quantize_in_two_ways(network, images)
     ]
     assert max(errors) > 1.2 * min(errors)
-    assert np.abs(quantize._probability(written, images) - exact).mean() == pytest.approx(
+    assert np.abs(quantize.compute_probability(written, images) - exact).mean() == pytest.approx(
         min(errors), rel=0.01
     )
 
@@ -231,7 +230,7 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
         raise RuntimeError("unsupported operation")
 
     monkeypatch.setattr(quantize, "quantize", fails)
-    found = verify.verify(copied, *verify.samples(TRAIN, VALIDATION))
+    found = verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION))
     assert (
         "openvino/int8" not in found.engines
         and found.engines["openvino/float32"]["within_tolerance"]
@@ -240,8 +239,8 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
 
 def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
-    monkeypatch.setattr(quantize, "available", lambda: False)
-    assert set(verify.verify(copied, *verify.samples(TRAIN, VALIDATION)).engines) == {
+    monkeypatch.setattr(quantize, "is_available", lambda: False)
+    assert set(verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION)).engines) == {
         "tensorflow/float32"
     }
 
@@ -249,7 +248,7 @@ def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
 @pytest.mark.parametrize("held_out", [0, 40, 127, 128, 300])
 def test_images_measured_on_are_not_those_calibrated_with_where_it_can_be_helped(held_out):
     train = small_run.split(200, 16)
-    measured, calibration = verify.samples(
+    measured, calibration = verify.choose_samples(
         train, small_run.split(held_out, 16, seed=1, name="validation")
     )
     own = {image.tobytes() for image in measured.images}

@@ -1,4 +1,4 @@
-"""A run that is killed twenty times and asked to stop five times ends as if nothing had happened, bit for bit."""
+"""A run that is killed and stopped many times ends as an undisturbed one, bit for bit."""
 
 import random
 import signal
@@ -45,7 +45,7 @@ def test_twenty_kills_and_five_stops_leave_no_trace(data_dir, tmp_path, devices)
 
 
 def pace(rng: random.Random) -> tuple[str, ...]:
-    """Steps from one checkpoint to the next, and in a call of the device: of each start its own, which may change nothing."""
+    """Draw the steps between checkpoints and in a call of the device, which must change nothing."""
     return (
         f"--config.checkpoint_every_steps={rng.randint(1, 3)}",
         f"--config.steps_per_execution={rng.randint(1, 3)}",
@@ -53,5 +53,5 @@ def pace(rng: random.Random) -> tuple[str, ...]:
 
 
 def within(i: int) -> float:
-    """Seconds after the step within which the signal comes: at once, while a checkpoint is written, or while Python starts."""
+    """Return the most seconds from the step to the signal: none, or time to write or to start."""
     return (0.0, 0.05, 2.0)[i % 3]

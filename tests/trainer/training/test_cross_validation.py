@@ -1,4 +1,4 @@
-"""Folds keep patients together, their figures are of unseen images, and the artifact is the mean of its networks."""
+"""Folds keep patients together, score unseen images only, and are averaged by the artifact."""
 
 import csv
 import json
@@ -18,6 +18,7 @@ from trainer.dataset import input_pipeline
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
 from trainer.network import model as model_lib
 from trainer.training import cross_validation
+from trainer.training.job import create_job
 
 FLAGS = ("--folds=3", "--config.epochs=2", "--config.monitor=last", "--config.test_time_flip")
 
@@ -45,21 +46,21 @@ def pool(images: int, patients: int, seed: int = 0) -> input_pipeline.Split:
 
 def test_folds_part_patients_and_share_out_positives():
     split = pool(600, 150)
-    fold_of = cross_validation.assign(split, 5, seed=0)
+    fold_of = cross_validation.assign_folds(split, 5, seed=0)
     assert set(fold_of) == set(range(5))
     for patient in np.unique(split.patient_id):
         assert len(set(fold_of[split.patient_id == patient])) == 1
     for k in range(5):
         assert abs((fold_of == k).mean() - 0.2) < 0.04
         assert abs(split.labels[fold_of == k].mean() - split.labels.mean()) < 0.05
-    assert not np.array_equal(fold_of, cross_validation.assign(split, 5, seed=1))
+    assert not np.array_equal(fold_of, cross_validation.assign_folds(split, 5, seed=1))
 
 
 def test_the_order_of_the_records_does_not_matter():
     split = pool(60, 20)
     order = np.random.default_rng(3).permutation(60)
-    shuffled = cross_validation.assign(split.select(order), 3, seed=0)
-    np.testing.assert_array_equal(shuffled, cross_validation.assign(split, 3, seed=0)[order])
+    shuffled = cross_validation.assign_folds(split.select(order), 3, seed=0)
+    np.testing.assert_array_equal(shuffled, cross_validation.assign_folds(split, 3, seed=0)[order])
 
 
 def test_more_folds_than_patients_are_refused():
@@ -67,9 +68,10 @@ def test_more_folds_than_patients_are_refused():
     positives = len({p for p, label in zip(split.patient_id, split.labels, strict=True) if label})
     with pytest.raises(
         DataError,
-        match=f"--folds=5: only {positives} patients have a positive image; ask for at most {positives}",
+        match=f"--folds=5: only {positives} patients have a positive image;"
+        f" ask for at most {positives}",
     ):
-        cross_validation.assign(split, 5, seed=0)
+        cross_validation.assign_folds(split, 5, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(
     config = small_recipe.get_config()
     config.weights = weights
     with pytest.raises(pytest.fail.Exception, match="far enough"):
-        cross_validation.train_folds(config, {}, None, data_dir, str(tmp_path), 3)
+        cross_validation.train_folds(create_job(config, data_dir, str(tmp_path), folds=3), None)
     assert (
         "out-of-fold figures, temperatures and threshold are optimistic" in caplog.text
     ) == warned

@@ -1,4 +1,4 @@
-"""Training on a disk that fills up, into a folder that can't be one, from data that vanish, and in a bucket."""
+"""Train on a disk that fills up, into no folder, on data that vanish, and in a bucket."""
 
 import os
 import pathlib

@@ -10,7 +10,7 @@ from trainer.training import strategy
 
 
 def test_the_pods_of_an_indexed_job_become_workers():
-    found = strategy.cluster("train-0.train:2222, train-1.train:2222", "1")
+    found = strategy.build_tf_config("train-0.train:2222, train-1.train:2222", "1")
     assert found == {
         "cluster": {"worker": ["train-0.train:2222", "train-1.train:2222"]},
         "task": {"type": "worker", "index": 1},
@@ -22,7 +22,7 @@ def test_the_pods_of_an_indexed_job_become_workers():
 
 
 def test_addresses_of_ipv6_stand_in_brackets():
-    assert strategy.cluster("[::1]:2222,[fd00::2]:2222", "1")["cluster"]["worker"] == [
+    assert strategy.build_tf_config("[::1]:2222,[fd00::2]:2222", "1")["cluster"]["worker"] == [
         "[::1]:2222",
         "[fd00::2]:2222",
     ]
@@ -34,13 +34,13 @@ def test_an_index_beyond_the_hosts_is_refused(index):
         ConfigError,
         match=f"JOB_COMPLETION_INDEX={index} names none of the 2 workers in HUMERUS_HOSTS",
     ):
-        strategy.cluster("a:1,b:2", index)
+        strategy.build_tf_config("a:1,b:2", index)
 
 
 @pytest.mark.parametrize("hosts", ["a,b", "a:1,,b:2", "a:x", "http://a:1", "::1:2222", "[::1]"])
 def test_hosts_without_a_port_are_refused_with_an_example(hosts):
-    with pytest.raises(ConfigError, match="expected host:port of every worker, with commas"):
-        strategy.cluster(hosts, "0")
+    with pytest.raises(ConfigError, match="expected comma-separated host:port of every worker"):
+        strategy.build_tf_config(hosts, "0")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_hosts_without_a_port_are_refused_with_an_example(hosts):
         '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 2}}',
         '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": -1}}',
         '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "chief", "index": 0}}',
-        '{"cluster": {"worker": ["a:1", "b:2"], "evaluator": ["c:3"]}, "task": {"type": "evaluator", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:2"], "evaluator": ["c:3"]},'
+        ' "task": {"type": "evaluator", "index": 0}}',
         '{"cluster": {"worker": "a:1,b:2"}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": ["a:1", "b:2"], "task": {"type": "worker", "index": 0}}',
     ],
@@ -67,18 +68,18 @@ def test_a_tf_config_that_does_not_say_who_trains_is_refused_with_an_example(mon
 
 def test_a_tf_config_without_a_cluster_names_nobody(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
-    assert strategy.create().num_replicas_in_sync == 1 and strategy.number_of_workers() == 1
+    assert strategy.create().num_replicas_in_sync == 1 and strategy.count_workers() == 1
 
 
 def test_tf_config_comes_first_and_one_host_needs_no_workers(monkeypatch):
     given = json.dumps({"cluster": {"worker": ["x:1"]}, "task": {"type": "worker", "index": 0}})
     monkeypatch.setenv("TF_CONFIG", given)
     monkeypatch.setenv(strategy.HOSTS, "a:1,b:2")
-    assert strategy.create().num_replicas_in_sync == 1 and strategy.number_of_workers() == 1
+    assert strategy.create().num_replicas_in_sync == 1 and strategy.count_workers() == 1
     monkeypatch.delenv("TF_CONFIG")
     monkeypatch.setenv(strategy.HOSTS, "a:1")
     monkeypatch.setenv(strategy.INDEX, "0")
     assert (
         isinstance(strategy.create(), type(tf.distribute.get_strategy()))
-        and strategy.number_of_workers() == 1
+        and strategy.count_workers() == 1
     )

@@ -1,4 +1,4 @@
-"""A whole run by its command: everything it leaves, killed and stopped and started again, and what it refuses."""
+"""A whole run by its command: what it leaves, how it continues, and what it refuses."""
 
 import dataclasses
 import json
@@ -30,6 +30,7 @@ from trainer.errors import (
 from trainer.evaluation import evaluate
 from trainer.publishing import results
 from trainer.training import dry_run, train
+from trainer.training.job import create_job
 
 OF_A_RUN = {
     "artifact",
@@ -145,7 +146,9 @@ def test_a_real_network_killed_at_three_random_moments(data_dir, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(data_dir, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    found = train.train_and_evaluate(small_recipe.get_config(), data_dir, str(undisturbed))
+    found = train.train_and_evaluate(
+        create_job(small_recipe.get_config(), data_dir, str(undisturbed))
+    )
     assert found == json.loads((undisturbed / "metrics.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
@@ -175,8 +178,9 @@ def test_the_errors_shown_are_those_farthest_from_the_threshold():
     logit = np.array([-4.0, 0.5, -1.5, -6.0, 3.0])
     split = dataclasses.replace(small_run.split(5), labels=np.array([1, 0, 0, 0, 1]))
     cases = evaluate.make_cases(split, logit)
-    # At -2.2 in logits the second and third are called positive: 2.7 and 0.7 away; the first, missed, 1.8.
-    assert results._surest_and_wrong(cases, 0.1).tolist() == [1, 0, 2]
+    # At -2.2 in logits the second and third are called positive: 2.7 and 0.7 away; the first,
+    # missed, 1.8.
+    assert results.rank_errors(cases, 0.1).tolist() == [1, 0, 2]
 
 
 def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undisturbed):
@@ -184,7 +188,7 @@ def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undist
     config.learning_rate, config.augmentation.rotation = 0.5, 3.0
     config.cache = "disk"  # may change: it alters nothing that is learnt
     with pytest.raises(ConfigError) as caught:
-        train.train_and_evaluate(config, data_dir, str(undisturbed))
+        train.train_and_evaluate(create_job(config, data_dir, str(undisturbed)))
     message = str(caught.value)
     assert (
         "config.learning_rate was 0.01 and is 0.5" in message
@@ -196,17 +200,18 @@ def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undist
 def test_other_data_in_the_same_workdir_are_refused(undisturbed, tmp_path):
     other = prepared(tmp_path, counts={"train": 8, "validation": 4, "test": 4})
     with pytest.raises(ConfigError, match=r"data\.fingerprint was"):
-        train.train_and_evaluate(small_recipe.get_config(), other, str(undisturbed))
+        train.train_and_evaluate(create_job(small_recipe.get_config(), other, str(undisturbed)))
 
 
 def test_a_run_that_could_not_start_leaves_no_settings_in_the_way(data_dir, tmp_path):
     config = small_recipe.get_config()
-    with config.unlocked():
-        config.backbone = "tinynt"
-    with pytest.raises(ConfigError, match="backbone='tinynt'"):
-        train.train_and_evaluate(config, data_dir, str(tmp_path))
-    assert json.loads((tmp_path / "config.json").read_text())["config.backbone"] == "tinynt"
-    assert dry_run.plan(small_recipe.get_config(), data_dir, str(tmp_path)).state == "new"
+    config.weights = "absent.h5"
+    config.deterministic = False  # which would hold for the whole process
+    with pytest.raises(ConfigError, match=r"weights='absent\.h5'"):
+        train.train_and_evaluate(create_job(config, data_dir, str(tmp_path)))
+    assert json.loads((tmp_path / "config.json").read_text())["config.weights"] == "absent.h5"
+    job = create_job(small_recipe.get_config(), data_dir, str(tmp_path))
+    assert dry_run.plan(job).state == "new"
 
 
 def test_the_command_refuses_them_with_its_code_and_one_sentence(data_dir, undisturbed):
@@ -265,7 +270,7 @@ def test_one_image_is_refused_and_one_image_to_evaluate_has_no_interval(
 def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(
     undisturbed, tmp_path
 ):
-    """No recipe names a size: a data set prepared at another one trains, and starts from the artifact of a smaller one."""
+    """No recipe names a size: data of another size train, from the artifact of a smaller one."""
     source = small_run.write_source(tmp_path / "source")
     prepare(
         str(source),
@@ -302,7 +307,7 @@ def failing(monkeypatch, data_dir, workdir, fails, **settings):
     config.deterministic = False  # which would hold for the whole process
     config.update(settings)
     with pytest.raises(Exception) as caught:
-        train.train_and_evaluate(config, data_dir, str(workdir))
+        train.train_and_evaluate(create_job(config, data_dir, str(workdir)))
     return caught.value
 
 
@@ -373,9 +378,9 @@ def test_only_what_other_hosts_can_cause_is_put_down_to_them(
     data_dir, tmp_path, monkeypatch, error, is_of_others
 ):
     assert failing(monkeypatch, data_dir, tmp_path / "alone", raising(error)) is error
-    monkeypatch.setattr(train.strategy_lib, "number_of_workers", lambda: 2)
+    monkeypatch.setattr(train.strategy_lib, "count_workers", lambda: 2)
     monkeypatch.setattr(train.strategy_lib, "create", tf.distribute.get_strategy)
-    monkeypatch.setattr(train.strategy_lib, "on_all_hosts", lambda strategy, said: [said])
+    monkeypatch.setattr(train.strategy_lib, "gather_from_hosts", lambda strategy, value: [value])
     found = failing(monkeypatch, data_dir, tmp_path / "several", raising(error))
     assert isinstance(found, HostLostError) if is_of_others else found is error
 
@@ -384,7 +389,7 @@ def test_a_profile_of_folds_is_not_silently_left_out(data_dir, tmp_path, monkeyp
     monkeypatch.setattr(train.cross_validation, "train_folds", lambda *unused: {})
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
-    train.train_and_evaluate(config, data_dir, str(tmp_path), folds=2, profile=True)
+    train.train_and_evaluate(create_job(config, data_dir, str(tmp_path), folds=2, profile=True))
     assert "--profile traces runs without --folds only" in caplog.text
 
 
@@ -416,7 +421,7 @@ def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match="0 positives among the 13 images to train on; both classes are needed"
     ):
-        train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
+        train.train_and_evaluate(create_job(config, data_dir, str(tmp_path / "run")))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
@@ -431,7 +436,7 @@ def test_what_the_run_is_made_with_is_written_by_the_chief_alone(data_dir, tmp_p
     config.deterministic = False  # which would hold for the whole process
     for chief in (False, True):
         with pytest.raises(pytest.fail.Exception, match="far enough"):
-            train.train_and_evaluate(config, data_dir, str(tmp_path / "run"))
+            train.train_and_evaluate(create_job(config, data_dir, str(tmp_path / "run")))
         assert (tmp_path / "run" / "config.json").exists() == chief
 
 

@@ -20,11 +20,11 @@ from tests.support.commands import (
 )
 from trainer import artifact
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
-from trainer.publishing.report import flat
+from trainer.training.settings import flatten
 
 CURVE = ("loss", "val_loss")
 LAST = "--config.monitor=last"
-"""So that the best weights are written just before they are read: whoever doesn't wait for them has older ones."""
+"""Writes the best weights just before they are read: a host that doesn't wait has older ones."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def assert_same(hosts: pathlib.Path, devices: pathlib.Path) -> None:
     """Hosts learn what devices do, and every host has its share in the figures."""
     np.testing.assert_allclose(curve(hosts), curve(devices), atol=1e-4)
     found, expected = (
-        flat(json.loads((workdir / "metrics.json").read_text())) for workdir in (hosts, devices)
+        flatten(json.loads((workdir / "metrics.json").read_text())) for workdir in (hosts, devices)
     )
     assert found == {name: pytest.approx(value, abs=1e-3) for name, value in expected.items()}
     artifact.load(hosts / "artifact")

@@ -1,0 +1,76 @@
+"""What preparation records about a data set beside the images."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """The metadata of one prepared data set.
+
+    Attributes:
+      image_size: side of the square images, in pixels.
+      layout: how the source was laid out: `mura`, `folders` or `manifest`.
+      body_parts: body parts that were taken from a source in MURA's layout; empty for others.
+      validation_fraction, test_fraction: share of the patients, in [0, 1], where the source names
+        no such split.
+      seed: seed by which patients were assigned to splits.
+      simulated: whether the radiographs were rendered by a program.
+      preprocessing: the contract of `radiograph.PREPROCESSING` that made the pixels.
+      fingerprint: SHA-256 over content, labels, splits and preprocessing.
+      splits: by split, the counts `images`, `studies`, `patients`, `positives` and `rejected`.
+      rejections: number of refused files by reason.
+      slices: names of the columns that the source carried beside the label.
+      warnings: sentences about the data that a reader of any figure should know.
+    """
+
+    image_size: int
+    layout: str = ""
+    body_parts: tuple[str, ...] = ()
+    validation_fraction: float = 0.0
+    test_fraction: float = 0.0
+    seed: int = 0
+    simulated: bool = False
+    preprocessing: Mapping[str, Any]
+    fingerprint: str
+    splits: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    rejections: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    slices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Any], source: str) -> "DatasetInfo":
+        """Read the metadata of a data set; `source` is its folder, for messages.
+
+        Raises:
+          DataError: a field that every prepared data set has is missing.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if missing := [
+            name
+            for name, field in fields.items()
+            if name not in metadata
+            and field.default is field.default_factory is dataclasses.MISSING
+        ]:
+            raise DataError(
+                f"{source} has no {' and no '.join(missing)} in its metadata; prepare it again"
+                " with humerus-prepare"
+            )
+        lists = ("body_parts", "slices", "warnings")
+        known: dict[str, Any] = {
+            name: tuple(value) if name in lists else value
+            for name, value in metadata.items()
+            if name in fields
+        }
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values, as `model.json` records them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }

@@ -1,0 +1,71 @@
+"""What publishing is given: trained networks, their scores of unseen images, their origin."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trainer.dataset.input_pipeline import Split
+from trainer.evaluation import evaluate
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import Cases
+from trainer.network.serving import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A split and the logits, float [N], that the trained network gives for its images."""
+
+    split: Split
+    logit: np.ndarray
+
+    def compute_cases(self, temperature: float = 1.0) -> Cases:
+        """Return the images as scored cases, with probability = sigmoid(logit / temperature)."""
+        return evaluate.make_cases(self.split, self.logit, temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the weights of a network come from.
+
+    Attributes:
+      recipe: name of the recipe; empty where it has none.
+      weights: what training started from: `imagenet`, `none`, or the name of a file or artifact.
+      seed: seed of the run.
+    """
+
+    recipe: str
+    weights: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and the images that it was made with.
+
+    Attributes:
+      network: its weights are exported.
+      train: the images that the weights were fitted to.
+      held_out: scored images that the weights were not fitted to; the operating point is fitted on
+        them.
+      origin: None where it is not known.
+    """
+
+    network: Network
+    train: Split
+    held_out: Scored
+    origin: Origin | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was found out about a trained network.
+
+    Attributes:
+      operating_point: fitted on the images that were held out.
+      metrics: by split, as in `metrics.json`.
+    """
+
+    operating_point: OperatingPoint
+    metrics: Mapping[str, Mapping[str, Any]]

@@ -1,0 +1,69 @@
+"""Describe one training run: the description travels from the command line to the results."""
+
+import dataclasses
+
+import ml_collections
+
+from trainer.dataset import input_pipeline
+from trainer.dataset.dataset_info import DatasetInfo
+from trainer.network import saliency
+from trainer.publishing.export import ExportOptions
+from trainer.publishing.results import PublishingOptions
+from trainer.training import settings as settings_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingJob:
+    """What is trained, on which data, and where the results go.
+
+    Attributes:
+      settings: a recipe of `trainer.configs`, with the changes of the command line; checked.
+      dataset: the metadata of the prepared data.
+      data_dir: folder that `humerus-prepare` wrote, local or in a bucket.
+      workdir: folder of the run, local or in a bucket.
+      folds: number of folds of a cross-validation; 0 trains one network on the training split.
+      profile: trace some steps for TensorBoard's profiler.
+    """
+
+    settings: ml_collections.ConfigDict
+    dataset: DatasetInfo
+    data_dir: str
+    workdir: str
+    folds: int = 0
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", ml_collections.FrozenConfigDict(self.settings))
+
+    def for_fold(self, number: int) -> "TrainingJob":
+        """Return the job of one network of a cross-validation; `number` counts from 1."""
+        return dataclasses.replace(
+            self, workdir=f"{self.workdir}/fold-{number}", folds=0, profile=False
+        )
+
+    def publishing_options(self) -> PublishingOptions:
+        """Return how the results of the run are made."""
+        methods = saliency.parse_exported_methods(self.settings.cam_methods)
+        return PublishingOptions(
+            self.settings.threshold_rule,
+            self.settings.abstain,
+            ExportOptions(self.settings.verify_engines, methods),
+        )
+
+
+def create_job(
+    settings: ml_collections.ConfigDict,
+    data_dir: str,
+    workdir: str,
+    folds: int = 0,
+    profile: bool = False,
+) -> TrainingJob:
+    """Check the settings, read the metadata of the data, and return the job.
+
+    Raises:
+      ConfigError: a setting makes no sense.
+      DataError: there are no prepared data in `data_dir`.
+    """
+    dataset = input_pipeline.read_dataset_info(data_dir)
+    settings_lib.check(settings)
+    return TrainingJob(settings, dataset, data_dir, workdir, folds, profile)
