@@ -1,4 +1,4 @@
-"""Write the drawings and tables of docs/architecture.md from the imports and docstrings of both packages.
+"""Write the drawings and tables of docs/architecture.md from imports and docstrings.
 
 python docs/architecture.py
 """
@@ -106,14 +106,10 @@ def _drawing(package: str) -> str:
 
 
 def _size(package: str) -> str:
-    numbers = (
-        len(modules(package)),
-        len(rooms(package)),
-        len(room_arrows(package)),
-        max(heights(package).values()),
-    )
-    return "{} modules in {} rooms, with {} arrows between rooms, on {} levels, without a circle.".format(
-        *numbers
+    return (
+        f"{len(modules(package))} modules in {len(rooms(package))} rooms, with"
+        f" {len(room_arrows(package))} arrows between rooms, on"
+        f" {max(heights(package).values())} levels, without a circle."
     )
 
 

@@ -1,4 +1,4 @@
-"""Contact sheet of a scored folder: the picture in the README.
+"""Draw the first picture of the README: a contact sheet of a scored folder.
 
 python docs/contact_sheet.py runs/demo/scored docs/overlays.jpg
 """

@@ -1,4 +1,4 @@
-"""The gallery of a scored folder with one image opened: the second picture in the README. Needs chromium.
+"""Take the second picture of the README: the gallery of a scored folder. Needs chromium.
 
 python -m docs.gallery_picture runs/demo/scored docs/gallery.jpg
 """

@@ -21,14 +21,10 @@ _TYPES = {
 }
 _HEAD = """# Rows
 
-The columns of `predictions`, `studies` and `rejections` in every format, and of `cams` with
-`--cam_store=parquet`. `python docs/rows.py` writes this page from
-`batch_inference/outputs/records.py`.
-
-Missing values are `null` in JSONL, Parquet and BigQuery, and empty in CSV. A column of several
-strings is a list, and in CSV one text with semicolons between them. The codes of `reason` and of
-`warnings` are in [exit-codes.md](exit-codes.md#reason-codes). `summary.json` counts the images of
-each warning.
+These are the columns of `predictions`, `studies` and `rejections` in every format, and of `cams`
+with `--cam_store=parquet`. `python docs/rows.py` writes this page from
+`batch_inference/outputs/records.py`. Missing values are `null` in JSONL, Parquet and BigQuery, and
+empty in CSV. [exit-codes.md](exit-codes.md#reason-codes) explains the codes of `reason`.
 """
 
 
