@@ -78,6 +78,14 @@ def score(values: flags.FlagValues) -> Main:
         "all: a row for each frame of a DICOM file; one: such a file is rejected.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "other_body_parts",
+        "score",
+        ["score", "reject"],
+        "What to do with DICOM files of another body part than the model was made for: "
+        "score them with a warning in the row, or reject them.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "study_key",
         "auto",

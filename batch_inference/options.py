@@ -15,6 +15,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     recursive: bool = True
     frames: str = "one"
+    other_body_parts: str = "score"
     study_key: str = "auto"
     id_salt: str | None = dataclasses.field(default=None, repr=False)
     engine: str = "auto"

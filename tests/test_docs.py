@@ -12,12 +12,12 @@ import urllib.parse
 
 import pytest
 
-from batch_inference.outputs.records import REASONS
+from batch_inference.outputs.records import REASONS, WARNINGS
 from docs import architecture
 from tests import test_architecture
 from tests.support import documents
 from tests.support.documents import ROOT, Block
-from trainer import artifact, errors, radiograph
+from trainer import artifact, errors
 from trainer.configs import default
 
 DOCS = ROOT / "docs"
@@ -317,7 +317,7 @@ def test_reason_codes_are_those_of_the_programs():
 def test_warning_codes_are_those_of_the_programs():
     lines = documents.section(DOCS / "exit-codes.md", "## Warning codes")
     rows = [line.split("|") for line in lines if line.startswith("| `")]
-    assert {cells[1].strip(" `"): cells[2].strip() for cells in rows} == radiograph.WARNINGS
+    assert {cells[1].strip(" `"): cells[2].strip() for cells in rows} == WARNINGS
 
 
 def test_keys_of_the_artifact_are_those_of_model_json():

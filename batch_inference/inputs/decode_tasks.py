@@ -4,6 +4,7 @@ import apache_beam as beam
 
 from batch_inference.concurrent_map import ConcurrentFlatMap, PoolSize
 from batch_inference.inputs import study_key
+from batch_inference.inputs.body_parts import CheckBodyPart, list_terms
 from batch_inference.inputs.decode import Decode
 from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal
@@ -24,6 +25,8 @@ class DecodeTasks(beam.PTransform):
             study_key.make_study_key(options.study_key, options.id_salt, options.input),
             options.frames == "all",
         )
+        refuse = options.other_body_parts == "reject"
+        self._check = CheckBodyPart(list_terms(described), described.model_id, refuse)
         self._pool = pool
 
     def expand(self, tasks: beam.PCollection) -> tuple[beam.PCollection, ...]:
@@ -31,5 +34,6 @@ class DecodeTasks(beam.PTransform):
         return (
             tasks
             | "Read and decode" >> beam.ParDo(decode)
+            | "Check body part" >> beam.Map(self._check)
             | "Split" >> grouping.split_by_type(Example, Rejection, journal.Entry)
         )

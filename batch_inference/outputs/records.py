@@ -8,6 +8,7 @@ import numpy as np
 
 from trainer import radiograph
 
+OTHER_BODY_PART = "other_body_part"
 REASONS: dict[str, str] = {
     **radiograph.REASONS,
     "unreadable": "the file cannot be opened or read: gone, no permission, a folder, "
@@ -16,7 +17,15 @@ REASONS: dict[str, str] = {
     "inference_failed": "the model failed on this image alone, "
     "or answered with a number that is not finite",
     "write_failed": "the picture could not be drawn or written",
+    OTHER_BODY_PART: "with --other_body_parts=reject: DICOM names a body part that the model "
+    "was not made for",
 }
+"""Reason codes of rejections, and what they mean."""
+WARNINGS: dict[str, str] = {
+    **radiograph.WARNINGS,
+    OTHER_BODY_PART: "the DICOM file names a body part that the model was not made for",
+}
+"""Warning codes of rows, and what they mean."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -49,7 +58,7 @@ class Example:
       study: name of the image's study.
       frame: index from 0 where frames are scored one by one, else None.
       tags: modality, body_part, view and study_uid, of DICOM files that have them.
-      warnings: keys of `radiograph.WARNINGS`, sorted.
+      warnings: keys of `WARNINGS`, sorted.
     """
 
     source: Source

@@ -1,5 +1,6 @@
 """DICOM files through the whole scorer: radiographs, multi-frame files, studies by header."""
 
+import json
 import pathlib
 
 import cv2
@@ -9,7 +10,9 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 
 from batch_inference import main, pipeline
+from batch_inference.inputs import body_parts as body_parts_lib
 from tests.batch_inference.conftest import json_rows, picture
+from tests.support import tiny_artifact
 from tests.support.dicom_files import STUDY_UID, dicom_file
 
 REAL = [
@@ -72,6 +75,48 @@ def test_bone_is_bright_in_every_picture(real):
                 mean(0.3, 0.35, 0.29, 0.33),
             )
             assert cortex > muscle + 20 > air + 60 and air < 40
+
+
+@pytest.fixture(scope="module")
+def humerus_model(tmp_path_factory) -> pathlib.Path:
+    """A model that records that it was made for the humerus."""
+    folder = tmp_path_factory.mktemp("humerus")
+    tiny_artifact.make(folder, dataset={"body_parts": ["XR_HUMERUS"]})
+    return folder
+
+
+@pytest.fixture
+def body_parts(tmp_path) -> pathlib.Path:
+    """A file of the model's own body part, one of another, one of a wider term, and one of none."""
+    root = tmp_path / "body_parts"
+    root.mkdir()
+    for seed, part in enumerate(("HUMERUS", "KNEE", "EXTREMITY", None)):
+        contents = dicom_file(picture(seed, 32, 40), BodyPartExamined=part)
+        (root / f"{part}.dcm").write_bytes(contents)
+    return root
+
+
+def test_other_body_parts_are_scored_with_a_warning(humerus_model, body_parts, tmp_path):
+    rows = score(body_parts, humerus_model, tmp_path / "out", cam="none")
+    warnings = {pathlib.Path(row["uri"]).stem: row["warnings"] for row in rows}
+    assert warnings == {"HUMERUS": [], "KNEE": ["other_body_part"], "EXTREMITY": [], "None": []}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["warnings"] == {"other_body_part": 1}
+
+
+def test_other_body_parts_are_rejected_where_the_flag_says_so(humerus_model, body_parts, tmp_path):
+    rows = score(body_parts, humerus_model, tmp_path / "out", cam="none", other_body_parts="reject")
+    assert sorted(pathlib.Path(row["uri"]).stem for row in rows) == ["EXTREMITY", "HUMERUS", "None"]
+    (rejection,) = json_rows(tmp_path / "out", "rejections")
+    assert pathlib.Path(rejection["uri"]).stem == "KNEE"
+    assert rejection["reason"] == "other_body_part"
+    assert rejection["detail"].startswith("the file names the body part KNEE; the model was made")
+
+
+@pytest.mark.parametrize("known", [[], ["all"], ["XR_HUMERUS", "XR_TAIL"], None])
+def test_a_model_of_unknown_body_parts_has_no_terms(tmp_path, known):
+    described = tiny_artifact.make(tmp_path / "model", dataset={"body_parts": known})
+    assert body_parts_lib.list_terms(described) == frozenset()
 
 
 @pytest.fixture
