@@ -139,7 +139,7 @@ class OpenVinoEngine:
         parts = _parts(shape[0], cores)
         core = openvino.Core()
         read = core.read_model(str(network))
-        _keep_logit_exact(read)
+        keep_logit_exact(read)
         read.reshape([shape[0] // parts, *shape[1:]])
         settings = {
             "INFERENCE_PRECISION_HINT": _unquantised(precision),
@@ -179,7 +179,7 @@ def _unquantised(precision: str) -> str:
     return "f32" if precision == "float32" or "BF16" not in cpu_capabilities() else "bf16"
 
 
-def _keep_logit_exact(network: Any) -> None:
+def keep_logit_exact(network: Any) -> None:
     """Makes the last product of the head one that OpenVINO computes in float32 whatever the rest is computed in.
 
     As a product of matrices it would round the logit to 8 binary digits, in which a quarter of the images end level with another.

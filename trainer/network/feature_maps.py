@@ -62,35 +62,38 @@ def draw_patterns(model: keras.Model, layer: str, seed: int = 0) -> np.ndarray:
             " see --list_layers"
         )
     channels = np.unique(np.linspace(0, ends[layer][2] - 1, PATTERNS).astype(int))
+    pictures = _ascend(model, layer, channels, seed)
+    tiles = [
+        cv2.cvtColor(one[..., 0].round().astype(np.uint8), cv2.COLOR_GRAY2BGR) for one in pictures
+    ]
+    side = max(_TILE, min(model.input_shape[1], 192))
+    return _tile(tiles, [str(channel) for channel in channels], side)
+
+
+def _ascend(model: keras.Model, layer: str, channels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the pictures that excite the means of `channels`, float32 [N, size, size, 1]."""
     normalize = model.get_layer(model_lib.NORMALIZATION)
     behind = keras.Model(normalize.output, model.get_layer(layer).output)
     size = model.input_shape[1]
-    noise = (
-        np.random.default_rng(seed)
-        .normal(110, 12, (len(channels), size, size, 1))
-        .astype(np.float32)
-    )
+    noise = np.random.default_rng(seed).normal(110, 12, (len(channels), size, size, 1))
 
     @tf.function
     def ascend(picture: tf.Tensor) -> tf.Tensor:
-        answers = behind(normalize(tf.repeat(picture, 3, axis=-1)), training=False)
-        chosen = tf.gather(tf.reduce_mean(answers, axis=(1, 2)), channels, axis=1, batch_dims=0)
-        (gradient,) = tf.gradients(tf.linalg.trace(chosen), picture)
+        outputs = behind(normalize(tf.repeat(picture, 3, axis=-1)), training=False)
+        means = tf.gather(tf.reduce_mean(outputs, axis=(1, 2)), channels, axis=1, batch_dims=0)
+        (gradient,) = tf.gradients(tf.linalg.trace(means), picture)
         length = tf.math.reduce_std(gradient, axis=(1, 2, 3), keepdims=True)
         return tf.clip_by_value(
             picture + _STEP * tf.math.divide_no_nan(gradient, length), 0.0, 255.0
         )
 
-    picture = noise
+    picture = noise.astype(np.float32)
     for _ in range(_STEPS):
         picture = ascend(tf.constant(picture)).numpy()
         picture = np.stack(
             [cv2.GaussianBlur(one[..., 0], (0, 0), 0.6)[..., None] for one in picture]
         )
-    tiles = [
-        cv2.cvtColor(one[..., 0].round().astype(np.uint8), cv2.COLOR_GRAY2BGR) for one in picture
-    ]
-    return _tile(tiles, [str(channel) for channel in channels], max(_TILE, min(size, 192)))
+    return picture
 
 
 def _tile(tiles: list[np.ndarray], names: list[str], side: int = _TILE) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_only_a_product_with_one_column_is_made_exact_and_none_changes(
         given, openvino.opset13.constant(kernel), transpose_a, transpose_b
     )
     network = openvino.Model([openvino.opset13.result(product)], [given])
-    engines._keep_logit_exact(network)
+    engines.keep_logit_exact(network)
     assert ("MatMul" not in {operation.get_type_name() for operation in network.get_ops()}) == exact
     answer = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(features)[
         0

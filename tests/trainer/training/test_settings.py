@@ -53,17 +53,23 @@ def test_a_recipe_keeps_the_rules(name):
     settings.check(importlib.import_module(f"trainer.configs.{name}").get_config())
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_value_that_makes_no_sense_is_named(key):
+def refused_values(key: str) -> list:
+    """Return values that the setting must not take."""
     values = list(REFUSED[type(settings.RULES[key])])
     if isinstance(settings.RULES[key], Text):
         values += [] if key in MAY_BE_EMPTY else [""]
         values += [] if key in CHECKED_WITH_THE_MODEL else ["text"]
-    for value in values:
-        with pytest.raises(ConfigError, match=f"--config.{key}") as caught:
-            check_with(key, value)
-        assert "expected" in str(caught.value) or "not among" in str(caught.value), value
-        assert len(str(caught.value).splitlines()) == 1
+    return values
+
+
+@pytest.mark.parametrize(
+    "key, value", [(key, value) for key in KEYS for value in refused_values(key)]
+)
+def test_a_value_that_makes_no_sense_is_named(key, value):
+    with pytest.raises(ConfigError, match=f"--config.{key}") as caught:
+        check_with(key, value)
+    assert "expected" in str(caught.value) or "not among" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
