@@ -185,12 +185,14 @@ def build_in_graph(
     )
 
     def compute(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        *answers, logit = tapped(images, training=False)
+        *activations, logit = tapped(images, training=False)
         # Symbolic gradients: a tape loses track of layers that come before any trainable variable.
-        gradients = tf.gradients(logit, answers, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tf.gradients(
+            logit, activations, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         pairs = [
             (tf.cast(a, tf.float32), tf.cast(g, tf.float32))
-            for a, g in zip(answers, gradients, strict=True)
+            for a, g in zip(activations, gradients, strict=True)
         ]
         if method == "fused_layer_cam":
             return logit, _fuse([_layer_cam(*pair) for pair in pairs])
@@ -199,24 +201,24 @@ def build_in_graph(
     return compute
 
 
-def _grad_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    return tf.einsum("bhwc,bc->bhw", answers, tf.reduce_mean(gradient, axis=(1, 2)))
+def _grad_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.einsum("bhwc,bc->bhw", activations, tf.reduce_mean(gradient, axis=(1, 2)))
 
 
-def _hires_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(answers * gradient, axis=-1)
+def _hires_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(activations * gradient, axis=-1)
 
 
-def _grad_cam_pp(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    total = tf.reduce_sum(answers, axis=(1, 2), keepdims=True)
+def _grad_cam_pp(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    total = tf.reduce_sum(activations, axis=(1, 2), keepdims=True)
     share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
     share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=(1, 2), keepdims=True))
     weight = tf.reduce_sum(share * tf.nn.relu(gradient), axis=(1, 2))
-    return tf.nn.relu(tf.einsum("bhwc,bc->bhw", answers, weight))
+    return tf.nn.relu(tf.einsum("bhwc,bc->bhw", activations, weight))
 
 
-def _layer_cam(answers: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu(tf.reduce_sum(answers * tf.nn.relu(gradient), axis=-1))
+def _layer_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(tf.reduce_sum(activations * tf.nn.relu(gradient), axis=-1))
 
 
 def _fuse(maps: list[tf.Tensor]) -> tf.Tensor:
@@ -256,9 +258,11 @@ def resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return tf.image.resize(maps[..., None], (height, width)).numpy()[..., 0]
 
 
-def _compute_score_cam(model: keras.Model, image: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    kept = np.argsort(-answers.std(axis=(0, 1)), kind="stable")[:SCORE_CAM_CHANNELS]
-    channels = np.moveaxis(answers[..., kept], -1, 0)
+def _compute_score_cam(
+    model: keras.Model, image: np.ndarray, activations: np.ndarray
+) -> np.ndarray:
+    kept = np.argsort(-activations.std(axis=(0, 1)), kind="stable")[:SCORE_CAM_CHANNELS]
+    channels = np.moveaxis(activations[..., kept], -1, 0)
     masks = resize(channels, *image.shape[:2])
     low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
     masks = np.divide(masks - low, high - low, out=np.zeros_like(masks), where=high > low)[

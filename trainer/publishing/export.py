@@ -176,7 +176,7 @@ def _keras_files(members: int) -> list[str]:
 def copy_in_float32(member: Member) -> Member:
     """Return a copy of the member in float32, made from its graph as it stands.
 
-    A graph that is built anew would lack the layer that Keras adds to EfficientNet for ImageNet's
+    A new graph would lack the layer that Keras adds to EfficientNet for ImageNet's
     weights.
     """
 

@@ -80,7 +80,7 @@ class Checkpoints:
                 )
         if steps:  # the variables may hold half of a checkpoint, which is no state to start from
             raise DataError(
-                f"no checkpoint in {self._directory} can be read; remove that folder to start anew"
+                f"no checkpoint in {self._directory} can be read; remove that folder to start again"
             )
         return None
 

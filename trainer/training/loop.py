@@ -300,11 +300,11 @@ class Loop:
             total, wait = tf.zeros(4, tf.float64), tf.zeros((), tf.float64)
             for i in tf.range(count):
                 phase.optimizer.learning_rate.assign(rates[i])
-                asked = read_clock()
-                with tf.control_dependencies([asked]):
+                started = read_clock()
+                with tf.control_dependencies([started]):
                     batch = next(batches)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                    wait += read_clock() - asked
+                    wait += read_clock() - started
                 sums, moved = self.strategy.run(replica_step, args=(batch, stop))
                 total += tf.cast(
                     self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), tf.float64

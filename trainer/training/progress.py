@@ -101,7 +101,7 @@ class ProgressReporter:
         tf.summary.image("validation/maps", _draw_panel(*maps)[None], total_steps)
 
     def flush(self) -> None:
-        """Write what TensorBoard was told so far, so that a kill doesn't lose it."""
+        """Write what was reported to TensorBoard so far, so that a kill doesn't lose it."""
         self._writer.flush()
 
     def close(self) -> None:
