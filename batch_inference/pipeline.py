@@ -116,7 +116,9 @@ def run(options: Options) -> summary.Summary:
         staged = bigquery.choose_temporary_folder(plan.beam_options, output)
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
-    with filesystem.refusing(ConfigError, f"--output={output} cannot be read", "check access"):
+    with filesystem.explain_failure(
+        ConfigError, f"--output={output} cannot be read", "check access"
+    ):
         known = journal.list_parts(output) if options.resume else []
     attempt = journal.name_attempt(known)
     logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
@@ -146,7 +148,7 @@ def run(options: Options) -> summary.Summary:
 
 def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     """Return an error that says what the user can do; None where there is nothing to add."""
-    if reason := filesystem.unwritable(error):
+    if reason := filesystem.find_write_failure(error):
         return filesystem.UnwritableError(
             f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
             "that, then run the same command with --resume to continue"

@@ -202,7 +202,7 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
       OutageError: the storage does not answer.
     """
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
-    with filesystem.refusing(
+    with filesystem.explain_failure(
         ConfigError, f"--input={location} cannot be listed", "check the address and access"
     ):
         if counted:

@@ -30,7 +30,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     uri = filesystem.absolute(uri)
     if not filesystem.is_remote(uri):
         return pathlib.Path(uri), artifact.load(uri)
-    with filesystem.refusing(
+    with filesystem.explain_failure(
         ConfigError,
         f"{uri} cannot be copied here",
         "name the `artifact` folder of a run, and check access",
@@ -55,7 +55,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
 
 def _copy(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
     """Copy an artifact into the folder `copy`, completely or not at all."""
-    with filesystem.told():
+    with filesystem.translate_errors():
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
         try:

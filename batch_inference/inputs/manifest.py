@@ -143,8 +143,8 @@ def _reading(uri: str) -> Iterator[None]:
     """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
     advice = "expected a UTF-8 text file of paths, or CSV with a column path"
     with (
-        filesystem.refusing(DataError, f"the manifest {uri} cannot be read", advice),
-        filesystem.told(),
+        filesystem.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
+        filesystem.translate_errors(),
     ):
         yield
 

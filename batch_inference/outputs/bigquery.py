@@ -88,7 +88,7 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
         f"--bigquery={dataset} cannot be written to",
         "check the names of project and dataset, and access",
     )
-    with filesystem.refusing(ConfigError, what, advice), _translate_errors():
+    with filesystem.explain_failure(ConfigError, what, advice), _translate_errors():
         client = bigquery.Client(project=dataset.project)
         for name, table in tables.items():
             _check_names(table)
@@ -108,7 +108,7 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
                         f"{there[field['name'].casefold()]}, these rows hold it as "
                         f"{field['type']}; name another dataset"
                     )
-    with filesystem.refusing(
+    with filesystem.explain_failure(
         ConfigError, f"{folder} cannot be emptied", "check --temp_location and access"
     ):
         filesystem.delete(folder)
@@ -160,7 +160,7 @@ def load(
                     f"humerus-{name}-{_digest(output, str(dataset), rows)}",
                 )
         except filesystem.StorageError as error:
-            kind = filesystem.StorageError if error.passing else DataError
+            kind = filesystem.StorageError if error.temporary else DataError
             advice = "the same command with --resume loads them without scoring again"
             raise kind(f"BigQuery did not take the {name} ({error}); {advice}") from error
 
@@ -193,7 +193,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (GoogleAPIError, GoogleAuthError) as error:
         message = " ".join(str(getattr(error, "message", None) or error).split())[:300]
-        raise filesystem.StorageError(message, gcs.is_passing(error)) from error
+        raise filesystem.StorageError(message, gcs.is_temporary(error)) from error
 
 
 def _check_names(table: Sequence[Column]) -> None:

@@ -68,10 +68,10 @@ def match_results(output: str) -> Callable[[str], bool]:
 
     It follows links.
     """
-    inside = filesystem.join(filesystem.real(output), "")
+    inside = filesystem.join(filesystem.resolve_links(output), "")
 
     def is_result(uri: str) -> bool:
-        place = filesystem.real(uri)
+        place = filesystem.resolve_links(uri)
         return place.startswith(inside) and _is_result(place[len(inside) :].partition("/")[0])
 
     return is_result
@@ -86,7 +86,7 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
         raise ConfigError(
             "--resume keeps what was scored and --overwrite deletes it; choose one of them"
         )
-    with filesystem.refusing(
+    with filesystem.explain_failure(
         ConfigError, f"--output={output} cannot be listed", "check the address and access"
     ):
         taken = [name for name in filesystem.names(output) if _is_result(name)]
@@ -116,7 +116,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
       OutageError: there is no room, or the storage does not answer.
     """
     taken = check(output, record, resume, overwrite)
-    with filesystem.refusing(
+    with filesystem.explain_failure(
         ConfigError,
         f"--output={output} cannot be written",
         "choose another folder, or check access",
@@ -126,7 +126,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
             filesystem.delete(filesystem.join(output, journal.JOURNAL))
         record.write(output, finished=False)
         if taken:
-            filesystem.sweep(output)
+            filesystem.remove_partial_files(output)
             replaced = (
                 {*taken, picture_paths.CAMS} - {RUN_JSON}
                 if overwrite
@@ -180,7 +180,7 @@ def _read_earlier(output: str) -> dict[str, Any] | None:
             else None
         )
     except filesystem.StorageError as error:
-        if error.passing:
+        if error.temporary:
             raise
         return None
     except (ValueError, KeyError, AttributeError):

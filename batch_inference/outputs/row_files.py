@@ -116,7 +116,7 @@ def read(output: str, name: str) -> Iterator[dict[str, Any]]:
     for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
         if shards := sorted(file for file in files if parse_name(file) == (name, format_)):
             for shard in shards:
-                with filesystem.told():
+                with filesystem.translate_errors():
                     yield from reader(filesystem.join(output, shard))
             return
 

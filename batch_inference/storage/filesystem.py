@@ -1,4 +1,4 @@
-"""Files by URI, local or remote, with whole-file reads and atomic writes."""
+"""Read, write, list and delete files by URI, local or remote; a write is atomic."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import stat
 import urllib.parse
 import uuid
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -20,7 +20,7 @@ from batch_inference.storage import gcs
 from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_PIXELS
 
-# 16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them.
+# The size of the largest decoded picture, in 16-bit RGB. A larger file cannot be a picture.
 MAX_BYTES = 6 * MAX_PIXELS
 
 _PARTIAL = ".partial"
@@ -30,24 +30,24 @@ class StorageError(OSError):
     """A file cannot be read or written; the message is one sentence without the file's name.
 
     Attributes:
-      passing: whether the same may well succeed later: there was no answer, or no room.
+      temporary: whether the same may succeed later: there was no answer, or no room.
     """
 
-    def __init__(self, message: str, passing: bool = False):
+    def __init__(self, message: str, temporary: bool = False):
         super().__init__(message)
-        self.passing = passing
+        self.temporary = temporary
 
 
 class OutageError(StorageError):
-    """Something could not be begun for want of an answer or of room; the message is a sentence that says what, and what to do."""
+    """The storage does not answer or is full; the message says what failed and what to do."""
 
 
 class TooLargeError(StorageError):
-    """The file is larger than any picture that would be decoded."""
+    """The file is larger than any picture that is decoded."""
 
 
 class UnwritableError(StorageError):
-    """Not this file alone cannot be written: there is no room, no right, or no answer."""
+    """No file can be written there: there is no room, no right, or no answer."""
 
 
 _NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -58,12 +58,12 @@ _UNWRITABLE = re.compile(
 
 
 def is_remote(uri: str) -> bool:
-    """Whether `uri` names something outside of the local file system, as `gs://bucket/file`."""
+    """Whether `uri` names something outside the local file system, as `gs://bucket/file`."""
     return "://" in uri and not uri.startswith("file://")
 
 
 def absolute(uri: str) -> str:
-    """A remote URI unchanged but for trailing slashes; anything else as an absolute local path, `~` being the user's home."""
+    """Return a remote URI without trailing slashes, or an absolute local path; `~` is the home."""
     if is_remote(uri):
         return uri.rstrip("/")
     if uri.startswith("file://"):
@@ -71,29 +71,29 @@ def absolute(uri: str) -> str:
     return os.path.normpath(pathlib.Path(os.path.expanduser(uri)).absolute())
 
 
-def real(uri: str) -> str:
-    """Where something lies once all links are followed; a remote URI as it is."""
+def resolve_links(uri: str) -> str:
+    """Return a local path with all links followed, or a remote URI unchanged."""
     return uri if is_remote(uri) else os.path.realpath(uri)
 
 
 def is_within(inner: str, outer: str) -> bool:
-    """Whether something lies in a folder, at any depth, or is that folder, once all links are followed."""
-    return join(real(inner), "").startswith(join(real(outer), ""))
+    """Whether `inner` is `outer` or lies in it at any depth, with all links followed."""
+    return join(resolve_links(inner), "").startswith(join(resolve_links(outer), ""))
 
 
 def join(root: str, name: str) -> str:
-    """`name`, a relative path with `/` between its parts, under `root`."""
+    """Return the path of `name`, a relative path with `/` between its parts, below `root`."""
     return f"{root.rstrip('/')}/{name}"
 
 
 def read(uri: str) -> bytes:
-    """The content of a regular file.
+    """Return the content of a regular file.
 
     Raises:
-      TooLargeError: more than `MAX_BYTES`.
-      StorageError: anything else that keeps it from being read.
+      TooLargeError: it has more than `MAX_BYTES`.
+      StorageError: it cannot be read.
     """
-    with told():
+    with translate_errors():
         contents = _read_remote(uri) if is_remote(uri) else _read_local(uri)
     if len(contents) > MAX_BYTES:
         raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has more")
@@ -101,12 +101,12 @@ def read(uri: str) -> bytes:
 
 
 def _read_local(path: str) -> bytes:
-    # Asked before it is opened: opening a named pipe waits for ever, and so may reading what the kernel says has no size.
+    # Check before opening: opening a named pipe blocks, and so may reading a file of size 0.
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode) and not status.st_size:
         return b""
     if stat.S_ISDIR(status.st_mode):
-        os.scandir(path).close()  # where this fails, it says why its files are missing
+        os.scandir(path).close()  # raises the reason why files of this folder are missing
     if not stat.S_ISREG(status.st_mode):
         raise StorageError("expected a regular file, found a folder, pipe, socket or device")
     if status.st_size > MAX_BYTES:
@@ -126,24 +126,25 @@ def _read_remote(uri: str) -> bytes:
 
 
 def open_text(uri: str) -> TextIO:
-    """A text file to iterate over by lines, of any length: UTF-8 (a byte order mark is passed over), line ends as they are.
+    """Open a text file of any length in UTF-8, to iterate over its lines with their line ends.
 
-    Bytes that are no UTF-8 come as the surrogates that Python gives to such bytes of file names.
+    A byte order mark is skipped. Bytes that are not UTF-8 become the surrogates that Python uses
+    for such bytes of file names.
 
     Raises:
       StorageError: it cannot be opened.
     """
-    with told():
+    with translate_errors():
         file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
     return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
 
 
 def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream") -> None:
-    """Writes a whole file, and its folders; readers see the former content or the new one, never a part.
+    """Write a file and its folders; a reader sees the former content or the new one, never a part.
 
     Raises:
-      UnwritableError: nor could any other file there.
-      StorageError: it could not be written; nothing of it is left.
+      UnwritableError: no other file could be written there either.
+      StorageError: this file could not be written; no part of it is left.
     """
     try:
         if uri.startswith(gcs.SCHEME):
@@ -154,18 +155,18 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
         else:
             _write_local(uri, contents)
     except Exception as error:
-        hopeless = gcs.is_hopeless(error) or (
+        final = gcs.refuses_all_writes(error) or (
             isinstance(error, OSError) and error.errno in _NOTHING_CAN_BE_WRITTEN
         )
-        raise (UnwritableError if hopeless else StorageError)(
-            _sentence(error), _is_passing(error)
+        raise (UnwritableError if final else StorageError)(
+            _describe(error), _is_temporary(error)
         ) from error
 
 
-def unwritable(error: Exception) -> str | None:
-    """Why nothing can be written any more, where that is what made a pipeline fail, here or on a worker; else None.
+def find_write_failure(error: Exception) -> str | None:
+    """Return why nothing can be written, if that made a pipeline fail, here or on a worker.
 
-    Runners add to the text of an error, or hand on one of their own that quotes it.
+    Runners add to the text of an error, or raise an error of their own that quotes it.
     """
     if isinstance(error, UnwritableError):
         return str(error).partition(" [while running")[0]
@@ -204,32 +205,32 @@ def exists(uri: str) -> bool:
     """
     if not is_remote(uri):
         return os.path.lexists(uri)
-    with told():
+    with translate_errors():
         return gcs.exists(uri) if uri.startswith(gcs.SCHEME) else FileSystems.exists(uri)
 
 
 def match(pattern: str) -> Iterator[str]:
-    """Yields the remote files that a glob pattern (`**` for any depth) names, one by one: Beam's own `match` holds them all.
+    """Yield the remote files that match a glob pattern; `**` matches folders of any depth.
+
+    Beam's own `match` would hold all of them in memory.
 
     Raises:
       StorageError: as `exists`.
     """
-    with told():
+    with translate_errors():
         filesystem = FileSystems.get_filesystem(pattern)
         prefix = re.match(r"[^[*?]*", pattern)[0]  # type: ignore[index]
-        listed = filesystem._list(
-            prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix
-        )
+        listed = _list_remote(prefix.rpartition("/")[0] + "/" if filesystem.has_dirs() else prefix)
         yield from (entry.path for entry in filesystem.match_files(listed, pattern))
 
 
 def names(folder: str) -> list[str]:
-    """Names of what lies directly in a folder, but for files that are not wholly written; nothing where there is no such folder.
+    """Return the names in a folder, without unfinished files; nothing if there is no folder.
 
     Raises:
       StorageError: as `exists`.
     """
-    with told():
+    with translate_errors():
         if folder.startswith(gcs.SCHEME):
             return gcs.names(folder)
         if not is_remote(folder):
@@ -247,28 +248,31 @@ def names(folder: str) -> list[str]:
 
 
 def files(folder: str) -> Iterator[str]:
-    """Yields the paths of all files below a folder, relative to it and one by one; none where there is no such folder.
+    """Yield the relative paths of all files below a folder; nothing if there is no folder.
 
     Raises:
       StorageError: as `exists`.
     """
-    with told():
+    with translate_errors():
         if is_remote(folder):
-            found = (
-                entry.path for entry in FileSystems.get_filesystem(folder)._list(join(folder, ""))
-            )
+            found = (entry.path for entry in _list_remote(join(folder, "")))
         else:
             found = (join(place, name) for place, _, names in os.walk(folder) for name in names)
         yield from (path[len(folder) + 1 :] for path in found)
 
 
+def _list_remote(prefix: str) -> Any:
+    """Yield the files below a prefix one by one; no public function of Beam does."""
+    return FileSystems.get_filesystem(prefix)._list(prefix)
+
+
 def delete(uri: str) -> None:
-    """Deletes a file, or a folder with all that it holds.
+    """Delete a file, or a folder with all its files.
 
     Raises:
       StorageError: it is still there.
     """
-    with told():
+    with translate_errors():
         if uri.startswith(gcs.SCHEME):
             gcs.delete(uri)
         elif is_remote(uri):
@@ -280,26 +284,27 @@ def delete(uri: str) -> None:
             pathlib.Path(uri).unlink(missing_ok=True)
 
 
-def sweep(folder: str) -> None:
-    """Deletes what writers that were killed left half-written. Nobody may be writing there meanwhile."""
+def remove_partial_files(folder: str) -> None:
+    """Delete the unfinished files of killed writers. Nothing else may write there meanwhile."""
     if not is_remote(folder):
         for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{_PARTIAL}"):
             partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def refusing(mistake: type[ValueError], what: str, advice: str) -> Iterator[None]:
-    """What storage keeps a command from becomes the user's `mistake`, with what to do about it, or an outage to be outlasted.
+def explain_failure(mistake: type[ValueError], what: str, advice: str) -> Iterator[None]:
+    """Add to a storage error what failed and what to do about it.
 
     Raises:
-      OutageError, or `mistake`.
+      OutageError: the storage error is temporary.
+      mistake: it is not, so that the user must correct something, as `advice` says.
     """
     try:
         yield
     except OutageError:
         raise
     except StorageError as error:
-        if error.passing:
+        if error.temporary:
             raise OutageError(
                 f"{what} ({error}); when that is over, start the same command again"
             ) from error
@@ -307,23 +312,23 @@ def refusing(mistake: type[ValueError], what: str, advice: str) -> Iterator[None
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What storage clients raise, each its own kinds, becomes a `StorageError`."""
+def translate_errors() -> Iterator[None]:
+    """Raise the errors of all storage clients as `StorageError`."""
     try:
         yield
     except (StorageError, ConfigError, DataError):
         raise
     except Exception as error:
-        raise StorageError(_sentence(error), _is_passing(error)) from error
+        raise StorageError(_describe(error), _is_temporary(error)) from error
 
 
-def _is_passing(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     cause = _cause(error)
-    return (isinstance(cause, OSError) and cause.errno in _PASSING) or gcs.is_passing(cause)
+    return (isinstance(cause, OSError) and cause.errno in _PASSING) or gcs.is_temporary(cause)
 
 
 def _cause(error: Exception) -> Exception:
-    """What happened to the one file that Beam was asked for."""
+    """Return the error of the one file that Beam was asked for."""
     return (
         next(iter(error.exception_details.values()))
         if isinstance(error, BeamIOError) and error.exception_details
@@ -331,11 +336,11 @@ def _cause(error: Exception) -> Exception:
     )
 
 
-def _sentence(error: Exception) -> str:
-    """What went wrong in one line, without the path: a path may be long, or hold a line break."""
+def _describe(error: Exception) -> str:
+    """Describe an error in one line, without the path, which may be long or hold a line break."""
     error = _cause(error)
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return gcs.sentence(error) or " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return gcs.describe_error(error) or " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,13 +1,14 @@
-"""Google Cloud Storage through its own client: one per process, so that a file costs one request on a connection that is open.
+"""Read and write objects of Google Cloud Storage through one client for each process.
 
-Beam's file system makes a client for every file, and two requests. Its credentials and options are used all the same. What the
-storage is too busy for (429, 5xx), what it does not answer in time and what is cut off is tried again, ever later and at
-random moments, for two minutes; a file appears whole or not at all.
+An object costs one request on an open connection. Beam's file system makes a client for each file
+and needs two requests; its credentials and options are used here too.
+For two minutes, requests are repeated with growing random delays after 429, 5xx, a timeout or a
+broken connection. A reader sees a complete object or none.
 """
 
 import contextlib
 import functools
-import http
+import http.client
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from requests.adapters import HTTPAdapter
 SCHEME = "gs://"
 _CONNECTIONS = 64
 _SECONDS = (10.0, 60.0)
-"""To connect, and between two bytes."""
+"""Limits on the time to connect and between two bytes."""
 
 
 class LimitError(OSError):
@@ -35,11 +36,11 @@ class LimitError(OSError):
 
 
 def read(uri: str, limit: int) -> bytes:
-    """The content of an object, checked against its checksum.
+    """Return the content of an object once its checksum is verified.
 
     Raises:
-      LimitError: it has more than `limit` bytes; no more are fetched.
-      GoogleAPICallError: as the storage answers.
+      LimitError: it has more than `limit` bytes; at most these are fetched.
+      GoogleAPICallError: the storage answers with an error.
     """
     contents = _Limited(limit)
     _blob(uri).download_to_file(contents, retry=DEFAULT_RETRY, timeout=_SECONDS)
@@ -47,20 +48,20 @@ def read(uri: str, limit: int) -> bytes:
 
 
 def write(uri: str, contents: bytes, mime_type: str) -> None:
-    """Writes a whole object over whatever was there."""
+    """Write an object, over an earlier one if there is any."""
     _blob(uri).upload_from_string(
         contents, mime_type, retry=DEFAULT_RETRY, timeout=_SECONDS, checksum="crc32c"
     )
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object of this name; a bucket is none."""
+    """Whether there is an object of this name; a bucket is not an object."""
     is_bucket = "/" not in uri.removeprefix(SCHEME)
     return not is_bucket and _blob(uri).exists(retry=DEFAULT_RETRY, timeout=_SECONDS)
 
 
 def names(folder: str) -> list[str]:
-    """What lies directly in a folder: objects, and folders in which there are some."""
+    """Return the names of the objects and folders directly in a folder."""
     bucket, prefix = gcsio.parse_gcs_path(f"{folder}/", object_optional=True)
     listing = _client().list_blobs(
         bucket, prefix=prefix, delimiter="/", retry=DEFAULT_RETRY, timeout=_SECONDS
@@ -70,36 +71,40 @@ def names(folder: str) -> list[str]:
 
 
 def delete(uri: str) -> None:
-    """Deletes an object, and all whose names it is a folder of."""
+    """Delete an object, and all objects below a folder of this name."""
     with ThreadPoolExecutor(_CONNECTIONS // 2) as pool:
         for _ in pool.map(_delete, _tree(uri)):
             pass
 
 
-def sentence(error: Exception) -> str | None:
-    """What the storage said, without the address; None where it was not the storage that spoke."""
+def describe_error(error: Exception) -> str | None:
+    """Describe an error of the storage in a phrase without the address; None for other errors."""
     if isinstance(error, exceptions.RetryError):
-        return f"the storage did not do it in {DEFAULT_RETRY.timeout:.0f} seconds, at last: {sentence(error.cause) or error.cause}"
+        last = describe_error(error.cause) or error.cause
+        return f"no success in {DEFAULT_RETRY.timeout:.0f} seconds; the last attempt: {last}"
     if isinstance(error, requests.exceptions.ConnectionError):
-        return "no connection, or one that broke off"
+        return "no connection, or a broken one"
     code = error.code if isinstance(error, exceptions.GoogleAPICallError) else None
     if isinstance(error, InvalidResponse):
         code = error.response.status_code
-    return f"the storage answers {int(code)} {http.HTTPStatus(code).phrase}" if code else None
+    if not code:
+        return None
+    # Proxies also answer with numbers that have no standard phrase.
+    return f"the storage answers {int(code)} {http.client.responses.get(int(code), '')}".rstrip()
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the storage may well answer otherwise later: it was busy, down, or out of reach."""
+def is_temporary(error: Exception) -> bool:
+    """Whether the same request may succeed later: the storage was busy, down or out of reach."""
     if isinstance(error, exceptions.RetryError):
         return True
     if isinstance(error, google.auth.exceptions.GoogleAuthError) and error.retryable:
         return True
-    # What Google's library would try again itself.
+    # Google's library publishes no name for the errors that it retries.
     return DEFAULT_RETRY._predicate(error)
 
 
-def is_hopeless(error: Exception) -> bool:
-    """Whether the storage will take nothing else either: two minutes without success, no access, no such bucket."""
+def refuses_all_writes(error: Exception) -> bool:
+    """Whether other writes would fail too: no success in two minutes, no access, no bucket."""
     return isinstance(
         error,
         exceptions.RetryError
@@ -122,10 +127,12 @@ class _Limited(io.BytesIO):
 
 @functools.cache
 def _client() -> Client:
+    # Neither library gives these two a public name.
     client = gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
+    session = client._http
     adapter = HTTPAdapter(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
-    client._http.mount("https://", adapter)
-    client._http.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
     return client
 
 
@@ -143,6 +150,6 @@ def _tree(uri: str) -> Iterator[Blob]:
 
 
 def _delete(blob: Blob) -> None:
-    # Not found: it was never there, or it went at an attempt whose answer was lost.
+    # It was never there, or an attempt whose answer was lost has deleted it.
     with contextlib.suppress(exceptions.NotFound):
         blob.delete(retry=DEFAULT_RETRY, timeout=_SECONDS)

@@ -147,16 +147,22 @@ def test_an_output_that_cannot_be_made_is_refused(model, radiographs, tmp_path):
 
 
 def test_only_what_hits_every_file_ends_a_run():
-    assert filesystem.unwritable(
+    assert filesystem.find_write_failure(
         RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")
     ) == ("No space left on device")
     of_worker = (
         "batch_inference.storage.filesystem.UnwritableError: "
         "the storage answers 403 Forbidden [while running 'x']"
     )
-    assert filesystem.unwritable(RuntimeError(of_worker)) == "the storage answers 403 Forbidden"
-    assert filesystem.unwritable(RuntimeError("OSError: [Errno 36] File name too long")) is None
-    assert filesystem.unwritable(RuntimeError("ValueError: broken")) is None
+    assert (
+        filesystem.find_write_failure(RuntimeError(of_worker))
+        == "the storage answers 403 Forbidden"
+    )
+    assert (
+        filesystem.find_write_failure(RuntimeError("OSError: [Errno 36] File name too long"))
+        is None
+    )
+    assert filesystem.find_write_failure(RuntimeError("ValueError: broken")) is None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
