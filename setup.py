@@ -32,6 +32,7 @@ setup(
         "ml_collections~=1.0",
         "opencv-python-headless~=4.10",
         "pillow>=11,<13",
+        "pydantic~=2.11",
         "pydicom~=3.0",
         "pylibjpeg[libjpeg,openjpeg,rle]~=2.0",
         "pyjpegls~=1.4",
@@ -43,6 +44,7 @@ setup(
         "threadpoolctl~=3.5",
         "prometheus-client~=0.22",
         "tqdm~=4.66",
+        "typing-extensions~=4.12",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],

@@ -1,92 +1,91 @@
 """The exported model directory: write `model.json`, load it, and refuse what is damaged or foreign.
 
     artifact/
-      saved_model.pb, variables/   serving_default(image: uint8 [B, size, size, 1]) -> {probability, logit, cam}
-      model.keras                  the Keras model, to go on training from
+      saved_model.pb, variables/   serving_default(image: uint8 [B, size, size, 1])
+                                   -> {probability, logit, cam}
+      model.keras                  the Keras model, to continue training from
       model.json                   everything below
       MODEL_CARD.md                the same for people
-      openvino/int8.xml, .bin      the network in 8-bit arithmetic, where `trainer.publishing.verify` made one; no part of the model's id
+      openvino/int8.xml, .bin      the network in 8-bit arithmetic, if `trainer.publishing.verify`
+                                   made one; the model's id does not depend on it
 
-A leaf: standard library only, so that a scorer needs neither TensorFlow nor Keras to know what a model expects.
+A scorer needs neither TensorFlow nor Keras to know what a model expects: this module does without.
 """
 
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
+import pydantic
+from typing_extensions import TypedDict
+
+from trainer import artifact_fields as types
 from trainer.errors import ConfigError, DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Format 1 has no `weights_digest`, and names a model by the bytes of its SavedModel."""
 MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 INT8_NETWORK = "openvino/int8.xml"
 FREE_METHOD = "grad_cam"
-"""Whose map `serving_default` gives."""
+"""Method of the map that `serving_default` returns."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
-_LARGEST_IMAGE = 8192
-"""Side in pixels, far beyond any: a guard against a damaged number that would ask for all memory there is."""
+_COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
+"""Keys of `architecture` that the network's answer depends on."""
 
 
 class ArtifactError(DataError):
-    """The artifact is damaged, or not one that this version can score with; the message says why."""
+    """The artifact is damaged, or this version cannot score with it; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """What `model.json` says of a model.
+    """Content of `model.json`; `trainer.artifact_fields` has the meaning of each field."""
 
-    Attributes:
-      model_id: names the weights: the start of a SHA-256 over the SavedModel's files.
-      image_size: side in pixels of the square that the model takes, uint8 [B, image_size, image_size, 1].
-      preprocessing: the contract of `radiograph.PREPROCESSING` that the training pixels were made under.
-      threshold: calibrated probability at and above which an image is called positive, in (0, 1).
-      temperature: divisor of the logit; already applied to the SavedModel's `probability`, kept for the record.
-      uncertain_band: calibrated probabilities [low, high) that are called `uncertain`; None when the band is off.
-      cam: `layer`, `height`, `width` of the map, and `scale`: the absolute value drawn at full colour (logits per cell);
-        `methods`: the same of every further signature of the SavedModel, by its name.
-      architecture: backbone, pooling, head widths and the like.
-      dataset: name, fingerprint, and counts per split of the training data.
-      metrics: as in `metrics.json`, by split, each with its interval.
-      reference: histograms kept from training, against which a scored folder's drift is measured.
-      engines: by engine and precision, as `openvino/int8`, what `trainer.publishing.verify` measured: agreement with float32 TensorFlow and speed.
-      map_checks: by name, whether a check that the maps mean something `passed` (None: not measured) and what was `said`.
-      versions: of the libraries that made it.
-      created: ISO 8601 UTC.
-      files: SHA-256 of every other file, by path relative to the directory.
-    """
+    model_id: types.ModelId
+    image_size: types.ImageSize
+    preprocessing: types.Contract
+    threshold: types.Threshold
+    temperature: types.Temperature
+    uncertain_band: types.UncertainBand
+    cam: types.MainCam
+    architecture: types.Built
+    dataset: types.TrainingData
+    metrics: types.Metrics
+    versions: types.Versions
+    created: types.Created
+    files: types.Files
+    weights_digest: types.WeightsDigest = None
+    reference: types.Reference = dataclasses.field(default_factory=dict)
+    engines: types.Engines = dataclasses.field(default_factory=dict)
+    map_checks: types.MapChecks = dataclasses.field(default_factory=dict)
+    format_version: types.FormatVersion = FORMAT_VERSION
 
-    model_id: str
-    image_size: int
-    preprocessing: Mapping[str, Any]
-    threshold: float
-    temperature: float
-    uncertain_band: tuple[float, float] | None
-    cam: Mapping[str, Any]
-    architecture: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    versions: Mapping[str, str]
-    created: str
-    reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    engines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    map_checks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    @property
+    def saved_model_id(self) -> str:
+        """Name of the SavedModel's bytes: other for each export, even of the same weights."""
+        listed = sorted(_files_of_weights(self.files).items())
+        return _short_digest("".join(f"{name}:{digest}\n" for name, digest in listed))
 
     def label(self, probability: float) -> str:
-        """`positive`, `negative`, or `uncertain` where the band is on, for a calibrated probability in [0, 1]."""
+        """Return the label of a calibrated probability in [0, 1].
+
+        It is `positive` or `negative`, or `uncertain` inside the band, if there is one.
+        """
         if self.uncertain_band and self.uncertain_band[0] <= probability < self.uncertain_band[1]:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
 
     def called_at(self, threshold: float | None) -> "Artifact":
-        """The same with a threshold of one's own, in [0, 1], and no uncertain band, which was drawn around the artifact's; None: as is."""
+        """Return the same with another threshold, in [0, 1]; for None, the artifact as it is.
+
+        The uncertain band goes, because it was drawn around the artifact's own threshold.
+        """
         return (
             self
             if threshold is None
@@ -94,10 +93,10 @@ class Artifact:
         )
 
     def drawn_by(self, method: str) -> "Artifact":
-        """The same with `cam` saying what another method's map is like.
+        """Return the same with `cam` describing the map of another method.
 
         Raises:
-          ConfigError: the SavedModel holds none of it.
+          ConfigError: the SavedModel has no signature of that method.
         """
         if method == FREE_METHOD:
             return self
@@ -105,12 +104,14 @@ class Artifact:
         if method not in held:
             raise ConfigError(
                 f"the artifact draws maps by {', '.join([FREE_METHOD, *held])}, not by {method}; "
-                f"humerus-train with --config.cam_methods={method} exports it (on a finished --workdir once its metrics.json is removed)"
+                f"humerus-train with --config.cam_methods={method} exports it (on a finished "
+                "--workdir once its metrics.json is removed)"
             )
-        return dataclasses.replace(self, cam={**self.cam, **held[method]})
+        cam = cast(types.Cam, {**self.cam, **held[method]})
+        return dataclasses.replace(self, cam=cam)
 
     def cautions(self) -> list[str]:
-        """Sentences that must be read before any probability or map of this model is."""
+        """Return sentences to read before any probability or map of this model."""
         simulated = [
             "The model was trained on simulated radiographs and knows nothing of patients."
         ]
@@ -122,29 +123,31 @@ class Artifact:
         return (simulated if self.dataset.get("simulated") else []) + failed
 
 
-def seal(directory: str | os.PathLike, **fields: Any) -> Artifact:
-    """Names the model, writes `model.json` beside the files already in `directory`, and returns what it says.
+def seal(directory: str | os.PathLike, *, weights_digest: str, **fields: Any) -> Artifact:
+    """Name the model, write `model.json` beside the files in `directory`, and return its content.
 
     Args:
-      directory: local directory that holds the SavedModel and whatever else belongs to the artifact.
-      **fields: every field of `Artifact` but `model_id`, `files` and `format_version`.
+      directory: local directory that holds the SavedModel and everything else of the artifact.
+      weights_digest: SHA-256 over the values of the network's weights, in hexadecimal.
+      **fields: the other fields of `Artifact` but `model_id`, `files` and `format_version`.
     """
     root = pathlib.Path(directory)
     files = _checksums(root)
-    if _has_no_weights(files):
+    if not _files_of_weights(files):
         raise ArtifactError(f"{root} holds no SavedModel; export one there first")
-    return _write(root, Artifact(model_id=_model_id(files), files=files, **fields))
+    unnamed = Artifact(model_id="", files=files, weights_digest=weights_digest, **fields)
+    return _write(root, dataclasses.replace(unnamed, model_id=_model_id(unnamed)))
 
 
 def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Artifact:
-    """Replaces fields of a `sealed` artifact's `model.json`, takes in files that were added, and returns what it says then.
+    """Replace fields of a `sealed` artifact's `model.json`, list its files anew, and return it.
 
     Raises:
       ArtifactError: the weights are no longer those that were sealed.
     """
     root = pathlib.Path(directory)
     amended = dataclasses.replace(sealed, files=_checksums(root), **fields)
-    if _model_id(amended.files) != sealed.model_id:
+    if _files_of_weights(amended.files) != _files_of_weights(sealed.files):
         raise ArtifactError(
             f"{root}: its weights have changed since they were exported; export the model again"
         )
@@ -165,7 +168,7 @@ def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
 
 
 def load(directory: str | os.PathLike) -> Artifact:
-    """Reads a local artifact and verifies the checksum of each of its files.
+    """Read a local artifact and verify the checksum of each of its files.
 
     Raises:
       ConfigError: no artifact there.
@@ -176,122 +179,113 @@ def load(directory: str | os.PathLike) -> Artifact:
         text = (root / MODEL_JSON).read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{root} is not an exported model: no {MODEL_JSON} there; name the `artifact` folder of a run"
+            f"{root} is not an exported model: no {MODEL_JSON} there; "
+            "name the `artifact` folder of a run"
         ) from error
     artifact = parse(text, source=str(root))
     for name, expected in artifact.files.items():
         path, inside = root / name, pathlib.PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or not path.is_file():
-            raise ArtifactError(f"{root} lacks its file {name}; copy the artifact again, whole")
+            raise ArtifactError(
+                f"{root} lacks its file {_escape(name)}; copy the artifact again, whole"
+            )
         if _sha256(path) != expected:
             raise ArtifactError(
-                f"{path} is not the file that was exported: its checksum differs from {MODEL_JSON}; copy the artifact again"
+                f"{root / _escape(name)} is not the file that was exported: "
+                f"its checksum differs from {MODEL_JSON}; copy the artifact again"
             )
     return artifact
 
 
+class _Version(TypedDict):
+    format_version: types.FormatVersion
+
+
 def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
-    """`model.json` as an `Artifact`; `source` names it in errors.
+    """Return the content of a `model.json`; errors name it as `source`.
 
     Raises:
-      ArtifactError: not JSON, not ours, of a newer format, or with a field that no export wrote.
+      ArtifactError: not JSON, of another program or a newer format, or a field is missing, of
+        another type or out of its range.
     """
     try:
-        fields = json.loads(text)
-        version = int(fields["format_version"])
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        OverflowError,
-    ) as error:  # the last for JSON's Infinity
+        version = _VERSION.validate_json(text, strict=True)["format_version"]
+    except pydantic.ValidationError as error:
         raise ArtifactError(
-            f"{source}: {MODEL_JSON} is damaged or not of this program; export the model again"
+            f"{source}: {MODEL_JSON} is damaged or not of this program "
+            f"({_describe(error)}); export the model again"
         ) from error
     if version > FORMAT_VERSION:
         raise ArtifactError(
-            f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; upgrade humerus"
+            f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; "
+            "upgrade humerus"
         )
-    known = {field.name for field in dataclasses.fields(Artifact)}
     try:
-        fields = {name: value for name, value in fields.items() if name in known}
-        fields["uncertain_band"] = (
-            tuple(fields["uncertain_band"]) if fields["uncertain_band"] else None
-        )
-        artifact = Artifact(**fields)
-    except (KeyError, TypeError) as error:
+        artifact = _ARTIFACT.validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
         raise ArtifactError(
-            f"{source}: {MODEL_JSON} lacks a field ({error}); export the model again"
+            f"{source}: {MODEL_JSON} is damaged ({_describe(error)}); export the model again"
         ) from error
-    wrong = _implausible(artifact)
-    if wrong:
+    # Files are looked up, and copies kept, under the model's id: it must be the true one.
+    if not _files_of_weights(artifact.files) or artifact.model_id != _model_id(artifact):
         raise ArtifactError(
-            f"{source}: {MODEL_JSON} is damaged ({wrong} cannot be what was exported); export the model again"
+            f"{source}: {MODEL_JSON} is damaged (`model_id` is not that of the other fields); "
+            "export the model again"
         )
     return artifact
 
 
-def _implausible(artifact: Artifact) -> str | None:
-    """Name of the first field that no export wrote. Numbers and names are used as they come: in memory, in paths, in labels."""
+_VERSION = pydantic.TypeAdapter(_Version)
+_ARTIFACT = pydantic.TypeAdapter(Artifact)
 
-    def in_unit_interval(value: Any) -> bool:
-        return type(value) in (int, float) and 0 <= value <= 1
 
-    mappings = (
-        "preprocessing",
-        "cam",
-        "architecture",
-        "dataset",
-        "metrics",
-        "versions",
-        "reference",
-        "engines",
-        "map_checks",
-        "files",
-    )
-    plausible = {name: isinstance(getattr(artifact, name), dict) for name in mappings} | {
-        "image_size": type(artifact.image_size) is int
-        and 0 < artifact.image_size <= _LARGEST_IMAGE,
-        "threshold": in_unit_interval(artifact.threshold),
-        "temperature": type(artifact.temperature) in (int, float)
-        and 0 < artifact.temperature < math.inf,
-        "uncertain_band": not artifact.uncertain_band
-        or (
-            len(artifact.uncertain_band) == 2
-            and all(map(in_unit_interval, artifact.uncertain_band))
-        ),
-        "created": isinstance(artifact.created, str),
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of `model.json`."""
+    return _ARTIFACT.json_schema()
+
+
+def _describe(error: pydantic.ValidationError) -> str:
+    """Return the first of the errors in words: which field, what is wrong, what came."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(_escape(str(part)) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"`{field}` is missing"
+    wrong = first["msg"].removeprefix("Value error, ")
+    wrong = f"{wrong[0].lower()}{wrong[1:]}"
+    if not field:
+        return wrong
+    return f"`{field}`: {wrong}, got {_escape(repr(first['input']))}"
+
+
+def _escape(text: str) -> str:
+    """Return text of a file in printable ASCII, at most 80 characters of it."""
+    escaped = text.encode("unicode_escape").decode("ascii")
+    return escaped if len(escaped) <= 80 else f"{escaped[:77]}..."
+
+
+def _files_of_weights(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in files.items() if name.startswith(_WEIGHT_FILES)}
+
+
+def _model_id(artifact: Artifact) -> str:
+    """Return the id of what an artifact computes, whatever else it says of itself."""
+    if artifact.weights_digest is None:
+        return artifact.saved_model_id
+    built = cast(Mapping[str, Any], artifact.architecture)
+    computed = {
+        "weights": artifact.weights_digest,
+        "image_size": artifact.image_size,
+        "preprocessing": artifact.preprocessing["version"],
+        "temperature": float(artifact.temperature),
+        "layer": artifact.cam["layer"],
+        "methods": sorted(artifact.cam.get("methods", {})),
+        **{key: built.get(key) for key in _COMPUTING},
     }
-    wrong = [name for name, good in plausible.items() if not good]
-    if not wrong and not all(isinstance(digest, str) for digest in artifact.files.values()):
-        wrong = ["files"]
-    if not wrong and not all(_is_engine_record(record) for record in artifact.engines.values()):
-        wrong = ["engines"]
-    if not wrong and (
-        _has_no_weights(artifact.files) or artifact.model_id != _model_id(artifact.files)
-    ):
-        # Files are looked up, and copies kept, under the model's name: it must be the one that its weights give it.
-        wrong = ["model_id"]
-    return wrong[0] if wrong else None
+    return _short_digest(json.dumps(computed, sort_keys=True))
 
 
-def _is_engine_record(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(
-        record.get("images_per_second", 0.0), int | float
-    )
-
-
-def _has_no_weights(files: Mapping[str, str]) -> bool:
-    return not any(name.startswith(_WEIGHT_FILES) for name in files)
-
-
-def _model_id(files: Mapping[str, str]) -> str:
-    weights = "".join(
-        f"{name}:{digest}\n"
-        for name, digest in sorted(files.items())
-        if name.startswith(_WEIGHT_FILES)
-    )
-    return hashlib.sha256(weights.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _relative_files(root: pathlib.Path) -> Iterator[str]:

@@ -88,7 +88,7 @@ def load(
     elif choice.precision == "int8":
         engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
     else:
-        network = _converted(model, described.model_id, cache) if cache else model
+        network = _converted(model, described.saved_model_id, cache) if cache else model
         engine = OpenVinoEngine(network, choice.precision, shape)
     engine.run(np.zeros(shape, np.uint8))
     return engine
@@ -285,13 +285,13 @@ def has_int8_products() -> bool:
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
 
 
-def _converted(model: pathlib.Path, model_id: str, cache: pathlib.Path) -> pathlib.Path:
-    """OpenVINO's own form of the network, kept by model id: reading it takes a fraction of the conversion's time.
+def _converted(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) -> pathlib.Path:
+    """OpenVINO's own form of the network, kept by the id of the SavedModel: reading it takes a fraction of the conversion's time.
 
     One that is not what was kept, whatever happened to it, is converted anew.
     """
     openvino = import_openvino()
-    folder = cache / "openvino" / f"{model_id}-{openvino.__version__.split('-')[0]}"
+    folder = cache / "openvino" / f"{saved_model_id}-{openvino.__version__.split('-')[0]}"
     if not _is_whole(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 Its logit is the sum of its CAM plus a bias, as with the real model, so that tests may check one against the other.
 """
 
+import hashlib
 import os
 import pathlib
 
@@ -66,4 +67,6 @@ def make(
         "versions": {"tensorflow": tf.__version__},
         "created": "2026-01-01T00:00:00+00:00",
     }
-    return artifact.seal(root, **(described | fields))
+    weights = model.kernel.numpy().tobytes() + model.head.numpy().tobytes()
+    digest = hashlib.sha256(weights).hexdigest()
+    return artifact.seal(root, weights_digest=digest, **(described | fields))

@@ -16,6 +16,7 @@ from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
 
 FIELDS = {
+    "weights_digest": "0" * 64,
     "image_size": 64,
     "preprocessing": {"version": 1},
     "threshold": 0.4,
@@ -76,15 +77,27 @@ def test_it_may_be_moved(sealed, tmp_path):
     assert artifact.load(tmp_path / "elsewhere").image_size == 64
 
 
-def test_the_name_of_the_model_depends_on_its_weights_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({"threshold": 0.9, "metrics": {}, "created": "2027-01-01T00:00:00+00:00"}, True),
+        ({"architecture": FIELDS["architecture"] | {"recipe": "humerus", "seed": 7}}, True),
+        ({"cam": FIELDS["cam"] | {"scale": 0.7}}, True),
+        ({"weights_digest": "1" * 64}, False),
+        ({"temperature": 1.6}, False),
+        ({"image_size": 96}, False),
+        ({"preprocessing": {"version": 2}}, False),
+        ({"cam": FIELDS["cam"] | {"layer": "other"}}, False),
+        ({"architecture": FIELDS["architecture"] | {"mirrored": True}}, False),
+    ],
+)
+def test_the_id_of_a_model_depends_on_what_it_computes(tmp_path, changes, is_same):
     first = artifact.seal(files(tmp_path / "a"), **FIELDS)
-    again = artifact.seal(
-        files(tmp_path / "b"), **(FIELDS | {"threshold": 0.9, "metrics": {}, "created": "later"})
-    )
-    other = artifact.seal(files(tmp_path / "c", weights=b"Weights"), **FIELDS)
-    assert first.model_id == again.model_id != other.model_id
-    (tmp_path / "a" / "MODEL_CARD.md").write_text("another card")
-    assert artifact.seal(tmp_path / "a", **FIELDS).model_id == first.model_id
+    # The files of a SavedModel differ between two exports of the same weights.
+    again = artifact.seal(files(tmp_path / "b", weights=b"Weights"), **(FIELDS | changes))
+    assert (first.model_id == again.model_id) is is_same
+    assert first.saved_model_id != again.saved_model_id
+    assert artifact.load(tmp_path / "b").model_id == again.model_id
 
 
 @pytest.mark.parametrize(
@@ -104,9 +117,9 @@ def test_an_altered_or_missing_file_is_named(sealed, name):
 def test_a_newer_format_is_refused_and_a_field_from_the_future_is_not(sealed):
     assert artifact.load(edited(sealed, invented_later=1)).threshold == 0.4
     with pytest.raises(
-        ArtifactError, match="artifact format 2, this program reads up to 1; upgrade humerus"
+        ArtifactError, match="artifact format 3, this program reads up to 2; upgrade humerus"
     ):
-        artifact.load(edited(sealed, format_version=2))
+        artifact.load(edited(sealed, format_version=3))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +142,7 @@ def test_a_lacking_field_is_named(sealed, field):
     whole = json.loads((sealed / artifact.MODEL_JSON).read_text())
     assert artifact.parse(json.dumps(whole)).threshold == 0.4
     del whole[field]
-    with pytest.raises(ArtifactError, match=f"lacks a field .*{field}"):
+    with pytest.raises(ArtifactError, match=f"`{field}` is missing"):
         artifact.parse(json.dumps(whole), source="gs://bucket/run")
 
 
@@ -139,7 +152,7 @@ def test_no_file_outside_is_ever_read(sealed):
         "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
     )
     for name in ("../secret", "variables/../../secret", str(sealed.parent / "secret")):
-        with pytest.raises(ArtifactError, match=r"lacks its file|model_id cannot be"):
+        with pytest.raises(ArtifactError, match=r"lacks its file|`model_id` is not that"):
             listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
             artifact.load(edited(sealed, files=listed | {name: digest}))
 
@@ -169,35 +182,165 @@ def test_a_label_by_threshold_and_band(sealed, band, probability, label):
     assert artifact.load(edited(sealed, uncertain_band=band)).label(probability) == label
 
 
+WEIGHTS = {"saved_model.pb": "0" * 64}
+FULL = FIELDS | {
+    "format_version": 1,
+    "weights_digest": None,
+    # Format 1 names the model by the files of its SavedModel.
+    "model_id": hashlib.sha256(f"saved_model.pb:{'0' * 64}\n".encode()).hexdigest()[:16],
+    "files": WEIGHTS,
+    "cam": FIELDS["cam"] | {"methods": {"score_cam": {"height": 2, "width": 2, "scale": 0.5}}},
+    "architecture": {
+        "backbone": "densenet121",
+        "pooling": "avg",
+        "head_widths": [8],
+        "dropout": 0.2,
+        "members": 2,
+        "temperatures": [1.0, 2.0],
+        "mirrored": True,
+    },
+    "dataset": {"fingerprint": "f", "simulated": False},
+    "reference": {"probability": {"edges": [0.0, 0.5, 1.0], "shares": [0.5, 0.5], "images": 9}},
+    "engines": {
+        "openvino/int8": {
+            "within_tolerance": True,
+            "images_per_second": 9.0,
+            "device": "CPU",
+            "error": "",
+        }
+    },
+    "map_checks": {"flip": {"passed": None, "said": "2 images are too few"}},
+}
+"""A `model.json` with a value for each field of the schema."""
+OTHER_TYPES = {
+    "string": 1.5,
+    "integer": "1",
+    "number": "1",
+    "boolean": "yes",
+    "array": {},
+    "object": [],
+    "null": 3.5,
+}
+
+
+def walk(schema: dict, content: dict, path: tuple[str, ...] = ()):
+    """Yields the path, the schema, and whether it is required, of each field of `content`."""
+    definitions = artifact.schema()["$defs"]
+    for name, field in schema["properties"].items():
+        assert name in content, f"FULL lacks {path} {name}"
+        yield (*path, name), field, name in schema.get("required", ())
+        inner, at = field, (*path, name)
+        held = content[name]
+        if isinstance(field.get("additionalProperties"), dict):
+            inner, key = field["additionalProperties"], next(iter(held), "")
+            held, at = held.get(key), (*at, key)
+        if "$ref" in inner:
+            yield from walk(definitions[inner["$ref"].rpartition("/")[2]], held, at)
+
+
+def damages(field: dict):
+    """Yields values that a field must not have, by name of what is wrong."""
+    options = [option.get("type", "object") for option in field.get("anyOf", [field])]
+    yield "another type", OTHER_TYPES[options[0]]
+    if "null" not in options:
+        yield "null", None
+    if options[0] in ("integer", "number"):
+        yield "text", "a"
+        yield "a boolean", True
+        yield "not a number", float("nan")
+        yield "infinity", float("inf")
+        yield "huge below", -(10**30)
+        for limit, step in (("minimum", -1), ("exclusiveMinimum", 0), ("maximum", 1)):
+            if limit in field:
+                yield f"beyond its {limit}", field[limit] + step
+    if options[0] == "string" and ("pattern" in field or field.get("minLength")):
+        yield "empty", ""
+    if "pattern" in field.get("anyOf", [field])[0]:
+        yield "text of another form", "../../../etc"
+
+
+CASES = [
+    pytest.param(path, value, id=f"{'.'.join(path)} is {wrong}")
+    for path, field, _ in walk(artifact.schema(), FULL)
+    for wrong, value in damages(field)
+] + [
+    pytest.param(("uncertain_band",), [0.1], id="uncertain_band has one value"),
+    pytest.param(("uncertain_band",), [0.6, 0.5], id="uncertain_band is upside down"),
+    pytest.param(("uncertain_band",), [0.5, 1.5], id="uncertain_band ends beyond 1"),
+    pytest.param(("created",), "yesterday", id="created is no time"),
+    pytest.param(("files",), {"saved_model.pb": "0"}, id="files has a short checksum"),
+    pytest.param(("architecture", "temperatures"), [0], id="a member's temperature is 0"),
+    pytest.param(("reference", "probability", "shares"), [0.5], id="a histogram lacks a share"),
+    pytest.param(("reference", "probability", "shares"), [0.5, 7], id="a share is above 1"),
+]
+
+
+def replaced(path: tuple[str, ...], change) -> dict:
+    """Returns a copy of `FULL` with `change(owner, key)` applied to the field at `path`."""
+    content = json.loads(json.dumps(FULL))
+    owner = content
+    for key in path[:-1]:
+        owner = owner[key]
+    change(owner, path[-1])
+    return content
+
+
+def test_the_full_example_is_an_artifact():
+    assert artifact.parse(json.dumps(FULL)).cam["methods"]["score_cam"]["scale"] == 0.5
+    assert len(CASES) > 200
+
+
+@pytest.mark.parametrize(("path", "value"), CASES)
+def test_a_field_of_another_type_or_range_is_named(path, value):
+    content = replaced(path, lambda owner, key: owner.__setitem__(key, value))
+    with pytest.raises(ArtifactError) as caught:
+        artifact.parse(json.dumps(content))
+    message = str(caught.value)
+    assert f"`{path[0]}" in message and message.endswith("; export the model again")
+    assert message.isprintable()
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
+    "path",
     [
-        ("model_id", "../../../etc"),
-        ("model_id", None),
-        ("image_size", 10**9),
-        ("image_size", True),
-        ("image_size", "64"),
-        ("threshold", None),
-        ("threshold", float("nan")),
-        ("temperature", 0),
-        ("temperature", float("inf")),
-        ("uncertain_band", [0.1]),
-        ("uncertain_band", "ab"),
-        ("cam", []),
-        ("files", {}),
-        ("files", {"MODEL_CARD.md": "0"}),
-        ("files", {"saved_model.pb": "0"}),
-        ("files", {"saved_model.pb": 0}),
+        pytest.param(path, id=".".join(path))
+        for path, _, required in walk(artifact.schema(), FULL)
+        if required or path == ("format_version",)
     ],
 )
-def test_a_field_that_no_export_wrote_is_named(sealed, field, value):
-    expected = (
-        "model_id"
-        if field == "files" and all(isinstance(digest, str) for digest in value.values())
-        else field
-    )
-    with pytest.raises(ArtifactError, match=rf"damaged \({expected} cannot be what was exported\)"):
-        artifact.load(edited(sealed, **{field: value}))
+def test_a_field_that_is_removed_is_named(path):
+    content = replaced(path, lambda owner, key: owner.pop(key))
+    with pytest.raises(ArtifactError, match=rf"`{re.escape('.'.join(path))}` is missing"):
+        artifact.parse(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=".".join(path)) for path, _, _ in walk(artifact.schema(), FULL)],
+)
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_a_field_that_is_nested_deep_is_refused(path, brackets):
+    content = json.dumps(replaced(path, lambda owner, key: owner.__setitem__(key, "NESTED")))
+    opening = '{"a":' if brackets == "{}" else "["
+    nested = opening * 10_000 + "1" + brackets[1] * 10_000
+    with pytest.raises(ArtifactError, match="recursion limit exceeded"):
+        artifact.parse(content.replace('"NESTED"', nested))
+
+
+@pytest.mark.parametrize(
+    ("files", "model_id"),
+    [({}, FULL["model_id"]), ({"MODEL_CARD.md": "0" * 64}, FULL["model_id"]), (WEIGHTS, "0" * 16)],
+)
+def test_an_id_that_is_not_that_of_the_other_fields_is_refused(files, model_id):
+    with pytest.raises(ArtifactError, match="`model_id` is not that of the other fields"):
+        artifact.parse(json.dumps(FULL | {"files": files, "model_id": model_id}))
+
+
+def test_names_from_outside_are_printed_harmlessly():
+    checks = {"\x1b[2J\nflip" * 50: {"passed": "\x1b[2J", "said": ""}}
+    with pytest.raises(ArtifactError) as caught:
+        artifact.parse(json.dumps(FULL | {"map_checks": checks}))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
 _JSON = st.recursive(
@@ -218,10 +361,7 @@ _JSON = st.recursive(
     whole=_JSON,
 )
 def test_whatever_stands_in_model_json_is_an_artifact_or_a_refusal(changes, whole):
-    weights = {"saved_model.pb": "0" * 64}
-    model_id = hashlib.sha256(f"saved_model.pb:{'0' * 64}\n".encode()).hexdigest()[:16]
-    good = {"format_version": 1, "model_id": model_id, "files": weights, **FIELDS}
-    for fields in (good | changes, whole):
+    for fields in (FULL | changes, whole):
         try:
             described = artifact.parse(json.dumps(fields))
         except ArtifactError:

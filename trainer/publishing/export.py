@@ -5,6 +5,7 @@ The SavedModel needs no code of this project.
 
 import dataclasses
 import datetime
+import hashlib
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ def export(
         local = Path(temporary) / "artifact"
         _write_models(local, plain, served)
         (local / artifact.MODEL_CARD).write_text(model_card.render(fields), encoding="utf-8")
-        sealed = artifact.seal(local, **fields)
+        sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
         if options.verify_engines:
             samples = verify.choose_samples(trained.train, trained.held_out.split)
             sealed = verify.verify(local, *samples)
@@ -189,6 +190,20 @@ def copy_in_float32(member: Member) -> Member:
     copy = keras.models.clone_model(member.model, clone_function=copy_layer)
     copy.set_weights(member.model.get_weights())
     return dataclasses.replace(member, model=copy)
+
+
+def _digest_weights(network: Network) -> str:
+    """Return a SHA-256, in hexadecimal, over the values of all members' weights in order.
+
+    The files of a SavedModel cannot serve: names and random ids in them differ from one export
+    of the same weights to the next.
+    """
+    digest = hashlib.sha256()
+    for member in network.members:
+        for values in member.model.get_weights():
+            digest.update(f"{values.dtype.str}{values.shape}".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _run_on_sample(

@@ -78,7 +78,7 @@ def verify(
     made again. Engines that cannot run here keep their records.
     """
     described = artifact.load(directory)
-    records = dict(described.engines)
+    records: dict[str, Any] = dict(described.engines)
     if quantize.is_available() and (requantize or artifact.INT8_NETWORK not in described.files):
         try:
             quantize.quantize(directory, calibration.images)
@@ -111,9 +111,8 @@ def check_maps(
     except artifact.ArtifactError as error:
         logging.warning("The maps are not checked: %s", error)
         return described
-    checked = dataclasses.replace(
-        described, map_checks=map_checks.check(network, measured.images, measured.truth, masks)
-    )
+    found: dict[str, Any] = map_checks.check(network, measured.images, measured.truth, masks)
+    checked = dataclasses.replace(described, map_checks=found)
     (directory / artifact.MODEL_CARD).write_text(
         model_card.render(dataclasses.asdict(checked)), encoding="utf-8"
     )
@@ -201,8 +200,9 @@ def format_table(described: Artifact) -> str:
         " | maps correlate | verified |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
+    records: dict[str, Any] = dict(described.engines)
     for name, record in sorted(
-        described.engines.items(), key=lambda item: -item[1].get("images_per_second", 0.0)
+        records.items(), key=lambda item: -item[1].get("images_per_second", 0.0)
     ):
         cells = [
             name,

@@ -79,7 +79,7 @@ def test_openvino_keeps_its_conversion(model, cache, images):
     before = engines.load(
         model, described, Choice("openvino", "float32"), 6, cache / "humerus"
     ).run(images)
-    kept = list((cache / "humerus" / "openvino").glob(f"{described.model_id}-*/model.xml"))
+    kept = list((cache / "humerus" / "openvino").glob(f"{described.saved_model_id}-*/model.xml"))
     assert len(kept) == 1
     after = engines.load(
         pathlib.Path("/nowhere"), described, Choice("openvino", "float32"), 6, cache / "humerus"
