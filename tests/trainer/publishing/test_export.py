@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, radiograph
 from trainer.dataset import input_pipeline
 from trainer.dataset.dataset_info import DatasetInfo
@@ -375,3 +375,11 @@ def test_slices_take_columns_that_only_some_images_have():
         "mode": [6, 3],
         "view": [6, 3],
     }
+
+
+def test_the_same_weights_exported_twice_have_the_same_id(tmp_path):
+    built = small_artifact.network()
+    first, second = (small_artifact.make(tmp_path / name, built) for name in ("a", "b"))
+    assert first.model_id == second.model_id
+    other = small_artifact.make(tmp_path / "c", small_artifact.network(members=2))
+    assert other.model_id != first.model_id
