@@ -209,8 +209,7 @@ Engines = Annotated[
 MapChecks = Annotated[
     dict[Name, MapCheck],
     Field(
-        description="results of the "
-        "[checks of the maps](explaining.md#checks-of-the-maps), by name"
+        description="results of the [checks of the maps](explaining.md#checks-of-the-maps), by name"
     ),
 ]
 Versions = Annotated[dict[Name, Name], Field(description="of Python and of the libraries")]
