@@ -104,6 +104,7 @@ class Dataset(TypedDict, total=False):
 
     fingerprint: Annotated[Name, Field(description="names the content of the data")]
     simulated: Annotated[bool, Field(description="whether the radiographs are simulated")]
+    body_parts: Annotated[list[Name], Field(description="MURA's names of the body parts")]
 
 
 class Histogram(TypedDict):

@@ -199,7 +199,7 @@ FULL = FIELDS | {
         "temperatures": [1.0, 2.0],
         "mirrored": True,
     },
-    "dataset": {"fingerprint": "f", "simulated": False},
+    "dataset": {"fingerprint": "f", "simulated": False, "body_parts": ["XR_HUMERUS"]},
     "reference": {"probability": {"edges": [0.0, 0.5, 1.0], "shares": [0.5, 0.5], "images": 9}},
     "engines": {
         "openvino/int8": {
