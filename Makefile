@@ -32,7 +32,8 @@ BEAM    := $(shell sed -n 's/^apache-beam.*==\([0-9.]*\).*/\1/p' $(LOCK))
 # For example BENCH_FLAGS="--images=2000,20000 --cores=1,2 --sizes=224,320 --source=DIR".
 BENCH_FLAGS ?=
 
-.PHONY: help bench train-local test test-slow test-distributed k8s-render lint format lock clean
+.PHONY: help bench train-local test test-slow test-distributed test-cluster lint format lock clean
+.PHONY: k8s-site k8s-render k8s-delete-jobs
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -70,10 +71,34 @@ $(RUNNERS)/bin: $(LOCK)
 test-distributed: $(STAMP) $(RUNNERS)/flink $(RUNNERS)/bin
 	HUMERUS_RUNNERS=$(RUNNERS) $(BIN)/pytest tests/distributed
 
-## make k8s-render OVERLAY=gpu-1               print what `kubectl apply -k k8s/overlays/gpu-1` would apply
+# The control plane of `make test-cluster`, kept outside of the checkout: building it takes minutes.
+CLUSTER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/humerus-cluster
+CONTROL_PLANE := $(CLUSTER_CACHE)/$(shell sh tests/cluster/controlplane/build.sh --version)
+# The first kubectl on the path; any version of the last years renders the overlays.
+KUBECTL ?= $(or $(shell command -v kubectl),$(BIN)/kubectl)
 OVERLAY ?= local
-k8s-render: $(STAMP)
-	@$(BIN)/kubectl kustomize 'k8s/overlays/$(OVERLAY)'
+WITH    ?=
+export BUCKET IMAGE PROJECT REGION RUN
+
+$(CONTROL_PLANE):
+	sh tests/cluster/controlplane/build.sh '$@'
+
+## make test-cluster                          apply every overlay to a real control plane, built from Go modules
+test-cluster: $(STAMP) $(CONTROL_PLANE)
+	HUMERUS_CONTROL_PLANE='$(CONTROL_PLANE)' $(BIN)/pytest tests/cluster
+
+## make k8s-site BUCKET=... IMAGE=...          write your bucket and images to k8s/mine/site
+k8s-site:
+	@k8s/site.sh
+
+## make k8s-render OVERLAY=gpu-1 WITH="spot"   print what `kubectl apply -k k8s/mine/gpu-1` would apply
+k8s-render:
+	@k8s/overlay.sh $(OVERLAY) $(WITH)
+	@'$(KUBECTL)' kustomize 'k8s/mine/$(OVERLAY)'
+
+## make k8s-delete-jobs OVERLAY=gpu-1          delete the overlay's Jobs, to apply it with another RUN
+k8s-delete-jobs:
+	@KUBECTL='$(KUBECTL)' k8s/delete-jobs.sh '$(OVERLAY)'
 
 ## make bench                                 compare humerus-score with simpler scripts: speed, memory, cost
 bench: $(STAMP)

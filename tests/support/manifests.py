@@ -12,6 +12,16 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
+COMPONENTS = (
+    "spot",
+    "storage-gcs-fuse",
+    "storage-pvc",
+    "storage-pvc-shared",
+    "jobset",
+    "kueue",
+    "nightly",
+)
+"""Those that the page offers beside an overlay, in the order in which k8s/overlay.sh lists them."""
 KUBECTL = pathlib.Path(sys.executable).with_name("kubectl")
 
 
@@ -73,6 +83,21 @@ def write_overlay(
     return folder
 
 
+def refusals() -> dict[tuple[str, str], str]:
+    """Return why an overlay and a component don't go together, for each pair that is refused."""
+    found = {}
+    for line in (K8S / "refused").read_text().splitlines():
+        if not line.startswith("#"):
+            component, names, reason = line.split(maxsplit=2)
+            found |= {(name, component): reason for name in names.split(",")}
+    return found
+
+
+def offered(name: str) -> list[str]:
+    """Return the components that the page offers beside an overlay."""
+    return [component for component in COMPONENTS if (name, component) not in refusals()]
+
+
 def jobs(objects: Sequence[dict]) -> Iterator[dict]:
     """Every Job, also those that a CronJob or a JobSet holds, with `metadata.name` and `spec`."""
     for found in objects:
@@ -85,10 +110,7 @@ def jobs(objects: Sequence[dict]) -> Iterator[dict]:
             }
         elif found["kind"] == "JobSet":
             for job in found["spec"]["replicatedJobs"]:
-                yield {
-                    "metadata": {"name": f"set-{found['metadata']['name']}"},
-                    "spec": job["template"]["spec"],
-                }
+                yield {"metadata": {"name": f"set-{job['name']}"}, "spec": job["template"]["spec"]}
 
 
 def pod_specs(objects: Sequence[dict]) -> Iterator[tuple[str, dict]]:

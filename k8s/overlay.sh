@@ -1,0 +1,48 @@
+#!/bin/sh
+# Write k8s/mine/OVERLAY: an overlay of k8s/overlays with your site, and with more components.
+# usage: k8s/overlay.sh OVERLAY [COMPONENT...]
+set -eu
+cd "$(dirname "$0")"
+
+# The order in which components are listed, because some change what others have made.
+order="spot storage-gcs-fuse storage-pvc storage-pvc-shared jobset kueue nightly"
+
+refuse() {
+  echo "k8s/overlay.sh: $1" >&2
+  exit 2
+}
+
+[ $# -gt 0 ] || refuse "no overlay is named; expected one of: $(ls overlays | xargs)."
+overlay=$1
+shift
+[ -d "overlays/$overlay" ] || refuse "'$overlay' is no overlay; expected one of: $(ls overlays | xargs)."
+
+storage=
+for component; do
+  case " $order " in
+    *" $component "*) ;;
+    *) refuse "'$component' is not offered; expected some of: $order." ;;
+  esac
+  reason=$(awk -v c="$component" -v o="$overlay" \
+    '$1 == c && "," $2 "," ~ "," o "," { sub(/^[^ ]+ [^ ]+ /, ""); print }' refused)
+  [ -z "$reason" ] || refuse "$component doesn't go with $overlay: $reason."
+  case $component in
+    storage-*)
+      [ -z "$storage" ] || refuse "$storage and $component exclude each other: name one of them."
+      storage=$component
+      ;;
+  esac
+done
+
+rm -rf "mine/$overlay"
+mkdir -p mine
+cp -R "overlays/$overlay" "mine/$overlay"
+file=mine/$overlay/kustomization.yaml
+{
+  echo "# Made by k8s/overlay.sh, which overwrites it. Changes of yours belong in a folder beside this one."
+  if [ -d mine/site ]; then sed 's|\.\./\.\./site$|../site|' "overlays/$overlay/kustomization.yaml"
+  else cat "overlays/$overlay/kustomization.yaml"; fi
+  for component in $order; do
+    case " $* " in *" $component "*) echo "  - ../../components/$component" ;; esac
+  done
+} > "$file"
