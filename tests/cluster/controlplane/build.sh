@@ -18,21 +18,23 @@ started=$(date +%s)
 partial=$1.partial
 rm -rf "$partial"
 mkdir -p "$partial"
-export CGO_ENABLED=0 GOBIN="$partial"
+export CGO_ENABLED=0
 
 for name in kube-apiserver kube-controller-manager kube-scheduler; do
   go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$kubernetes" \
     -o "$partial/$name" "./cmd/$name"
 done
 go build -ldflags "-s -w" -o "$partial/etcd" go.etcd.io/etcd/server/v3
-go install -ldflags "-s -w" "sigs.k8s.io/jobset@v$jobset"
-go install -ldflags "-s -w" "sigs.k8s.io/kueue/cmd/kueue@v$kueue"
 
-# What an administrator installs beside the operators: kinds, webhooks and rights.
-for module in "jobset@v$jobset" "kueue@v$kueue"; do
-  folder=$(go mod download -json "sigs.k8s.io/$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-  cp -R "$folder/config" "$partial/${module%@*}-config"
-done
+# build_operator NAME VERSION PACKAGE: builds an operator in its own module, by that module's go.sum.
+# Beside the binary lies what an administrator installs: kinds, webhooks and rights.
+build_operator() {
+  folder=$(go mod download -json "sigs.k8s.io/$1@v$2" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  (cd "$folder" && go build -mod=mod -ldflags "-s -w" -o "$partial/$1" "$3")
+  cp -R "$folder/config" "$partial/$1-config"
+}
+build_operator jobset $jobset .
+build_operator kueue $kueue ./cmd/kueue
 chmod -R u+w "$partial"
 mv "$partial" "$1"
 echo "built in $(($(date +%s) - started)) s: $1"
