@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import pytest
-import urllib3
 import yaml
 
 from tests.cluster import control_plane
@@ -28,6 +27,7 @@ NODES = (
     (NodeShape("e2-standard-8", "7910m", "28Gi", "47Gi"), 5),
     (NodeShape("n2-standard-16", "15890m", "57Gi", "200Gi"), 6),
     (NodeShape("g2-standard-8", "7910m", "28Gi", "47Gi", gpus=1), 22),
+    (NodeShape("g2-standard-8-spot", "7910m", "28Gi", "47Gi", gpus=1, spot=True), 2),
     (NodeShape("g2-standard-96", "95690m", "360Gi", "47Gi", gpus=8), 16),
     (NodeShape("g2-standard-96-spot", "95690m", "360Gi", "47Gi", gpus=8, spot=True), 14),
 )
@@ -123,18 +123,17 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """Start a control plane with JobSet, Kueue, nodes and a storage class."""
     if os.geteuid() != 0:
         pytest.skip("Kueue's certificate takes a mount namespace, which takes root")
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     root = tmp_path_factory.mktemp("manifests") / "k8s"
     shutil.copytree(manifests.K8S, root, ignore=shutil.ignore_patterns("mine"))
     folder = tmp_path_factory.mktemp("control-plane")
     with control_plane.run(pathlib.Path(str(BINARIES)), folder) as plane:
-        nodes = SimulatedNodes(plane.url, plane.headers)
+        nodes = SimulatedNodes(plane)
         try:
             for shape, count in NODES:
                 nodes.add(shape, count)
             nodes.start()
             plane.apply_objects(_STORAGE_CLASS)
-            yield Cluster(plane, nodes, Api(plane.url, plane.headers), root)
+            yield Cluster(plane, nodes, Api(plane), root)
         finally:
             nodes.stop()
 

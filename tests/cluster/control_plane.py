@@ -112,7 +112,7 @@ class ControlPlane:
                     "cluster": {
                         "server": self.url,
                         "certificate-authority": str(self.certificate),
-                        "tls-server-name": "localhost",
+                        "tls-server-name": "kubernetes",
                     },
                 }
             ],
@@ -153,6 +153,8 @@ class ControlPlane:
 
     def _start_operators(self) -> None:
         webhooks = {name: self._split_operator(name) for name in _OPERATORS}
+        done = self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        assert not done.returncode, done.stderr
         webhook = {"host": "127.0.0.1", "certDir": str(self.folder)}
         settings = {
             "jobset": {"apiVersion": "config.jobset.x-k8s.io/v1alpha1"},
@@ -191,7 +193,9 @@ class ControlPlane:
             check=True,
         )
         for found in yaml.safe_load_all(done.stdout):
-            if found["kind"] == "CustomResourceDefinition":
+            if found["kind"] == "Namespace":
+                kinds.append(found)
+            elif found["kind"] == "CustomResourceDefinition":
                 found["spec"].pop("conversion", None)
                 kinds.append(found)
             elif found["kind"].endswith("WebhookConfiguration"):

@@ -15,6 +15,8 @@ from typing import Any
 
 import requests
 
+from tests.cluster.control_plane import ControlPlane
+
 _BEAT_SECONDS = 5
 _STEP_SECONDS = 0.3
 _MERGE = "application/strategic-merge-patch+json"
@@ -83,16 +85,23 @@ class NodeShape:
         return resources | ({"nvidia.com/gpu": str(self.gpus)} if self.gpus else {})
 
 
-class Api:
-    """Calls to an API server; a session for each thread that makes one."""
+class _NamedServer(requests.adapters.HTTPAdapter):
+    """Accept the certificate of an API server, which names `kubernetes` and no address."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]):
-        self._url = url
+    def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
+        super().init_poolmanager(*arguments, **settings, assert_hostname="kubernetes")
+
+
+class Api:
+    """Calls to an API server."""
+
+    def __init__(self, plane: ControlPlane):
+        self._url = plane.url
         self._session = requests.Session()
-        self._session.headers.update(headers)
+        self._session.headers.update(plane.headers)
         self._session.trust_env = False
-        # The server's certificate is its own and on this machine.
-        self._session.verify = False
+        self._session.verify = str(plane.certificate)
+        self._session.mount("https://", _NamedServer(pool_maxsize=32))
 
     def call(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
@@ -114,9 +123,9 @@ class Api:
 class SimulatedNodes(threading.Thread):
     """Report for nodes and their pods, in a thread, until `stop`."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]):
+    def __init__(self, plane: ControlPlane):
         super().__init__(daemon=True)
-        self._api = Api(url, headers)
+        self._api = Api(plane)
         self._lock = threading.Lock()
         self._planned: dict[tuple[str, str], list[Ending | None]] = defaultdict(list)
         self._codes: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -145,7 +154,7 @@ class SimulatedNodes(threading.Thread):
             self._api.call("PATCH", f"/api/v1/nodes/{name}/status", {"status": status}, _MERGE)
 
     def plan(self, namespace: str, component: str, endings: Sequence[Ending | None]) -> None:
-        """Let each new pod of a component take the next ending; with None, or none left, it runs."""
+        """Let new pods of a component take these endings; with None, or none left, a pod runs."""
         with self._lock:
             self._planned[namespace, component] = list(endings)
 

@@ -134,7 +134,7 @@ ROWS = [
     Row("waiting in vain", [Ending(3, waiting=True)], "3; 1 counted; Failed: PodFailurePolicy"),
     Row("storage is away", [Ending(1), DONE], "1, 0; 1 counted; Complete"),
     Row("a hang", [Ending(137), DONE], "137, 0; 1 counted; Complete"),
-    Row("the deadline passes", [None], "4; 0 counted; Failed: DeadlineExceeded", pass_deadline),
+    Row("the deadline passes", [None], "4; 1 counted; Failed: DeadlineExceeded", pass_deadline),
     Row(
         "prepare is killed",
         [Ending(137), DONE],

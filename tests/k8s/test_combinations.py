@@ -1,4 +1,4 @@
-"""Every combination of an overlay and components that the page offers renders; others say why not."""
+"""Every combination that the page offers renders; the others say why not."""
 
 import itertools
 import os
@@ -43,7 +43,7 @@ def choose_components(overlay: str) -> list[tuple[str, ...]]:
 
 
 def check_storage(objects: list[dict], chosen: tuple[str, ...], overlay: str) -> None:
-    """Check that all pods mount the chosen storage, and that the environment says where it is."""
+    """Check that all pods mount the chosen storage and know where it is."""
     kinds = {
         "storage-gcs-fuse": "csi",
         "storage-pvc": "persistentVolumeClaim",

@@ -1,4 +1,4 @@
-"""The rendered Jobs are carried out: their command lines, settings, volumes and rules, as processes of this machine."""
+"""The rendered Jobs run as processes: their command lines, settings, volumes and rules."""
 
 import csv
 import json
@@ -86,7 +86,7 @@ def hosts() -> Iterator[network.Network]:
 
 @pytest.fixture
 def two_workers(finished, hosts, tmp_path) -> Job:
-    """The Job `train` of `multi-node-2x8` on prepared data; other than that overlay, it has a volume, no GPUs, and a small batch."""
+    """The Job `train` of `multi-node-2x8` on prepared data, with a volume and a small batch."""
     fewer = ["--config.global_batch_size=8", "--config.precision=float32"]
     components = ["components/storage-pvc", "components/common"]
     flags = {"train": TRAIN, "prepare": PREPARE}
@@ -100,8 +100,9 @@ def two_workers(finished, hosts, tmp_path) -> Job:
 
 
 def test_what_runs_here_can_write_to_its_volumes_alone_and_knows_its_pods(tmp_path, hosts):
-    """As a container of the cluster does; without this, the tests below would not notice a file in a wrong place."""
-    tries = "for place in / /etc /tmp . $HOME/..; do touch $place/x && echo $place; done; touch $HOME/x; id -u"
+    """As a container does; otherwise the tests below would not notice a file in a wrong place."""
+    tries = "for place in / /etc /tmp . $HOME/..; do touch $place/x && echo $place; done"
+    tries += "; touch $HOME/x; id -u"
     tries += "; getent hosts train-0.train train-1.train; grep CapEff /proc/self/status; echo $$"
     volumes = [{"name": "tmp", "mountPath": "/tmp"}]
     home = [{"name": "HOME", "value": "/tmp"}]
@@ -240,7 +241,7 @@ def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(two_workers, tmp
     job.pods[1].send(signal.SIGKILL)
     assert job.pods[1].wait() == 137 and job.pods[0].wait() == 1
 
-    # Both again; then the chief alone, when all is learnt and only the report is left to be written.
+    # Both again; then the chief alone, when training is over and only the report is left to write.
     job.pod(2), job.pod(3)
     run = root / "data/runs/first"
     while not (run / "artifact/model.json").exists():

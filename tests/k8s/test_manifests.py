@@ -287,10 +287,10 @@ def test_hosts_of_a_jobset_wait_for_the_data_and_restart_together():
     messages = {
         "RestartJobSetAndIgnoreMaxRestarts": (
             "Pod x/y has condition DisruptionTarget matching FailJob rule at index 0",
-            "Container humerus for pod x/y failed with exit code 4 matching FailJob rule at index 1",
+            "Container humerus for pod x/y failed with exit code 4 matching FailJob rule",
         ),
         "FailJobSet": (
-            "Container humerus for pod x/y failed with exit code 2 matching FailJob rule at index 1",
+            "Container humerus for pod x/y failed with exit code 2 matching FailJob rule",
             "Container wait for pod x/y failed with exit code 3 matching FailJob rule at index 1",
         ),
     }
@@ -465,26 +465,49 @@ def test_beam_knows_the_options_of_the_dataflow_launcher():
     assert image == main["image"] and image.endswith("/score:0.1.0")
 
 
-def test_the_overlay_that_the_page_shows_is_one(tmp_path):
-    shown = [
-        block.text
-        for block in documents.blocks(manifests.ROOT / "docs" / "kubernetes.md")
+def read_shown_overlay(page: str) -> str:
+    """Return the one overlay that a page shows."""
+    (block,) = (
+        block
+        for block in documents.blocks(manifests.ROOT / "docs" / page)
         if block.language == "yaml"
-    ]
-    shutil.copytree(manifests.K8S, tmp_path / "k8s")
-    mine = tmp_path / "k8s" / "overlays" / "mine"
-    mine.mkdir()
-    (mine / "kustomization.yaml").write_text(shown[0])
-    (mine / "train.flags").write_text("--config=humerus_small\n")
-    objects = manifests.render(mine)
+    )
+    return block.text
+
+
+def test_the_overlay_that_the_page_shows_is_one(tmp_path):
+    ignored = shutil.ignore_patterns("mine")
+    k8s = shutil.copytree(manifests.K8S, tmp_path / "k8s", ignore=ignored)
+    own = k8s / "mine" / "own"
+    own.mkdir(parents=True)
+    shutil.copytree(k8s / "overlays" / "gpu-1", k8s / "mine" / "gpu-1")
+    (own / "kustomization.yaml").write_text(read_shown_overlay("kubernetes.md"))
+    (own / "train.flags").write_text("--config=humerus_small\n")
+    objects = manifests.render(own)
     pod = manifests.named(objects, "Job", "train")["spec"]["template"]["spec"]
     assert list(pod["nodeSelector"]) == ["nvidia.com/gpu.product"]
     flags = [volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "flags"]
     settings = manifests.named(objects, "ConfigMap", flags[0])["data"]
-    assert (
-        settings["train.flags"] == "--config=humerus_small\n"
-        and "--layout=mura" in settings["prepare.flags"]
-    )
+    assert settings["train.flags"] == "--config=humerus_small\n"
+    assert "--layout=mura" in settings["prepare.flags"]
+
+
+def test_the_overlay_for_amazon_keeps_everything_on_a_shared_volume(tmp_path):
+    ignored = shutil.ignore_patterns("mine")
+    k8s = shutil.copytree(manifests.K8S, tmp_path / "k8s", ignore=ignored)
+    own = k8s / "mine" / "eks"
+    own.mkdir(parents=True)
+    (own / "kustomization.yaml").write_text(read_shown_overlay("cluster-from-nothing.md"))
+    objects = manifests.render(own)
+    for found in objects:
+        validate(found, VERSIONS[-1])
+    claim = manifests.named(objects, "PersistentVolumeClaim", "humerus")["spec"]
+    assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "efs")
+    env = manifests.named(objects, "ConfigMap", "humerus-env")["data"]
+    assert (env["STORAGE"], env["SOURCE"]) == ("/data", "/data/source")
+    for _, pod in manifests.pod_specs(objects):
+        assert {"name": "data", "persistentVolumeClaim": {"claimName": "humerus"}} in pod["volumes"]
+        assert pod["containers"][0]["image"].startswith("123456789012.dkr.ecr.us-east-1.")
 
 
 def test_every_component_is_part_of_something_tested():

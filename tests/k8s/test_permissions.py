@@ -1,4 +1,4 @@
-"""Pods may do what docs/kubernetes.md lets their service account do, and that is enough for every step."""
+"""The rights that docs/cluster-from-nothing.md gives to pods are enough for every step."""
 
 import os
 import subprocess
@@ -11,7 +11,8 @@ from tests.support import bucket_server, documents, small_run
 
 def run(program: str, environment: dict[str, str], *flags: str) -> None:
     module, function = documents.programs()[program]
-    code = f"import sys; from {module} import {function}; sys.argv[0] = {program!r}; sys.exit({function}())"
+    code = f"import sys; from {module} import {function}; sys.argv[0] = {program!r}"
+    code += f"; sys.exit({function}())"
     done = subprocess.run(
         [sys.executable, "-c", code, *flags],
         cwd=documents.ROOT,
@@ -24,7 +25,7 @@ def run(program: str, environment: dict[str, str], *flags: str) -> None:
 
 
 def test_the_page_gives_no_right_to_the_bucket_itself():
-    page = (documents.ROOT / "docs" / "kubernetes.md").read_text()
+    page = (documents.ROOT / "docs" / "cluster-from-nothing.md").read_text()
     roles = {
         line.partition("--role=")[2].split()[0]
         for line in page.splitlines()

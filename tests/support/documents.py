@@ -8,6 +8,7 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NEEDS = {
     "a cluster": "kubectl with somewhere to apply to, or a Flink cluster",
+    "AWS": "an account",
     "Google Cloud": "a project, a bucket, Dataflow",
     "Go": "what `make test-distributed` builds",
     "CI": "make, whose targets CI runs",

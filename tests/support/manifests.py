@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` would send: overlays rendered by kubectl itself, and the parts of them that tests look at."""
+"""Overlays as `kubectl apply -k` would send them, and the parts that tests look at."""
 
 import functools
 import os
@@ -48,10 +48,10 @@ def write_overlay(
     arguments: Sequence[str] = (),
     **flag_files: str,
 ) -> pathlib.Path:
-    """An overlay of a user's own: a folder of ours, components, and files in place of those of the config map.
+    """Write an overlay as a user would: a folder of ours, components, and other flag files.
 
-    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`; `env` as in `RUN=second`; `arguments`
-    come behind those of the Job `train`.
+    Folders are named as they stand in k8s/, such as `overlays/local` or `components/spot`.
+    `env` is as in `RUN=second`; `arguments` come behind those of the Job `train`.
     """
     folder.mkdir(parents=True)
     here = os.path.relpath(K8S, folder.resolve())
