@@ -32,7 +32,7 @@ BEAM    := $(shell sed -n 's/^apache-beam.*==\([0-9.]*\).*/\1/p' $(LOCK))
 # For example BENCH_FLAGS="--images=2000,20000 --cores=1,2 --sizes=224,320 --source=DIR".
 BENCH_FLAGS ?=
 
-.PHONY: help bench train-local test test-slow test-distributed test-cluster lint format lock clean
+.PHONY: help bench train-local test test-slow test-distributed test-cluster test-image lint format lock clean
 .PHONY: k8s-site k8s-render k8s-delete-jobs
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -78,6 +78,7 @@ CONTROL_PLANE := $(CLUSTER_CACHE)/$(shell sh tests/cluster/controlplane/build.sh
 KUBECTL ?= $(or $(shell command -v kubectl),$(BIN)/kubectl)
 OVERLAY ?= local
 WITH    ?=
+IMAGE_ROOT ?= .image
 export BUCKET IMAGE PROJECT REGION RUN
 
 $(CONTROL_PLANE):
@@ -86,6 +87,11 @@ $(CONTROL_PLANE):
 ## make test-cluster                          apply every overlay to a real control plane, built from Go modules
 test-cluster: $(STAMP) $(CONTROL_PLANE)
 	HUMERUS_CONTROL_PLANE='$(CONTROL_PLANE)' $(BIN)/pytest tests/cluster
+
+## make test-image                            build the scoring image's files from the Dockerfile and score with them
+test-image: $(STAMP)
+	tests/image/build.sh '$(abspath $(IMAGE_ROOT))'
+	HUMERUS_IMAGE_ROOT='$(IMAGE_ROOT)' $(BIN)/pytest tests/image
 
 ## make k8s-site BUCKET=... IMAGE=...          write your bucket and images to k8s/mine/site
 k8s-site:
