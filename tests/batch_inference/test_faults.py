@@ -26,7 +26,7 @@ PROGRAM = [
     "from batch_inference.main import score; raise SystemExit(score())",
 ]
 SMALL_PARTS = PROGRAM[-1].replace(
-    "from", "from batch_inference import journal; journal.ROWS_PER_PART = 2; from", 1
+    "from", "from batch_inference.outputs import journal; journal.ROWS_PER_PART = 2; from", 1
 )
 
 

@@ -653,8 +653,8 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_originals_in_the_same_bucket_are_reached_and_others_not():
-    assert page.locate_originals("gs://bucket/runs/scored") == {
+    assert gallery_page.locate_originals("gs://bucket/runs/scored") == {
         "from": "gs://bucket/",
         "to": "../../",
     }
-    assert page.locate_originals("/data/scored") == {"from": "/", "to": "../../"}
+    assert gallery_page.locate_originals("/data/scored") == {"from": "/", "to": "../../"}
