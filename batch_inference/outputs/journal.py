@@ -31,7 +31,7 @@ KEPT = "kept"
 """The kind of rows that were taken over from earlier attempts."""
 ROWS_PER_PART = 1000
 SECONDS_PER_PART = 10.0
-"""A part is written when it holds so many rows or is so old. A kill loses rows that are in no part yet."""
+"""A part is written when it holds so many rows or is so old. A kill loses rows in no part."""
 
 
 @dataclasses.dataclass(frozen=True)
