@@ -81,7 +81,7 @@ def test_more_folds_than_patients_are_refused():
 def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(
     data_dir, tmp_path, monkeypatch, caplog, weights, warned
 ):
-    monkeypatch.setattr(cross_validation, "_train_fold", lambda *unused: pytest.fail("far enough"))
+    monkeypatch.setattr(cross_validation, "build_run", lambda *unused: pytest.fail("far enough"))
     config = small_recipe.get_config()
     config.weights = weights
     with pytest.raises(pytest.fail.Exception, match="far enough"):

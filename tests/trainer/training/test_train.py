@@ -408,7 +408,13 @@ def test_a_host_that_is_not_the_first_tells_no_result(data_dir, tmp_path, monkey
 
 
 def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
-    flags = ("--config.optimizer=sgd", "--config.learning_rate=1e30", "--config.warmup_epochs=0")
+    # Every step multiplies the kernels by 1 - 1000 * 100.
+    flags = (
+        "--config.optimizer=sgd",
+        "--config.learning_rate=1000",
+        "--config.weight_decay=100",
+        "--config.warmup_epochs=0",
+    )
     assert finish(data_dir, tmp_path / "run", *flags) == EXIT_FAILURE
     assert "humerus-train: the loss became" in log(tmp_path / "run") and "Traceback" not in log(
         tmp_path / "run"
@@ -433,7 +439,7 @@ def test_what_the_run_is_made_with_is_written_by_the_chief_alone(data_dir, tmp_p
         "is_chief",
         lambda strategy: strategy.extended.should_checkpoint and chief,
     )
-    monkeypatch.setattr(train, "_train_one", lambda *unused: pytest.fail("far enough"))
+    monkeypatch.setattr(train, "build_run", lambda *unused: pytest.fail("far enough"))
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
     for chief in (False, True):
