@@ -258,7 +258,7 @@ def test_patterns_excite_their_channels_more_than_noise_does(network):
         (
             {"filters": ("image",), "methods": ()},
             ConfigError,
-            "filter patterns want a layer behind",
+            "filter patterns need a layer after",
         ),
     ],
 )
