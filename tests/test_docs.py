@@ -367,9 +367,11 @@ def test_the_functions_of_the_two_walks_exist(heading):
     named = re.findall(r"`(\w+)\.(?!py`)(\w+)`", "\n".join(lines))
     assert len(named) > 8
     for module, function in named:
-        trees = [ast.parse(p.read_text()) for p in test_architecture.FILES if p.stem == module]
-        defined = {node.name for tree in trees for node in tree.body if hasattr(node, "name")}
-        assert function in defined, f"{module}.{function}"
+        texts = [path.read_text() for path in test_architecture.FILES if path.stem == module]
+        assert any(
+            re.search(rf"^(?:(?:def|class) {function}\b|{function}\b.* = )", text, re.MULTILINE)
+            for text in texts
+        ), f"{module}.{function}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "trainer").rglob("*.md"))], ids=name)
