@@ -61,7 +61,7 @@ def main() -> None:
             for recipe in options.recipes[:-1]
         ),
         Arm(
-            f"recipe `{options.recipes[-1]}`, the mirror image asked too",
+            f"recipe `{options.recipes[-1]}`, mirror image scored too",
             mirrored(options.recipes[-1], pool, options),
         ),
         Arm(f"recipe `{options.recipes[-1]}`", trained(options.recipes[-1], pool, options)),

@@ -244,7 +244,7 @@ def main() -> None:
         "cores",
         "images",
         "images/s",
-        "beyond the start",
+        "steady state",
         "first result, s",
         "CPU ms/image",
         "peak, MiB",
