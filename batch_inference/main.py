@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 import itertools
-import os
 from typing import Any
 
 from absl import flags
 
-from trainer.program import command_line
+from trainer.program import command_line, flag_types
 from trainer.program.command_line import Main, Program, Result
 
 
@@ -33,6 +32,7 @@ class _FormatsParser(flags.ListParser):
 
 @_Program(
     "humerus-score",
+    required=("input", "model", "output"),
     passes_on=True,
     when_stopped="what was scored is kept: the same command with --resume goes on from there",
 )
@@ -43,22 +43,22 @@ def score(values: flags.FlagValues) -> Main:
 
     Every option of Apache Beam may be added, as --runner=FlinkRunner or --direct_num_workers=4.
     """
-    flags.DEFINE_string(
+    flag_types.define_path(
         "input",
         None,
         "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each line, .csv with a column path.",
-        required=True,
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
-    flags.DEFINE_string(
+    flag_types.define_path(
         "model",
         None,
         "The `artifact` folder that training exported, local or gs://.",
-        required=True,
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
-    output = flags.DEFINE_string(
-        "output", None, "Folder for the results, local or gs://.", required=True, flag_values=values
+    output = flag_types.define_path(
+        "output", None, "Folder for the results, local or gs://.", values, flag_types.BEAM_SCHEMES
     )
     flags.DEFINE_multi(
         flags.ListParser(),
@@ -113,16 +113,16 @@ def score(values: flags.FlagValues) -> Main:
         "Arithmetic of the engine: OpenVINO has float32, bfloat16 and int8, TensorFlow float32 and, on a GPU, float16.",
         flag_values=values,
     )
-    flags.DEFINE_float(
+    flag_types.define_number(
         "threshold",
         None,
         "Probability from which on an image, and a study, is called positive, none uncertain; without it, the artifact's own.",
         0,
         1,
-        flag_values=values,
+        values,
     )
-    flags.DEFINE_integer(
-        "batch_size", 32, "Images that the network takes at once.", 1, flag_values=values
+    flag_types.define_whole_number(
+        "batch_size", 32, "Images that the network takes at once.", 1, 4096, values
     )
     flags.DEFINE_enum(
         "cam",
@@ -151,13 +151,13 @@ def score(values: flags.FlagValues) -> Main:
         "Colours of the maps; jet misleads without colour vision.",
         flag_values=values,
     )
-    flags.DEFINE_float(
+    flag_types.define_number(
         "cam_min_probability",
         0.0,
         "Draw only images with at least this probability.",
         0,
         1,
-        flag_values=values,
+        values,
     )
     flags.DEFINE_enum(
         "cam_store",
@@ -180,13 +180,13 @@ def score(values: flags.FlagValues) -> Main:
         "PROJECT:DATASET whose tables predictions, studies and rejections get the rows too; they are made where missing.",
         flag_values=values,
     )
-    flags.DEFINE_float(
+    flag_types.define_number(
         "max_rejection_rate",
         1.0,
         "End with an error when more than this share is rejected.",
         0,
         1,
-        flag_values=values,
+        values,
     )
     flags.DEFINE_bool(
         "resume",
@@ -204,7 +204,7 @@ def score(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main(*beam_options: str) -> Result:
-        _check_writable(output.value)
+        command_line.check_writable("output", output.value)
         # Only now: importing Beam takes seconds, and speaks.
         from batch_inference import pipeline, preflight
         from batch_inference.options import Options
@@ -223,25 +223,25 @@ def score(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-overlay")
+@_Program("humerus-overlay", required=("scored", "output"))
 def overlay(values: flags.FlagValues) -> Main:
     """Draws the maps that humerus-score --cam_store=parquet kept: all, or those that are asked for.
 
     humerus-overlay --scored=scored --output=pictures --label=positive --min_probability=0.9
     """
-    flags.DEFINE_string(
+    flag_types.define_path(
         "scored",
         None,
         "Folder of a run with --cam_store=parquet, local or gs://.",
-        required=True,
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
-    output = flags.DEFINE_string(
+    output = flag_types.define_path(
         "output",
         None,
         "Folder for the pictures, local or gs://; --scored will do.",
-        required=True,
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
     _define_selection(values)
     flags.DEFINE_enum(
@@ -264,7 +264,7 @@ def overlay(values: flags.FlagValues) -> Main:
     command_line.define_json(values)
 
     def main() -> Result:
-        _check_writable(output.value)
+        command_line.check_writable("output", output.value)
         from batch_inference.outputs import redraw
 
         drawn = redraw.run(redraw.Options(**_options_of(redraw.Options, values)))
@@ -273,18 +273,18 @@ def overlay(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-gallery")
+@_Program("humerus-gallery", required=("scored",))
 def gallery(values: flags.FlagValues) -> Main:
     """Writes gallery.html into a scored folder, of all its images or of those that are asked for; humerus-score does so itself.
 
     humerus-gallery --scored=scored --label=positive --min_probability=0.9
     """
-    flags.DEFINE_string(
+    flag_types.define_path(
         "scored",
         None,
         "Folder of a finished run, local or gs://.",
-        required=True,
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
     _define_selection(values)
     command_line.define_json(values)
@@ -298,10 +298,6 @@ def gallery(values: flags.FlagValues) -> Main:
     return main
 
 
-def _check_writable(output: str) -> None:
-    command_line.check_writable("output", os.path.expanduser(output))  # noqa: PTH111, an address in a bucket is no path
-
-
 def _define_selection(values: flags.FlagValues) -> None:
     """Which images of a scored folder are meant."""
     flags.DEFINE_string(
@@ -310,13 +306,13 @@ def _define_selection(values: flags.FlagValues) -> None:
         "Only inputs whose URI matches this glob; * stands for slashes too.",
         flag_values=values,
     )
-    flags.DEFINE_float(
+    flag_types.define_number(
         "min_probability",
         0.0,
         "Only images with at least this probability.",
         0,
         1,
-        flag_values=values,
+        values,
     )
     flags.DEFINE_enum(
         "label",

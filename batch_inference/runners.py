@@ -48,6 +48,7 @@ _FLINK_OPTIONS = frozenset(
 _RETURNS_EARLY = ("no_wait_until_finish", "dry_run", "template_location")
 """Options with which Beam returns before the job is done."""
 _JOB_SERVER_SECONDS = 20
+_MOST_WORKERS = 1024
 
 
 class Workers(enum.Enum):
@@ -82,6 +83,11 @@ def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     # Checked on a copy, as Beam changes the options that it validates.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
     options = PipelineOptions(list(arguments), runner=runner)
+    # Beam takes any number: a negative one ends in an error of its own much later.
+    if not 0 <= (workers := options.view_as(DirectOptions).direct_num_workers) <= _MOST_WORKERS:
+        raise ConfigError(
+            f"--direct_num_workers={workers}: expected a whole number from 0 to {_MOST_WORKERS}"
+        )
     setup = options.view_as(SetupOptions)
     if setup.setup_file:
         # Beam changes into the folder of this path, and fails where the path names none.

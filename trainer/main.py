@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from trainer import errors
-from trainer.program import command_line
+from trainer.program import command_line, flag_types
 from trainer.program.command_line import Main, Program, Result
 from trainer.training import recipes
 
@@ -27,24 +27,23 @@ _Program = functools.partial(
 )
 
 
-@Program("humerus-phantom")
+@Program("humerus-phantom", required=("output",))
 def phantom(values: flags.FlagValues) -> Main:
     """Renders simulated radiographs in MURA's layout.
 
     humerus-phantom --output=simulated --patients=400
     """
-    output = flags.DEFINE_string(
+    output = flag_types.define_path(
         "output",
         None,
         "Folder that gets MURA-v1.1/ with the simulated radiographs.",
-        required=True,
-        flag_values=values,
+        values,
     )
-    patients = flags.DEFINE_integer(
-        "patients", 400, "Number of simulated patients.", 2, 99999, flag_values=values
+    patients = flag_types.define_whole_number(
+        "patients", 400, "Number of simulated patients.", 2, 99999, values
     )
-    seed = flags.DEFINE_integer(
-        "seed", 0, "The same seed gives the same images.", 0, flag_values=values
+    seed = flag_types.define_whole_number(
+        "seed", 0, "The same seed gives the same images.", 0, 2**32 - 1, values
     )
 
     def main() -> None:
@@ -56,59 +55,60 @@ def phantom(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-prepare")
+@_Program("humerus-prepare", required=("source", "layout", "data_dir"))
 def prepare(values: flags.FlagValues) -> Main:
     """Makes sharded TFRecords of radiographs, split by patient.
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
     """
-    source = flags.DEFINE_string(
+    source = flag_types.define_path(
         "source",
         None,
         "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.",
-        required=True,
-        flag_values=values,
+        values,
     )
     layout = flags.DEFINE_enum(
         "layout",
         None,
         ["mura", "folders", "manifest"],
         "How the source is laid out.",
-        required=True,
         flag_values=values,
     )
-    data_dir = flags.DEFINE_string(
+    data_dir = flag_types.define_path(
         "data_dir",
         None,
         "Where the prepared data go; local or gs://.",
-        required=True,
-        flag_values=values,
+        values,
     )
-    image_size = flags.DEFINE_integer(
+    image_size = flag_types.define_whole_number(
         "image_size",
         320,
         "Side of the square that every image is letterboxed to, in pixels.",
         32,
         4096,
-        flag_values=values,
+        values,
     )
     body_parts = flags.DEFINE_list(
         "body_parts", ["XR_HUMERUS"], "Layout mura: body parts to take, or all.", flag_values=values
     )
-    validation_fraction = flags.DEFINE_float(
+    validation_fraction = flag_types.define_number(
         "validation_fraction",
         0.15,
         "Share of the patients, where the source names no such split.",
-        flag_values=values,
+        0,
+        1,
+        values,
     )
-    test_fraction = flags.DEFINE_float(
+    test_fraction = flag_types.define_number(
         "test_fraction",
         0.2,
         "Share of the patients, where the source names no test split.",
-        flag_values=values,
+        0,
+        1,
+        values,
     )
-    seed = flags.DEFINE_integer(
-        "seed", 0, "Of the draw of patients into splits.", flag_values=values
+    seed = flag_types.define_whole_number(
+        "seed", 0, "Of the draw of patients into splits.", 0, 2**32 - 1, values
     )
     overwrite = flags.DEFINE_bool(
         "overwrite", False, "Replace other data prepared in the same place.", flag_values=values
@@ -122,7 +122,7 @@ def prepare(values: flags.FlagValues) -> Main:
 
         done = prepare_lib.prepare(
             source.value,
-            layout.value,
+            str(layout.value),
             data_dir.value,
             image_size=image_size.value,
             body_parts=tuple(body_parts.value),
@@ -137,7 +137,7 @@ def prepare(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-train", rewritten=recipes.replace_names)
+@_Program("humerus-train", required=("data_dir", "workdir"), rewritten=recipes.replace_names)
 def train(values: flags.FlagValues) -> Main:
     """Fine-tunes, evaluates, exports; the same command goes on where it was stopped.
 
@@ -145,12 +145,8 @@ def train(values: flags.FlagValues) -> Main:
     humerus-train --data_dir=data --workdir=runs/second --config=humerus --config.backbone=xception \\
         --config.weights=xception_notop.weights.h5
     """
-    data_dir = flags.DEFINE_string(
-        "data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values
-    )
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of the run, local or gs://.", required=True, flag_values=values
-    )
+    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare wrote.", values)
+    workdir = flag_types.define_path("workdir", None, "Folder of the run, local or gs://.", values)
     # Else a --flagfile is not looked into for settings of the recipe: the program's own name would end the search.
     flags.FLAGS.set_gnu_getopt(True)
     config = config_flags.DEFINE_config_file(
@@ -160,12 +156,13 @@ def train(values: flags.FlagValues) -> Main:
         "docs/training.md.",
         flag_values=values,
     )
-    folds = flags.DEFINE_integer(
+    folds = flag_types.define_whole_number(
         "folds",
         0,
         "Cross-validate: so many networks, exported together as one; 0 trains one on the training split.",
         0,
-        flag_values=values,
+        1000,
+        values,
     )
     profile = flags.DEFINE_bool(
         "profile",
@@ -216,7 +213,7 @@ def train(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-evaluate")
+@_Program("humerus-evaluate", required=("model", "data_dir"))
 def evaluate(values: flags.FlagValues) -> Main:
     """Measures an artifact on prepared data, with 95 % intervals.
 
@@ -224,23 +221,19 @@ def evaluate(values: flags.FlagValues) -> Main:
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
     humerus-evaluate --model=runs/second/artifact --data_dir=data --baseline=runs/small/artifact --baseline_data_dir=data_256
     """
-    model = flags.DEFINE_string(
-        "model", None, "Artifact, local or gs://.", required=True, flag_values=values
-    )
-    baseline = flags.DEFINE_string(
+    model = flag_types.define_path("model", None, "Artifact, local or gs://.", values)
+    baseline = flag_types.define_path(
         "baseline",
         None,
         "Another artifact: says how much better --model is, image by image.",
-        flag_values=values,
+        values,
     )
-    data_dir = flags.DEFINE_string(
-        "data_dir", None, "Where humerus-prepare wrote.", required=True, flag_values=values
-    )
-    baseline_data_dir = flags.DEFINE_string(
+    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare wrote.", values)
+    baseline_data_dir = flag_types.define_path(
         "baseline_data_dir",
         None,
         "The same, for a --baseline that takes images of another size.",
-        flag_values=values,
+        values,
     )
     split = flags.DEFINE_enum(
         "split",
@@ -274,7 +267,7 @@ def evaluate(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-verify")
+@_Program("humerus-verify", required=("model",))
 def verify(values: flags.FlagValues) -> Main:
     """Measures how far each engine and precision agrees with TensorFlow, how fast it is here, and whether the maps mean something;
     kept in the artifact, for humerus-score.
@@ -283,27 +276,26 @@ def verify(values: flags.FlagValues) -> Main:
     humerus-verify --model=runs/first/artifact --data_dir=data --masks=findings.json
     humerus-verify --model=runs/first/artifact --images=radiographs
     """
-    model = flags.DEFINE_string(
+    model = flag_types.define_path(
         "model",
         None,
         "Artifact, local or gs://; gets the measurements and a network in int8.",
-        required=True,
-        flag_values=values,
+        values,
     )
-    data_dir = flags.DEFINE_string(
+    data_dir = flag_types.define_path(
         "data_dir",
         None,
         "Where humerus-prepare wrote; measured on its validation split.",
-        flag_values=values,
+        values,
     )
-    images = flags.DEFINE_string(
-        "images", None, "Folder of images to measure on instead.", flag_values=values
+    images = flag_types.define_path(
+        "images", None, "Folder of images to measure on instead.", values
     )
-    masks = flags.DEFINE_string(
+    masks = flag_types.define_path(
         "masks",
         None,
         "Where findings are in these images: COCO, or findings.json of humerus-phantom; the maps are held against it.",
-        flag_values=values,
+        values,
     )
     requantize = flags.DEFINE_bool(
         "requantize",
@@ -342,14 +334,10 @@ def wait(values: flags.FlagValues) -> Main:
     humerus-wait --data_dir=gs://bucket/data
     humerus-wait --model=gs://bucket/runs/first/artifact --hours=12
     """
-    data_dir = flags.DEFINE_string(
-        "data_dir", None, "Where humerus-prepare writes.", flag_values=values
-    )
-    model = flags.DEFINE_string(
-        "model", None, "Artifact that humerus-train writes.", flag_values=values
-    )
-    hours = flags.DEFINE_float(
-        "hours", 6.0, "Then it ends with the exit code of missing data.", 0.0, flag_values=values
+    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare writes.", values)
+    model = flag_types.define_path("model", None, "Artifact that humerus-train writes.", values)
+    hours = flag_types.define_number(
+        "hours", 6.0, "Then it ends with the exit code of missing data.", 0, 10000, values
     )
 
     def main() -> None:
@@ -371,13 +359,13 @@ def explain(values: flags.FlagValues) -> Main:
     humerus-explain --model=runs/first/artifact radiograph.png --method=grad_cam --layer=conv4_block24_concat \\
         --feature_maps=conv2_block6_concat
     """
-    model = flags.DEFINE_string(
+    model = flag_types.define_path(
         "model",
         None,
         "Artifact, local or gs://; without it, the first word that is no flag.",
-        flag_values=values,
+        values,
     )
-    output = flags.DEFINE_string("output", "explained", "Folder for the pages.", flag_values=values)
+    output = flag_types.define_path("output", "explained", "Folder for the pages.", values)
     method = flags.DEFINE_list(
         "method",
         [

@@ -48,7 +48,7 @@ from trainer.errors import (
     StoppedError,
     TrainingDivergedError,
 )
-from trainer.program import json_log, logging_setup, telemetry
+from trainer.program import flag_types, json_log, logging_setup, telemetry
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
@@ -69,11 +69,12 @@ Main = Callable[..., Result | None]
 
 def define_json(values: flags.FlagValues) -> None:
     """Gives a program that returns a `Result` the flag --json."""
-    flags.DEFINE_string(
+    flag_types.define_path(
         "json",
         None,
         "File for the result as JSON; - prints it instead of the text.",
-        flag_values=values,
+        values,
+        flag_types.BEAM_SCHEMES,
     )
 
 
@@ -105,6 +106,7 @@ class Program:
 
     Attributes:
       name: as `humerus-train`.
+      required: names of the flags that must be given.
       takes_words: words that are no flags are handed to the main function, one by one; else they are an error.
       passes_on: flags that nobody defined are handed on with those words; else they are an error.
       tensorflow: the main function imports TensorFlow, which therefore is imported quietly first.
@@ -114,6 +116,7 @@ class Program:
     """
 
     name: str
+    required: tuple[str, ...] = ()
     takes_words: bool = False
     passes_on: bool = False
     tensorflow: bool = False
@@ -163,24 +166,19 @@ class Program:
             main = define(values)
             _, *words = values(argv, known_only=self.passes_on)
         except flags.Error as error:
-            missing = [
-                flag for flag in _required(values) if f"--{flag} must have a value" in str(error)
-            ]
-            raise self._lacking(missing) if missing else ConfigError(_plain(error)) from error
+            raise ConfigError(_plain(error)) from error
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"a setting of the recipe is wrong: {_plain(error)}") from error
-        if blank := [flag for flag in _required(values) if values[flag].value == ""]:
-            raise self._lacking(blank)
+        if missing := [flag for flag in self.required if values[flag].value in (None, "")]:
+            raise ConfigError(
+                f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
+                f"see {self.name} --help"
+            )
         if words and not (self.takes_words or self.passes_on):
             raise ConfigError(
                 f"unexpected argument {words[0]!r}; flags have the form --name=value, see {self.name} --help"
             )
         return main, words
-
-    def _lacking(self, missing: Sequence[str]) -> ConfigError:
-        return ConfigError(
-            f"{' and '.join(f'--{flag}' for flag in missing)} must be given; see {self.name} --help"
-        )
 
     def _tell(self, result: Result | None, json_path: str | None) -> None:
         if result is None:
@@ -189,7 +187,7 @@ class Program:
         if json_path == "-":
             _print(document, json_log.unwrapped(sys.stdout))
             return
-        _print(result.text + "\n", sys.stdout)
+        _print(logging_setup.escape_control_characters(result.text) + "\n", sys.stdout)
         if json_path and self.write:
             self.write(json_path, document)
 
@@ -218,7 +216,7 @@ class Program:
         if code == EXIT_STOPPED and telemetry.given_up():
             # For a scheduler, this is a failure to be counted: it could go on forever.
             code, said = EXIT_FAILURE, f"the liveness probe saw nothing get done and had it {said}"
-        sys.stderr.write(f"{self.name}: {said}\n")
+        sys.stderr.write(logging_setup.escape_control_characters(f"{self.name}: {said}") + "\n")
         return code
 
     def _help(self, define: Callable[[flags.FlagValues], Main], full: bool) -> str:
@@ -242,7 +240,7 @@ class Program:
         wrapper = textwrap.TextWrapper(
             width, subsequent_indent=" " * (_NAME_COLUMNS + 2), break_on_hyphens=False
         )
-        lines, required = [], _required(values)
+        lines = []
         for flag in (
             flag for of_module in values.flags_by_module_dict().values() for flag in of_module
         ):
@@ -252,7 +250,7 @@ class Program:
                 if isinstance(flag.parser, flags.EnumParser)
                 else []
             )
-            notes += ["required"] if flag.name in required else []
+            notes += ["required"] if flag.name in self.required else []
             notes += (
                 [f"default {flag.serialize().partition('=')[2]}"]
                 if flag.default and not flag.boolean
@@ -285,16 +283,6 @@ def _flag_values() -> flags.FlagValues:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     return values
-
-
-def _required(values: flags.FlagValues) -> list[str]:
-    """Names of the flags that must be given, in the order of their definition."""
-    defined = (flag for of_module in values.flags_by_module_dict().values() for flag in of_module)
-    return [
-        flag.name
-        for flag in defined
-        if any("must have a value" in check.message for check in flag.validators)
-    ]
 
 
 @contextlib.contextmanager

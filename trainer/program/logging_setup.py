@@ -18,6 +18,26 @@ _OURS = tuple(
 )
 
 
+_CONTROL_CHARACTERS = {
+    number: f"\\x{number:02x}"
+    for number in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(number) not in "\n\t"
+}
+
+
+def escape_control_characters(text: str) -> str:
+    """Return a text whose control characters, but for line ends and tabs, are escapes.
+
+    Names of files and values of flags come from outside: as they are, they could steer a terminal.
+    """
+    return text.translate(_CONTROL_CHARACTERS)
+
+
+class _TerminalFormatter(python_logging.Formatter):
+    def format(self, record: python_logging.LogRecord) -> str:
+        return escape_control_characters(super().format(record))
+
+
 def libraries() -> None:
     """Levels for the logs of libraries, and our own lines in a short form; what the user's environment says of a level wins."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -37,9 +57,7 @@ def libraries() -> None:
     handler = logging.get_absl_handler()
     if _is_ours not in handler.filters:
         handler.addFilter(_is_ours)
-    telemetry.format_log(
-        python_logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S")
-    )
+    telemetry.format_log(_TerminalFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from absl import flags, logging
 
 from trainer.errors import ConfigError
-from trainer.program import json_log
+from trainer.program import flag_types, json_log
 from trainer.program.heartbeat import Heartbeat
 
 METRICS = {
@@ -39,20 +39,22 @@ flags.DEFINE_enum(
     "json: everything that is said as one object per line.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
+flag_types.define_path(
     "heartbeat",
     None,
     "File that is touched when work goes on; `python -m trainer.program.heartbeat` reads it.",
-    flag_values=FLAGS,
+    FLAGS,
+    schemes=(),
 )
-flags.DEFINE_integer(
-    "metrics_port", None, "Port on which Prometheus finds the metrics.", 1, 65535, flag_values=FLAGS
+flag_types.define_whole_number(
+    "metrics_port", None, "Port on which Prometheus finds the metrics.", 1, 65535, FLAGS
 )
-flags.DEFINE_string(
+flag_types.define_path(
     "metrics_file",
     None,
     "File for the metrics, of the node exporter's textfile collector: name it *.prom.",
-    flag_values=FLAGS,
+    FLAGS,
+    schemes=(),
 )
 FLAGS.set_gnu_getopt(True)
 

@@ -1,0 +1,81 @@
+"""Flags whose values are checked where they are parsed: paths, and numbers in a finite range."""
+
+import math
+import os
+from collections.abc import Collection
+from typing import Any
+
+from absl import flags
+
+SCHEMES = ("gs", "file")
+"""Of the URLs that TensorFlow's file functions open."""
+BEAM_SCHEMES = (*SCHEMES, "s3", "hdfs", "azfs")
+"""Of the URLs that Beam opens where the packages for them are installed."""
+
+
+_SERIALIZER: flags.ArgumentSerializer = flags.ArgumentSerializer()
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path or URL; `~` at its start is the home folder."""
+
+    def __init__(self, schemes: Collection[str]):
+        self._schemes = schemes
+
+    def parse(self, argument: str) -> str:
+        scheme, separator, _ = argument.partition("://")
+        if separator and scheme not in self._schemes:
+            known = ", ".join(f"{scheme}://" for scheme in self._schemes)
+            raise ValueError(f"expected a local path or a URL with {known}")
+        return os.path.expanduser(argument)  # noqa: PTH111, a URL is no path
+
+
+class _NumberParser(flags.FloatParser):
+    """A number from `low` to `high`."""
+
+    def parse(self, argument: str | float) -> float:
+        return _parse_number(float, "a number", argument, self.lower_bound, self.upper_bound)
+
+
+class _WholeNumberParser(flags.IntegerParser):
+    """A whole number from `low` to `high`."""
+
+    def parse(self, argument: str | int) -> int:
+        return _parse_number(int, "a whole number", argument, self.lower_bound, self.upper_bound)
+
+
+def _parse_number(kind: type, what: str, argument: Any, low: Any, high: Any) -> Any:
+    expected = f"expected {what} from {low} to {high}"
+    try:
+        number = kind(argument)
+    except ValueError as error:
+        raise ValueError(expected) from error
+    # NaN fails both comparisons.
+    if not (math.isfinite(number) and low <= number <= high):
+        raise ValueError(expected)
+    return number
+
+
+def define_path(
+    name: str,
+    default: str | None,
+    text: str,
+    values: flags.FlagValues,
+    schemes: Collection[str] = SCHEMES,
+) -> flags.FlagHolder:
+    """Define a flag for a path, or for a URL with one of the schemes."""
+    return flags.DEFINE(_PathParser(schemes), name, default, text, values, _SERIALIZER)
+
+
+def define_number(
+    name: str, default: float | None, text: str, low: float, high: float, values: flags.FlagValues
+) -> flags.FlagHolder:
+    """Define a flag for a number from `low` to `high`."""
+    return flags.DEFINE(_NumberParser(low, high), name, default, text, values, _SERIALIZER)
+
+
+def define_whole_number(
+    name: str, default: int | None, text: str, low: int, high: int, values: flags.FlagValues
+) -> flags.FlagHolder:
+    """Define a flag for a whole number from `low` to `high`."""
+    return flags.DEFINE(_WholeNumberParser(low, high), name, default, text, values, _SERIALIZER)
