@@ -63,7 +63,7 @@ def run(options: Options) -> Drawn:
             done = list(
                 pool.map(
                     lambda cam: _draw(cam, options, output),
-                    _select(filesystem.join(folder, name), options),
+                    select_maps(filesystem.join(folder, name), options),
                 )
             )
             pictures, failed = pictures + sum(done), failed + len(done) - sum(done)
@@ -77,7 +77,7 @@ def run(options: Options) -> Drawn:
     return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
-def _select(pack: str, options: Options) -> list[PackedCam]:
+def select_maps(pack: str, options: Options) -> list[PackedCam]:
     """Return the maps of a pack that the options select; raise `DataError` for a damaged pack."""
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
