@@ -139,6 +139,9 @@ def test_hosts_hold_no_gpu_while_data_is_prepared_and_queue_for_quota(cluster):
 
     cluster.wait(find_message, "the second one waits for quota")
     assert not cluster.pods("q-second", "prepare")
-    cluster.delete("q-first")
+    # Deleting the namespace at once would delete the queue with it, and Kueue would wake no one.
+    done = cluster.plane.kubectl("delete", "jobset", "train", "--namespace=q-first")
+    assert not done.returncode, done.stderr
     cluster.running("q-second", "prepare")
+    cluster.delete("q-first")
     cluster.delete("q-second")
