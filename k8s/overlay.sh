@@ -15,7 +15,8 @@ refuse() {
 [ $# -gt 0 ] || refuse "no overlay is named; expected one of: $(ls overlays | xargs)."
 overlay=$1
 shift
-[ -d "overlays/$overlay" ] || refuse "'$overlay' is no overlay; expected one of: $(ls overlays | xargs)."
+[ -d "overlays/$overlay" ] ||
+  refuse "'$overlay' is no overlay; expected one of: $(ls overlays | xargs)."
 
 storage=
 for component; do
@@ -39,7 +40,7 @@ mkdir -p mine
 cp -R "overlays/$overlay" "mine/$overlay"
 file=mine/$overlay/kustomization.yaml
 {
-  echo "# Made by k8s/overlay.sh, which overwrites it. Changes of yours belong in a folder beside this one."
+  echo "# Made by k8s/overlay.sh, which overwrites it. Put your changes in another folder of k8s/mine."
   if [ -d mine/site ]; then sed 's|\.\./\.\./site$|../site|' "overlays/$overlay/kustomization.yaml"
   else cat "overlays/$overlay/kustomization.yaml"; fi
   for component in $order; do

@@ -22,7 +22,8 @@ case ${IMAGE:-} in
     : "${PROJECT:=${rest%%/*}}"
     ;;
 esac
-check BUCKET "${BUCKET:-}" '[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]' "the name of a bucket, without gs://"
+check BUCKET "${BUCKET:-}" '[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]' \
+  "the name of a bucket, without gs://"
 check IMAGE "${IMAGE:-}" '[a-zA-Z0-9.:-]+(/[a-z0-9._-]+)+' "a registry and a repository, such as \
 us-central1-docker.pkg.dev/my-project/humerus"
 check PROJECT "${PROJECT:-}" '[a-z][a-z0-9:.-]+' "the ID of a Google Cloud project"

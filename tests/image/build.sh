@@ -32,7 +32,8 @@ echo "native-tls = true" > "$work/uv/uv.toml"
 # shellcheck disable=SC2086
 builder build --isolation chroot --pull-never --layers=false --target score --tag localhost/score \
   --build-arg PYTHON_IMAGE=localhost/python:3.11 --build-arg BEAM_IMAGE=localhost/beam:latest \
-  --volume=/etc/ssl/certs:/etc/ssl/certs:ro --volume="$work/uv:/etc/uv:ro" $pip_settings "$repository"
+  --volume=/etc/ssl/certs:/etc/ssl/certs:ro --volume="$work/uv:/etc/uv:ro" $pip_settings \
+  "$repository"
 
 container=$(builder from --pull-never localhost/score)
 cp -a "$(builder mount "$container")" "$1"
