@@ -1,4 +1,6 @@
-"""Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU scoring and development."""
+"""Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU
+scoring and development.
+"""
 
 import pathlib
 
@@ -7,7 +9,10 @@ from setuptools import find_packages, setup
 setup(
     name="humerus",
     version="0.1.0",
-    description="Distributed GPU fine-tuning and Apache Beam batch scoring of upper-arm radiographs (MURA XR_HUMERUS)",
+    description=(
+        "Distributed GPU fine-tuning and Apache Beam batch scoring of upper-arm radiographs"
+        " (MURA XR_HUMERUS)"
+    ),
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

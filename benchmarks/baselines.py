@@ -1,12 +1,14 @@
-"""What one would write instead of `humerus-score`, for `benchmarks/score.py` to measure: each scores a folder into another.
+"""Simpler ways to score a folder, for `benchmarks/score.py` to compare with `humerus-score`.
 
     python -m benchmarks.baselines KIND --input=DIR --model=ARTIFACT --output=DIR
 
-obvious    Apache Beam's RunInference around the Keras model, Grad-CAM by GradientTape as in keras.io's guide, pictures by matplotlib
-           and Pillow. Beam's own TensorFlow handlers can't load what Keras 3 saves, so the handler is the least that can.
-labels     the same without Grad-CAM and pictures.
-loop       a plain loop over the files with tf-explain's GradCAM (tf-keras-vis 0.8.7 fails under Keras 3.15).
-engine     no files: the network alone on pixels that are in memory, `--engine=openvino/int8`: the limit.
+obvious    Apache Beam's RunInference around the Keras model, Grad-CAM by GradientTape as in
+keras.io's guide, pictures by matplotlib
+           and Pillow. Beam's own TensorFlow handlers can't load what Keras 3 saves, so the handler
+             is the least that can.
+labels     the same without Grad-CAM and pictures. loop       a plain loop over the files with
+tf-explain's GradCAM (tf-keras-vis 0.8.7 fails under Keras 3.15). engine     no files: the network
+alone on pixels that are in memory, `--engine=openvino/int8`: the limit.
 """
 
 import argparse
@@ -33,7 +35,9 @@ def read(path: str, size: int) -> np.ndarray:
 
 
 def superimposed(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
-    """keras.io's "Grad-CAM class activation visualization": a JPEG of the jet-coloured map over the picture."""
+    """keras.io's "Grad-CAM class activation visualization": a JPEG of the jet-coloured map over the
+    picture.
+    """
     import matplotlib
     from PIL import Image
 
@@ -46,7 +50,9 @@ def superimposed(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
 
 
 def grad_cam(artifact: str, size: int, with_cam: bool) -> Any:
-    """The Keras model, compiled: uint8 [B, size, size, 1] -> logit [B, 1] and map [B, h, w] from 0 to 1, or zeros."""
+    """The Keras model, compiled: uint8 [B, size, size, 1] -> logit [B, 1] and map [B, h, w] from 0
+    to 1, or zeros.
+    """
     import keras
     import tensorflow as tf
 

@@ -1,11 +1,12 @@
-r"""Is the recipe worth its cost? Grouped cross-validation of it beside three baselines, in the same folds of the same images.
+r"""Compare the recipe with three baselines by cross-validation grouped by patient.
 
     humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=160 \
         --validation_fraction=0 --test_fraction=0
     python -m benchmarks.cross_validation --data_dir=data --weights=xception_notop.weights.h5 --workdir=runs/cross_validation
 
-Arms: the size of the file alone (a shortcut would show here), a logistic regression on the pooled features of the frozen network,
-the predecessor's recipe, and the recipe. Stopped, the same command goes on where it was. Writes its table into benchmarks/README.md.
+Arms: the size of the file alone (a shortcut would show here), a logistic regression on the pooled
+features of the frozen network, the predecessor's recipe, and the recipe. After a stop, the same
+command continues. Writes its table into benchmarks/README.md.
 """
 
 import argparse
@@ -38,7 +39,9 @@ BATCH = 16
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way to score the images: `probability` float [N], each by a model that hasn't seen the image's patient."""
+    """One way to score the images: `probability` float [N], each by a model that hasn't seen the
+    image's patient.
+    """
 
     name: str
     probability: np.ndarray
@@ -70,9 +73,11 @@ def main() -> None:
 
 
 def regression(features: np.ndarray, pool: Split, fold_of: np.ndarray) -> np.ndarray:
-    """Out-of-fold probabilities of a balanced logistic regression on standardised features [N, C]; float [N].
+    """Out-of-fold probabilities of a balanced logistic regression on standardised features [N, C];
+    float [N].
 
-    The strength of its regularisation is chosen inside each training part, by folds of patients again.
+    The strength of its regularisation is chosen inside each training part, by folds of patients
+    again.
     """
     probability = np.empty(len(pool))
     for k in range(FOLDS):
@@ -195,8 +200,12 @@ def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
         "AUROC that the last row has more",
     ]
     patients, positives = len(np.unique(pool.patient_id)), int(pool.labels.sum())
-    about = f"{len(pool)} images at {pool.images.shape[1]} px, {positives} positive, {patients} patients, {FOLDS} folds, seed {SEED}."
-    return f"{about} Intervals: 95 %, patients resampled; the last column is paired.\n\n{markdown(header, rows)}"
+    about = (
+        f"{len(pool)} images at {pool.images.shape[1]} px, {positives} positive, {patients} patients,"
+        f" {FOLDS} folds, seed {SEED}."
+        " Intervals: 95 %, patients resampled; the last column is paired."
+    )
+    return f"{about}\n\n{markdown(header, rows)}"
 
 
 def _cases(pool: Split, arm: Arm) -> Cases:

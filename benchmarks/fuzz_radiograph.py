@@ -1,10 +1,11 @@
-"""Coverage-guided fuzzing of `radiograph.read`: nothing but its own exception, within 1 GiB and ten seconds, whatever the bytes.
+"""Fuzz `radiograph.read`: any bytes must give a picture or its own exception, within 1 GiB.
 
     pip install atheris
     python -m benchmarks.fuzz_radiograph --seconds=600 --corpus=runs/fuzz
 
-The Python of the project, of Pillow and of pydicom is instrumented; the decoders in C are only run. What breaks it is left in the
-working folder of libFuzzer (`crash-*`, `oom-*`, `timeout-*`) and belongs into tests/support/image_files.py.
+The Python of the project, of Pillow and of pydicom is instrumented; the decoders in C are only run.
+What breaks it is left in the working folder of libFuzzer (`crash-*`, `oom-*`, `timeout-*`) and
+belongs into tests/support/image_files.py.
 """
 
 import argparse

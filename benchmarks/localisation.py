@@ -1,4 +1,4 @@
-r"""Do maps lie on what makes an image positive? Every method on simulated radiographs and on real ones with masks, and its price.
+r"""Measure how well the maps of every method lie on known findings, and what each costs.
 
     humerus-phantom --output=simulated --patients=1000
     humerus-prepare --source=simulated/MURA-v1.1 --layout=mura --data_dir=data --image_size=112
@@ -6,8 +6,8 @@ r"""Do maps lie on what makes an image positive? Every method on simulated radio
     python -m benchmarks.localisation --simulated=simulated/MURA-v1.1 --model=runs/simulated/artifact \
         --fracatlas=fracatlas --folds=runs/cross_validation/humerus
 
-`--folds` is a run of `humerus-train --folds=5` on FracAtlas: each image is asked of the network that hasn't seen its patient. Writes its
-tables into benchmarks/README.md.
+`--folds` is a run of `humerus-train --folds=5` on FracAtlas: each image is asked of the network
+that hasn't seen its patient. Writes its tables into benchmarks/README.md.
 """
 
 import argparse
@@ -31,7 +31,9 @@ from trainer.network import saliency, trained_network
 from trainer.network.serving import Member, Network, serving_function
 
 TIMED, LEAST_SECONDS = 16, 10
-"""Images, and processor time for which they are asked again, at least twice; the fastest pass counts."""
+"""Images, and processor time for which they are asked again, at least twice; the fastest pass
+counts.
+"""
 
 Maps = Callable[[keras.Model, np.ndarray], np.ndarray]
 """uint8 [N, size, size] -> float32 [N, h, w]."""
@@ -66,7 +68,9 @@ def main() -> None:
 
 
 def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The positive radiographs of the test split, uint8 [height, width], and the boxes of their findings as masks."""
+    """The positive radiographs of the test split, uint8 [height, width], and the boxes of their
+    findings as masks.
+    """
     findings = finding_masks.read(str(root / "findings.json"))
     paths = sorted(path for path, found in findings.items() if found and path.startswith("valid/"))
     pictures = [cv2.imread(str(root / path), cv2.IMREAD_GRAYSCALE) for path in paths]
@@ -80,7 +84,9 @@ def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarr
 def fracatlas(
     root: pathlib.Path, run: pathlib.Path, size: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The fractured radiographs that were trained on, their polygons as masks, and the fold of each, counted from 0."""
+    """The fractured radiographs that were trained on, their polygons as masks, and the fold of
+    each, counted from 0.
+    """
     outlines = finding_masks.read(str(root / "fracture_masks.coco.json"))
     with (run / "out_of_fold.csv").open(newline="") as lines:
         folds = {
@@ -105,7 +111,9 @@ def table(
     pictures: list[np.ndarray],
     masks: np.ndarray,
 ) -> str:
-    """A row for each method and baseline: `asked` says which rows of the pictures each network is asked about."""
+    """A row for each method and baseline: `asked` says which rows of the pictures each network is
+    asked about.
+    """
     images, bigger = (_squares(pictures, size) for size in (info.image_size, 2 * info.image_size))
     large = [(_enlarged(model, 2 * info.image_size), rows_) for model, rows_ in asked]
     forward = _seconds(saliency.logit, asked[0][0], images)
@@ -143,7 +151,10 @@ def table(
             )
         )
     area = localisation.compute_interval(masks.mean(axis=(1, 2)))
-    head = f"{len(masks)} positive images at {info.image_size} px, {info.architecture['backbone']}; masks cover {area['value']:.1%} of the square."
+    head = (
+        f"{len(masks)} positive images at {info.image_size} px, {info.architecture['backbone']};"
+        f" masks cover {area['value']:.1%} of the square."
+    )
     columns = [
         "method",
         "hit rate",

@@ -1,8 +1,9 @@
-"""DenseNet121 of random weights as an artifact: its speed is that of a trained one, and no weights need be downloaded.
+"""Export DenseNet121 with random weights: as fast as a trained one, without a download.
 
     python -m benchmarks.random_artifact ARTIFACT SIZE [RADIOGRAPHS]
 
-Batch normalisation gets the statistics of the network's own activations, so that numbers stay in a sensible range layer by layer.
+Batch normalisation gets the statistics of the network's own activations, so that numbers stay in a
+sensible range layer by layer.
 """
 
 import pathlib

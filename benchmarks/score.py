@@ -1,11 +1,11 @@
-"""How fast is `humerus-score`, beside what one would write instead? Files in, rows and overlay pictures out, on the same files.
+"""Compare the speed, memory and cost of `humerus-score` with simpler scripts on the same files.
 
     make bench
     python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 --sizes=224,320
 
-Cases and numbers of images run in turn, round after round, and medians are told. Processor time says more than the clock where a
-machine is shared, so both are told; the cost of a million images is that of the processor time. Writes its table and plot into
-benchmarks/README.md.
+Cases and numbers of images run in turn, round after round, and the table has medians. On a shared
+machine processor time says more than the clock, so it has both; the cost of a million images is
+that of the processor time. Writes its table and plot into benchmarks/README.md.
 """
 
 import argparse
@@ -36,7 +36,9 @@ _PLOT = pathlib.Path(__file__).with_name("score.svg")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the table: a command that takes --input, --model and --output, at most how many images to give it, and how often."""
+    """A row of the table: a command that takes --input, --model and --output, at most how many
+    images to give it, and how often.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -46,7 +48,9 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run took: seconds by the clock, of processor time, and to the first result; the peak of its memory in bytes."""
+    """What one run took: seconds by the clock, of processor time, and to the first result; the peak
+    of its memory in bytes.
+    """
 
     images: int
     seconds: float
@@ -56,7 +60,9 @@ class Run:
 
 
 def cases(slow: int) -> list[Case]:
-    """All that is compared; what computes in 32 bits gets at most `slow` images, and only the fastest of ours more than `_LARGE`."""
+    """All that is compared; what computes in 32 bits gets at most `slow` images, and only the
+    fastest of ours more than `_LARGE`.
+    """
 
     def ours(name: str, *flags: str, most: int = _LARGE) -> Case:
         return Case(f"humerus-score, {name}", (*_SCORE, "--overwrite", *flags), most)
@@ -81,7 +87,9 @@ def cases(slow: int) -> list[Case]:
 
 
 def generate(source: pathlib.Path | None, folder: pathlib.Path, count: int) -> None:
-    """`count` different 8-bit PNG files of at most 512 px, as MURA's: radiographs of `source`, or simulated ones, again and again."""
+    """`count` different 8-bit PNG files of at most 512 px, as MURA's: radiographs of `source`, or
+    simulated ones, again and again.
+    """
     if folder.is_dir() and sum(1 for path in folder.rglob("*.png")) == count:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -233,7 +241,8 @@ def main() -> None:
             for (count, name), of_case in runs.items():
                 few.setdefault(name, of_case)
                 rows.append(_row(name, size, cores, of_case, few[name]))
-                # The last, and so the largest, number of images counts, in which the start weighs least.
+                # The last, and so the largest, number of images counts, in which the start weighs
+                # least.
                 plotted[name] = (
                     count,
                     statistics.median(1000 * run.cpu / run.images for run in of_case),
@@ -287,7 +296,9 @@ def _row(name: str, size: int, cores: int, found: list[Run], few: list[Run]) -> 
 
 
 def _artifact(folder: pathlib.Path, size: int, source: pathlib.Path | None) -> pathlib.Path:
-    """DenseNet121 of random weights with statistics of its own activations, exported and with its network in int8."""
+    """DenseNet121 of random weights with statistics of its own activations, exported and with its
+    network in int8.
+    """
     if not (folder / "model.json").exists():
         subprocess.run(
             [

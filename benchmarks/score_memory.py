@@ -1,8 +1,9 @@
-"""Does the memory of `humerus-score` grow with the folder? Peak of its whole process tree over 5,000 and over 50,000 small images.
+"""Measure the peak memory of `humerus-score` for 5,000 and for 50,000 small images.
 
     python -m benchmarks.score_memory --work=runs/score_memory
 
-Images are generated, 44 x 60 px; the network is the tests' tiny one, so that what is measured is everything but the network.
+Images are generated, 44 x 60 px; the network is the tests' tiny one, so that what is measured is
+everything but the network.
 """
 
 import argparse
@@ -42,7 +43,9 @@ def generate(folder: pathlib.Path, count: int) -> None:
 
 
 def peak_of_tree(command: list[str]) -> tuple[int, float]:
-    """Runs a command to its end; the largest sum of the resident memory of its processes in bytes, and the seconds it took."""
+    """Run a command; return the peak of its processes' resident memory in bytes, and its
+    seconds.
+    """
     start, peak = time.monotonic(), 0
     process = psutil.Popen(command)
     while process.poll() is None:

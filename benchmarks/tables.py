@@ -1,4 +1,4 @@
-"""Tables in benchmarks/README.md, each between two comments that name it, written by the script that measured it."""
+"""Write the tables of benchmarks/README.md, each between two comments that name it."""
 
 import pathlib
 import re
@@ -7,7 +7,7 @@ README = pathlib.Path(__file__).with_name("README.md")
 
 
 def replace_table(name: str, text: str) -> None:
-    """Puts `text` (Markdown) in place of what stands between `<!-- name -->` and `<!-- /name -->`, and prints it.
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`, by Markdown, and print it.
 
     Raises:
       ValueError: benchmarks/README.md has no such place.
@@ -17,7 +17,8 @@ def replace_table(name: str, text: str) -> None:
     place = re.compile(re.escape(opening) + ".*?" + re.escape(closing), re.DOTALL)
     if not place.search(page):
         raise ValueError(
-            f"{README} has no place for {name}: expected {opening} and {closing}, each on a line of its own"
+            f"{README} has no place for {name}: expected {opening} and {closing},"
+            " each on a line of its own"
         )
     README.write_text(
         place.sub(lambda _: f"{opening}\n{text.strip()}\n{closing}", page), encoding="utf-8"

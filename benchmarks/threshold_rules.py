@@ -1,11 +1,12 @@
-"""What a threshold that was fitted on a small validation split costs in accuracy, by rule. Simulated scores; no model.
+"""Measure the accuracy that a threshold fitted on a small validation split loses, by rule.
 
     python benchmarks/threshold_rules.py [--patients=88] [--splits=200]
 
-Each scenario draws patients with one or two studies of one to four images, scores correlated within a study, AUROC 0.91 to 0.93;
-the model reports a scaled and shifted log odds. Every rule is fitted on validation splits of that many patients, and its
-threshold is measured on a population of 40,000 patients: percentage points of image accuracy (and of kappa times 100) below the
-population's best threshold, in the mean over the splits.
+Each scenario draws patients with one or two studies of one to four images, scores correlated within
+a study, AUROC 0.91 to 0.93; the model reports a scaled and shifted log odds. Every rule is fitted
+on validation splits of that many patients, and its threshold is measured on a population of 40,000
+patients: percentage points of image accuracy (and of kappa times 100) below the population's best
+threshold, in the mean over the splits.
 """
 
 import argparse
@@ -42,7 +43,8 @@ def draw(
     """Scored images of so many patients.
 
     Args:
-      scale, shift: logit = scale (separation score + shift), where scale 1 and shift 0 are calibrated for equal classes.
+      scale, shift: logit = scale (separation score + shift), where scale 1 and shift 0 are
+        calibrated for equal classes.
       separation: of the class means, in standard deviations within a class.
       spread: standard deviation of the positives.
       hardware: half of the positives are 2.5 easier and the others this much harder.

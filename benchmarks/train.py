@@ -1,12 +1,13 @@
-r"""How much of the processor does training itself get? The whole loop beside a bare step, a plain Keras script, and its own input.
+r"""Compare the training loop with a bare step, a plain Keras script, and its own input.
 
     humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=224 \
         --validation_fraction=0 --test_fraction=0
     python -m benchmarks.train --data_dir=data
 
-The same network and recipe for all, with its defaults: rounds of equally many steps, the ways by turns, medians over the rounds. Each
-way has a process to itself, for its peak of memory and for its settings: training is deterministic by default, and the script isn't. Weights
-are random, which changes no speed. Writes its table into benchmarks/README.md.
+The same network and recipe for all, with its defaults: rounds of equally many steps, the ways by
+turns, medians over the rounds. Each way has a process to itself, for its peak of memory and for its
+settings: training is deterministic by default, and the script isn't. Weights are random, which
+changes no speed. Writes its table into benchmarks/README.md.
 """
 
 import argparse
@@ -141,10 +142,13 @@ def _architecture(config: ml_collections.ConfigDict) -> model_lib.Architecture:
 
 
 class _WholeLoop:
-    """An epoch as `fit` trains it, with all that is done between steps. A checkpoint comes once in hundreds of them: it is timed apart."""
+    """An epoch as `fit` trains it, with all that is done between steps. A checkpoint comes once in
+    hundreds of them: it is timed apart.
+    """
 
     def __init__(self, split: Split, config: ml_collections.ConfigDict, folder: pathlib.Path):
-        # Weights from a file count as pre-trained: the recipe's share of the layers learns, and BatchNormalization stays as it is.
+        # Weights from a file count as pre-trained: the recipe's share of the layers learns, and
+        # BatchNormalization stays as it is.
         config.weights = str(folder / "random.keras")
         size = split.images.shape[1]
         model_lib.build(_architecture(config), size).save(config.weights)
@@ -225,7 +229,9 @@ def _batches(
 
 
 def _plain_keras(split: Split, config: ml_collections.ConfigDict, folder: pathlib.Path) -> Round:
-    """What Keras's own guides would have one write: files in a folder for each class, random layers, `compile`, `fit`."""
+    """What Keras's own guides would have one write: files in a folder for each class, random
+    layers, `compile`, `fit`.
+    """
     for index, label in enumerate(split.labels):
         path = folder / "files" / ("positive" if label else "negative") / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,9 +304,10 @@ def _table(
     every = config.checkpoint_every_steps
     training = every * config.global_batch_size / statistics.median(rates[LOOP])
     about = (
-        f"{config.backbone} at {size} px, batches of {config.global_batch_size}, {config.precision}, the last {config.unfreeze_layers} of the"
-        f" layers learning; {len(rates[LOOP])} rounds of {steps} steps on real radiographs; {_machine()}. A checkpoint takes"
-        f" {checkpoint:.2f} s: every {every} steps, {checkpoint / training:.1%} of the time, which no round holds."
+        f"{config.backbone} at {size} px, batches of {config.global_batch_size}, {config.precision},"
+        f" the last {config.unfreeze_layers} of the layers learning; {len(rates[LOOP])} rounds of"
+        f" {steps} steps on real radiographs; {_machine()}. A checkpoint takes {checkpoint:.2f} s:"
+        f" every {every} steps, {checkpoint / training:.1%} of the time, which no round holds."
     )
     header = [
         "what",

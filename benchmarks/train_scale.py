@@ -1,9 +1,10 @@
-"""What training costs beside the network: memory and time over the number of images, and a bucket instead of a disk.
+"""Measure memory and time of training over the number of images, on a disk and in a bucket.
 
     python -m benchmarks.train_scale --work=runs/train_scale
 
-Images are generated, 320 px; the network is the tests' tiny one, so that reading, augmenting and bookkeeping show. Memory is the peak
-of the process, start to end. The bucket is an emulator on loopback that takes 50 ms longer for each request.
+Images are generated, 320 px; the network is the tests' tiny one, so that reading, augmenting and
+bookkeeping show. Memory is the peak of the process, start to end. The bucket is an emulator on
+loopback that takes 50 ms longer for each request.
 """
 
 import argparse
@@ -28,7 +29,8 @@ READ = """
 import sys, time
 from trainer import input_pipeline
 started = time.monotonic()
-images = sum(len(input_pipeline.load_split(sys.argv[1], name)) for name in ("train", "validation", "test"))
+names = ("train", "validation", "test")
+images = sum(len(input_pipeline.load_split(sys.argv[1], name)) for name in names)
 print(images / (time.monotonic() - started))
 """
 RECIPE = [
@@ -172,7 +174,8 @@ def _bucket(work: pathlib.Path, count: int) -> str:
         [name, *(told(found, name) for found in (commands, reading, training))] for name in commands
     ]
     about = (
-        f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole commands, by turns. Images are read and decoded once, at"
+        f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole commands, by turns."
+        " Images are read and decoded once, at"
         " the start; the last epoch has them in memory, and writes checkpoints."
     )
     header = [

@@ -1,4 +1,6 @@
-"""The arrows of the design: who may import whom, and what a command may load before it has read its flags."""
+"""The arrows of the design: who may import whom, and what a command may load before it has read its
+flags.
+"""
 
 import ast
 import pathlib
@@ -35,7 +37,9 @@ LEVELS = {
         {"storage", "options", "concurrent_map"},
     ),
 }
-"""Rooms (folders) and single modules of each package, from the top down. An import goes to a lower level only."""
+"""Rooms (folders) and single modules of each package, from the top down. An import goes to a lower
+level only.
+"""
 WITHOUT_TENSORFLOW = {
     "radiograph",
     "decoding",

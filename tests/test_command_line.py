@@ -1,4 +1,6 @@
-"""All console programs as a user meets them: help, mistakes, dry runs, JSON, and a quiet terminal."""
+"""All console programs as a user meets them: help, mistakes, dry runs, JSON, and a quiet
+terminal.
+"""
 
 import importlib
 import json
@@ -97,7 +99,9 @@ def test_a_help_text_fits_the_terminal(monkeypatch, capsys):
 
 
 def test_the_same_flag_means_the_same_everywhere(capsys):
-    """Of what several programs have, one spelling: a model is --model, prepared data are --data_dir, the result is --json."""
+    """Of what several programs have, one spelling: a model is --model, prepared data are
+    --data_dir, the result is --json.
+    """
     known = {}
     for name in PROGRAMS:
         call(name, "--help")

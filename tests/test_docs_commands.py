@@ -1,4 +1,6 @@
-"""The pages' command blocks are run as they stand, page by page in the order of the index, on a few simulated radiographs."""
+"""The pages' command blocks are run as they stand, page by page in the order of the index, on a few
+simulated radiographs.
+"""
 
 import contextlib
 import csv
@@ -29,7 +31,9 @@ RUN = [
 
 @contextlib.contextmanager
 def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
-    """An environment with every console program on its PATH; training and the phantom are kept short, whatever they are asked for."""
+    """An environment with every console program on its PATH; training and the phantom are kept
+    short, whatever they are asked for.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("HUMERUS_")}
     ours |= {
         "PATH": f"{folder}{os.pathsep}{ours['PATH']}",
@@ -59,7 +63,9 @@ def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
 
 
 def lay_out(folder: pathlib.Path) -> None:
-    """What the pages take for granted: MURA, a folder of radiographs by class, a manifest, a file of either kind."""
+    """What the pages take for granted: MURA, a folder of radiographs by class, a manifest, a file
+    of either kind.
+    """
     files.write(str(folder / "simulated"), PATIENTS)
     (folder / "MURA-v1.1").symlink_to("simulated/MURA-v1.1")
     rows = []

@@ -14,7 +14,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETTINGS = {
     "PATIENTS": 50,
     "IMAGE_SIZE": 64,
-    "TRAIN_FLAGS": "--config=smoke --config.backbone=smallnet --config.weights=none --config.epochs=1 --config.verify_engines=False",
+    "TRAIN_FLAGS": (
+        "--config=smoke --config.backbone=smallnet --config.weights=none --config.epochs=1"
+        " --config.verify_engines=False"
+    ),
 }
 
 

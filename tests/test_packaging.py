@@ -1,4 +1,6 @@
-"""What is built and installed is whole: wheel, sdist, console programs, the data set's builder for TensorFlow Datasets."""
+"""What is built and installed is whole: wheel, sdist, console programs, the data set's builder for
+TensorFlow Datasets.
+"""
 
 import email
 import json
@@ -33,7 +35,9 @@ def tracked(*below: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory) -> pathlib.Path:
-    """sdist, and the wheel that was built from it, of a copy of what is tracked: building leaves files in the tree."""
+    """sdist, and the wheel that was built from it, of a copy of what is tracked: building leaves
+    files in the tree.
+    """
     source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in tracked():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +94,9 @@ def test_what_the_wheel_says_of_itself(dist):
 
 @pytest.fixture(scope="module")
 def installed(dist, tmp_path_factory) -> pathlib.Path:
-    """Folder of programs of an environment that holds nothing but the wheel, and sees the dependencies of this one."""
+    """Folder of programs of an environment that holds nothing but the wheel, and sees the
+    dependencies of this one.
+    """
     environment = tmp_path_factory.mktemp("environment")
     output(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / "bin" / "python"
@@ -107,7 +113,8 @@ def installed(dist, tmp_path_factory) -> pathlib.Path:
         wheel_in(dist),
     )
     own = output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    # A path in a .pth file adds a folder, and not what the .pth files in it would add: no editable install of this tree.
+    # A path in a .pth file adds a folder, and not what the .pth files in it would add: no editable
+    # install of this tree.
     (pathlib.Path(own) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     for package in PACKAGES:
         place = output(
@@ -134,7 +141,9 @@ cli_utils.make_flags_parser(build.Args, "")(sys.argv).execute()
 
 
 def records(folder: pathlib.Path) -> dict[str, list[tf.train.Example]]:
-    """By file; examples, since the bytes of one differ from run to run in the order of its features."""
+    """By file; examples, since the bytes of one differ from run to run in the order of its
+    features.
+    """
     files = sorted(folder.glob("*.tfrecord-*"))
     return {
         file.name: [

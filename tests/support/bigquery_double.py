@@ -1,7 +1,8 @@
-"""A stand-in for BigQuery on loopback: takes the requests of the real clients and keeps them; no BigQuery, and no judge of SQL.
+"""Imitate BigQuery on loopback: take the requests of the real clients and keep them, without SQL.
 
-It makes tables, runs load jobs at once by reading their files from a storage emulator, holds rows against the table's schema as
-BigQuery would (no unknown column, the right types), and gives out tokens for `credentials`.
+It makes tables, runs load jobs at once by reading their files from a storage emulator, holds rows
+against the table's schema as BigQuery would (no unknown column, the right types), and gives out
+tokens for `credentials`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A headless Chromium that is driven over its DevTools protocol: pages opened, keys pressed, scripts asked, errors collected."""
+"""Drive a headless Chromium over its DevTools protocol."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ _TEXTS = {"Enter": "\r"}
 
 
 class Page:
-    """One page; `errors` holds what its console complained of, `requests` the address of everything that it asked for."""
+    """One page; `errors` has the errors of its console, `requests` the addresses it requested."""
 
     def __init__(self, socket: ClientConnection):
         self._socket, self._last = socket, 0
@@ -117,14 +117,17 @@ class Page:
     def type(self, selector: str, text: str) -> None:
         """Puts text into a field as if it was typed in place of what was there."""
         self.ask(
-            f"document.querySelector({selector!r}).focus(), document.querySelector({selector!r}).select()"
+            f"document.querySelector({selector!r}).focus(),"
+            f" document.querySelector({selector!r}).select()"
         )
         self.call("Input.insertText", text=text)
 
     def choose(self, selector: str, value: str) -> None:
         """Sets a select or a slider, and lets the page know."""
         self.ask(
-            f"(e => {{ e.value = {value!r}; e.dispatchEvent(new Event('input', {{bubbles: true}})); }})(document.querySelector({selector!r}))"
+            f"(e => {{ e.value = {value!r};"
+            f" e.dispatchEvent(new Event('input', {{bubbles: true}})); }})"
+            f"(document.querySelector({selector!r}))"
         )
 
     def screenshot(self, file: pathlib.Path) -> None:
@@ -136,7 +139,7 @@ class Page:
 
 @contextlib.contextmanager
 def chromium(profile: pathlib.Path) -> Iterator[Page]:
-    """A browser with an empty page, on a profile of its own; skips the test where there is none, but in CI."""
+    """Start a browser with an empty page and its own profile; without one, skip unless in CI."""
     program = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -145,7 +148,7 @@ def chromium(profile: pathlib.Path) -> Iterator[Page]:
     if program is None:
         if os.environ.get("CI") == "true":
             pytest.fail(
-                "chromium is absent; install it (apt-get install chromium), so that the page is opened in a browser"
+                "chromium is absent; install it (apt-get install chromium) to open the page in a browser"
             )
         pytest.skip("chromium is absent (apt-get install chromium)")
     profile.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Google Cloud Storage on loopback: fake-gcs-server behind a front of our own, which adds what it lacks, and faults.
+"""Serve Google Cloud Storage on loopback: fake-gcs-server behind a front that adds faults.
 
-The front answers where fake-gcs-server is wrong or silent: batches of requests (which Beam renames and deletes with), generation
-preconditions, tokens for a service account, and TLS through a proxy (which TensorFlow's gs:// insists on).
-`environment` is what makes the Google client and Beam talk to it, `tensorflow_environment` TensorFlow. Keys are made anew each time.
+The front answers where fake-gcs-server is wrong or silent: batches of requests (which Beam renames
+and deletes with), generation preconditions, tokens for a service account, and TLS through a proxy
+(which TensorFlow's gs:// insists on). `environment` is what makes the Google client and Beam talk
+to it, `tensorflow_environment` TensorFlow. Keys are made anew each time.
 """
 
 import collections
@@ -76,12 +77,13 @@ class Faults:
 
 
 class BucketServer:
-    """The running server: the environments of its clients, `faults` to turn on, `objects` to look into a bucket."""
+    """A running server: its clients' environments, `faults` to turn on, `objects` of a bucket."""
 
     def __init__(self, folder: pathlib.Path, upstream: int):
         self.faults = Faults()
         self.delay = 0.0  # seconds that each request takes longer
-        self.objects_only = False  # whether clients may do all with objects and nothing with buckets, as roles/storage.objectAdmin
+        # Clients may do everything with objects and nothing with buckets, as roles/storage.objectAdmin.
+        self.objects_only = False
         self.lock = threading.Lock()
         self.upstream = upstream
         self._finished_uploads: dict[str, Answer] = {}
@@ -118,7 +120,8 @@ class BucketServer:
         return f"gs://{name}"
 
     def put(self, bucket: str, name: str, contents: bytes) -> None:
-        path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe='')}"
+        quoted = urllib.parse.quote(name, safe="")
+        path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quoted}"
         status, _, said = self.call(
             "POST", path, contents, {"Content-Type": "application/octet-stream"}
         )
@@ -155,7 +158,8 @@ class BucketServer:
             upload = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query)).get(
                 "upload_id"
             )
-            # An upload that is finished says so again, to a client that did not hear it the first time.
+            # An upload that is finished says so again, to a client that did not hear it the first
+            # time.
             if upload and upload in self._finished_uploads:
                 return self._finished_uploads[upload]
             answer = self._ask(method, path, body, headers)
@@ -182,7 +186,7 @@ class BucketServer:
             return response.status, response.getheaders(), response.read()
 
     def _stale(self, path: str, body: bytes | None) -> bool:
-        """Whether a request names a generation that its object does not have; fake-gcs-server looks at few of them."""
+        """Return whether a request names a generation that its object does not have."""
         url = urllib.parse.urlsplit(path)
         query = dict(urllib.parse.parse_qsl(url.query))
         if "ifGenerationMatch" not in query or "upload_id" in query:
@@ -309,7 +313,8 @@ class _Handler(BaseHTTPRequestHandler):
                 method, path, content.rstrip(b"\n") or None, headers
             )
             answers += b"--part\r\nContent-Type: application/http\r\n\r\n"
-            answers += f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(said)}\r\n\r\n".encode()
+            answers += f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n".encode()
+            answers += f"Content-Length: {len(said)}\r\n\r\n".encode()
             answers += said + b"\r\n"
         return 200, [("Content-Type", "multipart/mixed; boundary=part")], answers + b"--part--\r\n"
 
@@ -370,7 +375,7 @@ def _wait_for(port: int) -> None:
 
 
 def _certificate(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """A key of Google's hosts that signs itself, for a day; `ca.crt` is what clients are to trust."""
+    """Write a self-signed certificate of Google's hosts, valid for a day, to `ca.crt`."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     names = [*map(x509.DNSName, _HOSTS), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -1,9 +1,12 @@
-"""A cluster of one machine: rendered Jobs run as processes of it, and are restarted by their own rules.
+"""A cluster of one machine: rendered Jobs run as processes of it, and are restarted by their own
+rules.
 
-It takes from the objects what a kubelet and the Job controller would: command, arguments and environment of each container, config maps and
-volumes as folders below a root of its own, init containers in their order, probes, grace periods, `podFailurePolicy`,
-`backoffLimit`, completions. A container is a first process in namespaces of its own, without capabilities, that can write to its volumes
-only and reach no network but the pods'. Not: scheduling, images, users, resource limits, waiting between tries.
+It takes from the objects what a kubelet and the Job controller would: command, arguments and
+environment of each container, config maps and volumes as folders below a root of its own, init
+containers in their order, probes, grace periods, `podFailurePolicy`, `backoffLimit`, completions. A
+container is a first process in namespaces of its own, without capabilities, that can write to its
+volumes only and reach no network but the pods'. Not: scheduling, images, users, resource limits,
+waiting between tries.
 """
 
 import collections
@@ -41,7 +44,9 @@ while [ "$1" != -- ]; do mount --bind "$1" "$1"; mount -o remount,bind,rw "$1"; 
 shift
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
-"""What becomes the container's first process; its arguments are the pod's name, its /etc/hosts, its volumes, `--`, the command."""
+"""What becomes the container's first process; its arguments are the pod's name, its /etc/hosts, its
+volumes, `--`, the command.
+"""
 
 
 def can_run() -> bool:
@@ -139,7 +144,8 @@ class Pod:
         if self._process is None or self._process.poll() is not None:
             return
         if number == signal.SIGKILL:
-            # `unshare` would end otherwise than its child. It takes the child, and with it the container, along.
+            # `unshare` would end otherwise than its child. It takes the child, and with it the
+            # container, along.
             self._process.kill()
             return
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -291,7 +297,9 @@ class Job:
             self.status, self.reason = "Failed", "BackoffLimitExceeded"
 
     def pod(self, number: int) -> Pod:
-        """The pod that was started as number `number`, from 0, as soon as its main container runs."""
+        """The pod that was started as number `number`, from 0, as soon as its main container
+        runs.
+        """
         with self._lock:
             assert self._lock.wait_for(lambda: len(self.pods) > number, SECONDS), (
                 f"{self._name}: no pod {number}: {self.log()}"

@@ -64,7 +64,9 @@ def finish(data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1) 
 
 
 def start_hosts(data_dir: str, workdir: pathlib.Path, *flags: str) -> list[subprocess.Popen]:
-    """One run in two processes as on two hosts, as an Indexed Job of Kubernetes would start them; the first is the chief."""
+    """One run in two processes as on two hosts, as an Indexed Job of Kubernetes would start them;
+    the first is the chief.
+    """
     return [start(data_dir, workdir, *flags, environment=place) for place in places_of_two_hosts()]
 
 
@@ -90,8 +92,8 @@ def stop_after(
     fold: str = "",
     patience: float = 0.05,
 ) -> int:
-    """Sends a signal within `patience` seconds of a checkpoint of `step` or a later one (in the folder `fold`, as `fold-2/`); the exit
-    code.
+    """Sends a signal within `patience` seconds of a checkpoint of `step` or a later one (in the
+    folder `fold`, as `fold-2/`); the exit code.
     """
     while process.poll() is None:
         steps = [int(mark.stem[5:]) for mark in workdir.glob(f"{fold}checkpoints/ckpt-*.json")]

@@ -1,7 +1,8 @@
 """Dataflow's REST interface on loopback: keeps the job requests that Beam sends, and does the jobs.
 
-A job is done from what was staged and from nothing else: its graph, in a process that sees the staged source distribution instead of
-this working tree. Only where Dataflow would start containers, Beam's embedded runner works.
+A job is done from what was staged and from nothing else: its graph, in a process that sees the
+staged source distribution instead of this working tree. Only where Dataflow would start containers,
+Beam's embedded runner works.
 """
 
 import contextlib
@@ -19,7 +20,9 @@ from tests.support.bucket_server import BucketServer
 
 
 class DataflowDouble:
-    """`requests` are the jobs asked for, as JSON; `said` is what the worker of the last one said."""
+    """`requests` are the jobs asked for, as JSON; `said` is what the worker of the last one
+    said.
+    """
 
     def __init__(self, buckets: BucketServer, folder: pathlib.Path):
         self.requests: list[dict] = []
@@ -64,7 +67,8 @@ class DataflowDouble:
         except Exception as error:  # else whoever watches the job would wait for ever
             done, self.said = False, f"the double failed: {error!r}"
         if not done:
-            self._watched.wait()  # Beam asks no longer why a job failed that had failed when it began to watch
+            # Beam doesn't ask why a job failed that had failed before Beam began to watch it.
+            self._watched.wait()
         self._state = "JOB_STATE_DONE" if done else "JOB_STATE_FAILED"
 
     def _do(self, request: dict) -> bool:

@@ -1,4 +1,6 @@
-"""The project's pages: their links, headings and command blocks, and the console programs that they speak of."""
+"""The project's pages: their links, headings and command blocks, and the console programs that they
+speak of.
+"""
 
 import dataclasses
 import pathlib
@@ -15,7 +17,9 @@ NEEDS = {
     "a package index": "PyPI and its database of vulnerabilities",
     "DenseNet121": "a network that takes too long to train here",
 }
-"""What a command block may need that a test machine lacks, named in a comment on the line before it."""
+"""What a command block may need that a test machine lacks, named in a comment on the line before
+it.
+"""
 _FENCE = re.compile(r"^```(\w*)$")
 _NEED = re.compile(r"^<!-- needs: (.+) -->$")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -24,7 +28,9 @@ _PROGRAM = re.compile(r'"(humerus-[a-z]+) = ([\w.]+):(\w+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A fenced block: where it begins, its language, its text, and what its comment says it needs."""
+    """A fenced block: where it begins, its language, its text, and what its comment says it
+    needs.
+    """
 
     page: str
     line: int

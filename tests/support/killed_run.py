@@ -2,8 +2,9 @@
 
     python -m tests.support.killed_run MOMENT FOLDER FLAG...
 
-Moments are counted, not timed: each time that a file or folder below FOLDER is opened, renamed, made or deleted, by whatever code.
-At the MOMENT-th the process is no more. At 0 nothing happens; either way that it ends by itself, their number is the last line.
+Moments are counted, not timed: each time that a file or folder below FOLDER is opened, renamed,
+made or deleted, by whatever code. At the MOMENT-th the process is no more. At 0 nothing happens;
+either way that it ends by itself, their number is the last line.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""Networks of pods on this machine, a namespace for each; what a pod calls another is in its /etc/hosts, as the kubelet writes it."""
+"""Networks of pods on this machine, a namespace for each; what a pod calls another is in its
+/etc/hosts, as the kubelet writes it.
+"""
 
 import contextlib
 import dataclasses

@@ -14,7 +14,9 @@ WIDTH, HEIGHT = 60, 44
 
 @functools.cache
 def picture() -> np.ndarray:
-    """uint8 [HEIGHT, WIDTH], 0 to 255, without symmetry: a bright slanted bar on a soft gradient."""
+    """uint8 [HEIGHT, WIDTH], 0 to 255, without symmetry: a bright slanted bar on a soft
+    gradient.
+    """
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
     bar = 150 * np.exp(-(((x - 22 - 0.4 * y) / 6) ** 2))
     values = bar + 60 * x / WIDTH + 40 * (y / HEIGHT) ** 2

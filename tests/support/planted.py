@@ -1,4 +1,6 @@
-"""Image files with identifiers planted in every place that a format has for text, whole and damaged."""
+"""Image files with identifiers planted in every place that a format has for text, whole and
+damaged.
+"""
 
 import io
 import warnings
@@ -61,7 +63,9 @@ _IN_CAPITALS = {
 def planted_dicom(
     pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVRLittleEndian, **attributes
 ) -> bytes:
-    """A DICOM file full of planted identifiers, in a sequence, a private block and the file meta information too."""
+    """A DICOM file full of planted identifiers, in a sequence, a private block and the file meta
+    information too.
+    """
     pixels = picture().astype(np.uint16) * 16 if pixels is None else pixels
     request = Dataset()
     request.RequestedProcedureDescription = f"{WORD} procedure"

@@ -1,9 +1,11 @@
-"""Console programs without their start-up: a process that has imported TensorFlow and Beam forks for each call.
+"""Console programs without their start-up: a process that has imported TensorFlow and Beam forks
+for each call.
 
     python -m tests.support.preloaded serve SOCKET
-    python tests/support/preloaded.py call SOCKET MODULE FUNCTION [ARGUMENT ...]      # with the caller's folder and streams
+    python tests/support/preloaded.py call SOCKET MODULE FUNCTION [ARGUMENT ...]
 
-Thirty commands one after the other spend most of their time on imports; that they can do them is tested elsewhere.
+Thirty commands one after the other spend most of their time on imports; that they can do them is
+tested elsewhere.
 """
 
 import importlib
@@ -18,7 +20,9 @@ _DIED = 70  # exit code of a call whose process ended without one
 
 
 def serve(path: str) -> None:
-    """Answers calls, one after the other, until it is killed; imports first, so that `path` is there when it is ready."""
+    """Answers calls, one after the other, until it is killed; imports first, so that `path` is
+    there when it is ready.
+    """
     for module in (
         "trainer.training.train",
         "trainer.dataset.prepare",

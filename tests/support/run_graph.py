@@ -1,4 +1,6 @@
-"""Runs the graph in a file, a serialized pipeline of Beam, on the embedded runner: what a worker of Dataflow does, without its container."""
+"""Runs the graph in a file, a serialized pipeline of Beam, on the embedded runner: what a worker of
+Dataflow does, without its container.
+"""
 
 import pathlib
 import sys

@@ -35,7 +35,9 @@ def free_port() -> int:
 
 
 def image_environment(target: str) -> dict[str, str]:
-    """What the Dockerfile sets for a target alone: with more than that, workers here would do what those of the image can't."""
+    """What the Dockerfile sets for a target alone: with more than that, workers here would do what
+    those of the image can't.
+    """
     stage = (
         (ROOT / "Dockerfile")
         .read_text(encoding="utf-8")
@@ -46,10 +48,11 @@ def image_environment(target: str) -> dict[str, str]:
 
 
 class WorkerPool:
-    """Starts worker processes when a runner asks for them (`--environment_type=EXTERNAL`), as Beam's container does.
+    """Starts worker processes when a runner asks for them (`--environment_type=EXTERNAL`), as
+    Beam's container does.
 
-    Each begins with `boot`, the program that Beam's own container begins with: it fetches what the launcher staged, then
-    starts Python, and starts it again where it dies.
+    Each begins with `boot`, the program that Beam's own container begins with: it fetches what the
+    launcher staged, then starts Python, and starts it again where it dies.
     """
 
     def __init__(self, process: subprocess.Popen, port: int):
@@ -75,9 +78,11 @@ def worker_pool(boot: pathlib.Path, scratch: pathlib.Path) -> Iterator[WorkerPoo
     """A pool whose processes keep their files in `scratch`."""
     scratch.mkdir()
     executable = scratch / "boot.sh"
-    # A folder for each: what it stages lies there, and the options that it leaves in the current folder.
+    # A folder for each: what it stages lies there, and the options that it leaves in the current
+    # folder.
     executable.write_text(
-        f'#!/bin/sh\nmkdir {scratch}/$$ && cd {scratch}/$$ && exec {boot} --semi_persist_dir="$PWD" "$@"\n',
+        f"#!/bin/sh\nmkdir {scratch}/$$ && cd {scratch}/$$ &&"
+        f' exec {boot} --semi_persist_dir="$PWD" "$@"\n',
         encoding="utf-8",
     )
     executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
@@ -95,7 +100,9 @@ def worker_pool(boot: pathlib.Path, scratch: pathlib.Path) -> Iterator[WorkerPoo
 
 @contextlib.contextmanager
 def flink(jars: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
-    """Beam's job server for Flink with a cluster of its own, which starts a failed job again up to three times; yields its address."""
+    """Beam's job server for Flink with a cluster of its own, which starts a failed job again up to
+    three times; yields its address.
+    """
     scratch.mkdir()
     (scratch / "flink-conf.yaml").write_text(_FLINK_CONFIGURATION, encoding="utf-8")
     port = free_port()
@@ -120,7 +127,9 @@ def flink(jars: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
 def _server(
     command: list[str], port: int, scratch: pathlib.Path, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """Runs a server until the block ends, its output in `log` of `scratch`; the block begins when it listens."""
+    """Runs a server until the block ends, its output in `log` of `scratch`; the block begins when
+    it listens.
+    """
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=scratch, env=environment, stdout=log, stderr=log)
     try:

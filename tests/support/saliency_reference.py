@@ -1,10 +1,13 @@
-"""What other libraries say of a small network: written by this script, kept beside it, and compared with by the tests.
+"""What other libraries say of a small network: written by this script, kept beside it, and compared
+with by the tests.
 
-    pip install --target=/somewhere tf-keras-vis==0.8.7 deprecated grad-cam==1.5.7 captum==0.9.0 torch torchvision; rm -r /somewhere/tests
-    for backend in tensorflow torch; do KERAS_BACKEND=$backend PYTHONPATH=.:/somewhere python -m tests.support.saliency_reference; done
+    pip install --target=/somewhere tf-keras-vis==0.8.7 deprecated grad-cam==1.5.7 captum==0.9.0
+      torch torchvision; rm -r /somewhere/tests
+    for backend in tensorflow torch; do KERAS_BACKEND=$backend PYTHONPATH=.:/somewhere python -m
+      tests.support.saliency_reference; done
 
-They are no dependencies of the tests: PyTorch weighs gigabytes, and the wheel of tf-keras-vis installs a top-level package named `tests`,
-which would hide this one.
+They are no dependencies of the tests: PyTorch weighs gigabytes, and the wheel of tf-keras-vis
+installs a top-level package named `tests`, which would hide this one.
 """
 
 import functools
@@ -24,7 +27,9 @@ Answers = dict[str, dict[str, np.ndarray]]
 
 
 def network() -> keras.Model:
-    """Three convolutions and a head of two layers, in float32, which tf-keras-vis asks for; weights of a seed."""
+    """Three convolutions and a head of two layers, in float32, which tf-keras-vis asks for; weights
+    of a seed.
+    """
     image = x = keras.Input((SIZE, SIZE, 1))
     for i, width in enumerate((4, 6, 6)):
         x = keras.layers.Conv2D(
@@ -83,7 +88,8 @@ def of_grad_cam() -> Answers:
     import pytorch_grad_cam
     import torch
 
-    # It stretches channels corner to corner; the authors' own program of Score-CAM does it side to side.
+    # It stretches channels corner to corner; the authors' own program of Score-CAM does it side to
+    # side.
     torch.nn.UpsamplingBilinear2d = functools.partial(
         torch.nn.Upsample, mode="bilinear", align_corners=False
     )
@@ -126,7 +132,9 @@ def of_captum() -> Answers:
 
 
 def _in_torch() -> tuple[Any, Any]:
-    """The network as a module that takes channels first, as those libraries do, and the pictures like that."""
+    """The network as a module that takes channels first, as those libraries do, and the pictures
+    like that.
+    """
     import torch
 
     class ChannelsFirst(torch.nn.Module):

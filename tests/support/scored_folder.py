@@ -11,7 +11,9 @@ from trainer import overlay
 
 MODEL = "0123456789abcdef"
 HOSTILE = """<img src=x onerror="document.title='taken'">&amp;'<b>%41 #1?\u202e.png"""
-"""A file name that shows as it stands, or else has done something: a browser runs it, or reads what follows from right to left."""
+"""A file name that shows as it stands, or else has done something: a browser runs it, or reads what
+follows from right to left.
+"""
 HOSTILE_SHOWN = HOSTILE.replace("\u202e", r"\u202e")
 HOSTILE_STUDY = "=1+1</script><script>document.title='taken'</script>"
 """The same of a study; a spreadsheet takes it for a formula."""
@@ -43,11 +45,13 @@ def write(
     cautions: Sequence[str] = (),
     **options: str,
 ) -> pathlib.Path:
-    """`root/scored` of so many images and three rejections, and `root/in` with the first `originals` (all) of the images.
+    """`root/scored` of so many images and three rejections, and `root/in` with the first
+    `originals` (all) of the images.
 
-    Image i has probability (i + 1) / (images + 1) and is positive from the threshold on; `per_study` images make a study, which is
-    positive where its first image is. The last image, which stands first, is named `HOSTILE`, and the last study `HOSTILE_STUDY`.
-    Written again, the rows are others and the pictures the same.
+    Image i has probability (i + 1) / (images + 1) and is positive from the threshold on;
+    `per_study` images make a study, which is positive where its first image is. The last image,
+    which stands first, is named `HOSTILE`, and the last study `HOSTILE_STUDY`. Written again, the
+    rows are others and the pictures the same.
 
     Args:
       options: further ones of the run.

@@ -1,4 +1,6 @@
-"""A whole artifact of the real exporter, Keras files included, on a network of three convolutions."""
+"""A whole artifact of the real exporter, Keras files included, on a network of three
+convolutions.
+"""
 
 import pathlib
 
@@ -36,7 +38,9 @@ def make(
     split: Split | None = None,
     cam_methods: tuple[str, ...] = (),
 ) -> Artifact:
-    """Exports `built` as it stands; `split` stands for the training data and for what was held out."""
+    """Exports `built` as it stands; `split` stands for the training data and for what was held
+    out.
+    """
     split = split or small_run.split(8, size)
     point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
@@ -52,7 +56,9 @@ def make(
 
 
 def shuffle_head(model: keras.Model, seed: int = 0) -> None:
-    """Puts the weights of the head's last layer in another order: what the network knows of its features is lost."""
+    """Puts the weights of the head's last layer in another order: what the network knows of its
+    features is lost.
+    """
     layer = model_lib.head_layers(model)[-1]
     kernel, bias = layer.get_weights()
     layer.set_weights([np.random.default_rng(seed).permutation(kernel), bias])

@@ -1,4 +1,6 @@
-"""A recipe that trains in seconds and yet uses all that a resumed run must carry on: dropout, averages, moving statistics."""
+"""A recipe that trains in seconds and yet uses all that a resumed run must carry on: dropout,
+averages, moving statistics.
+"""
 
 import ml_collections
 

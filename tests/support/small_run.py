@@ -13,7 +13,9 @@ SPLITS = {"train": 26, "validation": 10, "test": 10}
 
 
 def pictures(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, with a bright bar where the label is 1: uint8 [count, size, size, 1] and int64 [count], labels by turns."""
+    """Noise, with a bright bar where the label is 1: uint8 [count, size, size, 1] and int64
+    [count], labels by turns.
+    """
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 160, (count, size, size, 1), np.uint8)
     labels = np.arange(count) % 2
@@ -34,7 +36,9 @@ def split(count: int, size: int = 32, seed: int = 0, name: str = "train") -> Spl
 def write_source(
     folder: pathlib.Path, counts: dict[str, int] = SPLITS, one_class: tuple[str, ...] = ()
 ) -> pathlib.Path:
-    """PNG files and their manifest; the splits in `one_class` hold negatives only. Returns the manifest."""
+    """PNG files and their manifest; the splits in `one_class` hold negatives only. Returns the
+    manifest.
+    """
     folder.mkdir(parents=True)
     rows = []
     for seed, (name, count) in enumerate(counts.items()):

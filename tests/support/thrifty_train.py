@@ -1,4 +1,6 @@
-"""`humerus-train` as the pages call it, in seconds: whatever is asked for, the tests' tiny network learns for one epoch."""
+"""`humerus-train` as the pages call it, in seconds: whatever is asked for, the tests' tiny network
+learns for one epoch.
+"""
 
 import sys
 
@@ -13,7 +15,9 @@ def train() -> int:
 
 
 def thriftily(arguments: list[str]) -> list[str]:
-    """The arguments with another recipe, backbone and number of epochs and folds, and without weights but those of earlier runs."""
+    """The arguments with another recipe, backbone and number of epochs and folds, and without
+    weights but those of earlier runs.
+    """
     kept = [argument for argument in arguments if not argument.startswith("--config=")]
     weights = [a for a in arguments if a.startswith("--config.weights=") and not a.endswith(".h5")]
     folds = ["--folds=2"] if any(a.startswith("--folds=") for a in arguments) else []

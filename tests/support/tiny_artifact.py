@@ -1,6 +1,8 @@
-"""A very small artifact of the real format: one strided convolution, global average pooling, a linear head.
+"""A very small artifact of the real format: one strided convolution, global average pooling, a
+linear head.
 
-Its logit is the sum of its CAM plus a bias, as with the real model, so that tests may check one against the other.
+Its logit is the sum of its CAM plus a bias, as with the real model, so that tests may check one
+against the other.
 """
 
 import hashlib
@@ -46,7 +48,8 @@ class TinyModel(tf.Module):
 def make(
     directory: str | os.PathLike, size: int = 32, seed: int = 0, poisonable: bool = False, **fields
 ) -> artifact.Artifact:
-    """Exports and seals a tiny artifact in `directory`; `fields` replace those of `artifact.Artifact`.
+    """Exports and seals a tiny artifact in `directory`; `fields` replace those of
+    `artifact.Artifact`.
 
     With `poisonable`, any batch with an image whose first pixel is `POISON` fails as a whole.
     """

@@ -1,6 +1,8 @@
-"""A classifier of three convolutions in the form of `keras.applications`, so that a whole run takes seconds.
+"""A classifier of three convolutions in the form of `keras.applications`, so that a whole run takes
+seconds.
 
-Importing this module adds it to `keras.applications` as `TinyNet`; the program then knows it as `tinynet`.
+Importing this module adds it to `keras.applications` as `TinyNet`; the program then knows it as
+`tinynet`.
 """
 
 import keras
