@@ -213,7 +213,7 @@ def test_an_artifact_that_fails_says_so_on_its_card_and_in_the_gallery(
     card = (tmp_path / "artifact" / artifact.MODEL_CARD).read_text()
     assert (
         "The maps fail a check" in card
-        and "| evidence | **failed** | the sum of a map tells" in card
+        and "| evidence | **failed** | the sum of a map separates" in card
     )
     pipeline.run(
         pipeline.Options(
