@@ -17,11 +17,12 @@ LEVELS = {
         {"publishing", "wait"},
         {"evaluation"},
         {"dataset", "network", "engines", "overlay"},
-        {"radiograph", "artifact", "program", "phantom"},
+        {"radiograph", "artifact", "program", "phantom", "manifest_text"},
         {
             "errors",
             "machine",
             "manifest_columns",
+            "folder_walk",
             "decoding",
             "configs",
             "storage",
@@ -48,6 +49,8 @@ WITHOUT_TENSORFLOW = {
     "errors",
     "overlay",
     "manifest_columns",
+    "manifest_text",
+    "folder_walk",
     "machine",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
@@ -58,6 +61,8 @@ SHARED = {
     "overlay",
     "engines",
     "manifest_columns",
+    "manifest_text",
+    "folder_walk",
     "machine",
     "program",
 }

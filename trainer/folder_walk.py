@@ -4,7 +4,7 @@ Every file counts, whatever its name, because only its content tells whether it 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 def is_hidden(path: str) -> bool:
@@ -12,7 +12,9 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-def walk_files(top: str, recursive: bool = True) -> Iterator[str]:
+def walk_files(
+    top: str, recursive: bool = True, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
     """Yield the paths of all files below a local folder that are not hidden, one by one.
 
     Links to folders are followed, but neither back to a folder that contains the link nor to a
@@ -22,6 +24,7 @@ def walk_files(top: str, recursive: bool = True) -> Iterator[str]:
     Args:
       top: path of the folder.
       recursive: False yields only the files of the folder itself.
+      on_error: called with the error of a folder that cannot be listed; it may raise another.
     """
     folder = top
     ancestors: tuple[str, ...] = (os.path.realpath(top),)
@@ -43,7 +46,9 @@ def walk_files(top: str, recursive: bool = True) -> Iterator[str]:
                         below.append(entry.name)
                         if target:
                             linked.add(target)
-        except OSError:
+        except OSError as error:
+            if on_error:
+                on_error(error)
             yield folder
         pending.append((folder, ancestors, below))
         while not pending[-1][-1]:

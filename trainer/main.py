@@ -132,7 +132,7 @@ def prepare(values: flags.FlagValues) -> Main:
             overwrite=overwrite.value,
             dry_run=dry_run.value,
         )
-        return Result(done.table(), dataclasses.asdict(done))
+        return Result(done.format_table(), dataclasses.asdict(done))
 
     return main
 

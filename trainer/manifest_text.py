@@ -66,7 +66,7 @@ def resolve_path(cell: str, folder: str, where: str) -> str:
         return path.rstrip("/")
     if "\\" in path or _DRIVE.match(path):
         path = _replace_backslashes(path, folder, where)
-    path = posixpath.normpath(os.path.expanduser(path))
+    path = posixpath.normpath(os.path.expanduser(path))  # noqa: PTH111 (takes any user)
     if path.startswith("../") and "://" in folder:
         scheme, _, place = folder.partition("://")
         return f"{scheme}://{posixpath.normpath(f'{place}/{path}')}"

@@ -6,17 +6,16 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
 from batch_inference.storage import filesystem
-from trainer import manifest_columns
+from trainer import manifest_columns, manifest_text
 from trainer.errors import DataError
 
 SUFFIXES = (".txt", ".csv")
 STUDY_COLUMN = "study"
-_SEPARATORS = ",;\t"
-_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Line:
     path: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
+    number: int = dataclasses.field(default=0, compare=False)
 
 
 def is_manifest(location: str) -> bool:
@@ -45,12 +45,12 @@ def read_lines(uri: str) -> Iterator[Line]:
     """Yield the inputs of a manifest of any length one by one, without lines that have no path.
 
     Raises:
-      DataError: the file cannot be read, is no UTF-8 text, or its columns are wrong, as in
+      DataError: the file cannot be read, is not text, or its columns are wrong, as in
         `read_carried_columns`.
       OutageError: the storage does not answer.
     """
     with _reading(uri), filesystem.open_text(uri) as text:
-        yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text, uri)
+        yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text)
 
 
 def read_carried_columns(location: str) -> list[str]:
@@ -121,13 +121,13 @@ class _Header:
             )
         self.carried = dict(zip(in_rows, carried, strict=True))
 
-    def parse(self, values: list[str]) -> Line:
+    def parse(self, values: list[str], number: int) -> Line:
         """Return the input of a row; missing cells are empty, and surplus cells are ignored."""
         values += [""] * (len(self.names) - len(values))
         carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
         study = "" if self.study is None else values[self.study]
         patient = "" if self.patient is None or not study else values[self.patient]
-        return Line(values[self.path], manifest_columns.study(patient, study), carried)
+        return Line(values[self.path], manifest_columns.study(patient, study), carried, number)
 
 
 def _read_header(location: str) -> _Header | None:
@@ -135,13 +135,13 @@ def _read_header(location: str) -> _Header | None:
     if not is_manifest(uri) or not _is_csv(uri):
         return None
     with _reading(uri), filesystem.open_text(uri) as text:
-        return _Header(next(_split_rows(text, uri), []), uri)
+        return _Header(next(_split_rows(text), []), uri)
 
 
 @contextlib.contextmanager
 def _reading(uri: str) -> Iterator[None]:
     """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
-    advice = "expected a UTF-8 text file of paths, or CSV with a column path"
+    advice = "expected a text file of paths in UTF-8 or UTF-16, or CSV with a column path"
     with (
         filesystem.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
         filesystem.translate_errors(),
@@ -151,32 +151,26 @@ def _reading(uri: str) -> Iterator[None]:
 
 def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
     """Yield the inputs of a CSV manifest."""
-    rows = _split_rows(text, uri)
+    rows = _split_rows(text)
     header = _Header(next(rows, []), uri)
-    yield from (line for line in map(header.parse, rows) if line.path)
+    for values in rows:
+        line = header.parse(values, rows.line_num)
+        if line.path.strip():
+            yield line
 
 
-def _split_rows(text: Iterator[str], uri: str) -> Iterator[list[str]]:
-    """Yield the rows of CSV, header first, separated by commas, semicolons or tabs."""
-    checked = _check_encoding(text, uri)
-    first = next(checked, "")
-    return csv.reader(
-        itertools.chain([first], checked), delimiter=max(_SEPARATORS, key=first.count)
-    )
-
-
-def _parse_plain(text: Iterator[str], uri: str) -> Iterator[Line]:
-    """Yield the inputs of a manifest with a path on each line."""
-    yield from (Line(path) for path in map(str.strip, _check_encoding(text, uri)) if path)
-
-
-def _check_encoding(text: Iterator[str], uri: str) -> Iterator[str]:
-    """Yield the lines; raise `DataError` for UTF-16."""
+def _split_rows(text: Iterator[str]) -> Any:
+    """Return a CSV reader of the rows, header first."""
     first = next(text, "")
-    if first.startswith(_UTF_16):
-        raise DataError(f"the manifest {uri} is UTF-16; save it as UTF-8")
-    yield first
-    yield from text
+    separator = manifest_text.detect_separator(first)
+    return csv.reader(itertools.chain([first], text), delimiter=separator)
+
+
+def _parse_plain(text: Iterator[str]) -> Iterator[Line]:
+    """Yield the inputs of a manifest with a path on each line."""
+    for number, path in enumerate(map(str.strip, text), 1):
+        if path:
+            yield Line(path, number=number)
 
 
 def _is_csv(uri: str) -> bool:

@@ -14,6 +14,7 @@ from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
 from batch_inference.storage import filesystem
+from trainer import folder_walk, manifest_text
 from trainer.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -165,7 +166,7 @@ def _find_local(uri: str, recursive: bool) -> Iterator[Source]:
             yield _make_source(path, root)
         # `**` matches a folder and the files in it, so walking the folder would repeat them.
         elif "**" not in pattern:
-            for file in _walk(path, recursive):
+            for file in folder_walk.walk_files(path, recursive):
                 yield _make_source(file, root)
 
 
@@ -173,58 +174,7 @@ def _expand(root: str, pattern: str) -> Iterator[str]:
     """Yield the files and folders that match a pattern, without hidden ones."""
     # Unlike glob, pathlib does not follow links in `**`, which could lead it round in circles.
     matched = map(str, pathlib.Path(root or "/").glob(_ignore_case(pattern)))
-    return (path for path in matched if "/." not in path[len(root) :])
-
-
-def _walk(top: str, recursive: bool) -> Iterator[str]:
-    """Yield the files below a folder.
-
-    Links to folders are followed, unless the folder holds the link or another link has led to it.
-    """
-    folder = top
-    ancestors: tuple[str, ...] = (os.path.realpath(top),)
-    linked: set[str] = set()
-    # Subfolders still to list, of each folder on the way down. Names, as a million paths would fill
-    # the memory.
-    pending: list[tuple[str, tuple[str, ...], list[str]]] = []
-    while True:
-        below: list[str] = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-                    if not _is_folder(entry) or target in ancestors or target in linked:
-                        yield entry.path
-                    elif recursive:
-                        below.append(entry.name)
-                        if target:
-                            linked.add(target)
-        except OSError:
-            yield folder
-        pending.append((folder, ancestors, below))
-        while not pending[-1][-1]:
-            pending.pop()
-            if not pending:
-                return
-        parent, of_parent, names = pending[-1]
-        name = names.pop()
-        folder = os.path.join(parent, name)
-        # pathlib interns each name that it sees, which would fill the memory too.
-        is_link = os.path.islink(folder)  # noqa: PTH114
-        ancestors = (
-            *of_parent,
-            os.path.realpath(folder) if is_link else os.path.join(of_parent[-1], name),
-        )
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    """Return whether an entry is a folder; False where that cannot be read."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    return (path for path in matched if not folder_walk.is_hidden(path[len(root) + 1 :]))
 
 
 def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
@@ -239,9 +189,7 @@ def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
         uri = filesystem.join(uri, "**" if recursive else "*")
     for path in filesystem.match(uri):
         # Storage browsers mark an empty folder by an object whose name ends in a slash.
-        if not path.endswith("/") and not any(
-            part.startswith(".") for part in path[len(root) + 1 :].split("/")
-        ):
+        if not path.endswith("/") and not folder_walk.is_hidden(path[len(root) + 1 :]):
             yield _make_source(path, root)
 
 
@@ -249,10 +197,6 @@ def _find_listed(uri: str) -> Iterator[Source]:
     """Yield the inputs that a manifest lists."""
     root = find_root(uri)
     for line in manifest.read_lines(uri):
-        path = line.path
-        target = (
-            path
-            if "://" in path or pathlib.PurePath(path).is_absolute()
-            else filesystem.join(root, path)
-        )
-        yield _make_source(filesystem.absolute(target), root, line)
+        where = f"the manifest {uri} line {line.number}"
+        path = manifest_text.resolve_path(line.path, root, where)
+        yield _make_source(filesystem.absolute(path), root, line)

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import os
 import pathlib
 import re
@@ -17,6 +16,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference.storage import gcs
+from trainer import manifest_text
 from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_PIXELS
 
@@ -126,17 +126,14 @@ def _read_remote(uri: str) -> bytes:
 
 
 def open_text(uri: str) -> TextIO:
-    """Open a text file of any length in UTF-8, to iterate over its lines with their line ends.
-
-    A byte order mark is skipped. Bytes that are not UTF-8 become the surrogates that Python uses
-    for such bytes of file names.
+    """Open a text file of any length to iterate over by lines, as `manifest_text.open_text` does.
 
     Raises:
       StorageError: it cannot be opened.
     """
     with translate_errors():
         file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
-    return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+    return manifest_text.open_text(file)
 
 
 def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream") -> None:

@@ -1,83 +1,131 @@
-"""The manifest layout: a CSV file `path,label[,patient][,study][,split]`, and any further columns to slice by."""
+"""Read the manifest layout: a CSV file `path,label[,patient][,study][,split]`, or a list of MURA.
+
+Further columns become attributes, by which an evaluation can be sliced. MURA's own lists
+(`train_image_paths.csv`, `valid_labeled_studies.csv`) have no header. A row is an image or a study,
+with or without a label.
+"""
 
 import csv
 import io
+import itertools
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from trainer import manifest_columns, storage
+from trainer import folder_walk, manifest_columns, manifest_text, storage
+from trainer.dataset import mura
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
 from trainer.errors import DataError
 
-_SEPARATORS = ",;\t"
-# A table program writes numbers and truths in its own way.
+# Spreadsheet programs write numbers and truth values in ways of their own.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
 
 _T = TypeVar("_T")
-_Row = dict[str, str]
+_NumberedRows = Iterator[tuple[int, list[str]]]
 
 
 def read(source: str, root: str) -> Iterator[Example]:
-    """The rows of the CSV file `source`, whose relative paths start at the folder `root`.
+    """Yield the images that the CSV file `source` lists; relative paths start at `root`.
 
-    Without a patient, a study counts as one; without a study, each image is its own.
+    If there is no patient, each study counts as one. If there is no study, each image is one.
 
     Raises:
-      DataError: names the line and what is wrong with it.
+      DataError: the manifest is wrong; the message names the line.
     """
-    roles, rows = _parse(source)
+    rows = _read_rows(source)
+    _, first = next(rows, (0, []))
+    if first and mura.is_listed(first[0]):
+        examples = _read_mura_list(source, root, itertools.chain([(1, first)], rows))
+    else:
+        examples = _read_table(source, root, first, rows)
     lines: dict[str, int] = {}
-    for line, row in rows:
-        where = f"{source} line {line}"
-        cells = {role: _cell(row, column, where) for role, column in roles.items()}
-        path, uri = _resolve(root, cells["path"])
-        if path in lines:
+    for line, example in examples:
+        if example.path in lines:
             raise DataError(
-                f"{where}: {path} was listed in line {lines[path]} already; list each file once"
+                f"{source} line {line}: {example.path} was listed in line {lines[example.path]} "
+                "already; list each file once"
             )
-        lines[path] = line
-        study = (
-            manifest_columns.study(cells.get("patient", ""), cells["study"])
-            if "study" in cells
-            else path
-        )
-        yield Example(
-            path=path,
-            uri=uri,
-            label=_word(_LABEL_WORDS, cells["label"], "label", where),
-            patient_id=cells.get("patient", study),
-            study_id=study,
-            split=_word(SPLIT_WORDS, cells["split"], "split", where) if "split" in cells else None,
-            attributes={name: value for name, value in row.items() if name not in roles.values()},
-        )
+        lines[example.path] = line
+        yield example
     if not lines:
         raise DataError(f"{source} lists no file; add one row per image below the header")
 
 
-def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
-    """The column that plays each role, and the rows with their line numbers."""
+def _read_rows(source: str) -> _NumberedRows:
+    """Yield the rows of a CSV file that are not blank, with their line numbers; the header first."""
     content = storage.read_bytes(source)
     if content is None:
         raise DataError(
-            f"{source} is no file; the manifest layout expects a CSV file with the columns path,label"
+            f"{source} is no file; the manifest layout expects a CSV file with the columns "
+            "path,label"
         )
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(manifest_text.detect_encoding(content))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source} is not text in UTF-8 ({error.reason}); save the manifest as CSV in UTF-8"
+            f"{source} is not text in UTF-8 or UTF-16 ({error.reason}); save the manifest as CSV "
+            "in UTF-8"
         ) from error
-    # Table programs of many countries write semicolons.
-    separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
+    separator = manifest_text.detect_separator(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header = [manifest_columns.plain(name) for name in next(reader, [])]
+    return _number_rows(reader, source)
+
+
+def _number_rows(reader: Any, source: str) -> _NumberedRows:
+    try:
+        for cells in reader:
+            if not manifest_text.is_blank(cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise DataError(f"{source} line {reader.line_num} is not CSV: {error}") from error
+
+
+def _read_table(
+    source: str, root: str, first: Sequence[str], rows: _NumberedRows
+) -> Iterator[tuple[int, Example]]:
+    """Yield the examples of a table with a header, with their line numbers."""
+    header = [manifest_columns.plain(name) for name in first]
+    roles = _find_roles(source, header)
+    for line, cells in rows:
+        where = f"{source} line {line}"
+        if len(cells) != len(header):
+            raise DataError(
+                f"{where}: expected {len(header)} cells as in the header, got {len(cells)}"
+            )
+        row = dict(zip(header, cells, strict=True))
+        given = {role: _read_cell(row, column, where) for role, column in roles.items()}
+        path, uri = _resolve(root, given["path"], where)
+        study = path
+        if "study" in given:
+            study = manifest_columns.study(given.get("patient", ""), given["study"])
+        split = (
+            _read_word(SPLIT_WORDS, given["split"], "split", where) if "split" in given else None
+        )
+        yield (
+            line,
+            Example(
+                path=path,
+                uri=uri,
+                label=_read_word(_LABEL_WORDS, given["label"], "label", where),
+                patient_id=given.get("patient", study),
+                study_id=study,
+                split=split,
+                attributes={
+                    name: value for name, value in row.items() if name not in roles.values()
+                },
+            ),
+        )
+
+
+def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
+    """Return the name of the column for each role; see `manifest_columns.NAMES`."""
     roles = manifest_columns.roles(header)
     if not {"path", "label"} <= roles.keys():
         found = ",".join(header)[:200] or "an empty file"
         missing = " and ".join(sorted({"path", "label"} - roles.keys(), reverse=True))
         raise DataError(
-            f"{source} has no column {missing}: expected a header with the columns path,label[,patient][,study][,split], found {found}"
+            f"{source} has no column {missing}: expected a header with the columns "
+            f"path,label[,patient][,study][,split], found {found}"
         )
     if len(set(header)) < len(header) or "" in header:
         raise DataError(
@@ -85,26 +133,42 @@ def _parse(source: str) -> tuple[dict[str, str], Iterator[tuple[int, _Row]]]:
         )
     if clash := set(header) & set(DERIVED_ATTRIBUTES):
         raise DataError(
-            f"{source}: the column {min(clash)} has a name that preparation gives out itself; rename it"
+            f"{source}: the column {min(clash)} has a name that preparation uses itself; rename it"
         )
-    return roles, _rows(reader, header, source)
+    return roles
 
 
-def _rows(reader: Any, header: list[str], source: str) -> Iterator[tuple[int, _Row]]:
-    try:
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{source} line {reader.line_num}: expected {len(header)} cells as in the header, got {len(cells)}"
-                )
-            yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{source} line {reader.line_num} is not CSV: {error}") from error
+def _read_mura_list(source: str, root: str, rows: _NumberedRows) -> Iterator[tuple[int, Example]]:
+    """Yield the images of one of MURA's lists, with their line numbers.
+
+    The paths in it begin with `MURA-v1.1`, and the lists lie in this folder, which may have another
+    name. So this beginning is removed, unless the path exists as it stands.
+    """
+    is_relative_to_root = None
+    for line, cells in rows:
+        where = f"{source} line {line}"
+        if len(cells) > 2 or not mura.is_listed(cells[0]):
+            raise DataError(
+                f"{where}: expected a path of MURA, and a label at most, found "
+                f"{','.join(cells)[:200]!r}"
+            )
+        label = _read_word(_LABEL_WORDS, cells[1], "label", where) if len(cells) > 1 else None
+        if is_relative_to_root is None:
+            is_relative_to_root = storage.exists(_resolve(root, cells[0], where)[1])
+        listed = cells[0] if is_relative_to_root else cells[0].removeprefix(f"{mura.ROOT}/")
+        path, uri = _resolve(root, listed, where)
+        if match := mura.STUDY_PATH.search(path):
+            names = sorted(name.rstrip("/") for name in storage.list_folder(uri))
+            shown = [name for name in names if not folder_walk.is_hidden(name)]
+            images = [(posixpath.join(path, name), posixpath.join(uri, name)) for name in shown]
+            # A study without files stands for itself and becomes a rejection.
+            for image in images or [(path, uri)]:
+                yield line, mura.make_example(*image, match, label)
+        elif match := mura.IMAGE_PATH.search(path):
+            yield line, mura.make_example(path, uri, match, label)
 
 
-def _cell(row: Mapping[str, str], column: str, where: str) -> str:
+def _read_cell(row: Mapping[str, str], column: str, where: str) -> str:
     if not row[column]:
         raise DataError(
             f"{where}: the column {column} is blank; fill it in every row, or drop the column"
@@ -112,16 +176,13 @@ def _cell(row: Mapping[str, str], column: str, where: str) -> str:
     return row[column]
 
 
-def _word(words: Mapping[str, _T], value: str, column: str, where: str) -> _T:
+def _read_word(words: Mapping[str, _T], value: str, column: str, where: str) -> _T:
     if value.lower() not in words:
         raise DataError(f"{where}: {column} {value!r} is none of {', '.join(words)}")
     return words[value.lower()]
 
 
-def _resolve(root: str, cell: str) -> tuple[str, str]:
-    """The name in the data set, and the URI, of a file that is listed as `cell`."""
-    if not storage.is_remote(cell):
-        cell = posixpath.normpath(cell)
-        if not cell.startswith("/"):
-            return cell, posixpath.join(root, cell)
-    return cell.removeprefix(root.rstrip("/") + "/"), cell
+def _resolve(root: str, cell: str, where: str) -> tuple[str, str]:
+    """Return the name in the data set and the URI of a file that is listed as `cell`."""
+    uri = manifest_text.resolve_path(cell, root, where)
+    return (uri.removeprefix(root.rstrip("/") + "/") if root else uri), uri

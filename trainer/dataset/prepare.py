@@ -1,4 +1,4 @@
-"""Radiographs of any source -> sharded TFRecords of square grey images, split by patient."""
+"""Prepare the radiographs of a source: sharded TFRecords of square grey images, split by patient."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from trainer.dataset.radiographs_dataset_builder import (
 from trainer.dataset.summary import Summary
 from trainer.errors import ConfigError, DataError
 
-_SOUGHT_IN_BUCKET = 100
+_CHECKED_IN_BUCKET = 100  # files that a dry run looks for in a bucket
 
 
 def prepare(
@@ -36,25 +36,25 @@ def prepare(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Summary:
-    """Writes `data_dir/radiographs/<config>/<version>/`.
+    """Write the data set `data_dir/radiographs/<config>/<version>/`.
 
-    A data set that is there already is kept when it was made of the same content in the same way.
+    An existing data set is kept if it was made from the same content with the same options.
 
     Args:
       source: folder, or the CSV file of a manifest; local or `gs://`.
       layout: `mura`, `folders` or `manifest`.
       data_dir: root of the data sets; local or `gs://`.
       image_size: side of the square in pixels.
-      body_parts: of the MURA layout, or `all`.
-      validation_fraction: of all patients, in [0, 1), where the source names no validation split.
-      test_fraction: of all patients, in [0, 1), where the source names no test split.
-      seed: of the draw of patients.
-      overwrite: replace a data set that differs. It stays until the new one is complete.
-      dry_run: write nothing; the counts are then of files that were listed, not of images that could be read.
+      body_parts: body parts of the MURA layout, or `all`.
+      validation_fraction: share of all patients, in [0, 1), if the source has no validation split.
+      test_fraction: share of all patients, in [0, 1), if the source has no test split.
+      seed: seed of the assignment of patients to splits.
+      overwrite: replace another data set, which stays until the new one is complete.
+      dry_run: write nothing. The counts are then of listed files, not of readable images.
 
     Raises:
-      ConfigError: an option is wrong, or another data set is in the way.
-      DataError: the source is wrong. Nothing has been written.
+      ConfigError: an option is wrong, or another data set exists.
+      DataError: the source is wrong. Nothing is written.
     """
     if not source:
         raise ConfigError(
@@ -72,60 +72,64 @@ def prepare(
     if not data_dir:
         raise ConfigError("no data_dir: name the folder that the data set is to be written to")
     target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
-    _ = config.examples  # all guards, before there is anything to clean up
+    _ = config.examples  # runs all checks of the source before there is anything to clean up
     if dry_run:
-        return _kept(target, config, overwrite) or _planned(target, config)
+        return _find_existing(target, config, overwrite) or _plan(target, config)
     with publish.workspace(data_dir) as folder:
-        if kept := _kept(target, config, overwrite):
-            return kept
+        if existing := _find_existing(target, config, overwrite):
+            return existing
         builder = Builder(data_dir=folder, config=config)
         _build(builder)
         publish.publish(builder.data_dir, target, folder)
-        return Summary.of(target, builder.info.metadata, reused=False)
+        return Summary.from_metadata(target, builder.info.metadata, reused=False)
 
 
-def _kept(target: str, config: RadiographsConfig, overwrite: bool) -> Summary | None:
-    """The data set that is there already, made of the same; None where there is none that should stay.
+def _find_existing(target: str, config: RadiographsConfig, overwrite: bool) -> Summary | None:
+    """Return the existing data set, or None if there is none or it is to be replaced.
 
     Raises:
-      ConfigError: it was made of something else.
+      ConfigError: it was made from other content or with other options.
     """
-    found = None if overwrite else _metadata_of(target)
+    found = None if overwrite else _read_metadata(target)
     if found is None:
         return None
     examples = config.examples
-    if found.get("fingerprint") != summary.fingerprint(
+    if found.get("fingerprint") != summary.compute_fingerprint(
         examples, in_threads(content_hash, examples), config.image_size
     ):
         raise ConfigError(
             f"{target} holds a data set of other content or options; pass --overwrite to replace it"
         )
-    return Summary.of(target, found, reused=True)
+    return Summary.from_metadata(target, found, reused=True)
 
 
-def _planned(target: str, config: RadiographsConfig) -> Summary:
-    """What would be written, as far as that is known without opening a file.
+def _plan(target: str, config: RadiographsConfig) -> Summary:
+    """Return what would be written, as far as that is known without opening a file.
 
     Raises:
-      DataError: a manifest lists nothing that is there.
+      DataError: none of the files that a manifest lists exists.
     """
-    # Asking a bucket for each of a million objects would take hours: the first ones tell whether the paths are right.
+    # Asking a bucket for each of a million objects would take hours. The first ones tell whether
+    # the paths are right.
     local = [example for example in config.examples if not storage.is_remote(example.uri)]
-    sought = local or config.examples[:_SOUGHT_IN_BUCKET]
+    sought = local or config.examples[:_CHECKED_IN_BUCKET]
     there = in_threads(lambda example: storage.exists(example.uri), sought)
     missing = [example for example, found in zip(sought, there, strict=True) if not found]
     if len(missing) == len(sought):
         which = "files" if len(sought) == len(config.examples) else f"first {len(sought)} files"
         raise DataError(
-            f"none of the {which} that {config.source} lists is there; first: there is no file {missing[0].uri}"
+            f"none of the {which} that {config.source} lists is there; first: there is no file "
+            f"{missing[0].uri}"
         )
-    return Summary.of_plan(
-        target, config.examples, missing, sources.is_simulated(config.source, config.layout)
-    )
+    simulated = sources.is_simulated(config.source, config.layout)
+    return Summary.from_plan(target, config.listing, config.examples, missing, simulated)
 
 
 def _build(builder: Builder) -> None:
-    """Runs TFDS offline and quietly: its bars would run over ours, and its messages name a folder that is about to move."""
+    """Run TFDS offline and without output.
+
+    Its progress bars would overwrite ours, and its messages name a folder that is about to move.
+    """
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -136,8 +140,8 @@ def _build(builder: Builder) -> None:
         tfds.enable_progress_bar()
 
 
-def _metadata_of(target: str) -> dict[str, Any] | None:
-    """What the finished data set at `target` says of itself; None where there is none."""
+def _read_metadata(target: str) -> dict[str, Any] | None:
+    """Return the metadata of the finished data set at `target`; None if there is none."""
     if not storage.exists(posixpath.join(target, INFO_FILE)):
         return None
     metadata = storage.read_bytes(posixpath.join(target, "metadata.json"))

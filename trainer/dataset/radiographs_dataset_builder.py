@@ -1,7 +1,7 @@
-"""The data set as TensorFlow Datasets knows it: TFRecord shards of what the model eats, readable without this code.
+"""Build the data set with TensorFlow Datasets: TFRecord shards that are readable without this code.
 
-`humerus-prepare` drives it; so can TFDS's own command (which wants `pip install mlcroissant`), of which --manual_dir is the source unless
-a configuration names one:
+`humerus-prepare` runs the builder. TFDS's own command can run it too, after
+`pip install mlcroissant`. The source is then --manual_dir, unless a configuration names one:
 
     tfds build radiographs --imports=trainer.dataset.radiographs_dataset_builder --manual_dir=MURA-v1.1 --data_dir=data
     ... --config='{"layout": "manifest", "source": "labels.csv", "image_size": 256}'
@@ -20,9 +20,10 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from trainer import radiograph
-from trainer.dataset import sources, splits, summary
+from trainer.dataset import mura, sources, splits, summary
 from trainer.dataset.encode import Encoded, encode, in_threads
 from trainer.dataset.example import LABELS, SPLITS, Example
+from trainer.dataset.listing import Listing
 from trainer.errors import ConfigError, DataError
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
@@ -31,16 +32,17 @@ DEFAULT_BODY_PARTS = ("XR_HUMERUS",)
 
 @dataclasses.dataclass(eq=False)
 class RadiographsConfig(tfds.core.BuilderConfig):
-    """One source at one image size; `name` follows from layout, body parts and size.
+    """Describes one source at one image size; `name` follows from layout, body parts and size.
 
     Attributes:
-      source: folder, or the CSV file of a manifest; local or `gs://`. Empty: the folder that TFDS calls the manual one.
+      source: folder, or the CSV file of a manifest; local or `gs://`. If empty, the builder takes
+        TFDS's --manual_dir.
       layout: `mura`, `folders` or `manifest`.
       image_size: side of the square in pixels.
-      body_parts: of the MURA layout, or `all`.
-      validation_fraction: of all patients, where the source names no validation split.
-      test_fraction: of all patients, where the source names no test split.
-      seed: of the draw of patients.
+      body_parts: body parts of the MURA layout, or `all`.
+      validation_fraction: share of all patients, if the source has no validation split.
+      test_fraction: share of all patients, if the source has no test split.
+      seed: seed of the assignment of patients to splits.
     """
 
     name: str = ""
@@ -60,11 +62,13 @@ class RadiographsConfig(tfds.core.BuilderConfig):
             )
         if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
             raise ConfigError(
-                f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {self.image_size}"
+                f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, "
+                f"got {self.image_size}"
             )
         if not self.body_parts:
             raise ConfigError(
-                f"no body part: name some, such as {DEFAULT_BODY_PARTS[0]}, or {sources.ALL_BODY_PARTS!r}"
+                f"no body part: name some, such as {DEFAULT_BODY_PARTS[0]}, "
+                f"or {mura.ALL_BODY_PARTS!r}"
             )
         splits.check_fractions(self.validation_fraction, self.test_fraction)
         parts = [part.lower() for part in self.body_parts] if self.layout == "mura" else []
@@ -74,14 +78,20 @@ class RadiographsConfig(tfds.core.BuilderConfig):
         )
 
     @functools.cached_property
+    def listing(self) -> Listing:
+        """The files of the source, without splits."""
+        return sources.list_source(self.source, self.layout, self.body_parts)
+
+    @functools.cached_property
     def examples(self) -> list[Example]:
-        """The source's listing with splits, all guards passed.
+        """The files to open with their splits, which are checked.
 
         Raises:
-          ConfigError, DataError: whatever forbids to prepare the source.
+          ConfigError, DataError: the source cannot be prepared.
         """
-        listed = sources.list_examples(self.source, self.layout, self.body_parts)
-        examples = splits.assign(listed, self.validation_fraction, self.test_fraction, self.seed)
+        examples = splits.assign(
+            self.listing.examples, self.validation_fraction, self.test_fraction, self.seed
+        )
         splits.check_groups(examples)
         splits.check_classes(examples)
         return examples
@@ -90,19 +100,23 @@ class RadiographsConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Writes the radiographs of a `RadiographsConfig` as squares of one size."""
 
-    BUILDER_CONFIGS = [RadiographsConfig()]  # noqa: RUF012 - as TFDS has it
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Radiographs are not downloaded: --manual_dir names the folder that holds them, such as MURA-v1.1."
+    BUILDER_CONFIGS = [RadiographsConfig()]  # noqa: RUF012 - TFDS reads this attribute
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Radiographs are not downloaded: --manual_dir names the folder that holds them, "
+        "such as MURA-v1.1."
+    )
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - as TFDS has it
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS reads this attribute
 
-    # TFDS looks for checksums of downloads by way of a package that it does not install. There are no downloads.
+    # TFDS would look for checksums of downloads with a package that it does not install. There are
+    # no downloads.
     url_infos = None
 
     def _create_builder_config(
         self, builder_config: RadiographsConfig | str | None, version: Any
     ) -> RadiographsConfig:
         if isinstance(builder_config, RadiographsConfig):
-            return builder_config  # TFDS would warn that it is not one of a fixed list
+            return builder_config  # TFDS would warn that it is not in `BUILDER_CONFIGS`
         return super()._create_builder_config(builder_config, version)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -132,7 +146,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         generators: dict[str, Iterator[tuple[str, dict[str, Any]]]] = {}
         for split in SPLITS:
             generator = self._generate_examples(split)
-            # TFDS fails on a split without any example, so one whose files were all refused must not be announced.
+            # TFDS fails on a split without examples, so a split whose files were all refused must
+            # not be declared.
             if (first := next(generator, None)) is not None:
                 generators[split] = itertools.chain([first], generator)
         return generators
@@ -145,10 +160,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             self._progress.update()
             self._outcomes.append(dataclasses.replace(outcome, png=None))
             if outcome.png is not None:
-                yield outcome.example.path, _record(outcome)
+                yield outcome.example.path, _make_record(outcome)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        # TFDS calls this while the directory still has its temporary name, so that all that follows is there or nothing is.
+        # TFDS calls this while the directory still has its temporary name. So everything that is
+        # written here appears with the data set, or nothing does.
         self._outcomes: list[Encoded] = []
         config = self.builder_config
         self._config = (
@@ -162,7 +178,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             super()._download_and_prepare(dl_manager, download_config)
         self.info.metadata.update(self._metadata(self._outcomes))
         (self.data_path / summary.REJECTIONS_FILE).write_text(
-            summary.rejections_csv(self._outcomes)
+            summary.format_rejections(self._outcomes, self._config.listing.omissions)
         )
 
     def _metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
@@ -170,14 +186,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
         if rejections.total() == len(outcomes):
             raise DataError(
-                f"every file of {config.source} was refused: {_reasons(rejections)}; first: {outcomes[0].detail}"
+                f"every file of {config.source} was refused: {_format_counts(rejections)}; "
+                f"first: {outcomes[0].detail}"
             )
         taken = [outcome for outcome in outcomes if outcome.reason is None]
         examples = [outcome.example for outcome in taken]
         try:
-            warnings = splits.check_classes(examples) + splits.unnamed_patients(examples)
+            warnings = splits.check_classes(examples) + splits.warn_of_unnamed_patients(examples)
         except DataError as error:
-            raise DataError(f"after refusals ({_reasons(rejections)}) {error}") from error
+            raise DataError(f"after refusals ({_format_counts(rejections)}) {error}") from error
         return {
             "image_size": config.image_size,
             "layout": config.layout,
@@ -187,25 +204,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "seed": config.seed,
             "simulated": sources.is_simulated(config.source, config.layout),
             "preprocessing": radiograph.PREPROCESSING,
-            "fingerprint": summary.fingerprint(
+            "fingerprint": summary.compute_fingerprint(
                 [outcome.example for outcome in outcomes],
                 [outcome.sha256 for outcome in outcomes],
                 config.image_size,
             ),
             "splits": {
                 split: dataclasses.asdict(counts)
-                for split, counts in summary.count(outcomes).items()
+                for split, counts in summary.count_by_split(outcomes).items()
             },
             "rejections": dict(sorted(rejections.items())),
+            "omissions": summary.count_omissions(config.listing.omissions),
             "slices": sorted({name for outcome in taken for name in outcome.attributes}),
-            "warnings": warnings + summary.duplicates(outcomes),
+            "warnings": warnings + summary.warn_of_duplicates(outcomes),
         }
 
 
-def _record(outcome: Encoded) -> dict[str, Any]:
+def _make_record(outcome: Encoded) -> dict[str, Any]:
     example = outcome.example
     return {
-        # Bytes that are PNG already pass through the image feature unchanged.
+        # The image feature stores bytes that are PNG already without a change.
         "image": outcome.png,
         "label": example.label,
         "patient_id": example.patient_id,
@@ -215,5 +233,5 @@ def _record(outcome: Encoded) -> dict[str, Any]:
     }
 
 
-def _reasons(rejections: Counter) -> str:
+def _format_counts(rejections: Counter) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in rejections.most_common())

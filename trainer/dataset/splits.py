@@ -80,7 +80,7 @@ def check_groups(examples: Iterable[Example]) -> None:
         )
 
 
-def unnamed_patients(examples: Sequence[Example]) -> list[str]:
+def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
     """A warning where the source names no patients, so that nothing keeps a person on one side."""
     if any(example.patient_id != example.study_id for example in examples):
         return []

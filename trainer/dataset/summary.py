@@ -1,4 +1,4 @@
-"""What a preparation came to: counts, fingerprint, refusals, and the table that the command prints."""
+"""Summarise a preparation: counts, fingerprint, rejections, and the table that is printed."""
 
 import collections
 import csv
@@ -13,13 +13,14 @@ from trainer import radiograph
 from trainer.dataset import splits
 from trainer.dataset.encode import MISSING, Encoded
 from trainer.dataset.example import SPLITS, Example
+from trainer.dataset.listing import OTHER_BODY_PART, Listing, Omission
 
 REJECTIONS_FILE = "rejections.csv"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitCounts:
-    """Images, and the studies and patients they belong to, that a split holds; how many images are positive; how many were refused."""
+    """Counts the images of a split, their studies and patients, and the files that were rejected."""
 
     images: int
     studies: int
@@ -30,44 +31,56 @@ class SplitCounts:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What `humerus-prepare` came to.
+    """Holds the result of `humerus-prepare`.
 
     Attributes:
       directory: the finished data set, for `tfds.builder_from_directory`.
-      fingerprint: of the sources' content and everything that decides what is made of it.
+      fingerprint: identifies the content of the source and all options that change the data set.
       splits: counts of `train`, `validation` and `test`.
-      rejections: number of refused files by reason.
-      warnings: what makes the data less than it seems, one sentence each.
-      simulated: whether the source declares its images rendered.
-      reused: whether the data set was there already.
-      dry_run: whether nothing was written: the counts are of files that were listed, and there is no fingerprint yet.
+      rejections: number of files that could not become images, by reason.
+      omissions: number of files of the source that were not opened, by reason.
+      warnings: what limits the use of the data, one sentence each.
+      simulated: whether the source declares its images to be simulated.
+      reused: whether the data set existed already.
+      dry_run: whether nothing was written. The counts are then of listed files, and there is no
+        fingerprint.
     """
 
     directory: str
     fingerprint: str
     splits: Mapping[str, SplitCounts]
     rejections: Mapping[str, int]
+    omissions: Mapping[str, int]
     warnings: Sequence[str]
     simulated: bool
     reused: bool
     dry_run: bool = False
 
     @classmethod
-    def of_plan(
+    def from_plan(
         cls,
         directory: str,
+        listing: Listing,
         examples: Iterable[Example],
         missing: Sequence[Example],
         simulated: bool,
     ) -> "Summary":
-        """Of what was listed and not yet read, with its splits, and of what was found `missing` of it."""
+        """Summarise a dry run.
+
+        Args:
+          directory: where the data set would be written.
+          listing: the files of the source.
+          examples: the listed files with their splits.
+          missing: those of the examples that do not exist.
+          simulated: whether the source declares its images to be simulated.
+        """
         absent = {example.path for example in missing}
         outcomes = [
             Encoded(example, sha256="", reason=MISSING if example.path in absent else None)
             for example in examples
         ]
         there = [outcome.example for outcome in outcomes if outcome.reason is None]
-        warnings = [*splits.check_classes(there), *splits.unnamed_patients(there)]
+        warnings = [*splits.check_classes(there), *splits.warn_of_unnamed_patients(there)]
         if missing:
             warnings.append(
                 f"listed files that are missing: {len(missing)}, such as {missing[0].uri}"
@@ -76,8 +89,9 @@ class Summary:
         return cls(
             directory,
             "",
-            count(outcomes),
+            count_by_split(outcomes),
             rejections,
+            count_omissions(listing.omissions),
             warnings,
             simulated,
             reused=False,
@@ -85,32 +99,32 @@ class Summary:
         )
 
     @classmethod
-    def of(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
-        """From the metadata that lies in the data set."""
+    def from_metadata(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
+        """Summarise a data set by its metadata."""
         return cls(
             directory=directory,
             fingerprint=metadata["fingerprint"],
             splits={split: SplitCounts(**counts) for split, counts in metadata["splits"].items()},
             rejections=dict(metadata["rejections"]),
+            omissions=dict(metadata.get("omissions", {})),
             warnings=tuple(metadata["warnings"]),
             simulated=metadata["simulated"],
             reused=reused,
         )
 
-    def table(self) -> str:
-        """The counts as text, one line per split, and one line for each thing to know about them."""
+    def format_table(self) -> str:
+        """Format the counts as text, one line per split, followed by one line per remark."""
         columns = [field.name for field in dataclasses.fields(SplitCounts)]
         lines = [f"{'split':<10}" + "".join(f"{column:>10}" for column in columns)]
         for split, counts in self.splits.items():
             lines.append(
                 f"{split:<10}" + "".join(f"{value:>10}" for value in dataclasses.astuple(counts))
             )
-        if self.rejections:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejections.items())
-            lines.append(
-                f"rejected: {reasons}"
-                + ("" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set")
-            )
+        for what, by_reason in (("rejected", self.rejections), ("omitted", self.omissions)):
+            if by_reason:
+                reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
+                where = "" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set"
+                lines.append(f"{what}: {reasons}{where}")
         if self.simulated:
             lines.append(
                 "simulated radiographs: no figure made from them says anything about patients"
@@ -118,7 +132,8 @@ class Summary:
         lines += [f"warning: {warning}" for warning in self.warnings]
         if self.dry_run:
             lines.append(
-                "dry run: these files were listed and not read, some may be refused; nothing was written"
+                "dry run: these files were listed but not read, some may be refused; "
+                "nothing was written"
             )
         done = (
             "would be written"
@@ -131,14 +146,15 @@ class Summary:
         return "\n".join(lines)
 
 
-def fingerprint(examples: Sequence[Example], hashes: Iterable[str], image_size: int) -> str:
-    """SHA-256 over the images' content, whatever the source says of them, their splits, and how they become pixels.
+def compute_fingerprint(examples: Sequence[Example], hashes: Iterable[str], image_size: int) -> str:
+    """Compute the SHA-256 of everything that decides what the data set contains.
 
-    Independent of the order of the listing and of where the source lies.
+    That is the content of the files, what the source says about them, their splits, and the
+    preprocessing. The order of the listing and the place of the source do not matter.
 
     Args:
-      examples: with their splits.
-      hashes: SHA-256 of each one's content, in the same order.
+      examples: the files with their splits.
+      hashes: SHA-256 of the content of each file, in the same order.
       image_size: side of the square in pixels.
     """
     rows = {
@@ -156,8 +172,8 @@ def fingerprint(examples: Sequence[Example], hashes: Iterable[str], image_size: 
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()
 
 
-def count(outcomes: Iterable[Encoded]) -> dict[str, SplitCounts]:
-    """Counts per split; studies and patients are those of the images that were taken."""
+def count_by_split(outcomes: Iterable[Encoded]) -> dict[str, SplitCounts]:
+    """Count per split; studies and patients are those of the images that were taken."""
     by_split: dict[str | None, list[Encoded]] = collections.defaultdict(list)
     for outcome in outcomes:
         by_split[outcome.example.split].append(outcome)
@@ -174,8 +190,13 @@ def count(outcomes: Iterable[Encoded]) -> dict[str, SplitCounts]:
     return counts
 
 
-def duplicates(outcomes: Iterable[Encoded]) -> list[str]:
-    """A warning for each way in which files of the same bytes contradict the splits or the labels."""
+def count_omissions(omissions: Iterable[Omission]) -> dict[str, int]:
+    """Count omitted files by reason."""
+    return dict(sorted(collections.Counter(omission.reason for omission in omissions).items()))
+
+
+def warn_of_duplicates(outcomes: Iterable[Encoded]) -> list[str]:
+    """Return a warning each if identical files lie in several splits or have several labels."""
     copies: dict[str, list[Example]] = collections.defaultdict(list)
     for outcome in outcomes:
         if outcome.reason is None:
@@ -191,21 +212,30 @@ def duplicates(outcomes: Iterable[Encoded]) -> list[str]:
                 example for example in found[0] if getattr(example, key) != getattr(first, key)
             )
             warnings.append(
-                f"files of the same bytes {what}, such as {first.path} and {other.path}; {len(found)} in all"
+                f"files of the same bytes {what}, such as {first.path} and {other.path}; "
+                f"{len(found)} in all"
             )
     return warnings
 
 
-def rejections_csv(outcomes: Iterable[Encoded]) -> str:
-    """The refused files as CSV: path, split, reason, detail; sorted by path."""
-    refused = sorted(
-        (outcome for outcome in outcomes if outcome.reason),
-        key=lambda outcome: outcome.example.path,
-    )
+def format_rejections(outcomes: Iterable[Encoded], omissions: Iterable[Omission]) -> str:
+    """Format rejected and omitted files as CSV: path, split, reason, detail; sorted by path.
+
+    Omitted files have no split. Files of other body parts, which may be many, are only counted.
+    """
+    rows: list[tuple[str, str | None, str, str]] = [
+        (outcome.example.path, outcome.example.split, outcome.reason, outcome.detail)
+        for outcome in outcomes
+        if outcome.reason
+    ]
+    rows += [
+        (omission.path, "", omission.reason, omission.detail)
+        for omission in omissions
+        if omission.reason != OTHER_BODY_PART
+    ]
+    rows.sort(key=lambda row: row[0])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "split", "reason", "detail"])
-    writer.writerows(
-        [item.example.path, item.example.split, item.reason, item.detail] for item in refused
-    )
+    writer.writerows(rows)
     return text.getvalue()

@@ -111,8 +111,43 @@ def test_columns_that_cannot_be_carried_are_refused(tmp_path, header, sentence):
 def test_what_is_no_manifest_is_refused(tmp_path, name):
     with pytest.raises(DataError, match="cannot be read"):
         list(manifest.read_lines(str(tmp_path / name)))
-    with pytest.raises(DataError, match="UTF-16; save it as UTF-8"):
-        list(manifest.read_lines(write(tmp_path, "path\na.png\n", name, "utf-16")))
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_the_byte_order_mark_tells_the_encoding(tmp_path, name, encoding):
+    text = ("path\n" if name.endswith("csv") else "") + "Oberarm ä.png\r\n\nb.png\n"
+    uri = write(tmp_path, text, name, encoding)
+    assert [source.name for source in sources.find(uri)] == ["Oberarm ä.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+def test_odd_paths_are_resolved_as_in_preparation(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "real\\name.png").touch()
+    paths = ["./a.png", "x/../b.png", " c.png ", "d/", "sub\\e.png", "real\\name.png", "~/f.png"]
+    text = "path\n" * name.endswith("csv") + "\n".join(["", *paths, "  ", ""])
+    found = [source.uri for source in sources.find(write(tmp_path, text, name))]
+    assert found == [
+        *(f"{tmp_path}/{n}" for n in ("a.png", "b.png", "c.png", "d", "sub/e.png")),
+        f"{tmp_path}/real\\name.png",
+        "/home/me/f.png",
+    ]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("a\0b.png", "line 3: the path 'a.x00b.png' contains a NUL byte"),
+        ("C:\\data\\a.png", "line 3: .* is a path of Windows"),
+        ("\\\\server\\share\\a.png", "line 3: .* is a path of Windows"),
+    ],
+)
+def test_paths_that_no_file_can_have_are_refused_with_their_line(tmp_path, name, path, sentence):
+    uri = write(tmp_path, f"path\ngood.png\n{path}\n", name)
+    with pytest.raises(DataError, match=sentence):
+        list(sources.find(uri))
 
 
 def test_other_inputs_carry_nothing(tmp_path):

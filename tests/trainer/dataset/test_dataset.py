@@ -33,6 +33,10 @@ def write(root: pathlib.Path, *paths: str) -> str:
     return str(root)
 
 
+def list_examples(source: str, layout: str, body_parts: tuple[str, ...]) -> list[Example]:
+    return list(sources.list_source(source, layout, body_parts).examples)
+
+
 def manifest(root: pathlib.Path, text: str, encoding: str = "utf-8") -> str:
     root.mkdir(parents=True, exist_ok=True)
     (root / "labels.csv").write_text(text, encoding=encoding)
@@ -53,7 +57,7 @@ def example(
 @pytest.mark.parametrize("scheme", ["", "file://"])  # a URL takes the way of object stores
 def test_mura_folder_levels_are_optional(tmp_path, above, part, scheme):
     write(tmp_path, *(above + path.replace("XR_HUMERUS/", part) for path in MURA))
-    listed = sources.list_examples(scheme + str(tmp_path), "mura", HUMERUS)
+    listed = list_examples(scheme + str(tmp_path), "mura", HUMERUS)
     assert [item.path for item in listed] == [
         above + path.replace("XR_HUMERUS/", part) for path in MURA
     ]
@@ -75,32 +79,35 @@ def test_mura_folder_levels_are_optional(tmp_path, above, part, scheme):
     assert pathlib.Path(listed[0].uri.removeprefix("file://")).read_bytes() == PIXEL
 
 
-def test_mura_ignores_hidden_files_and_other_kinds(tmp_path):
+def test_mura_omits_hidden_files_and_those_outside_the_layout(tmp_path):
+    elbow = "train/XR_ELBOW/patient00001/study1_negative/image1.png"
     write(
         tmp_path,
         *MURA,
+        elbow,
         "train/XR_HUMERUS/patient00001/study1_positive/._image1.png",
-        "train/XR_HUMERUS/patient00001/study1_positive/truth.json",
         "__MACOSX/train/XR_HUMERUS/patient00001/study1_positive/image1.png",
         ".cache/image1.png",
         "train_image_paths.csv",
         "SIMULATED.txt",
     )
-    assert [item.path for item in sources.list_examples(str(tmp_path), "mura", HUMERUS)] == list(
-        MURA
-    )
+    listing = sources.list_source(str(tmp_path), "mura", HUMERUS)
+    assert [item.path for item in listing.examples] == list(MURA)
+    assert [(item.path, item.reason) for item in listing.omissions] == [
+        ("SIMULATED.txt", "outside_layout"),
+        (elbow, "other_body_part"),
+        ("train_image_paths.csv", "outside_layout"),
+    ]
     assert sources.is_simulated(str(tmp_path), "mura")
 
 
 def test_mura_one_patient_in_several_body_parts(tmp_path):
     elbow = "train/XR_ELBOW/patient00001/study1_negative/image1.png"
     write(tmp_path, *MURA, elbow)
-    assert len(sources.list_examples(str(tmp_path), "mura", HUMERUS)) == 4
-    assert [item.path for item in sources.list_examples(str(tmp_path), "mura", ("xr_elbow",))] == [
-        elbow
-    ]
+    assert len(list_examples(str(tmp_path), "mura", HUMERUS)) == 4
+    assert [item.path for item in list_examples(str(tmp_path), "mura", ("xr_elbow",))] == [elbow]
     for parts in (("all",), ("XR_HUMERUS", "XR_ELBOW")):
-        listed = sources.list_examples(str(tmp_path), "mura", parts)
+        listed = list_examples(str(tmp_path), "mura", parts)
         assert len(listed) == 5
         # The same person, yet two studies, so that two labels are no contradiction.
         assert {item.study_id for item in listed if item.patient_id == "patient00001"} == {
@@ -115,21 +122,21 @@ def test_mura_missing_body_part_lists_those_present(tmp_path):
     with pytest.raises(
         ConfigError, match="lacks the body part XR_HAND; it holds XR_ELBOW, XR_HUMERUS"
     ):
-        sources.list_examples(str(tmp_path), "mura", ("XR_HAND", "XR_ELBOW"))
+        list_examples(str(tmp_path), "mura", ("XR_HAND", "XR_ELBOW"))
 
 
 def test_mura_refuses_two_trees(tmp_path):
     write(tmp_path, *MURA, *("MURA-v1.1/" + path for path in MURA))
     with pytest.raises(DataError, match="different folder levels"):
-        sources.list_examples(str(tmp_path), "mura", HUMERUS)
+        list_examples(str(tmp_path), "mura", HUMERUS)
 
 
 def test_mura_says_what_it_found_instead(tmp_path):
     with pytest.raises(DataError, match=r"expected paths such as train/XR_HUMERUS.*found no image"):
-        sources.list_examples(str(tmp_path), "mura", HUMERUS)
+        list_examples(str(tmp_path), "mura", HUMERUS)
     write(tmp_path, "positive/a.png")
     with pytest.raises(DataError, match=r"found positive/a\.png"):
-        sources.list_examples(str(tmp_path), "mura", HUMERUS)
+        list_examples(str(tmp_path), "mura", HUMERUS)
 
 
 @pytest.mark.parametrize(
@@ -147,18 +154,18 @@ def test_mura_named_a_level_too_high_or_too_low(tmp_path, monkeypatch, below, wa
     write(other, *MURA)
     source = (tree / below).resolve()
     with pytest.raises(DataError) as caught:
-        sources.list_examples(str(source), "mura", HUMERUS)
+        list_examples(str(source), "mura", HUMERUS)
     assert str(caught.value).endswith(way_out.format(tree=tree, other=other))
     monkeypatch.chdir(tree / "MURA-v1.1")
     with pytest.raises(DataError, match=r"; name \. as the source$"):
-        sources.list_examples("train/XR_HUMERUS", "mura", HUMERUS)
+        list_examples("train/XR_HUMERUS", "mura", HUMERUS)
 
 
 def test_mura_in_any_case(tmp_path):
     write(tmp_path / "as_is", *MURA)
     write(tmp_path / "lower", *(path.lower().replace("positive", "Positive") for path in MURA))
     as_is, lower = (
-        sources.list_examples(str(tmp_path / name), "mura", HUMERUS) for name in ("as_is", "lower")
+        list_examples(str(tmp_path / name), "mura", HUMERUS) for name in ("as_is", "lower")
     )
     assert [item.path for item in lower] != [item.path for item in as_is]
     for name in ("label", "patient_id", "study_id", "split", "attributes"):
@@ -167,21 +174,21 @@ def test_mura_in_any_case(tmp_path):
 
 def test_mura_without_folders_of_body_parts_says_that_it_is_taken_whole(tmp_path, caplog):
     write(tmp_path, *(path.replace("XR_HUMERUS/", "") for path in MURA))
-    assert len(sources.list_examples(str(tmp_path), "mura", ("XR_WRIST",))) == len(MURA)
+    assert len(list_examples(str(tmp_path), "mura", ("XR_WRIST",))) == len(MURA)
     assert "has no folders of body parts: all of its images are taken for XR_WRIST" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["mura", "folders", "manifest"])
 def test_no_such_source(tmp_path, layout):
     with pytest.raises(DataError, match=r"nowhere is no (folder|file)"):
-        sources.list_examples(str(tmp_path / "nowhere"), layout, HUMERUS)
+        list_examples(str(tmp_path / "nowhere"), layout, HUMERUS)
 
 
 def test_unknown_layout(tmp_path):
     with pytest.raises(
         ConfigError, match="unknown layout 'zip': expected one of mura, folders, manifest"
     ):
-        sources.list_examples(str(tmp_path), "zip", HUMERUS)
+        list_examples(str(tmp_path), "zip", HUMERUS)
 
 
 # Class folders
@@ -201,10 +208,7 @@ def test_folders(tmp_path, negative, positive, scheme):
         "x.png",
         "notes.txt",
     )
-    listed = {
-        item.path: item
-        for item in sources.list_examples(scheme + str(tmp_path), "folders", HUMERUS)
-    }
+    listed = {item.path: item for item in list_examples(scheme + str(tmp_path), "folders", HUMERUS)}
     assert {path: item.label for path, item in listed.items()} == {
         f"{positive}/a.png": 1,
         f"{positive}/deep/er/a.dcm": 1,
@@ -226,7 +230,7 @@ def test_folders_below_splits(tmp_path):
     write(tmp_path, "test/masks/f.png", "negative/test/g.png", "other/positive/h.png")
     listed = {
         item.path: (item.split, item.label)
-        for item in sources.list_examples(str(tmp_path), "folders", HUMERUS)
+        for item in list_examples(str(tmp_path), "folders", HUMERUS)
     }
     assert listed == {
         "Train/positive/a.png": ("train", 1),
@@ -262,7 +266,7 @@ def test_folders_below_splits(tmp_path):
 def test_folders_without_classes(tmp_path, paths, found, way_out):
     write(tmp_path, *paths)
     with pytest.raises(DataError) as caught:
-        sources.list_examples(str(tmp_path), "folders", HUMERUS)
+        list_examples(str(tmp_path), "folders", HUMERUS)
     assert "no class folders with images: expected negative and positive" in str(caught.value)
     assert found + way_out.format(root=tmp_path) in str(caught.value)
 
@@ -272,7 +276,7 @@ def test_folders_without_classes(tmp_path, paths, found, way_out):
 
 def test_manifest_columns_and_attributes(tmp_path):
     text = 'Path, label ,patient,study,split,site\na.png,0,p1,1,train,north\nsub/../b.png,positive,p1,2,valid,\n./c.png,Abnormal,p2,1,test,"a, b"\n'
-    listed = sources.list_examples(manifest(tmp_path, text, "utf-8-sig"), "manifest", HUMERUS)
+    listed = list_examples(manifest(tmp_path, text, "utf-8-sig"), "manifest", HUMERUS)
     assert listed == [
         Example("a.png", f"{tmp_path}/a.png", 0, "p1", "p1/1", "train", {"site": "north"}),
         Example("b.png", f"{tmp_path}/b.png", 1, "p1", "p1/2", "validation", {"site": ""}),
@@ -282,7 +286,7 @@ def test_manifest_columns_and_attributes(tmp_path):
 
 def test_manifest_absolute_remote_and_inside_paths(tmp_path):
     text = f"image,label\n/elsewhere/a.png,0\ngs://bucket/b.png,1\n{tmp_path}/in/c.png,1\n"
-    listed = sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+    listed = list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     assert [(item.path, item.uri) for item in listed] == [
         ("/elsewhere/a.png", "/elsewhere/a.png"),
         ("gs://bucket/b.png", "gs://bucket/b.png"),
@@ -291,7 +295,7 @@ def test_manifest_absolute_remote_and_inside_paths(tmp_path):
 
 
 def test_manifest_patient_falls_back_on_study_then_on_image(tmp_path):
-    by_study = sources.list_examples(
+    by_study = list_examples(
         manifest(tmp_path, "path,label,study\na,0,s\nb,0,s\nc,1,t\n"), "manifest", HUMERUS
     )
     assert [(item.patient_id, item.study_id) for item in by_study] == [
@@ -299,12 +303,12 @@ def test_manifest_patient_falls_back_on_study_then_on_image(tmp_path):
         ("s", "s"),
         ("t", "t"),
     ]
-    alone = sources.list_examples(manifest(tmp_path, "path,label\na,0\nb,1\n"), "manifest", HUMERUS)
+    alone = list_examples(manifest(tmp_path, "path,label\na,0\nb,1\n"), "manifest", HUMERUS)
     assert [(item.patient_id, item.study_id) for item in alone] == [("a", "a"), ("b", "b")]
 
 
 def test_manifest_first_alias_wins_and_the_other_stays_an_attribute(tmp_path):
-    (item,) = sources.list_examples(
+    (item,) = list_examples(
         manifest(tmp_path, "file,label,group,patient\na,1,g,p\n"), "manifest", HUMERUS
     )
     assert (item.patient_id, item.attributes) == ("p", {"group": "g"})
@@ -322,7 +326,7 @@ def test_manifest_first_alias_wins_and_the_other_stays_an_attribute(tmp_path):
 )
 def test_a_manifest_as_table_programs_write_it(tmp_path, text):
     """A patient that is not seen as one would be an attribute, and its images on both sides."""
-    listed = sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+    listed = list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     assert [(item.path, item.label, item.patient_id, dict(item.attributes)) for item in listed] == [
         ("a", 1, "p", {}),
         ("b", 0, "q", {}),
@@ -339,8 +343,8 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, text):
     ],
 )
 def test_nobody_is_told_that_patients_are_kept_apart_who_named_none(tmp_path, text, warning):
-    said = splits.unnamed_patients(
-        sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+    said = splits.warn_of_unnamed_patients(
+        list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     )
     assert len(said) == (warning is not None) and all(warning in one for one in said)
 
@@ -365,20 +369,16 @@ def test_nobody_is_told_that_patients_are_kept_apart_who_named_none(tmp_path, te
 )
 def test_manifest_refusals_name_the_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
-        sources.list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+        list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
 
 
 def test_manifest_not_utf8(tmp_path):
     with pytest.raises(DataError, match="not text in UTF-8"):
-        sources.list_examples(
-            manifest(tmp_path, "path,label\nmüll,1\n", "latin-1"), "manifest", HUMERUS
-        )
+        list_examples(manifest(tmp_path, "path,label\nmüll,1\n", "latin-1"), "manifest", HUMERUS)
 
 
 def test_manifest_of_the_real_radiographs(shared):
-    listed = sources.list_examples(
-        str(shared / "data/fracatlas_shoulder/labels.csv"), "manifest", HUMERUS
-    )
+    listed = list_examples(str(shared / "data/fracatlas_shoulder/labels.csv"), "manifest", HUMERUS)
     assert (
         len(listed),
         sum(item.label for item in listed),
@@ -498,18 +498,20 @@ def test_in_threads_keeps_order_and_passes_errors_on():
 
 def test_fingerprint_depends_on_content_not_on_order_or_place():
     first, second = example("a", 0, split="train"), example("b", 1, split="train")
-    base = summary.fingerprint([first, second], ["x", "y"], 64)
+    base = summary.compute_fingerprint([first, second], ["x", "y"], 64)
     elsewhere = [
         Example("b", "/other/b", 1, "b", "b", "train"),
         Example("a", "/other/a", 0, "a", "a", "train"),
     ]
-    assert summary.fingerprint(elsewhere, ["y", "x"], 64) == base
+    assert summary.compute_fingerprint(elsewhere, ["y", "x"], 64) == base
     changed = [
-        summary.fingerprint([first, second], ["x", "z"], 64),
-        summary.fingerprint([first, second], ["x", "y"], 65),
-        summary.fingerprint([first, example("b", 0, split="train")], ["x", "y"], 64),
-        summary.fingerprint([first, example("b", 1, split="test")], ["x", "y"], 64),
-        summary.fingerprint([first, example("b", 1, patient="a", split="train")], ["x", "y"], 64),
+        summary.compute_fingerprint([first, second], ["x", "z"], 64),
+        summary.compute_fingerprint([first, second], ["x", "y"], 65),
+        summary.compute_fingerprint([first, example("b", 0, split="train")], ["x", "y"], 64),
+        summary.compute_fingerprint([first, example("b", 1, split="test")], ["x", "y"], 64),
+        summary.compute_fingerprint(
+            [first, example("b", 1, patient="a", split="train")], ["x", "y"], 64
+        ),
     ]
     assert len({base, *changed}) == 6
 
@@ -522,7 +524,7 @@ def test_copies_across_splits_or_labels_are_told():
         Encoded(example("d", 1, split="train"), "twice"),
         Encoded(example("e", 1, split="test"), "twice", reason="truncated"),
     ]
-    assert summary.duplicates(outcomes) == [
+    assert summary.warn_of_duplicates(outcomes) == [
         "files of the same bytes lie in more than one split, such as a and b; 1 in all",
         "files of the same bytes have both labels, such as c and d; 1 in all",
     ]

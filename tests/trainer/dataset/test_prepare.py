@@ -229,7 +229,7 @@ def test_real_radiographs_reject_exactly_the_truncated(shared, tmp_path):
         assert counts.images == len(chosen)
         assert counts.positives == sum(row["label"] for row in chosen)
         assert counts.patients == len({row["patient_id"] for row in chosen})
-    out = result.table()
+    out = result.format_table()
     assert "rejected: truncated 6; see rejections.csv" in out and result.directory in out
 
 
@@ -249,7 +249,7 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
         first.splits,
         first.directory,
     )
-    assert "already prepared" in again.table()
+    assert "already prepared" in again.format_table()
 
     changed = encoded(Image.fromarray(picture(999).astype(np.uint8)), "PNG")
     (source / "positive/0.png").write_bytes(changed)
@@ -325,7 +325,7 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
         prepare(str(source / "some.csv"), dry_run=dry_run, **options) for dry_run in (True, False)
     )
     assert (planned.splits, planned.rejections) == (done.splits, done.rejections)
-    assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.table()
+    assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.format_table()
     with pytest.raises(
         DataError,
         match=rf"none of the files that .*none.csv lists is there; .* no file {source}/elsewhere/0.png",
@@ -367,7 +367,7 @@ def test_simulated_sources_are_marked(tmp_path):
         result.simulated
         and tfds.builder_from_directory(result.directory).info.metadata["simulated"]
     )
-    assert "simulated radiographs" in result.table()
+    assert "simulated radiographs" in result.format_table()
 
 
 def test_url_as_data_dir(tmp_path):
