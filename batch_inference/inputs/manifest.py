@@ -26,6 +26,7 @@ class Line:
       path: path or URI as written.
       study: name of its study, after that of its patient where there is one; else empty.
       carried: (name, value) of all other columns.
+      number: number of the line, for messages.
     """
 
     path: str

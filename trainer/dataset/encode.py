@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -12,9 +13,10 @@ import cv2
 from trainer import machine, radiograph
 from trainer.dataset.example import Example
 from trainer.program import telemetry
-from trainer.storage import read_bytes
+from trainer.storage import is_remote, read_bytes
 
 MISSING = "missing"
+UNREADABLE = "unreadable"
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -43,9 +45,9 @@ class Encoded:
 
 def encode(example: Example, image_size: int) -> Encoded:
     """Reads and letterboxes one file. Only what is wrong with the file is a refusal; a failing disk or network raises."""
-    data = read_bytes(example.uri)
+    data = _read_regular_file(example.uri)
     if data is None:
-        return Encoded(example, sha256="", reason=MISSING, detail=f"there is no file {example.uri}")
+        return _refuse_unread(example)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         source = radiograph.read(data)
@@ -70,8 +72,21 @@ def encode(example: Example, image_size: int) -> Encoded:
 
 def content_hash(example: Example) -> str:
     """SHA-256 of the file's content, hexadecimal; empty where there is no file."""
-    data = read_bytes(example.uri)
+    data = _read_regular_file(example.uri)
     return "" if data is None else hashlib.sha256(data).hexdigest()
+
+
+def _read_regular_file(uri: str) -> bytes | None:
+    """Return a file's content; None for a missing file, and for pipes, devices and folders."""
+    # Opening a pipe waits for a writer, and a device may have no end.
+    return read_bytes(uri) if is_remote(uri) or pathlib.Path(uri).is_file() else None
+
+
+def _refuse_unread(example: Example) -> Encoded:
+    if not is_remote(example.uri) and pathlib.Path(example.uri).exists():
+        detail = "expected a regular file, found a folder, pipe, socket or device"
+        return Encoded(example, sha256="", reason=UNREADABLE, detail=detail)
+    return Encoded(example, sha256="", reason=MISSING, detail=f"there is no file {example.uri}")
 
 
 def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:

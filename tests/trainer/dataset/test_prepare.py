@@ -47,10 +47,20 @@ assert not [name for name in sys.modules if name.split(".")[0] == "trainer"]
 np.savez(out, **columns)
 """
 
-PREPARE = """
-import sys
-from trainer.prepare import prepare
-prepare(sys.argv[1], "folders", sys.argv[2], image_size=32, test_fraction=0.0, validation_fraction=0.0)
+# Waits at one file, so that the kill surely comes in the middle.
+STALLED_PREPARE = """
+import sys, time
+from trainer.dataset import prepare, radiographs_dataset_builder as builder
+encode = builder.encode
+def stall(example, image_size):
+    if example.path == "positive/10.png":
+        time.sleep(600)
+    return encode(example, image_size)
+builder.encode = stall
+source, data_dir = sys.argv[1:]
+prepare.prepare(
+    source, "folders", data_dir, image_size=32, test_fraction=0.0, validation_fraction=0.0
+)
 """
 
 
@@ -391,13 +401,11 @@ def test_url_as_data_dir(tmp_path):
 
 def test_killed_in_the_middle_then_run_again(tmp_path):
     source, data_dir = class_folders(tmp_path / "source", each=20), tmp_path / "data"
-    pipe = source / "positive/10.png"
-    good = pipe.read_bytes()
-    pipe.unlink()
-    os.mkfifo(pipe)  # reading it never ends, so that the kill surely comes in the middle
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PREPARE, source, data_dir], env=environment, stderr=subprocess.PIPE
+        [sys.executable, "-c", STALLED_PREPARE, source, data_dir],
+        env=environment,
+        stderr=subprocess.PIPE,
     )
     try:
         deadline = time.monotonic() + 120
@@ -414,8 +422,6 @@ def test_killed_in_the_middle_then_run_again(tmp_path):
     with pytest.raises(DataError, match="no prepared data set"):
         locate(str(data_dir))
 
-    pipe.unlink()
-    pipe.write_bytes(good)
     result = prepare(
         str(source),
         "folders",
