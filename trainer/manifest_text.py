@@ -48,8 +48,8 @@ def resolve_path(cell: str, folder: str, where: str) -> str:
     """Return the local path or URI that a manifest names.
 
     Space around it and a slash at its end are ignored, `~` is the home, and `./` and `a/../` are
-    removed. A relative path starts at the folder of the manifest. A backslash is a separator, unless
-    a local file has that very name.
+    removed. A relative path starts at the folder of the manifest. A backslash is a separator,
+    unless a local file has that very name.
 
     Args:
       cell: the path as it is written.
@@ -78,7 +78,7 @@ def _replace_backslashes(path: str, folder: str, where: str) -> str:
         return path
     if _DRIVE.match(path):
         raise DataError(
-            f"{where}: {path!r} is a path of Windows, which this machine does not have; write paths "
-            "relative to the manifest's folder, with / between the names"
+            f"{where}: {path!r} is a path of Windows, which this machine does not have; write "
+            "paths relative to the manifest's folder, with / between the names"
         )
     return path.replace("\\", "/")

@@ -1,4 +1,4 @@
-"""One image of a source, as it flows from the listing through the splits into a record."""
+"""Define an example: one image of a source, on its way from the listing to a record."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,22 +14,24 @@ SPLIT_WORDS = {
     "test": "test",
 }
 
-# What preparation adds to the attributes of each image, all as text; sizes in pixels, before the letterbox.
+# Preparation adds these attributes to each image, as text. Sizes are in pixels, before the
+# letterbox.
 DERIVED_ATTRIBUTES = ("source_format", "source_mode", "source_width", "source_height")
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One listed image file, not yet opened.
+    """Describes a listed file that has not been opened.
 
     Attributes:
-      path: relative to the source, with `/`; names the image in the data set. Outside the source: the URI itself.
-      uri: what to open, a local path or `gs://`.
+      path: path relative to the source, with `/`, which names the image in the data set. Outside
+        the source it is the URI itself.
+      uri: local path or `gs://` URI to open.
       label: 0 negative, 1 positive.
-      patient_id: whoever shares it stays in one split.
-      study_id: unique in the source; the label belongs to it.
-      split: `train`, `validation` or `test`; None where the source leaves it open.
-      attributes: what else the source says of the image, to slice an evaluation by.
+      patient_id: images with the same patient stay in one split.
+      study_id: unique in the source; all images of a study share a label.
+      split: `train`, `validation` or `test`; None if the source does not name one.
+      attributes: what else the source says about the image; an evaluation can be sliced by it.
     """
 
     path: str

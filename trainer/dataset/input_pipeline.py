@@ -1,8 +1,9 @@
-"""Prepared TFRecords -> batches of `uint8 [B, size, size, 1]`; augmentation happens here and only in training.
+"""Read prepared TFRecords as batches of `uint8 [B, size, size, 1]`; augment them in training.
 
-A split is decoded once, into memory or, where that would crowd it, into an unlinked file on the local disk. After that every
-epoch is a pure function of (seed, epoch): which example stands where, and how it is augmented. So a run can continue at any
-step of any epoch, and any number of replicas sees the same batches.
+A split is decoded once: into memory, or into an unlinked file on the local disk if it is too large.
+After that an epoch is a pure function of (seed, epoch), which gives the order of the examples and
+their augmentation. So a run can continue at any step of any epoch, and any number of replicas gets
+the same batches.
 """
 
 import dataclasses
@@ -26,18 +27,18 @@ from trainer.program import telemetry
 
 _BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 MEMORY_SHARE = 0.3
-"""Share of the memory that decoded images may take before `cache=auto` moves them to the disk."""
+"""Share of the memory that decoded images may occupy before `cache=auto` uses the disk."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One decoded split.
+    """Holds a decoded split.
 
     Attributes:
       images: uint8 [N, size, size, 1], indexed along the first axis only.
       labels: int64 [N], 1 for positive.
       patient_id, study_id, path: str [N].
-      attributes: one mapping per image, of what its source said beside the label.
+      attributes: one mapping per image, of what its source says beside the label.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Split:
         return len(self.labels)
 
     def select(self, indices: np.ndarray) -> "Split":
-        """The examples at `indices`, int [M], in that order; their pixels are not copied."""
+        """Return the examples at `indices`, int [M], in that order; pixels are not copied."""
         columns = {
             name: getattr(self, name)[indices]
             for name in ("labels", "patient_id", "study_id", "path")
@@ -64,7 +65,7 @@ class Split:
 
 
 class Rows:
-    """Some rows of an array, read when they are asked for, so that a fold of a split takes no memory of its own."""
+    """Selects rows of an array without a copy, so that a fold of a split needs no memory."""
 
     def __init__(self, base: "np.ndarray | Rows", index: np.ndarray):
         self._base, self._index = base, np.asarray(index, np.int64)
@@ -79,15 +80,16 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes; 0 or False turns one off.
+    """Holds the ranges of random augmentation; 0 or False switches one off.
 
     Attributes:
-      horizontal_flip, vertical_flip: mirrored with probability 0.5.
-      rotation: up to this many degrees either way.
-      shift: up to this fraction of the side, along each axis.
-      zoom: a factor from 1 / (1 + zoom) to 1 + zoom.
-      contrast: a gamma curve with exponent from 1 / (1 + contrast) to 1 + contrast: black stays black, letterbox included.
-      brightness: a gain from 1 / (1 + brightness) to 1 + brightness.
+      horizontal_flip, vertical_flip: whether to mirror with probability 0.5.
+      rotation: largest angle either way, in degrees.
+      shift: largest shift along each axis, as a fraction of the side.
+      zoom: the factor is from 1 / (1 + zoom) to 1 + zoom.
+      contrast: the exponent of a gamma curve is from 1 / (1 + contrast) to 1 + contrast. Black
+        stays black, including the letterbox.
+      brightness: the gain is from 1 / (1 + brightness) to 1 + brightness.
     """
 
     horizontal_flip: bool = True
@@ -110,16 +112,17 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
 
 
 def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
-    """Decodes one split; one that preparation left empty has no examples.
+    """Decode one split; a split that is empty in the data set has no examples.
 
     Args:
-      data_dir: where `humerus-prepare` wrote.
+      data_dir: the data set that `humerus-prepare` wrote.
       name: `train`, `validation`, `test`, or several joined by `+`.
-      cache: `memory`, `disk`, or `auto` for memory up to `MEMORY_SHARE` of it.
+      cache: `memory`, `disk`, or `auto`, which uses memory up to `MEMORY_SHARE` of it.
 
     Raises:
-      DataError: no such split, or damaged records.
-      ConfigError: they don't fit into memory. OSError: nor onto the disk.
+      DataError: there is no such split, or its records are damaged.
+      ConfigError: the images do not fit into memory.
+      OSError: they do not fit onto the disk.
     """
     builder = tfds.builder_from_directory(locate(data_dir))
     wanted = name.split("+")
@@ -153,11 +156,13 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
         tf.errors.InvalidArgumentError,
     ) as error:
         raise DataError(
-            f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; prepare them again"
+            f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; "
+            "prepare them again"
         ) from error
     if filled != count:
         raise DataError(
-            f"{data_dir}, split {name!r}, announces {count} images and holds {filled}; prepare them again"
+            f"{data_dir}, split {name!r}, announces {count} images and holds {filled}; "
+            "prepare them again"
         )
     text = {
         key: np.array([value.decode() for value in columns[key]], dtype=str)
@@ -180,14 +185,14 @@ def batches(
     augmentation: Augmentation | None = None,
     shuffle: bool = False,
 ) -> tf.distribute.DistributedDataset:
-    """One epoch, from `first_step` on: each example once, whatever the number of replicas.
+    """Return one epoch from `first_step` on: each example once, for any number of replicas.
 
-    The last batch is filled up with real examples of weight 0, so that no replica is left empty, no BatchNormalization sees
-    invented pixels, and no sum counts an example twice.
+    The last batch is filled up with real examples of weight 0. So no replica is without examples,
+    BatchNormalization gets no artificial pixels, and no sum counts an example twice.
 
     Returns:
-      Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label` float32 [b], `weight` float32 [b],
-      where the weights of a global batch sum to 1.
+      Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label`
+      float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.
     """
     order = _order(len(split), seed, epoch) if shuffle else np.arange(len(split))
     steps = steps_per_epoch(len(split), global_batch_size)
@@ -224,32 +229,35 @@ def batches(
         )
         prefetched = prepared.prefetch(2 * local)
         gpus = tf.config.list_logical_devices("GPU")
-        if (
-            context.num_replicas_in_sync == 1 and gpus
-        ):  # several devices, the strategy feeds ahead of time by itself
+        # With several devices, the strategy prefetches itself.
+        if context.num_replicas_in_sync == 1 and gpus:
             prefetched = prefetched.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
-        return prefetched.with_options(_untuned())
+        return prefetched.with_options(_disable_autotune())
 
     return strategy.distribute_datasets_from_function(pipeline)
 
 
-def _untuned() -> tf.data.Options:
-    """No tuning while it runs: the end of an epoch waits for the tuner's thread, which sleeps for longer and longer, half a minute was seen (TensorFlow 2.21)."""
+def _disable_autotune() -> tf.data.Options:
+    """Return options without autotuning.
+
+    The end of an epoch waits for the tuner's thread, which sleeps ever longer: half a minute was
+    measured with TensorFlow 2.21.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:
-    """Number of batches that hold each example once, the last one filled up."""
+    """Return the number of batches that hold each example once; the last one is filled up."""
     return -(-examples // global_batch_size)
 
 
 def per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
-    """Examples per replica and step.
+    """Return the number of examples per replica and step.
 
     Raises:
-      ConfigError: the batch doesn't divide; names the nearest that do.
+      ConfigError: the batch cannot be divided equally; the message names the nearest that can.
     """
     if global_batch_size % replicas:
         below, above = (
@@ -258,13 +266,14 @@ def per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
         )
         nearest = f"{below} or {above}" if below else str(above)
         raise ConfigError(
-            f"global_batch_size={global_batch_size} doesn't divide among {replicas} replicas; the nearest that do: {nearest}"
+            f"global_batch_size={global_batch_size} doesn't divide among {replicas} replicas; "
+            f"the nearest that do: {nearest}"
         )
     return global_batch_size // replicas
 
 
 def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Positions of one replica's batch -> its pixels, labels and weights."""
+    """Turn the positions of one replica's batch into its pixels, labels and weights."""
 
     def read(index: np.ndarray, *change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = split.images[index]
@@ -273,7 +282,8 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
         )
 
     change = [rows[name] for name in ("transform", "tone") if name in rows]
-    # Where ops must be deterministic, a stateful function would be called for one batch after the other.
+    # If operations must be deterministic, TensorFlow calls a stateful function for one batch at a
+    # time.
     image, label = tf.numpy_function(
         read, [rows["index"], *change], (tf.uint8, tf.float32), stateful=False
     )
@@ -286,14 +296,22 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
 
 
 def _augment(images: np.ndarray, transform: np.ndarray, tone: np.ndarray) -> np.ndarray:
-    """Re-exposes and warps: uint8 [B, size, size, 1], float32 [B, 2, 3], uint8 [B, 256] -> uint8 [B, size, size, 1].
+    """Change the tone of images and warp them.
 
-    OpenCV takes an eighth of the time of TensorFlow's operations for it, and lets other threads work meanwhile.
+    OpenCV needs an eighth of the time of TensorFlow's operations, and releases the GIL.
+
+    Args:
+      images: uint8 [B, size, size, 1].
+      transform: float32 [B, 2, 3], from output to input pixels.
+      tone: uint8 [B, 256], by grey level.
+
+    Returns:
+      uint8 [B, size, size, 1].
     """
     changed = np.empty_like(images)
     size = (images.shape[2], images.shape[1])
     for image, matrix, levels, target in zip(images, transform, tone, changed, strict=True):
-        # Beyond the edge: black.
+        # Pixels from outside the image become black.
         cv2.warpAffine(
             cv2.LUT(image[:, :, 0], levels), matrix, size, dst=target[:, :, 0], flags=_BILINEAR
         )
@@ -303,7 +321,7 @@ def _augment(images: np.ndarray, transform: np.ndarray, tone: np.ndarray) -> np.
 def _augmentation_parameters(
     augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """One draw per position: `transform` float32 [count, 2, 3] from output to input pixels, `tone` uint8 [count, 256] by grey level."""
+    """Draw the parameters of `_augment` for each position, with leading dimension `count`."""
 
     def factor(reach: float) -> np.ndarray:
         return np.exp(rng.uniform(-1, 1, count) * np.log1p(reach))
@@ -326,10 +344,12 @@ def _augmentation_parameters(
 
 
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the shuffled order of an epoch, int [count]."""
     return np.random.default_rng([seed, epoch, 0]).permutation(count)
 
 
 def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
+    """Allocate uint8 of this shape in memory or in an unlinked file; see `load_split`."""
     if cache not in ("auto", "memory", "disk"):
         raise ConfigError(f"cache={cache!r}: expected auto, memory or disk")
     size = int(np.prod(shape, dtype=np.int64))
@@ -340,17 +360,18 @@ def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
             return np.empty(shape, np.uint8)
         except MemoryError as error:
             raise ConfigError(
-                f"{size / 1e9:.1f} GB of decoded images don't fit into memory; set --config.cache=disk"
+                f"{size / 1e9:.1f} GB of decoded images don't fit into memory; "
+                "set --config.cache=disk"
             ) from error
     file = tempfile.TemporaryFile(prefix="humerus-")  # noqa: SIM115 (lives as long as the array)
     folder = tempfile.gettempdir()
     try:
-        os.posix_fallocate(
-            file.fileno(), 0, size
-        )  # a disk that fills up later would end the process without a word (SIGBUS)
+        # A disk that fills up later would end the process without a message (SIGBUS).
+        os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         raise OSError(
-            f"{folder} has no room for {size / 1e9:.1f} GB of decoded images ({error.strerror}); let TMPDIR name a larger disk"
+            f"{folder} has no room for {size / 1e9:.1f} GB of decoded images ({error.strerror}); "
+            "let TMPDIR name a larger disk"
         ) from error
     logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, folder)
     return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -1,4 +1,4 @@
-"""From the --data_dir of a command to the one data set in it."""
+"""Find the data set in the --data_dir of a command."""
 
 import posixpath
 
@@ -10,11 +10,13 @@ INFO_FILE = "dataset_info.json"
 
 
 def locate(data_dir: str) -> str:
-    """The directory for `tfds.builder_from_directory`: `data_dir` itself, or the single data set that was prepared in it.
+    """Return the directory for `tfds.builder_from_directory`.
+
+    It is `data_dir` itself, or the only data set that was prepared in it.
 
     Raises:
-      DataError: none there.
-      ConfigError: several there.
+      DataError: there is no data set.
+      ConfigError: there are several.
     """
     data_dir = data_dir.rstrip("/") or "/"
     if storage.exists(posixpath.join(data_dir, INFO_FILE)):
@@ -23,14 +25,16 @@ def locate(data_dir: str) -> str:
         posixpath.dirname(path)
         for path in storage.glob(posixpath.join(data_dir, NAME, "*", "*", INFO_FILE))
     )
-    # TFDS writes below `incomplete.*` until all is there.
+    # TFDS writes to `incomplete.*` until the data set is complete.
     found = [path for path in found if not posixpath.basename(path).startswith("incomplete.")]
     if not found:
         raise DataError(
-            f"{data_dir} holds no prepared data set; make one with humerus-prepare --data_dir={data_dir}"
+            f"{data_dir} holds no prepared data set; make one with humerus-prepare "
+            f"--data_dir={data_dir}"
         )
     if len(found) > 1:
         raise ConfigError(
-            f"{data_dir} holds {len(found)} data sets; name one of them as --data_dir: {', '.join(found)}"
+            f"{data_dir} holds {len(found)} data sets; name one of them as --data_dir: "
+            f"{', '.join(found)}"
         )
     return found[0]

@@ -52,7 +52,7 @@ def read(source: str, root: str) -> Iterator[Example]:
 
 
 def _read_rows(source: str) -> _NumberedRows:
-    """Yield the rows of a CSV file that are not blank, with their line numbers; the header first."""
+    """Yield the rows of a CSV file that are not blank, with line numbers; the header first."""
     content = storage.read_bytes(source)
     if content is None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Prepare the radiographs of a source: sharded TFRecords of square grey images, split by patient."""
+"""Prepare a source as sharded TFRecords of square grey images, split by patient."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""A finished data set appears whole in its place, or not at all."""
+"""Put a finished data set in its place, completely or not at all."""
 
 import contextlib
 import fcntl
@@ -18,9 +18,9 @@ _PREFIX = ".incomplete-"
 
 @contextlib.contextmanager
 def workspace(data_dir: str) -> Iterator[str]:
-    """A local folder to build in, gone afterwards; what killed runs left behind goes first.
+    """Yield a local folder to build in, which is removed afterwards, with those of killed runs.
 
-    For a local `data_dir` it lies inside, on the same file system, and one run at a time holds it.
+    For a local `data_dir` it lies inside, on the same file system. Other runs wait for it.
     """
     if storage.is_remote(data_dir):
         with tempfile.TemporaryDirectory(prefix="humerus-prepare-") as folder:
@@ -31,14 +31,20 @@ def workspace(data_dir: str) -> Iterator[str]:
     with _locked(root) as locked:
         if locked:
             for leftover in root.glob(_PREFIX + "*"):
-                logging.info("removing what an interrupted run left behind: %s", leftover)
+                logging.info("removing the folder of an interrupted run: %s", leftover)
                 shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root) as folder:
             yield folder
 
 
 def publish(built: str, target: str, workspace_folder: str) -> None:
-    """Puts the finished directory `built` in place of whatever is at `target`; `workspace_folder` is where the old one dies."""
+    """Put a finished directory in place of whatever is at `target`.
+
+    Args:
+      built: the finished directory.
+      target: its place, local or in a bucket.
+      workspace_folder: folder of `workspace`, into which a replaced data set is moved.
+    """
     if storage.is_remote(target):
         storage.replace_folder(pathlib.Path(built), target, mark=INFO_FILE)
         return
@@ -51,14 +57,18 @@ def publish(built: str, target: str, workspace_folder: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[bool]:
-    """Waits for other runs in `folder`; the kernel ends the lock with the process. False where the file system has no locks."""
+    """Lock a folder, after other runs in it have ended; the kernel unlocks it with the process.
+
+    Yields:
+      False if the file system has no locks.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logging.warning(
-                "another humerus-prepare is at work in %s; waiting for it to end", folder
+                "another humerus-prepare is running in %s; waiting for it to end", folder
             )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:

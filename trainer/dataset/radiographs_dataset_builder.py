@@ -3,8 +3,9 @@
 `humerus-prepare` runs the builder. TFDS's own command can run it too, after
 `pip install mlcroissant`. The source is then --manual_dir, unless a configuration names one:
 
-    tfds build radiographs --imports=trainer.dataset.radiographs_dataset_builder --manual_dir=MURA-v1.1 --data_dir=data
-    ... --config='{"layout": "manifest", "source": "labels.csv", "image_size": 256}'
+    tfds build radiographs --imports=trainer.dataset.radiographs_dataset_builder
+    --manual_dir=MURA-v1.1 --data_dir=data ... --config='{"layout": "manifest", "source":
+    "labels.csv", "image_size": 256}'
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Who is trained on and who is asked: splits by patient, stable under new data, and the refusals that keep them honest."""
+"""Assign patients to splits that new data does not change, and check the splits."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from trainer.errors import ConfigError, DataError
 
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Raises ConfigError unless both are in [0, 1) and leave something to train on."""
+    """Raise `ConfigError` unless both are in [0, 1) and leave patients to train on."""
     for name, fraction in (
         ("validation_fraction", validation_fraction),
         ("test_fraction", test_fraction),
@@ -19,12 +19,13 @@ def check_fractions(validation_fraction: float, test_fraction: float) -> None:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
     if validation_fraction + test_fraction >= 1:
         raise ConfigError(
-            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave nothing to train on"
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} leave "
+            "nothing to train on; their sum must be below 1"
         )
 
 
-def position(patient_id: str, seed: int) -> float:
-    """A place in [0, 1) that depends on the patient and the seed alone: the first 53 bits of a SHA-256."""
+def compute_position(patient_id: str, seed: int) -> float:
+    """Compute a number in [0, 1) from patient and seed: the first 53 bits of a SHA-256."""
     digest = hashlib.sha256(f"{seed}/{patient_id}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
@@ -32,16 +33,17 @@ def position(patient_id: str, seed: int) -> float:
 def assign(
     examples: Sequence[Example], validation_fraction: float, test_fraction: float, seed: int
 ) -> list[Example]:
-    """Gives each example its split: what the source names stays, and what it lacks is carved out of training by patient.
+    """Assign each example to a split.
 
-    Patients at a `position` below `test_fraction` are tested on, the next `validation_fraction` validated on; a split
-    that the source names itself takes no such share. New patients never move those that are there.
+    Splits that the source names are kept. A split that it does not name is taken from the training
+    patients: a `compute_position` below `test_fraction` belongs to the test split, the next
+    `validation_fraction` to the validation split. So new patients never move others.
 
     Args:
-      examples: as listed; `split` None counts as `train`.
-      validation_fraction: of all patients, in [0, 1), where the source names no validation split.
-      test_fraction: of all patients, in [0, 1), where the source names no test split.
-      seed: another seed, another draw.
+      examples: listed files; `split` None counts as `train`.
+      validation_fraction: share of all patients, in [0, 1), if the source has no validation split.
+      test_fraction: share of all patients, in [0, 1), if the source has no test split.
+      seed: changes which patients are selected.
     """
     check_fractions(validation_fraction, test_fraction)
     named = {example.split for example in examples}
@@ -51,7 +53,7 @@ def assign(
     def split(example: Example) -> str:
         if example.split and example.split != "train":
             return example.split
-        place = position(example.patient_id, seed)
+        place = compute_position(example.patient_id, seed)
         if place < test_share:
             return "test"
         return "validation" if place < test_share + validation_share else "train"
@@ -60,7 +62,7 @@ def assign(
 
 
 def check_groups(examples: Iterable[Example]) -> None:
-    """Raises DataError for a patient on two sides, or a study with two labels."""
+    """Raise `DataError` if a patient is in two splits, or a study has two labels."""
     sides: dict[str, dict[str | None, str]] = collections.defaultdict(dict)
     labels: dict[str, dict[int, str]] = collections.defaultdict(dict)
     for example in examples:
@@ -69,30 +71,37 @@ def check_groups(examples: Iterable[Example]) -> None:
     if torn := [patient for patient, paths in sides.items() if len(paths) > 1]:
         places = ", ".join(f"{path} in {split}" for split, path in sides[torn[0]].items())
         raise DataError(
-            f"patient {torn[0]} is in more than one split ({places}); {len(torn)} in all: keep each patient in one"
+            f"patient {torn[0]} is in more than one split ({places}); {len(torn)} in all: "
+            "keep each patient in one"
         )
     if double := [study for study, paths in labels.items() if len(paths) > 1]:
         places = ", ".join(
             f"{path} is {LABELS[label]}" for label, path in sorted(labels[double[0]].items())
         )
         raise DataError(
-            f"study {double[0]} has two labels ({places}); {len(double)} in all: correct or remove them"
+            f"study {double[0]} has two labels ({places}); {len(double)} in all: "
+            "correct or remove them"
         )
 
 
 def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
-    """A warning where the source names no patients, so that nothing keeps a person on one side."""
+    """Return a warning if the source names no patients, so that splits may share a person."""
     if any(example.patient_id != example.study_id for example in examples):
         return []
     counted = "study" if any(example.study_id != example.path for example in examples) else "image"
     return [
-        f"the source names no patients, so each {counted} counts as one, and a person with several may be on two sides, which makes "
-        "every figure too good; name them in the column patient of a manifest"
+        f"the source names no patients, so each {counted} counts as one, and a person with several "
+        "may be in two splits, which makes every metric too good; name the patients in the column "
+        "patient of a manifest"
     ]
 
 
 def check_classes(examples: Iterable[Example]) -> list[str]:
-    """Raises DataError unless `train` has both labels; returns a warning for each other split that lacks one."""
+    """Check that `train` has both labels; return a warning for each other split that lacks one.
+
+    Raises:
+      DataError: the training split lacks a label.
+    """
     present: dict[str | None, collections.Counter] = {
         split: collections.Counter() for split in SPLITS
     }
@@ -108,10 +117,12 @@ def check_classes(examples: Iterable[Example]) -> list[str]:
         )
         if split == "train":
             raise DataError(
-                f"{what}: nothing can be learned from it; add some, or change the fractions or the seed of the splits"
+                f"{what}: nothing can be learned from it; add some, or change the fractions or the "
+                "seed of the splits"
             )
         fraction = f"{split}_fraction"
         warnings.append(
-            f"{what}: its metrics will be undefined in part; raise --{fraction} or change --seed, or name the split in the source"
+            f"{what}: some of its metrics will be undefined; raise --{fraction} or change --seed, "
+            "or name the split in the source"
         )
     return warnings

@@ -20,7 +20,7 @@ REJECTIONS_FILE = "rejections.csv"
 
 @dataclasses.dataclass(frozen=True)
 class SplitCounts:
-    """Counts the images of a split, their studies and patients, and the files that were rejected."""
+    """Counts the images of a split, their studies and patients, and the rejected files."""
 
     images: int
     studies: int

@@ -394,11 +394,11 @@ def test_manifest_of_the_real_radiographs(shared):
 
 def test_position_is_the_documented_hash():
     # `echo -n 0/patient00001 | sha256sum` (coreutils) begins with these 16 digits; the first 53 bits are the position.
-    assert splits.position("patient00001", 0) == (0x3D69A4B3F45E5770 >> 11) / 2**53
+    assert splits.compute_position("patient00001", 0) == (0x3D69A4B3F45E5770 >> 11) / 2**53
 
 
 def test_position_is_uniform():
-    places = [splits.position(f"patient{number:05d}", 0) for number in range(10_000)]
+    places = [splits.compute_position(f"patient{number:05d}", 0) for number in range(10_000)]
     counts, _ = np.histogram(places, bins=10, range=(0, 1))
     assert np.abs(counts - 1000).max() < 120  # four standard deviations of a binomial
 
