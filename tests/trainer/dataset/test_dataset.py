@@ -485,9 +485,9 @@ def test_training_needs_both_classes_and_the_rest_only_a_warning():
 # What is kept of a file
 
 
-def test_a_folder_or_nothing_at_a_listed_path_is_missing(tmp_path):
-    for uri in (tmp_path, tmp_path / "nothing.png"):
-        assert encode(Example("x", str(uri), 0, "p", "s"), 32).reason == "missing"
+@pytest.mark.parametrize(("name", "reason"), [("", "unreadable"), ("nothing.png", "missing")])
+def test_a_folder_or_nothing_at_a_listed_path_is_a_rejection(tmp_path, name, reason):
+    assert encode(Example("x", str(tmp_path / name), 0, "p", "s"), 32).reason == reason
 
 
 def test_in_threads_keeps_order_and_passes_errors_on():
