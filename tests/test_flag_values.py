@@ -1,4 +1,4 @@
-"""Every flag of every command: a bad value is one sentence and exit code 2, and nothing is written."""
+"""Every flag of every command: a bad value is one sentence, exit code 2, and writes nothing."""
 
 import importlib
 import pathlib

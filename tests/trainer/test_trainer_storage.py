@@ -1,4 +1,4 @@
-"""`trainer.storage`, on disk and in a bucket on loopback, which TensorFlow reaches through a proxy."""
+"""`trainer.storage` on disk and in a bucket on loopback, which TensorFlow reaches by a proxy."""
 
 import ast
 import json

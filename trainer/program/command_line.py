@@ -14,22 +14,18 @@ def count(values: flags.FlagValues) -> Main:
     return main
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
 import inspect
 import json
-import logging as python_logging
 import os
 import pathlib
 import re
 import shutil
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from absl import flags
@@ -48,7 +44,7 @@ from trainer.errors import (
     StoppedError,
     TrainingDivergedError,
 )
-from trainer.program import flag_types, json_log, logging_setup, telemetry
+from trainer.program import flag_types, json_log, logging_setup, signals, telemetry
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
@@ -136,12 +132,12 @@ class Program:
             if asked := _HELP & set(given):
                 _print(self._help(define, full="--helpfull" in asked) + "\n", sys.stdout)
                 return EXIT_DONE
-            with _stopped_by_signals() as stopped:
+            with signals.interrupt_on_signals(self.name, self.when_stopped) as interruption:
                 try:
                     return self._run(define, given)
                 except (Exception, KeyboardInterrupt) as error:
                     # A runner may turn the interruption into an error of its own.
-                    interrupted = stopped.is_set() or isinstance(error, KeyboardInterrupt)
+                    interrupted = interruption.arrived or isinstance(error, KeyboardInterrupt)
                     return self._explain(KeyboardInterrupt() if interrupted else error)
 
         # A test runner takes what a wrapper wraps for its signature.
@@ -283,29 +279,3 @@ def _flag_values() -> flags.FlagValues:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     return values
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Makes SIGTERM, with which schedulers end what they started, as gentle as Ctrl-C; the event tells that one of them came.
-
-    The first process of a container doesn't die of SIGTERM by itself. Training takes both over once it has something to save.
-    """
-    stopped = threading.Event()
-
-    def stop(signum: int, frame: object) -> None:
-        stopped.set()
-        # What the interruption breaks from here on is no news.
-        python_logging.disable()
-        raise KeyboardInterrupt
-
-    # Elsewhere than in the main thread (a notebook's, a test's), signals are somebody else's.
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    earlier = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stopped
-    finally:
-        for signum, handler in earlier.items():
-            signal.signal(signum, handler)

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ from trainer.dataset.input_pipeline import Augmentation, Split, steps_per_epoch
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.network import model as model_lib
 from trainer.program import telemetry
+from trainer.program.signals import RecordedSignals
 from trainer.publishing.trained import Origin
 from trainer.storage import write_text
 from trainer.training import strategy as strategy_lib
@@ -128,7 +127,7 @@ def fit(run: Run) -> State:
       ConfigError: the hosts don't share the workdir, or there is no epoch to train.
     """
     strategy = run.loop.strategy
-    with contextlib.closing(Journal(run)) as journal, _Signals() as signals:
+    with contextlib.closing(Journal(run)) as journal, RecordedSignals() as signals:
         state = journal.restore()
         if state.total_steps:
             logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
@@ -141,7 +140,7 @@ def fit(run: Run) -> State:
         except Interrupted:
             journal.save(state)
             strategy_lib.wait_for_hosts(strategy)
-            raise signals.describe_stop(state, run.is_chief) from None
+            raise _describe_stop(signals.name, state, run.is_chief) from None
         if not journal.restore_best():
             raise ConfigError(
                 f"{run.job.workdir}: no epoch was trained; set --config.epochs to 1 or more"
@@ -253,40 +252,12 @@ def _write_history(workdir: str, state: State) -> None:
     write_text(f"{workdir}/{HISTORY}", "\n".join(lines) + "\n")
 
 
-class _Signals:
-    """Records SIGTERM and SIGINT while it is entered from the main thread."""
-
-    _caught = ""
-
-    def __enter__(self) -> "_Signals":
-        self._previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._record)
-        return self
-
-    def __exit__(self, kind: Any, *unused: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        # A signal that came when nothing was left to stop here is passed on.
-        if self._caught and kind is None:
-            signal.raise_signal(signal.Signals[self._caught])
-
-    def arrived(self) -> bool:
-        """Return whether this process was asked to stop."""
-        return bool(self._caught)
-
-    def describe_stop(self, state: State, is_chief: bool) -> StoppedError:
-        """Return the error that ends a run that was asked to stop."""
-        cause = self._caught or "a signal to another host"
-        then = (
-            "the same command goes on from there"
-            if is_chief
-            else "the first host has written the checkpoint"
-        )
-        return StoppedError(f"stopped by {cause} after step {state.total_steps}; {then}")
-
-    def _record(self, number: int, unused_frame: Any) -> None:
-        if self._caught == signal.Signals(number).name == "SIGINT":
-            raise KeyboardInterrupt
-        self._caught = signal.Signals(number).name
+def _describe_stop(signal_name: str, state: State, is_chief: bool) -> StoppedError:
+    """Return the error that ends a run that was asked to stop."""
+    cause = signal_name or "a signal to another host"
+    then = (
+        "the same command goes on from there"
+        if is_chief
+        else "the first host has written the checkpoint"
+    )
+    return StoppedError(f"stopped by {cause} after step {state.total_steps}; {then}")

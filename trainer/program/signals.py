@@ -1,0 +1,153 @@
+"""What SIGTERM and SIGINT do: docs/stopping.md describes it for users.
+
+`interrupt_on_signals` ends a command that has nothing to save. `RecordedSignals` lets training
+write a checkpoint first. Outside the main thread, both do nothing: signals belong to others there.
+"""
+
+import contextlib
+import logging as python_logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+from trainer.errors import EXIT_STOPPED
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE_SECONDS = 8.0
+"""Time from a signal to the end of a command that Python code could not end, as in native code."""
+
+
+class Interruption:
+    """Whether a signal has come to a command."""
+
+    def __init__(self) -> None:
+        self.arrived = False
+
+
+@contextlib.contextmanager
+def interrupt_on_signals(name: str, advice: str) -> Iterator[Interruption]:
+    """Raise `KeyboardInterrupt` in the block at a signal, and end the process if it goes on.
+
+    The first process of a container does not die of SIGTERM by itself. While native code runs, the
+    main thread can neither call a handler nor raise: another thread, which reads the numbers of
+    signals from a pipe, then ends the process after `GRACE_SECONDS`.
+
+    Args:
+      name: the command, for the message.
+      advice: what a user may do next.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interruption.arrived = True
+        # The interruption breaks work in progress; its error messages are no news.
+        python_logging.disable()
+        raise KeyboardInterrupt
+
+    with _handled_by(interrupt), _watchdog(f"{name}: stopped; {advice}\n"):
+        yield interruption
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    earlier = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in earlier.items():
+            signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def _watchdog(message: str) -> Iterator[None]:
+    """End the process some seconds after a signal that `interrupt` is to handle.
+
+    Python writes each signal's number to the pipe at once, also while the main thread is in native
+    code. A zero ends the watch.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    former = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    over = threading.Event()
+
+    def watch() -> None:
+        while number := os.read(read, 1)[0]:
+            # Training records signals while it has something to save.
+            if number in STOP_SIGNALS and not _recording:
+                if not over.wait(GRACE_SECONDS):
+                    with contextlib.suppress(OSError):
+                        sys.stderr.write(message)
+                        sys.stderr.flush()
+                    os._exit(EXIT_STOPPED)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(former)
+        os.write(write, b"\0")
+        thread.join()
+        os.close(read)
+        os.close(write)
+
+
+_recording: list["RecordedSignals"] = []
+"""Whoever records signals now, to act on them later."""
+
+
+class RecordedSignals:
+    """Records SIGTERM and SIGINT while entered; a second SIGINT raises `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        """Of the last signal; empty before one has come."""
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> "RecordedSignals":
+        if threading.current_thread() is threading.main_thread():
+            _recording.append(self)
+            for number in STOP_SIGNALS:
+                self._former[number] = signal.signal(number, self._record)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        if self._former:
+            _recording.remove(self)
+        # A signal that came when nothing was left to stop here is passed on.
+        if self.name and kind is None:
+            signal.raise_signal(signal.Signals[self.name])
+
+    def arrived(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self.name)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.name == signal.Signals(number).name == "SIGINT":
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+
+def _leave_pipe_of_parent() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+
+
+# A signal that a forked process gets is no reason to end its parent.
+os.register_at_fork(after_in_child=_leave_pipe_of_parent)
