@@ -388,7 +388,8 @@ def test_only_what_other_hosts_can_cause_is_put_down_to_them(
 
 
 def test_a_profile_of_folds_is_not_silently_left_out(data_dir, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(train.cross_validation, "train_folds", lambda *unused: {})
+    monkeypatch.setattr(train.cross_validation, "train_folds", lambda *unused: None)
+    monkeypatch.setattr(train.results, "publish", lambda run: {})
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
     train.train_and_evaluate(create_job(config, data_dir, str(tmp_path), folds=2, profile=True))
