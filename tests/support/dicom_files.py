@@ -1,6 +1,8 @@
 """DICOM files with chosen attributes and planted patient data, and a collection of good and bad ones."""
 
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ def dicom_file(
     pixels: np.ndarray | None,
     syntax: str = uid.ExplicitVRLittleEndian,
     preamble: bool = True,
+    elements: Mapping[str, pydicom.DataElement] = MappingProxyType({}),
     **attributes: Any,
 ) -> bytes:
     """A computed-radiography DICOM file with planted patient attributes.
@@ -36,6 +39,7 @@ def dicom_file(
       pixels: uint8, uint16 or int16 [h, w], or uint8 [h, w, 3]; None for a file without pixel data.
       syntax: transfer syntax; the native ones, RLE, JPEG-LS and JPEG 2000 are encoded, others are taken as a label.
       preamble: False leaves out preamble, prefix and file meta information.
+      elements: elements with a value representation of their own, by keyword.
       **attributes: DICOM keywords that replace or complete the usual ones; None removes one.
     """
     dataset = Dataset()
@@ -72,6 +76,8 @@ def dicom_file(
         value = (usual | attributes)[keyword]
         if value is not None:
             setattr(dataset, keyword, value)
+    for element in elements.values():
+        dataset[element.tag] = element
     target = uid.UID(syntax)
     little = target != uid.ExplicitVRBigEndian
     if pixels is not None and "PixelData" not in attributes:

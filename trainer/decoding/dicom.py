@@ -1,8 +1,8 @@
 """Bytes of a DICOM file -> grey pixels, as a viewer would show them.
 
-Identifiers that somebody burned into the pixels stay there: no program can remove them with certainty. Nothing of the data set
-but four harmless attributes leaves this module: no exception, warning or log line of a library is passed on, because they quote
-values.
+Identifiers that somebody burned into the pixels stay there: no program can remove them with
+certainty. Nothing of the data set but four harmless attributes leaves this module. No exception,
+warning or log line of a library is passed on, because they quote values.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from pydicom.pixels.utils import get_expected_length
 
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
+from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
 from trainer.decoding.picture import check_scans, jpeg_segments
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
@@ -44,6 +45,7 @@ _SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 _SQUARE = 0.01
 """How far the sides of a pixel may differ, as a share of the longer one."""
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_FIRST_ITEM = b"\xfe\xff\x00\xe0"
 _LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
 
 
@@ -64,7 +66,10 @@ class Decoded(NamedTuple):
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes are a DICOM file, or a little-endian data set without preamble (PS3.5 7.1)."""
+    """Return whether the bytes are a DICOM file or a little-endian data set without preamble.
+
+    PS3.5 7.1 has the encoding of the first element.
+    """
     if data[128:132] == b"DICM":
         return True
     if len(data) < 8 or data[:2] not in (b"\x02\x00", b"\x08\x00") or data[3] != 0:
@@ -84,24 +89,29 @@ def read(data: bytes) -> Decoded:
 
 
 def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
-    """The number of frames, and the function that decodes one of them to what `read` returns. Both raise as `read` does."""
+    """Return the number of frames, and the function that decodes one of them.
+
+    Both raise as `read` does.
+    """
     with _contained():
         _check_deflated(data)
         dataset = _parse(data)
-        mode = MODES.get(str(dataset.get("PhotometricInterpretation")))
-        number = _check_header(dataset, mode)
+        notes: set[str] = set()
+        mode = MODES.get(str(dataset.get("PhotometricInterpretation")).strip())
+        number = _check_header(dataset, mode, notes)
 
     def frame(index: int) -> Decoded:
         with _contained():
             stored, done = _stored_values(dataset, index)
-            pixels = stored if done else grey(of_frame(dataset, index), stored)
-            return Decoded(pixels, str(mode), _tags(dataset), frozenset())
+            found = set(notes)
+            pixels = stored if done else grey(of_frame(dataset, index), stored, found)
+            return Decoded(pixels, str(mode), _tags(dataset), frozenset(found))
 
     return number, frame
 
 
 class _Quiet:
-    """Hushes what the libraries quote of a data set while any thread is inside; the last one out lets them speak again."""
+    """Silences the libraries, which quote the data set, while any thread is inside."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -126,7 +136,7 @@ _quiet = _Quiet()
 
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
-    """Whatever the libraries raise becomes a RadiographError that quotes nothing, and what they say stays unheard."""
+    """Turn errors of the libraries into a RadiographError that quotes nothing; silence their logs."""
     with _quiet:
         try:
             yield
@@ -137,13 +147,13 @@ def _contained() -> Iterator[None]:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise RadiographError(
-                "bad_dicom", f"the DICOM data cannot be read ({type(error).__name__})"
+                "bad_dicom", "the DICOM data are damaged: an element is not what its type says"
             ) from None
 
 
 @contextlib.contextmanager
 def _hushed_libraries() -> Iterator[None]:
-    """Keeps the warnings and log lines of pydicom and its plug-ins, which quote values of the data set, out of all logs."""
+    """Keep warnings and log lines of pydicom and its plug-ins, which quote values, out of logs."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,18 +168,36 @@ def _hushed_libraries() -> Iterator[None]:
 
 
 def _parse(data: bytes) -> pydicom.Dataset:
-    """Reads the data set; refuses one that stops in the middle of an element."""
+    """Read the data set; refuse one that stops in the middle of an element."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     except (EOFError, struct.error):
         refuse("truncated", "the DICOM file ends inside an element")
-    if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAG):
+    if "PixelData" in dataset:
+        return dataset
+    name = _class_without_pixels(dataset)
+    if name:
+        refuse("bad_dicom", f"the DICOM file is no picture but of the class {name}")
+    if any(tag in data for tag in _PIXEL_DATA_TAG):
         refuse("truncated", "the DICOM file ends inside its pixel data")
     return dataset
 
 
+def _class_without_pixels(dataset: pydicom.Dataset) -> str:
+    """Return the name of the file's SOP class if it is known and not that of an image."""
+    for owner, keyword in (
+        (dataset, "SOPClassUID"),
+        (dataset.file_meta, "MediaStorageSOPClassUID"),
+    ):
+        found = str(owner.get(keyword) or "").strip()
+        name = uid.UID_dictionary[found][0] if found in uid.UID_dictionary else ""
+        if name and "Image" not in name:
+            return name
+    return ""
+
+
 def _check_deflated(data: bytes) -> None:
-    """Refuses a deflated data set that inflates beyond the memory limit: pydicom inflates without one."""
+    """Refuse a deflated data set beyond the memory limit: pydicom inflates without one."""
     if data[128:132] != b"DICM" or uid.DeflatedExplicitVRLittleEndian.encode() not in data[:4096]:
         return
     group, element, _, _, length = struct.unpack_from("<HH2sHI", data, 132)
@@ -188,7 +216,10 @@ def _check_deflated(data: bytes) -> None:
 
 
 def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
-    """The codes that the standard knows, and the UID: whatever else stands in their place may be text about a patient."""
+    """Return the codes that the standard knows, and the UID.
+
+    Anything else in their place may be text about a patient.
+    """
     found = {name: str(dataset.get(keyword) or "").strip() for name, (keyword, _) in _TERMS.items()}
     tags = {name: text for name, text in found.items() if text in _TERMS[name][1]}
     study_uid = str(dataset.get("StudyInstanceUID") or "").strip()
@@ -196,7 +227,10 @@ def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
 
 
 def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bool]:
-    """Returns (stored values [h, w], False) of a grey or palette frame, or (luma uint8 [h, w], True) of a coloured one."""
+    """Return the stored values [h, w] of a frame, and False; for a coloured one, its luma and True.
+
+    The luma is uint8 [h, w].
+    """
     syntax = _transfer_syntax(dataset)
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
@@ -222,7 +256,10 @@ def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bo
 
 
 def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
-    """Values without the unused bits around them, which old writers fill with overlays (PS3.5 8.1.1), of the same dtype."""
+    """Return values without the unused bits around them, of the same dtype.
+
+    Old writers fill those bits with overlays (PS3.5 8.1.1).
+    """
     allocated, used = 8 * pixels.itemsize, dataset.BitsStored
     highest = dataset.get("HighBit")
     above = (
@@ -235,8 +272,12 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
     return np.right_shift(np.left_shift(pixels, above), allocated - used)
 
 
-def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
-    """Refuses what is no picture of 8 or 16 bits, before any pixel is decoded; returns the number of frames."""
+def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -> int:
+    """Refuse what is no picture of 8 or 16 bits, before any pixel is decoded.
+
+    Returns:
+      The number of frames. Codes of `refusal.WARNINGS` are added to `notes`.
+    """
     if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
     if mode is None:
@@ -246,8 +287,8 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
         )
     numbers = {}
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
-        value = dataset.get(keyword)
-        if not isinstance(value, int) or value < 1:
+        value = read_integer(dataset, keyword)
+        if value is None or value < 1:
             refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
         numbers[keyword] = value
     rows, columns, allocated, samples = (
@@ -268,17 +309,30 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
             "unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}"
         )
     check_size(rows, columns)
-    _check_square(dataset)
-    frames, encapsulated = (
-        int(dataset.get("NumberOfFrames") or 1),
-        _transfer_syntax(dataset).is_encapsulated,
-    )
+    if read_integer(dataset, "PixelRepresentation") not in (0, 1):
+        refuse("bad_dicom", "expected a PixelRepresentation of 0 or 1, the DICOM data set has none")
+    _check_square(dataset, notes)
+    frames = read_integer(dataset, "NumberOfFrames")
+    if frames is None:
+        if has_value(dataset, "NumberOfFrames"):
+            notes.add("ignored_element")
+        frames = 1
+    # The decoders read it again, less leniently.
+    dataset.NumberOfFrames = frames
+    encapsulated = _transfer_syntax(dataset).is_encapsulated
     # A frame takes a fragment at least.
     if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
         refuse(
             "bad_dicom",
             f"the DICOM data set announces {frames} frames, which its pixel data contradict",
         )
+    if not encapsulated and dataset.PixelData[:8].startswith((b"\xff\xd8\xff", _FIRST_ITEM)):
+        expected = get_expected_length(dataset)
+        if len(dataset.PixelData) < expected:
+            refuse(
+                "bad_dicom",
+                "the pixel data of the DICOM file are compressed, its transfer syntax says not",
+            )
     expected, found = get_expected_length(dataset), len(dataset.PixelData)
     if not encapsulated and found < expected:
         refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
@@ -289,19 +343,22 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None) -> int:
     return frames
 
 
-def _check_square(dataset: pydicom.Dataset) -> None:
-    """Refuses oblong pixels, which would make a picture distorted."""
+def _check_square(dataset: pydicom.Dataset, notes: set[str]) -> None:
+    """Refuse oblong pixels, which would make a distorted picture; ignore malformed sides."""
     for keyword in _SIDES:
-        sides = [float(side) for side in dataset.get(keyword) or ()]
-        if sides and max(sides) - min(sides) > _SQUARE * max(sides):
+        sides = [side for side in read_numbers(dataset, keyword) if side is not None and side > 0]
+        if len(sides) != 2 or len(read_numbers(dataset, keyword)) != 2:
+            if has_value(dataset, keyword):
+                notes.add("ignored_element")
+        elif max(sides) - min(sides) > _SQUARE * max(sides):
             refuse(
                 "unsupported",
-                f"expected square pixels, the {keyword} of the DICOM data set says that they are not",
+                f"expected square pixels, the {keyword} of the DICOM file says that they are not",
             )
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
-    """The transfer syntax; for a data set without one, what pydicom guessed. Refuses one that cannot be decoded."""
+    """Return the transfer syntax, or what pydicom guessed; refuse one that cannot be decoded."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         implicit, little = dataset.original_encoding
@@ -324,7 +381,10 @@ def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
 
 
 def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
-    """Refuses an encoded frame whose own header contradicts the data set: the decoders believe the frame, whatever its size."""
+    """Refuse an encoded frame whose own header contradicts the data set.
+
+    The decoders believe the frame, whatever its size.
+    """
     found = None
     siz = frame.find(b"\xff\x4f\xff\x51")
     if frame[:2] == b"\xff\xd8":

@@ -1,7 +1,8 @@
 """Stored DICOM values -> the grey that a viewer would show.
 
-Order of PS3.4 N.2: modality LUT or rescale, VOI LUT or window, presentation LUT shape. All of it works on a table of the values
-that 8 or 16 bits can hold, and the picture is looked up in that table.
+The order is that of PS3.4 N.2: modality LUT or rescale, VOI LUT or window, presentation LUT or its
+shape. All of it works on a table of the values that 8 or 16 bits can hold; the picture is looked up
+in that table.
 """
 
 import numpy as np
@@ -9,6 +10,8 @@ import pydicom
 from PIL import Image
 from pydicom.pixels import apply_color_lut
 
+from trainer.decoding.dicom_lut import read_lut
+from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
 from trainer.decoding.refusal import refuse
 
 _PERCENTILES = (0.5, 99.5)
@@ -17,7 +20,10 @@ _FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
 def of_frame(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
-    """The data set as it holds for one frame: windows and rescales of its functional groups (PS3.3 C.7.6.16) take precedence."""
+    """Return the data set as it holds for one frame.
+
+    Windows and rescales of its functional groups take precedence (PS3.3 C.7.6.16).
+    """
     shared, each = (
         dataset.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame")
     )
@@ -26,13 +32,14 @@ def of_frame(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
     if not items:
         return dataset
     merged = pydicom.Dataset()
+    merged.set_original_encoding(*dataset.original_encoding)
     for item in (dataset, *items):
         merged.update(item)
     return merged
 
 
 def luma(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Luma plane [h, w] or RGB [h, w, 3] of any depth -> uint8 [h, w]."""
+    """Return the grey uint8 [h, w] of a luma plane [h, w] or RGB [h, w, 3] of any depth."""
     plane = np.empty(pixels.shape[:2], np.uint8)
     for top in range(0, len(pixels), _ROWS_PER_BLOCK):
         block = (pixels[top : top + _ROWS_PER_BLOCK] >> max(0, bits - 8)).astype(np.uint8)
@@ -40,8 +47,12 @@ def luma(pixels: np.ndarray, bits: int) -> np.ndarray:
     return plane
 
 
-def grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
-    """Stored values [h, w] -> uint8 [h, w], by one table for every value that 8 or 16 bits can hold."""
+def grey(dataset: pydicom.Dataset, stored: np.ndarray, notes: set[str]) -> np.ndarray:
+    """Return the grey uint8 [h, w] of stored values [h, w].
+
+    It takes one table for every value that 8 or 16 bits can hold. Codes of `refusal.WARNINGS` are
+    added to `notes`.
+    """
     codes = stored.view(f"u{stored.itemsize}")
     blocks = [codes[top : top + _ROWS_PER_BLOCK] for top in range(0, len(codes), _ROWS_PER_BLOCK)]
     values = np.arange(1 << 8 * codes.itemsize, dtype=codes.dtype).view(stored.dtype)
@@ -51,7 +62,7 @@ def grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
         counts = np.sum(
             [np.bincount(block.ravel(), minlength=len(values)) for block in blocks], axis=0
         )
-        table = _display_table(dataset, values, counts)
+        table = _display_table(dataset, values, counts, notes)
     result = np.empty(codes.shape, np.uint8)
     for index, block in enumerate(blocks):  # NumPy widens an index array to 8 bytes per pixel
         result[index * _ROWS_PER_BLOCK : (index + 1) * _ROWS_PER_BLOCK] = table[block]
@@ -59,18 +70,47 @@ def grey(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _palette(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
-    colours = apply_color_lut(values[None], dataset)
-    return luma(colours[..., :3], 8 * colours.itemsize)[0]
+    """Return the grey uint8 [n] of stored values [n] by the palette of three colours."""
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        colours = apply_color_lut(values[None], dataset)
+        return luma(colours[..., :3], 8 * colours.itemsize)[0]
+    little, signed = _is_little_endian(dataset), dataset.PixelRepresentation == 1
+    tables = [
+        read_lut(dataset, f"{colour}PaletteColorLookupTable", little, signed)
+        for colour in ("Red", "Green", "Blue")
+    ]
+    # One depth for all colours: the brightest tells it.
+    bits = max(8, *(table.bits for table in tables))
+    colours = np.stack([table.look_up(values) for table in tables], -1).astype(np.uint16)
+    return luma(colours[None], bits)[0]
 
 
-def _display_table(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Stored values [n], and how often each occurs [n] -> the grey uint8 [n] of each, bone bright, padding black."""
-    padding = _is_padding(dataset, values)
-    unit = _voi(
-        dataset, _modality(dataset, values.astype(np.float64)), np.where(padding, 0, counts)
+def _is_little_endian(dataset: pydicom.Dataset) -> bool:
+    return dataset.original_encoding[1] is not False
+
+
+def _display_table(
+    dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray, notes: set[str]
+) -> np.ndarray:
+    """Return the grey uint8 [n] of stored values [n], bone bright and padding black.
+
+    `counts` [n] is how often each value occurs.
+    """
+    padding = _is_padding(dataset, values, notes)
+    modality = _modality(dataset, values.astype(np.float64))
+    bits, signed = dataset.BitsStored, dataset.PixelRepresentation == 1
+    possible = (
+        (values >= -(1 << bits - 1)) & (values < 1 << bits - 1) if signed else values < 1 << bits
     )
+    can_be_negative = bool(modality[possible].min() < 0)
+    unit = _voi(dataset, modality, np.where(padding, 0, counts), can_be_negative, notes)
+    if dataset.get("PresentationLUTSequence"):
+        # Its input is the whole range of the output of the step before (PS3.3 C.11.4).
+        item = dataset.PresentationLUTSequence[0]
+        lut = read_lut(item, "LUT", _is_little_endian(dataset), signed=False)
+        unit = lut.scale(lut.first + unit * (len(lut.entries) - 1))
     # DX files say both for one inversion (PS3.3 C.8.11.3.1.2).
-    if (
+    elif (
         dataset.PhotometricInterpretation == "MONOCHROME1"
         or dataset.get("PresentationLUTShape") == "INVERSE"
     ):
@@ -78,49 +118,68 @@ def _display_table(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndar
     return np.where(padding, 0, np.rint(unit * 255)).astype(np.uint8)
 
 
-def _is_padding(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
-    """Which stored values stand for "no picture here" (PS3.3 C.7.5.1.1.2)."""
-    first = dataset.get("PixelPaddingValue")
+def _is_padding(dataset: pydicom.Dataset, values: np.ndarray, notes: set[str]) -> np.ndarray:
+    """Return which stored values stand for "no picture here" (PS3.3 C.7.5.1.1.2)."""
+    ends = [
+        read_integer(dataset, keyword)
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ]
+    first = ends[0]
     if first is None:
+        if has_value(dataset, "PixelPaddingValue"):
+            notes.add("ignored_element")
         return np.zeros(values.shape, bool)
-    last = dataset.get("PixelPaddingRangeLimit")
+    last = first if ends[1] is None else ends[1]
     # The sign of either depends on a VR that writers get wrong; the bits are right.
-    low, high = sorted(
-        np.array([first, first if last is None else last], np.int64).astype(values.dtype)
-    )
+    low, high = sorted(np.array([first, last], np.int64).astype(values.dtype))
     return (values >= low) & (values <= high)
 
 
 def _modality(dataset: pydicom.Dataset, values: np.ndarray) -> np.ndarray:
-    """Stored values -> modality values, float64, by the modality LUT or the rescale (PS3.3 C.11.1)."""
+    """Return modality values, float64 [n], of stored values by LUT or rescale (PS3.3 C.11.1)."""
     if dataset.get("ModalityLUTSequence"):
-        entries, first, _ = _lut(dataset.ModalityLUTSequence[0])
-        return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.intp)]
+        signed = dataset.PixelRepresentation == 1
+        item = dataset.ModalityLUTSequence[0]
+        return read_lut(item, "LUT", _is_little_endian(dataset), signed).look_up(values)
     slope, intercept = (
-        _first_number(dataset, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")
+        _rescale(dataset, keyword, usual)
+        for keyword, usual in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     )
     if slope == 0:
-        refuse(
-            "bad_dicom",
-            "expected a rescale slope that leaves a picture, that of the DICOM data set is 0",
-        )
-    return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
+        refuse("bad_dicom", "the RescaleSlope of the DICOM file is 0, which leaves no picture")
+    return values * slope + intercept
 
 
-def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Modality values [n] -> 0..1 [n], by the VOI LUT, else the first window, else the percentiles of the picture."""
+def _rescale(dataset: pydicom.Dataset, keyword: str, usual: float) -> float:
+    """Return a number of the rescale; `usual` if the file has none."""
+    number = next(iter(read_numbers(dataset, keyword)), None)
+    if number is None and has_value(dataset, keyword):
+        refuse("bad_dicom", f"the {keyword} of the DICOM file is not a number")
+    return usual if number is None else number
+
+
+def _voi(
+    dataset: pydicom.Dataset,
+    values: np.ndarray,
+    counts: np.ndarray,
+    can_be_negative: bool,
+    notes: set[str],
+) -> np.ndarray:
+    """Return 0..1 [n] of modality values [n].
+
+    The VOI LUT comes first, then the first window, then the percentiles of the picture.
+    """
     if dataset.get("VOILUTSequence"):
-        entries, first, bits = _lut(dataset.VOILUTSequence[0])
-        index = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.intp)
-        return np.clip(entries[index] / ((1 << bits) - 1), 0, 1)
-    try:
-        centre, width = (
-            _first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth")
-        )
-    except ValueError:  # a word, or a decimal comma
-        centre = width = None
+        item = dataset.VOILUTSequence[0]
+        return read_lut(item, "LUT", _is_little_endian(dataset), can_be_negative).scale(values)
+    centre, width = (
+        next(iter(read_numbers(dataset, keyword)), None)
+        for keyword in ("WindowCenter", "WindowWidth")
+    )
     if centre is not None and width is not None and width > 0:
         return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    if has_value(dataset, "WindowCenter") or has_value(dataset, "WindowWidth"):
+        notes.add("ignored_element")
     order = np.argsort(values, kind="stable")
     percent = np.cumsum(counts[order]) * (100 / max(1, counts.sum()))
     low, high = values[order[np.minimum(np.searchsorted(percent, _PERCENTILES), len(order) - 1)]]
@@ -130,7 +189,10 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, counts: np.ndarray) -> np
 
 
 def window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """VOI window (PS3.3 C.11.2.1.2 and C.11.2.1.3): modality values -> float64 in 0..1, of the same shape."""
+    """Return modality values through a VOI window, float64 in 0..1, of the same shape.
+
+    PS3.3 C.11.2.1.2 and C.11.2.1.3 have the functions.
+    """
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500)))
     if function == "LINEAR_EXACT":
@@ -138,33 +200,3 @@ def window(values: np.ndarray, centre: float, width: float, function: str) -> np
     if width <= 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
-
-
-def _lut(item: pydicom.Dataset) -> tuple[np.ndarray, int, int]:
-    """A LUT sequence item -> (entries float64 [n], the value that the first entry stands for, bits of an entry)."""
-    length, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = item.LUTData
-    if isinstance(entries, bytes):
-        little = (
-            item["LUTData"].is_little_endian
-            if hasattr(item["LUTData"], "is_little_endian")
-            else True
-        )
-        entries = np.frombuffer(entries, "<u2" if little else ">u2")
-    entries = np.atleast_1d(np.asarray(entries, np.float64))[: length or 1 << 16]
-    if not 1 <= bits <= 16 or not entries.size:
-        refuse(
-            "bad_dicom",
-            "expected a LUT of up to 16 bits with entries, the DICOM data set has another",
-        )
-    return entries, first, bits
-
-
-def _first_number(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    """The first finite number of an attribute with one or several values; None where there is none."""
-    value = dataset.get(keyword)
-    if isinstance(value, pydicom.multival.MultiValue):
-        value = value[0] if value else None
-    if value is None or value == "" or not np.isfinite(float(value)):
-        return None
-    return float(value)

@@ -141,11 +141,59 @@ def test_a_window_that_is_none_counts_as_missing(width):
     assert grey(STORED, WindowCenter=3, WindowWidth=width) == grey(STORED)
 
 
-@pytest.mark.parametrize("word", [b"AUTO  ", b"2,00  "])
-def test_a_window_in_words_counts_as_missing(word):
+def test_a_window_in_words_counts_as_missing():
     data = dicom_file(STORED, WindowCenter=1111, WindowWidth=2222)
     for number in (b"1111.0", b"2222.0"):
-        assert read(data.replace(number, word)).pixels.tolist() == grey(STORED)
+        found = read(data.replace(number, b"AUTO  "))
+        assert found.pixels.tolist() == grey(STORED) and found.warnings == ("ignored_element",)
+
+
+def replace_text(old: bytes, new: bytes, **attributes) -> bytes:
+    """Returns a DICOM file in whose elements `old` is replaced by malformed text of that length."""
+    assert len(old) == len(new)
+    return dicom_file(STORED, **attributes).replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "attributes"),
+    [
+        (b"3.000", b"3,000", {"WindowCenter": "3.000", "WindowWidth": "4"}),
+        (b"1.000", b"1,000", {"RescaleSlope": "1.000", "RescaleIntercept": "0"}),
+        (b"0.143\\0.143", b"0,143\\0,143", {"ImagerPixelSpacing": ["0.143", "0.143"]}),
+    ],
+)
+def test_a_decimal_comma_is_read_as_a_point(old, new, attributes):
+    found = read(replace_text(old, new, **attributes))
+    assert found.pixels.tolist() == grey(STORED, **attributes) and not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "attributes"),
+    [
+        (b"0.143\\0.143", b"0.143\\     ", {"PixelSpacing": ["0.143", "0.143"]}),
+        (b"0.143\\0.143", b"          \\", {"PixelSpacing": ["0.143", "0.143"]}),
+        (b"0.143\\0.143", b"0.1\\0.2\\0.1", {"PixelSpacing": ["0.143", "0.143"]}),
+        (b"0.143\\0.143", b"abcde\\fghij", {"ImagerPixelSpacing": ["0.143", "0.143"]}),
+        (b"0.143\\0.143", b"0.000\\0.000", {"PixelSpacing": ["0.143", "0.143"]}),
+        (b"7.5\\8.5 ", b"7:5 / 8:", {"PixelAspectRatio": None, "PixelSpacing": "7.5\\8.5"}),
+    ],
+)
+def test_a_malformed_element_that_no_picture_needs_is_ignored(old, new, attributes):
+    found = read(replace_text(old, new, **attributes))
+    assert found.pixels.tolist() == grey(STORED) and found.warnings == ("ignored_element",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "attributes"),
+    [
+        (b"1.000 ", b"steep ", {"RescaleSlope": "1.000 ", "RescaleIntercept": "0"}),
+        (b"77.00 ", b"deep  ", {"RescaleSlope": "1", "RescaleIntercept": "77.00"}),
+    ],
+)
+def test_an_element_that_matters_is_named_when_it_is_unusable(old, new, attributes):
+    keyword = "RescaleSlope" if new == b"steep " else "RescaleIntercept"
+    with pytest.raises(RadiographError, match=f"bad_dicom: the {keyword} of the DICOM file is not"):
+        read(replace_text(old, new, **attributes))
 
 
 def test_functional_groups_say_how_a_frame_is_shown():
