@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support.image_files import image_files
-from tests.support.pictures import encode, interlaced_png, oriented, picture, png
+from tests.support.pictures import (
+    encode,
+    interlaced_png,
+    oriented,
+    picture,
+    png,
+    png_chunk,
+)
 from trainer import radiograph
 from trainer.radiograph import RadiographError, letterbox, load, placement, read
 
@@ -35,7 +42,12 @@ def test_letterbox_shrinks_by_area_by_hand():
 def test_letterbox_centres_the_picture():
     pixels = np.full((8, 2), 9, np.uint8)
     assert letterbox(pixels, 4)[..., 0].tolist() == [[0, 9, 0, 0]] * 4
-    assert letterbox(pixels.T, 4)[..., 0].tolist() == [[0] * 4, [9] * 4, [0] * 4, [0] * 4]
+    assert letterbox(pixels.T, 4)[..., 0].tolist() == [
+        [0] * 4,
+        [9] * 4,
+        [0] * 4,
+        [0] * 4,
+    ]
     assert placement(8, 2, 4) == radiograph.Placement(top=0, left=1, height=4, width=1)
 
 
@@ -208,7 +220,8 @@ def test_equal_channels_give_exactly_the_grey_values(kind):
 def test_colour_becomes_luma_by_hand():
     # ITU-R 601: 0.299, 0.587, 0.114.
     colours = np.array(
-        [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [100, 50, 200]]], np.uint8
+        [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [100, 50, 200]]],
+        np.uint8,
     )
     assert read(encode(colours, "PNG")).pixels.tolist() == [[76, 150, 29, 255, 82]]
 
@@ -216,7 +229,8 @@ def test_colour_becomes_luma_by_hand():
 def test_a_colour_jpeg_is_decoded_as_its_luma_plane():
     data = encode(np.dstack([picture(), picture()[::-1], picture()[:, ::-1]]), "JPEG", quality=95)
     assert np.array_equal(
-        read(data).pixels, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        read(data).pixels,
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE),
     )
 
 
@@ -252,7 +266,10 @@ def test_deep_grey_by_hand():
 
 def test_floating_point_stretches_the_finite_values():
     values = np.array([[-1.0, 0.0, 1.0, 3.0], [np.nan, np.inf, -np.inf, 3.0]], np.float32)
-    assert read(encode(values, "TIFF")).pixels.tolist() == [[0, 64, 128, 255], [0, 0, 0, 255]]
+    assert read(encode(values, "TIFF")).pixels.tolist() == [
+        [0, 64, 128, 255],
+        [0, 0, 0, 255],
+    ]
     assert read(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).pixels.tolist() == [
         [0, 0],
         [0, 0],
@@ -288,13 +305,41 @@ def test_the_details_name_what_came():
 
 def test_the_error_survives_pickling():
     error = pickle.loads(pickle.dumps(RadiographError("empty", "no bytes")))
-    assert (error.reason, error.detail, str(error)) == ("empty", "no bytes", "empty: no bytes")
+    assert (error.reason, error.detail, str(error)) == (
+        "empty",
+        "no bytes",
+        "empty: no bytes",
+    )
     assert isinstance(error, ValueError)
 
 
 def test_the_contract_is_json():
     assert json.loads(json.dumps(radiograph.PREPROCESSING)) == radiograph.PREPROCESSING
     assert json.loads(json.dumps(radiograph.REASONS)) == radiograph.REASONS
+
+
+def test_a_transparent_value_of_sixteen_bits_is_black():
+    rows = [b"\0" + bytes([0xFF, 0xFF, 0x80, 0x00] * 2)] * 4
+    found = read(png(rows, 4, 4, 16, 0, more=png_chunk(b"tRNS", b"\xff\xff")))
+    assert found.pixels.tolist() == [[0, 128, 0, 128]] * 4
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            png([b"\0" + bytes(4)] * 4, 4, 4, 8, 0, more=png_chunk(b"CgBI", bytes(4))),
+            "CgBI",
+        ),
+        (
+            b"\xff\xd8\xff\xe8\0\x20SPIFF\0" + bytes(24) + b"\xff\xf7\0\x0b" + bytes(30),
+            "the content is JPEG-LS",
+        ),
+    ],
+)
+def test_a_variant_that_is_not_read_is_named(data, words):
+    with pytest.raises(RadiographError, match=f"unsupported: .*{words}"):
+        read(data)
 
 
 # Warnings
@@ -392,7 +437,8 @@ def test_fuzz_nothing_but_our_own_exception(data):
         end = max(1, len(content)) if data.draw(st.booleans()) else min(len(content), 400) or 1
         place = data.draw(st.integers(0, end - 1), "place")
         change = data.draw(
-            st.sampled_from(["flip", "set", "cut", "remove", "repeat", "splice"]), "change"
+            st.sampled_from(["flip", "set", "cut", "remove", "repeat", "splice"]),
+            "change",
         )
         if change == "flip" and content:
             content[place] ^= 1 << data.draw(st.integers(0, 7))
@@ -430,7 +476,8 @@ print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text()
 
 
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="reads the peak memory of a process from /proc"
+    not sys.platform.startswith("linux"),
+    reason="reads the peak memory of a process from /proc",
 )
 @pytest.mark.parametrize("kind", ["transparent", "progressive"])
 def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
@@ -491,4 +538,7 @@ def test_real_radiographs(shared):
     assert refused == {row["file"]: "truncated" for row in rows if row["decodable"] == "0"}
     assert len(refused) == 6
     # Two carry an EXIF orientation; the masks of the second are drawn on the turned picture.
-    assert turned == ["images/negative/IMG0000439.jpg", "images/positive/IMG0002628.jpg"]
+    assert turned == [
+        "images/negative/IMG0000439.jpg",
+        "images/positive/IMG0002628.jpg",
+    ]

@@ -65,6 +65,7 @@ _TIFF_JPEG = (6, 7)
 # Lossless and differential processes: Pillow opens them, libjpeg decodes none.
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_JPEG_LS = 0xF7
 _MAX_SCANS = 100
 """Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here too."""
 _TILE_SIDE = 2048
@@ -83,6 +84,11 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
 
     Raises RadiographError with truncated, unsupported or too_large.
     """
+    if kind == "JPEG" and any(marker == _JPEG_LS for marker, _, _ in jpeg_segments(data)):
+        refuse(
+            "unsupported",
+            "expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is JPEG-LS",
+        )
     try:
         return _read(_critical_png(data) if kind == "PNG" else data, kind)
     except (RadiographError, MemoryError):
@@ -95,7 +101,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
             type(error).__name__ if not str(error) or _QUOTATION.search(str(error)) else str(error)
         )
         raise RadiographError(
-            reason, " ".join(f"the {kind} file cannot be decoded in full: {said}".split())
+            reason,
+            " ".join(f"the {kind} file cannot be decoded in full: {said}".split()),
         ) from error
 
 
@@ -113,12 +120,15 @@ def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
                 "unsupported",
                 f"expected one picture, the {kind} file holds several frames or pages",
             )
+        transparent = None
+        if image.mode.startswith("I;16"):  # Pillow ignores the transparent value of 16-bit grey
+            transparent = image.info.get("transparency")
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             _prepare_jpeg(image, data)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_samples(image)
         image.load()
-        grey = _grey(image)
+        grey = _grey(image, transparent)
         if kind == "TIFF":  # Pillow has applied the orientation already
             return grey, mode
         return _upright(grey, image), mode
@@ -139,6 +149,11 @@ def _critical_png(data: bytes) -> bytes:
         end = position + 12 + length
         if end > len(view):
             refuse("truncated", "the PNG file ends inside a chunk")
+        if name == b"CgBI":
+            refuse(
+                "unsupported",
+                "the PNG file is of Apple's CgBI variant, which only iOS reads",
+            )
         if name == b"acTL" and length >= 4 and struct.unpack_from(">I", view, position + 8)[0] > 1:
             refuse("unsupported", "expected one picture, the PNG file is animated")
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
@@ -147,7 +162,8 @@ def _critical_png(data: bytes) -> bytes:
                 != struct.unpack_from(">I", view, end - 4)[0]
             ):
                 refuse(
-                    "truncated", f"the checksum of a {name.decode()} chunk of the PNG file is wrong"
+                    "truncated",
+                    f"the checksum of a {name.decode()} chunk of the PNG file is wrong",
                 )
             parts.append(view[position:end])
         if name == b"IEND":
@@ -175,7 +191,10 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def check_scans(data: bytes) -> None:
     """Refuses a JPEG stream of so many scans that decoding it would take minutes."""
     if any(itertools.islice(_JPEG_SCAN.finditer(data), _MAX_SCANS, None)):
-        refuse("unsupported", f"expected at most {_MAX_SCANS} scans, the JPEG data have more")
+        refuse(
+            "unsupported",
+            f"expected at most {_MAX_SCANS} scans, the JPEG data have more",
+        )
 
 
 def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
@@ -208,11 +227,13 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
         and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
     ):
         refuse(
-            "unsupported", "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes"
+            "unsupported",
+            "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
         )
     if bits == 8 and _sample_format(image) == _TIFF_SIGNED:
         refuse(
-            "unsupported", "expected unsigned samples of 8 bits, those of the TIFF file are signed"
+            "unsupported",
+            "expected unsigned samples of 8 bits, those of the TIFF file are signed",
         )
 
 
@@ -241,13 +262,15 @@ def _bytes_per_pixel(image: Image.Image) -> int:
     return held
 
 
-def _grey(image: Image.Image) -> np.ndarray:
+def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
     """A decoded picture -> uint8 [height, width], by tiles: every conversion copies, some widen to 4 bytes per pixel."""
     grey = np.empty((image.height, image.width), np.uint8)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         table = _ramp(image)
         for place, tile in _tiles(image):
             grey[place] = table(np.asarray(tile))
+            if transparent is not None:
+                grey[place][np.asarray(tile) == transparent] = 0
         if (
             isinstance(image, TiffImagePlugin.TiffImageFile)
             and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE
@@ -264,7 +287,10 @@ def _tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Imag
         bottom = min(top + _TILE_SIDE, image.height)
         for left in range(0, image.width, _TILE_SIDE):
             right = min(left + _TILE_SIDE, image.width)
-            yield (slice(top, bottom), slice(left, right)), image.crop((left, top, right, bottom))
+            yield (
+                (slice(top, bottom), slice(left, right)),
+                image.crop((left, top, right, bottom)),
+            )
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -298,7 +324,8 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
         and _sample_format(image) == _TIFF_UNSIGNED
     ):
         refuse(
-            "unsupported", "expected values under 2,147,483,648, those of the TIFF file are larger"
+            "unsupported",
+            "expected values under 2,147,483,648, those of the TIFF file are larger",
         )
     if not low < high:
         return lambda values: np.zeros(values.shape, np.uint8)
