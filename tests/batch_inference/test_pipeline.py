@@ -443,7 +443,7 @@ def test_output_and_input_may_not_contain_each_other(model, tmp_path, inside):
         ("in", "model", ("--runner=SparkRunner",), ConfigError, "SparkRunner is refused"),
         ("in", "model", ("--inptu=x",), ConfigError, "unknown option --inptu"),
         ("in", "model", ("--direct_num_workers=many",), ConfigError, "invalid int value: 'many'"),
-        ("in", "old", (), ArtifactError, "preprocessing version 0"),
+        ("in", "old", (), ArtifactError, "preprocessing version 99"),
         ("in", "nothing", (), ConfigError, r"no model\.json"),
     ],
 )
@@ -452,7 +452,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ):
     places = {"in": radiographs, "model": model}
     (tmp_path / "nothing").mkdir()
-    tiny_artifact.make(tmp_path / "old", preprocessing={"version": 0})
+    tiny_artifact.make(tmp_path / "old", preprocessing={"version": 99})
     with pytest.raises(error, match=sentence):
         score(
             places.get(source, tmp_path / source),

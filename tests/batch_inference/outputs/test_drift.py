@@ -90,7 +90,7 @@ def test_without_drift_an_alarm_is_rare(images, reference_images):
 @pytest.mark.parametrize(
     ("counts", "histogram", "reason"),
     [
-        ([], None, "keeps no histogram"),
+        ([], None, "has no histogram"),
         ([99] * 4, {"edges": EDGES, "shares": [0.25] * 4}, "export it again"),
         ([5, 5, 5, 5], kept([0.25] * 4, 500), "20 images"),
         ([99] * 4, kept([0.25] * 4, 20), "20 in"),
