@@ -52,7 +52,7 @@ class ControlPlane:
             "--service-account-private-key-file=accounts.key",
             "--use-service-account-credentials=true",
             "--node-monitor-period=2s",
-            "--node-monitor-grace-period=20s",
+            "--node-monitor-grace-period=40s",
         )
         self._start(
             "kube-scheduler",

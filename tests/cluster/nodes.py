@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import hashlib
 import threading
-import time
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -125,6 +124,7 @@ class SimulatedNodes(threading.Thread):
 
     def __init__(self, plane: ControlPlane):
         super().__init__(daemon=True)
+        self._plane = plane
         self._api = Api(plane)
         self._lock = threading.Lock()
         self._planned: dict[tuple[str, str], list[Ending | None]] = defaultdict(list)
@@ -179,17 +179,23 @@ class SimulatedNodes(threading.Thread):
         self.join(30)
 
     def run(self) -> None:
-        """Report until stopped."""
-        last_beat = 0.0
+        """Report until stopped; the heart beats beside it, however many pods there are."""
+        heart = threading.Thread(target=self._keep_beating, daemon=True)
+        heart.start()
         while not self._stopped.wait(_STEP_SECONDS):
             try:
-                if time.monotonic() - last_beat > _BEAT_SECONDS:
-                    self._beat()
-                    self._provision_volumes()
-                    last_beat = time.monotonic()
+                self._provision_volumes()
                 for pod in self._api.items("/api/v1/pods?fieldSelector=spec.nodeName!="):
                     if pod["spec"]["nodeName"] not in self._silent:
                         self._advance(pod)
+            except Exception:
+                self.errors.append(traceback.format_exc())
+
+    def _keep_beating(self) -> None:
+        api = Api(self._plane)
+        while not self._stopped.wait(_BEAT_SECONDS):
+            try:
+                self._beat(api)
             except Exception:
                 self.errors.append(traceback.format_exc())
 
@@ -198,11 +204,11 @@ class SimulatedNodes(threading.Thread):
         renewed = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed}
 
-    def _beat(self) -> None:
-        for node in self._api.items("/api/v1/nodes"):
+    def _beat(self, api: Api) -> None:
+        for node in api.items("/api/v1/nodes"):
             name = node["metadata"]["name"]
             if name not in self._silent:
-                self._api.call("PATCH", f"{_LEASES}/{name}", {"spec": self._lease(name)}, _MERGE)
+                api.call("PATCH", f"{_LEASES}/{name}", {"spec": self._lease(name)}, _MERGE)
 
     def _provision_volumes(self) -> None:
         """Make volumes as a local provisioner does, on one node unless several may write."""
