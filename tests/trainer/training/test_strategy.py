@@ -61,7 +61,7 @@ def test_hosts_without_a_port_are_refused_with_an_example(hosts):
 )
 def test_a_tf_config_that_does_not_say_who_trains_is_refused_with_an_example(monkeypatch, given):
     monkeypatch.setenv("TF_CONFIG", given)
-    with pytest.raises(ConfigError, match=r"this host's place among them, as \{") as caught:
+    with pytest.raises(ConfigError, match=r"this host's place among them, such as \{") as caught:
         strategy.create()
     assert f"TF_CONFIG={given}: expected" in str(caught.value)
 
