@@ -1,8 +1,9 @@
 r"""Compare the recipe with three baselines by cross-validation grouped by patient.
 
-    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=160 \
-        --validation_fraction=0 --test_fraction=0
-    python -m benchmarks.cross_validation --data_dir=data --weights=xception_notop.weights.h5 --workdir=runs/cross_validation
+    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data \
+        --image_size=160 --validation_fraction=0 --test_fraction=0
+    python -m benchmarks.cross_validation --data_dir=data --weights=xception_notop.weights.h5 \
+        --workdir=runs/cross_validation
 
 Arms: the size of the file alone (a shortcut would show here), a logistic regression on the pooled
 features of the frozen network, the predecessor's recipe, and the recipe. After a stop, the same
@@ -201,8 +202,8 @@ def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
     ]
     patients, positives = len(np.unique(pool.patient_id)), int(pool.labels.sum())
     about = (
-        f"{len(pool)} images at {pool.images.shape[1]} px, {positives} positive, {patients} patients,"
-        f" {FOLDS} folds, seed {SEED}."
+        f"{len(pool)} images at {pool.images.shape[1]} px, {positives} positive,"
+        f" {patients} patients, {FOLDS} folds, seed {SEED}."
         " Intervals: 95 %, patients resampled; the last column is paired."
     )
     return f"{about}\n\n{markdown(header, rows)}"

@@ -3,8 +3,8 @@ r"""Measure how well the maps of every method lie on known findings, and what ea
     humerus-phantom --output=simulated --patients=1000
     humerus-prepare --source=simulated/MURA-v1.1 --layout=mura --data_dir=data --image_size=112
     humerus-train --data_dir=data --workdir=runs/simulated --config=smoke
-    python -m benchmarks.localisation --simulated=simulated/MURA-v1.1 --model=runs/simulated/artifact \
-        --fracatlas=fracatlas --folds=runs/cross_validation/humerus
+    python -m benchmarks.localisation --simulated=simulated/MURA-v1.1 \
+        --model=runs/simulated/artifact --fracatlas=fracatlas --folds=runs/cross_validation/humerus
 
 `--folds` is a run of `humerus-train --folds=5` on FracAtlas: each image is asked of the network
 that hasn't seen its patient. Writes its tables into benchmarks/README.md.

@@ -1,7 +1,8 @@
-"""Compare the speed, memory and cost of `humerus-score` with simpler scripts on the same files.
+r"""Compare the speed, memory and cost of `humerus-score` with simpler scripts on the same files.
 
     make bench
-    python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 --sizes=224,320
+    python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 \
+        --sizes=224,320
 
 Cases and numbers of images run in turn, round after round, and the table has medians. On a shared
 machine processor time says more than the clock, so it has both; the cost of a million images is

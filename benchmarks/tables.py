@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import textwrap
 
 README = pathlib.Path(__file__).with_name("README.md")
 
@@ -20,13 +21,17 @@ def replace_table(name: str, text: str) -> None:
             f"{README} has no place for {name}: expected {opening} and {closing},"
             " each on a line of its own"
         )
-    README.write_text(
-        place.sub(lambda _: f"{opening}\n{text.strip()}\n{closing}", page), encoding="utf-8"
-    )
+    lines = [
+        part
+        for line in text.strip().splitlines()
+        for part in ([line] if line.startswith(("|", "!")) else textwrap.wrap(line, 100) or [""])
+    ]
+    content = "\n".join([opening, *lines, closing])
+    README.write_text(place.sub(lambda _: content, page), encoding="utf-8")
     print(text)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
+    """Return a table with text in its first column and numbers in the others."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,7 +1,7 @@
 r"""Compare the training loop with a bare step, a plain Keras script, and its own input.
 
-    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data --image_size=224 \
-        --validation_fraction=0 --test_fraction=0
+    humerus-prepare --source=fracatlas/labels.csv --layout=manifest --data_dir=data \
+        --image_size=224 --validation_fraction=0 --test_fraction=0
     python -m benchmarks.train --data_dir=data
 
 The same network and recipe for all, with its defaults: rounds of equally many steps, the ways by
@@ -304,8 +304,9 @@ def _table(
     every = config.checkpoint_every_steps
     training = every * config.global_batch_size / statistics.median(rates[LOOP])
     about = (
-        f"{config.backbone} at {size} px, batches of {config.global_batch_size}, {config.precision},"
-        f" the last {config.unfreeze_layers} of the layers learning; {len(rates[LOOP])} rounds of"
+        f"{config.backbone} at {size} px, batches of {config.global_batch_size},"
+        f" {config.precision}, the last {config.unfreeze_layers} of the layers learning;"
+        f" {len(rates[LOOP])} rounds of"
         f" {steps} steps on real radiographs; {_machine()}. A checkpoint takes {checkpoint:.2f} s:"
         f" every {every} steps, {checkpoint / training:.1%} of the time, which no round holds."
     )

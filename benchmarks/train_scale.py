@@ -174,8 +174,8 @@ def _bucket(work: pathlib.Path, count: int) -> str:
         [name, *(told(found, name) for found in (commands, reading, training))] for name in commands
     ]
     about = (
-        f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole commands, by turns."
-        " Images are read and decoded once, at"
+        f"{count:,} images, {epochs[0].partition('=')[2]} epochs, medians of 3 whole"
+        " commands, by turns. Images are read and decoded once, at"
         " the start; the last epoch has them in memory, and writes checkpoints."
     )
     header = [

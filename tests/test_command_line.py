@@ -435,11 +435,13 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
     for wrong, said in {
         "--config.threshold_rule=best": "threshold rule: expected one of",
         "--config.monitor=f1": "monitor='f1': expected auroc, loss or last",
-        "--config.precision=half": "precision='half': expected float32, mixed_bfloat16 or mixed_float16",
+        "--config.precision=half": "precision='half': expected float32, "
+        "mixed_bfloat16 or mixed_float16",
         "--config.optimizer=lamb": "optimizer='lamb': expected adamw or sgd",
         "--config.backbone=densnet": "backbone='densnet'",
         "--config.weights=absent.h5": "absent.h5",
-        "--config.global_batch_size=0": "global_batch_size=0: expected a whole number from 1 to 65536",
+        "--config.global_batch_size=0": "global_batch_size=0: "
+        "expected a whole number from 1 to 65536",
         "--config.epochs=-1": "epochs=-1: expected a whole number from 0 to 100000",
         "--config.epochs=0": "no epoch would be trained",
         "--config.abstain=1.5": "abstain=1.5: expected a number from 0 to below 1",

@@ -148,7 +148,7 @@ def chromium(profile: pathlib.Path) -> Iterator[Page]:
     if program is None:
         if os.environ.get("CI") == "true":
             pytest.fail(
-                "chromium is absent; install it (apt-get install chromium) to open the page in a browser"
+                "chromium is absent; install it (apt-get install chromium) to open the page"
             )
         pytest.skip("chromium is absent (apt-get install chromium)")
     profile.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ class BucketServer:
     def __init__(self, folder: pathlib.Path, upstream: int):
         self.faults = Faults()
         self.delay = 0.0  # seconds that each request takes longer
-        # Clients may do everything with objects and nothing with buckets, as roles/storage.objectAdmin.
+        # Clients may do all with objects and nothing with buckets, as roles/storage.objectAdmin.
         self.objects_only = False
         self.lock = threading.Lock()
         self.upstream = upstream
