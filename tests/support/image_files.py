@@ -134,18 +134,33 @@ def _good_tiff() -> dict[str, bytes]:
         "not a number.tif": encode(holes, "TIFF"),
         "constant floating point.tif": encode(np.full((5, 4), 7, np.float32), "TIFF"),
         "turned by its tag.tif": encode(grey, "TIFF", exif=oriented(6)),
-        "planes of eight bits.tif": _tiff(np.dstack([picture()] * 3), planes=True),
-        "pixels of sixteen bits.tif": _tiff(np.dstack([deep] * 3)),
-        "signed sixteen bits.tif": _tiff(picture().astype(np.int16) * 200 - 25_000, 2),
+        "planes of eight bits.tif": tiff_file(np.dstack([picture()] * 3), planes=True),
+        "pixels of sixteen bits.tif": tiff_file(np.dstack([deep] * 3)),
+        "signed sixteen bits.tif": tiff_file(picture().astype(np.int16) * 200 - 25_000, 2),
     }
 
 
-def _tiff(
-    pixels: np.ndarray, sample_format: int = 1, planes: bool = False, next_page: int = 0
+def tiff_file(
+    pixels: np.ndarray,
+    sample_format: int = 1,
+    planes: bool = False,
+    next_page: int = 0,
+    order: str = "<",
+    extra_sample: int | None = None,
 ) -> bytes:
-    """An uncompressed TIFF file of [h, w], or of RGB [h, w, 3] pixel by pixel or in planes, as no encoder here writes it."""
+    """Return an uncompressed TIFF file of a kind that no encoder here writes.
+
+    Args:
+      pixels: [h, w], or [h, w, bands] of RGB and perhaps one more band.
+      sample_format: 1 for unsigned, 2 for signed.
+      planes: whether the bands follow each other as planes.
+      next_page: the offset of a second page.
+      order: "<" for little endian, ">" for big endian.
+      extra_sample: what the fourth band is: 0 nothing, 1 premultiplied alpha, 2 alpha.
+    """
     (height, width), samples = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
-    content = (pixels.transpose(2, 0, 1) if planes else pixels).tobytes()
+    planar = pixels.transpose(2, 0, 1) if planes else pixels
+    content = planar.astype(pixels.dtype.newbyteorder(order)).tobytes()
     strips = samples if planes else 1
     offsets = [8 + index * len(content) // strips for index in range(strips)]
     tags = {
@@ -153,25 +168,27 @@ def _tiff(
         257: [height],
         258: [8 * pixels.itemsize] * samples,
         259: [1],
-        262: [2 if samples == 3 else 1],
+        262: [2 if samples >= 3 else 1],
     }
     tags |= {273: offsets, 277: [samples], 278: [height], 279: [len(content) // strips] * strips}
-    tags |= {284: [2 if planes else 1], 339: [sample_format] * samples}
+    tags |= {284: [2 if planes else 1]}
+    tags |= {} if extra_sample is None else {338: [extra_sample]}
+    tags |= {339: [sample_format] * samples}
     more = b""
-    entries = struct.pack("<H", len(tags))
+    entries = struct.pack(f"{order}H", len(tags))
     for tag, values in tags.items():
-        packed = struct.pack(f"<{len(values)}I", *values)
+        packed = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) > 1:
-            packed, more = struct.pack("<I", 8 + len(content) + len(more)), more + packed
-        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+            packed, more = struct.pack(f"{order}I", 8 + len(content) + len(more)), more + packed
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
     directory = 8 + len(content) + len(more)
     return (
-        b"II*\0"
-        + struct.pack("<I", directory)
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(f"{order}I", directory)
         + content
         + more
         + entries
-        + struct.pack("<I", next_page)
+        + struct.pack(f"{order}I", next_page)
     )
 
 
@@ -238,11 +255,11 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
         "twelve bits.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 4, b"\x0c"),
         "lossless.jpg": patched(encode(picture(), "JPEG"), b"\xff\xc0", 1, b"\xc3"),
         "a thousand scans.jpg": _with_scans(encode(picture(), "JPEG", progressive=True), 1000),
-        "planes of sixteen bits.tif": _tiff(
+        "planes of sixteen bits.tif": tiff_file(
             np.dstack([picture().astype(np.uint16) * 257] * 3), planes=True
         ),
-        "signed eight bits.tif": _tiff((picture() - 128).view(np.int8), 2),
-        "more than signed thirty-two bits.tif": _tiff(picture().astype(np.uint32) << 24),
+        "signed eight bits.tif": tiff_file((picture() - 128).view(np.int8), 2),
+        "more than signed thirty-two bits.tif": tiff_file(picture().astype(np.uint32) << 24),
         "double precision.tif": cv2.imencode(".tif", picture().astype(np.float64))[1].tobytes(),
         "unknown compression.tif": patched(
             encode(picture(), "TIFF"), b"\x03\x01\x03\0\1\0\0\0", 8, struct.pack("<H", 34712)
@@ -297,7 +314,7 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         "only the signature.png": whole["png"][:8],
         "tail of zeros.jpg": whole["jpg"][:tail] + bytes(100_000),
         "deflated and cut.dcm": dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)[:-20],
-        "second page that is none.tif": _tiff(picture(), next_page=0xFFFFFF),
+        "second page that is none.tif": tiff_file(picture(), next_page=0xFFFFFF),
         "ten million frames.dcm": dicom_file(picture(), NumberOfFrames=10_000_000),
         "fewer pixels than announced.dcm": dicom_file(
             picture(), PixelData=picture().tobytes()[:-2]

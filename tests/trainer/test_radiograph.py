@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support.image_files import image_files
+from tests.support.image_files import image_files, tiff_file
 from tests.support.pictures import (
     encode,
     interlaced_png,
@@ -264,6 +264,58 @@ def test_deep_grey_by_hand():
     assert read(cv2.imencode(".png", values)[1].tobytes()).pixels.tolist() == [[0, 125, 249]]
 
 
+def _deep_colour_files(grey: np.ndarray) -> dict[str, bytes]:
+    """Return uint16 grey as each kind of file with 16-bit colour or grey and alpha."""
+    opaque = np.full_like(grey, 65535)
+    rgb, rgba = np.dstack([grey] * 3), np.dstack([grey] * 3 + [opaque])
+    rows = [b"\0" + row.astype(">u2").tobytes() for row in np.dstack([grey, opaque])]
+    files = {
+        f"{name}{ending}": cv2.imencode(ending, pixels)[1].tobytes()
+        for ending in (".png", ".tif")
+        for name, pixels in (("rgb", rgb), ("rgba", rgba))
+    }
+    files["grey and alpha.png"] = png(rows, grey.shape[1], grey.shape[0], 16, 4)
+    for order in "<>":
+        files[f"rgb {order}.tif"] = tiff_file(rgb, order=order)
+        for extra in range(3):
+            files[f"rgb and {extra} {order}.tif"] = tiff_file(rgba, order=order, extra_sample=extra)
+    return files
+
+
+@pytest.mark.parametrize("name", _deep_colour_files(np.zeros((1, 1), np.uint16)))
+@pytest.mark.parametrize(
+    ("bits", "scale"), [(8, 1), (10, 4), (12, 16), (14, 64), (16, 256), (16, 257)]
+)
+def test_deep_colour_is_scaled_as_deep_grey(bits, scale, name):
+    deep = picture().astype(np.uint16) * scale
+    expected = read(cv2.imencode(".png", deep)[1].tobytes()).pixels
+    assert np.array_equal(read(_deep_colour_files(deep)[name]).pixels, expected)
+
+
+def test_deep_colour_by_hand():
+    # The maximum 4000 needs 12 bits; luma 0.299, 0.587 and 0.114 of 4000, by 4095.
+    colours = np.array([[[4000, 0, 0], [0, 4000, 0], [0, 0, 4000], [100, 0, 0]]], np.uint16)
+    assert read(tiff_file(colours)).pixels.tolist() == [[74, 146, 28, 2]]
+    transparent = png_chunk(b"tRNS", struct.pack(">3H", 0, 4000, 0))
+    rows = [b"\0" + row.astype(">u2").tobytes() for row in colours]
+    assert read(png(rows, 4, 1, 16, 2, more=transparent)).pixels.tolist() == [[74, 0, 28, 2]]
+
+
+@pytest.mark.parametrize(("extra_sample", "expected"), [(0, 255), (1, 255), (2, 64)])
+def test_deep_alpha_is_over_black(extra_sample, expected):
+    # A quarter of the full alpha; premultiplied colours have it already.
+    pixels = np.array([[[65535, 65535, 65535, 16384]]], np.uint16)
+    assert read(tiff_file(pixels, extra_sample=extra_sample)).pixels.tolist() == [[expected]]
+    rows = [b"\0" + struct.pack(">2H", 65535, 16384)]
+    assert read(png(rows, 1, 1, 16, 4)).pixels.tolist() == [[64]]
+
+
+def test_interlaced_deep_colour_is_the_same_picture():
+    # Adam7 of one pixel is one pass.
+    rows = [b"\0" + struct.pack(">3H", 2000, 2000, 2000)]
+    assert read(png(rows, 1, 1, 16, 2, interlaced=True)).pixels.tolist() == [[125]]
+
+
 def test_floating_point_stretches_the_finite_values():
     values = np.array([[-1.0, 0.0, 1.0, 3.0], [np.nan, np.inf, -np.inf, 3.0]], np.float32)
     assert read(encode(values, "TIFF")).pixels.tolist() == [
@@ -479,7 +531,7 @@ print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text()
     not sys.platform.startswith("linux"),
     reason="reads the peak memory of a process from /proc",
 )
-@pytest.mark.parametrize("kind", ["transparent", "progressive"])
+@pytest.mark.parametrize("kind", ["transparent", "progressive", "deep"])
 def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
     side = 10_000
     if (
@@ -487,7 +539,9 @@ def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
     ):  # libjpeg holds every coefficient of three full planes until the last scan
         data = encode(Image.new("RGB", (side, side)), "JPEG", progressive=True, subsampling=0)
     else:
-        data = png([bytes(4 * side + 1)] * side, side, side, 8, 6)
+        channels, bits, colour = (4, 8, 6) if kind == "transparent" else (3, 16, 2)
+        row = bytes(channels * bits // 8 * side + 1)
+        data = png([row] * side, side, side, bits, colour)
     # The peak of a fresh process: Python, NumPy, OpenCV, pydicom and the file included.
     done = subprocess.run(
         [sys.executable, "-c", MEASURE], input=data, capture_output=True, check=True

@@ -24,6 +24,8 @@ from PIL import (
 )
 
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
+from trainer.decoding.sixteen_bits import full_scale_table, has_deep_colour, read_deep_colour
+from trainer.decoding.tiles import iterate_tiles
 
 # Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -68,7 +70,6 @@ _JPEG_SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _JPEG_LS = 0xF7
 _MAX_SCANS = 100
 """Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here too."""
-_TILE_SIDE = 2048
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
 # How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
 _UNSUPPORTED = re.compile(
@@ -127,8 +128,11 @@ def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
             _prepare_jpeg(image, data)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_samples(image)
-        image.load()
-        grey = _grey(image, transparent)
+        if has_deep_colour(image):
+            grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
+        else:
+            image.load()
+            grey = _grey(image, transparent)
         if kind == "TIFF":  # Pillow has applied the orientation already
             return grey, mode
         return _upright(grey, image), mode
@@ -241,9 +245,11 @@ def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
     return image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (_TIFF_UNSIGNED,))[0]
 
 
-def _bytes_per_pixel(image: Image.Image) -> int:
+def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
     """An upper bound of the memory that decoding takes, from the header alone."""
     held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
+    if has_deep_colour(image):
+        held = 8  # two pictures, one of the higher and one of the lower bytes
     if isinstance(
         image, JpegImagePlugin.JpegImageFile
     ):  # progressive: libjpeg holds all coefficients, 2 bytes each
@@ -267,7 +273,7 @@ def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
     grey = np.empty((image.height, image.width), np.uint8)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         table = _ramp(image)
-        for place, tile in _tiles(image):
+        for place, tile in iterate_tiles(image):
             grey[place] = table(np.asarray(tile))
             if transparent is not None:
                 grey[place][np.asarray(tile) == transparent] = 0
@@ -277,20 +283,9 @@ def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
         ):
             np.subtract(255, grey, out=grey)
         return grey
-    for place, tile in _tiles(image):
+    for place, tile in iterate_tiles(image):
         grey[place] = np.asarray(_flatten(tile))
     return grey
-
-
-def _tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
-    for top in range(0, image.height, _TILE_SIDE):
-        bottom = min(top + _TILE_SIDE, image.height)
-        for left in range(0, image.width, _TILE_SIDE):
-            right = min(left + _TILE_SIDE, image.width)
-            yield (
-                (slice(top, bottom), slice(left, right)),
-                image.crop((left, top, right, bottom)),
-            )
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -308,12 +303,11 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function that maps the deep grey values of `image` to uint8."""
     if image.mode.startswith("I;16"):
-        maximum = max(int(np.asarray(tile).max()) for _, tile in _tiles(image))
-        bits = next(bits for bits in (8, 10, 12, 14, 16) if maximum < 1 << bits)
-        table = np.rint(np.arange(1 << bits) * (255 / ((1 << bits) - 1))).astype(np.uint8)
+        maximum = max(int(np.asarray(tile).max()) for _, tile in iterate_tiles(image))
+        table = full_scale_table(maximum)
         return lambda values: table[values]
     low, high = np.inf, -np.inf
-    for _, tile in _tiles(image):
+    for _, tile in iterate_tiles(image):
         values = np.asarray(tile)
         values = values[np.isfinite(values)]
         if values.size:
