@@ -1,36 +1,163 @@
-"""What a scoring run is asked for."""
+"""The options of the scorer's commands, by the names of their flags."""
 
 import dataclasses
 
 from trainer.artifact import FREE_METHOD
+from trainer.program.flag_types import BEAM_SCHEMES
+from trainer.program.flags_from_dataclass import option
+
+_PICTURE_STYLES = ("overlay", "heatmap", "side_by_side")
+_PICTURE_FORMATS = ("jpeg", "png", "webp")
+_COLOURS = ("viridis", "jet")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line asks for; names and meanings are those of the flags."""
+    """The options of humerus-score."""
 
-    input: str
-    model: str
-    output: str
-    exclude: tuple[str, ...] = ()
-    recursive: bool = True
-    frames: str = "one"
-    other_body_parts: str = "score"
-    study_key: str = "auto"
-    id_salt: str | None = dataclasses.field(default=None, repr=False)
-    engine: str = "auto"
-    precision: str = "auto"
-    threshold: float | None = None
-    batch_size: int = 32
-    cam: str = "overlay"
-    method: str = FREE_METHOD
-    cam_format: str = "jpeg"
-    cam_colours: str = "viridis"
-    cam_min_probability: float = 0.0
-    cam_store: str = "files"
-    format: tuple[str, ...] = ("jsonl", "csv")
-    bigquery: str | None = None
-    max_rejection_rate: float = 1.0
-    resume: bool = False
-    overwrite: bool = False
+    input: str = option(
+        "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each "
+        "line, .csv with a column path.",
+        schemes=BEAM_SCHEMES,
+    )
+    model: str = option(
+        "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
+    )
+    output: str = option("Folder for the results, local or gs://.", schemes=BEAM_SCHEMES)
+    exclude: tuple[str, ...] = option(
+        "Comma-separated glob patterns of files to skip, by path below the input or by name; "
+        "the flag may be repeated.",
+        (),
+        repeatable=True,
+    )
+    recursive: bool = option("Whether to include the subfolders of a folder.", True)
+    frames: str = option(
+        "all: write a row for each frame of a DICOM file. one: reject multi-frame files.",
+        "one",
+        choices=("one", "all"),
+    )
+    other_body_parts: str = option(
+        "What to do with DICOM files of a body part that the model was not made for: "
+        "score them with a warning in the row, or reject them.",
+        "score",
+        choices=("score", "reject"),
+    )
+    study_key: str = option(
+        "What the images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom "
+        "(StudyInstanceUID), or a column of the manifest. auto: the manifest's column study, "
+        "otherwise dicom, path or folder, in this order; files in the root of the input have no "
+        "folder.",
+        "auto",
+    )
+    id_salt: str | None = option(
+        "Secret that turns DICOM study UIDs into pseudonyms, the same in every run. Without it, "
+        "anyone who has the UIDs can recognise them.",
+        None,
+        secret=True,
+    )
+    engine: str = option(
+        "auto: the fastest engine that the artifact records as verified.",
+        "auto",
+        choices=("auto", "tensorflow", "openvino"),
+    )
+    precision: str = option(
+        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; TensorFlow has "
+        "float32 and, on a GPU, float16.",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "int8", "float16"),
+    )
+    threshold: float | None = option(
+        "Probability from which on an image or a study is positive; none is then uncertain. By "
+        "default, the artifact's own.",
+        None,
+        low=0,
+        high=1,
+    )
+    batch_size: int = option("Number of images in a batch.", 32, low=1, high=4096)
+    cam: str = option(
+        "Picture to draw for each image: the map on the radiograph, the map alone, both side by "
+        "side, or none.",
+        "overlay",
+        choices=(*_PICTURE_STYLES, "none"),
+    )
+    method: str = option(
+        "Method that draws the maps: grad_cam, computed with the probability, or a method that "
+        "training exported (--config.cam_methods).",
+        FREE_METHOD,
+    )
+    cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)
+    cam_colours: str = option(
+        "Colours of the maps; jet misleads people without colour vision.",
+        "viridis",
+        choices=_COLOURS,
+    )
+    cam_min_probability: float = option(
+        "Draw only images with at least this probability.", 0.0, low=0, high=1
+    )
+    cam_store: str = option(
+        "files: write a picture per image. parquet: write files of a hundred maps each, from which "
+        "humerus-overlay draws any of them later.",
+        "files",
+        choices=("files", "parquet"),
+    )
+    format: tuple[str, ...] = option(
+        "File formats of the rows, comma-separated: one or several of jsonl,csv,parquet.",
+        ("jsonl", "csv"),
+        choices=("jsonl", "csv", "parquet"),
+    )
+    bigquery: str | None = option(
+        "PROJECT:DATASET that gets the rows too, in the tables predictions, studies and "
+        "rejections; missing tables are created.",
+        None,
+    )
+    max_rejection_rate: float = option(
+        "Fail if more than this share of the files is rejected.", 1.0, low=0, high=1
+    )
+    resume: bool = option(
+        "Continue a run of the same model and options that was stopped. Of a finished run, score "
+        "what is new or changed.",
+        False,
+    )
+    overwrite: bool = option("Delete the results of an earlier run in --output.", False)
     beam: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The options that select images of a scored folder."""
+
+    uri: str = option("Only inputs whose URI matches this glob; * matches slashes too.", "*")
+    min_probability: float = option(
+        "Only images with at least this probability.", 0.0, low=0, high=1
+    )
+    label: str | None = option(
+        "Only images of this label.", None, choices=("positive", "negative", "uncertain")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryOptions(Selection):
+    """The options of humerus-gallery."""
+
+    scored: str = option("Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES)
+
+    def is_of_a_part(self) -> bool:
+        """Return whether the options may omit images."""
+        return self != GalleryOptions(self.scored)
+
+
+@dataclasses.dataclass(frozen=True)
+class OverlayOptions(Selection):
+    """The options of humerus-overlay."""
+
+    scored: str = option(
+        "Folder of a run with --cam_store=parquet, local or gs://.", schemes=BEAM_SCHEMES
+    )
+    output: str = option(
+        "Folder for the pictures, local or gs://; it may be that of --scored.", schemes=BEAM_SCHEMES
+    )
+    style: str = option(
+        "Picture to draw, as --cam of humerus-score.", "overlay", choices=_PICTURE_STYLES
+    )
+    cam_colours: str = option("Colours of the maps.", "viridis", choices=_COLOURS)
+    cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)

@@ -176,7 +176,7 @@ def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary
 def _write_gallery(output: str) -> None:
     """Write the gallery page; where that fails, the results are complete without it."""
     try:
-        page.write(page.Options(output))
+        page.write(page.GalleryOptions(output))
     except (DataError, filesystem.StorageError) as error:
         logging.warning("%s was not written: %s", output_folder.GALLERY_HTML, error)
 

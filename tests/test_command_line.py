@@ -528,14 +528,14 @@ def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine)
 
 AFTER_AN_EXPORT = """
 import sys
-from trainer import quiet, vitals
-vitals.start(["humerus-try"])
-quiet.libraries()
-quiet.import_tensorflow()
+from trainer.program import logging_setup, telemetry
+telemetry.start(["humerus-try"])
+logging_setup.libraries()
+logging_setup.import_tensorflow()
 import tensorflow as tf
 tf.saved_model.save(tf.Module(), sys.argv[1])
-quiet.logging.info("of none of our modules")
-exec(compile("logging.info('still told')", quiet.__file__, "exec"), vars(quiet))
+logging_setup.logging.info("of none of our modules")
+exec(compile("logging.info('still told')", logging_setup.__file__, "exec"), vars(logging_setup))
 """
 
 

@@ -8,8 +8,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from trainer import errors
+from trainer.dataset.options import Options
 from trainer.program import command_line, flag_types
 from trainer.program.command_line import Main, Program, Result
+from trainer.program.flags_from_dataclass import define_flags, read_flags
 from trainer.training import recipes
 
 
@@ -61,77 +63,16 @@ def prepare(values: flags.FlagValues) -> Main:
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
     """
-    source = flag_types.define_path(
-        "source",
-        None,
-        "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.",
-        values,
-    )
-    layout = flags.DEFINE_enum(
-        "layout",
-        None,
-        ["mura", "folders", "manifest"],
-        "How the source is laid out.",
-        flag_values=values,
-    )
-    data_dir = flag_types.define_path(
-        "data_dir",
-        None,
-        "Where the prepared data go; local or gs://.",
-        values,
-    )
-    image_size = flag_types.define_whole_number(
-        "image_size",
-        320,
-        "Side of the square that every image is letterboxed to, in pixels.",
-        32,
-        4096,
-        values,
-    )
-    body_parts = flags.DEFINE_list(
-        "body_parts", ["XR_HUMERUS"], "Layout mura: body parts to take, or all.", flag_values=values
-    )
-    validation_fraction = flag_types.define_number(
-        "validation_fraction",
-        0.15,
-        "Share of the patients, where the source names no such split.",
-        0,
-        1,
-        values,
-    )
-    test_fraction = flag_types.define_number(
-        "test_fraction",
-        0.2,
-        "Share of the patients, where the source names no test split.",
-        0,
-        1,
-        values,
-    )
-    seed = flag_types.define_whole_number(
-        "seed", 0, "Of the draw of patients into splits.", 0, 2**32 - 1, values
-    )
-    overwrite = flags.DEFINE_bool(
-        "overwrite", False, "Replace other data prepared in the same place.", flag_values=values
-    )
+    define_flags(Options, values)
     dry_run = command_line.define_dry_run(values)
     command_line.define_json(values)
 
     def main() -> Result:
-        command_line.check_writable("data_dir", data_dir.value)
+        given = read_flags(Options, values)
+        command_line.check_writable("data_dir", given["data_dir"])
         from trainer.dataset import prepare as prepare_lib
 
-        done = prepare_lib.prepare(
-            source.value,
-            str(layout.value),
-            data_dir.value,
-            image_size=image_size.value,
-            body_parts=tuple(body_parts.value),
-            validation_fraction=validation_fraction.value,
-            test_fraction=test_fraction.value,
-            seed=seed.value,
-            overwrite=overwrite.value,
-            dry_run=dry_run.value,
-        )
+        done = prepare_lib.prepare(**given, dry_run=dry_run.value)
         return Result(done.format_table(), dataclasses.asdict(done))
 
     return main

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem
@@ -34,20 +35,6 @@ _SHOWN_WHERE_KNOWN = ("modality", "body_part", "view", "warnings")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of humerus-gallery, by the names of its flags."""
-
-    scored: str
-    uri: str = "*"
-    min_probability: float = 0.0
-    label: str | None = None
-
-    def is_of_a_part(self) -> bool:
-        """Return whether the options may omit images."""
-        return self != Options(self.scored)
-
-
-@dataclasses.dataclass(frozen=True)
 class Gallery:
     """The number of images and rejected files that a page shows, and its URI."""
 
@@ -59,7 +46,7 @@ class Gallery:
         return f"{self.images} images and {self.rejected} rejected files; open {self.page}"
 
 
-def write(options: Options) -> Gallery:
+def write(options: GalleryOptions) -> Gallery:
     """Write the page of a scored folder, in place of any earlier one.
 
     Raises:
@@ -107,7 +94,7 @@ def _refuse_too_many(scored: str) -> DataError:
 
 
 def _collect_rows(
-    scored: str, options: Options, drawn: Mapping[tuple[str, int | None], str]
+    scored: str, options: GalleryOptions, drawn: Mapping[tuple[str, int | None], str]
 ) -> tuple[dict[str, list[tuple[Any, str]]], set[str]]:
     """Return the selected rows, and the names of the studies of the images among them.
 
@@ -132,7 +119,7 @@ def _collect_rows(
     return rows, shown
 
 
-def _select_rows(scored: str, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
+def _select_rows(scored: str, options: GalleryOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the kind and the row of what the options select.
 
     Rejected files have no label or probability, so an option on either omits them.
@@ -184,7 +171,7 @@ def _find_drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, in
 
 
 def _describe_run(
-    scored: str, run: Mapping[str, Any], summary: Mapping[str, Any], options: Options
+    scored: str, run: Mapping[str, Any], summary: Mapping[str, Any], options: GalleryOptions
 ) -> dict[str, Any]:
     """Return what the head of the page and the scripts need to know of the run."""
     asked = run["options"]

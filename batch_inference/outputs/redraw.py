@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet
 from absl import logging
 
+from batch_inference.options import OverlayOptions
 from batch_inference.outputs import cam_store, picture_paths, progress
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
@@ -16,20 +17,6 @@ from trainer.engines import usable_cores
 from trainer.errors import DataError
 
 _COLUMNS = [field.name for field in dataclasses.fields(PackedCam)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of humerus-overlay, by the names of its flags."""
-
-    scored: str
-    output: str
-    uri: str = "*"
-    min_probability: float = 0.0
-    label: str | None = None
-    style: str = "overlay"
-    cam_colours: str = "viridis"
-    cam_format: str = "jpeg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +32,7 @@ class Drawn:
         return f"{self.pictures} pictures drawn{failed}; they are in {self.folder}"
 
 
-def run(options: Options) -> Drawn:
+def run(options: OverlayOptions) -> Drawn:
     """Draw the maps that the options select, a pack at a time, with one thread per core.
 
     Raises:
@@ -77,7 +64,7 @@ def run(options: Options) -> Drawn:
     return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
-def select_maps(pack: str, options: Options) -> list[PackedCam]:
+def select_maps(pack: str, options: OverlayOptions) -> list[PackedCam]:
     """Return the maps of a pack that the options select; raise `DataError` for a damaged pack."""
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
@@ -93,7 +80,7 @@ def select_maps(pack: str, options: Options) -> list[PackedCam]:
         raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
 
 
-def _draw(packed: PackedCam, options: Options, output: str) -> bool:
+def _draw(packed: PackedCam, options: OverlayOptions, output: str) -> bool:
     """Draw and write one map; return whether that succeeded, and log it where it did not."""
     uri = filesystem.join(output, packed.path + overlay.FORMATS[options.cam_format])
     try:

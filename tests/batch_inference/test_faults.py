@@ -178,5 +178,5 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(model, radiographs,
     run.send_signal(signum)
     _, said = run.communicate(timeout=60)
     assert run.returncode == EXIT_STOPPED
-    assert sentence(said).endswith("the same command with --resume goes on from there")
+    assert sentence(said).endswith("run the same command with --resume to continue")
     check_goes_on(source, model, output, 700)

@@ -80,7 +80,7 @@ def undisturbed(folder, model, tmp_path_factory) -> dict:
 
 def drawn(output: pathlib.Path, folder: pathlib.Path) -> dict[str, bytes]:
     """What can be drawn of the packed maps."""
-    redraw.run(redraw.Options(str(output), str(folder), cam_format="png"))
+    redraw.run(redraw.OverlayOptions(str(output), str(folder), cam_format="png"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 

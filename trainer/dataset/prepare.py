@@ -13,11 +13,8 @@ from trainer import storage
 from trainer.dataset import publish, sources, summary
 from trainer.dataset.encode import content_hash, in_threads
 from trainer.dataset.locate import INFO_FILE, NAME
-from trainer.dataset.radiographs_dataset_builder import (
-    DEFAULT_BODY_PARTS,
-    Builder,
-    RadiographsConfig,
-)
+from trainer.dataset.options import Options
+from trainer.dataset.radiographs_dataset_builder import Builder, RadiographsConfig
 from trainer.dataset.summary import Summary
 from trainer.errors import ConfigError, DataError
 
@@ -28,12 +25,12 @@ def prepare(
     source: str,
     layout: str,
     data_dir: str,
-    image_size: int = 320,
-    body_parts: Sequence[str] = DEFAULT_BODY_PARTS,
-    validation_fraction: float = 0.15,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    overwrite: bool = False,
+    image_size: int = Options.image_size,
+    body_parts: Sequence[str] = Options.body_parts,
+    validation_fraction: float = Options.validation_fraction,
+    test_fraction: float = Options.test_fraction,
+    seed: int = Options.seed,
+    overwrite: bool = Options.overwrite,
     dry_run: bool = False,
 ) -> Summary:
     """Write the data set `data_dir/radiographs/<config>/<version>/`.

@@ -1,4 +1,4 @@
-"""Flags whose values are checked where they are parsed: paths, and numbers in a finite range."""
+"""Define flags whose values are checked as they are parsed: paths, lists and finite numbers."""
 
 import math
 import os
@@ -8,16 +8,15 @@ from typing import Any
 from absl import flags
 
 SCHEMES = ("gs", "file")
-"""Of the URLs that TensorFlow's file functions open."""
+"""Schemes of the URLs that TensorFlow's file functions open."""
 BEAM_SCHEMES = (*SCHEMES, "s3", "hdfs", "azfs")
-"""Of the URLs that Beam opens where the packages for them are installed."""
-
+"""Schemes of the URLs that Beam opens if the packages for them are installed."""
 
 _SERIALIZER: flags.ArgumentSerializer = flags.ArgumentSerializer()
 
 
-class _PathParser(flags.ArgumentParser):
-    """A path or URL; `~` at its start is the home folder."""
+class PathParser(flags.ArgumentParser):
+    """Parses a path or URL; `~` at its start is the home folder."""
 
     def __init__(self, schemes: Collection[str]):
         self._schemes = schemes
@@ -30,18 +29,32 @@ class _PathParser(flags.ArgumentParser):
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is no path
 
 
-class _NumberParser(flags.FloatParser):
-    """A number from `low` to `high`."""
+class NumberParser(flags.FloatParser):
+    """Parses a number from `low` to `high`."""
 
     def parse(self, argument: str | float) -> float:
         return _parse_number(float, "a number", argument, self.lower_bound, self.upper_bound)
 
 
-class _WholeNumberParser(flags.IntegerParser):
-    """A whole number from `low` to `high`."""
+class WholeNumberParser(flags.IntegerParser):
+    """Parses a whole number from `low` to `high`."""
 
     def parse(self, argument: str | int) -> int:
         return _parse_number(int, "a whole number", argument, self.lower_bound, self.upper_bound)
+
+
+class ListParser(flags.ListParser):
+    """Parses a comma-separated list; if there are choices, one or several of them."""
+
+    def __init__(self, choices: Collection[str] = ()):
+        super().__init__()
+        self._choices = choices
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        members = super().parse(argument)
+        if self._choices and (not members or set(members) - set(self._choices)):
+            raise ValueError(f"expected one or several of {','.join(self._choices)}")
+        return members
 
 
 def _parse_number(kind: type, what: str, argument: Any, low: Any, high: Any) -> Any:
@@ -64,18 +77,18 @@ def define_path(
     schemes: Collection[str] = SCHEMES,
 ) -> flags.FlagHolder:
     """Define a flag for a path, or for a URL with one of the schemes."""
-    return flags.DEFINE(_PathParser(schemes), name, default, text, values, _SERIALIZER)
+    return flags.DEFINE(PathParser(schemes), name, default, text, values, _SERIALIZER)
 
 
 def define_number(
     name: str, default: float | None, text: str, low: float, high: float, values: flags.FlagValues
 ) -> flags.FlagHolder:
     """Define a flag for a number from `low` to `high`."""
-    return flags.DEFINE(_NumberParser(low, high), name, default, text, values, _SERIALIZER)
+    return flags.DEFINE(NumberParser(low, high), name, default, text, values, _SERIALIZER)
 
 
 def define_whole_number(
     name: str, default: int | None, text: str, low: int, high: int, values: flags.FlagValues
 ) -> flags.FlagHolder:
     """Define a flag for a whole number from `low` to `high`."""
-    return flags.DEFINE(_WholeNumberParser(low, high), name, default, text, values, _SERIALIZER)
+    return flags.DEFINE(WholeNumberParser(low, high), name, default, text, values, _SERIALIZER)

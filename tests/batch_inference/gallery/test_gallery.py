@@ -38,7 +38,7 @@ def large(tmp_path_factory) -> pathlib.Path:
     folder = scored_folder.write(
         tmp_path_factory.mktemp("large"), 5000, cautions=["The <i>check</i> of sign fails."]
     )
-    assert gallery_page.write(gallery_page.Options(str(folder))).images == 5000
+    assert gallery_page.write(gallery_page.GalleryOptions(str(folder))).images == 5000
     return folder
 
 
@@ -46,7 +46,7 @@ def large(tmp_path_factory) -> pathlib.Path:
 def one_study(tmp_path_factory) -> pathlib.Path:
     """200 images of a single study, as a folder of them is by default."""
     folder = scored_folder.write(tmp_path_factory.mktemp("one_study"), 200, per_study=200)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     return folder
 
 
@@ -324,11 +324,11 @@ def test_marks_are_kept_filtered_and_exported(opened, large, tmp_path):
 
 def test_marks_stay_with_what_they_were_given_to(unmarked, tmp_path):
     folder = scored_folder.write(tmp_path, 4)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(unmarked, folder)
     unmarked.press("a", "d")
     scored_folder.write(tmp_path, 4, threshold=0.7)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(unmarked, folder)
     unmarked.choose("#mark", "changed")
     assert unmarked.ask(COUNT) == "1 of 4 images" and unmarked.ask(NAME) == "image2.png"
@@ -350,10 +350,10 @@ def test_marks_stay_with_what_they_were_given_to(unmarked, tmp_path):
 
 def test_marks_of_all_parts_are_exported_and_forgotten_knowingly(unmarked, tmp_path):
     folder = scored_folder.write(tmp_path, 6)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(unmarked, folder)
     unmarked.press("a", "a")
-    gallery_page.write(gallery_page.Options(str(folder), label="negative"))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative"))
     read(unmarked, folder)
     assert unmarked.ask(MARKED) == "2 marked"
     unmarked.press("d")
@@ -407,7 +407,7 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     folder = scored_folder.write(
         tmp_path, 2, threshold=0.4988, cam_colours="jet", method="hires_cam"
     )
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     colour = f"""(bar => {{
         const often = {{willReadFrequently: true}};
         const canvas = document.createElement('canvas').getContext('2d', often);
@@ -451,7 +451,7 @@ def test_in_the_list_the_end_of_a_study_is_seen_and_the_rest_told(unmarked, tmp_
     rows.write_text(
         rows.read_text().replace(json.dumps(scored_folder.HOSTILE_STUDY), json.dumps(study))
     )
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(unmarked, folder)
     where = "document.querySelector('.where')"
     assert unmarked.ask(f"{where}.title") == study
@@ -528,7 +528,7 @@ def test_a_narrow_window_holds_it(unmarked, large, width, height):
 def test_where_originals_are_out_of_reach(page, tmp_path, style):
     """Side-by-side pictures are cut in two; a map drawn in can't fade, and the page says so."""
     folder = scored_folder.write(tmp_path, 4, style=style, originals=0)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     page.errors.clear()
     page.open(folder / "gallery.html")
     page.wait(f"{ROWS} === 4 && !{COUNT}.includes('loading')")
@@ -583,7 +583,7 @@ def test_packed_maps_are_shown_once_they_are_drawn(model, radiographs, tmp_path)
             str(radiographs), str(model), str(tmp_path), cam_store="parquet", format=("parquet",)
         )
     )
-    redraw.run(redraw.Options(str(tmp_path), str(tmp_path)))
+    redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path)))
     (script,) = (tmp_path / "gallery_rows").glob("images-*.js")
     rows = json.loads(script.read_text().partition(",")[2].rpartition(")")[0])
     assert len(rows) == 14 and all((tmp_path / row[4]).is_file() for row in rows)
@@ -592,10 +592,12 @@ def test_packed_maps_are_shown_once_they_are_drawn(model, radiographs, tmp_path)
 def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery_page, "ROWS_PER_FILE", 10)
     folder = scored_folder.write(tmp_path, 24)
-    assert gallery_page.write(gallery_page.Options(str(folder))).rejected == 3
+    assert gallery_page.write(gallery_page.GalleryOptions(str(folder))).rejected == 3
     assert len(list((folder / "gallery_rows").glob("images-*.js"))) == 3
     part = gallery_page.write(
-        gallery_page.Options(str(folder), label="positive", min_probability=0.9, uri="*/image*")
+        gallery_page.GalleryOptions(
+            str(folder), label="positive", min_probability=0.9, uri="*/image*"
+        )
     )
     assert (part.images, part.rejected) == (1, 0)
     assert len(list((folder / "gallery_rows").glob("images-*.js"))) == 1
@@ -604,7 +606,7 @@ def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, 
     click(page, "[data-view=studies]")
     assert page.ask("document.querySelector('.where').textContent") == "2 images, 1 shown"
     with pytest.raises(DataError, match="no row of what was asked for"):
-        gallery_page.write(gallery_page.Options(str(folder), uri="nothing"))
+        gallery_page.write(gallery_page.GalleryOptions(str(folder), uri="nothing"))
 
 
 def test_no_cache_gives_a_page_the_rows_of_another(tmp_path):
@@ -613,17 +615,17 @@ def test_no_cache_gives_a_page_the_rows_of_another(tmp_path):
         return set(re.findall(r'src="(gallery_rows/images-\S+)"', page))
 
     folder = scored_folder.write(tmp_path, 4)
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     before = addresses()
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     assert addresses() == before
-    gallery_page.write(gallery_page.Options(str(folder), label="negative"))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative"))
     assert addresses().isdisjoint(before)
 
 
 def test_a_folder_whose_name_is_no_unicode_has_a_page_too(page, tmp_path):
     folder = scored_folder.write(tmp_path, 2).rename(tmp_path / os.fsdecode(b"r\xf6ntgen"))
-    gallery_page.write(gallery_page.Options(str(folder)))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(page, folder)
     assert page.ask("document.querySelector('h1').textContent") == r"r\udcf6ntgen"
 
@@ -638,7 +640,7 @@ def test_too_many_rows_are_refused_with_the_way_out_and_cost_no_run(
     with pytest.raises(
         DataError, match=r"more than the 13 rows .* humerus-gallery --scored=.* --label=positive"
     ):
-        gallery_page.write(gallery_page.Options(str(tmp_path / "out")))
+        gallery_page.write(gallery_page.GalleryOptions(str(tmp_path / "out")))
 
 
 def test_the_command(tmp_path, capsys):

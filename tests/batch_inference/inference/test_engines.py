@@ -256,7 +256,8 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
 
 def test_openvino_leaves_the_log_in_its_form():
     script = (
-        "from trainer import engines, quiet, vitals; vitals.start(['']); quiet.libraries(); "
+        "from trainer import engines; from trainer.program import logging_setup, telemetry; "
+        "telemetry.start(['']); logging_setup.libraries(); "
         "engines.import_openvino(); engines.logging.error('said')"
     )
     done = subprocess.run(

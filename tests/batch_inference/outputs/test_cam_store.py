@@ -80,7 +80,9 @@ def test_the_map_is_the_models_own_signs_included(packed, model):
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "side_by_side"])
 def test_drawn_later_is_what_the_scorer_draws(packed, pictures, model, tmp_path, style):
-    drawn = redraw.run(redraw.Options(str(packed), str(tmp_path), style=style, cam_format="png"))
+    drawn = redraw.run(
+        redraw.OverlayOptions(str(packed), str(tmp_path), style=style, cam_format="png")
+    )
     assert (drawn.pictures, drawn.failed) == (14, 0)
     rows = json_rows(pictures, "predictions")
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")} == {
@@ -103,7 +105,7 @@ def test_only_what_is_asked_for_is_drawn(packed, tmp_path):
     rows = json_rows(packed, "predictions")
 
     def drawn(name: str, **options) -> set[str]:
-        told = redraw.run(redraw.Options(str(packed), str(tmp_path / name), **options))
+        told = redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / name), **options))
         found = {
             str(path.relative_to(tmp_path / name / "cams"))[:-4]
             for path in (tmp_path / name).rglob("*.jpg")
@@ -171,13 +173,13 @@ def test_what_is_damaged_is_said(packed, tmp_path, caplog):
     rows[0]["picture"], rows[1]["cam"] = b"no picture", b"123"
     table = pyarrow.Table.from_pylist(rows, pyarrow.parquet.read_schema(first))
     pyarrow.parquet.write_table(table, tmp_path / "cams" / "a.parquet")
-    drawn = redraw.run(redraw.Options(str(tmp_path), str(tmp_path / "drawn")))
+    drawn = redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
     assert (drawn.pictures, drawn.failed) == (len(rows) - 2, 2) and "2 could not be drawn" in str(
         drawn
     )
     (tmp_path / "cams" / "a.parquet").write_bytes(first.read_bytes()[:-50])
     with pytest.raises(DataError, match="cannot be read as packed maps"):
-        redraw.run(redraw.Options(str(tmp_path), str(tmp_path / "drawn")))
+        redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
 
 
 def test_maps_that_nobody_wants_are_not_packed(model, radiographs, tmp_path):
@@ -198,7 +200,7 @@ def test_resuming_keeps_the_maps_and_a_changed_file_is_drawn_anew(model, tmp_pat
     after = {row["uri"]: row["cam"] for row in json_rows(out, "predictions")}
     changed, kept = str(source / "0.png"), str(source / "1.png")
     assert after[kept] == before[kept] and after[changed] > before[changed]
-    redraw.run(redraw.Options(str(out), str(tmp_path / "drawn"), cam_format="png"))
+    redraw.run(redraw.OverlayOptions(str(out), str(tmp_path / "drawn"), cam_format="png"))
     score(source, model, tmp_path / "fresh", cam_format="png")
     for row in json_rows(tmp_path / "fresh", "predictions"):
         now, later = (
