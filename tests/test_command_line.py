@@ -470,6 +470,7 @@ def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
 
 
 TERMINAL = {
+    "caution": r"caution: images have warnings \(3 blank\)",
     "a line of our own": r"\d\d:\d\d:\d\d [IW] .*",
     "the bar": r".*\d+/\d+ \[.*images.*\]",
     "the result": r"\d+ of \d+ images scored .*; the results are in .*",

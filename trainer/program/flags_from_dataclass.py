@@ -66,7 +66,7 @@ def read_flags(options: type, values: flags.FlagValues) -> dict[str, Any]:
     read = {}
     for field in dataclasses.fields(options):
         if field.metadata:
-            value = values[field.name].value
+            value: Any = values[field.name].value
             if field.metadata["repeatable"]:
                 value = list(itertools.chain.from_iterable(value))
             read[field.name] = tuple(value) if isinstance(value, list) else value
@@ -79,16 +79,16 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 def _define(field: dataclasses.Field, kind: Any, values: flags.FlagValues) -> None:
     name, text = field.name, field.metadata["text"]
-    default = field.default if _has_default(field) else None
+    default: Any = field.default if _has_default(field) else None
     if kind is bool:
         flags.DEFINE_bool(name, default, text, values)
     elif typing.get_origin(kind) is tuple:
-        parser = flag_types.ListParser(field.metadata["choices"])
+        members = flag_types.ListParser(field.metadata["choices"])
         commas = flags.CsvListSerializer(",")
         if field.metadata["repeatable"]:
-            flags.DEFINE_multi(parser, commas, name, list(default), text, values)
+            flags.DEFINE_multi(members, commas, name, list(default), text, values)
         else:
-            flags.DEFINE(parser, name, list(default), text, values, commas)
+            flags.DEFINE(members, name, list(default), text, values, commas)
     else:
         parser = _make_parser(kind, field.metadata)
         flags.DEFINE(parser, name, default, text, values, flags.ArgumentSerializer())
