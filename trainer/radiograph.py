@@ -146,8 +146,8 @@ def read(data: bytes) -> Radiograph:
             "unsupported" if kind else "not_an_image",
             f"expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is {found}",
         )
-    pixels, mode = picture.read(data, kind)
-    return _radiograph(pixels, kind, mode, {}, set())
+    pixels, mode, notes = picture.read(data, kind)
+    return _radiograph(pixels, kind, mode, {}, notes)
 
 
 def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:

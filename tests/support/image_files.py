@@ -101,6 +101,9 @@ def _good_jpeg() -> dict[str, bytes]:
         "turned by exif.jpg": encode(grey, "JPEG", exif=oriented(6)),
         "exif with a thumbnail.jpg": encode(grey, "JPEG", exif=exif),
         "exif of garbage.jpg": encode(grey, "JPEG", exif=b"Exif\0\0" + b"\xff" * 64),
+        "no end marker.jpg": encode(grey, "JPEG")[:-2],
+        "no end marker rgb.jpg": encode(grey.convert("RGB"), "JPEG")[:-2],
+        "half an end marker.jpg": encode(grey, "JPEG")[:-1],
         "two pictures in one.jpg": encode(grey, "MPO", save_all=True, append_images=[grey]),
         "bytes after the end.jpg": encode(grey, "JPEG") + b"\0" * 5000,
         "a jpeg called png.png": encode(grey, "JPEG"),
@@ -298,7 +301,7 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
     cuts |= {f"cut near the end.{name}": data[:-9] for name, data in whole.items()}
     cuts |= {
         f"one byte short.{name}": whole[name][:-1]
-        for name in ("png", "jpg", "progressive.jpg", "tif", "webp", "bmp", "dcm")
+        for name in ("png", "progressive.jpg", "tif", "webp", "bmp", "dcm")
     }
     cuts |= {
         f"cut in the header.{name}": whole[name][:20]
@@ -312,6 +315,7 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         + whole["png"][middle + 1 :],
         "no end chunk.png": whole["png"][:-12],
         "only the signature.png": whole["png"][:8],
+        "one scan of three.jpg": encode(rgb, "JPEG", progressive=True).rpartition(b"\xff\xda")[0],
         "tail of zeros.jpg": whole["jpg"][:tail] + bytes(100_000),
         "deflated and cut.dcm": dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)[:-20],
         "second page that is none.tif": tiff_file(picture(), next_page=0xFFFFFF),

@@ -417,6 +417,25 @@ def test_a_picture_that_shows_nothing_carries_a_warning(pixels, blank):
     assert read(FILES["grey.png"].data).warnings == read(FILES["explicit.dcm"].data).warnings == ()
 
 
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("quality", [20, 75, 100])
+@pytest.mark.parametrize("pixels", [picture(), np.full((40, 56), 128, np.uint8)])
+@pytest.mark.parametrize("restart", [0, 1])
+def test_a_jpeg_file_needs_all_rows_but_no_end_marker(subsampling, quality, pixels, restart):
+    options = {"quality": quality, "subsampling": subsampling, "restart_marker_rows": restart}
+    whole = encode(Image.fromarray(pixels).convert("RGB"), "JPEG", **options)
+    for ended in (whole[:-1], whole[:-2]):
+        found = read(ended)
+        assert np.array_equal(found.pixels, read(whole).pixels)
+        assert "no_end_marker" in found.warnings
+    scan_start = whole.index(b"\xff\xda") + 14
+    for length in range(max(scan_start, len(whole) - 80), len(whole) - 5):
+        with pytest.raises(RadiographError, match=r"truncated: .* no end marker"):
+            read(whole[:length])
+    with pytest.raises(RadiographError, match=r"truncated: .* no end marker"):
+        read(whole[: (scan_start + len(whole)) // 2] + bytes(1000))
+
+
 # Damage
 
 
@@ -450,12 +469,11 @@ def test_no_cut_file_gives_a_picture(name):
         except RadiographError as error:
             assert error.reason in ("truncated", "not_an_image")
             assert error.reason == "truncated" or length < 18
-        else:  # TIFF ends with the offset of a next page: all pixels are there without it
-            assert (
-                name.startswith("tiff")
-                and length >= len(whole) - 4
-                and np.array_equal(pixels, expected)
-            )
+        else:
+            # TIFF ends with the offset of a next page, and sequential JPEG with its end marker:
+            # all pixels are there without it.
+            unneeded = 4 if name.startswith("tiff") else 2 if name.startswith("jpeg") else 0
+            assert length >= len(whole) - unneeded and np.array_equal(pixels, expected)
 
 
 def _memory(field: str) -> int:

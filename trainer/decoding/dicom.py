@@ -25,7 +25,7 @@ from pydicom.pixels.utils import get_expected_length
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
 from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
-from trainer.decoding.picture import check_scans, jpeg_segments
+from trainer.decoding.jpeg_stream import check_scans, jpeg_segments
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
 MODES = {

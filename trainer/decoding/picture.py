@@ -5,11 +5,10 @@ checksum, a missing end marker) is checked here. Peak memory stays under 1 GiB f
 """
 
 import io
-import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from PIL import (
@@ -23,6 +22,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from trainer.decoding.jpeg_stream import (
+    END_MARKER,
+    check_scans,
+    has_all_rows,
+    has_end_marker,
+    jpeg_segments,
+)
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 from trainer.decoding.sixteen_bits import full_scale_table, has_deep_colour, read_deep_colour
 from trainer.decoding.tiles import iterate_tiles
@@ -66,10 +72,7 @@ _TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
 _TIFF_JPEG = (6, 7)
 # Lossless and differential processes: Pillow opens them, libjpeg decodes none.
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
-_JPEG_SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _JPEG_LS = 0xF7
-_MAX_SCANS = 100
-"""Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here too."""
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
 # How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
 _UNSUPPORTED = re.compile(
@@ -80,10 +83,15 @@ _UNSUPPORTED = re.compile(
 _QUOTATION = re.compile(r"['\"\\]")
 
 
-def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
-    """Returns uint8 [height, width] with the orientation applied, and a value of `MODES`.
+def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
+    """Decode a file of a format of `FORMATS`.
 
-    Raises RadiographError with truncated, unsupported or too_large.
+    Returns:
+      uint8 [height, width] with the orientation applied, a value of `MODES`, and keys of
+      `refusal.WARNINGS`.
+
+    Raises:
+      RadiographError with truncated, unsupported or too_large.
     """
     if kind == "JPEG" and any(marker == _JPEG_LS for marker, _, _ in jpeg_segments(data)):
         refuse(
@@ -91,51 +99,68 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
             "expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is JPEG-LS",
         )
     try:
-        return _read(_critical_png(data) if kind == "PNG" else data, kind)
+        if kind == "PNG":
+            data = _critical_png(data)
+        with _OPENERS[kind](io.BytesIO(data)) as image:
+            _check_header(image, kind)
+            if kind == "JPEG" and not has_end_marker(data):
+                if not has_all_rows(data):
+                    refuse("truncated", "the JPEG file has no end marker after its pixel data")
+                with _OPENERS[kind](io.BytesIO(data + END_MARKER)) as ended:
+                    return *_decode(ended, data, kind), frozenset({"no_end_marker"})
+            return *_decode(image, data, kind), frozenset()
     except (RadiographError, MemoryError):
         raise
     except Exception as error:
         # Pillow's plug-ins raise a dozen types for damaged files; no list of them is complete.
         reason = "unsupported" if _UNSUPPORTED.search(str(error)) else "truncated"
-        # A message with a quotation quotes the file, whose texts may name a patient.
-        said = (
-            type(error).__name__ if not str(error) or _QUOTATION.search(str(error)) else str(error)
-        )
         raise RadiographError(
-            reason,
-            " ".join(f"the {kind} file cannot be decoded in full: {said}".split()),
+            reason, f"the {kind} file cannot be decoded in full{_describe(error)}"
         ) from error
 
 
-def _read(data: bytes, kind: str) -> tuple[np.ndarray, str]:
-    with _OPENERS[kind](io.BytesIO(data)) as image:
-        mode = MODES.get(image.mode, image.mode)
-        check_size(image.height, image.width)
-        check_memory(
-            image.height * image.width * _bytes_per_pixel(image)
-            + _SIDE_BYTES * (image.height + image.width)
+def _describe(error: Exception) -> str:
+    """Return the message of an error of Pillow after a colon.
+
+    A message with a quotation quotes the file, whose texts may name a patient: it is omitted.
+    """
+    message = " ".join(str(error).split())
+    return f": {message}" if message and not _QUOTATION.search(message) else ""
+
+
+def _check_header(image: ImageFile.ImageFile, kind: str) -> None:
+    """Refuse an open file that is too large or holds several pictures."""
+    check_size(image.height, image.width)
+    check_memory(
+        image.height * image.width * _bytes_per_pixel(image)
+        + _SIDE_BYTES * (image.height + image.width)
+    )
+    if getattr(image, "is_animated", False):
+        image.seek(1)  # which a damaged TIFF only seems to have
+        refuse(
+            "unsupported",
+            f"expected one picture, the {kind} file holds several frames or pages",
         )
-        if getattr(image, "is_animated", False):
-            image.seek(1)  # which a damaged TIFF only seems to have
-            refuse(
-                "unsupported",
-                f"expected one picture, the {kind} file holds several frames or pages",
-            )
-        transparent = None
-        if image.mode.startswith("I;16"):  # Pillow ignores the transparent value of 16-bit grey
-            transparent = image.info.get("transparency")
-        if isinstance(image, JpegImagePlugin.JpegImageFile):
-            _prepare_jpeg(image, data)
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            _check_samples(image)
-        if has_deep_colour(image):
-            grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
-        else:
-            image.load()
-            grey = _grey(image, transparent)
-        if kind == "TIFF":  # Pillow has applied the orientation already
-            return grey, mode
-        return _upright(grey, image), mode
+
+
+def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndarray, str]:
+    """Return the pixels, uint8 [height, width], and the mode of an open file."""
+    mode = MODES.get(image.mode, image.mode)
+    transparent = None
+    if image.mode.startswith("I;16"):  # Pillow ignores the transparent value of 16-bit grey
+        transparent = image.info.get("transparency")
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        _prepare_jpeg(image, data)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_samples(image)
+    if has_deep_colour(image):
+        grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
+    else:
+        image.load()
+        grey = _grey(image, transparent)
+    if kind == "TIFF":  # Pillow has applied the orientation already
+        return grey, mode
+    return _upright(grey, image), mode
 
 
 def _critical_png(data: bytes) -> bytes:
@@ -175,46 +200,15 @@ def _critical_png(data: bytes) -> bytes:
         position = end
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields (marker, start, end) of the segments of a JPEG or JPEG-LS stream, up to and with its first scan header."""
-    position = 2
-    while data[position : position + 1] == b"\xff":
-        marker = data[position + 1 : position + 2]
-        if marker == b"\xff":  # a fill byte
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if not marker or length < 2:
-            return
-        yield marker[0], position + 4, position + 2 + length
-        if marker == b"\xda":
-            return
-        position += 2 + length
-
-
-def check_scans(data: bytes) -> None:
-    """Refuses a JPEG stream of so many scans that decoding it would take minutes."""
-    if any(itertools.islice(_JPEG_SCAN.finditer(data), _MAX_SCANS, None)):
-        refuse(
-            "unsupported",
-            f"expected at most {_MAX_SCANS} scans, the JPEG data have more",
-        )
-
-
 def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
     """Sets the decoder of an open JPEG file: grey straight from the luma plane, and the true polarity of CMYK.
 
-    Raises RadiographError for what libjpeg does not decode, for too many scans, and where no end marker follows the first: libjpeg
-    decodes a tail of zero bytes without complaint.
+    Raises RadiographError for what libjpeg does not decode and for too many scans.
     """
     check_scans(data)
-    pixels_start = 0
-    for marker, _, end in jpeg_segments(data):
+    for marker, _, _ in jpeg_segments(data):
         if marker in _JPEG_NOT_DECODED:
             refuse("unsupported", "no decoder for lossless and differential JPEG")
-        pixels_start = end
-    if data.find(b"\xff\xd9", pixels_start) < 0:
-        refuse("truncated", "the JPEG file has no end marker after its pixel data")
     image.draft("L", image.size)
     if image.mode == "CMYK" and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.

@@ -1,0 +1,109 @@
+"""The structure of a JPEG stream: its segments, its scans, its end."""
+
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+
+from PIL import JpegImagePlugin
+
+from trainer.decoding.refusal import refuse
+from trainer.decoding.tiles import iterate_tiles
+
+END_MARKER = b"\xff\xd9"
+_SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_MAX_SCANS = 100
+"""Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here
+too."""
+_SEQUENTIAL = (0xC0, 0xC1)
+_SCAN_HEADER = 0xDA
+# Continuations that differ in their first bit, and none at all, which libjpeg decodes to grey.
+_TAILS = (b"", bytes(64), b"\xff\0" * 64, b"\xaa" * 64, b"\x55" * 64)
+_FIRST_RESTART_MARKER = 0xD0
+_RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
+_MAX_SURPLUS = 4  # bytes
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of each segment of a JPEG or JPEG-LS stream.
+
+    The first scan header is the last of them.
+    """
+    position = 2
+    while data[position : position + 1] == b"\xff":
+        marker = data[position + 1 : position + 2]
+        if marker == b"\xff":  # a fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if not marker or length < 2:
+            return
+        yield marker[0], position + 4, position + 2 + length
+        if marker[0] == _SCAN_HEADER:
+            return
+        position += 2 + length
+
+
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG stream of so many scans that decoding it would take minutes."""
+    if any(itertools.islice(_SCAN.finditer(data), _MAX_SCANS, None)):
+        refuse(
+            "unsupported",
+            f"expected at most {_MAX_SCANS} scans, the JPEG data have more",
+        )
+
+
+def has_end_marker(data: bytes) -> bool:
+    """Return whether an end marker follows the first scan header of a JPEG stream.
+
+    libjpeg decodes a stream without one too, and a tail of zero bytes as if it were pixels.
+    """
+    return data.find(END_MARKER, _pixels_start(data)) >= 0
+
+
+def _pixels_start(data: bytes) -> int:
+    """Return where the first scan of a JPEG stream starts."""
+    return max((end for _, _, end in jpeg_segments(data)), default=0)
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Return whether a JPEG stream without its end marker has all its rows.
+
+    It has them if no continuation of the data changes the picture, and if the data without their
+    last bytes are not complete in this sense: then what was decoded as pixels is not a filling
+    behind the picture. The answer is False for a stream of several scans, of which some may miss.
+    """
+    components = {
+        marker: data[start + 5 : start + 6] if marker in _SEQUENTIAL else data[start : start + 1]
+        for marker, start, _ in jpeg_segments(data)
+        if marker in (*_SEQUENTIAL, _SCAN_HEADER)
+    }
+    is_one_scan = data.find(b"\xff\xda", _pixels_start(data)) < 0
+    if len(components) != 2 or len(set(components.values())) != 1 or not is_one_scan:
+        return False
+    data = data.rstrip(b"\xff")  # half an end marker
+    return _is_complete(data) and not _is_complete(data[:-_MAX_SURPLUS])
+
+
+def _is_complete(data: bytes) -> bool:
+    """Return whether the picture is the same whatever follows the data."""
+    # Behind the last MCU of a restart interval, libjpeg skips everything but the next marker.
+    restarts = len(_RESTART_MARKER.findall(data, _pixels_start(data)))
+    restart = b"\xff" + bytes([_FIRST_RESTART_MARKER + restarts % 8])
+    tails = (*_TAILS, *(restart + tail for tail in _TAILS))
+    checksums = {_checksum(data + tail + END_MARKER) for tail in tails}
+    return len(checksums) == 1 and None not in checksums
+
+
+def _checksum(data: bytes) -> int | None:
+    """Return a checksum of the coloured pixels of a JPEG stream; None if it cannot be decoded."""
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+            image.load()
+            checksum = 0
+            for _, tile in iterate_tiles(image):
+                checksum = zlib.crc32(tile.tobytes(), checksum)
+            return checksum
+    except (OSError, SyntaxError, ValueError):
+        return None
