@@ -16,6 +16,9 @@ FROM ${BEAM_IMAGE} AS beam
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 ENV VIRTUAL_ENV=/opt/humerus PATH=/opt/humerus/bin:$PATH
+# Process 1 has to pass signals on to the command, and to end with its exit code.
+RUN apt-get update && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 # Libraries ask for the user's name. The home is where pods mount a writable volume.
 RUN useradd --uid 65532 --user-group --no-create-home --home-dir /tmp humerus
 
@@ -59,6 +62,7 @@ COPY --from=train-packages /opt/weights /opt/weights
 RUN --mount=from=packages,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 WORKDIR /tmp
+ENTRYPOINT ["tini", "--"]
 CMD ["humerus-train", "--help"]
 
 FROM base AS score

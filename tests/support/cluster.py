@@ -129,7 +129,9 @@ class Pod:
     def command(self, container: Mapping) -> list[str]:
         """The words of a container's command line, `$(NAME)` replaced as the kubelet does."""
         known = {**self._environment, **_declared(container)}
-        words = [*container["command"], *container["args"]]
+        # Here, no process 1 is needed that passes signals on.
+        words = [word for word in container["command"] if word not in ("tini", "--")]
+        words += container["args"]
         expanded = [
             re.sub(r"\$\((\w+)\)", lambda name: known.get(name[1], name[0]), word) for word in words
         ]

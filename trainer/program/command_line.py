@@ -181,7 +181,7 @@ class Program:
             return
         document = json.dumps(result.document, indent=2) + "\n"
         if json_path == "-":
-            _print(document, json_log.unwrapped(sys.stdout))
+            _print(document, json_log.unwrap(sys.stdout))
             return
         _print(logging_setup.escape_control_characters(result.text) + "\n", sys.stdout)
         if json_path and self.write:
