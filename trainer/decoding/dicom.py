@@ -25,7 +25,7 @@ from pydicom.pixels.utils import get_expected_length
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
 from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
-from trainer.decoding.jpeg_stream import check_scans, jpeg_segments
+from trainer.decoding.jpeg_stream import check_scans, has_all_rows, has_end_marker, jpeg_segments
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 
 MODES = {
@@ -102,8 +102,8 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
 
     def frame(index: int) -> Decoded:
         with _contained():
-            stored, done = _stored_values(dataset, index)
             found = set(notes)
+            stored, done = _stored_values(dataset, index, found)
             pixels = stored if done else grey(of_frame(dataset, index), stored, found)
             return Decoded(pixels, str(mode), _tags(dataset), frozenset(found))
 
@@ -226,19 +226,19 @@ def _tags(dataset: pydicom.Dataset) -> dict[str, str]:
     return tags | ({"study_uid": study_uid} if _UID.fullmatch(study_uid) else {})
 
 
-def _stored_values(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, bool]:
+def _stored_values(
+    dataset: pydicom.Dataset, index: int, notes: set[str]
+) -> tuple[np.ndarray, bool]:
     """Return the stored values [h, w] of a frame, and False; for a coloured one, its luma and True.
 
-    The luma is uint8 [h, w].
+    The luma is uint8 [h, w]. Codes of `refusal.WARNINGS` are added to `notes`.
     """
     syntax = _transfer_syntax(dataset)
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
-        _check_codestream(
-            encaps.get_frame(dataset.PixelData, index, number_of_frames=number),
-            dataset.Rows,
-            dataset.Columns,
-        )
+        encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
+        _check_codestream(encoded, dataset.Rows, dataset.Columns)
+        _check_end(encoded, notes)
     how = {"raw": True, "view_only": True, "correct_unused_bits": syntax.is_encapsulated}
     try:
         pixels, properties = get_decoder(syntax).as_array(dataset, index=index, **how)  # type: ignore[arg-type]
@@ -378,6 +378,15 @@ def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
     # A UID that the standard does not name might be any other of the file's.
     name = syntax.name if syntax.name != str(syntax) else "(unknown)"
     refuse("unsupported", f"no decoder for the DICOM transfer syntax {name}")
+
+
+def _check_end(frame: bytes, notes: set[str]) -> None:
+    """Refuse a JPEG or JPEG-LS frame that is cut: some decoders fill what is missing with grey."""
+    if frame[:2] != b"\xff\xd8" or has_end_marker(frame):
+        return
+    if not has_all_rows(frame):
+        refuse("truncated", "the JPEG data of the DICOM file have no end marker after their pixels")
+    notes.add("no_end_marker")
 
 
 def _check_codestream(frame: bytes, rows: int, columns: int) -> None:

@@ -1,4 +1,4 @@
-"""DICOM to grey: windows and tables worked out by hand, pydicom's own functions as a second opinion, real files, privacy."""
+"""DICOM to grey: hand-computed windows and tables, pydicom's own functions, real files, privacy."""
 
 import io
 import logging
@@ -106,7 +106,7 @@ def test_a_modality_table_and_a_voi_table():
         {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
     ],
 )
-def test_one_inversion_however_it_is_said(attributes):
+def test_two_ways_to_ask_for_one_inversion(attributes):
     assert grey(STORED, WindowCenter=3, WindowWidth=4, **attributes) == [[255, 255, 170, 85, 0, 0]]
 
 
@@ -258,7 +258,10 @@ def test_unused_bits_are_not_seen(dtype, syntax):
 
 
 def test_every_transfer_syntax_with_a_plug_in_is_read():
-    """By a real file each; HTJ2K has none in the packages, nor an encoder, so that only its plug-in is known to be there."""
+    """Read a real file of each syntax.
+
+    The packages have no file of HTJ2K and no encoder: the test only sees its plug-in.
+    """
     known = {
         uid.ImplicitVRLittleEndian: "MR_small_implicit.dcm",
         uid.ExplicitVRLittleEndian: "693_UNCI.dcm",
@@ -282,9 +285,8 @@ def test_every_transfer_syntax_with_a_plug_in_is_read():
     assert available - set(known) == {uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
     for syntax, name in known.items():
         data = real(name)
-        if (
-            syntax == uid.JPEGLossless
-        ):  # the general process; the file's special case of it is a valid stream of it
+        # The file's process is a special case of the general one, JPEG lossless.
+        if syntax == uid.JPEGLossless:
             data = data.replace(b"1.2.840.10008.1.2.4.70", b"1.2.840.10008.1.2.4.57")
         assert pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID == syntax
         found = read(data).pixels
@@ -298,7 +300,7 @@ def test_every_transfer_syntax_with_a_plug_in_is_read():
     "syntax",
     [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless, uid.JPEG2000Lossless],
 )
-def test_each_frame_of_a_film(syntax):
+def test_each_frame_of_a_multi_frame_file(syntax):
     single = [picture(), 255 - picture(), picture()[::-1].copy()]
     data = dicom_file(
         np.vstack(single),
@@ -329,7 +331,7 @@ def test_each_frame_of_a_film(syntax):
         "emri_small_jpeg_ls_lossless.dcm",
     ],
 )
-def test_frames_of_real_films_agree_with_pydicom(name):
+def test_frames_of_real_multi_frame_files_agree_with_pydicom(name):
     stored = pydicom.dcmread(get_testdata_file(name, download=False)).pixel_array.astype(float)
     number, frame = frames(real(name))
     assert number == len(stored) == 10
@@ -353,6 +355,60 @@ def test_a_damaged_frame_costs_no_other():
         frame(1)
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_frame_needs_all_rows_but_no_end_marker(missing):
+    whole = encode(picture(), "JPEG")
+    expected, found = (
+        read(dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=encaps.encapsulate([frame])))
+        for frame in (whole, whole[:-missing])
+    )
+    assert np.array_equal(found.pixels, expected.pixels)
+    assert (expected.warnings, found.warnings) == ((), ("no_end_marker",))
+
+
+@pytest.mark.parametrize("missing", [6, 7, 50, 150])
+def test_a_cut_jpeg_frame_is_truncated(missing):
+    frame = encaps.encapsulate([encode(picture(), "JPEG")[:-missing]])
+    with pytest.raises(RadiographError, match="truncated: the JPEG data of the DICOM file"):
+        read(dicom_file(picture(), uid.JPEGBaseline8Bit, PixelData=frame))
+
+
+@pytest.mark.parametrize("kind", [None, "cut"])
+@pytest.mark.parametrize(
+    ("sop_class", "name"),
+    [
+        (uid.MediaStorageDirectoryStorage, "Media Storage Directory Storage"),
+        (uid.BasicTextSRStorage, "Basic Text SR Storage"),
+        (uid.ComprehensiveSRStorage, "Comprehensive SR Storage"),
+        (uid.EncapsulatedPDFStorage, "Encapsulated PDF Storage"),
+        (uid.EncapsulatedCDAStorage, "Encapsulated CDA Storage"),
+        (uid.TwelveLeadECGWaveformStorage, "12-lead ECG Waveform Storage"),
+    ],
+)
+def test_a_file_of_a_class_without_pixels_is_named(sop_class, name, kind):
+    document = {"EncapsulatedDocument": b"%PDF-1.7\n" * 20} if "Encapsulated" in name else {}
+    data = dicom_file(None, SOPClassUID=sop_class, **document)
+    with pytest.raises(RadiographError, match=f"bad_dicom: .* no picture but of the class {name}"):
+        read(data if kind is None else data[:-30])
+
+
+def test_an_image_class_without_pixels_is_no_document():
+    with pytest.raises(RadiographError, match="bad_dicom: expected pixel data"):
+        read(dicom_file(None))
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
+@pytest.mark.parametrize("encapsulated", [False, True])
+def test_compressed_pixels_under_an_uncompressed_syntax_are_named(syntax, encapsulated):
+    stored = np.zeros((200, 200), np.uint8)
+    frame = encode(stored, "JPEG")
+    content = encaps.encapsulate([frame]) if encapsulated else frame
+    with pytest.raises(
+        RadiographError, match=r"bad_dicom: .* are compressed, its transfer syntax says not"
+    ):
+        read(dicom_file(stored, syntax, PixelData=content + b"\0" * (len(content) % 2)))
+
+
 def test_frames_that_are_not_there():
     encoded = encaps.encapsulate([encode(picture(), "JPEG")])
     with pytest.raises(
@@ -371,7 +427,7 @@ def test_frames_that_are_not_there():
     assert number == 1 and frame(0).source_format == "PNG"
 
 
-def test_a_long_film_costs_no_memory_before_it_is_asked_for():
+def test_many_frames_cost_no_memory_before_one_is_decoded():
     data = dicom_file(np.zeros((1, 1_000_000), np.uint8), Columns=1, NumberOfFrames=1_000_000)
     tracemalloc.start()
     number, _ = frames(data)
@@ -452,8 +508,11 @@ def test_palettes_agree_with_pydicom(name):
     )
 
 
-COLOUR = """SC_rgb_16bit.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_ybr_full_uncompressed.dcm SC_ybr_full_422_uncompressed.dcm
-    SC_rgb_dcmtk_+eb+cr.dcm SC_rgb_dcmtk_+eb+cy+np.dcm SC_rgb_gdcm_KY.dcm SC_rgb_gdcm2k_uncompressed.dcm SC_rgb_jls_lossy_line.dcm"""
+COLOUR = """
+    SC_rgb_16bit.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_ybr_full_uncompressed.dcm
+    SC_ybr_full_422_uncompressed.dcm SC_rgb_dcmtk_+eb+cr.dcm SC_rgb_dcmtk_+eb+cy+np.dcm
+    SC_rgb_gdcm_KY.dcm SC_rgb_gdcm2k_uncompressed.dcm SC_rgb_jls_lossy_line.dcm
+"""
 
 
 @pytest.mark.parametrize("name", COLOUR.split())

@@ -1,10 +1,7 @@
 """Look-up tables of DICOM over a grid of their encodings, against NumPy and against dcmtk."""
 
 import itertools
-import shutil
-import subprocess
 
-import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -102,24 +99,6 @@ def build(stored: np.ndarray, syntax: str, attributes: dict) -> bytes:
 def test_a_table_gives_the_same_picture_however_it_is_encoded(case):
     data, expected = make(*case)
     assert np.abs(read(data).pixels - expected).max() <= 1
-
-
-@pytest.fixture(scope="module")
-def by_dcmtk(tmp_path_factory):
-    """Returns a function that renders a DICOM file with dcmtk's dcm2pnm to grey, [h, w]."""
-    program = shutil.which("dcm2pnm")
-    if program is None:
-        pytest.skip("dcm2pnm of Debian's dcmtk is not installed")
-    folder = tmp_path_factory.mktemp("dcmtk")
-
-    def render(data: bytes, *flags: str) -> np.ndarray | None:
-        source, target = folder / "in.dcm", folder / "out.pnm"
-        source.write_bytes(data)
-        target.unlink(missing_ok=True)
-        subprocess.run([program, *flags, str(source), str(target)], capture_output=True, timeout=60)
-        return cv2.imread(str(target), cv2.IMREAD_GRAYSCALE) if target.exists() else None
-
-    return render
 
 
 FLAGS = {"voi": ("+Wl", "1"), "modality": ("+Wi", "1"), "palette": ()}
