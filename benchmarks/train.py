@@ -217,7 +217,7 @@ def _batches(
     split: Split, config: ml_collections.ConfigDict, epoch: int, seed: int
 ) -> tf.data.Dataset:
     augmentation, strategy = Augmentation(**config.augmentation), tf.distribute.get_strategy()
-    return input_pipeline.batches(
+    return input_pipeline.make_batches(
         split,
         strategy,
         config.global_batch_size,

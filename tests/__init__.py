@@ -1,1 +1,1 @@
-"""A package, and no mere folder: some libraries install one of the same name, which would be taken for ours."""
+"""This file makes the tests a package, which precedes a `tests` that other libraries install."""

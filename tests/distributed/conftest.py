@@ -1,4 +1,8 @@
-"""What the tests on real runners share. `make test-distributed` fetches the runners and names their folder; without it nothing is collected."""
+"""This module provides the fixtures of the tests on real runners.
+
+`make test-distributed` fetches the runners and sets HUMERUS_RUNNERS to their folder. Without that
+variable nothing is collected.
+"""
 
 import os
 import pathlib
@@ -18,13 +22,17 @@ if not RUNNERS:
 
 @pytest.fixture(scope="session")
 def fetched() -> pathlib.Path:
-    """Folder with `bin/prism`, `bin/container` (what starts a worker) and the jars of Flink's job server in `flink`."""
+    """Return the folder of the runners.
+
+    It holds `bin/prism`, `bin/container` (the program that starts a worker) and, in `flink`, the
+    jars of Flink's job server.
+    """
     return pathlib.Path(str(RUNNERS)).resolve()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Also for the workers, which inherit it."""
+def _set_cache(tmp_path_factory):
+    """Set a cache folder for the tests; the workers inherit it."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -37,7 +45,7 @@ def model(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def radiographs(tmp_path_factory) -> pathlib.Path:
-    """`IMAGES` pictures in MURA's folders, and a file that is none."""
+    """Return a folder with `IMAGES` pictures in MURA's layout and an empty file."""
     root = tmp_path_factory.mktemp("radiographs")
     for index in range(IMAGES):
         file = (

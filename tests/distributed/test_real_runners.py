@@ -1,4 +1,4 @@
-"""The program on Flink and Prism with worker processes of their own, undisturbed and with one of them killed."""
+"""These tests run the program on Flink and Prism, undisturbed and with a worker killed."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from tests.distributed.conftest import IMAGES
 from tests.support.runner_servers import ROOT, WorkerPool
 
 KILL_AT = 20
-"""So many pictures are written when a worker is killed."""
+"""The number of pictures that are written when a worker is killed."""
 PROGRAM = "from batch_inference.main import score; raise SystemExit(score())"
 
 
 def start(radiographs, model, output, *flags: str) -> subprocess.Popen:
-    # From a folder of its own: nothing may lean on where the launcher stands.
+    # The launcher starts in a folder of its own, since nothing may depend on the current folder.
     folder = output.parent / f"{output.name}-launcher"
     folder.mkdir(exist_ok=True)
     command = [
@@ -41,12 +41,12 @@ def start(radiographs, model, output, *flags: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, seconds: int = 400) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=seconds)
-    return process.returncode, said
+    printed, _ = process.communicate(timeout=seconds)
+    return process.returncode, printed
 
 
-def left_by(output: pathlib.Path) -> dict[str, list]:
-    """Rows of each kind, every one of them, and the pictures."""
+def read_results(output: pathlib.Path) -> dict[str, list]:
+    """Return all rows of each kind, and the pictures."""
     rows = {name: json_rows(output, name) for name in ("predictions", "studies", "rejections")}
     return rows | {
         "cams": sorted(
@@ -56,7 +56,7 @@ def left_by(output: pathlib.Path) -> dict[str, list]:
 
 
 def kill_in_the_middle(process: subprocess.Popen, output: pathlib.Path, pool: WorkerPool) -> int:
-    """Kills a worker when the first pictures are there; returns how many workers there were."""
+    """Kill a worker when the first pictures exist; return how many workers there were."""
     while len(list(output.rglob("*.jpg"))) < KILL_AT:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -69,9 +69,9 @@ def kill_in_the_middle(process: subprocess.Popen, output: pathlib.Path, pool: Wo
 @pytest.fixture(scope="module")
 def expected(radiographs, model, tmp_path_factory) -> dict[str, list]:
     output = tmp_path_factory.mktemp("embedded") / "out"
-    code, said = finish(start(radiographs, model, output))
-    assert code == 0, said
-    left = left_by(output)
+    code, printed = finish(start(radiographs, model, output))
+    assert code == 0, printed
+    left = read_results(output)
     assert (len(left["predictions"]), len(left["rejections"]), len(left["cams"])) == (
         IMAGES,
         1,
@@ -82,7 +82,7 @@ def expected(radiographs, model, tmp_path_factory) -> dict[str, list]:
 
 @pytest.fixture(scope="module")
 def on_flink(flink, pool) -> list[str]:
-    """Four slots, two worker processes."""
+    """Return the flags for Flink: four slots, two worker processes."""
     workers = [
         "--environment_type=EXTERNAL",
         f"--environment_config={pool.address}",
@@ -100,9 +100,9 @@ def on_prism(fetched, pool) -> list[str]:
 def test_flink_gives_the_rows_of_the_embedded_runner(
     radiographs, model, expected, on_flink, tmp_path
 ):
-    code, said = finish(start(radiographs, model, tmp_path / "out", *on_flink))
-    assert code == 0, said
-    assert left_by(tmp_path / "out") == expected
+    code, printed = finish(start(radiographs, model, tmp_path / "out", *on_flink))
+    assert code == 0, printed
+    assert read_results(tmp_path / "out") == expected
 
 
 def test_flink_loses_nothing_when_a_worker_dies(
@@ -110,23 +110,23 @@ def test_flink_loses_nothing_when_a_worker_dies(
 ):
     process = start(radiographs, model, tmp_path / "out", *on_flink)
     assert kill_in_the_middle(process, tmp_path / "out", pool) >= 2
-    code, said = finish(process)
-    assert code == 0, said
+    code, printed = finish(process)
+    assert code == 0, printed
     assert "switched from state RUNNING to RESTARTING" in (flink_scratch / "log").read_text(
         errors="replace"
     )
-    assert left_by(tmp_path / "out") == expected
+    assert read_results(tmp_path / "out") == expected
     assert not list((tmp_path / "out").rglob("beam-temp-*"))
 
 
 def test_prism_gives_the_rows_of_the_embedded_runner(
     radiographs, model, expected, on_prism, tmp_path
 ):
-    code, said = finish(
+    code, printed = finish(
         start(radiographs, model, tmp_path / "out", *on_prism, "--save_main_session")
     )
-    assert code == 0, said
-    assert left_by(tmp_path / "out") == expected
+    assert code == 0, printed
+    assert read_results(tmp_path / "out") == expected
 
 
 def test_prism_gives_up_when_its_worker_dies_and_resume_completes_the_rows(
@@ -135,13 +135,13 @@ def test_prism_gives_up_when_its_worker_dies_and_resume_completes_the_rows(
     output = tmp_path / "out"
     process = start(radiographs, model, output, *on_prism)
     kill_in_the_middle(process, output, pool)
-    code, said = finish(process)
+    code, printed = finish(process)
     assert code == 1
-    # Not always the last line: Prism's own process may still say something.
-    assert "\nhumerus-score: the runner failed (" in said
+    # It isn't always the last line, because Prism's own process may still print something.
+    assert "\nhumerus-score: the runner failed (" in printed
     assert json.loads((output / "run.json").read_text())["state"] == "running"
     assert not (output / "summary.json").exists()
-    code, said = finish(start(radiographs, model, output, *on_prism, "--resume"))
-    assert code == 0, said
-    assert left_by(output) == expected
+    code, printed = finish(start(radiographs, model, output, *on_prism, "--resume"))
+    assert code == 0, printed
+    assert read_results(output) == expected
     assert json.loads((output / "run.json").read_text())["state"] == "finished"

@@ -1,4 +1,4 @@
-"""Where the colour of a map falls on its radiograph, and that it means the same on every image."""
+"""These tests check where a map colours its radiograph, and that a colour has one meaning."""
 
 import io
 
@@ -10,23 +10,25 @@ from PIL import Image
 from trainer import overlay, radiograph
 
 
-def peak(levels: np.ndarray) -> tuple[float, float]:
-    """Centre of gravity (y, x) of what is coloured."""
+def find_centre(levels: np.ndarray) -> tuple[float, float]:
+    """Return the centre of gravity (y, x) of the coloured pixels."""
     weights = levels.astype(float)
     y, x = np.mgrid[: levels.shape[0], : levels.shape[1]] + 0.5
     return (weights * y).sum() / weights.sum(), (weights * x).sum() / weights.sum()
 
 
 def test_a_cell_lands_where_the_letterbox_put_its_pixels():
-    # 300 x 600 in a square of 320: 160 rows from row 80 on, scale 600 / 320. Cells are 40 px of the square.
+    # 300 x 600 px fill 160 rows of a square of 320 px, from row 80 on, at a scale of 600 / 320.
+    # A cell is 40 px of the square.
     cam = np.zeros((8, 8), np.float32)
     cam[3, 5] = 1.0
     # Centre of the cell in the square: y = 3.5 * 40 = 140, x = 5.5 * 40 = 220.
     # In the picture: y = (140 - 80) * 600 / 320 = 112.5, x = 220 * 600 / 320 = 412.5.
     drawn = overlay.levels(cam, 300, 600, 320, scale=1.0)
     assert drawn.shape == (300, 600)
-    assert peak(drawn) == pytest.approx((112.5, 412.5), abs=0.7)
-    # The maximum is the pixel whose centre is nearest to the cell's, and there the value is the cell's own.
+    assert find_centre(drawn) == pytest.approx((112.5, 412.5), abs=0.7)
+    # The maximum is at the pixel whose centre is nearest to the cell's. There the value is the
+    # cell's own.
     assert drawn[112, 412] >= 254
 
 
@@ -38,7 +40,8 @@ def test_a_cell_in_the_border_does_not_reach_the_picture():
 
 def test_interpolation_equals_opencv_where_the_square_is_the_picture():
     cam = np.random.default_rng(0).uniform(0.2, 0.8, (7, 7)).astype(np.float32)
-    # Keys's kernel with OpenCV's a = -0.75 is another one; on a linear ramp any cubic convolution is exact inside.
+    # OpenCV's kernel has a = -0.75 and differs from Keys's. On a linear ramp any cubic convolution
+    # is exact inside.
     ramp = np.tile(np.linspace(0.1, 0.9, 10, dtype=np.float32), (10, 1))
     ours = overlay.levels(ramp, 200, 200, 200, scale=1.0)
     linear = cv2.resize(ramp, (200, 200), interpolation=cv2.INTER_LINEAR) * 255
@@ -132,7 +135,7 @@ def test_real_radiographs_keep_their_grey_outside_of_the_map(shared):
 
 
 def test_jet_on_demand_goes_from_blue_to_red():
-    """The map alone, cold at the left and hot at the right: BGR."""
+    """The map alone is cold at the left and hot at the right; the channels are BGR."""
     ramp = np.linspace(0.01, 1, 8, dtype=np.float32)[None].repeat(8, 0)
     drawn = overlay.draw(np.full((64, 64), 90, np.uint8), ramp, 64, 1.0, "heatmap", "jet").astype(
         int
@@ -142,7 +145,9 @@ def test_jet_on_demand_goes_from_blue_to_red():
 
 
 @pytest.mark.parametrize("shape", [(512, 411), (1024, 700), (200, 512), (511, 389)])
-def test_a_large_picture_is_interpolated_on_a_coarser_grid_and_nobody_sees_it(shape, monkeypatch):
+def test_a_large_picture_is_interpolated_on_a_coarser_grid_without_visible_change(
+    shape, monkeypatch
+):
     cam = np.random.default_rng(0).normal(0, 1, (7, 7)).astype(np.float32)
     coarse = overlay.levels(cam, *shape, 224, 1.5).astype(int)
     monkeypatch.setattr(overlay, "_POINTS", 10**6)

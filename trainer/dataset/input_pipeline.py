@@ -174,7 +174,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     )
 
 
-def batches(
+def make_batches(
     split: Split,
     strategy: tf.distribute.Strategy,
     global_batch_size: int,
@@ -195,7 +195,7 @@ def batches(
       float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.
     """
     order = _order(len(split), seed, epoch) if shuffle else np.arange(len(split))
-    steps = steps_per_epoch(len(split), global_batch_size)
+    steps = count_steps_per_epoch(len(split), global_batch_size)
     padded = np.resize(order, steps * global_batch_size)
     real = np.arange(len(padded)) < len(order)
     weight = real / np.repeat(real.reshape(steps, -1).sum(1), global_batch_size)
@@ -209,7 +209,9 @@ def batches(
         )
 
     def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        per_replica = per_replica_batch_size(global_batch_size, context.num_replicas_in_sync)
+        per_replica = compute_per_replica_batch_size(
+            global_batch_size, context.num_replicas_in_sync
+        )
         local = context.num_replicas_in_sync // context.num_input_pipelines
         mine = slice(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
 
@@ -248,12 +250,12 @@ def _disable_autotune() -> tf.data.Options:
     return options
 
 
-def steps_per_epoch(examples: int, global_batch_size: int) -> int:
+def count_steps_per_epoch(examples: int, global_batch_size: int) -> int:
     """Return the number of batches that hold each example once; the last one is filled up."""
     return -(-examples // global_batch_size)
 
 
-def per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
+def compute_per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
     """Return the number of examples per replica and step.
 
     Raises:

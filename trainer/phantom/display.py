@@ -1,4 +1,4 @@
-"""From attenuation to the reading station's picture: beam, scatter, noise, contrast curve, collimator and side marker."""
+"""This module turns attenuation into a displayed picture: scatter, noise, contrast and marker."""
 
 import cv2
 import numpy as np
@@ -7,16 +7,22 @@ from trainer.phantom import anatomy, geometry, plan, tissue
 from trainer.phantom.geometry import Array
 
 
-def transmitted(attenuation: Array) -> Array:
-    """Beer-Lambert: the share of the photons that pass, for the sum of coefficient times path length."""
+def transmit(attenuation: Array) -> Array:
+    """Return the share of the photons that pass (Beer-Lambert law).
+
+    `attenuation` is the sum of coefficient times path length.
+    """
     return np.exp(-attenuation)
 
 
 def expose(
     film: geometry.Film, pose: plan.Pose, rng: np.random.Generator, noise: np.random.Generator
 ) -> Array:
-    """Log exposure float32 [height, width]: beam profile, scatter, detector blur, quantum noise."""
-    image = transmitted(np.minimum(np.maximum(film.total, 0), 9))
+    """Return the negative log exposure, float32 [height, width].
+
+    It includes beam profile, scatter, detector blur and quantum noise.
+    """
+    image = transmit(np.minimum(np.maximum(film.total, 0), 9))
     small = cv2.resize(image, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
     scatter = cv2.GaussianBlur(
         np.minimum(small, 0.5), (0, 0), rng.uniform(5, 8), borderType=cv2.BORDER_REPLICATE
@@ -40,7 +46,10 @@ def expose(
 
 
 def develop(log: Array, build: anatomy.Build, rng: np.random.Generator) -> Array:
-    """The reading station's picture, float32 [h, w] 0 to 255: local contrast, window, gamma; fixed by the body, not by the image."""
+    """Return the picture as a reading station shows it, float32 [h, w], 0 to 255.
+
+    Local contrast, window and gamma depend on the body, not on the content of the image.
+    """
     small = cv2.resize(log, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
     wide = cv2.GaussianBlur(small, (0, 0), 5)
     wide = cv2.resize(wide, log.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -56,10 +65,10 @@ def develop(log: Array, build: anatomy.Build, rng: np.random.Generator) -> Array
 
 
 def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
-    """Collimator edges and the side marker."""
+    """Draw the side marker and the collimator edges, each in 60 % of the pictures."""
     height, width = picture.shape
     if rng.random() < 0.6:
-        mark(picture, rng)
+        draw_marker(picture, rng)
     if rng.random() < 0.6:
         inset = rng.uniform(0, 0.11, 4) * (rng.random(4) < 0.65)
         corners = np.array(
@@ -82,8 +91,8 @@ def frame_and_mark(picture: Array, rng: np.random.Generator) -> Array:
     return picture
 
 
-def mark(picture: Array, rng: np.random.Generator) -> None:
-    """A lead letter, sometimes with a mirror or a tilt, sometimes with the technician's initials."""
+def draw_marker(picture: Array, rng: np.random.Generator) -> None:
+    """Draw a lead letter; some are mirrored or tilted, some carry the technician's initials."""
     height, width = picture.shape
     size = rng.uniform(0.6, 1.15) * max(height, width) / 512
     text = str(rng.choice(["L", "R"])) + str(rng.choice(["", "", "", " AB", " JM", " 2"]))

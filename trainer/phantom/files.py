@@ -1,4 +1,4 @@
-"""Simulated radiographs in the layout of MURA: a demo and a test bed, never patients. A folder is whole or not there."""
+"""This module writes simulated radiographs in MURA's layout: a complete folder or none at all."""
 
 import concurrent.futures
 import dataclasses
@@ -22,18 +22,18 @@ ROOT = "MURA-v1.1"
 
 
 def encode(view: View) -> bytes:
-    """PNG, grey or with three equal channels."""
+    """Return the view as a PNG file, grey or with three equal channels."""
     pixels = cv2.cvtColor(view.pixels, cv2.COLOR_GRAY2BGR) if view.colour else view.pixels
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list[dict[str, Any]]]:
-    """Write one patient's files; return the findings of each image by its path relative to `root`."""
+    """Write one patient's files; return each image's findings by its path relative to `root`."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for number, study in enumerate(plan.studies(seed, patient)[1]):
+    for number, study in enumerate(plan.plan_studies(seed, patient)[1]):
         name = f"study{number + 1}_{'positive' if study.label else 'negative'}"
         folder = pathlib.PurePosixPath(
-            plan.split(patient), "XR_HUMERUS", f"patient{patient:05d}", name
+            plan.choose_split(patient), "XR_HUMERUS", f"patient{patient:05d}", name
         )
         (root / folder).mkdir(parents=True)
         for image in range(study.images):
@@ -47,11 +47,13 @@ def write_patient(root: pathlib.Path, seed: int, patient: int) -> dict[str, list
 def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
     """Write OUTPUT/MURA-v1.1 and return counts of patients and images.
 
-    A finished folder of the same version, seed and number of patients is kept; any other raises `ConfigError`.
+    A finished folder of the same version, seed and number of patients is kept. Any other folder
+    raises `ConfigError`.
     """
     if is_remote(output):
         raise ConfigError(
-            f"--output of simulated radiographs must be a local folder, got {output}; write locally, then copy it"
+            f"--output of simulated radiographs must be a local folder, got {output}; "
+            "write locally, then copy it"
         )
     if not 1 <= patients <= 99999 or seed < 0:
         raise ConfigError(
@@ -59,7 +61,7 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
         )
     root, note = pathlib.Path(output) / ROOT, describe(patients, seed)
     if root.exists():
-        return keep(root, note)
+        return count_finished_folder(root, note)
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -85,7 +87,10 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
 
 
 def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Write all images; return the findings of each by its path. Two threads: most of the work is outside Python's lock."""
+    """Write all images; return the findings of each by its path.
+
+    Two threads help, because NumPy and OpenCV release the interpreter lock for most of the work.
+    """
     findings: dict[str, list[dict[str, Any]]] = {}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [
@@ -103,26 +108,28 @@ def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, li
 
 
 def describe(patients: int, seed: int) -> str:
-    """The note beside the images; two folders with the same note hold the same images."""
+    """Return the note beside the images; two folders with the same note hold the same images."""
     return (
-        "These radiographs are SIMULATED by humerus-phantom. They show no patient and prove nothing about patients.\n"
+        "These radiographs are SIMULATED by humerus-phantom. "
+        "They show no patient and prove nothing about patients.\n"
         f"version: {VERSION}\nseed: {seed}\npatients: {patients}\n"
     )
 
 
-def keep(root: pathlib.Path, note: str) -> dict[str, int]:
-    """Counts of the finished folder `root` if it is what `note` describes."""
+def count_finished_folder(root: pathlib.Path, note: str) -> dict[str, int]:
+    """Return the counts of the finished folder `root` if it is what `note` describes."""
     written = root / "SIMULATED.txt"
     if not written.is_file() or written.read_text() != note:
         raise ConfigError(
-            f"expected to write simulated radiographs to {root}, but it exists and holds something else; "
-            "remove it, or name another --output"
+            f"expected to write simulated radiographs to {root}, "
+            "but it exists and holds something else; remove it, or name another --output"
         )
     findings = json.loads((root / "findings.json").read_text())
     missing = [path for path in findings if not (root / path).is_file()]
     if missing:
         raise ConfigError(
-            f"{root} has lost {len(missing)} of its {len(findings)} images, {missing[0]} first; remove the folder"
+            f"{root} has lost {len(missing)} of its {len(findings)} images, "
+            f"{missing[0]} first; remove the folder"
         )
     logging.info("kept the %d simulated radiographs that stand in %s", len(findings), root)
     return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}

@@ -1,4 +1,4 @@
-"""Fractures of the humerus: how they vary, which fragment a ray's bone belongs to, and where the fragments have moved."""
+"""This module samples fractures of the humerus and places their fragments."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from trainer.phantom.geometry import Array
 
 @dataclasses.dataclass(frozen=True)
 class Fracture:
-    """A break across the shaft in the plane of the image: lengths in mm, angles in radians."""
+    """This is a break across the shaft in the image plane: lengths in mm, angles in radians."""
 
     site: float
     slope: float  # mm along the shaft per mm across: 0 is transverse
@@ -30,7 +30,10 @@ class Fracture:
 def sample(
     rng: np.random.Generator, build: anatomy.Build, study: plan.Study, turn: float
 ) -> Fracture:
-    """The study's fracture as this view sees it: what is hidden from the front shows from the side, in part."""
+    """Sample the study's fracture as this view shows it.
+
+    A displacement that is hidden from the front shows in part from the side.
+    """
     kind = rng.choice(4, p=[0.3, 0.3, 0.18, 0.22])  # transverse, oblique, spiral, comminuted
     slope = (
         rng.uniform(0, 0.25),
@@ -45,9 +48,8 @@ def sample(
     azimuth = rng.uniform(-1, 1) * np.pi
     seen = float(np.cos(azimuth - turn))
     seen = np.sign(seen) * (0.6 + 0.4 * abs(seen))
-    narrow = (
-        1.0 if 75 < study.site < build.length - 65 else 0.4
-    )  # wide bone breaks across more than along
+    # Wide bone breaks across more than along.
+    narrow = 1.0 if 75 < study.site < build.length - 65 else 0.4
     teeth = gaussian_filter1d(rng.normal(0, 1, 161), 2.2)
     return Fracture(
         site=study.site,
@@ -64,8 +66,13 @@ def sample(
     )
 
 
-def fragment(fracture: Fracture, piece: int, s: Array, t: Array, thickness: Array) -> Array:
-    """float32 [h, w]: the share of a ray's bone that belongs to a piece (0 proximal, 1 distal, 2 butterfly), 0 to 1."""
+def compute_fragment_share(
+    fracture: Fracture, piece: int, s: Array, t: Array, thickness: Array
+) -> Array:
+    """Return the share of a ray's bone that belongs to a piece, float32 [h, w], 0 to 1.
+
+    Piece 0 is the proximal, 1 the distal and 2 the butterfly fragment.
+    """
     teeth = fracture.teeth[np.clip((t + 40) * 2, 0, 160).astype(np.int32)]
     edge = s - fracture.site - fracture.slope * t - teeth
     depth, gap = 0.5 * fracture.skew * thickness, 0.5 * fracture.gap
@@ -85,18 +92,24 @@ def fragment(fracture: Fracture, piece: int, s: Array, t: Array, thickness: Arra
     return geometry.ramp(edge - gap, 0.8) * wedge
 
 
-def reach_of(body: geometry.Body, fracture: Fracture) -> tuple[float, float]:
-    """How far the break extends from its site, in mm along the shaft and to either side.
+def compute_reach(body: geometry.Body, fracture: Fracture) -> tuple[float, float]:
+    """Return how far the break extends from its site, in mm along the shaft and to either side.
 
-    On a round bone of half width w it runs through slope * t + skew * sqrt(w^2 - t^2), at most w * hypot(slope, skew).
+    On a round bone of half width w it runs through slope * t + skew * sqrt(w^2 - t^2), which is at
+    most w * hypot(slope, skew).
     """
     rows = np.clip(body.rows(fracture.site + np.linspace(-30, 30, 61)), 0, len(body.left) - 1)
     half = float(max(-body.left[rows].min(), body.right[rows].max()))
     return half * float(np.hypot(fracture.slope, fracture.skew)) + fracture.gap / 2 + 3, half + 2
 
 
-def pieces_of(body: geometry.Body, fracture: Fracture | None, frame: Array) -> list[tissue.Piece]:
-    """The whole humerus, or its proximal, distal and butterfly fragments where they have moved to."""
+def place_fragments(
+    body: geometry.Body, fracture: Fracture | None, frame: Array
+) -> list[tissue.Piece]:
+    """Return the intact humerus, or its fragments where they have moved to.
+
+    The fragments are proximal, distal and, if the fracture has one, butterfly.
+    """
     if fracture is None:
         return [tissue.Piece(frame, 0.0, body.end)]
     site, out = fracture.site, fracture.wedge_out if fracture.slope > 0 else -fracture.wedge_out
@@ -105,20 +118,23 @@ def pieces_of(body: geometry.Body, fracture: Fracture | None, frame: Array) -> l
         home @ geometry.rotation(fracture.angle, site - fracture.shorten, fracture.shift) @ frame
     )
     loose = home @ geometry.rotation(0.6 * fracture.angle + 0.02 * out, site, out) @ frame
-    reach = reach_of(body, fracture)[0] + 3
+    reach = compute_reach(body, fracture)[0] + 3
     spans = [
         (frame, 0.0, site + reach),
         (distal, site - reach, body.end),
         (loose, site - reach, site + fracture.wedge + reach),
     ]
-    shares = [functools.partial(fragment, fracture, piece) for piece in range(3)]
+    shares = [functools.partial(compute_fragment_share, fracture, piece) for piece in range(3)]
     return [tissue.Piece(*span, share) for span, share in zip(spans, shares, strict=True)][
         : 3 if fracture.wedge else 2
     ]
 
 
-def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
-    """float32 [n] in mm: how the arm's soft tissue follows the distal fragment, on the table of `anatomy.arm`."""
+def compute_bend(build: anatomy.Build, fracture: Fracture | None) -> Array:
+    """Return how the soft tissue of the arm follows the distal fragment.
+
+    The result is float32 [n] in mm, with the rows of `anatomy.make_arm`.
+    """
     s = np.arange(-30.0, build.length + 110.0 + geometry.STEP / 2, geometry.STEP)
     if fracture is None:
         return np.zeros(len(s), np.float32)
@@ -128,8 +144,10 @@ def bend_of(build: anatomy.Build, fracture: Fracture | None) -> Array:
     ).astype(np.float32)
 
 
-def callus(film: geometry.Film, body: geometry.Body, fracture: Fracture, origin: Array) -> None:
-    """A cuff of young bone around the break."""
+def draw_callus(
+    film: geometry.Film, body: geometry.Body, fracture: Fracture, origin: Array
+) -> None:
+    """Draw a cuff of young bone around the break."""
     corners = np.array([(fracture.site + a, b) for a in (-45, 45) for b in (-40, 40)])
     region = film.region(corners, film.frame)
     s, t = geometry.coordinates(film.frame, *region)
@@ -139,13 +157,13 @@ def callus(film: geometry.Film, body: geometry.Body, fracture: Fracture, origin:
     radius = (right - left) / 2 + 5.5 * fracture.callus * along
     offset = t - (left + right + fracture.shift) / 2
     cuff = geometry.chord(np.square(radius) - np.square(offset)) * along
-    cuff *= 0.75 + 0.25 * geometry.grain(0, film.frame, region, 0.9, origin)
+    cuff *= 0.75 + 0.25 * geometry.sample_grain(0, film.frame, region, 0.9, origin)
     film.total[region] += 0.030 * fracture.callus * cuff
 
 
-def outline(body: geometry.Body, fracture: Fracture, pieces: list[tissue.Piece]) -> Array:
-    """float64 [n, 2] px around the break, in the proximal, the distal and the loose fragment."""
-    reach, half = reach_of(body, fracture)
+def compute_outline(body: geometry.Body, fracture: Fracture, pieces: list[tissue.Piece]) -> Array:
+    """Return points around the break in every fragment, float64 [n, 2] px."""
+    reach, half = compute_reach(body, fracture)
     if fracture.callus:
         reach, half = max(reach, 24 * fracture.callus), half + 3
     last = max(reach, fracture.wedge + 2)
@@ -153,7 +171,7 @@ def outline(body: geometry.Body, fracture: Fracture, pieces: list[tissue.Piece])
     corners = [[(fracture.site + a, b) for a in span for b in (-half, half)] for span in spans]
     return np.concatenate(
         [
-            geometry.pixels(np.array(c), piece.frame)
+            geometry.to_pixels(np.array(c), piece.frame)
             for c, piece in zip(corners, pieces, strict=False)
         ]
     )

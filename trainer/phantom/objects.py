@@ -1,4 +1,4 @@
-"""Metal, plaster and what else lies in the beam: hardware and casts of the positives, clutter of both labels."""
+"""This module draws hardware and casts of positive studies, and the clutter of both labels."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,10 @@ from trainer.phantom.geometry import Array
 
 
 class Ink:
-    """Dense things drawn as polygons in millimetres: each adds `attenuation` where it lies; `points` px remember their place."""
+    """An ink draws dense objects as polygons in mm; each adds `attenuation` where it lies.
+
+    `points` collects the corners of all polygons in px.
+    """
 
     def __init__(self, film: geometry.Film, frame: Array) -> None:
         self.film, self.frame = film, frame
@@ -16,7 +19,7 @@ class Ink:
 
     def fill(self, outline: Array, attenuation: float) -> None:
         """Add a filled polygon [n, 2] of (s, t) mm."""
-        points = geometry.pixels(outline, self.frame)
+        points = geometry.to_pixels(outline, self.frame)
         self.points.append(points)
         low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 2, 0)
         high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 3, self.film.total.shape[::-1])
@@ -45,8 +48,8 @@ class Ink:
         )
 
 
-def screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Core, thread and head of a cortical screw; `start` is the head."""
+def draw_screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draw core, thread and head of a cortical screw; `start` is the head."""
     a, b = np.array(start), np.array(end)
     length = float(np.hypot(*(b - a)))
     ink.disc(start, 3.2, 2.0)
@@ -65,7 +68,7 @@ def fix_plate(
     turn: float,
     rng: np.random.Generator,
 ) -> None:
-    """A plate with screws on the shaft, edge on, en face, or between."""
+    """Draw a plate with screws on the shaft, edge-on, en face, or between."""
     length = rng.uniform(75, 150)
     middle = site + rng.uniform(-20, 20)
     first, last = max(middle - length / 2, 12), min(middle + length / 2, build.length - 14)
@@ -93,7 +96,7 @@ def fix_plate(
             continue
         depth = float(np.interp(place, s, body.right[row] - body.left[row])) + 4
         lean = rng.normal(0, 0.06) * depth
-        screw(ink, (place, at), (place + lean, at - across * depth))
+        draw_screw(ink, (place, at), (place + lean, at - across * depth))
 
 
 def fix_nail(
@@ -104,7 +107,7 @@ def fix_nail(
     turn: float,
     rng: np.random.Generator,
 ) -> None:
-    """A nail inside the canal, locked by screws at its ends."""
+    """Draw a nail inside the canal, locked by screws at its ends."""
     first, last = rng.uniform(3, 12), rng.uniform(0.78, 0.87) * build.length
     radius = rng.uniform(3.6, 4.6)
     s = np.linspace(first, last, 24)
@@ -123,7 +126,7 @@ def fix_nail(
             ink.disc((place, float(np.interp(place, s, line))), 2.4, 1.2)
             continue
         wall = int(body.rows(np.array(place)))
-        screw(
+        draw_screw(
             ink, (place - 2, float(body.left[wall]) - 1.5), (place + 3, float(body.right[wall]) + 1)
         )
 
@@ -136,7 +139,7 @@ def fix_pins(
     turn: float,
     rng: np.random.Generator,
 ) -> None:
-    """Two to four wires across the site, crossing."""
+    """Draw two to four wires that cross each other at the site."""
     for index in range(rng.integers(2, 5)):
         length, angle = rng.uniform(55, 95), np.radians(rng.uniform(12, 32)) * (-1) ** index
         centre = np.array([site + rng.uniform(-8, 8), rng.uniform(-4, 4)])
@@ -147,17 +150,20 @@ def fix_pins(
 HARDWARE = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
 
 
-def cast(
+def draw_cast(
     film: geometry.Film, build: anatomy.Build, site: float, bend: Array, rng: np.random.Generator
 ) -> Array:
-    """A plaster shell around the arm, with its own coarse texture and soft ends; returns its outline [n, 2] px."""
+    """Draw a plaster shell around the arm; return its outline [n, 2] px.
+
+    The plaster has a coarse texture of its own and soft ends.
+    """
     region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
     s, t = geometry.coordinates(film.frame, *region)
-    body = anatomy.arm(build, bend)
+    body = anatomy.make_arm(build, bend)
     outside, inside = body.thickness(s, t, (-8.0, -2.0))
     first, last = site - rng.uniform(70, 120), site + rng.uniform(70, 120)
     ends = geometry.ramp(s - first, 6) * geometry.ramp(last - s, 6)
-    layers = 1 + 0.12 * geometry.grain(1, film.frame, region, 3.0, rng.uniform(0, 512, 2))
+    layers = 1 + 0.12 * geometry.sample_grain(1, film.frame, region, 3.0, rng.uniform(0, 512, 2))
     film.total += tissue.PLASTER * np.minimum(outside - inside, 45) * ends * layers
     along = np.linspace(first - 3, last + 3, 20)
     edges = [
@@ -165,21 +171,24 @@ def cast(
         for side in (body.left - 8, body.right + 8)
     ]
     return np.concatenate(
-        [geometry.pixels(np.stack([along, edge], 1), film.frame) for edge in edges]
+        [geometry.to_pixels(np.stack([along, edge], 1), film.frame) for edge in edges]
     )
 
 
-def innocent(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
-    """What a reader must look past, in images of either label: vessels' canals, folds, wires, buttons, zips, jewellery."""
+def draw_clutter(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
+    """Draw what a reader must ignore, in images of either label.
+
+    These are vascular canals, skin folds, wires, buttons, zips and jewellery.
+    """
     ink = Ink(film, film.frame)
     if rng.random() < 0.35:
         s, side = rng.uniform(0.35, 0.6) * build.length, rng.choice([-1, 1])
         end = s + rng.uniform(12, 22), side * rng.uniform(0, 5)
         ink.bar((s, side * rng.uniform(5, 9)), end, rng.uniform(0.8, 1.3), -0.13)
     for _ in range(rng.poisson(0.6)):
-        fold(film, build, rng)
+        draw_skin_fold(film, build, rng)
     if rng.random() < 0.14:
-        wire(ink, build, rng)
+        draw_wire(ink, build, rng)
     if rng.random() < 0.12:
         for index in range(rng.integers(1, 4)):
             at = (rng.uniform(-10, build.length), rng.uniform(-60, 75))
@@ -204,8 +213,8 @@ def innocent(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator
             ink.disc((float(s), float(t)), 1.3, 1.6)
 
 
-def fold(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
-    """A fold of skin: a soft edge, denser on one side."""
+def draw_skin_fold(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) -> None:
+    """Draw a fold of skin: a soft edge, denser on one side."""
     s0, t0 = rng.uniform(0, build.length), rng.uniform(-30, 30)
     angle = rng.uniform(-0.6, 0.6) + rng.choice([0.0, np.pi / 2])
     region = slice(0, film.total.shape[0]), slice(0, film.total.shape[1])
@@ -216,8 +225,8 @@ def fold(film: geometry.Film, build: anatomy.Build, rng: np.random.Generator) ->
     film.total += step * (film.total > 0.15)
 
 
-def wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
-    """A monitoring lead: a thin curve to an electrode."""
+def draw_wire(ink: Ink, build: anatomy.Build, rng: np.random.Generator) -> None:
+    """Draw a monitoring lead: a thin curve to an electrode."""
     s = np.linspace(-40, rng.uniform(60, build.length), 40)
     t = (
         rng.uniform(-20, 70)

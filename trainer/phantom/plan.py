@@ -1,7 +1,7 @@
-"""Who comes, with what studies, and how each image is taken: random choices that know nothing of the finished picture.
+"""This module samples patients, their studies and the pose of each image.
 
-Every choice is a pure function of its purpose and (seed, patient, study, image), so any number of patients, in any order,
-gives the same.
+Every choice is a pure function of its purpose and (seed, patient, study, image). The result is
+therefore the same for any number of patients in any order.
 """
 
 import dataclasses
@@ -14,7 +14,10 @@ from trainer.phantom.geometry import Array
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One visit: label 0 or 1, number of images, and the place `site` mm along the humerus that the views look at."""
+    """A study is one visit: label 0 or 1, number of images, and the `site` that its views show.
+
+    The site is in mm along the humerus.
+    """
 
     label: int
     images: int
@@ -23,7 +26,10 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """How one image was taken: size in pixels, angles, and `frame` [3, 3] from (x, y, 1) px to (s, t, 1) mm of the arm."""
+    """A pose states how one image was taken: its size in pixels, its angles and its frame.
+
+    `frame` [3, 3] maps (x, y, 1) px to (s, t, 1) mm of the arm.
+    """
 
     height: int
     width: int
@@ -36,20 +42,20 @@ class Pose:
 PLAN, BUILD, FINDING, REPAIR, POSE, EXTRAS, NOISE = range(1, 8)
 
 
-def stream(*key: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but the key (purpose, seed, patient, ...)."""
+def make_generator(*key: int) -> np.random.Generator:
+    """Return a generator that depends only on the key (purpose, seed, patient, ...)."""
     return np.random.default_rng(key)
 
 
-def split(patient: int) -> str:
-    """Two patients of eleven are kept for the official validation set, whatever the number of patients."""
+def choose_split(patient: int) -> str:
+    """Return the split of a patient: two of eleven are in the official validation set."""
     return "valid" if patient % 11 in (3, 8) else "train"
 
 
-def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
-    """The patient's body and studies."""
-    rng = stream(PLAN, seed, patient)
-    build = anatomy.sample_build(stream(BUILD, seed, patient))
+def plan_studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
+    """Return the patient's body and studies."""
+    rng = make_generator(PLAN, seed, patient)
+    build = anatomy.sample_build(make_generator(BUILD, seed, patient))
     visits = []
     for _ in range(rng.choice(3, p=[0.87, 0.1, 0.03]) + 1):
         images = int(rng.choice(4, p=[0.2, 0.5, 0.22, 0.08])) + 1
@@ -62,7 +68,10 @@ def studies(seed: int, patient: int) -> tuple[anatomy.Build, tuple[Study, ...]]:
 
 
 def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, image: int) -> Pose:
-    """Where the tube, the arm and the detector stand. It knows the site, which every study has, but not the label."""
+    """Sample where the tube, the arm and the detector stand.
+
+    The pose depends on the site, which every study has, but not on the label.
+    """
     side = rng.random() < (0.06, 0.85, 0.3, 0.5)[image]
     turn = np.radians(rng.normal(80, 9) if side else rng.normal(0, 12))
     whole = rng.random() < 0.22
@@ -88,9 +97,8 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
     across = rng.uniform(-0.18, 0.18) * short * pixel + (10 if middle < 0.4 * build.length else 0)
     flip = np.diag([rng.choice([-1.0, 1.0]), 1, 1])
     centred = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1.0]])
-    swap = np.array(
-        [[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]]
-    )  # s runs down the image, t to the right
+    # s runs down the image, t to the right.
+    swap = np.array([[0, pixel, 0], [pixel, 0, 0], [0, 0, 1.0]])
     to_arm = np.array([[1, 0, middle], [0, 1, across], [0, 0, 1.0]])
     frame = keep_inside(
         to_arm @ geometry.rotation(tilt) @ swap @ flip @ centred, study.site, height, width
@@ -101,7 +109,7 @@ def sample_pose(rng: np.random.Generator, build: anatomy.Build, study: Study, im
 
 
 def keep_inside(frame: Array, site: float, height: int, width: int) -> Array:
-    """The frame [3, 3], shifted until the site is never at the edge of the image."""
-    x_y = geometry.pixels(np.array([(site, 0.0)]), frame)[0]
+    """Return the frame [3, 3], shifted so that the site isn't at the edge of the image."""
+    x_y = geometry.to_pixels(np.array([(site, 0.0)]), frame)[0]
     move = x_y - np.clip(x_y, (0.22 * width, 0.18 * height), (0.78 * width, 0.82 * height))
     return frame @ np.array([[1, 0, move[0]], [0, 1, move[1]], [0, 0, 1.0]])

@@ -36,7 +36,7 @@ def build_run(
     objective = Objective(settings.label_smoothing, class_weight)
     with strategy.scope():
         model, architecture, weights = _build_model(settings, job.dataset.image_size)
-        steps = input_pipeline.steps_per_epoch(len(train), settings.global_batch_size)
+        steps = input_pipeline.count_steps_per_epoch(len(train), settings.global_batch_size)
         phases = optimization.build_phases(
             model, settings, steps, pretrained=weights != model_lib.RANDOM_WEIGHTS
         )

@@ -84,7 +84,7 @@ def plan(job: TrainingJob) -> Plan:
         in_first = cross_validation.assign_folds(pool, job.folds, job.settings.seed) == 0
         train, validation = (pool.select(np.flatnonzero(rows)) for rows in (~in_first, in_first))
     run = build_run(job, tf.distribute.get_strategy(), train, validation)
-    steps = input_pipeline.steps_per_epoch(len(train), job.settings.global_batch_size)
+    steps = input_pipeline.count_steps_per_epoch(len(train), job.settings.global_batch_size)
     fell_back = run.architecture.backbone != job.settings.backbone
     return Plan(
         workdir=job.workdir,

@@ -12,7 +12,7 @@ import sklearn.metrics
 import tensorflow as tf
 from absl import logging
 
-from trainer.dataset.input_pipeline import Augmentation, Split, steps_per_epoch
+from trainer.dataset.input_pipeline import Augmentation, Split, count_steps_per_epoch
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.network import model as model_lib
 from trainer.program import telemetry
@@ -153,7 +153,7 @@ def _train_and_validate(
 ) -> None:
     """Train the rest of the current epoch, validate, and save what follows from it."""
     settings = run.job.settings
-    steps = steps_per_epoch(len(run.train), settings.global_batch_size)
+    steps = count_steps_per_epoch(len(run.train), settings.global_batch_size)
     journal.progress.begin_epoch(state.epoch, state.step, steps)
     trained = run.loop.train_epoch(
         run.train,

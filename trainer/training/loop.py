@@ -153,7 +153,7 @@ class Loop:
         """
         if not len(split):
             return np.zeros(0, np.float32)
-        batches = input_pipeline.batches(split, self.strategy, global_batch_size)
+        batches = input_pipeline.make_batches(split, self.strategy, global_batch_size)
         logits = []
         for batch in telemetry.beating(batches):
             logit, stops = self._predict(
@@ -200,11 +200,11 @@ class Loop:
           TrainingDivergedError: the loss became NaN or infinite.
           Interrupted: a host is to stop; `state` describes the last finished step.
         """
-        steps = input_pipeline.steps_per_epoch(len(split), global_batch_size)
+        steps = input_pipeline.count_steps_per_epoch(len(split), global_batch_size)
         index, first_epoch = self._find_phase(state.epoch)
         phase, first_step = self._phases[index], (state.epoch - first_epoch) * steps
         batches = iter(
-            input_pipeline.batches(
+            input_pipeline.make_batches(
                 split,
                 self.strategy,
                 global_batch_size,

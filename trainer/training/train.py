@@ -58,7 +58,9 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         # Settings that lie there already are of a run that never reached a checkpoint.
         _write_settings(job)
     batch_size = job.settings.global_batch_size
-    per_replica = input_pipeline.per_replica_batch_size(batch_size, strategy.num_replicas_in_sync)
+    per_replica = input_pipeline.compute_per_replica_batch_size(
+        batch_size, strategy.num_replicas_in_sync
+    )
     factor = optimization.compute_batch_factor(job.settings)
     strategy_lib.log_devices(strategy, batch_size, factor)
     try:

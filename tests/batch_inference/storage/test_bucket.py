@@ -1,4 +1,4 @@
-"""Scoring from a bucket to a bucket over the network: the same results as on disk, and no others where the storage fails."""
+"""These tests score from a bucket to a bucket: the results equal those on disk, despite faults."""
 
 import json
 import os
@@ -33,10 +33,10 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _reached(server, monkeypatch):
+def _connect(server, monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    # Real delays are seconds; that they grow is Google's library's matter, not ours.
+    # The real delays are seconds. Google's library tests that they grow.
     monkeypatch.setattr(gcs, "DEFAULT_RETRY", IMPATIENT)
     monkeypatch.setattr(gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER", IMPATIENT)
     gcs._client.cache_clear()
@@ -50,7 +50,7 @@ _buckets = iter(range(1000))
 
 @pytest.fixture
 def bucket(server) -> str:
-    """The name of a bucket of the test's own."""
+    """Return the name of a bucket that only this test uses."""
     name = f"bucket-{next(_buckets)}"
     server.make_bucket(name)
     return name
@@ -58,7 +58,7 @@ def bucket(server) -> str:
 
 @pytest.fixture
 def filled(server, bucket, model, radiographs) -> str:
-    """A bucket with the model in m/ and the radiographs, and a file that is none, in in/."""
+    """Return a bucket with the model in m/, and radiographs and a text file in in/."""
     for top, root in (("m", model), ("in", radiographs)):
         for path in root.rglob("*"):
             if path.is_file():
@@ -81,13 +81,14 @@ def score(source, model, output, **options):
 
 @pytest.fixture(scope="module")
 def on_disk(model, radiographs, tmp_path_factory) -> dict:
-    """What scoring the same files on disk gives, without what names the place."""
+    """Return the results of scoring the same files on disk; see `read_results`."""
     output = tmp_path_factory.mktemp("disk") / "out"
     score(radiographs, model, output, cam_format="png")
-    return comparable(output, str(radiographs))
+    return read_results(output, str(radiographs))
 
 
-def comparable(output: pathlib.Path, root: str) -> dict:
+def read_results(output: pathlib.Path, root: str) -> dict:
+    """Return rows and pictures, with paths relative to the input, so that places compare."""
     rows = [
         row | {"uri": row["uri"].removeprefix(f"{root}/")}
         for row in json_rows(output, "predictions")
@@ -108,7 +109,7 @@ def test_a_bucket_gives_what_the_disk_gives_also_when_a_fifth_of_all_requests_fa
     failed, asked = server.faults.drawn.total(), server.faults.requests
     server.faults.rate = 0.0
     output = download(server, filled, "out", tmp_path)
-    assert comparable(output, f"{filled}/in") == on_disk
+    assert read_results(output, f"{filled}/in") == on_disk
     assert summary.content["scored"] == len(on_disk["rows"]) == 14
     assert [(row["uri"], row["reason"]) for row in json_rows(output, "rejections")] == [
         (f"{filled}/in/notes.txt", "not_an_image")
@@ -134,7 +135,7 @@ def test_a_run_goes_on_in_a_bucket(server, filled, on_disk, tmp_path, monkeypatc
     with pytest.raises(ConfigError, match="--resume"):
         score(f"{filled}/in", f"{filled}/m", f"{filled}/out", cam_format="png")
     score(f"{filled}/in", f"{filled}/m", f"{filled}/out", cam_format="png", resume=True)
-    assert comparable(download(server, filled, "out", tmp_path), f"{filled}/in") == on_disk
+    assert read_results(download(server, filled, "out", tmp_path), f"{filled}/in") == on_disk
     score(f"{filled}/in/patient00000", f"{filled}/m", f"{filled}/out", cam="none", overwrite=True)
     left = server.objects(filled.removeprefix("gs://"), "out/")
     assert (
@@ -184,11 +185,13 @@ def test_what_does_not_pass_is_one_sentence_and_leaves_what_was_there(server, bu
         ),
         (
             {"model": "gs://no-such-bucket/m"},
-            "m cannot be copied here (the storage answers 404 Not Found); name the `artifact` folder",
+            "m cannot be copied here (the storage answers 404 Not Found); "
+            "name the `artifact` folder",
         ),
         (
             {"model": "{filled}/in"},
-            "in cannot be copied here (the storage answers 404 Not Found); name the `artifact` folder",
+            "in cannot be copied here (the storage answers 404 Not Found); "
+            "name the `artifact` folder",
         ),
         (
             {"output": "gs://no-such-bucket/out"},
@@ -201,8 +204,8 @@ def test_a_wrong_address_is_one_sentence_too(filled, capsys, wrong, sentence, mo
     places = {"input": f"{filled}/in", "model": f"{filled}/m", "output": f"{filled}/out"} | wrong
     arguments = [f"--{name}={place.format(filled=filled)}" for name, place in places.items()]
     assert main.score(["humerus-score", *arguments, *more]) == 2
-    said = capsys.readouterr()
-    assert sentence in said.err and said.err.count("\n") == 1 and not said.out
+    printed = capsys.readouterr()
+    assert sentence in printed.err and printed.err.count("\n") == 1 and not printed.out
 
 
 @pytest.mark.parametrize(
@@ -243,10 +246,10 @@ def test_an_outage_at_the_start_is_to_be_tried_again(
             f"--output={filled}/out",
         ]
     )
-    said = capsys.readouterr().err
-    assert code == 1 and said.count("\n") == 1, said
-    assert what.format(bucket=filled) in said and "503 Service Unavailable" in said
-    assert said.endswith("); when that is over, start the same command again\n")
+    printed = capsys.readouterr().err
+    assert code == 1 and printed.count("\n") == 1, printed
+    assert what.format(bucket=filled) in printed and "503 Service Unavailable" in printed
+    assert printed.endswith("); when that is over, start the same command again\n")
 
 
 def test_a_whole_bucket_is_an_input(server, bucket):
@@ -343,7 +346,7 @@ def test_an_artifact_that_was_altered_in_the_bucket_is_refused(
 
 @pytest.mark.slow
 def test_the_whole_job_in_a_bucket(server, bucket, tmp_path):
-    """Radiographs are prepared, trained on, and scored; all that is read and written lies in the bucket."""
+    """Preparation, training and scoring read and write nothing outside the bucket."""
     for index in range(48):
         kind = ("negative", "positive")[index % 2]
         image = picture(index, 64, 48) // 2 + 100 * (index % 2)

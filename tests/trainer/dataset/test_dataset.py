@@ -1,4 +1,4 @@
-"""Listing of the three layouts, splits by patient, and the refusals before anything is written."""
+"""These tests check listing, splits by patient, and the errors before anything is written."""
 
 import collections
 import pathlib
@@ -275,7 +275,12 @@ def test_folders_without_classes(tmp_path, paths, found, way_out):
 
 
 def test_manifest_columns_and_attributes(tmp_path):
-    text = 'Path, label ,patient,study,split,site\na.png,0,p1,1,train,north\nsub/../b.png,positive,p1,2,valid,\n./c.png,Abnormal,p2,1,test,"a, b"\n'
+    text = (
+        "Path, label ,patient,study,split,site\n"
+        "a.png,0,p1,1,train,north\n"
+        "sub/../b.png,positive,p1,2,valid,\n"
+        './c.png,Abnormal,p2,1,test,"a, b"\n'
+    )
     listed = list_examples(manifest(tmp_path, text, "utf-8-sig"), "manifest", HUMERUS)
     assert listed == [
         Example("a.png", f"{tmp_path}/a.png", 0, "p1", "p1/1", "train", {"site": "north"}),
@@ -325,7 +330,7 @@ def test_manifest_first_alias_wins_and_the_other_stays_an_attribute(tmp_path):
     ],
 )
 def test_a_manifest_as_table_programs_write_it(tmp_path, text):
-    """A patient that is not seen as one would be an attribute, and its images on both sides."""
+    """An unrecognised patient column would be an attribute, and its images in several splits."""
     listed = list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     assert [(item.path, item.label, item.patient_id, dict(item.attributes)) for item in listed] == [
         ("a", 1, "p", {}),
@@ -342,11 +347,11 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, text):
         ("path,label,patient,study\na,0,p,1\nb,1,q,1\n", None),
     ],
 )
-def test_nobody_is_told_that_patients_are_kept_apart_who_named_none(tmp_path, text, warning):
-    said = splits.warn_of_unnamed_patients(
+def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
+    warnings = splits.warn_of_unnamed_patients(
         list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     )
-    assert len(said) == (warning is not None) and all(warning in one for one in said)
+    assert len(warnings) == (warning is not None) and all(warning in one for one in warnings)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +398,8 @@ def test_manifest_of_the_real_radiographs(shared):
 
 
 def test_position_is_the_documented_hash():
-    # `echo -n 0/patient00001 | sha256sum` (coreutils) begins with these 16 digits; the first 53 bits are the position.
+    # `echo -n 0/patient00001 | sha256sum` (coreutils) begins with these 16 digits. The first 53 bits
+    # are the position.
     assert splits.compute_position("patient00001", 0) == (0x3D69A4B3F45E5770 >> 11) / 2**53
 
 
@@ -516,7 +522,7 @@ def test_fingerprint_depends_on_content_not_on_order_or_place():
     assert len({base, *changed}) == 6
 
 
-def test_copies_across_splits_or_labels_are_told():
+def test_copies_across_splits_or_labels_are_warned_of():
     outcomes = [
         Encoded(example("a", 0, split="train"), "same"),
         Encoded(example("b", 0, split="test"), "same"),

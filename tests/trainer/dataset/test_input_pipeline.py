@@ -1,4 +1,4 @@
-"""What an epoch is made of: each example once, in an order of its own, changed within the stated ranges and no further."""
+"""These tests check that an epoch holds each example once and augments it within its ranges."""
 
 import concurrent.futures
 import dataclasses
@@ -32,7 +32,7 @@ OFF = Augmentation(
 
 
 class Workers:
-    """A stand-in for a strategy of many hosts: what each of its input pipelines would be asked for and would deliver."""
+    """Workers stand in for a strategy of many hosts, each with an input pipeline of its own."""
 
     def __init__(self, workers: int, replicas_per_worker: int):
         self.workers, self.local = workers, replicas_per_worker
@@ -45,10 +45,10 @@ class Workers:
         ]
 
     def global_batches(self, split, global_batch_size, **options) -> list[dict[str, np.ndarray]]:
-        """The global batches, replica after replica."""
+        """Return the global batches, replica after replica."""
         per_worker = [
             list(dataset.as_numpy_iterator())
-            for dataset in input_pipeline.batches(split, self, global_batch_size, **options)
+            for dataset in input_pipeline.make_batches(split, self, global_batch_size, **options)
         ]
         steps = len(per_worker[0]) // self.local
         found = []
@@ -67,8 +67,8 @@ class Workers:
 ONE = Workers(1, 1)
 
 
-def numbered(count: int, size: int = 16) -> input_pipeline.Split:
-    """A split whose image i holds the number i in its first two pixels."""
+def make_numbered(count: int, size: int = 16) -> input_pipeline.Split:
+    """Return a split whose image i holds the number i in its first two pixels."""
     split = small_run.split(count, size)
     split.images[:, 0, 0, 0], split.images[:, 0, 1, 0] = (
         np.arange(count) // 256,
@@ -77,7 +77,8 @@ def numbered(count: int, size: int = 16) -> input_pipeline.Split:
     return split
 
 
-def numbers(batch) -> np.ndarray:
+def read_numbers(batch) -> np.ndarray:
+    """Return the numbers that `make_numbered` wrote into the images."""
     return batch["image"][:, 0, 0, 0].astype(int) * 256 + batch["image"][:, 0, 1, 0]
 
 
@@ -93,34 +94,37 @@ def numbers(batch) -> np.ndarray:
 def test_each_example_counts_once_an_epoch_for_any_workers_and_batch(
     count, workers, local, per_replica, epoch, shuffle
 ):
-    split, size = numbered(count), workers * local * per_replica
+    split, size = make_numbered(count), workers * local * per_replica
     found = Workers(workers, local).global_batches(
         split, size, epoch=epoch, seed=3, shuffle=shuffle
     )
     assert len(found) == math.ceil(count / size)
-    counted = np.concatenate([numbers(batch)[batch["weight"] > 0] for batch in found])
+    counted = np.concatenate([read_numbers(batch)[batch["weight"] > 0] for batch in found])
     assert sorted(counted) == list(range(count))
     for batch in found:
         assert len(batch["weight"]) == size
         real = batch["weight"] > 0
         np.testing.assert_allclose(batch["weight"][real], 1 / real.sum(), rtol=1e-6)
-        np.testing.assert_array_equal(batch["label"], split.labels[numbers(batch)])
+        np.testing.assert_array_equal(batch["label"], split.labels[read_numbers(batch)])
     one = ONE.global_batches(split, size, epoch=epoch, seed=3, shuffle=shuffle)
     for ours, theirs in zip(found, one, strict=True):
-        np.testing.assert_array_equal(numbers(ours), numbers(theirs))
+        np.testing.assert_array_equal(read_numbers(ours), read_numbers(theirs))
 
 
 def test_without_shuffle_the_order_is_that_of_the_split():
-    found = Workers(2, 2).global_batches(numbered(21), 8)
-    assert np.concatenate([numbers(batch) for batch in found])[:21].tolist() == list(range(21))
+    found = Workers(2, 2).global_batches(make_numbered(21), 8)
+    assert np.concatenate([read_numbers(batch) for batch in found])[:21].tolist() == list(range(21))
 
 
 def test_each_epoch_and_each_seed_has_an_order_of_its_own_and_keeps_it():
-    split = numbered(40)
+    split = make_numbered(40)
 
     def order(seed, epoch):
         return np.concatenate(
-            [numbers(b) for b in ONE.global_batches(split, 8, seed=seed, epoch=epoch, shuffle=True)]
+            [
+                read_numbers(b)
+                for b in ONE.global_batches(split, 8, seed=seed, epoch=epoch, shuffle=True)
+            ]
         ).tolist()
 
     orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
@@ -168,7 +172,7 @@ def test_augmentation_differs_between_epochs_and_between_copies():
 
 
 class ReadByTwo:
-    """Images of which a batch is given out only while another one is asked for."""
+    """These images return a batch only while another batch is requested."""
 
     def __init__(self, images: np.ndarray):
         self.shape, self._images, self._both = (
@@ -182,8 +186,8 @@ class ReadByTwo:
         return self._images[rows]
 
 
-def two_batches_at_once() -> bool:
-    """Whether reading goes on for several batches at a time where ops must be deterministic; for a process of its own."""
+def read_two_batches_at_once() -> bool:
+    """Return whether batches are read concurrently with deterministic ops; run it in a new process."""
     tf.config.experimental.enable_op_determinism()
     split = small_run.split(16, 16)
     batches = ONE.global_batches(dataclasses.replace(split, images=ReadByTwo(split.images)), 4)
@@ -193,24 +197,24 @@ def two_batches_at_once() -> bool:
     )
 
 
-def devices_of_batches() -> set[str]:
-    """Where batches lie when they are asked for, with a second CPU in place of a GPU; for a process of its own."""
+def find_devices_of_batches() -> set[str]:
+    """Return the devices of batches, with a second CPU in place of a GPU; run it in a new process."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     second = tf.config.list_logical_devices("CPU")[1]
     tf.config.list_logical_devices = lambda kind: [second]
-    batches = input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    batches = input_pipeline.make_batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
     assert_untuned(batches)
     return {tensor.device.rpartition(":")[2] for batch in batches for tensor in batch.values()}
 
 
 def assert_untuned(batches: tf.data.Dataset) -> None:
-    """No thread tunes the input: the end of an epoch would wait for it."""
+    """Check that no thread tunes the input, since the end of an epoch would wait for it."""
     assert batches.options().autotune.enabled is False
 
 
-def alone(function):
-    """What it returns in a process of its own."""
+def run_in_new_process(function):
+    """Return the result of the function in a new process."""
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn")
     ) as process:
@@ -218,21 +222,23 @@ def alone(function):
 
 
 def test_reading_takes_several_cores_although_ops_are_deterministic():
-    assert alone(two_batches_at_once)
+    assert run_in_new_process(read_two_batches_at_once)
 
 
 def test_batches_wait_on_the_only_gpu():
-    assert alone(devices_of_batches) == {"1"}
+    assert run_in_new_process(find_devices_of_batches) == {"1"}
 
 
 def test_no_thread_tunes_the_input():
-    assert_untuned(input_pipeline.batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4))
+    assert_untuned(
+        input_pipeline.make_batches(small_run.split(8, 16), tf.distribute.get_strategy(), 4)
+    )
 
 
-def augmented(
+def augment(
     images: np.ndarray, copies: int, augmentation: Augmentation, seed: int = 0
 ) -> np.ndarray:
-    """uint8 [size, size] -> uint8 [copies, size, size], augmented by the pipeline."""
+    """Augment uint8 [size, size] by the pipeline; return uint8 [copies, size, size]."""
     split = small_run.split(copies, images.shape[0])
     split.images[:] = images[None, :, :, None]
     return ONE.global_batches(split, copies, seed=seed, augmentation=augmentation)[0]["image"][
@@ -240,12 +246,16 @@ def augmented(
     ]
 
 
-def changed(**ranges) -> Augmentation:
+def make_augmentation(**ranges) -> Augmentation:
+    """Return an augmentation with only these ranges."""
     return Augmentation(**{**OFF.__dict__, **ranges})
 
 
-def blob(size: int, *centres: tuple[float, float]) -> np.ndarray:
-    """Gaussian spots, float64 [size, size], at (x, y) from the top left pixel's centre, as bright as 240."""
+def make_spots(size: int, *centres: tuple[float, float]) -> np.ndarray:
+    """Return Gaussian spots of brightness 240, float64 [size, size].
+
+    The centres are (x, y) from the centre of the top left pixel.
+    """
     y, x = np.mgrid[:size, :size]
     return np.max(
         [240 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * 3.0**2)) for cx, cy in centres],
@@ -253,8 +263,8 @@ def blob(size: int, *centres: tuple[float, float]) -> np.ndarray:
     )
 
 
-def centroid(image: np.ndarray) -> np.ndarray:
-    """(x, y) of the centre of mass, from the middle of the image."""
+def find_centroid(image: np.ndarray) -> np.ndarray:
+    """Return (x, y) of the centre of mass, from the middle of the image."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] - (image.shape[0] - 1) / 2
     weight = image.astype(float)
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
@@ -264,14 +274,14 @@ def centroid(image: np.ndarray) -> np.ndarray:
 def test_with_all_ranges_at_zero_every_grey_level_stays_bit_for_bit(size):
     image = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
     image.ravel()[:256] = np.arange(256)
-    np.testing.assert_array_equal(augmented(image, 2, OFF), np.stack([image, image]))
+    np.testing.assert_array_equal(augment(image, 2, OFF), np.stack([image, image]))
 
 
 @pytest.mark.parametrize("size", [31, 48])
 @pytest.mark.parametrize("name, axis", [("horizontal_flip", 1), ("vertical_flip", 0)])
 def test_a_flip_is_an_exact_mirror_about_half_the_time(size, name, axis):
     image = np.random.default_rng(1).integers(0, 256, (size, size), np.uint8)
-    found = augmented(image, 200, changed(**{name: True}))
+    found = augment(image, 200, make_augmentation(**{name: True}))
     mirrored = [np.array_equal(one, np.flip(image, axis)) for one in found]
     kept = [np.array_equal(one, image) for one in found]
     assert all(a != b for a, b in zip(mirrored, kept, strict=True))
@@ -280,10 +290,12 @@ def test_a_flip_is_an_exact_mirror_about_half_the_time(size, name, axis):
 
 def test_rotation_turns_about_the_middle_by_up_to_the_stated_angle():
     size, radius = 65, 20
-    image = np.rint(blob(size, (32 + radius, 32), (32, 32))).astype(np.uint8)
+    image = np.rint(make_spots(size, (32 + radius, 32), (32, 32))).astype(np.uint8)
     angles = []
-    for one in augmented(image, 150, changed(rotation=30.0)):
-        x, y = centroid(one)  # of a spot in the middle and one beside it: half way between them
+    for one in augment(image, 150, make_augmentation(rotation=30.0)):
+        x, y = find_centroid(
+            one
+        )  # of a spot in the middle and one beside it: half way between them
         angles.append(math.degrees(math.atan2(y, x)))
         turned = cv2.warpAffine(
             image, cv2.getRotationMatrix2D((32, 32), -angles[-1], 1.0), (size, size)
@@ -295,16 +307,18 @@ def test_rotation_turns_about_the_middle_by_up_to_the_stated_angle():
 
 def test_shift_moves_by_up_to_the_stated_fraction_of_the_side():
     size = 64
-    image = np.rint(blob(size, (31.5, 31.5))).astype(np.uint8)
-    moves = np.array([centroid(one) for one in augmented(image, 200, changed(shift=0.1))])
+    image = np.rint(make_spots(size, (31.5, 31.5))).astype(np.uint8)
+    moves = np.array(
+        [find_centroid(one) for one in augment(image, 200, make_augmentation(shift=0.1))]
+    )
     assert np.abs(moves).max() <= 6.45 and np.abs(moves).max() > 6.0
     assert np.std(moves, axis=0) == pytest.approx([6.4 / math.sqrt(3)] * 2, rel=0.15)
     assert abs(np.corrcoef(moves.T)[0, 1]) < 0.25
 
 
 def test_zoom_scales_about_the_middle_by_up_to_the_stated_factor():
-    image = np.rint(blob(65, (32 + 16, 32), (32 - 16, 32))).astype(np.uint8)
-    halves = augmented(image, 150, changed(zoom=0.25))[:, :, 33:]
+    image = np.rint(make_spots(65, (32 + 16, 32), (32 - 16, 32))).astype(np.uint8)
+    halves = augment(image, 150, make_augmentation(zoom=0.25))[:, :, 33:]
     distances = np.array([(np.arange(1, 33) * half.sum(0)).sum() / half.sum() for half in halves])
     assert distances.max() == pytest.approx(
         16 * 1.25, rel=0.03
@@ -314,7 +328,7 @@ def test_zoom_scales_about_the_middle_by_up_to_the_stated_factor():
 def test_black_stays_black_and_contrast_is_a_gamma_curve():
     ramp = np.zeros((32, 32), np.uint8)
     ramp[8:24] = np.linspace(0, 255, 32).astype(np.uint8)
-    found = augmented(ramp, 100, changed(contrast=0.5))
+    found = augment(ramp, 100, make_augmentation(contrast=0.5))
     assert not found[:, :8].any() and not found[:, 24:].any() and (found[:, 8:24, -1] == 255).all()
     middle = found[:, 10, 16] / 255.0
     exponents = np.log(middle) / np.log(ramp[10, 16] / 255.0)
@@ -328,7 +342,7 @@ def test_black_stays_black_and_contrast_is_a_gamma_curve():
 def test_brightness_is_a_gain_that_saturates():
     grey = np.zeros((32, 32), np.uint8)
     grey[4:28, :16], grey[4:28, 16:] = 100, 250
-    found = augmented(grey, 100, changed(brightness=0.2))
+    found = augment(grey, 100, make_augmentation(brightness=0.2))
     gains = found[:, 10, 5] / 100.0
     assert gains.max() == pytest.approx(1.2, abs=0.02) and gains.min() == pytest.approx(
         1 / 1.2, abs=0.02
@@ -339,7 +353,7 @@ def test_brightness_is_a_gain_that_saturates():
 
 def test_what_leaves_the_square_is_black():
     white = np.full((40, 40), 255, np.uint8)
-    found = augmented(white, 60, changed(rotation=45.0))
+    found = augment(white, 60, make_augmentation(rotation=45.0))
     assert (found[:, 20, 20] == 255).all()
     assert any(one[0, 0] == 0 for one in found)
 
@@ -351,8 +365,8 @@ def test_a_batch_that_does_not_divide_names_the_nearest_that_do(size, replicas, 
     with pytest.raises(
         ConfigError, match=f"{size} doesn't divide among {replicas} replicas.* {nearest}$"
     ):
-        input_pipeline.per_replica_batch_size(size, replicas)
-    assert input_pipeline.per_replica_batch_size(24, 8) == 3
+        input_pipeline.compute_per_replica_batch_size(size, replicas)
+    assert input_pipeline.compute_per_replica_batch_size(24, 8) == 3
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +410,8 @@ def test_images_that_do_not_fit_end_with_a_sentence(data_dir, tmp_path, monkeypa
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         with pytest.raises(
             OSError,
-            match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* let TMPDIR name",
+            match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* "
+            "let TMPDIR name",
         ):
             input_pipeline.load_split(data_dir, "train", "disk")
     with pytest.raises(
@@ -413,7 +428,7 @@ def test_an_unknown_cache_or_split_is_refused(data_dir):
 
 
 def test_select_keeps_the_columns_together():
-    split = numbered(9)
+    split = make_numbered(9)
     chosen = split.select(np.array([7, 2, 2]))
     assert chosen.path.tolist() == ["train7", "train2", "train2"] and chosen.labels.tolist() == [
         1,
@@ -421,5 +436,6 @@ def test_select_keeps_the_columns_together():
         0,
     ]
     assert (
-        numbers({"image": chosen.images[:]}).tolist() == [7, 2, 2] and len(chosen.attributes) == 3
+        read_numbers({"image": chosen.images[:]}).tolist() == [7, 2, 2]
+        and len(chosen.attributes) == 3
     )

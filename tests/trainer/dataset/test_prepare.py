@@ -1,4 +1,4 @@
-"""Preparation end to end: what is in the records, what stays out, and what is left when it is stopped."""
+"""These tests prepare end to end: they check records, rejections and interrupted runs."""
 
 import csv
 import fcntl
@@ -30,7 +30,7 @@ from trainer.errors import ConfigError, DataError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
-# Runs with no code of this project: what anybody with TensorFlow Datasets sees.
+# This reader runs without code of this project, as any user of TensorFlow Datasets would.
 READER = """
 import sys
 import numpy as np, tensorflow_datasets as tfds
@@ -40,14 +40,15 @@ direct = tfds.builder_from_directory(data_dir + "/radiographs/manifest_48/1.0.0"
 loaded = tfds.load("radiographs/manifest_48", data_dir=data_dir, download=False)
 assert direct.keys() == loaded.keys(), (direct.keys(), loaded.keys())
 for split in direct:
-    for row, other in zip(direct[split].as_numpy_iterator(), loaded[split].as_numpy_iterator(), strict=True):
+    rows = [splits[split].as_numpy_iterator() for splits in (direct, loaded)]
+    for row, other in zip(*rows, strict=True):
         assert row["path"] == other["path"] and (row["image"] == other["image"]).all()
         columns[row["path"].decode()] = row["image"]
 assert not [name for name in sys.modules if name.split(".")[0] == "trainer"]
 np.savez(out, **columns)
 """
 
-# Waits at one file, so that the kill surely comes in the middle.
+# This run waits at one file, so that the kill comes before the end.
 STALLED_PREPARE = """
 import sys, time
 from trainer.dataset import prepare, radiographs_dataset_builder as builder
@@ -63,9 +64,14 @@ prepare.prepare(
 )
 """
 
+# Two images in each of two splits, of the files that `class_folders` writes.
+FOUR_ROWS = (
+    "negative/0.png,0,train\npositive/0.png,1,train\nnegative/1.png,0,val\npositive/1.png,1,val\n"
+)
+
 
 def picture(seed: int, shape=(60, 45), high: int = 256) -> np.ndarray:
-    """Smooth random shades, so that lossy formats stay close and areas differ."""
+    """Return smooth random shades, so that lossy formats stay close and areas differ."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.uniform(0, high, (6, 5)).astype(np.float32))
     return np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC)).clip(0, high - 1)
@@ -150,14 +156,15 @@ def records(directory: str) -> dict[str, dict]:
     }
 
 
-def test_anybody_reads_the_pixels_that_the_scorer_feeds(tmp_path):
+def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     rows = []
     for number, (name, data) in enumerate(formats().items()):
         (source / name).write_bytes(data)
         rows.append(
-            f"{name},{number % 2},p{number // 2},{('train', 'val', 'test')[number // 4]},ward {number}"
+            f"{name},{number % 2},p{number // 2},"
+            f"{('train', 'val', 'test')[number // 4]},ward {number}"
         )
     (source / "labels.csv").write_text("\n".join(["path,label,patient,split,ward", *rows]))
     result = prepare(f"{source}/labels.csv", "manifest", str(tmp_path / "data"), image_size=48)
@@ -270,7 +277,7 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
     # The old data set outlives a replacement that fails ...
     names = [path.name for path in (source / "positive").iterdir()]
     for name in names:
-        (source / "positive" / name).rename(source / "positive" / (name + ".hidden"))
+        (source / "positive" / name).rename(source / "positive" / f".{name}")
         (source / "positive" / name).write_bytes(b"no image")
     with pytest.raises(
         DataError, match=r"after refusals \(not_an_image 6\) the train split has no positive"
@@ -278,7 +285,7 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
         run(overwrite=True)
     assert tree(data_dir) == before
     for name in names:
-        (source / "positive" / (name + ".hidden")).replace(source / "positive" / name)
+        (source / "positive" / f".{name}").replace(source / "positive" / name)
 
     # ... and gives way to one that succeeds, of which nothing else remains.
     replaced = run(overwrite=True)
@@ -305,11 +312,11 @@ def test_every_file_refused_leaves_nothing(tmp_path):
     assert not tree(tmp_path / "data")
 
 
-def test_a_split_whose_files_are_all_refused_is_left_out_loudly(tmp_path):
+def test_a_split_whose_files_are_all_refused_is_omitted_with_a_warning(tmp_path):
     source = class_folders(tmp_path / "source", each=2)
     (source / "broken.png").write_bytes(b"no image")
-    rows = "negative/0.png,0,train\npositive/0.png,1,train\nnegative/1.png,0,val\npositive/1.png,1,val\nbroken.png,1,test\n"
-    (source / "labels.csv").write_text("path,label,split\n" + rows + "gone.png,0,test\n")
+    rows = FOUR_ROWS + "broken.png,1,test\ngone.png,0,test\n"
+    (source / "labels.csv").write_text("path,label,split\n" + rows)
     result = prepare(str(source / "labels.csv"), "manifest", str(tmp_path / "data"), image_size=32)
     assert result.rejections == {"missing": 1, "not_an_image": 1}
     assert (result.splits["test"].images, result.splits["test"].rejected) == (0, 2)
@@ -325,8 +332,7 @@ def test_a_split_whose_files_are_all_refused_is_left_out_loudly(tmp_path):
 
 def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
     source = class_folders(tmp_path / "source", each=2)
-    rows = "negative/0.png,0,train\npositive/0.png,1,train\nnegative/1.png,0,val\npositive/1.png,1,val\n"
-    (source / "some.csv").write_text("path,label,split\n" + rows + "gone.png,0,test\n")
+    (source / "some.csv").write_text("path,label,split\n" + FOUR_ROWS + "gone.png,0,test\n")
     (source / "none.csv").write_text(
         "path,label\n" + "".join(f"elsewhere/{n}.png,{n % 2}\n" for n in range(40))
     )
@@ -338,7 +344,8 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
     assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.format_table()
     with pytest.raises(
         DataError,
-        match=rf"none of the files that .*none.csv lists is there; .* no file {source}/elsewhere/0.png",
+        match="none of the files that .*none.csv lists is there; "
+        rf".* no file {source}/elsewhere/0.png",
     ):
         prepare(
             str(source / "none.csv"),
@@ -381,7 +388,7 @@ def test_simulated_sources_are_marked(tmp_path):
 
 
 def test_url_as_data_dir(tmp_path):
-    """`file://` takes the way of object stores: built on this machine, then copied with the info file last."""
+    """A `file://` URL is handled as an object store: built locally, then copied, info file last."""
     source = class_folders(tmp_path / "source")
     url = f"file://{tmp_path}/data"
     options = {"layout": "folders", "image_size": 32, "seed": 4}
@@ -390,7 +397,7 @@ def test_url_as_data_dir(tmp_path):
     assert tree(tmp_path / "data") == tree(tmp_path / "local")
     assert locate(url) == result.directory == f"{url}/radiographs/folders_32/1.0.0"
 
-    # Half a copy has no info file; the next run replaces it whole.
+    # A partial copy has no info file. The next run replaces it completely.
     (tmp_path / "data/radiographs/folders_32/1.0.0/dataset_info.json").unlink()
     (tmp_path / "data/radiographs/folders_32/1.0.0/stray").touch()
     with pytest.raises(DataError, match="no prepared data set"):

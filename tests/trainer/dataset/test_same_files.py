@@ -1,4 +1,4 @@
-"""Preparation and scoring find the same files: in folders, through links, and in manifests."""
+"""These tests check that preparation and scoring find the same files."""
 
 import csv
 import os
@@ -33,8 +33,8 @@ def write(root: pathlib.Path, *paths: str, content: bytes = PNG.tobytes()) -> No
         (root / path).write_bytes(content)
 
 
-def prepared(root: pathlib.Path) -> dict[str, str]:
-    """Return what preparation makes of each file of class folders: `taken`, or why it is omitted."""
+def list_prepared(root: pathlib.Path) -> dict[str, str]:
+    """Return for each file of class folders `taken`, or the reason why it is omitted."""
     listing = sources.list_source(str(root), "folders", ())
     taken = {example.path: "taken" for example in listing.examples}
     omitted = {omission.path: omission.reason for omission in listing.omissions}
@@ -42,7 +42,7 @@ def prepared(root: pathlib.Path) -> dict[str, str]:
     return taken | omitted
 
 
-def scored(root: pathlib.Path) -> set[str]:
+def list_scored(root: pathlib.Path) -> set[str]:
     """Return the names of the scorer's inputs, each of which becomes a row or a rejection."""
     names = [source.name for source in scorer.find(str(root))]
     assert len(names) == len(set(names))
@@ -80,7 +80,7 @@ def test_both_programs_find_the_same_files_in_any_folder(tmp_path_factory, tree)
     write(root, "positive/one.png", "negative/two.png")
     for parts, kind in tree:
         path = root.joinpath(*parts)
-        if os.path.lexists(path):  # to write to a pipe would wait for a reader
+        if os.path.lexists(path):  # writing to a pipe would wait for a reader
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def test_both_programs_find_the_same_files_in_any_folder(tmp_path_factory, tree)
                 path.symlink_to(target.get(kind, root / "nowhere"))
         except OSError:  # a file bears the name of a folder above
             continue
-    assert prepared(root).keys() == scored(root)
+    assert list_prepared(root).keys() == list_scored(root)
 
 
 def test_class_folders_are_taken_whatever_their_files_are_called(tmp_path):
@@ -145,7 +145,7 @@ def test_what_is_no_file_is_a_rejection(tmp_path, monkeypatch, make):
 def test_a_name_that_is_not_utf8_is_omitted(tmp_path):
     write(tmp_path, "positive/a.png", "negative/b.png")
     pathlib.Path(os.fsdecode(bytes(tmp_path) + b"/positive/\xff.png")).write_bytes(PNG.tobytes())
-    assert prepared(tmp_path)["positive/\\xff.png"] == "name_not_utf8"
+    assert list_prepared(tmp_path)["positive/\\xff.png"] == "name_not_utf8"
 
 
 # MURA's own lists

@@ -1,4 +1,4 @@
-"""The simulated radiographs: physics by hand, views that need no other, true boxes, and no short cut to the label."""
+"""These tests check the physics and the boxes of simulated radiographs, and rule out shortcuts."""
 
 import collections
 import dataclasses
@@ -21,22 +21,27 @@ Sample = collections.namedtuple("Sample", "patient study image split view size")
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    """Every image of the first 160 patients, with the size of its file."""
+    """Return every image of the first 160 patients, with the size of its file."""
     found = []
     for patient in range(1, 161):
-        for number, study in enumerate(plan.studies(0, patient)[1]):
+        for number, study in enumerate(plan.plan_studies(0, patient)[1]):
             for image in range(study.images):
                 view = render(0, patient, number, image)
                 found.append(
                     Sample(
-                        patient, number, image, plan.split(patient), view, len(files.encode(view))
+                        patient,
+                        number,
+                        image,
+                        plan.choose_split(patient),
+                        view,
+                        len(files.encode(view)),
                     )
                 )
     return found
 
 
-def auroc(samples: list[Sample], features: np.ndarray, model: object) -> float:
-    """Trained on the patients of `train`, measured on those of `valid`."""
+def measure_auroc(samples: list[Sample], features: np.ndarray, model: object) -> float:
+    """Train on the patients of `train`; return the AUROC on those of `valid`."""
     label = np.array([sample.view.label for sample in samples])
     valid = np.array([sample.split == "valid" for sample in samples])
     fitted = make_pipeline(StandardScaler(), model).fit(features[~valid], label[~valid])
@@ -44,14 +49,14 @@ def auroc(samples: list[Sample], features: np.ndarray, model: object) -> float:
 
 
 def test_photons_through_two_slabs_follow_beer_and_lambert() -> None:
-    """40 mm of muscle and 5 mm of cortical bone: exp(-(0.0245 * 40 + 0.092 * 5)) = 0.2369."""
+    """40 mm of muscle and 5 mm of cortex let exp(-(0.0245 * 40 + 0.092 * 5)) = 0.2369 pass."""
     attenuation = np.array([[tissue.MUSCLE * 40 + tissue.CORTEX * 5, 0.0]], np.float32)
-    np.testing.assert_allclose(display.transmitted(attenuation), [[0.23693, 1.0]], rtol=1e-4)
+    np.testing.assert_allclose(display.transmit(attenuation), [[0.23693, 1.0]], rtol=1e-4)
 
 
 def test_ray_through_a_tube_has_the_lengths_of_two_circles() -> None:
-    """A tube of radius 10 with walls of 4: through its axis 20 and 12 mm; 8 mm off it 12 and 0; outside nothing."""
-    tube = geometry.tube([(0, 0, 10), (60, 0, 10)], cortex=4)
+    """The tube has radius 10 and walls of 4 mm; rays cross it 0, 6, 8 and 11 mm off its axis."""
+    tube = geometry.make_tube([(0, 0, 10), (60, 0, 10)], cortex=4)
     s = np.full(4, 30, np.float32)
     outer, inner = tube.path(s, np.array([0, 6, 8, 11], np.float32))
     np.testing.assert_allclose(outer, [20, 16, 12, 0], atol=1e-4)
@@ -59,9 +64,9 @@ def test_ray_through_a_tube_has_the_lengths_of_two_circles() -> None:
 
 
 def test_rays_through_a_whole_bone_add_up_to_its_volume() -> None:
-    """Path lengths summed over the plane are a volume: that of a cylinder with two rounded ends, within 1 %."""
+    """The path lengths add up to the volume of a cylinder with two rounded ends, within 1 %."""
     film = geometry.Film(900, 300, np.array([[0, 0.1, -5.0], [0.1, 0, -15.0], [0, 0, 1]]))
-    bone = geometry.tube([(0, 0, 10), (80, 0, 10)], cortex=4)
+    bone = geometry.make_tube([(0, 0, 10), (80, 0, 10)], cortex=4)
     s, t = geometry.coordinates(film.frame, slice(0, 900), slice(0, 300))
     volume = bone.path(s, t)[0].sum() * 0.1 * 0.1
     assert volume == pytest.approx(math.pi * 10**2 * 60 + 4 / 3 * math.pi * 10**3, rel=0.01)
@@ -69,7 +74,7 @@ def test_rays_through_a_whole_bone_add_up_to_its_volume() -> None:
 
 def test_shaft_of_the_humerus_is_brightest_at_its_walls() -> None:
     build = anatomy.Build(length=312, girth=1.0, cortex=1.0, muscle=35, fat=8, young=False)
-    body = anatomy.humerus(build, 0.0)
+    body = anatomy.make_humerus(build, 0.0)
     t = np.linspace(-14, 14, 561, dtype=np.float32)
     outer, inner = body.path(np.full_like(t, 160), t)
     wall = outer - inner
@@ -84,7 +89,7 @@ def test_points_and_coordinates_are_inverse() -> None:
     frame = geometry.rotation(0.3, 20, -4) @ np.diag([0.5, 0.7, 1.0])
     s, t = geometry.coordinates(frame, slice(7, 8), slice(11, 12))
     np.testing.assert_allclose(
-        geometry.pixels(np.array([[s[0, 0], t[0, 0]]]), frame), [[11, 7]], atol=1e-4
+        geometry.to_pixels(np.array([[s[0, 0], t[0, 0]]]), frame), [[11, 7]], atol=1e-4
     )
 
 
@@ -103,12 +108,16 @@ def test_shares_are_those_of_mura(samples: list[Sample]) -> None:
     assert np.mean([max(view.pixels.shape) == 512 for view in views]) > 0.75
     kinds = collections.Counter(finding.kind for view in views for finding in view.findings)
     assert set(kinds) == {"fracture", "plate", "nail", "pins", "cast"}
-    train = np.mean([plan.split(patient) == "train" for patient in range(1, 401)])
+    train = np.mean([plan.choose_split(patient) == "train" for patient in range(1, 401)])
     assert train == pytest.approx(0.82, abs=0.01)
 
 
-def change_and_box(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [h, w] grey levels by which the finding alters the view, noise left out; bool [h, w], true in its boxes + 6 px."""
+def measure_change(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much the finding alters the view, and whether a pixel is in its boxes.
+
+    The first is float32 [h, w] in grey levels without noise. The second is bool [h, w], with a
+    margin of 6 px.
+    """
     view = render(0, sample.patient, sample.study, sample.image)
     healthy = render(0, sample.patient, sample.study, sample.image, finding=False)
     assert healthy.label == 0 and not healthy.findings and healthy.colour == view.colour
@@ -125,7 +134,10 @@ def change_and_box(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 def test_boxes_hold_all_that_a_finding_changes(
     samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against the same view drawn healthy; the fragments are left in place, for else all that hangs on them moves too."""
+    """The reference is the same view drawn healthy.
+
+    The fragments stay in place, since otherwise everything attached to them moves too.
+    """
     displaced = fractures.sample
 
     def in_place(*arguments: Any) -> fractures.Fracture:
@@ -133,7 +145,7 @@ def test_boxes_hold_all_that_a_finding_changes(
 
     monkeypatch.setattr(fractures, "sample", in_place)
     for sample in [sample for sample in samples if sample.view.label][:45]:
-        change, inside = change_and_box(sample)
+        change, inside = measure_change(sample)
         assert change.sum() > 0 and change[inside].sum() > 0.9 * change.sum(), (
             sample[:3],
             sample.view.findings,
@@ -147,13 +159,13 @@ def test_displaced_fragments_change_nothing_towards_the_head(samples: list[Sampl
         if [finding.kind for finding in sample.view.findings] == ["fracture"]
     ]
     for sample in fractured[:25]:
-        build, visits = plan.studies(0, sample.patient)
+        build, visits = plan.plan_studies(0, sample.patient)
         key = (0, sample.patient, sample.study, sample.image)
         pose = plan.sample_pose(
-            plan.stream(plan.POSE, *key), build, visits[sample.study], sample.image
+            plan.make_generator(plan.POSE, *key), build, visits[sample.study], sample.image
         )
         s, _ = geometry.coordinates(pose.frame, slice(0, pose.height), slice(0, pose.width))
-        change, inside = change_and_box(sample)
+        change, inside = measure_change(sample)
         assert change[~inside & (s < visits[sample.study].site - 5)].sum() < 0.1 * change.sum(), (
             sample[:3],
             sample.view.findings,
@@ -174,12 +186,14 @@ def test_logistic_regression_on_thumbnails_stays_weak(samples: list[Sample]) -> 
         thumbnails.append(square.ravel())
     for strength in (1e-3, 1e-1):
         assert (
-            auroc(samples, np.array(thumbnails), LogisticRegression(C=strength, max_iter=2000))
+            measure_auroc(
+                samples, np.array(thumbnails), LogisticRegression(C=strength, max_iter=2000)
+            )
             < 0.75
         )
 
 
-def test_size_mode_and_brightness_tell_nothing(samples: list[Sample]) -> None:
+def test_size_mode_and_brightness_do_not_predict_the_label(samples: list[Sample]) -> None:
     features = [
         (
             *sample.view.pixels.shape,
@@ -190,4 +204,6 @@ def test_size_mode_and_brightness_tell_nothing(samples: list[Sample]) -> None:
         )
         for sample in samples
     ]
-    assert auroc(samples, np.array(features, float), LogisticRegression(max_iter=2000)) < 0.65
+    assert (
+        measure_auroc(samples, np.array(features, float), LogisticRegression(max_iter=2000)) < 0.65
+    )

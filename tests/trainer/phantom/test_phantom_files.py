@@ -1,4 +1,4 @@
-"""Folders of simulated radiographs: bytes that depend on the seed alone, the layout of MURA, and whole or not there."""
+"""These tests check that folders of simulated radiographs are reproducible and complete."""
 
 import collections
 import json
@@ -13,14 +13,15 @@ from trainer.phantom import files
 from trainer.phantom.render import View
 
 
-def pictures(root: pathlib.Path) -> dict[str, bytes]:
+def read_pictures(root: pathlib.Path) -> dict[str, bytes]:
+    """Return the bytes of each picture by its path relative to `root`."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.png")}
 
 
 def test_more_patients_change_no_byte(tmp_path: pathlib.Path) -> None:
     files.write(str(tmp_path / "few"), 3, 5)
     files.write(str(tmp_path / "more"), 6, 5)
-    few, more = pictures(tmp_path / "few"), pictures(tmp_path / "more")
+    few, more = read_pictures(tmp_path / "few"), read_pictures(tmp_path / "more")
     assert len(few) < len(more)
     assert few == {path: more[path] for path in few}
 
@@ -28,7 +29,7 @@ def test_more_patients_change_no_byte(tmp_path: pathlib.Path) -> None:
 def test_layout_is_that_of_mura(tmp_path: pathlib.Path) -> None:
     counts = files.write(str(tmp_path), 11, 0)
     root = tmp_path / "MURA-v1.1"
-    found = pictures(root)
+    found = read_pictures(root)
     assert counts == {"patients": 11, "images": len(found)}
     findings = json.loads((root / "findings.json").read_text())
     assert set(findings) == set(found)
