@@ -26,7 +26,7 @@ def by_dcmtk(tmp_path_factory):
             target.unlink(missing_ok=True)
             command = [program, *flags, str(source), str(target)]
             subprocess.run(command, capture_output=True, timeout=60)
-            if target.exists():
+            if target.exists() and target.stat().st_size:
                 return cv2.imread(str(target), cv2.IMREAD_GRAYSCALE)
         return None
 
