@@ -23,7 +23,7 @@ _Program = functools.partial(Program, write=_write)
 @_Program(
     "humerus-score",
     required=("input", "model", "output"),
-    passes_on=True,
+    passes_unknown_flags=True,
     when_stopped="finished images are kept; run the same command with --resume to continue",
 )
 def score(values: flags.FlagValues) -> Main:

@@ -531,22 +531,22 @@ AFTER_AN_EXPORT = """
 import sys
 from trainer.program import logging_setup, telemetry
 telemetry.start(["humerus-try"])
-logging_setup.libraries()
+logging_setup.configure_logs()
 logging_setup.import_tensorflow()
 import tensorflow as tf
 tf.saved_model.save(tf.Module(), sys.argv[1])
 logging_setup.logging.info("of none of our modules")
-exec(compile("logging.info('still told')", logging_setup.__file__, "exec"), vars(logging_setup))
+exec(compile("logging.info('still logged')", logging_setup.__file__, "exec"), vars(logging_setup))
 """
 
 
-def test_what_is_said_after_an_export_is_still_told(tmp_path):
+def test_what_is_said_after_an_export_is_still_logged(tmp_path):
     """TensorFlow sets the levels of the log while it writes a SavedModel, and sets them back."""
     command = [sys.executable, "-c", AFTER_AN_EXPORT, str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
-    assert re.fullmatch(r"\d\d:\d\d:\d\d I still told\n", done.stderr), done.stderr
+    assert re.fullmatch(r"\d\d:\d\d:\d\d I still logged\n", done.stderr), done.stderr
 
 
 def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):

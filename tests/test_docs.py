@@ -1,6 +1,7 @@
 """Test what the pages promise: links, commands, flags, messages, codes, keys, modules."""
 
 import ast
+import dataclasses
 import functools
 import os
 import pathlib
@@ -18,7 +19,7 @@ from docs import architecture
 from tests import test_architecture
 from tests.support import documents
 from tests.support.documents import ROOT, Block
-from trainer import artifact, errors
+from trainer import artifact, errors, local
 from trainer.configs import default
 
 DOCS = ROOT / "docs"
@@ -212,13 +213,10 @@ def test_flags_of_commands_are_those_of_the_program(block):
 @functools.cache
 def script_flags() -> frozenset[str]:
     """Flags of what is started as `python -m ...`: the demo and the benchmarks."""
-    texts = [
-        path.read_text(encoding="utf-8")
-        for path in [*(ROOT / "benchmarks").glob("*.py"), ROOT / "trainer/local.py"]
-    ]
+    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "benchmarks").glob("*.py")]]
     return frozenset(
         re.findall(r'(?:add_argument\(\s*"--|DEFINE_\w+\(\s*")([a-z]\w*)"', "\n".join(texts))
-    )
+    ) | {field.name for field in dataclasses.fields(local.Options)}
 
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name)

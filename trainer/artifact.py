@@ -9,7 +9,7 @@
       openvino/int8.xml, .bin      the network in 8-bit arithmetic, if `trainer.publishing.verify`
                                    made one; the model's id does not depend on it
 
-A scorer needs neither TensorFlow nor Keras to know what a model expects: this module does without.
+This module needs neither TensorFlow nor Keras, so that a scorer can read what a model expects.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ class Artifact:
 
     @property
     def saved_model_id(self) -> str:
-        """Name of the SavedModel's bytes: other for each export, even of the same weights."""
+        """Id of the SavedModel's bytes, which differ between exports even of the same weights."""
         listed = sorted(_files_of_weights(self.files).items())
         return _short_digest("".join(f"{name}:{digest}\n" for name, digest in listed))
 

@@ -1,7 +1,8 @@
-"""What runs the network of an artifact: TensorFlow, or OpenVINO in several precisions.
+"""Run the network of an artifact with TensorFlow, or with OpenVINO in several precisions.
 
-Neither is imported before it is asked for: TensorFlow takes seconds and OpenVINO is an extra, so that a scorer loads only the one
-that it uses. Which one that is, `batch_inference.inference.engine_choice` says; how far they agree, `trainer.publishing.verify` measures.
+A scorer imports only the engine that it uses: TensorFlow takes seconds to import, and OpenVINO is
+an optional package. `batch_inference.inference.engine_choice` chooses the engine.
+`trainer.publishing.verify` measures how far engines agree.
 """
 
 import contextlib
@@ -30,14 +31,14 @@ from trainer.program import logging_setup
 
 OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
-"""Images at once unless told otherwise, and that speeds are measured with."""
+"""Number of images in a batch by default, and in measurements of speed."""
 _LEAST_PER_PART = 4
 _CHECKSUMS = "sha256.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An engine and its precision; `str()` is what rows carry, as `openvino/float32`."""
+    """An engine and its precision; rows contain its `str()`, such as `openvino/float32`."""
 
     engine: str
     precision: str
@@ -54,14 +55,18 @@ CHOICES = (
     Choice("tensorflow", "float16"),
     REFERENCE,
 )
-"""All there are; where nothing is measured, the first that will do is the fastest."""
+"""All choices, the fastest first where speeds are not measured."""
 
 
 class Engine(Protocol):
     """A loaded network."""
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [B, size, size, 1] -> probability [B], logit [B], cam [B, h, w], float32. B is the same at every call."""
+        """Return `probability` [B], `logit` [B] and `cam` [B, h, w], all float32.
+
+        Args:
+          image: uint8 [B, size, size, 1]; B is the same at every call.
+        """
 
 
 def load(
@@ -72,12 +77,12 @@ def load(
     cache: pathlib.Path | None = None,
     method: str = FREE_METHOD,
 ) -> Engine:
-    """Loads the network and runs it once, so that one that cannot run fails here and not on every image.
+    """Load the network and run it once, so that a broken one fails here, not on every image.
 
     Args:
       model: local folder of the artifact.
-      cache: folder that keeps conversions between runs; None converts anew.
-      method: what draws the map; another than the free one is for TensorFlow alone.
+      cache: folder that keeps converted networks between runs; None converts every time.
+      method: method of the map; only TensorFlow has others than `FREE_METHOD`.
     """
     shape = (batch_size, described.image_size, described.image_size, 1)
     engine: Engine
@@ -88,19 +93,19 @@ def load(
     elif choice.precision == "int8":
         engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
     else:
-        network = _converted(model, described.saved_model_id, cache) if cache else model
+        network = _convert(model, described.saved_model_id, cache) if cache else model
         engine = OpenVinoEngine(network, choice.precision, shape)
     engine.run(np.zeros(shape, np.uint8))
     return engine
 
 
 class TensorFlowEngine:
-    """The SavedModel as it was exported; in float16, TensorFlow's graph rewriter lowers what it holds safe (GPU only)."""
+    """The exported SavedModel; in float16 (GPU only), TensorFlow lowers what it can safely."""
 
     def __init__(
         self, model: pathlib.Path, precision: str = "float32", signature: str = "serving_default"
     ):
-        # Imported here: seconds, and not needed under OpenVINO.
+        # The import takes seconds and is not needed for OpenVINO.
         logging_setup.import_tensorflow()
         import tensorflow as tf
 
@@ -118,7 +123,7 @@ class TensorFlowEngine:
 
     @contextlib.contextmanager
     def _mixed_precision(self) -> Iterator[None]:
-        """For this call alone: the setting is the whole process's."""
+        """Switch mixed precision on for one call: the setting applies to the whole process."""
         self._tf.config.optimizer.set_experimental_options({"auto_mixed_precision": True})
         try:
             yield
@@ -127,22 +132,22 @@ class TensorFlowEngine:
 
 
 class OpenVinoEngine:
-    """A network of OpenVINO's own form, or a SavedModel; TensorFlow is neither needed nor imported.
+    """A network in OpenVINO's format, or a SavedModel, without TensorFlow.
 
-    A batch is divided into parts that run beside each other, a core for each: cores that share a part wait for each other at every
-    layer, all the more when decoding wants them too.
+    A batch is divided into parts that run in parallel, one per core. Cores that share a part would
+    wait for each other at every layer, and more so while others decode images.
     """
 
     def __init__(self, network: pathlib.Path, precision: str, shape: tuple[int, ...]):
         openvino = import_openvino()
         cores = usable_cores()
-        parts = _parts(shape[0], cores)
+        parts = _count_parts(shape[0], cores)
         core = openvino.Core()
         read = core.read_model(str(network))
         keep_logit_exact(read)
         read.reshape([shape[0] // parts, *shape[1:]])
         settings = {
-            "INFERENCE_PRECISION_HINT": _unquantised(precision),
+            "INFERENCE_PRECISION_HINT": _choose_float_precision(precision),
             "NUM_STREAMS": parts,
             "INFERENCE_NUM_THREADS": cores,
             "ENABLE_CPU_PINNING": False,
@@ -163,7 +168,7 @@ class OpenVinoEngine:
             }
 
     def _wait(self) -> None:
-        """For all, also when one fails: none may still be running when the next batch comes."""
+        """Wait for all requests, also if one fails: none may run when the next batch comes."""
         failures = []
         for request in self._requests:
             try:
@@ -174,15 +179,16 @@ class OpenVinoEngine:
             raise failures[0]
 
 
-def _unquantised(precision: str) -> str:
-    """OpenVINO's name for the arithmetic of what is not quantised: in int8 that is the fastest there is."""
+def _choose_float_precision(precision: str) -> str:
+    """Return OpenVINO's name for the arithmetic of layers that are not quantised."""
     return "f32" if precision == "float32" or "BF16" not in cpu_capabilities() else "bf16"
 
 
 def keep_logit_exact(network: Any) -> None:
-    """Makes the last product of the head one that OpenVINO computes in float32 whatever the rest is computed in.
+    """Replace the head's last matrix product, so that OpenVINO computes it in float32.
 
-    As a product of matrices it would round the logit to 8 binary digits, in which a quarter of the images end level with another.
+    In bfloat16, the product would round the logit to 8 binary digits, and a quarter of the images
+    would have the same logit as another.
     """
     openvino = import_openvino()
     from openvino import opset13
@@ -205,8 +211,8 @@ def keep_logit_exact(network: Any) -> None:
             openvino.utils.replace_node(operation, total)
 
 
-def _parts(batch_size: int, cores: int) -> int:
-    """Into how many equal parts to divide a batch: at most one for each core, none too small to fill it."""
+def _count_parts(batch_size: int, cores: int) -> int:
+    """Return the number of equal parts of a batch: at most one per core, and none too small."""
     fitting = [
         parts
         for parts in range(1, cores + 1)
@@ -216,7 +222,7 @@ def _parts(batch_size: int, cores: int) -> int:
 
 
 def can_run(choice: Choice) -> bool:
-    """Whether this machine has the packages and the hardware that it is made for."""
+    """Return whether this machine has the packages and the hardware for a choice."""
     if choice.engine == "tensorflow":
         return choice.precision == "float32" or has_gpu()
     if not has_openvino():
@@ -228,13 +234,13 @@ def can_run(choice: Choice) -> bool:
     }[choice.precision]
 
 
-def suits(choice: Choice) -> bool:
-    """Whether to choose it on this machine where it is verified: OpenVINO leaves a GPU idle."""
+def is_suitable(choice: Choice) -> bool:
+    """Return whether a choice can run here and leaves no GPU idle, as OpenVINO would."""
     return can_run(choice) and not (choice.engine == "openvino" and has_gpu())
 
 
 def processor() -> str:
-    """Name of the processor, as far as the system tells."""
+    """Return the name of the processor as the system gives it."""
     try:
         lines = (
             pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -250,14 +256,14 @@ def has_openvino() -> bool:
 
 
 def import_openvino() -> types.ModuleType:
-    """Intel's runtime, an extra that need not be installed."""
-    # It would start a process that tells Google Analytics of this import; without that package, it tells nobody.
+    """Import OpenVINO, which is an optional package."""
+    # With this package, OpenVINO would start a process that reports the import to Google Analytics.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     log = python_logging.getLogger()
     handlers = list(log.handlers)
     import openvino
 
-    # Its converter takes absl's handler off the log as it is imported, and with it the form of every later line.
+    # Its import removes absl's handler from the log, and with it the format of later lines.
     for handler in handlers:
         log.addHandler(handler)
     return openvino
@@ -274,9 +280,9 @@ def cpu_capabilities() -> tuple[str, ...]:
 
 @functools.cache
 def has_int8_products() -> bool:
-    """Whether the processor multiplies bytes without overflow (x86 VNNI, AMX; Arm's dot products).
+    """Return whether the processor multiplies bytes without overflow (VNNI, AMX, Arm dot product).
 
-    Older ones run the same network more slowly, and may saturate where it was verified on a newer one.
+    Older processors run an int8 network more slowly, and products may saturate.
     """
     try:
         flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -285,14 +291,14 @@ def has_int8_products() -> bool:
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
 
 
-def _converted(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) -> pathlib.Path:
-    """OpenVINO's own form of the network, kept by the id of the SavedModel: reading it takes a fraction of the conversion's time.
+def _convert(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) -> pathlib.Path:
+    """Return the network in OpenVINO's format, from the cache if it is there and intact.
 
-    One that is not what was kept, whatever happened to it, is converted anew.
+    Reading a cached network takes a fraction of the time of a conversion.
     """
     openvino = import_openvino()
     folder = cache / "openvino" / f"{saved_model_id}-{openvino.__version__.split('-')[0]}"
-    if not _is_whole(folder):
+    if not _is_intact(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
@@ -310,12 +316,12 @@ def _converted(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) ->
                 compress_to_fp16=False,
             )
             (partial / _CHECKSUMS).write_text(json.dumps(_checksums(partial)))
-            # Another process may have made the same meanwhile: either is good.
-            if not _is_whole(folder):
+            # Another process may have written the same network meanwhile.
+            if not _is_intact(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
         except (OSError, RuntimeError) as error:
-            # OpenVINO says nothing of the kind of error; should the model itself be what it cannot take, reading it tells.
+            # This need not be the cache's fault. If it is the model's, reading that fails too.
             logging.warning(
                 "the converted network cannot be kept for the next run in %s: %s",
                 folder.parent,
@@ -327,7 +333,7 @@ def _converted(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) ->
     return folder / "model.xml"
 
 
-def _is_whole(folder: pathlib.Path) -> bool:
+def _is_intact(folder: pathlib.Path) -> bool:
     try:
         return json.loads((folder / _CHECKSUMS).read_text()) == _checksums(folder)
     except (OSError, ValueError):
@@ -335,7 +341,7 @@ def _is_whole(folder: pathlib.Path) -> bool:
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of the files of a converted network, hexadecimal, by name."""
+    """Return the SHA-256 of each file of a converted network, in hexadecimal, by name."""
     return {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("model.xml", "model.bin")

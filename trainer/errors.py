@@ -1,4 +1,4 @@
-"""The two mistakes a user can make, and the exit code that each program ends with."""
+"""The errors that a command reports in one sentence, and the exit codes of all commands."""
 
 EXIT_DONE = 0
 EXIT_FAILURE = 1
@@ -8,15 +8,18 @@ EXIT_STOPPED = 4
 
 
 class ConfigError(ValueError):
-    """The command line or the configuration is wrong: one sentence says what was expected, what came, what to do."""
+    """The command line or the configuration is wrong.
+
+    The message is one sentence: what is wrong, what was expected, and what to do.
+    """
 
 
 class DataError(ValueError):
-    """The data is wrong: missing, contradictory, damaged, or not what the command was told to expect."""
+    """The data is missing, contradictory, damaged, or other than the command line says."""
 
 
 class StoppedError(RuntimeError):
-    """A signal asked the run to stop; a checkpoint was written, and the same command goes on from there."""
+    """A signal stopped the run after a checkpoint, from which the same command continues."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -24,8 +27,8 @@ class TrainingDivergedError(RuntimeError):
 
 
 class RunnerError(RuntimeError):
-    """The engine that the scorer was handed to gave up: one sentence with what it said, and what to do."""
+    """The Beam runner failed; the message says why, and what to do."""
 
 
 class HostLostError(RuntimeError):
-    """Another host of a run over several died or can't be reached."""
+    """Another host of a run on several hosts died or can't be reached."""

@@ -1,12 +1,6 @@
-"""The whole job on this machine, for `make train-local`: simulate or take a source, prepare, train, score.
+"""Run every step on this machine, for `make train-local`: render or read images, train, score."""
 
-    python -m trainer.local --work=runs/demo
-    python -m trainer.local --work=runs/own --source=MURA-v1.1 --layout=mura --config=humerus --image_size=320
-
-Each step is the program that a user would call by hand, and is shown. Started again, it takes up where it was.
-"""
-
-import argparse
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -15,34 +9,63 @@ import sys
 import time
 from collections.abc import Iterator
 
-from trainer import artifact, errors
+from absl import flags
+
+from trainer import artifact
+from trainer.dataset.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from trainer.evaluation.metrics import format_interval
+from trainer.program.command_line import Main, Program, Result
+from trainer.program.flags_from_dataclass import define_flags, option, read_flags
 
 
-def main() -> int:
-    """Runs the steps in order; ends with the exit code of the first that fails."""
-    options = _options()
-    started, work = time.monotonic(), pathlib.Path(options.work)
-    steps = list(_steps(options))
-    for number, (title, command) in enumerate(steps, 1):
-        sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
-        sys.stdout.flush()
-        code = subprocess.run(
-            [pathlib.Path(sys.executable).with_name(command[0]), *command[1:]], check=False
-        ).returncode
-        if code:
-            return code
-    sys.stdout.write(f"\n{summary(work, time.monotonic() - started)}\n")
-    return errors.EXIT_DONE
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags of the script."""
+
+    work: str = option("Folder for everything that is made.")
+    source: str = option("Folder of your own radiographs; by default, simulated ones.", "")
+    layout: str = option("Layout of --source.", "mura", choices=("mura", "folders", "manifest"))
+    config: str = option("Recipe in trainer/configs.", "smoke")
+    image_size: int = option(
+        "Side of the images in pixels.", 112, low=MIN_IMAGE_SIZE, high=MAX_IMAGE_SIZE
+    )
 
 
-def _steps(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
-    """Title and command of each."""
+@Program("trainer.local", required=("work",), takes_arguments=True)
+def main(values: flags.FlagValues) -> Main:
+    """Runs every step of a project in order, each with the command that a user would call.
+
+    python -m trainer.local --work=runs/demo
+    python -m trainer.local --work=runs/own --source=MURA-v1.1 --config=humerus --image_size=320
+
+    Started again, it continues with what is not finished. Flags of humerus-train come after `--`.
+    """
+    define_flags(Options, values)
+
+    def run(*train_flags: str) -> Result:
+        options = Options(**read_flags(Options, values))
+        started = time.monotonic()
+        steps = list(_plan_steps(options, train_flags))
+        for number, (title, command) in enumerate(steps, 1):
+            sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
+            sys.stdout.flush()
+            program = pathlib.Path(sys.executable).with_name(command[0])
+            code = subprocess.run([program, *command[1:]], check=False).returncode
+            if code:
+                raise SystemExit(code)
+        text = summarise(pathlib.Path(options.work), time.monotonic() - started)
+        return Result(f"\n{text}", None)
+
+    return run
+
+
+def _plan_steps(options: Options, train_flags: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the title and the command of each step."""
     work, source, layout = options.work, options.source, options.layout
     model, folder = f"--model={work}/train/artifact", _folder_to_score(source, layout)
     if not options.source:
         rendered = ["humerus-phantom", f"--output={work}/simulated", "--patients=1000"]
-        yield "Rendering simulated radiographs, of no patient", rendered
+        yield "Rendering simulated radiographs", rendered
         source, layout = f"{work}/simulated/MURA-v1.1", "mura"
         folder = f"{source}/valid"
     prepared = [
@@ -51,70 +74,61 @@ def _steps(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         f"--data_dir={work}/data",
         f"--image_size={options.image_size}",
     ]
-    yield "Radiographs -> TFRecords", ["humerus-prepare", *prepared]
+    yield "Preparing TFRecords", ["humerus-prepare", *prepared]
     trained = [
         f"--data_dir={work}/data",
         f"--workdir={work}/train",
         f"--config={options.config}",
-        *options.train_flags,
+        *train_flags,
     ]
-    yield f"Training, evaluation, export (recipe: {options.config})", ["humerus-train", *trained]
+    yield f"Training, evaluation and export (recipe: {options.config})", ["humerus-train", *trained]
     if not options.source:
         masks = f"--masks={source}/findings.json"
         yield (
-            "Do the maps lie on the findings that were rendered?",
+            "Comparing the heat maps with the rendered findings",
             ["humerus-verify", model, f"--data_dir={work}/data", masks],
         )
     scored = [f"--input={folder}", model, f"--output={work}/scored", "--overwrite"]
     yield "Scoring the folder with Apache Beam", ["humerus-score", *scored]
 
 
-def summary(work: pathlib.Path, seconds: float) -> str:
-    """Six lines: how good, how many scored, and where everything is."""
+def summarise(work: pathlib.Path, seconds: float) -> str:
+    """Return a summary of six lines: quality, counts and the places of the results."""
     metrics = json.loads((work / "train" / "metrics.json").read_text()).get("test", {})
     run = json.loads((work / "scored" / "summary.json").read_text())
     image, study = metrics.get("image"), metrics.get("study")
     checks = artifact.load(work / "train" / "artifact").map_checks
+    passed = sum(check["passed"] is True for check in checks.values())
     quality = (
         "no test split"
         if not image
         else (
-            f"AUROC {format_interval(image['auroc'])}, accuracy {format_interval(image['accuracy'])},"
-            f" study kappa {format_interval(study['kappa'])}"
+            f"AUROC {format_interval(image['auroc'])}, "
+            f"accuracy {format_interval(image['accuracy'])}, "
+            f"study kappa {format_interval(study['kappa'])}"
         )
     )
     return "\n".join(
         [
             f"Test split  {quality}",
-            f"Maps        {sum(check['passed'] is True for check in checks.values())} of {len(checks)} checks passed",
+            f"Maps        {passed} of {len(checks)} checks passed",
             f"Scored      {run['scored']} images, {sum(run['rejections'].values())} rejected",
             f"Model       {work}/train/artifact   report: {work}/train/report.html",
-            f"Results     {work}/scored: predictions.*, studies.*, rejections.*, pictures in cams/; look through them: gallery.html",
+            f"Results     {work}/scored: predictions.*, studies.*, rejections.*, "
+            "heat maps in cams/, all of them in gallery.html",
             f"Time        {seconds / 60:.1f} minutes. Assists research; not a medical device.",
         ]
     )
 
 
 def _folder_to_score(source: str, layout: str) -> str:
-    """The official validation images of MURA, of the body part that is prepared; of another source, all of it."""
+    """Return the folder to score.
+
+    It is that of MURA's validation images of the prepared body part, or else the whole source.
+    """
     roots = (source, f"{source}/MURA-v1.1") if layout == "mura" else ()
     candidates = [f"{root}/{folder}" for folder in ("valid/XR_HUMERUS", "valid") for root in roots]
     return next((folder for folder in candidates if pathlib.Path(folder).is_dir()), source)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", required=True, help="folder for everything that is made")
-    parser.add_argument(
-        "--source", default="", help="your own radiographs; simulated ones without it"
-    )
-    parser.add_argument("--layout", default="mura", choices=("mura", "folders", "manifest"))
-    parser.add_argument("--config", default="smoke", help="recipe in trainer/configs")
-    parser.add_argument("--image_size", type=int, default=112)
-    parser.add_argument("train_flags", nargs="*", help="after --: further flags of humerus-train")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""Measure how much of its machine this process may use."""
 
 import math
 import os
@@ -8,7 +8,10 @@ _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 def memory(cgroup: pathlib.Path = _CGROUP) -> int:
-    """Bytes: the machine's, or less in a container that may have less; beyond that the kernel kills it."""
+    """Return the memory of the machine in bytes, or the limit of the container if that is less.
+
+    The kernel kills a container that uses more.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         allowed = (cgroup / "memory.max").read_text().strip()
@@ -18,23 +21,23 @@ def memory(cgroup: pathlib.Path = _CGROUP) -> int:
 
 
 def cores(cgroup: pathlib.Path = _CGROUP) -> int:
-    """Cores worth a thread each: those that this process may run on, or less in a container that may have less of their time."""
+    """Return how many threads to use: one for each core that this process may keep busy.
+
+    A container may have a limit on processor time that is less than the cores it may run on.
+    """
     usable = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, math.ceil(min(usable, _share_of_time(cgroup))))
+    return max(1, math.ceil(min(usable, _read_cpu_limit(cgroup))))
 
 
-def _share_of_time(cgroup: pathlib.Path) -> float:
-    """Processor seconds per second that the container may have; infinite where nothing limits it."""
-    v2, v1 = (
-        cgroup / "cpu.max",
-        [cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")],
-    )
+def _read_cpu_limit(cgroup: pathlib.Path) -> float:
+    """Return the limit of the container in processor seconds per second, infinite without one."""
+    version_2 = cgroup / "cpu.max"
+    version_1 = [cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    files = [version_2] if version_2.exists() else version_1
     try:
-        quota, period = (
-            v2.read_text() if v2.exists() else " ".join(file.read_text() for file in v1)
-        ).split()
+        quota, period = " ".join(file.read_text() for file in files).split()
     except OSError:
         return math.inf
     return int(quota) / int(period) if quota.isdigit() else math.inf

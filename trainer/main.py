@@ -1,4 +1,4 @@
-"""The trainer's console programs: flags only. Exit codes are those of `trainer.errors`."""
+"""The trainer's commands. `trainer.errors` defines their exit codes."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ def _write(path: str, text: str) -> None:
 _Program = functools.partial(
     Program,
     tensorflow=True,
-    when_stopped="the same command starts again from what is finished",
+    when_stopped="run the same command to continue from what is finished",
     write=_write,
 )
 
@@ -38,7 +38,7 @@ def phantom(values: flags.FlagValues) -> Main:
     output = flag_types.define_path(
         "output",
         None,
-        "Folder that gets MURA-v1.1/ with the simulated radiographs.",
+        "Folder for MURA-v1.1/ with the simulated radiographs.",
         values,
     )
     patients = flag_types.define_whole_number(
@@ -59,7 +59,7 @@ def phantom(values: flags.FlagValues) -> Main:
 
 @_Program("humerus-prepare", required=("source", "layout", "data_dir"))
 def prepare(values: flags.FlagValues) -> Main:
-    """Makes sharded TFRecords of radiographs, split by patient.
+    """Prepares radiographs as sharded TFRecords, split by patient.
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
     """
@@ -78,29 +78,33 @@ def prepare(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-train", required=("data_dir", "workdir"), rewritten=recipes.replace_names)
+@_Program("humerus-train", required=("data_dir", "workdir"), rewrite_argv=recipes.replace_names)
 def train(values: flags.FlagValues) -> Main:
-    """Fine-tunes, evaluates, exports; the same command goes on where it was stopped.
+    """Fine-tunes, evaluates and exports a network; the same command continues a stopped run.
 
     humerus-train --data_dir=data --workdir=runs/first
-    humerus-train --data_dir=data --workdir=runs/second --config=humerus --config.backbone=xception \\
-        --config.weights=xception_notop.weights.h5
+    humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
+        --config.backbone=xception --config.weights=xception_notop.weights.h5
     """
-    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare wrote.", values)
+    data_dir = flag_types.define_path(
+        "data_dir", None, "Folder that humerus-prepare wrote to.", values
+    )
     workdir = flag_types.define_path("workdir", None, "Folder of the run, local or gs://.", values)
-    # Else a --flagfile is not looked into for settings of the recipe: the program's own name would end the search.
+    # Without this, a --flagfile is not searched for settings of the recipe: the search would end
+    # at the name of the program.
     flags.FLAGS.set_gnu_getopt(True)
     config = config_flags.DEFINE_config_file(
         "config",
         None,
-        f"Recipe ({recipes.list_names()}), or a file of your own; without it humerus. --config.KEY=VALUE changes one of its settings: "
-        "docs/training.md.",
+        f"Recipe ({recipes.list_names()}), or a file of your own; by default, humerus. "
+        "--config.KEY=VALUE changes a setting of it, see docs/training.md.",
         flag_values=values,
     )
     folds = flag_types.define_whole_number(
         "folds",
         0,
-        "Cross-validate: so many networks, exported together as one; 0 trains one on the training split.",
+        "Cross-validate with this many networks, exported as one; 0 trains one network on the "
+        "training split.",
         0,
         1000,
         values,
@@ -108,7 +112,7 @@ def train(values: flags.FlagValues) -> Main:
     profile = flags.DEFINE_bool(
         "profile",
         False,
-        "Trace ten of the first steps for TensorBoard's profiler.",
+        "Record ten of the first steps for TensorBoard's profiler.",
         flag_values=values,
     )
     dry_run = command_line.define_dry_run(values)
@@ -116,9 +120,7 @@ def train(values: flags.FlagValues) -> Main:
 
     def main() -> Result | None:
         if folds.value == 1:
-            raise errors.ConfigError(
-                "--folds=1 holds nothing out; give 2 or more, or leave it away"
-            )
+            raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
         command_line.check_writable("workdir", workdir.value)
         with config.value.unlocked():
             config.value.recipe = pathlib.PurePath(
@@ -134,7 +136,7 @@ def train(values: flags.FlagValues) -> Main:
             plan = dry_run_lib.plan(job)
             return Result(str(plan), dataclasses.asdict(plan))
         result = train_lib.train_and_evaluate(job)
-        if not result:  # of several hosts, the first one tells
+        if not result:  # Of several hosts, only the first reports.
             return None
         tables = [
             f"{title}:\n{metrics.format_table(result[name])}"
@@ -160,20 +162,23 @@ def evaluate(values: flags.FlagValues) -> Main:
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
-    humerus-evaluate --model=runs/second/artifact --data_dir=data --baseline=runs/small/artifact --baseline_data_dir=data_256
+    humerus-evaluate --model=runs/second/artifact --data_dir=data \\
+        --baseline=runs/small/artifact --baseline_data_dir=data_256
     """
     model = flag_types.define_path("model", None, "Artifact, local or gs://.", values)
     baseline = flag_types.define_path(
         "baseline",
         None,
-        "Another artifact: says how much better --model is, image by image.",
+        "Another artifact, with which --model is compared image by image.",
         values,
     )
-    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare wrote.", values)
+    data_dir = flag_types.define_path(
+        "data_dir", None, "Folder that humerus-prepare wrote to.", values
+    )
     baseline_data_dir = flag_types.define_path(
         "baseline_data_dir",
         None,
-        "The same, for a --baseline that takes images of another size.",
+        "Prepared data for a --baseline that takes images of another size.",
         values,
     )
     split = flags.DEFINE_enum(
@@ -210,23 +215,24 @@ def evaluate(values: flags.FlagValues) -> Main:
 
 @_Program("humerus-verify", required=("model",))
 def verify(values: flags.FlagValues) -> Main:
-    """Measures how far each engine and precision agrees with TensorFlow, how fast it is here, and whether the maps mean something;
-    kept in the artifact, for humerus-score.
+    """Measures how well each engine agrees with TensorFlow and how fast it is; checks the maps.
 
     humerus-verify --model=runs/first/artifact --data_dir=data
     humerus-verify --model=runs/first/artifact --data_dir=data --masks=findings.json
     humerus-verify --model=runs/first/artifact --images=radiographs
+
+    The artifact keeps the measurements, for humerus-score.
     """
     model = flag_types.define_path(
         "model",
         None,
-        "Artifact, local or gs://; gets the measurements and a network in int8.",
+        "Artifact, local or gs://; the measurements and a network in int8 are added to it.",
         values,
     )
     data_dir = flag_types.define_path(
         "data_dir",
         None,
-        "Where humerus-prepare wrote; measured on its validation split.",
+        "Folder that humerus-prepare wrote to; its validation split is measured.",
         values,
     )
     images = flag_types.define_path(
@@ -235,13 +241,14 @@ def verify(values: flags.FlagValues) -> Main:
     masks = flag_types.define_path(
         "masks",
         None,
-        "Where findings are in these images: COCO, or findings.json of humerus-phantom; the maps are held against it.",
+        "Locations of findings in these images, with which the maps are compared: a COCO file, or "
+        "findings.json of humerus-phantom.",
         values,
     )
     requantize = flags.DEFINE_bool(
         "requantize",
         False,
-        "Make the network in int8 anew, from the images given here.",
+        "Quantise the network to int8 again, with these images.",
         flag_values=values,
     )
     command_line.define_json(values)
@@ -270,15 +277,17 @@ def verify(values: flags.FlagValues) -> Main:
 
 @_Program("humerus-wait")
 def wait(values: flags.FlagValues) -> Main:
-    """Waits until what another command makes is there: the first step of a Job that starts together with that one.
+    """Waits for the result of another command, as the first step of a Job that needs it.
 
     humerus-wait --data_dir=gs://bucket/data
     humerus-wait --model=gs://bucket/runs/first/artifact --hours=12
     """
-    data_dir = flag_types.define_path("data_dir", None, "Where humerus-prepare writes.", values)
+    data_dir = flag_types.define_path(
+        "data_dir", None, "Folder that humerus-prepare writes to.", values
+    )
     model = flag_types.define_path("model", None, "Artifact that humerus-train writes.", values)
     hours = flag_types.define_number(
-        "hours", 6.0, "Then it ends with the exit code of missing data.", 0, 10000, values
+        "hours", 6.0, "Hours to wait; then the command ends with exit code 3.", 0, 10000, values
     )
 
     def main() -> None:
@@ -291,19 +300,19 @@ def wait(values: flags.FlagValues) -> Main:
     return main
 
 
-@_Program("humerus-explain", takes_words=True)
+@_Program("humerus-explain", takes_arguments=True)
 def explain(values: flags.FlagValues) -> Main:
-    """Draws where an artifact looked in an image, by several methods, and what its layers answered: PNG files and a page per image.
+    """Draws heat maps of an image by several methods, and the outputs of layers: a page per image.
 
     humerus-explain --model=runs/first/artifact radiograph.png another.dcm --output=explained
     humerus-explain --model=runs/first/artifact --list_layers
-    humerus-explain --model=runs/first/artifact radiograph.png --method=grad_cam --layer=conv4_block24_concat \\
-        --feature_maps=conv2_block6_concat
+    humerus-explain --model=runs/first/artifact radiograph.png --method=grad_cam \\
+        --layer=conv4_block24_concat --feature_maps=conv2_block6_concat
     """
     model = flag_types.define_path(
         "model",
         None,
-        "Artifact, local or gs://; without it, the first word that is no flag.",
+        "Artifact, local or gs://; by default, the first argument that is not a flag.",
         values,
     )
     output = flag_types.define_path("output", "explained", "Folder for the pages.", values)
@@ -318,36 +327,39 @@ def explain(values: flags.FlagValues) -> Main:
             "score_cam",
             "occlusion",
         ],
-        "Methods that draw a map, with commas.",
+        "Comma-separated methods of the maps.",
         flag_values=values,
     )
     layer = flags.DEFINE_string(
         "layer",
         "features",
-        "Layer that they look at; fused_layer_cam at the block ends up to it.",
+        "Layer of the maps; fused_layer_cam uses the ends of the blocks up to it.",
         flag_values=values,
     )
     feature_maps = flags.DEFINE_list(
-        "feature_maps", [], "Layers whose maps are shown as a grid.", flag_values=values
+        "feature_maps",
+        [],
+        "Comma-separated layers whose outputs are shown as a grid.",
+        flag_values=values,
     )
     filters = flags.DEFINE_list(
         "filters",
         [],
-        "Layers whose filter patterns are sought, some seconds to a minute each.",
+        "Comma-separated layers whose filter patterns are computed, in up to a minute each.",
         flag_values=values,
     )
     list_layers = flags.DEFINE_bool(
-        "list_layers", False, "Print every layer with a map, and its shape.", flag_values=values
+        "list_layers", False, "Print each layer that has a map, with its shape.", flag_values=values
     )
     command_line.define_json(values)
 
-    def main(*words: str) -> Result:
-        if not (model.value or words):
+    def main(*arguments: str) -> Result:
+        if not (model.value or arguments):
             raise errors.ConfigError("name the artifact first; see humerus-explain --help")
-        directory, *images = words if model.value is None else (model.value, *words)
+        directory, *images = arguments if model.value is None else (model.value, *arguments)
         if not (images or list_layers.value):
             raise errors.ConfigError(
-                "name one or several images behind the artifact; see humerus-explain --help"
+                "name one or several images after the artifact; see humerus-explain --help"
             )
         command_line.check_writable("output", output.value)
         from trainer.publishing import explain as explain_lib

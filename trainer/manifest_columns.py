@@ -1,4 +1,4 @@
-"""What the columns of a manifest may be called, for training and for scoring alike."""
+"""Define the names of the columns of a manifest, for training and scoring alike."""
 
 from collections.abc import Collection
 
@@ -20,18 +20,18 @@ NAMES = {
 """The names of each role's column, in order of preference."""
 
 
-def plain(name: str) -> str:
-    """A column's name as it is compared: neither case nor space around it counts."""
+def normalise_name(name: str) -> str:
+    """Return a column's name in lower case, without surrounding space."""
     return name.strip().lower()
 
 
-def roles(header: Collection[str]) -> dict[str, str]:
-    """Role -> the column that plays it, of a header of plain names; roles that nobody plays are left out."""
+def find_roles(header: Collection[str]) -> dict[str, str]:
+    """Return the column of each role in a header of normalised names; omit absent roles."""
     return {
         role: name for role, names in NAMES.items() for name in reversed(names) if name in header
     }
 
 
-def study(patient: str, study: str) -> str:
-    """A study's name among those of all patients: studies are often numbered anew for each."""
+def join_study(patient: str, study: str) -> str:
+    """Return a study's name that is unique among patients, whose studies often share numbers."""
     return "/".join(part for part in (patient, study) if part)

@@ -1,4 +1,4 @@
-"""Until another command's result is there: what starts together need not be started in order."""
+"""Wait for the result of another command, so that both can be started together."""
 
 import time
 
@@ -13,26 +13,27 @@ _INTERVAL = 10.0
 
 
 def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
-    """Returns as soon as there is a prepared data set in `data_dir` or, where none is named, an artifact in `model`.
+    """Return once `data_dir` holds a prepared data set or, if it is None, `model` an artifact.
 
     Args:
-      seconds: to wait at most.
+      seconds: the longest time to wait.
 
     Raises:
-      ConfigError: several data sets are there.
-      DataError: it didn't come.
+      ConfigError: `data_dir` holds several data sets.
+      DataError: the time is over.
     """
     end = time.monotonic() + seconds
-    told = False
+    is_logged = False
     while not _is_there(data_dir, model):
         if time.monotonic() >= end:
             maker = f"humerus-prepare --data_dir={data_dir}" if data_dir else "humerus-train"
             raise DataError(
-                f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; see what became of {maker}"
+                f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; "
+                f"see what became of {maker}"
             )
-        if not told:
+        if not is_logged:
             logging.info("Waiting for %s.", data_dir or model)
-            told = True
+            is_logged = True
         time.sleep(min(_INTERVAL, max(0.0, end - time.monotonic())))
 
 

@@ -42,8 +42,14 @@ def choose(
         )
     if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
         logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
-    suits = engines.suits if runs_here else lambda choice: _runs_anywhere(choice, engine, precision)
-    fit = [choice for choice in candidates if _is_verified(described, choice) and suits(choice)]
+    is_suitable = (
+        engines.is_suitable
+        if runs_here
+        else lambda choice: _runs_anywhere(choice, engine, precision)
+    )
+    fit = [
+        choice for choice in candidates if _is_verified(described, choice) and is_suitable(choice)
+    ]
     if fit:
         return max(fit, key=lambda choice: _rank(described, choice))
     if engine == "auto":

@@ -85,8 +85,10 @@ class _Header:
     def __init__(self, names: list[str], uri: str):
         """Takes the cells of the line, and the manifest's URI for errors (`DataError`)."""
         self.names = names
-        plain = [manifest_columns.plain(name) for name in names]
-        role = {role: plain.index(column) for role, column in manifest_columns.roles(plain).items()}
+        plain = [manifest_columns.normalise_name(name) for name in names]
+        role = {
+            role: plain.index(column) for role, column in manifest_columns.find_roles(plain).items()
+        }
         if "path" not in role:
             expected = list(manifest_columns.NAMES["path"])
             raise DataError(
@@ -128,7 +130,7 @@ class _Header:
         carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
         study = "" if self.study is None else values[self.study]
         patient = "" if self.patient is None or not study else values[self.patient]
-        return Line(values[self.path], manifest_columns.study(patient, study), carried, number)
+        return Line(values[self.path], manifest_columns.join_study(patient, study), carried, number)
 
 
 def _read_header(location: str) -> _Header | None:

@@ -24,7 +24,7 @@ class _Tally:
     def advance(self) -> None:
         with self._lock:
             self.finished += 1
-        telemetry.progress(images_finished=self.finished)
+        telemetry.report_progress(images_finished=self.finished)
 
 
 _tally = _Tally()

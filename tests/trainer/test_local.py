@@ -1,4 +1,4 @@
-"""`make train-local`: which programs it calls with what, and what it says at the end. The programs are stand-ins."""
+"""Test `make train-local` with stand-ins for the programs: their arguments, and the summary."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ MEASURED = {"value": 0.9, "low": 0.8, "high": 0.95}
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Stand-ins that note how they were called and end with a code; returns how to run the demo, and the calls."""
+    """Return a function that runs the demo with stand-ins, and returns its exit code and calls."""
     calls = tmp_path / "calls"
 
     def run(*arguments: str, failing: str = "") -> tuple[int, list[str]]:
@@ -36,24 +36,28 @@ def programs(tmp_path, monkeypatch):
             (tmp_path / name).chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
         monkeypatch.setattr(sys, "argv", ["local", f"--work={tmp_path}/work", *arguments])
-        return local.main(), calls.read_text().splitlines()
+        try:
+            code = local.main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, calls.read_text().splitlines()
 
     return run
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """What the programs leave of which the summary tells."""
+    """Return a function that writes the results that the summary reads."""
 
     def leave(**accuracy: float | None) -> pathlib.Path:
         image = {"auroc": MEASURED, "accuracy": {**MEASURED, **accuracy}}
         (tmp_path / "work/train").mkdir(parents=True, exist_ok=True)
         (tmp_path / "work/scored").mkdir(exist_ok=True)
         tiny_artifact.make(tmp_path / "work/train/artifact")
-        told = {
+        metrics = {
             "test": {"image": image, "study": {"kappa": {"value": None, "low": None, "high": None}}}
         }
-        (tmp_path / "work/train/metrics.json").write_text(json.dumps(told))
+        (tmp_path / "work/train/metrics.json").write_text(json.dumps(metrics))
         (tmp_path / "work/scored/summary.json").write_text(
             json.dumps({"scored": 7, "rejections": {"truncated": 2}})
         )
@@ -111,4 +115,4 @@ def test_it_ends_with_the_code_of_the_first_step_that_fails(programs):
 
 
 def test_one_test_patient_has_figures_without_an_interval(finished):
-    assert "accuracy 1.000, study" in local.summary(finished(value=1.0, low=None, high=None), 60)
+    assert "accuracy 1.000, study" in local.summarise(finished(value=1.0, low=None, high=None), 60)

@@ -98,7 +98,7 @@ def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                telemetry.progress()
+                telemetry.report_progress()
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:

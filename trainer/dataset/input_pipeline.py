@@ -145,7 +145,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     )
     filled = 0
     try:
-        for batch in telemetry.beating(records):
+        for batch in telemetry.report_each(records):
             images[filled : filled + len(batch["image"])] = batch["image"]
             filled += len(batch["image"])
             for key, values in columns.items():

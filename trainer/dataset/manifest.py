@@ -84,7 +84,7 @@ def _read_table(
     source: str, root: str, first: Sequence[str], rows: _NumberedRows
 ) -> Iterator[tuple[int, Example]]:
     """Yield the examples of a table with a header, with their line numbers."""
-    header = [manifest_columns.plain(name) for name in first]
+    header = [manifest_columns.normalise_name(name) for name in first]
     roles = _find_roles(source, header)
     for line, cells in rows:
         where = f"{source} line {line}"
@@ -97,7 +97,7 @@ def _read_table(
         path, uri = _resolve(root, given["path"], where)
         study = path
         if "study" in given:
-            study = manifest_columns.study(given.get("patient", ""), given["study"])
+            study = manifest_columns.join_study(given.get("patient", ""), given["study"])
         split = (
             _read_word(SPLIT_WORDS, given["split"], "split", where) if "split" in given else None
         )
@@ -119,7 +119,7 @@ def _read_table(
 
 def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
     """Return the name of the column for each role; see `manifest_columns.NAMES`."""
-    roles = manifest_columns.roles(header)
+    roles = manifest_columns.find_roles(header)
     if not {"path", "label"} <= roles.keys():
         found = ",".join(header)[:200] or "an empty file"
         missing = " and ".join(sorted({"path", "label"} - roles.keys(), reverse=True))

@@ -134,7 +134,7 @@ def _make_serve(network: Network) -> Serve:
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        outputs = [function(tf.constant(batch)) for batch in telemetry.beating(batches)]
+        outputs = [function(tf.constant(batch)) for batch in telemetry.report_each(batches)]
         return tuple(
             np.concatenate([output[name].numpy() for output in outputs])
             for name in ("logit", "cam")

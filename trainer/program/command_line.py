@@ -1,4 +1,4 @@
-"""A console program: its flags and help, what it prints, and the exit code that it ends with. One way for all of them.
+"""Make a command from a function: parse its flags, print help and results, return an exit code.
 
 @Program("humerus-count", required=("input",))
 def count(values: flags.FlagValues) -> Main:
@@ -6,7 +6,7 @@ def count(values: flags.FlagValues) -> Main:
 
     humerus-count --input=radiographs
     \"\"\"
-    folder = flags.DEFINE_string("input", None, "Folder to count in.", required=True, flag_values=values)
+    define_flags(Options, values)
     define_json(values)
 
     def main() -> Result: ...
@@ -53,35 +53,35 @@ _WIDEST = 110
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a program tells at its end: `text` for people, `document` (JSON-able) for programs."""
+    """The result of a program: `text` for people, `document` (of JSON types) for programs."""
 
     text: str
     document: Any
 
 
 Main = Callable[..., Result | None]
-"""Gets the words of the command line that are no flags, does the work."""
+"""The work of a program; it takes the arguments that are not flags."""
 
 
 def define_json(values: flags.FlagValues) -> None:
-    """Gives a program that returns a `Result` the flag --json."""
+    """Define the flag --json, for a program that returns a `Result`."""
     flag_types.define_path(
         "json",
         None,
-        "File for the result as JSON; - prints it instead of the text.",
+        "File for the result as JSON; - prints JSON instead of text.",
         values,
         flag_types.BEAM_SCHEMES,
     )
 
 
 def define_dry_run(values: flags.FlagValues) -> flags.FlagHolder:
-    """Gives a program the flag --dry_run, which it heeds itself."""
-    told = "Check the command line and the inputs, say what would be done, and write nothing."
-    return flags.DEFINE_bool("dry_run", False, told, flag_values=values)
+    """Define the flag --dry_run and return it; the program implements it."""
+    text = "Check the command line and the inputs, print what would be done, and write nothing."
+    return flags.DEFINE_bool("dry_run", False, text, flag_values=values)
 
 
 def check_writable(flag: str, folder: str) -> None:
-    """Raises `ConfigError` where the folder that a flag names for results is none, or can't be made or written to; local ones only."""
+    """Raise `ConfigError` if a flag names a local folder that cannot be made or written to."""
     if storage.is_remote(folder):
         return
     given = pathlib.Path(folder).absolute()
@@ -92,45 +92,44 @@ def check_writable(flag: str, folder: str) -> None:
         )
     if not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--{flag}={folder} cannot be written (no right to write in {place}); choose another folder"
+            f"--{flag}={folder} cannot be written (no right to write in {place}); "
+            "choose another folder"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Makes a console program of a function that defines flags and returns what to do with them.
+    """Makes a command of a function that defines flags and returns the work to do.
 
     Attributes:
-      name: as `humerus-train`.
+      name: the name of the command, such as `humerus-train`.
       required: names of the flags that must be given.
-      takes_words: words that are no flags are handed to the main function, one by one; else they are an error.
-      passes_on: flags that nobody defined are handed on with those words; else they are an error.
-      tensorflow: the main function imports TensorFlow, which therefore is imported quietly first.
-      rewritten: what becomes of the command line before it is parsed.
-      when_stopped: what a user may do after a signal ended the program.
+      takes_arguments: pass arguments that are not flags to the work; otherwise they are an error.
+      passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
+      tensorflow: import TensorFlow without its messages before the work imports it.
+      rewrite_argv: changes the command line before it is parsed.
+      when_stopped: what a user may do after a signal ended the command.
       write: writes a text to a path, local or in a bucket, for --json.
     """
 
     name: str
     required: tuple[str, ...] = ()
-    takes_words: bool = False
-    passes_on: bool = False
+    takes_arguments: bool = False
+    passes_unknown_flags: bool = False
     tensorflow: bool = False
-    rewritten: Callable[[list[str]], list[str]] = list
+    rewrite_argv: Callable[[list[str]], list[str]] = list
     when_stopped: str = "run again"
     write: Callable[[str, str], None] | None = None
 
-    def __call__(
-        self, define: Callable[[flags.FlagValues], Main]
-    ) -> Callable[[Sequence[str] | None], int]:
+    def __call__(self, define: Callable[[flags.FlagValues], Main]) -> Callable[..., int]:
         @functools.wraps(define)
         def command(argv: Sequence[str] | None = None) -> int:
             given = list(sys.argv if argv is None else argv)
             if "--version" in given:
                 _print(f"humerus {importlib.metadata.version('humerus')}\n", sys.stdout)
                 return EXIT_DONE
-            if asked := _HELP & set(given):
-                _print(self._help(define, full="--helpfull" in asked) + "\n", sys.stdout)
+            if asked_for := _HELP & set(given):
+                _print(self._format_help(define, full="--helpfull" in asked_for) + "\n", sys.stdout)
                 return EXIT_DONE
             with signals.interrupt_on_signals(self.name, self.when_stopped) as interruption:
                 try:
@@ -138,45 +137,46 @@ class Program:
                 except (Exception, KeyboardInterrupt) as error:
                     # A runner may turn the interruption into an error of its own.
                     interrupted = interruption.arrived or isinstance(error, KeyboardInterrupt)
-                    return self._explain(KeyboardInterrupt() if interrupted else error)
+                    return self._report_error(KeyboardInterrupt() if interrupted else error)
 
-        # A test runner takes what a wrapper wraps for its signature.
+        # Test runners would take the signature of the wrapped function for the command's.
         del command.__wrapped__
         return command
 
     def _run(self, define: Callable[[flags.FlagValues], Main], argv: list[str]) -> int:
-        argv = self.rewritten(telemetry.start(argv))
-        logging_setup.libraries()
-        values = _flag_values()
-        main, words = self._parse(define, values, argv)
+        argv = self.rewrite_argv(telemetry.start(argv))
+        logging_setup.configure_logs()
+        values = _make_flag_values()
+        main, arguments = self._parse(define, values, argv)
         if self.tensorflow:
             logging_setup.import_tensorflow()
-        self._tell(main(*words), values["json"].value if "json" in values else None)
+        self._write_result(main(*arguments), values["json"].value if "json" in values else None)
         return EXIT_DONE
 
     def _parse(
         self, define: Callable[[flags.FlagValues], Main], values: flags.FlagValues, argv: list[str]
     ) -> tuple[Main, list[str]]:
-        """Defines the flags in `values`, parses the command line into them, and returns what to do and the words for it."""
+        """Define the flags, parse the command line into them, return the work and its arguments."""
         try:
             main = define(values)
-            _, *words = values(argv, known_only=self.passes_on)
+            _, *arguments = values(argv, known_only=self.passes_unknown_flags)
         except flags.Error as error:
-            raise ConfigError(_plain(error)) from error
+            raise ConfigError(_describe(error)) from error
         except (AttributeError, TypeError, ValueError, KeyError) as error:
-            raise ConfigError(f"a setting of the recipe is wrong: {_plain(error)}") from error
+            raise ConfigError(f"a setting of the recipe is wrong: {_describe(error)}") from error
         if missing := [flag for flag in self.required if values[flag].value in (None, "")]:
             raise ConfigError(
                 f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
                 f"see {self.name} --help"
             )
-        if words and not (self.takes_words or self.passes_on):
+        if arguments and not (self.takes_arguments or self.passes_unknown_flags):
             raise ConfigError(
-                f"unexpected argument {words[0]!r}; flags have the form --name=value, see {self.name} --help"
+                f"unexpected argument {arguments[0]!r}; flags have the form --name=value, "
+                f"see {self.name} --help"
             )
-        return main, words
+        return main, arguments
 
-    def _tell(self, result: Result | None, json_path: str | None) -> None:
+    def _write_result(self, result: Result | None, json_path: str | None) -> None:
         if result is None:
             return
         document = json.dumps(result.document, indent=2) + "\n"
@@ -187,8 +187,8 @@ class Program:
         if json_path and self.write:
             self.write(json_path, document)
 
-    def _explain(self, error: BaseException) -> int:
-        """Prints a sentence on what a user can do something about, and returns its exit code; raises what is our own mistake."""
+    def _report_error(self, error: BaseException) -> int:
+        """Print an error in one sentence and return its exit code; raise errors of our own code."""
         error = storage.translate_error(error)
         codes: dict[type[BaseException], int] = {
             ConfigError: EXIT_CONFIG,
@@ -203,35 +203,34 @@ class Program:
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
         if code is None:
             raise error
-        said = _plain(error) if isinstance(error, flags.Error) else str(error)
-        said = (
-            f"stopped; {self.when_stopped}"
-            if isinstance(error, KeyboardInterrupt)
-            else " ".join(said.splitlines())
-        )
-        if code == EXIT_STOPPED and telemetry.given_up():
-            # For a scheduler, this is a failure to be counted: it could go on forever.
-            code, said = EXIT_FAILURE, f"the liveness probe saw nothing get done and had it {said}"
-        sys.stderr.write(logging_setup.escape_control_characters(f"{self.name}: {said}") + "\n")
+        message = " ".join(_describe(error).splitlines())
+        if isinstance(error, KeyboardInterrupt):
+            message = f"stopped; {self.when_stopped}"
+        if code == EXIT_STOPPED and telemetry.has_probe_failed():
+            # A scheduler must count this as a failure. Otherwise it could restart it forever.
+            code, message = EXIT_FAILURE, f"the liveness probe saw no progress; {message}"
+        sys.stderr.write(logging_setup.escape_control_characters(f"{self.name}: {message}") + "\n")
         return code
 
-    def _help(self, define: Callable[[flags.FlagValues], Main], full: bool) -> str:
-        values = _flag_values()
+    def _format_help(self, define: Callable[[flags.FlagValues], Main], full: bool) -> str:
+        values = _make_flag_values()
         define(values)
-        parts = [inspect.cleandoc(define.__doc__ or ""), self._describe(values)]
+        parts = [inspect.cleandoc(define.__doc__ or ""), self._describe_flags(values)]
         if full:
-            parts += ["Of every program:", self._describe(telemetry.FLAGS)]
+            parts += ["Flags of every program:", self._describe_flags(telemetry.FLAGS)]
             parts += [
-                "--flagfile=FILE takes flags from a file, one a line; --version tells the version."
+                "--flagfile=FILE reads flags from a file, one per line. "
+                "--version prints the version."
             ]
         else:
             parts += [
-                f"{self.name} --helpfull shows also the flags of every program: logs as JSON, heartbeat, metrics."
+                f"{self.name} --helpfull also shows the flags of every program: logs as JSON, "
+                "heartbeat, metrics."
             ]
         return "\n\n".join(parts)
 
-    def _describe(self, values: flags.FlagValues) -> str:
-        """A paragraph for each flag, as wide as the terminal."""
+    def _describe_flags(self, values: flags.FlagValues) -> str:
+        """Return a paragraph for each flag, as wide as the terminal."""
         width = min(shutil.get_terminal_size().columns, _WIDEST)
         wrapper = textwrap.TextWrapper(
             width, subsequent_indent=" " * (_NAME_COLUMNS + 2), break_on_hyphens=False
@@ -252,30 +251,33 @@ class Program:
                 if flag.default and not flag.boolean
                 else []
             )
-            # absl puts the values ahead of a help text, and that a flag may be repeated behind it.
-            told = re.sub(r"^<[^>]*>: |;\n\s+repeat this.*", "", flag.help)
-            text = f"{told} ({'; '.join(notes)})" if notes else told
+            # absl adds the choices before a help text, and after it that the flag may be repeated.
+            text = re.sub(r"^<[^>]*>: |;\n\s+repeat this.*", "", flag.help)
+            text = f"{text} ({'; '.join(notes)})" if notes else text
             lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
         return "\n".join(lines)
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Writes all of it; a reader who goes early, as `head` does, has had enough."""
+    """Write a text, unless its reader has ended, as `head` does."""
     try:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
-        # Else Python would complain once more when it ends.
+        # Otherwise Python would report the broken pipe once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _plain(error: Exception) -> str:
-    """An error of absl's in words alone."""
-    return re.sub(r"[\\']|^ERROR:: ", "", str(error).replace("\\n", ". "))
+def _describe(error: BaseException) -> str:
+    """Return the message of an error, of absl's and ml_collections' too."""
+    if isinstance(error, flags.CantOpenFlagFileError):
+        return f"--flagfile cannot be read: {error.__context__}"
+    # The text of a KeyError is its argument in quotes.
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
-def _flag_values() -> flags.FlagValues:
-    """Of one call alone, so that two programs, or two calls in a process, may have a flag of the same name."""
+def _make_flag_values() -> flags.FlagValues:
+    """Return flags of one call, so that programs in one process may share names of flags."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     return values

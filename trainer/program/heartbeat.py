@@ -1,10 +1,11 @@
-"""A file whose age tells whether work goes on, and the probe that reads it.
+"""Touch a file while work makes progress, and probe the age of that file.
 
-    python -m trainer.program.heartbeat /tmp/heartbeat 900     # exit code 0: the last sign of life is at most 900 seconds old
+    python -m trainer.program.heartbeat /tmp/heartbeat 900
 
-A process that hangs, in a collective whose peer died or on storage that doesn't answer, doesn't crash: by itself nobody would
-restart it. What the probe found, it notes beside the file, so that a process which can still hear the signal that follows knows
-why it came.
+The probe ends with exit code 0 if the file was touched in the last 900 seconds. It finds a process
+that hangs, for example in a collective operation with a host that died, or on storage that doesn't
+answer. A failed probe touches a second file. A process that still receives the signal that follows
+reads from it why the signal was sent.
 """
 
 import pathlib
@@ -22,24 +23,24 @@ class Heartbeat:
         self._next = 0.0
 
     def beat(self) -> None:
-        """Notes a sign of life; cheap enough for every step."""
+        """Touch the file; cheap enough for every step."""
         now = time.monotonic()
         if now >= self._next:
             self._path.touch()
             self._next = now + _INTERVAL
 
-    def given_up(self) -> bool:
-        """Whether the probe has failed since the last sign of life."""
-        return age(_note(self._path)) < age(self._path)
+    def has_probe_failed(self) -> bool:
+        """Return whether the probe has failed since the file was last touched."""
+        return age(_failure_file(self._path)) < age(self._path)
 
 
-def _note(path: pathlib.Path) -> pathlib.Path:
-    """What the probe touches when it fails."""
+def _failure_file(path: pathlib.Path) -> pathlib.Path:
+    """Return the file that a failed probe touches."""
     return path.with_name(f"{path.name}.overdue")
 
 
 def age(path: str | pathlib.Path) -> float:
-    """Seconds since the last sign of life; infinite where there never was one."""
+    """Return the seconds since the file was touched; infinite if there is none."""
     try:
         return max(0.0, time.time() - pathlib.Path(path).stat().st_mtime)
     except FileNotFoundError:
@@ -47,10 +48,13 @@ def age(path: str | pathlib.Path) -> float:
 
 
 def main(path: str, allowed: str) -> int:
-    """Exit code of the probe: 0 alive, 1 not; what it says is shown by `kubectl describe pod`."""
+    """Return the exit code of the probe, 0 if the process is alive, otherwise 1.
+
+    `kubectl describe pod` shows what it writes to the standard error.
+    """
     if (seconds := age(path)) <= float(allowed):
         return 0
-    _note(pathlib.Path(path)).touch()
+    _failure_file(pathlib.Path(path)).touch()
     since = "no sign of life yet" if seconds == float("inf") else f"no progress for {seconds:.0f} s"
     sys.stderr.write(f"{since}; allowed are {allowed} s\n")
     return 1

@@ -1,4 +1,4 @@
-"""Keeps off the terminal what libraries say at their start, and lets through what our own modules say and what goes wrong."""
+"""Configure logging: show our own messages and the errors of libraries, and hide the rest."""
 
 import contextlib
 import logging as python_logging
@@ -38,19 +38,22 @@ class _TerminalFormatter(python_logging.Formatter):
         return escape_control_characters(super().format(record))
 
 
-def libraries() -> None:
-    """Levels for the logs of libraries, and our own lines in a short form; what the user's environment says of a level wins."""
+def configure_logs() -> None:
+    """Set the log levels of libraries and the format of our messages.
+
+    Levels in the user's environment variables take precedence.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if not sys.warnoptions:
         python_logging.captureWarnings(True)
-    # absl's own flags, which it wants parsed before it logs.
+    # absl logs only after its own flags were parsed.
     flags.FLAGS(["humerus"])
     logging.use_absl_handler()
     logging.set_stderrthreshold("info")
-    # What TensorFlow sets back to after it has written a SavedModel.
+    # TensorFlow resets the level to this one after it has written a SavedModel.
     logging.set_verbosity(logging.INFO)
     # absl hands its own level to the root logger, and with it to every library.
-    # What a worker in this process fails with, Beam logs and raises: once is enough.
+    # Beam both logs and raises the error of a worker in this process; one message is enough.
     levels = {None: "ERROR", "apache_beam.runners.common": "CRITICAL", "absl": "INFO"}
     for name, level in levels.items():
         python_logging.getLogger(name).setLevel(level)
@@ -61,22 +64,22 @@ def libraries() -> None:
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
-    """Of the libraries that log as we do, through absl, only errors are let through."""
+    """Return whether to show a record: our own ones, and errors of libraries that log with absl."""
     return record.levelno >= python_logging.ERROR or record.pathname.startswith(_OURS)
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the lines that no log level holds back (tensorflow/tensorflow#100442)."""
+    """Import TensorFlow without messages that ignore log levels (tensorflow/tensorflow#100442)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
-    with _native_stderr_held_back():
+    with _hold_back_native_stderr():
         import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
-    """Keeps back what C++ writes to stderr before any log level applies to it, and gives it out when the block fails."""
+def _hold_back_native_stderr() -> Iterator[None]:
+    """Discard what native code writes to stderr in the block; write it out if the block fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

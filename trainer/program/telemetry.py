@@ -1,6 +1,7 @@
-"""What a cluster may know of a running command: its log as JSON, that it lives, and how far it is.
+"""Report to a cluster how a command runs: its log as JSON, a heartbeat file and metrics.
 
-Every command takes these flags. `progress` and `beating` are called where work gets done; unless asked for, they do nothing.
+Every command takes the flags of this module. The work calls `report_progress`, which does nothing
+without these flags.
 """
 
 import contextlib
@@ -18,16 +19,16 @@ from trainer.program import flag_types, json_log
 from trainer.program.heartbeat import Heartbeat
 
 METRICS = {
-    "last_progress_timestamp_seconds": "When the last step or image was finished, seconds since 1970.",
-    "epoch": "Training: epochs that are finished.",
-    "step": "Training: steps that are done, over all epochs.",
-    "images_finished": "Scoring: inputs that have their row or their rejection.",
-    "loss": "Training: of the epoch that was finished last.",
-    "val_loss": "Training: on the validation split, after the epoch that was finished last.",
-    "val_auroc": "Training: on the validation split, after the epoch that was finished last.",
-    "images_per_second": "Training: of the epoch that was finished last.",
+    "last_progress_timestamp_seconds": "Time of the last finished step or image, since 1970.",
+    "epoch": "Training: finished epochs.",
+    "step": "Training: finished steps, over all epochs.",
+    "images_finished": "Scoring: inputs that have a row or a rejection.",
+    "loss": "Training: value of the last finished epoch.",
+    "val_loss": "Training: value on the validation split after the last finished epoch.",
+    "val_auroc": "Training: value on the validation split after the last finished epoch.",
+    "images_per_second": "Training: value of the last finished epoch.",
 }
-"""Gauges, each named `humerus_...`, and what they tell."""
+"""Name of each gauge, without its prefix `humerus_`, and its description."""
 _TEXTFILE_INTERVAL = 5.0
 _WAITING_INTERVAL = 10.0
 
@@ -36,23 +37,23 @@ flags.DEFINE_enum(
     "log_format",
     "text",
     ["text", "json"],
-    "json: everything that is said as one object per line.",
+    "json: write the log and all output as one JSON object per line.",
     flag_values=FLAGS,
 )
 flag_types.define_path(
     "heartbeat",
     None,
-    "File that is touched when work goes on; `python -m trainer.program.heartbeat` reads it.",
+    "File to touch as work makes progress; `python -m trainer.program.heartbeat` reads it.",
     FLAGS,
     schemes=(),
 )
 flag_types.define_whole_number(
-    "metrics_port", None, "Port on which Prometheus finds the metrics.", 1, 65535, FLAGS
+    "metrics_port", None, "Port that serves the metrics to Prometheus.", 1, 65535, FLAGS
 )
 flag_types.define_path(
     "metrics_file",
     None,
-    "File for the metrics, of the node exporter's textfile collector: name it *.prom.",
+    "File for the metrics, for the node exporter's textfile collector; name it *.prom.",
     FLAGS,
     schemes=(),
 )
@@ -61,8 +62,8 @@ FLAGS.set_gnu_getopt(True)
 T = TypeVar("T")
 
 
-class _Vitals:
-    """Where progress is told: a heartbeat file, Prometheus gauges, or neither."""
+class _Sinks:
+    """The places that progress is reported to: a heartbeat file, gauges, both or none."""
 
     def __init__(self) -> None:
         self.heartbeat: Heartbeat | None = None
@@ -73,12 +74,12 @@ class Gauges:
     """Prometheus gauges on a port, in a file, or both."""
 
     def __init__(self, port: int | None, textfile: str | None):
-        import prometheus_client  # only where asked for
+        import prometheus_client  # It is needed only with these flags.
 
         registry = prometheus_client.CollectorRegistry()
         self._gauges = {
-            name: prometheus_client.Gauge(f"humerus_{name}", told, registry=registry)
-            for name, told in METRICS.items()
+            name: prometheus_client.Gauge(f"humerus_{name}", text, registry=registry)
+            for name, text in METRICS.items()
         }
         self._write = (
             (lambda: prometheus_client.write_to_textfile(textfile, registry))
@@ -91,7 +92,7 @@ class Gauges:
             prometheus_client.start_http_server(port, registry=registry)
 
     def set(self, **values: float) -> None:
-        """Sets some; the file follows every few seconds, and at once when an epoch is finished."""
+        """Set some gauges; write the file every few seconds, and at the end of each epoch."""
         for name, value in values.items():
             self._gauges[name].set(value)
         self._gauges["last_progress_timestamp_seconds"].set_to_current_time()
@@ -100,37 +101,39 @@ class Gauges:
             self._next = time.monotonic() + _TEXTFILE_INTERVAL
 
 
-_vitals = _Vitals()
+_sinks = _Sinks()
 
 
 def start(argv: Sequence[str]) -> list[str]:
-    """Takes these flags out of a command line (and out of its --flagfile), does what they ask for, and returns the rest.
+    """Parse the flags of this module, start what they ask for, and return the other arguments.
+
+    It reads a --flagfile too.
 
     Raises:
-      flags.Error: one is misspelt or out of range.
-      ConfigError: a port or file that can't be had.
+      flags.Error: a flag is misspelt or out of range.
+      ConfigError: a port or file cannot be used.
     """
     FLAGS.unparse_flags()
     rest = FLAGS(list(argv), known_only=True)
     if FLAGS.log_format == "json":
         json_log.install()
     try:
-        _vitals.heartbeat = Heartbeat(FLAGS.heartbeat) if FLAGS.heartbeat else None
-        asked = FLAGS.metrics_port or FLAGS.metrics_file
-        _vitals.gauges = Gauges(FLAGS.metrics_port, FLAGS.metrics_file) if asked else None
-        progress()
+        _sinks.heartbeat = Heartbeat(FLAGS.heartbeat) if FLAGS.heartbeat else None
+        has_metrics = FLAGS.metrics_port or FLAGS.metrics_file
+        _sinks.gauges = Gauges(FLAGS.metrics_port, FLAGS.metrics_file) if has_metrics else None
+        report_progress()
     except OSError as error:
         raise ConfigError(
-            f"--heartbeat, --metrics_file or --metrics_port can't be had: {error}"
+            f"--heartbeat, --metrics_file or --metrics_port cannot be used: {error}"
         ) from error
     return rest
 
 
 def format_log(formatter: python_logging.Formatter | None = None) -> None:
-    """Makes absl's log JSON if that was asked for, else leaves its form to `formatter`."""
+    """Format absl's log as JSON with --log_format=json, otherwise with `formatter`."""
     handler = logging.get_absl_handler()
     root = python_logging.getLogger()
-    # Whoever logs before absl's handler is there is given one by Python, which would say all again.
+    # Python adds a handler for messages before absl's exists. It would repeat all others.
     for other in [other for other in root.handlers if type(other) is python_logging.StreamHandler]:
         root.removeHandler(other)
     if FLAGS.log_format == "json":
@@ -140,29 +143,29 @@ def format_log(formatter: python_logging.Formatter | None = None) -> None:
         handler.setFormatter(formatter)
 
 
-def progress(**gauges: float) -> None:
-    """Something got done; `gauges` of `METRICS` tell how much."""
-    if _vitals.heartbeat:
-        _vitals.heartbeat.beat()
-    if _vitals.gauges:
-        _vitals.gauges.set(**gauges)
+def report_progress(**gauges: float) -> None:
+    """Report a finished piece of work, and set gauges of `METRICS`."""
+    if _sinks.heartbeat:
+        _sinks.heartbeat.beat()
+    if _sinks.gauges:
+        _sinks.gauges.set(**gauges)
 
 
-def beating(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each that is asked for is a sign of life."""
+def report_each(items: Iterable[T]) -> Iterator[T]:
+    """Yield the same items, and report progress for each."""
     for item in items:
-        progress()
+        report_progress()
         yield item
 
 
 @contextlib.contextmanager
-def waiting() -> Iterator[None]:
-    """Signs of life all through the block, which waits for other machines: however long they take to come, that is no hang."""
+def keep_alive() -> Iterator[None]:
+    """Touch the heartbeat file throughout the block, which may wait long for other machines."""
     over = threading.Event()
 
     def beat() -> None:
-        while _vitals.heartbeat and not over.wait(_WAITING_INTERVAL):
-            _vitals.heartbeat.beat()
+        while _sinks.heartbeat and not over.wait(_WAITING_INTERVAL):
+            _sinks.heartbeat.beat()
 
     beats = threading.Thread(target=beat, daemon=True)
     beats.start()
@@ -173,6 +176,9 @@ def waiting() -> Iterator[None]:
         beats.join()
 
 
-def given_up() -> bool:
-    """Whether the liveness probe has failed since anything got done: the signal that comes now is meant for a process that hangs."""
-    return bool(_vitals.heartbeat and _vitals.heartbeat.given_up())
+def has_probe_failed() -> bool:
+    """Return whether the liveness probe has failed since the last progress.
+
+    A signal that comes then is meant to end a process that hangs.
+    """
+    return bool(_sinks.heartbeat and _sinks.heartbeat.has_probe_failed())

@@ -240,7 +240,7 @@ def _measure(
     """Return the outputs of an engine on all images, and its speed in batches like a scorer's."""
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
     batches, seconds = [], []
-    for start in telemetry.beating(
+    for start in telemetry.report_each(
         range(0, max(len(measured), _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE), engines.BATCH_SIZE)
     ):
         # A small sample is run several times, only to measure the speed.

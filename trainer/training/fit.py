@@ -84,7 +84,7 @@ class Journal:
         """Report the last call of the device, and save a checkpoint where one is due."""
         settings = self._run.job.settings
         self.progress.report_step(state.step, state.total_steps, measured)
-        telemetry.progress(step=state.total_steps)
+        telemetry.report_progress(step=state.total_steps)
         if state.total_steps % settings.checkpoint_every_steps < settings.steps_per_execution:
             self.save(state)
 
@@ -105,7 +105,7 @@ class Journal:
         self.progress.end_epoch(row, state.total_steps, improved)
         self.save(state)
         gauges = {name: value for name, value in row.items() if name in telemetry.METRICS}
-        telemetry.progress(**gauges)
+        telemetry.report_progress(**gauges)
 
     def close(self) -> None:
         """Close what was opened, however the run ended."""

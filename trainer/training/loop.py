@@ -155,7 +155,7 @@ class Loop:
             return np.zeros(0, np.float32)
         batches = input_pipeline.make_batches(split, self.strategy, global_batch_size)
         logits = []
-        for batch in telemetry.beating(batches):
+        for batch in telemetry.report_each(batches):
             logit, stops = self._predict(
                 batch["image"], tf.constant(mirrored), tf.constant(float(should_stop()))
             )

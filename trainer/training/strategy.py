@@ -36,7 +36,7 @@ def create() -> tf.distribute.Strategy:
     """
     _set_tf_config()
     if count_workers() > 1:
-        with telemetry.waiting():
+        with telemetry.keep_alive():
             return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:

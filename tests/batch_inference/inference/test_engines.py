@@ -257,7 +257,7 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
 def test_openvino_leaves_the_log_in_its_form():
     script = (
         "from trainer import engines; from trainer.program import logging_setup, telemetry; "
-        "telemetry.start(['']); logging_setup.libraries(); "
+        "telemetry.start(['']); logging_setup.configure_logs(); "
         "engines.import_openvino(); engines.logging.error('said')"
     )
     done = subprocess.run(

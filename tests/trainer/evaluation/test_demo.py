@@ -23,7 +23,9 @@ def commands(monkeypatch, *options: str) -> list[list[str]]:
 
     monkeypatch.setattr(local.subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["local", "--work=demo", *options])
-    assert local.main() == 3
+    with pytest.raises(SystemExit) as ended:
+        local.main()
+    assert ended.value.code == 3
     return called
 
 

@@ -1,4 +1,4 @@
-"""What a cluster sees of a command: JSON logs, the heartbeat and its probe, Prometheus metrics, settings from a file."""
+"""Test what a cluster sees of a command: JSON logs, heartbeat, metrics, settings from a file."""
 
 import json
 import os
@@ -20,9 +20,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def run(command: str, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """One of our commands in a process of its own."""
+    """Run one of our commands in a process of its own."""
     module = "batch_inference.main" if command in ("score", "overlay") else "trainer.main"
-    code = f"import sys; from {module} import {command}; sys.argv[0] = 'humerus-{command}'; sys.exit({command}())"
+    code = (
+        f"import sys; from {module} import {command}; "
+        f"sys.argv[0] = 'humerus-{command}'; sys.exit({command}())"
+    )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -34,7 +37,7 @@ def run(command: str, *arguments: str, **options) -> subprocess.CompletedProcess
 
 
 def objects(text: str) -> list[dict]:
-    """The lines of a log, each of which must be a JSON object with the fields that collectors want."""
+    """Return the lines of a log, each of which must be an object with the fields of collectors."""
     found = [json.loads(line) for line in text.splitlines()]
     assert all({"time", "severity", "message"} <= set(one) for one in found)
     return found
@@ -51,7 +54,7 @@ def port() -> int:
 @pytest.fixture(autouse=True)
 def _no_telemetry_left():
     yield
-    telemetry._vitals.heartbeat = telemetry._vitals.gauges = None
+    telemetry._sinks.heartbeat = telemetry._sinks.gauges = None
 
 
 def test_each_line_of_a_command_is_a_json_object(tmp_path):
@@ -140,7 +143,7 @@ def test_the_probe_tells_a_working_process_from_a_hung_one(tmp_path):
 
 @pytest.mark.parametrize(("idle", "code"), [(0, 4), (1000, 1)])
 def test_a_hung_program_that_still_hears_the_signal_ends_as_a_failure(tmp_path, idle, code):
-    """A thread of it waits for what never comes, the probe fails, and the kubelet sends SIGTERM: to be counted, unlike a lost node."""
+    """The kubelet sends SIGTERM after a failed probe; that is counted, unlike a lost node."""
     file = tmp_path / "heartbeat"
     wait = "import sys; from trainer.main import wait; sys.exit(wait())"
     flags = [f"--heartbeat={file}", "--model=/nowhere"]
@@ -152,24 +155,24 @@ def test_a_hung_program_that_still_hears_the_signal_ends_as_a_failure(tmp_path, 
     assert heartbeat.main(str(file), "900") == (1 if idle else 0)
     process.terminate()
     assert process.wait(timeout=60) == code
-    assert ("the liveness probe saw nothing get done" in process.stderr.read()) == (code == 1)
+    assert ("the liveness probe saw no progress" in process.stderr.read()) == (code == 1)
 
 
 def test_a_probe_that_failed_before_work_went_on_is_no_reason(tmp_path, monkeypatch):
     telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
     os.utime(tmp_path / "heartbeat", (0, 0))
-    assert heartbeat.main(f"{tmp_path}/heartbeat", "900") == 1 and telemetry.given_up()
-    telemetry._vitals.heartbeat._next = 0.0
-    telemetry.progress()
-    assert not telemetry.given_up()
+    assert heartbeat.main(f"{tmp_path}/heartbeat", "900") == 1 and telemetry.has_probe_failed()
+    telemetry._sinks.heartbeat._next = 0.0
+    telemetry.report_progress()
+    assert not telemetry.has_probe_failed()
 
 
 def test_waiting_for_other_machines_is_no_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(telemetry, "_WAITING_INTERVAL", 0.01)
     telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
-    telemetry._vitals.heartbeat._next = 0.0
+    telemetry._sinks.heartbeat._next = 0.0
     os.utime(tmp_path / "heartbeat", (0, 0))
-    with telemetry.waiting():
+    with telemetry.keep_alive():
         while heartbeat.age(tmp_path / "heartbeat") > 100:
             time.sleep(0.01)
 
@@ -184,9 +187,9 @@ def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
         "image",
     ]
     os.utime(beats, (0, 0))
-    telemetry._vitals.heartbeat._next = 0.0
-    assert list(telemetry.beating([1, 2])) == [1, 2] and heartbeat.age(str(beats)) < 100
-    telemetry.progress(step=7, epoch=1, loss=0.5)
+    telemetry._sinks.heartbeat._next = 0.0
+    assert list(telemetry.report_each([1, 2])) == [1, 2] and heartbeat.age(str(beats)) < 100
+    telemetry.report_progress(step=7, epoch=1, loss=0.5)
     on_port = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     for text in (on_port, textfile.read_text()):
         values = {
@@ -205,7 +208,7 @@ def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
 def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path):
     done = run("wait", f"--heartbeat={tmp_path}/no/such/folder", "--model=m")
     assert done.returncode == 2 and done.stderr.startswith(
-        "humerus-wait: --heartbeat, --metrics_file or --metrics_port can't be had"
+        "humerus-wait: --heartbeat, --metrics_file or --metrics_port cannot be used"
     )
 
 
