@@ -1,4 +1,4 @@
-"""What preparation records about a data set beside the images."""
+"""Read and write the metadata that preparation records beside the images."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from trainer.errors import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """The metadata of one prepared data set.
+    """Holds the metadata of one prepared data set.
 
     Attributes:
       image_size: side of the square images, in pixels.

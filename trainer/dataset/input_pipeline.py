@@ -194,14 +194,14 @@ def make_batches(
       Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label`
       float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.
     """
-    order = _order(len(split), seed, epoch) if shuffle else np.arange(len(split))
+    order = _shuffle_order(len(split), seed, epoch) if shuffle else np.arange(len(split))
     steps = count_steps_per_epoch(len(split), global_batch_size)
     padded = np.resize(order, steps * global_batch_size)
     real = np.arange(len(padded)) < len(order)
     weight = real / np.repeat(real.reshape(steps, -1).sum(1), global_batch_size)
     positions: dict[str, np.ndarray] = {"index": padded, "weight": weight.astype("float32")}
     if augmentation:
-        positions |= _augmentation_parameters(
+        positions |= _draw_augmentation(
             augmentation,
             len(padded),
             split.images.shape[1],
@@ -320,7 +320,7 @@ def _augment(images: np.ndarray, transform: np.ndarray, tone: np.ndarray) -> np.
     return changed
 
 
-def _augmentation_parameters(
+def _draw_augmentation(
     augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Draw the parameters of `_augment` for each position, with leading dimension `count`."""
@@ -345,7 +345,7 @@ def _augmentation_parameters(
     return {"transform": transform, "tone": np.rint(tone).astype(np.uint8)}
 
 
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+def _shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled order of an epoch, int [count]."""
     return np.random.default_rng([seed, epoch, 0]).permutation(count)
 

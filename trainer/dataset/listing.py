@@ -15,7 +15,7 @@ NAME_NOT_UTF8 = "name_not_utf8"
 
 @dataclasses.dataclass(frozen=True)
 class Omission:
-    """A file of the source folder that is not opened.
+    """Describes a file of the source folder that is not opened.
 
     Attributes:
       path: relative to the source, with `/`.
@@ -30,7 +30,7 @@ class Omission:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The files of a source.
+    """Holds the files of a source.
 
     Attributes:
       examples: the files to open, sorted by path. Only their content tells whether they are images.
@@ -72,7 +72,7 @@ def _list_local(root: str) -> Iterator[str]:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
     if not pathlib.Path(root).is_dir():
-        raise _no_folder(root)
+        raise _describe_missing_folder(root)
     start = len(root.rstrip("/")) + 1
     return (path[start:] for path in folder_walk.walk_files(root, on_error=fail))
 
@@ -90,12 +90,12 @@ def _list_remote(root: str) -> Iterator[str]:
             f"{root} cannot be listed ({error}); check the address and access"
         ) from error
     if not found:
-        raise _no_folder(root)
+        raise _describe_missing_folder(root)
     # A glob also yields folders: those of other files, and the empty objects named `folder/` that
     # consoles leave behind.
     folders = {path.rpartition("/")[0] for path in found}
     return (path for path in found - folders if not path.endswith("/"))
 
 
-def _no_folder(root: str) -> DataError:
+def _describe_missing_folder(root: str) -> DataError:
     return DataError(f"{root} is no folder; name the one that holds the images")

@@ -28,7 +28,7 @@ def workspace(data_dir: str) -> Iterator[str]:
         return
     root = pathlib.Path(data_dir)
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root) as locked:
+    with _lock_folder(root) as locked:
         if locked:
             for leftover in root.glob(_PREFIX + "*"):
                 logging.info("removing the folder of an interrupted run: %s", leftover)
@@ -56,7 +56,7 @@ def publish(built: str, target: str, workspace_folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[bool]:
+def _lock_folder(folder: pathlib.Path) -> Iterator[bool]:
     """Lock a folder, after other runs in it have ended; the kernel unlocks it with the process.
 
     Yields:

@@ -78,12 +78,12 @@ class RadiographsConfig(tfds.core.BuilderConfig):
 
     @functools.cached_property
     def listing(self) -> Listing:
-        """The files of the source, without splits."""
+        """Return the files of the source, without splits."""
         return sources.list_source(self.source, self.layout, self.body_parts)
 
     @functools.cached_property
     def examples(self) -> list[Example]:
-        """The files to open with their splits, which are checked.
+        """Return the files to open with their splits, which are checked.
 
         Raises:
           ConfigError, DataError: the source cannot be prepared.
@@ -175,12 +175,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             total=len(self._config.examples), desc="preparing", unit=" images", disable=None
         ) as self._progress:
             super()._download_and_prepare(dl_manager, download_config)
-        self.info.metadata.update(self._metadata(self._outcomes))
+        self.info.metadata.update(self._collect_metadata(self._outcomes))
         (self.data_path / summary.REJECTIONS_FILE).write_text(
             summary.format_rejections(self._outcomes, self._config.listing.omissions)
         )
 
-    def _metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
+    def _collect_metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
         config = self._config
         rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
         if rejections.total() == len(outcomes):

@@ -125,13 +125,13 @@ def test_mura_missing_body_part_lists_those_present(tmp_path):
         list_examples(str(tmp_path), "mura", ("XR_HAND", "XR_ELBOW"))
 
 
-def test_mura_refuses_two_trees(tmp_path):
+def test_two_mura_trees_are_an_error(tmp_path):
     write(tmp_path, *MURA, *("MURA-v1.1/" + path for path in MURA))
     with pytest.raises(DataError, match="different folder levels"):
         list_examples(str(tmp_path), "mura", HUMERUS)
 
 
-def test_mura_says_what_it_found_instead(tmp_path):
+def test_a_source_without_mura_layout_names_what_was_found(tmp_path):
     with pytest.raises(DataError, match=r"expected paths such as train/XR_HUMERUS.*found no image"):
         list_examples(str(tmp_path), "mura", HUMERUS)
     write(tmp_path, "positive/a.png")
@@ -172,7 +172,7 @@ def test_mura_in_any_case(tmp_path):
         assert [getattr(item, name) for item in lower] == [getattr(item, name) for item in as_is]
 
 
-def test_mura_without_folders_of_body_parts_says_that_it_is_taken_whole(tmp_path, caplog):
+def test_mura_without_folders_of_body_parts_logs_that_all_images_are_taken(tmp_path, caplog):
     write(tmp_path, *(path.replace("XR_HUMERUS/", "") for path in MURA))
     assert len(list_examples(str(tmp_path), "mura", ("XR_WRIST",))) == len(MURA)
     assert "has no folders of body parts: all of its images are taken for XR_WRIST" in caplog.text
@@ -372,7 +372,7 @@ def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
         ('path,label\n"a,1\n', "is not CSV"),
     ],
 )
-def test_manifest_refusals_name_the_line(tmp_path, text, message):
+def test_manifest_errors_name_the_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
 
@@ -398,8 +398,8 @@ def test_manifest_of_the_real_radiographs(shared):
 
 
 def test_position_is_the_documented_hash():
-    # `echo -n 0/patient00001 | sha256sum` (coreutils) begins with these 16 digits. The first 53 bits
-    # are the position.
+    # `echo -n 0/patient00001 | sha256sum` (coreutils) begins with these 16 digits. The first 53
+    # bits are the position.
     assert splits.compute_position("patient00001", 0) == (0x3D69A4B3F45E5770 >> 11) / 2**53
 
 
@@ -414,7 +414,9 @@ patients = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=30, un
 
 @settings(deadline=None, max_examples=60)
 @given(patients, patients, st.floats(0, 0.5), st.floats(0, 0.49), st.integers(0, 5), st.booleans())
-def test_new_patients_move_nobody(old, new, validation, test, seed, official_test):
+def test_new_patients_leave_the_others_in_their_splits(
+    old, new, validation, test, seed, official_test
+):
     def chosen(names):
         listed = [
             example(f"{name}/{image}", patient=name, split="train")
@@ -536,7 +538,7 @@ def test_copies_across_splits_or_labels_are_warned_of():
     ]
 
 
-# Places
+# Data set folders
 
 
 def test_locate(tmp_path):

@@ -116,7 +116,7 @@ def test_without_shuffle_the_order_is_that_of_the_split():
     assert np.concatenate([read_numbers(batch) for batch in found])[:21].tolist() == list(range(21))
 
 
-def test_each_epoch_and_each_seed_has_an_order_of_its_own_and_keeps_it():
+def test_each_epoch_and_each_seed_has_its_own_reproducible_order():
     split = make_numbered(40)
 
     def order(seed, epoch):
@@ -187,7 +187,7 @@ class ReadByTwo:
 
 
 def read_two_batches_at_once() -> bool:
-    """Return whether batches are read concurrently with deterministic ops; run it in a new process."""
+    """Return whether batches are read concurrently with deterministic ops; needs a new process."""
     tf.config.experimental.enable_op_determinism()
     split = small_run.split(16, 16)
     batches = ONE.global_batches(dataclasses.replace(split, images=ReadByTwo(split.images)), 4)
@@ -198,7 +198,7 @@ def read_two_batches_at_once() -> bool:
 
 
 def find_devices_of_batches() -> set[str]:
-    """Return the devices of batches, with a second CPU in place of a GPU; run it in a new process."""
+    """Return the devices of batches, with a second CPU as the GPU; needs a new process."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     second = tf.config.list_logical_devices("CPU")[1]
@@ -405,7 +405,7 @@ def test_memory_and_disk_hold_the_same(data_dir):
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_images_that_do_not_fit_end_with_a_sentence(data_dir, tmp_path, monkeypatch):
+def test_images_that_do_not_fit_are_a_clear_error(data_dir, tmp_path, monkeypatch):
     with small_disk.mounted(tmp_path / "disk", 32) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         with pytest.raises(

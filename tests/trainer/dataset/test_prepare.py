@@ -368,7 +368,7 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
         ({"layout": "mura"}, DataError, "nothing in the MURA layout"),
     ],
 )
-def test_refusals_write_nothing(tmp_path, options, error, message):
+def test_errors_write_nothing(tmp_path, options, error, message):
     source, data_dir = class_folders(tmp_path / "source", each=1), tmp_path / "data"
     options = {"source": str(source), "layout": "folders", "data_dir": str(data_dir), **options}
     with pytest.raises(error, match=message):
