@@ -11,6 +11,7 @@ from apache_beam.ml.inference.base import RunInference
 from batch_inference import preflight, runners
 from batch_inference.concurrent_map import PoolSize
 from batch_inference.gallery import page
+from batch_inference.inference import engine_choice
 from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.inputs import manifest, sources, tasks
 from batch_inference.inputs.decode_tasks import DecodeTasks
@@ -90,7 +91,9 @@ def build(
         if options.bigquery:
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
-    (predictions, rejections) | summary.WriteSummary(output, described, str(choice))
+    (predictions, rejections) | summary.WriteSummary(
+        output, described, str(choice), engine_choice.explain(described, choice)
+    )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
 
@@ -121,7 +124,12 @@ def run(options: Options) -> summary.Summary:
     ):
         known = journal.list_parts(output) if options.resume else []
     attempt = journal.name_attempt(known)
-    logging.info("scoring %s with model %s on %s", options.input, described.model_id, plan.choice)
+    logging.info(
+        "scoring %s with model %s: %s",
+        options.input,
+        described.model_id,
+        engine_choice.explain(described, plan.choice),
+    )
     start = time.monotonic()
     try:
         in_this_process = plan.workers is runners.Workers.THREADS

@@ -28,6 +28,7 @@ def _check_time(text: str) -> str:
 
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -129,6 +130,16 @@ def _check_bins(histogram: Histogram) -> Histogram:
     return histogram
 
 
+class PairedDifference(TypedDict):
+    """An engine's metric minus the reference's, on the same images."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    difference: Annotated[Change, Field(description="engine minus reference")]
+    low: Annotated[Change | None, Field(description="lower end of the 95 % interval")]
+    high: Annotated[Change | None, Field(description="its upper end")]
+
+
 class EngineRecord(TypedDict, total=False):
     """What was measured of one engine and precision."""
 
@@ -142,6 +153,25 @@ class EngineRecord(TypedDict, total=False):
     ]
     device: Annotated[Name, Field(description="`CPU` or `GPU`")]
     error: Annotated[Text, Field(description="why the engine failed")]
+    verdict: Annotated[Text, Field(description="why it may be chosen, or may not")]
+    probability_mean: Annotated[Share, Field(description="mean difference of the probability")]
+    probability_largest: Annotated[Share, Field(description="largest difference of it")]
+    labels_changed: Annotated[Share, Field(description="share of the labels that change")]
+    labels_changed_high: Annotated[Share, Field(description="its upper 95 % bound")]
+    logit_difference: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="root mean square, in standard deviations of the logits",
+        ),
+    ]
+    cam_correlation: Annotated[
+        float, Field(ge=-1, le=1, allow_inf_nan=False, description="of the maps' cells")
+    ]
+    auroc: Annotated[PairedDifference, Field(description="AUROC, where labels are known")]
+    accuracy: Annotated[PairedDifference, Field(description="accuracy at the threshold")]
+    ece: Annotated[PairedDifference, Field(description="calibration error")]
 
 
 class MapCheck(TypedDict):

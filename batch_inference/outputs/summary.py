@@ -63,12 +63,12 @@ def format_counts(counts: dict[str, int]) -> str:
 class WriteSummary(beam.PTransform):
     """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time."""
 
-    def __init__(self, output: str, described: Artifact, engine: str):
-        """Takes the folder of the run, the model's artifact, and the name of its engine."""
+    def __init__(self, output: str, described: Artifact, engine: str, engine_reason: str):
+        """Take the folder of the run, the model's artifact, its engine, and why that was chosen."""
         super().__init__()
         self._uri = filesystem.join(output, output_folder.SUMMARY_JSON)
         self._described = described
-        self._engine = engine
+        self._engine = {"engine": engine, "engine_reason": engine_reason}
 
     def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> None:
         uri, described, engine = self._uri, self._described, self._engine
@@ -131,7 +131,9 @@ class Count(beam.CombineFn):
             yield "warning", warning
 
 
-def make_content(counts: collections.Counter, described: Artifact, engine: str) -> dict[str, Any]:
+def make_content(
+    counts: collections.Counter, described: Artifact, engine: dict[str, str]
+) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
     labels, rejections = _select(counts, "label"), _select(counts, "rejection")
     scored, rejected = sum(labels.values()), sum(rejections.values())
@@ -153,7 +155,7 @@ def make_content(counts: collections.Counter, described: Artifact, engine: str) 
         },
         "cams": counts["cam", ""],
         "model": described.model_id,
-        "engine": engine,
+        **engine,
         "threshold": described.threshold,
         "cautions": described.cautions(),
     }

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from trainer.dataset.input_pipeline import Split
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
+from trainer.evaluation.cases import Cases
 from trainer.network import trained_network
 from trainer.program import telemetry
 from trainer.publishing import model_card, quantize
 
 CALIBRATION_IMAGES = 64
-MEASURED_IMAGES = 128
+MEASURED_IMAGES = 512
 _FEWEST_TIMED_BATCHES = 4
 
 
@@ -36,12 +37,12 @@ class Sample:
 
     Attributes:
       images: uint8 [N, size, size, 1].
-      truth: int [N], 1 for positive; None where it isn't known.
+      known: labels and patients of the images; None where labels aren't known.
       name: where they come from, such as `validation`.
     """
 
     images: np.ndarray
-    truth: np.ndarray | None
+    known: Cases | None
     name: str
 
     def __len__(self) -> int:
@@ -49,9 +50,13 @@ class Sample:
 
     def select(self, rows: np.ndarray) -> "Sample":
         """Return the images at `rows`, int [M]."""
-        return Sample(
-            self.images[rows], None if self.truth is None else self.truth[rows], self.name
-        )
+        known = None if self.known is None else self.known.take(rows)
+        return Sample(self.images[rows], known, self.name)
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """Labels, int [N], 1 for positive; None where they aren't known."""
+        return None if self.known is None else self.known.label
 
 
 def choose_samples(
@@ -183,7 +188,7 @@ def _load_prepared(described: Artifact, data_dir: str, masks: str | None) -> _Im
     measured, calibration = choose_samples(train, validation, most)
     checked = validation if len(validation) else train
     placed = finding_masks.place_masks(finding_masks.read(masks), checked) if masks else None
-    for_maps = Sample(checked.images[:], checked.labels, checked.name)
+    for_maps = _to_sample(checked)
     return _Images(measured, calibration, for_maps, placed)
 
 
@@ -193,12 +198,11 @@ def format_table(described: Artifact) -> str:
         "probability_mean": ".5f",
         "probability_largest": ".5f",
         "labels_changed": ".1%",
-        "auroc_change": "+.4f",
     }
     lines = [
         "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC"
-        " | maps correlate | verified |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        " | accuracy | maps correlate | verified |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     records: dict[str, Any] = dict(described.engines)
     for name, record in sorted(
@@ -211,11 +215,22 @@ def format_table(described: Artifact) -> str:
         cells += [
             format(record[key], style) if key in record else "" for key, style in columns.items()
         ]
+        cells += [_format_change(record.get(name)) for name in ("auroc", "accuracy")]
         cells.append(f"{record['cam_correlation']:.5f}" if "cam_correlation" in record else "")
-        verdict = "yes" if record["within_tolerance"] else record.get("error", "no")
+        reason = record.get("verdict", record.get("error", ""))
+        verdict = f"{'yes' if record['within_tolerance'] else 'no'}{reason and f': {reason}'}"
         is_reference = name == str(engines.REFERENCE)
         lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
     return "\n".join(lines)
+
+
+def _format_change(change: Mapping[str, float | None] | None) -> str:
+    """Format a paired difference with its interval; nothing where labels weren't known."""
+    if change is None:
+        return ""
+    if change["low"] is None:
+        return f"{change['difference']:+.4f}"
+    return f"{change['difference']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})"
 
 
 def _compare(
@@ -230,8 +245,10 @@ def _compare(
         outputs, record = _measure(directory, described, choice, measured)
     except Exception as error:  # no scorer may choose an engine that fails
         return {"error": _format_line(error), "within_tolerance": False}
-    found = agreement.compare(expected, outputs, described.label, measured.truth)
-    return {**record, **found, "within_tolerance": agreement.is_within_tolerance(found)}
+    found = agreement.compare(
+        expected, outputs, described.label, described.threshold, measured.known
+    )
+    return {**record, **found}
 
 
 def _measure(
@@ -263,7 +280,8 @@ def _measure(
 
 
 def _to_sample(split: Split) -> Sample:
-    return Sample(split.images, split.labels, split.name)  # type: ignore[arg-type]
+    known = evaluate.make_cases(split, np.zeros(len(split)))
+    return Sample(split.images[:], known, split.name)
 
 
 def _spread(sample: Sample, most: int) -> Sample:

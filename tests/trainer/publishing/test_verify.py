@@ -256,7 +256,7 @@ def test_images_measured_on_are_not_those_calibrated_with_where_it_can_be_helped
     assert not common and len(calibration) == verify.CALIBRATION_IMAGES
     assert (
         len(measured)
-        == {0: 128, 40: 40, 127: 127, 128: 64, 300: 128}[held_out]
+        == {0: 136, 40: 40, 127: 127, 128: 64, 300: 236}[held_out]
         == len(measured.truth)
     )
 
@@ -270,7 +270,7 @@ def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog):
     record = verify.verify_artifact(str(copied), None, str(tmp_path / "images")).engines[
         "openvino/float32"
     ]
-    assert record["images"] == 5 and "auroc_change" not in record and record["within_tolerance"]
+    assert record["images"] == 5 and "auroc" not in record and record["within_tolerance"]
     assert "notes.txt is left out" in caplog.text
 
 
@@ -289,7 +289,7 @@ def test_a_record_that_nobody_wrote_is_refused(copied):
         (copied / artifact.MODEL_JSON).write_text(
             json.dumps(described | {"engines": {"openvino/int8": record}})
         )
-        with pytest.raises(artifact.ArtifactError, match="engines cannot be"):
+        with pytest.raises(artifact.ArtifactError, match="engines"):
             artifact.load(copied)
 
 
