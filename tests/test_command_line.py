@@ -1,6 +1,4 @@
-"""All console programs as a user meets them: help, mistakes, dry runs, JSON, and a quiet
-terminal.
-"""
+"""Test all commands as a user meets them: help, mistakes, dry runs, JSON, messages."""
 
 import importlib
 import json
@@ -27,7 +25,7 @@ OF_EVERY_PROGRAM = {"log_format", "heartbeat", "metrics_port", "metrics_file"}
 
 
 def entry_points() -> dict[str, str]:
-    """Console programs by name, from setup.py."""
+    """Return the function of each command by name, from setup.py."""
     lines = re.findall(
         r'"(humerus-\w+) = ([\w.]+:\w+)"', (ROOT / "setup.py").read_text(encoding="utf-8")
     )
@@ -43,13 +41,13 @@ def call(name: str, *arguments: str) -> int:
 
 
 def shown_flags(said: str) -> list[str]:
-    """Names of the flags that a help text has a paragraph for, without the dashes."""
+    """Return the names of the flags that a help text describes, without the dashes."""
     return re.findall(r"^  --(?:\[no\])?(\w+)", said, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """A model, a broken one, a folder with two images, an empty one, and a file."""
+    """Make a model, a broken one, a folder with two images, an empty folder, and a file."""
     root = tmp_path_factory.mktemp("given")
     tiny_artifact.make(root / "model")
     shutil.copytree(root / "model", root / "broken")
@@ -66,7 +64,7 @@ def given(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture
 def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
-    """Those, and `out`, where there is nothing yet."""
+    """Return these, and `out`, a path that does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return given | {"out": tmp_path / "out"}
 
@@ -99,7 +97,7 @@ def test_a_help_text_fits_the_terminal(monkeypatch, capsys):
 
 
 def test_the_same_flag_means_the_same_everywhere(capsys):
-    """Of what several programs have, one spelling: a model is --model, prepared data are
+    """Commands spell common flags alike: a model is --model, prepared data are
     --data_dir, the result is --json.
     """
     known = {}
@@ -338,8 +336,8 @@ def test_a_dry_run_finds_the_same_mistakes(places, capsys, name, arguments, code
     assert not places["out"].exists()
 
 
-def told(capsys) -> dict:
-    """The one JSON document that a program printed, alone on its standard output."""
+def read_document(capsys) -> dict:
+    """Return the JSON document that a command printed, alone on its standard output."""
     return json.loads(capsys.readouterr().out)
 
 
@@ -351,7 +349,7 @@ def test_scoring_dry_then_really_then_over_what_is_there(places, capsys):
         "--engine=tensorflow",
     ]
     assert call("humerus-score", *arguments, "--dry_run", "--json=-") == 0
-    plan = told(capsys)
+    plan = read_document(capsys)
     assert (
         plan["dry_run"]
         and plan["inputs"] == 2
@@ -384,10 +382,10 @@ def test_preparing_dry_counts_what_a_run_prepares_and_writes_nothing(places, tmp
         "--image_size=48",
     ]
     assert call("humerus-prepare", *arguments, "--dry_run", "--json=-") == 0
-    plan = told(capsys)
+    plan = read_document(capsys)
     assert plan["dry_run"] and not places["out"].exists()
     assert call("humerus-prepare", *arguments, "--json=-") == 0
-    done = told(capsys)
+    done = read_document(capsys)
     assert (
         plan["splits"] == done["splits"]
         and plan["directory"] == done["directory"]
@@ -424,7 +422,7 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
         return call("humerus-train", *sys.argv[1:])
 
     assert dry("--json=-") == 0
-    plan = told(capsys)
+    plan = read_document(capsys)
     assert plan["images"] == small_run.SPLITS and plan["positives"] == {
         name: n // 2 for name, n in small_run.SPLITS.items()
     }
@@ -479,7 +477,7 @@ TERMINAL = {
 
 
 def on_a_terminal(command: list[str]) -> tuple[int, str]:
-    """Exit code and output of a process whose three streams are one terminal of 100 columns."""
+    """Return exit code and output of a process on a terminal of 100 columns."""
     here, there = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100"}
     process = subprocess.Popen(
@@ -574,7 +572,7 @@ def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
 
 
 def program(outcome: BaseException | None, **options):
-    """A program that ends in that way."""
+    """Return a command that raises an error, or returns a result."""
 
     @command_line.Program("humerus-try", **options)
     def attempt(values: flags.FlagValues) -> command_line.Main:
@@ -633,4 +631,6 @@ def test_a_result_goes_where_it_is_asked_for(tmp_path, capsys):
     assert attempt(["humerus-try", f"--json={tmp_path}/result.json"]) == 0
     assert capsys.readouterr().out == "for people\n"
     assert json.loads((tmp_path / "result.json").read_text()) == {"for": "programs"}
-    assert attempt(["humerus-try", "--json=-"]) == 0 and told(capsys) == {"for": "programs"}
+    assert attempt(["humerus-try", "--json=-"]) == 0 and read_document(capsys) == {
+        "for": "programs"
+    }

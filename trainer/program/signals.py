@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do: docs/stopping.md describes it for users.
+"""Handle SIGTERM and SIGINT, as docs/stopping.md describes for users.
 
 `interrupt_on_signals` ends a command that has nothing to save. `RecordedSignals` lets training
 write a checkpoint first. Outside the main thread, both do nothing: signals belong to others there.
@@ -22,7 +22,7 @@ GRACE_SECONDS = 8.0
 
 
 class Interruption:
-    """Whether a signal has come to a command."""
+    """Records whether a signal has come to a command."""
 
     def __init__(self) -> None:
         self.arrived = False
@@ -102,7 +102,7 @@ def _watchdog(message: str) -> Iterator[None]:
 
 
 _recording: list["RecordedSignals"] = []
-"""Whoever records signals now, to act on them later."""
+"""The `RecordedSignals` that are entered now."""
 
 
 class RecordedSignals:
@@ -110,7 +110,7 @@ class RecordedSignals:
 
     def __init__(self) -> None:
         self.name = ""
-        """Of the last signal; empty before one has come."""
+        """Name of the last signal; empty before the first."""
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> "RecordedSignals":
@@ -135,7 +135,7 @@ class RecordedSignals:
             signal.raise_signal(signal.Signals[self.name])
 
     def arrived(self) -> bool:
-        """Whether this process was asked to stop."""
+        """Return whether a signal has asked this process to stop."""
         return bool(self.name)
 
     def _record(self, number: int, frame: FrameType | None) -> None:

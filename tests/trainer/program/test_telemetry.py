@@ -72,8 +72,8 @@ def test_each_line_of_a_command_is_a_json_object(tmp_path):
     )
     done = run("prepare", *flags)
     assert done.returncode == 0, done.stderr
-    told = " ".join(one["message"] for one in objects(done.stdout))
-    assert "train" in told and str(tmp_path) in told
+    printed = " ".join(one["message"] for one in objects(done.stdout))
+    assert "train" in printed and str(tmp_path) in printed
     assert all(one["severity"] in ("INFO", "WARNING") for one in objects(done.stderr))
 
 
