@@ -1,4 +1,4 @@
-"""DICOM files with chosen attributes and planted patient data, and a collection of good and bad ones."""
+"""DICOM files with chosen attributes and planted patient data, and a collection of them."""
 
 import io
 from collections.abc import Mapping
@@ -33,12 +33,13 @@ def dicom_file(
     elements: Mapping[str, pydicom.DataElement] = MappingProxyType({}),
     **attributes: Any,
 ) -> bytes:
-    """A computed-radiography DICOM file with planted patient attributes.
+    """Return a computed-radiography DICOM file with planted patient attributes.
 
     Args:
       pixels: uint8, uint16 or int16 [h, w], or uint8 [h, w, 3]; None for a file without pixel data.
-      syntax: transfer syntax; the native ones, RLE, JPEG-LS and JPEG 2000 are encoded, others are taken as a label.
-      preamble: False leaves out preamble, prefix and file meta information.
+      syntax: transfer syntax. The native ones, RLE, JPEG-LS and JPEG 2000 are encoded; others are
+        only a label.
+      preamble: False omits preamble, prefix and file meta information.
       elements: elements with a value representation of their own, by keyword.
       **attributes: DICOM keywords that replace or complete the usual ones; None removes one.
     """

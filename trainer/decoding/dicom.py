@@ -93,7 +93,7 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
 
     Both raise as `read` does.
     """
-    with _contained():
+    with _contain_errors():
         _check_deflated(data)
         dataset = _parse(data)
         notes: set[str] = set()
@@ -101,7 +101,7 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
         number = _check_header(dataset, mode, notes)
 
     def frame(index: int) -> Decoded:
-        with _contained():
+        with _contain_errors():
             found = set(notes)
             stored, done = _stored_values(dataset, index, found)
             pixels = stored if done else grey(of_frame(dataset, index), stored, found)
@@ -110,40 +110,40 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
     return number, frame
 
 
-class _Quiet:
-    """Silences the libraries, which quote the data set, while any thread is inside."""
+class _LibraryMute:
+    """Mute the libraries, which quote the data set, while any thread is inside."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._hushed = contextlib.ExitStack()
+        self._muted = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._hushed.enter_context(_hushed_libraries())
+                self._muted.enter_context(_mute_libraries())
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._hushed.close()
+                self._muted.close()
 
 
-_quiet = _Quiet()
+_library_mute = _LibraryMute()
 
 
 @contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Turn errors of the libraries into a RadiographError that quotes nothing; silence their logs."""
-    with _quiet:
+def _contain_errors() -> Iterator[None]:
+    """Turn errors of the libraries into a RadiographError that quotes nothing; mute their logs."""
+    with _library_mute:
         try:
             yield
         except (RadiographError, MemoryError):
             raise
         except BaseException as error:
-            # The RLE plug-in is Rust: its panics are no Exception, and their type cannot be imported.
+            # Panics of the RLE plug-in (Rust) are no Exception, and their type has no import.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise RadiographError(
@@ -152,7 +152,7 @@ def _contained() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hushed_libraries() -> Iterator[None]:
+def _mute_libraries() -> Iterator[None]:
     """Keep warnings and log lines of pydicom and its plug-ins, which quote values, out of logs."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     with warnings.catch_warnings():
@@ -283,7 +283,8 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
     if mode is None:
         refuse(
             "bad_dicom",
-            f"expected a photometric interpretation of {', '.join(MODES)}, the DICOM data set has none of them",
+            f"expected a photometric interpretation of {', '.join(MODES)}, "
+            "the DICOM data set has none of them",
         )
     numbers = {}
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
@@ -302,7 +303,8 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
     if numbers["BitsStored"] > allocated:
         refuse(
             "bad_dicom",
-            f"the DICOM data set announces {numbers['BitsStored']} bits stored in {allocated} allocated",
+            f"the DICOM data set announces {numbers['BitsStored']} bits stored "
+            f"in {allocated} allocated",
         )
     if allocated not in (1, 8, 16):
         refuse(
@@ -336,7 +338,8 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
     expected, found = get_expected_length(dataset), len(dataset.PixelData)
     if not encapsulated and found < expected:
         refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
-    # PixelData, the array that pydicom makes of it, the result; where encoded, the 32-bit planes of the decoder as well.
+    # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
+    # planes of 32 bits as well.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
     check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
@@ -415,5 +418,6 @@ def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
     if found != (rows, columns):
         refuse(
             "bad_dicom",
-            f"the DICOM data set announces {columns} x {rows} pixels, which its encoded pixel data contradict",
+            f"the DICOM data set announces {columns} x {rows} pixels, "
+            "which its encoded pixel data contradict",
         )

@@ -14,8 +14,8 @@ from trainer.decoding.tiles import iterate_tiles
 END_MARKER = b"\xff\xd9"
 _SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MAX_SCANS = 100
-"""Encoders write a dozen at most, and each costs a pass over all pixels; libtiff draws the line here
-too."""
+"""Encoders write a dozen at most, and each costs a pass over all pixels. libtiff has this limit.
+"""
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN_HEADER = 0xDA
 # Continuations that differ in their first bit, and none at all, which libjpeg decodes to grey.

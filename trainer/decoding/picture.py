@@ -1,7 +1,8 @@
 """Bytes of a PNG, JPEG, TIFF, BMP or WebP file -> grey pixels, by Pillow.
 
-What is cut short, damaged or too large is refused: Pillow reports most damage by itself, and what it would let pass (a PNG
-checksum, a missing end marker) is checked here. Peak memory stays under 1 GiB for any input.
+A file that is cut short, damaged or too large is refused. Pillow reports most damage by itself.
+This module also checks what Pillow ignores: the checksums of PNG and the end of JPEG. Peak memory
+stays under 1 GiB for any input.
 """
 
 import io
@@ -33,7 +34,8 @@ from trainer.decoding.refusal import RadiographError, check_memory, check_size, 
 from trainer.decoding.sixteen_bits import full_scale_table, has_deep_colour, read_deep_colour
 from trainer.decoding.tiles import iterate_tiles
 
-# Classes rather than Image.open: no process-wide decompression-bomb warning, and only these formats are ever parsed.
+# Only these formats are parsed. Image.open would try others, and it has a process-wide warning of
+# decompression bombs.
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -74,9 +76,11 @@ _TIFF_JPEG = (6, 7)
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_LS = 0xF7
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
-# How Pillow's many messages name a kind of file that it knows but does not decode; a bare number is TIFF's compression.
+# Messages of Pillow about a kind of file that it knows but does not decode. A bare number is the
+# compression of a TIFF file.
 _UNSUPPORTED = re.compile(
-    r"unsupported|cannot handle|not supported|unknown pixel mode|not available|unknown compression|^\d+$",
+    r"unsupported|cannot handle|not supported|unknown pixel mode|not available"
+    r"|unknown compression|^\d+$",
     re.I,
 )
 
@@ -164,10 +168,10 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
 
 
 def _critical_png(data: bytes) -> bytes:
-    """Returns the PNG file with only the chunks that make the picture, their checksums verified.
+    """Return the PNG file with only the chunks that make the picture, their checksums verified.
 
-    Pillow skips the checksums of the pixels and does not miss the end; on the other hand it would inflate text and colour
-    profiles, which nobody needs here.
+    Pillow checks neither the checksums of the pixels nor the end of the file. It inflates texts and
+    colour profiles, which the picture does not need.
     """
     view = memoryview(data)
     parts, position = [view[:8]], 8
@@ -201,7 +205,7 @@ def _critical_png(data: bytes) -> bytes:
 
 
 def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
-    """Sets the decoder of an open JPEG file: grey straight from the luma plane, and the true polarity of CMYK.
+    """Make Pillow decode an open JPEG file to its luma plane, and CMYK in the right polarity.
 
     Raises RadiographError for what libjpeg does not decode and for too many scans.
     """
@@ -211,12 +215,12 @@ def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
             refuse("unsupported", "no decoder for lossless and differential JPEG")
     image.draft("L", image.size)
     if image.mode == "CMYK" and "adobe" not in image.info:
-        # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
+        # Pillow treats every CMYK JPEG as one of Adobe's, which are stored inverted.
         image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
 
 
 def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuses the kinds of samples that Pillow takes for others, and would make another picture of."""
+    """Refuse kinds of samples that Pillow mistakes for others, so that the picture is wrong."""
     tags = image.tag_v2
     bits = max(tags.get(_TIFF_BITS, (1,)))
     if (
@@ -240,7 +244,7 @@ def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
-    """An upper bound of the memory that decoding takes, from the header alone."""
+    """Return an upper bound of the bytes per pixel that decoding takes, from the header alone."""
     held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
     if has_deep_colour(image):
         held = 8  # two pictures, one of the higher and one of the lower bytes
@@ -263,7 +267,11 @@ def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
 
 
 def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
-    """A decoded picture -> uint8 [height, width], by tiles: every conversion copies, some widen to 4 bytes per pixel."""
+    """Return a decoded picture as uint8 [height, width].
+
+    It is converted by tiles, because every conversion copies and some widen to 4 bytes per pixel.
+    `transparent` is the 16-bit grey value that becomes black.
+    """
     grey = np.empty((image.height, image.width), np.uint8)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         table = _ramp(image)
@@ -283,7 +291,7 @@ def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """8-bit picture of any mode -> mode L: over black where transparent, luma of ITU-R 601 where coloured."""
+    """Return an 8-bit picture in mode L: transparency over black, colour as luma of ITU-R 601."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("L", image.size)
@@ -295,7 +303,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the function that maps the deep grey values of `image` to uint8."""
+    """Return the function that maps the deep grey values of `image` to uint8."""
     if image.mode.startswith("I;16"):
         maximum = max(int(np.asarray(tile).max()) for _, tile in iterate_tiles(image))
         table = full_scale_table(maximum)
@@ -324,7 +332,7 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Applies the EXIF orientation of `image`. Damaged EXIF data are no reason to lose a good picture."""
+    """Return `grey` in the EXIF orientation of `image`; ignore damaged EXIF data."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:

@@ -1,4 +1,4 @@
-"""What can happen to a file: the exception that a refused one raises, and the stable codes.
+"""The stable codes of files that give no picture or an odd one, and the error of a refused file.
 
 `REASONS` are codes of files without a picture, `WARNINGS` codes of pictures to look at twice.
 """
@@ -9,9 +9,11 @@ REASONS: dict[str, str] = {
     "empty": "the file has no bytes",
     "not_an_image": "the content is that of no image format",
     "truncated": "the content starts as an image but is cut short or damaged",
-    "unsupported": "the content is an image of a kind that is not read: another format, several frames, an unknown transfer syntax",
+    "unsupported": "the content is an image of a kind that is not read: another format, "
+    "several frames, an unknown transfer syntax",
     "too_large": "the header announces more pixels than are decoded",
-    "bad_dicom": "the content is DICOM without a usable picture: no pixel data, missing or contradictory attributes",
+    "bad_dicom": "the content is DICOM without a usable picture: no pixel data, "
+    "missing or contradictory attributes",
 }
 
 WARNINGS: dict[str, str] = {
@@ -30,7 +32,8 @@ class RadiographError(ValueError):
 
     Attributes:
       reason: a key of `REASONS`; stable, made for counting and filtering.
-      detail: what was expected and what came, for a person. It never quotes a value of a DICOM patient attribute.
+      detail: what was expected and what was found, for a person. It never quotes a value of a
+        DICOM patient attribute.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -43,12 +46,12 @@ class RadiographError(ValueError):
 
 
 def refuse(reason: str, detail: str) -> NoReturn:
-    """Raises `RadiographError`; keeps the refusals at their place readable."""
+    """Raise `RadiographError` with a key of `REASONS` and a sentence."""
     raise RadiographError(reason, detail)
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuses a picture of more than `MAX_PIXELS`, before any of them is decoded."""
+    """Refuse a picture of more than `MAX_PIXELS`, before any of them is decoded."""
     if height * width > MAX_PIXELS:
         refuse(
             "too_large",
@@ -57,9 +60,10 @@ def check_size(height: int, width: int) -> None:
 
 
 def check_memory(needed: int) -> None:
-    """Refuses a picture whose decoding would take more than `MAX_MEMORY` bytes."""
+    """Refuse a picture whose decoding would take more than `MAX_MEMORY` bytes."""
     if needed > MAX_MEMORY:
         refuse(
             "too_large",
-            f"expected a picture that decodes within {MAX_MEMORY:,} bytes of memory, this one takes up to {needed:,}",
+            f"expected a picture that decodes within {MAX_MEMORY:,} bytes of memory, "
+            f"this one takes up to {needed:,}",
         )
