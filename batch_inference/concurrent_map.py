@@ -41,13 +41,16 @@ class PoolSize:
 class ConcurrentMap(beam.DoFn):
     """Maps each element in a pool of threads; results keep their order.
 
-    While a later step of the same bundle works (the network, in C++), the pool goes on with up to `window` elements.
-    That overlap, with plain single elements between the steps, is all the scheduling that scoring needs.
+    While a later step of the same bundle works (the network, in C++), the pool goes on with up to
+    `window` elements.
+    That overlap, with plain single elements between the steps, is all the scheduling that scoring
+    needs.
     For functions that let other threads run: reading, decoding, encoding. Global window only.
     """
 
     def __init__(self, function: Callable[[Any], Any], window: int, threads: int | None = None):
-        """Takes a function of one element, how many may be under way at once, and the threads (one per core unless given)."""
+        """Takes a function of one element, how many may be under way at once, and the threads (one
+        more than cores by default)."""
         super().__init__()
         self._function = function
         self._window = window
@@ -56,10 +59,11 @@ class ConcurrentMap(beam.DoFn):
         self._pending: collections.deque[Future] = collections.deque()
 
     def setup(self) -> None:
-        # The pool uses the cores already: threads inside of each call cost more in waiting than they bring.
+        # The pool uses the cores already: threads inside of each call cost more in waiting than
+        # they bring.
         cv2.setNumThreads(1)
         threadpoolctl.threadpool_limits(1, user_api="blas")
-        self._pool = ThreadPoolExecutor(self._threads or usable_cores())
+        self._pool = ThreadPoolExecutor(self._threads or usable_cores() + 1)
 
     def start_bundle(self) -> None:
         # A bundle that failed may have left some behind; its elements come again.
@@ -85,7 +89,8 @@ class ConcurrentMap(beam.DoFn):
 
 
 class ConcurrentFlatMap(ConcurrentMap):
-    """The same for a function that returns an iterable of results. Where that is a generator, it runs as its results are taken."""
+    """The same for a function that returns an iterable of results. Where that is a generator, it
+    runs as its results are taken."""
 
     def _results(self, call: Future) -> Iterable[Any]:
         return call.result()

@@ -33,6 +33,7 @@ from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
+from trainer.workers import pool as workers
 
 
 def build(
@@ -134,6 +135,7 @@ def run(options: Options) -> summary.Summary:
     try:
         in_this_process = plan.workers is runners.Workers.THREADS
         with (
+            workers.shared().stop_on_error(),
             progress.show(plan.inputs, in_this_process),
             beam.Pipeline(options=plan.beam_options) as pipeline,
         ):

@@ -16,7 +16,9 @@ LEVELS = {
         {"training", "local"},
         {"publishing", "wait"},
         {"evaluation"},
-        {"dataset", "network", "engines", "overlay"},
+        {"dataset", "network", "engines"},
+        {"workers"},
+        {"overlay"},
         {"radiograph", "artifact", "program", "phantom", "manifest_text"},
         {
             "errors",
@@ -27,6 +29,7 @@ LEVELS = {
             "configs",
             "storage",
             "artifact_fields",
+            "regular_file",
         },
     ),
     "batch_inference": (
@@ -52,6 +55,8 @@ WITHOUT_TENSORFLOW = {
     "manifest_text",
     "folder_walk",
     "machine",
+    "regular_file",
+    "workers",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
 SHARED = {
@@ -65,6 +70,8 @@ SHARED = {
     "folder_walk",
     "machine",
     "program",
+    "regular_file",
+    "workers",
 }
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {
@@ -177,7 +184,14 @@ def test_commands_load_nothing_heavy_before_they_know_their_flags(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["trainer.main", "batch_inference.main", "trainer.radiograph", "trainer.artifact"]
+    "module",
+    [
+        "trainer.main",
+        "batch_inference.main",
+        "trainer.radiograph",
+        "trainer.artifact",
+        "trainer.workers.imaging",
+    ],
 )
 def test_importing_it_loads_neither_tensorflow_nor_beam(module):
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -1,6 +1,8 @@
-"""Radiograph + class activation map -> picture, on a colour scale that is the same for every image of a run.
+"""Radiograph + class activation map -> picture, on a colour scale that is the same for every image
+of a run.
 
-Only evidence *for* the positive label is coloured: what lowers the logit leaves the radiograph grey.
+Only evidence *for* the positive label is coloured: what lowers the logit leaves the radiograph
+grey.
 """
 
 import functools
@@ -12,7 +14,8 @@ from trainer import radiograph
 
 MAX_SIDE = 1024
 COLOURS = {"viridis": (cv2.COLORMAP_VIRIDIS, 70), "jet": (cv2.COLORMAP_JET, 0)}
-"""Colour map and the first of its 256 colours that is used: viridis without its dark end, which on a dark radiograph is no colour."""
+"""Colour map and the first of its 256 colours that is used: viridis without its dark end, which on
+a dark radiograph is no colour."""
 STYLES = ("overlay", "heatmap", "side_by_side", "none")
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -51,7 +54,8 @@ def draw(
       image_size: side of that square in pixels.
       scale: value of `cam` at and above which the colour is full, in logits per cell.
       style: overlay, heatmap (the map alone, opaque) or side_by_side (radiograph, then overlay).
-      colours: key of `COLOURS`; viridis is read the same without colour vision, jet is what older software shows.
+      colours: key of `COLOURS`; viridis is read the same without colour vision, jet is what older
+        software shows.
 
     Returns:
       uint8 [height, width, 3] in BGR; twice as wide for side_by_side.
@@ -69,10 +73,13 @@ def draw(
 
 
 def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: float) -> np.ndarray:
-    """The map at the resolution of the picture: uint8 [height, width], 0 at and below zero, 255 at and above `scale`.
+    """The map at the resolution of the picture: uint8 [height, width], 0 at and below zero, 255 at
+    and above `scale`.
 
-    A pixel lies at its place inside the letterbox square; values between the centres of cells are interpolated (cubic). Of a large
-    picture that is done on a coarser grid, two dozen points to a cell, with straight lines between them.
+    A pixel lies at its place inside the letterbox square; values between the centres of cells are
+    interpolated (cubic). Of a large
+    picture that is done on a coarser grid, two dozen points to a cell, with straight lines between
+    them.
     """
     place = radiograph.placement(height, width, image_size)
     step = max(1, min(height // (_POINTS * cam.shape[0]), width // (_POINTS * cam.shape[1])))
@@ -106,7 +113,8 @@ def _interpolation(pixels: int, start: int, extent: int, image_size: int, cells:
 
 @functools.cache
 def _tables(colours: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By level 0 to 255: opaque colour [256, 1, 3], colour times its opacity, and what is left of the radiograph [256] (of 255)."""
+    """By level 0 to 255: opaque colour [256, 1, 3], colour times its opacity, and what is left of
+    the radiograph [256] (of 255)."""
     colour_map, first = COLOURS[colours]
     opaque = cv2.applyColorMap(
         np.linspace(first, 255, 256).round().astype(np.uint8)[:, None], colour_map

@@ -1,20 +1,24 @@
 """Bytes of an image file -> one grey 8-bit square: the only place where a file becomes pixels.
 
-Preparation and scoring both call `load`, so what a model learned from and what it is asked about cannot differ.
+Preparation and scoring both call `load`, so what a model learned from and what it is asked about
+cannot differ.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from trainer.decoding import dicom, picture
+from trainer.decoding import picture
 from trainer.decoding.refusal import MAX_PIXELS, REASONS, WARNINGS, RadiographError, refuse
 
+if TYPE_CHECKING:
+    from trainer.decoding.dicom import Decoded
+
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "PREPROCESSING",
     "REASONS",
@@ -29,14 +33,18 @@ __all__ = [
     "read",
 ]
 
+MAX_BYTES = 6 * MAX_PIXELS
+"""16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them."""
 PREPROCESSING: dict[str, Any] = {
     "version": 1,
     "steps": [
         "decode the first and only frame; apply the EXIF orientation",
         "transparency over black; colour to grey by ITU-R 601 luma",
-        "16-bit grey: divide by the smallest full scale of 8, 10, 12, 14 or 16 bits that holds the maximum",
+        "16-bit grey: divide by the smallest full scale of 8, 10, 12, 14 or 16 bits that holds "
+        "the maximum",
         "32-bit and floating-point grey: finite minimum to 0, finite maximum to 255",
-        "DICOM: modality LUT, then VOI LUT or window (0.5 to 99.5 percentile where there is none), then inversion, padding black",
+        "DICOM: modality LUT, then VOI LUT or window (0.5 to 99.5 percentile where there is none), "
+        "then inversion, padding black",
         "letterbox: longer side to the image size, aspect ratio kept, centred, black border",
     ],
     "interpolation": {"shrinking": "area", "enlarging": "linear"},
@@ -64,11 +72,8 @@ _MAGICS = (
 )
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-_SVG = re.compile(
-    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]",
-    re.DOTALL,
-)
-_NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
+_SVG_BYTES = 4096
+"""How far into a file its first element is looked for."""
 
 _BLANK_RANGE = 2
 _BLANK_SHARE = 0.999
@@ -81,8 +86,10 @@ class Radiograph:
     Attributes:
       pixels: uint8 [height, width], bone bright, orientation applied.
       source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
-      source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see `picture.MODES`, `dicom.MODES`.
-      tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of the patient.
+      source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see
+        `picture.MODES`, `dicom.MODES`.
+      tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of
+        the patient.
       warnings: keys of `WARNINGS`, sorted, none twice; empty for an unremarkable picture.
     """
 
@@ -104,7 +111,8 @@ class Placement:
 
 
 def placement(height: int, width: int, size: int) -> Placement:
-    """Returns where a picture of [height, width] lies in a square of side `size`: centred, aspect ratio kept, no side under 1."""
+    """Returns where a picture of [height, width] lies in a square of side `size`: centred, aspect
+    ratio kept, no side under 1."""
     if min(height, width, size) < 1:
         raise ValueError(
             f"expected positive sides, got a picture of {height} x {width} and a square of {size}"
@@ -116,7 +124,8 @@ def placement(height: int, width: int, size: int) -> Placement:
 
 
 def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [height, width] -> uint8 [size, size, 1]: resized without distortion, centred on black."""
+    """uint8 [height, width] -> uint8 [size, size, 1]: resized without distortion, centred on
+    black."""
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected uint8 [height, width], got {pixels.dtype} {list(pixels.shape)}")
     place = placement(pixels.shape[0], pixels.shape[1], size)
@@ -134,11 +143,15 @@ def load(data: bytes, size: int) -> np.ndarray:
 
 
 def read(data: bytes) -> Radiograph:
-    """The bytes of a PNG, JPEG, TIFF, BMP, WebP or DICOM file -> `Radiograph`. Raises `RadiographError` and nothing else."""
+    """The bytes of a PNG, JPEG, TIFF, BMP, WebP or DICOM file -> `Radiograph`. Raises
+    `RadiographError` and nothing else."""
     if not data:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
     if kind == "DICOM":
+        # Imported here: pydicom takes seconds to import, and most files are no DICOM.
+        from trainer.decoding import dicom
+
         return _radiograph_of_dicom(dicom.read(data))
     if kind not in picture.FORMATS:
         found = kind or "that of no known image format"
@@ -151,17 +164,21 @@ def read(data: bytes) -> Radiograph:
 
 
 def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
-    """The number of frames of a DICOM file, 1 for any other file, and the function that decodes one of them, in any order.
+    """The number of frames of a DICOM file, 1 for any other file, and the function that decodes one
+    of them, in any order.
 
-    It and this raise `RadiographError` and nothing else. Not for threads: the frames share what was parsed.
+    It and this raise `RadiographError` and nothing else. Not for threads: the frames share what was
+    parsed.
     """
     if not data or recognise(data) != "DICOM":
         return 1, lambda _: read(data)
+    from trainer.decoding import dicom
+
     number, frame = dicom.frames(data)
     return number, lambda index: _radiograph_of_dicom(frame(index))
 
 
-def _radiograph_of_dicom(decoded: dicom.Decoded) -> Radiograph:
+def _radiograph_of_dicom(decoded: "Decoded") -> Radiograph:
     return _radiograph(decoded.pixels, "DICOM", decoded.mode, decoded.tags, decoded.warnings)
 
 
@@ -191,8 +208,9 @@ def is_blank(pixels: np.ndarray) -> bool:
 
 
 def recognise(data: bytes) -> str:
-    """Names the format that the first bytes announce; an empty string where they announce none."""
-    if dicom.is_dicom(data):  # first: a DICOM preamble may be a TIFF header (PS3.10 7.1)
+    """Name the format that the first bytes announce; an empty string where they announce none.
+    Takes linear time."""
+    if _is_dicom(data):  # first: a DICOM preamble may be a TIFF header (PS3.10 7.1)
         return "DICOM"
     for magic, name in _MAGICS:
         if data.startswith(magic):
@@ -203,8 +221,52 @@ def recognise(data: bytes) -> str:
         return "BMP"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIF or AVIF"
-    if _SVG.match(data[:4096]):
+    if _is_svg(data[:_SVG_BYTES]):
         return "SVG"
-    if _NETPBM.match(data):
+    if data[:1] == b"P" and data[1:2] in b"123456" and _is_netpbm_header(data[2:_SVG_BYTES]):
         return "Netpbm"
     return ""
+
+
+def _is_dicom(data: bytes) -> bool:
+    """Tell whether this is a DICOM file, or a little-endian data set without preamble (PS3.5
+    7.1)."""
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 8 or data[:2] not in (b"\x02\x00", b"\x08\x00") or data[3] != 0:
+        return False
+    return (data[4:6].isalpha() and data[4:6].isupper()) or data[6:8] == b"\0\0"
+
+
+def _is_svg(head: bytes) -> bool:
+    """Tell whether the first element is `svg`, behind an XML declaration, comments and a document
+    type."""
+    rest = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if rest.startswith(b"<?xml"):
+        rest = rest.partition(b">")[2].lstrip()
+    position = 0  # moved on rather than cut off, which would copy the rest for each comment
+    while rest.startswith(b"<!--", position):
+        end = rest.find(b"-->", position + 4)
+        if end < 0:
+            return False
+        position = _skip_space(rest, end + 3)
+    if rest.startswith(b"<!DOCTYPE svg", position):
+        end = rest.find(b">", position)
+        if end < 0:
+            return False
+        position = _skip_space(rest, end + 1)
+    name = rest[position : position + 5]
+    return name[:4] == b"<svg" and (name[4:] == b">" or name[4:].isspace())
+
+
+def _skip_space(text: bytes, position: int) -> int:
+    """Return where the white space at `position` ends."""
+    while text[position : position + 1].isspace():
+        position += 1
+    return position
+
+
+def _is_netpbm_header(rest: bytes) -> bool:
+    """Tell whether white space, and then a number or a comment, follow the magic number."""
+    after = rest.lstrip()
+    return len(after) < len(rest) and (after[:1].isdigit() or after[:1] == b"#")

@@ -1,32 +1,31 @@
-"""Reading and decoding of an input: what the network takes, what the overlay is drawn on, and what the row says of the file."""
+"""Reading and decoding of an input: what the network takes, what the overlay is drawn on, and what
+the row says of the file."""
 
 import dataclasses
-import hashlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
 from batch_inference.outputs import journal, progress
 from batch_inference.outputs.records import Example, Prediction, Rejection, Source, reject
 from batch_inference.storage import filesystem
-from trainer import overlay, radiograph
-from trainer.engines import usable_cores
+from trainer.workers.imaging import Decoded, Imaging
 
-_decoding = threading.BoundedSemaphore(usable_cores())
-"""Of the many threads that wait for storage, no more than there are cores decode at a time: each takes up to a gigabyte."""
+_imaging = Imaging()
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """Task -> Examples, or Rejections: one, or one for each frame; or the rows that are known, where the file is still the same.
+    """Turns a task into an Example or a Rejection, or into the row that is known where the file is
+    still the same; of several frames, into one of these for each.
 
     Attributes:
       image_size: side of the square that the model takes.
       picture_wanted: whether to keep what an overlay is drawn on.
       model_id: what rejections name as their model.
       study_key: names the study.
-      all_frames: whether several frames of a file are taken one by one; else such a file is rejected.
+      all_frames: whether several frames of a file are taken one by one; else such a file is
+        rejected.
     """
 
     image_size: int
@@ -36,78 +35,63 @@ class Decode:
     all_frames: bool = False
 
     def __call__(self, task: Task) -> Iterable[Example | Rejection | journal.Entry]:
-        """Several frames are decoded as they are asked for, so that a long film needs the memory of a few frames."""
-        source, sha256 = task.source, None
+        """Decode several frames as they are asked for, so that a long film needs the memory of
+        few."""
+        source = task.source
         try:
-            contents = filesystem.read(source.uri)
-            sha256 = hashlib.sha256(contents).hexdigest()
-            known = {row.frame: row for row in task.known if row.sha256 == sha256}
-            if None in known:
-                return [self._keep(source, known[None])]
-            if not self.all_frames:
-                return [self._take(source, sha256, lambda _: radiograph.read(contents), None)]
-            with _decoding:
-                number, read = radiograph.frames(contents)
-        except Exception as error:
-            return [self._reject(source, error, sha256, None)]
-        if number == 1:
-            return [self._take(source, sha256, read, None)]
-        return self._each(source, sha256, number, read, known)
+            # A worker reads a local file itself, which spares a copy.
+            remote = filesystem.is_remote(source.uri)
+            file = (filesystem.read if remote else filesystem.absolute)(source.uri)
+        except filesystem.StorageError as error:
+            too_large = isinstance(error, filesystem.TooLargeError)
+            refusal = ("too_large" if too_large else "unreadable", str(error))
+            return [self._reject(source, Decoded(None, refusal=refusal), None)]
+        whole = {row.sha256: row for row in task.known if row.frame is None}
+        found = _imaging.decode(
+            file, self.image_size, self.picture_wanted, list(whole), self.all_frames
+        )
+        if found.frames > 1:
+            known = {row.frame: row for row in task.known if row.sha256 == found.sha256}
+            return self._each_frame(source, file, found.frames, known)
+        if found.sha256 in whole and not found.refusal:
+            return [self._keep(source, whole[found.sha256])]
+        return [self._take(source, found, None)]
 
-    def _each(
+    def _each_frame(
         self,
         source: Source,
-        sha256: str,
+        file: str | bytes,
         number: int,
-        read: Callable[[int], radiograph.Radiograph],
         known: Mapping[int | None, Prediction],
     ) -> Iterator[Example | Rejection | journal.Entry]:
-        for frame in range(number):
-            yield (
-                self._keep(source, known[frame])
-                if frame in known
-                else self._take(source, sha256, read, frame)
-            )
+        for frame in known:
+            yield self._keep(source, known[frame])
+        missing = [frame for frame in range(number) if frame not in known]
+        decoded = _imaging.decode_frames(file, self.image_size, self.picture_wanted, missing)
+        for frame, found in zip(missing, decoded, strict=True):
+            yield self._take(source, found, frame)
 
-    def _take(
-        self,
-        source: Source,
-        sha256: str,
-        read: Callable[[int], radiograph.Radiograph],
-        frame: int | None,
-    ) -> Example | Rejection:
-        try:
-            with _decoding:
-                found = read(frame or 0)
-                picture = overlay.shrink(found.pixels) if self.picture_wanted else None
-                study, pixels = (
-                    self.study_key(source, found.tags),
-                    radiograph.letterbox(found.pixels, self.image_size),
-                )
-            return Example(
-                source, pixels, picture, sha256, study, frame, found.tags, found.warnings
-            )
-        except Exception as error:
-            return self._reject(source, error, sha256, frame)
+    def _take(self, source: Source, found: Decoded, frame: int | None) -> Example | Rejection:
+        if found.square is None:
+            return self._reject(source, found, frame)
+        study = self.study_key(source, found.tags)
+        assert found.sha256 is not None, "what was decoded was read"
+        return Example(
+            source,
+            found.square,
+            found.picture,
+            found.sha256,
+            study,
+            frame,
+            found.tags,
+            found.warnings,
+        )
 
     def _keep(self, source: Source, known: Prediction) -> journal.Entry:
         progress.advance()
         return journal.Entry(journal.digest(source), known)
 
-    def _reject(
-        self, source: Source, error: Exception, sha256: str | None, frame: int | None
-    ) -> Rejection:
+    def _reject(self, source: Source, found: Decoded, frame: int | None) -> Rejection:
         progress.advance()
-        return reject(source, *_why(error), self.model_id, sha256, frame)
-
-
-def _why(error: Exception) -> tuple[str, str]:
-    """Reason and detail of whatever kept an input from being decoded."""
-    if isinstance(error, radiograph.RadiographError):
-        return error.reason, error.detail
-    if isinstance(error, filesystem.TooLargeError):
-        return "too_large", str(error)
-    if isinstance(error, filesystem.StorageError):
-        return "unreadable", str(error)
-    # Including MemoryError: one file must not end the run. Its text might quote the file, so it is left out.
-    return "decode_failed", f"decoding ended in {type(error).__name__}"
+        assert found.refusal is not None, "there is a reason where there are no pixels"
+        return reject(source, *found.refusal, self.model_id, found.sha256, frame)

@@ -7,13 +7,13 @@ from typing import Annotated
 import numpy as np
 
 from trainer import radiograph
+from trainer.workers import imaging
 
 OTHER_BODY_PART = "other_body_part"
 REASONS: dict[str, str] = {
-    **radiograph.REASONS,
+    **imaging.REASONS,
     "unreadable": "the file cannot be opened or read: gone, no permission, a folder, "
     "a dangling link, a storage error",
-    "decode_failed": "decoding failed in a way that no other reason names",
     "inference_failed": "the model failed on this image alone, "
     "or answered with a number that is not finite",
     "write_failed": "the picture could not be drawn or written",

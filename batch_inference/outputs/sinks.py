@@ -14,11 +14,15 @@ from batch_inference.outputs.records import (
 from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
+from trainer.workers.imaging import Imaging
+
+_imaging = Imaging()
 
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-    """Scored -> journal entry with its row, the picture drawn and written; or Rejection.
+    """Turns what was scored into a journal entry with its row, after its picture is drawn and
+    written; or into a Rejection.
 
     Attributes:
       output: folder of the run.
@@ -82,14 +86,21 @@ class Finish:
         if picture is None or scored.probability < self.min_probability:
             return None
         scale = self.described.cam["scale"]
-        drawn = overlay.draw(
-            picture, scored.cam, self.described.image_size, scale, self.style, self.colours
+        encoded = _imaging.draw(
+            picture,
+            scored.cam,
+            self.described.image_size,
+            scale,
+            self.style,
+            self.colours,
+            self.file_format,
         )
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
         )
-        contents = overlay.encode(drawn, self.file_format)
         filesystem.write(
-            filesystem.join(self.output, path), contents, overlay.MIME_TYPES[self.file_format]
+            filesystem.join(self.output, path),
+            encoded.tobytes(),
+            overlay.MIME_TYPES[self.file_format],
         )
         return path

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import stat
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -16,12 +15,9 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference.storage import gcs
-from trainer import manifest_text
+from trainer import manifest_text, regular_file
 from trainer.errors import ConfigError, DataError
-from trainer.radiograph import MAX_PIXELS
-
-# The size of the largest decoded picture, in 16-bit RGB. A larger file cannot be a picture.
-MAX_BYTES = 6 * MAX_PIXELS
+from trainer.radiograph import MAX_BYTES
 
 _PARTIAL = ".partial"
 
@@ -101,18 +97,12 @@ def read(uri: str) -> bytes:
 
 
 def _read_local(path: str) -> bytes:
-    # Check before opening: opening a named pipe blocks, and so may reading a file of size 0.
-    status = os.stat(path)
-    if stat.S_ISREG(status.st_mode) and not status.st_size:
-        return b""
-    if stat.S_ISDIR(status.st_mode):
-        os.scandir(path).close()  # raises the reason why files of this folder are missing
-    if not stat.S_ISREG(status.st_mode):
-        raise StorageError("expected a regular file, found a folder, pipe, socket or device")
-    if status.st_size > MAX_BYTES:
-        raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has {status.st_size}")
-    with open(path, "rb") as file:
-        return file.read()
+    try:
+        return regular_file.read(path, MAX_BYTES)
+    except regular_file.TooLargeError as error:
+        raise TooLargeError(str(error)) from error
+    except regular_file.NotRegularError as error:
+        raise StorageError(str(error)) from error
 
 
 def _read_remote(uri: str) -> bytes:

@@ -1,22 +1,25 @@
-"""One listed file -> the PNG that goes into its record, or the reason why it was refused."""
+"""Makes of a listed file the PNG that goes into its record, or finds the reason why it is
+refused."""
 
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
-import pathlib
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-import cv2
-
-from trainer import machine, radiograph
+from trainer import machine
 from trainer.dataset.example import Example
 from trainer.program import telemetry
 from trainer.storage import is_remote, read_bytes
+from trainer.workers import imaging, pool
 
 MISSING = "missing"
 UNREADABLE = "unreadable"
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
+_FAILING_STORAGE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE}
+_imaging = imaging.Imaging()
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -28,10 +31,12 @@ class Encoded:
 
     Attributes:
       example: as listed.
-      sha256: of the file's content, hexadecimal; empty where there is no file.
+      sha256: of the file's content, hexadecimal; empty where it could not be read.
       png: lossless PNG of uint8 [size, size, 1]; None where the file was refused.
-      attributes: those of the source, `DERIVED_ATTRIBUTES`, and `dicom_modality`, `dicom_body_part`, `dicom_view` where known.
-      reason: why it was refused: a key of `radiograph.REASONS`, or `missing`; None where it was taken.
+      attributes: those of the source, `DERIVED_ATTRIBUTES`, and `dicom_modality`,
+        `dicom_body_part`, `dicom_view` where known.
+      reason: why it was refused: a key of `imaging.REASONS`, `unreadable` or `missing`; None where
+        it was taken.
       detail: the refusal in words.
     """
 
@@ -44,60 +49,65 @@ class Encoded:
 
 
 def encode(example: Example, image_size: int) -> Encoded:
-    """Reads and letterboxes one file. Only what is wrong with the file is a refusal; a failing disk or network raises."""
-    data = _read_regular_file(example.uri)
-    if data is None:
-        return _refuse_unread(example)
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        source = radiograph.read(data)
-    except radiograph.RadiographError as error:
-        return Encoded(example, sha256, reason=error.reason, detail=error.detail)
-    height, width = source.pixels.shape
+    """Read and letterbox one file in a worker process; only what is wrong with the file is a
+    refusal.
+
+    Raises:
+      OSError, OpError: the disk or the network fails.
+    """
+    file = _file(example)
+    if file is None:
+        return _missing(example)
+    found = _imaging.encode_square(file, image_size)
+    if found.errno in _NOT_THERE:
+        return _missing(example)
+    if found.errno in _FAILING_STORAGE:
+        raise OSError(found.errno, os.strerror(found.errno), example.uri)
+    sha256 = found.sha256 or ""
+    if found.refusal:
+        reason, detail = found.refusal
+        return Encoded(example, sha256, reason=reason, detail=detail)
     attributes = {
-        f"dicom_{name}": source.tags[name]
+        f"dicom_{name}": found.tags[name]
         for name in ("modality", "body_part", "view")
-        if name in source.tags
+        if name in found.tags
     }
-    attributes |= {
-        **example.attributes,
-        "source_format": source.source_format,
-        "source_mode": source.source_mode,
-        "source_width": str(width),
-        "source_height": str(height),
-    }
-    _, png = cv2.imencode(".png", radiograph.letterbox(source.pixels, image_size))
-    return Encoded(example, sha256, png=png.tobytes(), attributes=attributes)
+    attributes |= {**example.attributes, **found.source}
+    return Encoded(example, sha256, png=found.png, attributes=attributes)
 
 
 def content_hash(example: Example) -> str:
-    """SHA-256 of the file's content, hexadecimal; empty where there is no file."""
-    data = _read_regular_file(example.uri)
-    return "" if data is None else hashlib.sha256(data).hexdigest()
+    """Return the SHA-256 of the file's content, hexadecimal; empty where it cannot be read."""
+    file = _file(example)
+    return (file is not None and imaging.digest(file)) or ""
 
 
-def _read_regular_file(uri: str) -> bytes | None:
-    """Return a file's content; None for a missing file, and for pipes, devices and folders."""
-    # Opening a pipe waits for a writer, and a device may have no end.
-    return read_bytes(uri) if is_remote(uri) or pathlib.Path(uri).is_file() else None
+def _file(example: Example) -> str | bytes | None:
+    """Return the path of a local file, the content of a remote one; None where the latter is
+    missing."""
+    return read_bytes(example.uri) if is_remote(example.uri) else example.uri
 
 
-def _refuse_unread(example: Example) -> Encoded:
-    if not is_remote(example.uri) and pathlib.Path(example.uri).exists():
-        detail = "expected a regular file, found a folder, pipe, socket or device"
-        return Encoded(example, sha256="", reason=UNREADABLE, detail=detail)
+def _missing(example: Example) -> Encoded:
     return Encoded(example, sha256="", reason=MISSING, detail=f"there is no file {example.uri}")
 
 
 def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """`map(function, items)`, in order, on all cores, with a few items in flight rather than all of them."""
-    # Decoders, hashes and file reads let go of the GIL; four threads at least, since remote reads wait more than they work.
-    workers = max(4, machine.cores())
+    """Map a function over items, in order, in threads, with a few items in flight at a time.
+
+    When the loop over the results fails, or a signal ends it, tasks of the worker pool fail at
+    once.
+    """
+    # The threads wait for worker processes or for storage. Remote reads wait more than they work.
+    workers = max(4, machine.cores() + 1)
     pending: collections.deque[concurrent.futures.Future[_R]] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    with (
+        concurrent.futures.ThreadPoolExecutor(workers) as threads,
+        pool.shared().stop_on_error(),
+    ):
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(threads.submit(function, item))
                 telemetry.report_progress()
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()

@@ -65,18 +65,6 @@ class Decoded(NamedTuple):
     warnings: frozenset[str]
 
 
-def is_dicom(data: bytes) -> bool:
-    """Return whether the bytes are a DICOM file or a little-endian data set without preamble.
-
-    PS3.5 7.1 has the encoding of the first element.
-    """
-    if data[128:132] == b"DICM":
-        return True
-    if len(data) < 8 or data[:2] not in (b"\x02\x00", b"\x08\x00") or data[3] != 0:
-        return False
-    return re.fullmatch(rb"[A-Z]{2}", data[4:6]) is not None or data[6:8] == b"\0\0"
-
-
 def read(data: bytes) -> Decoded:
     """Decode a file with one frame.
 

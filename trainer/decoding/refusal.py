@@ -11,7 +11,8 @@ REASONS: dict[str, str] = {
     "truncated": "the content starts as an image but is cut short or damaged",
     "unsupported": "the content is an image of a kind that is not read: another format, "
     "several frames, an unknown transfer syntax",
-    "too_large": "the header announces more pixels than are decoded",
+    "too_large": "the header announces more pixels than are decoded, "
+    "or decoding takes more memory than a file may take",
     "bad_dicom": "the content is DICOM without a usable picture: no pixel data, "
     "missing or contradictory attributes",
 }

@@ -14,13 +14,15 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import overlay, radiograph, storage
+from trainer import overlay, storage
 from trainer.artifact import FREE_METHOD, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
+from trainer.workers import pool
+from trainer.workers.imaging import Imaging
 
 TITLES = {
     "grad_cam": "Grad-CAM",
@@ -104,12 +106,10 @@ def explain(options: Options) -> Explanations:
         )
     info = evaluate.load_info(options.model)
     network = trained_network.load(options.model, info)
-    radiographs, rejected = _read_images(options.images)
+    radiographs, rejected = _read_images(options.images, info.image_size)
     if not radiographs:
         raise DataError(f"none of the images can be read: {'; '.join(rejected)}")
-    pixels = np.stack(
-        [radiograph.letterbox(image.pixels, info.image_size) for image in radiographs.values()]
-    )
+    pixels = np.stack([square for square, _ in radiographs.values()])
     serve = tf.saved_model.load(options.model).signatures["serving_default"]
     served = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
     maps = _compute_maps(network, options, pixels, served["cam"])
@@ -119,7 +119,7 @@ def explain(options: Options) -> Explanations:
     }
     pages = []
     for i, (path, name) in enumerate(zip(radiographs, _name_pages(list(radiographs)), strict=True)):
-        picture = overlay.shrink(radiographs[path].pixels)
+        _, picture = radiographs[path]
         drawn = {
             Picture("original.png", "original", "as it was read"): cv2.cvtColor(
                 picture, cv2.COLOR_GRAY2BGR
@@ -185,18 +185,29 @@ def _draw_layers(
     return drawn
 
 
-def _read_images(paths: Sequence[str]) -> tuple[dict[str, radiograph.Radiograph], list[str]]:
-    """Return the images that could be read, by path, and a sentence on each of the other files."""
+def _read_images(
+    paths: Sequence[str], image_size: int
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
+    """Decode images in worker processes.
+
+    Returns:
+      By path of each image that could be read: the square uint8 [image_size, image_size, 1] and the
+      picture uint8 [height, width]. Then a sentence on each of the other files.
+    """
     read, rejected = {}, []
-    for path in paths:
-        try:
-            if (contents := storage.read_bytes(path)) is None:
-                raise FileNotFoundError
-            read[path] = radiograph.read(contents)
-        except radiograph.RadiographError as error:
-            rejected.append(f"{_escape(path)}: {error.reason}: {error.detail}")
-        except OSError:
-            rejected.append(f"{_escape(path)}: cannot be opened or read")
+    with pool.shared().stop_on_error():
+        for path in paths:
+            try:
+                file = storage.read_bytes(path) if storage.is_remote(path) else path
+            except OSError:
+                file = None
+            found = Imaging().decode(file, image_size, picture=True) if file is not None else None
+            if found and found.square is not None and found.picture is not None:
+                read[path] = found.square, found.picture
+            elif found and found.refusal and found.refusal[0] != "unreadable":
+                rejected.append(f"{_escape(path)}: {': '.join(found.refusal)}")
+            else:
+                rejected.append(f"{_escape(path)}: cannot be opened or read")
     return read, rejected
 
 

@@ -1,61 +1,111 @@
-"""Reading and decoding in many threads: what waits for storage and what takes memory."""
+"""Reading and decoding: what waits for storage, what a file that harms its worker costs, and what stays as it was."""
 
+import hashlib
+import pathlib
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from batch_inference.inputs import decode
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
-from batch_inference.outputs.records import Example, Source
+from batch_inference.outputs.records import Example, Rejection, Source
 from tests.batch_inference.conftest import picture
 from tests.support.dicom_files import dicom_file
 from tests.support.pictures import encode
-from trainer import radiograph
+from trainer import overlay, radiograph
+from trainer.workers import imaging
+from trainer.workers.pool import Pool
 
-THREADS, CORES = 8, 2
+THREADS = 8
+SIZE = 16
 
 
 @pytest.mark.parametrize("all_frames", [False, True])
-def test_many_are_read_at_a_time_and_few_decoded(monkeypatch, all_frames):
-    all_read, content = (
-        threading.Barrier(THREADS, timeout=30),
-        dicom_file(picture(1)) if all_frames else encode(picture(1), "PNG"),
-    )
-    inside, most, lock = 0, 0, threading.Lock()
-
-    def slowly(original):
-        def call(*arguments):
-            nonlocal inside, most
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.02)
-            done = original(*arguments)
-            with lock:
-                inside -= 1
-            return done
-
-        return call
+def test_many_remote_files_are_read_at_a_time(monkeypatch, all_frames):
+    all_read = threading.Barrier(THREADS, timeout=30)
+    content = dicom_file(picture(1)) if all_frames else encode(picture(1), "PNG")
 
     def read(uri):
         all_read.wait()
         return content
 
-    monkeypatch.setattr(decode, "_decoding", threading.BoundedSemaphore(CORES))
     monkeypatch.setattr(decode.filesystem, "read", read)
-    monkeypatch.setattr(
-        radiograph,
-        "frames" if all_frames else "read",
-        slowly(getattr(radiograph, "frames" if all_frames else "read")),
-    )
-    task = decode.Decode(16, True, "m", StudyKey(), all_frames)
+    task = decode.Decode(SIZE, True, "m", StudyKey(), all_frames)
     with ThreadPoolExecutor(THREADS) as pool:
-        results = [
-            list(found)
-            for found in pool.map(task, [Task(Source(f"{n}", f"{n}")) for n in range(2 * THREADS)])
-        ]
+        sources = [Task(Source(f"gs://b/{n}", f"{n}")) for n in range(2 * THREADS)]
+        results = [list(found) for found in pool.map(task, sources)]
     assert all(isinstance(found, Example) for (found,) in results) and len(results) == 2 * THREADS
-    assert most == CORES
+
+
+def test_pixels_and_pictures_are_those_of_this_process(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture(3), "PNG"))
+    (found,) = decode.Decode(SIZE, True, "m", StudyKey())(Task(Source(str(path), "a.png")))
+    pixels = radiograph.read(path.read_bytes()).pixels
+    assert (found.pixels == radiograph.letterbox(pixels, SIZE)).all()
+    assert (found.picture == overlay.shrink(pixels)).all()
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    cam = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    for style in ("overlay", "heatmap", "side_by_side"):
+        drawn = overlay.draw(found.picture, cam, SIZE, 0.7, style, "jet")
+        encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png")
+        assert encoded.tobytes() == overlay.encode(drawn, "png")
+
+
+HARM = {"crash": "decode_failed", "loop!": "too_slow", "alot!": "too_large"}
+
+
+def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path, monkeypatch):
+    good = encode(picture(1), "PNG")
+    for index in range(12):
+        (tmp_path / f"good{index}.png").write_bytes(good)
+    for start in HARM:
+        (tmp_path / start).write_bytes(start.encode())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    sources = [Task(Source(str(tmp_path / name), name)) for name in names]
+    task = decode.Decode(SIZE, True, "m", StudyKey())
+
+    def rows():
+        with ThreadPoolExecutor(4) as threads:
+            found = [row for (row,) in threads.map(task, sources)]
+        return dict(zip(names, found, strict=True))
+
+    expected = rows()
+    pool = Pool(2, memory=256 << 20, seconds=2.0)
+    monkeypatch.setattr(decode, "_imaging", _Harmed(pool))
+    with pool.stop_on_error():
+        harmed = rows()
+    for name in names:
+        content = (tmp_path / name).read_bytes()
+        if name in HARM:
+            assert isinstance(harmed[name], Rejection) and harmed[name].reason == HARM[name]
+            assert harmed[name].sha256 == hashlib.sha256(content).hexdigest()
+        else:
+            assert (harmed[name].pixels == expected[name].pixels).all()
+            assert harmed[name].sha256 == expected[name].sha256
+
+
+class _Harmed(imaging.Imaging):
+    """Decodes by a task that does what some files tell it."""
+
+    DECODE = "tests.support.worker_tasks:crash_on_bytes"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_frames_after_a_crash_are_refused_one_by_one(tmp_path, monkeypatch, remote):
+    pixels = np.stack([picture(n) for n in range(3)])
+    path = pathlib.Path(tmp_path / "film.dcm")
+    path.write_bytes(dicom_file(pixels, NumberOfFrames=3))
+    file = path.read_bytes() if remote else str(path)
+    found = list(imaging.Imaging().decode_frames(file, SIZE, False, range(3)))
+    assert [one.square.shape for one in found] == [(SIZE, SIZE, 1)] * 3
+
+    class Lost(imaging.Imaging):
+        FRAMES = "tests.support.worker_tasks:crash"
+
+    lost = list(Lost(Pool(1)).decode_frames(file, SIZE, False, range(3)))
+    assert [one.refusal[0] for one in lost] == ["decode_failed"] * 3
+    assert {one.sha256 for one in lost} == {hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -1,0 +1,97 @@
+"""Tasks for worker processes that behave like the codecs nobody wants."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+
+def double(arrays, **arguments):
+    """Return twice each array, and what else was given."""
+    return arguments, [2 * array for array in arrays]
+
+
+def modules(arrays):
+    """Return the names of the modules that this process has imported, once it has done its imaging."""
+    import trainer.workers.imaging  # noqa: F401
+
+    return {"modules": sorted(sys.modules), "pid": os.getpid()}, []
+
+
+def crash(arrays, **arguments):
+    """Read address 0."""
+    ctypes.string_at(0)
+
+
+def crash_on_bytes(arrays, path, **arguments):
+    """Decode as the real task does, but crash, loop or exhaust where the file says so."""
+    from trainer.workers import imaging
+
+    with open(path, "rb") as file:  # noqa: PTH123
+        start = file.read(5)
+    if start == b"crash":
+        ctypes.string_at(0)
+    if start == b"loop!":
+        loop(arrays)
+    if start == b"alot!":
+        exhaust(arrays)
+    return imaging.decode_task(arrays, path, **arguments)
+
+
+def loop(arrays):
+    """Use the processor without end."""
+    while True:
+        pass
+
+
+def sleep(arrays, seconds=3600):
+    """Wait without using the processor."""
+    time.sleep(seconds)
+    return {}, []
+
+
+def exhaust(arrays):
+    """Take memory without end."""
+    taken = []
+    while True:
+        taken.append(np.ones(1 << 24, np.uint8))
+
+
+def kill_self(arrays):
+    """End as if the kernel had run out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(arrays):
+    """Raise an error whose text quotes the file."""
+    raise ValueError("JOHN^DOE")
+
+
+def panic(arrays):
+    """Raise what is no Exception, as the panics of Rust."""
+
+    class PanicException(BaseException):
+        pass
+
+    raise PanicException("JOHN^DOE")
+
+
+def babble(arrays):
+    """Write what is no message over the parent's connection, as a worker that was taken over might."""
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"[{}, [[0, 'object', [1]]], 0]\n")
+        except OSError:
+            continue
+    time.sleep(60)
+
+
+def count(arrays, to, crash_at=None):
+    """Yield numbers one by one."""
+    for number in range(to):
+        if number == crash_at:
+            ctypes.string_at(0)
+        yield {"number": number}, [np.full(3, number, np.uint8)]

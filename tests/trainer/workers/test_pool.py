@@ -1,0 +1,224 @@
+"""Worker processes: what they compute, and what becomes of a task that exhausts, crashes or hangs."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from trainer.workers import pool as pools
+from trainer.workers.pool import (
+    Pool,
+    StoppedError,
+    TaskCrashError,
+    TaskError,
+    TaskMemoryError,
+    TaskTimeError,
+)
+
+TASKS = "tests.support.worker_tasks"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = Pool(count=2, memory=256 << 20, seconds=1.0)
+    with made.stop_on_error():
+        yield made
+
+
+def run(pool: Pool, task: str, *arrays: np.ndarray, **arguments):
+    return pool.run(f"{TASKS}:{task}", arrays, **arguments)
+
+
+def doubled(pool: Pool) -> list:
+    return run(pool, "double", np.arange(3, dtype=np.uint8))[1][0].tolist()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((0,), np.uint8),
+        np.arange(12, dtype=np.uint8).reshape(3, 4, 1),
+        np.arange(8, dtype=np.uint8)[::2],
+        np.linspace(-1, 1, 7, dtype=np.float32),
+        np.ones((5000, 5000), np.uint8),
+    ],
+    ids=["empty", "3d", "strided", "float", "25MB"],
+)
+def test_arrays_and_fields_come_back(pool, array):
+    fields, (first, second) = run(pool, "double", array, array, text="é\udcff", number=0.1)
+    assert fields == {"text": "é\udcff", "number": 0.1}
+    for got in (first, second):
+        assert got.dtype == array.dtype and (got == 2 * array).all() and got.shape == array.shape
+
+
+def test_a_worker_imports_neither_tensorflow_nor_beam_nor_pydicom(pool):
+    fields, _ = run(pool, "modules")
+    first = {name.split(".")[0] for name in fields["modules"]}
+    assert "cv2" in first and fields["pid"] != os.getpid()
+    assert not first & {"tensorflow", "keras", "apache_beam", "pydicom", "matplotlib", "scipy"}
+
+
+def test_many_threads_share_the_workers_and_each_gets_its_own_result(pool):
+    def one(number: int) -> bool:
+        array = np.full(1000, number % 100, np.uint8)
+        fields, (got,) = run(pool, "double", array, number=number)
+        return fields["number"] == number and (got == 2 * array).all()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(one, range(200)))
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "said"),
+    [
+        ("crash", TaskCrashError, "SIGSEGV"),
+        ("kill_self", TaskCrashError, "SIGKILL"),
+        ("loop", TaskTimeError, "processor time"),
+        ("exhaust", TaskMemoryError, "MemoryError"),
+        ("fail", TaskError, "ValueError"),
+        ("panic", TaskError, "PanicException"),
+        ("babble", TaskError, ""),
+        ("no_such_task", TaskError, "AttributeError"),
+    ],
+)
+def test_a_bad_task_fails_alone(pool, task, error, said):
+    with ThreadPoolExecutor(4) as threads:
+        others = [threads.submit(doubled, pool) for _ in range(20)]
+        with pytest.raises(error) as caught:
+            run(pool, task)
+        assert [other.result() for other in others] == [[0, 2, 4]] * 20
+    assert said in str(caught.value) and "JOHN" not in str(caught.value)
+    assert doubled(pool) == [0, 2, 4]
+
+
+def test_a_worker_that_waits_for_ever_is_killed_too(monkeypatch):
+    monkeypatch.setattr(pools, "_WALL_SECONDS", 1)
+    pool = Pool(1, seconds=0.5)
+    with pool.stop_on_error():
+        with pytest.raises(TaskTimeError):
+            run(pool, "sleep")
+        assert doubled(pool) == [0, 2, 4]
+
+
+def test_a_worker_that_is_killed_while_idle_costs_nothing():
+    pool = Pool(1)
+    with pool.stop_on_error():
+        for _ in range(3):
+            assert doubled(pool) == [0, 2, 4]
+            (pid,) = pool.pids()
+            os.kill(pid, signal.SIGKILL)
+        assert doubled(pool) == [0, 2, 4]
+
+
+def test_killing_workers_at_random_costs_what_they_were_at_and_no_more():
+    random, pool = np.random.default_rng(0), Pool(2)
+    lost = done = 0
+    with pool.stop_on_error(), ThreadPoolExecutor(4) as threads:
+
+        def one(_: int) -> bool:
+            try:
+                return doubled(pool) == [0, 2, 4]
+            except TaskCrashError:
+                return False
+
+        results = [threads.submit(one, number) for number in range(2000)]
+        kills = 0
+        while not all(result.done() for result in results) and kills < 5:
+            for pid in pool.pids()[:1]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+                except ProcessLookupError:
+                    continue
+            time.sleep(random.uniform(0, 0.2))
+        done = sum(result.result() for result in results)
+        lost = len(results) - done
+    assert lost <= kills
+
+
+def test_items_come_one_by_one_beside_other_tasks(pool):
+    items = pool.stream(f"{TASKS}:count", [], to=4)
+    seen = []
+    for fields, (array,) in items:
+        seen.append((fields["number"], array.tolist()))
+        assert doubled(pool) == [0, 2, 4]
+    assert seen == [(number, [number] * 3) for number in range(4)]
+
+
+def test_a_crash_between_items_is_raised_there(pool):
+    items = pool.stream(f"{TASKS}:count", [], to=4, crash_at=2)
+    assert [next(items)[0]["number"] for _ in range(2)] == [0, 1]
+    with pytest.raises(TaskCrashError):
+        next(items)
+
+
+def test_once_a_run_has_failed_nobody_waits_for_its_tasks():
+    pool, started = Pool(2, seconds=600.0), threading.Event()
+
+    def wait(_: int) -> None:
+        started.set()
+        with pytest.raises(StoppedError):
+            run(pool, "loop")
+
+    with ThreadPoolExecutor(6) as threads:
+        with pytest.raises(KeyboardInterrupt), pool.stop_on_error():
+            waiting = [threads.submit(wait, number) for number in range(6)]
+            started.wait()
+            raise KeyboardInterrupt
+        for one in waiting:
+            one.result()
+    with pool.stop_on_error():
+        assert doubled(pool) == [0, 2, 4]
+
+
+def test_where_no_process_starts_threads_do_the_work_and_the_log_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    pool = Pool(2)
+    with caplog.at_level("WARNING"), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: doubled(pool), range(10))) == [[0, 2, 4]] * 10
+        with pytest.raises(TaskError, match="ValueError"):
+            run(pool, "fail")
+        assert [f["number"] for f, _ in pool.stream(f"{TASKS}:count", [], to=3)] == [0, 1, 2]
+    assert sum("in threads" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path, how):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import threading, numpy as np\n"
+        "from trainer.workers.pool import Pool\n"
+        "pool = Pool(1, seconds=2.0)\n"
+        "task = 'tests.support.worker_tasks:'\n"
+        "pool.run(task + 'double', [np.zeros(1, np.uint8)])\n"
+        "print(*pool.pids(), flush=True)\n"
+        "pool.run(task + 'loop', [])\n"
+    )
+    root = pathlib.Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    worker = int(process.stdout.readline())
+    process.send_signal(how)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while pathlib.Path(f"/proc/{worker}").exists() and _state(worker) != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"

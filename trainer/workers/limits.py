@@ -1,0 +1,43 @@
+"""Limits that the kernel holds for this process: address space and processor time, set anew for
+each task."""
+
+import math
+import os
+import pathlib
+import resource
+import time
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STATM = pathlib.Path("/proc/self/statm")
+
+
+def address_space() -> int:
+    """Return how many bytes of address space this process has mapped; 0 where the system does not
+    say."""
+    try:
+        return int(_STATM.read_bytes().split()[0]) * _PAGE
+    except OSError:
+        return 0
+
+
+def forbid_core_files() -> None:
+    """Keep a crash from writing memory, which may show a patient's picture, to the disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def allow(memory: int, seconds: float) -> None:
+    """Allow this process `memory` bytes beyond what it has mapped, and `seconds` of processor time
+    from now on.
+
+    Beyond the first, allocations fail (MemoryError in Python). Beyond the second, the kernel ends
+    the process with SIGXCPU.
+    """
+    _lower(resource.RLIMIT_AS, address_space() + memory)
+    _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set the soft limit, which may be raised again, within the hard one that the process was
+    started with."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

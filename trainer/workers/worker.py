@@ -1,0 +1,73 @@
+"""The program of a worker process: it runs one task after the other, each within its limits, until
+its parent closes the socket.
+
+It imports neither TensorFlow nor Beam. Tasks are named `module:function`.
+"""
+
+import importlib
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from types import GeneratorType
+from typing import Any
+
+import numpy as np
+
+from trainer.workers import limits
+from trainer.workers.channel import Channel, ClosedError
+
+Result = tuple[dict[str, Any], Sequence[np.ndarray]]
+"""What a task returns, or yields several of: JSON-able fields, and arrays of uint8 or float32."""
+GROWTH = 1 << 28
+"""Bytes of address space that a worker may gain over its tasks before it is replaced: some codecs
+leak."""
+
+
+def main(connection: int, arena: int, memory: int, seconds: float) -> None:
+    """Serve the parent on the other side of descriptor `connection`.
+
+    Args:
+      connection: descriptor of a connected socket.
+      arena: descriptor of the shared memory.
+      memory: bytes that a task may allocate.
+      seconds: processor time that a task, or one item of a task that yields several, may take.
+    """
+    # Ctrl-C in a terminal reaches every process; the parent decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limits.forbid_core_files()
+    channel = Channel(socket.socket(fileno=connection), arena)
+    channel.send({"ready": True}, [])
+    most = None
+    while True:
+        try:
+            fields, arrays, end = channel.receive()
+        except ClosedError:
+            return
+        channel.accepted = True
+        limits.allow(memory, seconds)
+        try:
+            result = load_task(fields["task"])(arrays, **fields["arguments"])
+            if isinstance(result, GeneratorType):
+                for found, made in result:
+                    channel.send({"item": found}, made, end)
+                    channel.receive()
+                    limits.allow(memory, seconds)
+                channel.send({"over": True}, [])
+                continue
+            most = most or limits.address_space() + GROWTH
+            reply = {"result": result[0], "tired": limits.address_space() > most}
+            channel.send(reply, result[1], end)
+        except ClosedError:
+            return
+        except BaseException as error:
+            # Panics of codecs in Rust are no Exception. The text might quote the file, so the name
+            # has to do.
+            kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+            del error
+            channel.send({"failed": kind}, [])
+
+
+def load_task(name: str) -> Callable[..., Any]:
+    """Return the function of a task."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
