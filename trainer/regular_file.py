@@ -19,7 +19,10 @@ class TooLargeError(OSError):
 def read(path: str, limit: int) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; raise as `open_file`."""
     with open_file(path, limit) as file:
-        return file.read(limit)
+        content = file.read()
+    if len(content) > limit:  # it has grown meanwhile
+        raise _too_large(limit, len(content))
+    return content
 
 
 def open_file(path: str, limit: int) -> io.BufferedIOBase:
@@ -57,4 +60,8 @@ def _check(path: str, status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise NotRegularError("expected a regular file, found a folder, pipe, socket or device")
     if status.st_size > limit:
-        raise TooLargeError(f"expected at most {limit} bytes, the file has {status.st_size}")
+        raise _too_large(limit, status.st_size)
+
+
+def _too_large(limit: int, found: int) -> TooLargeError:
+    return TooLargeError(f"expected at most {limit} bytes, the file has {found}")

@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 
+from trainer.workers import imaging
+
 
 def double(arrays, **arguments):
     """Return twice each array, and what else was given."""
@@ -16,8 +18,6 @@ def double(arrays, **arguments):
 
 def modules(arrays):
     """Return the names of the modules that this process has imported, once it has done its imaging."""
-    import trainer.workers.imaging  # noqa: F401
-
     return {"modules": sorted(sys.modules), "pid": os.getpid()}, []
 
 
@@ -28,8 +28,6 @@ def crash(arrays, **arguments):
 
 def crash_on_bytes(arrays, path, **arguments):
     """Decode as the real task does, but crash, loop or exhaust where the file says so."""
-    from trainer.workers import imaging
-
     with open(path, "rb") as file:  # noqa: PTH123
         start = file.read(5)
     if start == b"crash":

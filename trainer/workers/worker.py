@@ -44,9 +44,10 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
         except ClosedError:
             return
         channel.accepted = True
-        limits.allow(memory, seconds)
         try:
-            result = load_task(fields["task"])(arrays, **fields["arguments"])
+            task = load_task(fields["task"])  # which may import much, before limits hold
+            limits.allow(memory, seconds)
+            result = task(arrays, **fields["arguments"])
             if isinstance(result, GeneratorType):
                 for found, made in result:
                     channel.send({"item": found}, made, end)

@@ -406,6 +406,26 @@ def test_url_as_data_dir(tmp_path):
     assert tree(tmp_path / "data") == tree(tmp_path / "local")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "endless", "dangling"])
+def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path, kind):
+    source, data_dir = class_folders(tmp_path / "source", each=3), tmp_path / "data"
+    odd = source / "positive/odd.png"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to({"endless": "/dev/zero", "dangling": "/nowhere"}[kind])
+    result = prepare(
+        str(source),
+        "folders",
+        str(data_dir),
+        image_size=32,
+        test_fraction=0.0,
+        validation_fraction=0.0,
+    )
+    assert result.splits["train"].images == 6
+    assert result.rejections == {"missing" if kind == "dangling" else "unreadable": 1}
+
+
 def test_killed_in_the_middle_then_run_again(tmp_path):
     source, data_dir = class_folders(tmp_path / "source", each=20), tmp_path / "data"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
