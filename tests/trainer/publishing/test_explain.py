@@ -283,7 +283,7 @@ def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, senten
             "arm.png.html\n",
         ),
         (["{model}", "--list_layers"], 0, "block3_relu\t6 x 6 x 16"),
-        (["{model}"], 2, "name one or several images behind the artifact"),
+        (["{model}"], 2, "name one or several images after the artifact"),
         ([], 2, "name the artifact first"),
     ],
 )
