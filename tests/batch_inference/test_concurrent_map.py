@@ -11,7 +11,7 @@ from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
 
 
 class _Watched:
-    """A function that notes how many of its calls run at once, and how far it is ahead of what was taken from it."""
+    """A function that notes how many of its calls run at once, and how far ahead they are."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -30,7 +30,7 @@ class _Watched:
 
 
 def _drive(function, elements, window, threads):
-    """A bundle, by hand; yields each result when it comes out, with how many were started by then."""
+    """Run a bundle by hand; yield each result with how many calls had started by then."""
     mapped = ConcurrentMap(function, window, threads)
     mapped.setup()
     mapped.start_bundle()

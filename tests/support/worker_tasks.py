@@ -17,7 +17,7 @@ def double(arrays, **arguments):
 
 
 def modules(arrays):
-    """Return the names of the modules that this process has imported, once it has done its imaging."""
+    """Return the names of the modules that this process has imported after its imaging."""
     return {"modules": sorted(sys.modules), "pid": os.getpid()}, []
 
 
@@ -78,7 +78,7 @@ def panic(arrays):
 
 
 def babble(arrays):
-    """Write what is no message over the parent's connection, as a worker that was taken over might."""
+    """Write what is no message to the parent, as a worker that was taken over might."""
     for descriptor in range(3, 64):
         try:
             os.write(descriptor, b"[{}, [[0, 'object', [1]]], 0]\n")

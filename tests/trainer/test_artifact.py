@@ -1,4 +1,4 @@
-"""The exported directory as a promise: sealed, it says what it is; damaged, foreign or too new, it is refused."""
+"""The exported directory says what it is; one that is damaged, foreign or too new is refused."""
 
 import dataclasses
 import hashlib

@@ -1,13 +1,15 @@
-"""Whether an engine may stand in for the reference: as close on every image, or not inferior as a classifier.
+"""Whether an engine may stand in for the reference: close on every image, or not inferior.
 
-Two tests, of which one must hold, and the maps must agree in any case.
+One of two tests must hold, and the maps must agree in any case.
 
 1. Close on every image: differences of probability that no reader would notice (`CLOSE`).
-2. Not inferior: on labelled images the paired patient bootstrap bounds what the engine may lose in AUROC and in
-   accuracy at the operating point, and how many labels change (`MARGINS`). This is the question that a user asks. A
-   single image near the threshold may move far without any decision or rank being worse for it.
+2. Not inferior: on labelled images the paired patient bootstrap bounds what the engine may lose in
+   AUROC and in accuracy at the operating point, and how many labels change (`MARGINS`). This is the
+   question that a user asks. A single image near the threshold may move far without any decision
+   or rank being worse for it.
 
-Non-inferiority: Piaggio et al. 2012, JAMA 308:2594. The interval must lie above minus the margin as a whole.
+Non-inferiority: Piaggio et al. 2012, JAMA 308:2594. The whole interval must lie above minus the
+margin.
 """
 
 import dataclasses
@@ -23,7 +25,10 @@ from trainer.evaluation.cases import Cases
 CLOSE = {"probability_mean": 0.01, "probability_largest": 0.05, "labels_changed": 0.02}
 """At most: mean and largest absolute difference of probability, share of labels that change."""
 MARGINS = {"auroc": 0.02, "accuracy": 0.03, "ece": 0.03}
-"""What an engine may be worse by, at the unfavourable end of a 95 % interval; docs/engines.md argues the sizes."""
+"""What an engine may be worse by, at the unfavourable end of a 95 % interval.
+
+docs/engines.md argues the sizes.
+"""
 MOST_CHANGED = 0.10
 """Upper 95 % bound of the share of labels that change."""
 LEAST_CORRELATION = 0.95
@@ -41,17 +46,19 @@ def compare(
     """Return how `outputs` differ from `reference`, and whether they may stand in for them.
 
     Args:
-      reference: `probability` [N], `logit` [N] and `cam` [N, h, w] of the reference engine, float32.
+      reference: `probability` [N], `logit` [N] and `cam` [N, h, w] of the reference, float32.
       outputs: the same of another engine, of the same images.
       label: the label of a probability, as `Artifact.label`.
       threshold: probability from which an image is called positive.
       known: labels and patients of the images in this order; None where labels aren't known.
 
     Returns:
-      `probability_mean`, `probability_largest`: absolute differences of probability. `labels_changed` and
-      `labels_changed_high`: a share and its upper bound. `logit_difference`: root mean square, in standard
-      deviations of the reference's logits. `cam_correlation`. `auroc`, `accuracy` and `ece`, where both classes are
-      known: `difference` with `low` and `high`. `within_tolerance`: the verdict. `verdict`: its reason in words.
+      `probability_mean`, `probability_largest`: absolute differences of probability.
+      `labels_changed` and `labels_changed_high`: a share and its upper bound.
+      `logit_difference`: root mean square, in standard deviations of the reference's logits.
+      `cam_correlation`: of the maps.
+      `auroc`, `accuracy` and `ece`, where both classes are known: `difference`, `low`, `high`.
+      `within_tolerance`: the verdict. `verdict`: its reason in words.
     """
     if not all(np.isfinite(outputs[name]).all() for name in ("probability", "logit", "cam")):
         return {"within_tolerance": False, "verdict": "some outputs are no finite numbers"}
@@ -111,9 +118,10 @@ def _judge(found: Mapping[str, Any]) -> tuple[bool, str]:
     if all(found[name] <= most for name, most in CLOSE.items()):
         return True, "close on every image"
     if "auroc" not in found:
+        largest = found["probability_largest"]
         return False, (
-            f"the probability of an image differs by up to {found['probability_largest']:.2f}; whether"
-            " that matters can be told only from labelled images of both classes"
+            f"the probability of an image differs by up to {largest:.2f}; only labelled images of"
+            " both classes can show whether that matters"
         )
     if not found["labels_changed_high"] <= MOST_CHANGED:
         return False, (
@@ -147,7 +155,10 @@ def _find_worst(name: str, measured: Mapping[str, float | None]) -> float | None
 
 
 def _bound_share(count: int, total: int) -> float:
-    """Return the upper bound of the two-sided 95 % interval of a share (Clopper and Pearson 1934)."""
+    """Return the upper end of the two-sided 95 % interval of a share.
+
+    Clopper and Pearson 1934, Biometrika 26:404.
+    """
     if count >= total:
         return 1.0
     return float(scipy.stats.beta.ppf((1 + _CONFIDENCE) / 2, count + 1, total - count))

@@ -55,7 +55,7 @@ class Channel:
 
     @property
     def accepted(self) -> bool:
-        """Whether the worker has begun with what it was sent; kept in the arena, which outlives it."""
+        """Whether the worker has begun its task; kept in the arena, which outlives it."""
         return self._arena[0] == 1
 
     @accepted.setter

@@ -1,4 +1,4 @@
-"""Reading and decoding: what waits for storage, what a file that harms its worker costs, and what stays as it was."""
+"""Read and decode files: waiting for storage, and what a file that harms its worker costs."""
 
 import hashlib
 import pathlib

@@ -1,4 +1,4 @@
-"""Whether an engine may stand in for the reference: numbers by hand, and cases whose answer is known."""
+"""Engines against the reference: numbers by hand, and cases whose answer is known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Worker processes: what they compute, and what becomes of a task that exhausts, crashes or hangs."""
+"""Worker processes: what they compute, and what a task costs that exhausts, crashes or hangs."""
 
 import os
 import pathlib
