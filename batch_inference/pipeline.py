@@ -33,6 +33,7 @@ from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
+from trainer.program import run_lock
 from trainer.workers import pool as workers
 
 
@@ -113,6 +114,12 @@ def run(options: Options) -> summary.Summary:
       RunnerError: another runner than the embedded one failed.
     """
     plan = preflight.plan(options)
+    with run_lock.hold(plan.output):
+        return _score(options, plan)
+
+
+def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
+    """Score what was planned, as `run` describes."""
     output, described = plan.output, plan.described
     tables = schema.list_tables(manifest.read_carried_columns(options.input))
     if options.bigquery:

@@ -17,6 +17,7 @@ from batch_inference.outputs import cam_store, journal, redraw
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer.errors import ConfigError
+from trainer.program import run_lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = 25
@@ -326,6 +327,21 @@ def test_resume_may_always_be_given(folder, model, undisturbed, tmp_path):
     again = score(folder, model, tmp_path / "out", cam_format="png", resume=True)
     assert everything(tmp_path / "out") == undisturbed
     assert f"{IMAGES} of them before and 0 now" in str(again)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+def test_a_second_run_on_an_output_that_is_being_written_is_refused(
+    folder, model, undisturbed, tmp_path, options
+):
+    output = tmp_path / "out"
+    with (
+        run_lock.hold(str(output)),
+        pytest.raises(ConfigError, match="is being written by process"),
+    ):
+        score(folder, model, output, **options)
+    assert not list(output.iterdir())
+    score(folder, model, output, cam_format="png")
+    assert everything(output) == undisturbed
 
 
 def test_a_damaged_part_costs_its_images_only(folder, model, undisturbed, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Train from prepared data to a finished run folder: one network, or one for each fold."""
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -13,6 +14,7 @@ from trainer import storage
 from trainer.dataset import input_pipeline
 from trainer.errors import ConfigError, HostLostError
 from trainer.network.serving import Member, Network
+from trainer.program import run_lock
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
@@ -54,6 +56,15 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         logging.warning("--profile traces runs without --folds only.")
     _prepare_keras(job.settings)
     strategy = strategy_lib.create()
+    writes = strategy_lib.is_chief(strategy)
+    with run_lock.hold(job.workdir) if writes else contextlib.nullcontext():
+        return _train_and_publish(job, strategy, continues)
+
+
+def _train_and_publish(
+    job: TrainingJob, strategy: tf.distribute.Strategy, continues: bool
+) -> dict[str, Any]:
+    """Train and publish, as `train_and_evaluate` describes, on the devices of the strategy."""
     if not continues and strategy_lib.is_chief(strategy):
         # Settings that lie there already are of a run that never reached a checkpoint.
         _write_settings(job)

@@ -28,6 +28,7 @@ from trainer.errors import (
     HostLostError,
 )
 from trainer.evaluation import evaluate
+from trainer.program import run_lock
 from trainer.publishing import results
 from trainer.training import dry_run, train
 from trainer.training.job import create_job
@@ -212,6 +213,18 @@ def test_a_run_that_could_not_start_leaves_no_settings_in_the_way(data_dir, tmp_
     with pytest.raises(ConfigError, match=r"weights='absent\.h5'"):
         train.train_and_evaluate(create_job(config, data_dir, str(tmp_path)))
     assert json.loads((tmp_path / "config.json").read_text())["config.weights"] == "absent.h5"
+
+
+def test_a_second_run_on_a_workdir_that_is_being_written_is_refused(data_dir, tmp_path):
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    job = create_job(config, data_dir, str(tmp_path / "run"))
+    with (
+        run_lock.hold(job.workdir),
+        pytest.raises(ConfigError, match="is being written by process"),
+    ):
+        train.train_and_evaluate(job)
+    assert not list((tmp_path / "run").iterdir())
     job = create_job(small_recipe.get_config(), data_dir, str(tmp_path))
     assert dry_run.plan(job).state == "new"
 
