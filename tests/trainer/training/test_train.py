@@ -213,6 +213,8 @@ def test_a_run_that_could_not_start_leaves_no_settings_in_the_way(data_dir, tmp_
     with pytest.raises(ConfigError, match=r"weights='absent\.h5'"):
         train.train_and_evaluate(create_job(config, data_dir, str(tmp_path)))
     assert json.loads((tmp_path / "config.json").read_text())["config.weights"] == "absent.h5"
+    job = create_job(small_recipe.get_config(), data_dir, str(tmp_path))
+    assert dry_run.plan(job).state == "new"
 
 
 def test_a_second_run_on_a_workdir_that_is_being_written_is_refused(data_dir, tmp_path):
@@ -225,8 +227,6 @@ def test_a_second_run_on_a_workdir_that_is_being_written_is_refused(data_dir, tm
     ):
         train.train_and_evaluate(job)
     assert not list((tmp_path / "run").iterdir())
-    job = create_job(small_recipe.get_config(), data_dir, str(tmp_path))
-    assert dry_run.plan(job).state == "new"
 
 
 def test_the_command_refuses_them_with_its_code_and_one_sentence(data_dir, undisturbed):
