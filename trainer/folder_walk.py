@@ -17,9 +17,10 @@ def walk_files(
 ) -> Iterator[str]:
     """Yield the paths of all files below a local folder that are not hidden, one by one.
 
-    Links to folders are followed, but neither back to a folder that contains the link nor to a
-    folder that another link has led to. Such a link is yielded itself. So are dangling links, pipes
-    and devices, and a folder that cannot be listed: whoever opens them finds what is wrong.
+    Links to folders are followed, but neither back to a folder that contains the link (even above
+    `top`) nor to a folder that another link has led to. Such a link is yielded itself. So are
+    dangling links, pipes and devices, and a folder that cannot be listed: whoever opens them finds
+    what is wrong.
 
     Args:
       top: path of the folder.
@@ -40,7 +41,8 @@ def walk_files(
                     if is_hidden(entry.name):
                         continue
                     target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-                    if not _is_folder(entry) or target in ancestors or target in linked:
+                    leads_back = target and (target in linked or _contains_any(target, ancestors))
+                    if leads_back or not _is_folder(entry):
                         yield entry.path
                     elif recursive:
                         below.append(entry.name)
@@ -64,6 +66,12 @@ def walk_files(
             *of_parent,
             os.path.realpath(folder) if is_link else os.path.join(of_parent[-1], name),
         )
+
+
+def _contains_any(folder: str, others: tuple[str, ...]) -> bool:
+    """Return whether one of the real paths is that of the folder or lies in it."""
+    inside = os.path.join(folder, "")
+    return any(os.path.join(other, "").startswith(inside) for other in others)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

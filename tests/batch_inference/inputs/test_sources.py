@@ -120,6 +120,25 @@ def test_links_are_followed_but_not_in_circles(tree):
     assert named(tree / "**" / "c*") == ["b/c.JPG"]
 
 
+@pytest.mark.parametrize("target", ["above/input", "above", ".", "/"])
+def test_a_link_to_a_folder_that_contains_it_is_not_followed(tmp_path, target):
+    top = tmp_path / "above" / "input"
+    (top / "a").mkdir(parents=True)
+    (top / "a" / "1.png").touch()
+    (top / "a" / "up").symlink_to(tmp_path / target)
+    assert named(top) == ["a/1.png", "a/up"]
+
+
+def test_a_linked_folder_does_not_lead_to_what_contains_it(tmp_path):
+    shared, top = tmp_path / "shared", tmp_path / "input"
+    (shared / "a").mkdir(parents=True)
+    (shared / "a" / "1.png").touch()
+    (shared / "a" / "up").symlink_to(shared)
+    top.mkdir()
+    (top / "a").symlink_to(shared / "a")
+    assert named(top) == ["a/1.png", "a/up"]
+
+
 def test_folders_that_link_to_each_other_do_not_multiply(tmp_path):
     for name in range(6):
         (tmp_path / str(name)).mkdir()
