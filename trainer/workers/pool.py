@@ -77,7 +77,8 @@ class _Worker:
         """Start the process, of which nobody waits for an answer any more once `stopped` is set.
 
         Raises:
-          OSError: the system forbids processes, or it does not come up.
+          OSError: the system forbids processes.
+          TaskCrashError: it does not come up.
         """
         self._deadline = _WALL_SECONDS * seconds
         self._stopped = stopped
@@ -113,7 +114,8 @@ class _Worker:
         try:
             self._receive(_START_SECONDS)
         except (TaskError, ClosedError) as error:
-            raise OSError(f"a worker process does not start ({error})") from error
+            self.kill()
+            raise TaskCrashError(f"a worker process does not start ({error})") from error
 
     def ask(
         self, task: str, arrays: Sequence[np.ndarray], arguments: dict[str, Any]
@@ -207,6 +209,7 @@ class Pool:
         for _ in range(self._count):
             self._slots.put(None)
         self._forbidden = threading.Event()
+        self._has_worked = threading.Event()
         self._stopped = threading.Event()
 
     def run(self, task: str, arrays: Sequence[np.ndarray], **arguments: Any) -> Result:
@@ -225,7 +228,10 @@ class Pool:
         worker = self._slots.get()
         try:
             for _ in range(_ATTEMPTS):
-                worker = worker or self._start()
+                try:
+                    worker = worker or self._start()
+                except TaskCrashError:
+                    continue
                 if worker is None:
                     return _run_here(task, arrays, arguments)
                 try:
@@ -241,6 +247,10 @@ class Pool:
                 if fields["tired"]:
                     worker.kill()
                 return result
+            if not self._has_worked.is_set():
+                # None has ever come up: processes are as good as forbidden here.
+                self._fall_back("worker processes do not start")
+                return _run_here(task, arrays, arguments)
             raise TaskCrashError(f"{_ATTEMPTS} workers died before they began")
         finally:
             self._slots.put(worker if worker and worker.alive else None)
@@ -304,14 +314,20 @@ class Pool:
         if self._forbidden.is_set():
             return None
         try:
-            return _Worker(self._memory, self._seconds, self._stopped)
+            worker = _Worker(self._memory, self._seconds, self._stopped)
         except OSError as error:
-            if not self._forbidden.is_set():
-                self._forbidden.set()
-                logging.warning(
-                    "files are decoded in threads, without limits on memory and time (%s)", error
-                )
+            self._fall_back(str(error))
             return None
+        self._has_worked.set()
+        return worker
+
+    def _fall_back(self, reason: str) -> None:
+        """Run all further tasks in threads, and log that once."""
+        if not self._forbidden.is_set():
+            self._forbidden.set()
+            logging.warning(
+                "files are decoded in threads, without limits on memory and time (%s)", reason
+            )
 
 
 def _run_here(task: str, arrays: Sequence[np.ndarray], arguments: dict[str, Any]) -> Result:

@@ -178,6 +178,51 @@ def test_once_a_run_has_failed_nobody_waits_for_its_tasks():
         assert doubled(pool) == [0, 2, 4]
 
 
+def python_that_dies(folder: pathlib.Path, starts: str) -> str:
+    """Write a program that dies at these starts, comma-separated, and else becomes Python."""
+    program = folder / "python"
+    program.write_text(
+        f"#!/bin/sh\necho x >>'{folder}/starts'\n"
+        f"case ,{starts}, in *,$(grep -c x '{folder}/starts'),*) kill -9 $$;; esac\n"
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("starts", ["1", "1,2", "2"])
+def test_a_worker_that_dies_at_its_start_is_started_again(tmp_path, monkeypatch, caplog, starts):
+    monkeypatch.setattr(sys, "executable", python_that_dies(tmp_path, starts))
+    pool = Pool(1)
+    with caplog.at_level("WARNING"), pool.stop_on_error():
+        for _ in range(2):
+            assert doubled(pool) == [0, 2, 4]
+            (pid,) = pool.pids()
+            os.kill(pid, signal.SIGKILL)
+    assert "in threads" not in caplog.text
+
+
+def test_where_workers_die_at_every_start_their_task_fails_and_the_next_is_tried(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "executable", python_that_dies(tmp_path, "2,3"))
+    pool = Pool(1)
+    with pool.stop_on_error():
+        assert doubled(pool) == [0, 2, 4]
+        os.kill(pool.pids()[0], signal.SIGKILL)
+        with pytest.raises(TaskCrashError):
+            doubled(pool)
+        assert doubled(pool) == [0, 2, 4] and len(pool.pids()) == 1
+
+
+def test_where_no_worker_ever_comes_up_threads_do_the_work(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    pool = Pool(2)
+    with caplog.at_level("WARNING"), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: doubled(pool), range(6))) == [[0, 2, 4]] * 6
+    assert sum("in threads" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_where_no_process_starts_threads_do_the_work_and_the_log_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     pool = Pool(2)
