@@ -105,6 +105,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
     try:
         if kind == "PNG":
             data = _critical_png(data)
+        if kind == "WEBP":  # Pillow allocates the canvas as it opens the file
+            check_size(*_webp_size(data))
         with _OPENERS[kind](io.BytesIO(data)) as image:
             _check_header(image, kind)
             if kind == "JPEG" and not has_end_marker(data):
@@ -165,6 +167,21 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     if kind == "TIFF":  # Pillow has applied the orientation already
         return grey, mode
     return _upright(grey, image), mode
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the height and width that the first chunk of a WebP file announces, else 0."""
+    kind, head = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (4, 7))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    else:
+        width = height = 0
+    return height, width
 
 
 def _critical_png(data: bytes) -> bytes:
