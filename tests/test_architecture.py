@@ -31,6 +31,7 @@ LEVELS = {
             "artifact_fields",
             "regular_file",
         },
+        {"urls"},
     ),
     "batch_inference": (
         {"main"},
@@ -53,6 +54,7 @@ WITHOUT_TENSORFLOW = {
     "overlay",
     "manifest_columns",
     "manifest_text",
+    "urls",
     "folder_walk",
     "machine",
     "regular_file",

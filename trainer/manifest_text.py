@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import BinaryIO, TextIO
 
+from trainer import urls
 from trainer.errors import DataError
 
 _SEPARATORS = ",;\t"
@@ -62,19 +63,19 @@ def resolve_path(cell: str, folder: str, where: str) -> str:
     path = cell.strip()
     if "\0" in path:
         raise DataError(f"{where}: the path {path!r} contains a NUL byte; correct the manifest")
-    if "://" in path:
+    if urls.is_remote(path):
         return path.rstrip("/")
     if "\\" in path or _DRIVE.match(path):
         path = _replace_backslashes(path, folder, where)
     path = posixpath.normpath(os.path.expanduser(path))  # noqa: PTH111 (takes any user)
-    if path.startswith("../") and "://" in folder:
-        scheme, _, place = folder.partition("://")
-        return f"{scheme}://{posixpath.normpath(f'{place}/{path}')}"
+    if path.startswith("../") and urls.is_remote(folder):
+        scheme, place = urls.split_url(folder)
+        return urls.join_url(scheme, posixpath.normpath(f"{place}/{path}"))
     return posixpath.join(folder, path)
 
 
 def _replace_backslashes(path: str, folder: str, where: str) -> str:
-    if "://" not in folder and os.path.lexists(os.path.join(folder, path)):
+    if not urls.is_remote(folder) and os.path.lexists(os.path.join(folder, path)):
         return path
     if _DRIVE.match(path):
         raise DataError(

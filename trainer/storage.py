@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trainer.urls import is_remote
+
 PARTIAL = ".partial-"
 """Part of the name of a file that is not finished."""
 _KINDS = {
@@ -76,11 +78,6 @@ def explain_write_error(what: str) -> Iterator[None]:
         raise OSError(
             f"{what} can't be written ({reason}); remove the cause and start the same command again"
         ) from error
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is a URL, as `gs://bucket/folder`, rather than a path of this machine."""
-    return "://" in path
 
 
 def exists(path: str) -> bool:

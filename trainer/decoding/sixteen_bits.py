@@ -7,6 +7,7 @@ time in the other byte order, the same file gives the lower bytes.
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -97,7 +98,7 @@ def _luma(colours: np.ndarray) -> np.ndarray:
     return ((colours * _WEIGHTS).sum(-1, dtype=np.uint32) + np.uint32(1 << 15)) >> np.uint32(16)
 
 
-def _rawmode(tile: ImageFile._Tile) -> str:
+def _rawmode(tile: Any) -> str:
     """Return Pillow's name of the layout of the samples in the file."""
     return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from absl import flags
 
+from trainer import urls
+
 SCHEMES = ("gs", "file")
 """Schemes of the URLs that TensorFlow's file functions open."""
 BEAM_SCHEMES = (*SCHEMES, "s3", "hdfs", "azfs")
@@ -22,9 +24,8 @@ class PathParser(flags.ArgumentParser):
         self._schemes = schemes
 
     def parse(self, argument: str) -> str:
-        scheme, separator, _ = argument.partition("://")
-        if separator and scheme not in self._schemes:
-            known = ", ".join(f"{scheme}://" for scheme in self._schemes)
+        if urls.is_remote(argument) and urls.split_url(argument)[0] not in self._schemes:
+            known = ", ".join(urls.join_url(scheme, "") for scheme in self._schemes)
             raise ValueError(f"expected a local path or a URL with {known}")
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is no path
 

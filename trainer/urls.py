@@ -1,0 +1,19 @@
+"""Tell URLs, such as `gs://bucket/folder`, from paths of this machine."""
+
+_SEPARATOR = "://"
+
+
+def is_remote(path: str) -> bool:
+    """Return whether `path` is a URL rather than a path of this machine."""
+    return _SEPARATOR in path
+
+
+def split_url(path: str) -> tuple[str, str]:
+    """Return scheme and place of a URL; of a path of this machine, an empty scheme and the path."""
+    scheme, separator, place = path.partition(_SEPARATOR)
+    return (scheme, place) if separator else ("", path)
+
+
+def join_url(scheme: str, place: str) -> str:
+    """Return the URL of a scheme and a place."""
+    return f"{scheme}{_SEPARATOR}{place}"
