@@ -116,4 +116,4 @@ def test_the_other_command_has_its_own_flags_and_help(capsys, tmp_path):
         )
         == 2
     )
-    assert "Unknown command line flag direct_num_workers" in capsys.readouterr().err
+    assert "Unknown command line flag 'direct_num_workers'" in capsys.readouterr().err

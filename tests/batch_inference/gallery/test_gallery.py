@@ -605,7 +605,7 @@ def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, 
     read(page, folder)
     click(page, "[data-view=studies]")
     assert page.ask("document.querySelector('.where').textContent") == "2 images, 1 shown"
-    with pytest.raises(DataError, match="no row of what was asked for"):
+    with pytest.raises(DataError, match="is selected by --uri"):
         gallery_page.write(gallery_page.GalleryOptions(str(folder), uri="nothing"))
 
 
