@@ -16,7 +16,9 @@ FROM ${BEAM_IMAGE} AS beam
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 ENV VIRTUAL_ENV=/opt/humerus PATH=/opt/humerus/bin:$PATH
-# Process 1 has to pass signals on to the command, and to end with its exit code.
+# Process 1 has to pass signals on to the command, and to end with its exit code. Debian deletes old
+# versions, so that a pinned one could soon not be installed.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*
 # Libraries ask for the user's name. The home is where pods mount a writable volume.
