@@ -125,8 +125,9 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
             # Deleted first, so that no later run resumes from what a kill leaves of the rest.
             filesystem.delete(filesystem.join(output, journal.JOURNAL))
         record.write(output, finished=False)
+        # Also where nothing else is there: a kill may have come before `run.json` was in place.
+        filesystem.remove_partial_files(output)
         if taken:
-            filesystem.remove_partial_files(output)
             replaced = (
                 {*taken, picture_paths.CAMS} - {RUN_JSON}
                 if overwrite

@@ -94,6 +94,12 @@ def test_resuming_keeps_pictures_and_journal_too(scored, record):
     assert files(scored) == {*OTHERS, *KEPT, "run.json"}
 
 
+def test_what_a_kill_left_before_run_json_was_in_place_is_deleted(tmp_path, record):
+    write(tmp_path, f".{'0123456789abcdef' * 2}.partial", "notes.txt")
+    output_folder.claim(str(tmp_path), record, resume=True, overwrite=False)
+    assert files(tmp_path) == {"notes.txt", "run.json"}
+
+
 def test_names_that_are_almost_ours_are_no_results(tmp_path, record):
     write(tmp_path, *OTHERS)
     output_folder.claim(str(tmp_path), record, resume=False, overwrite=False)
