@@ -35,7 +35,10 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
     # Ctrl-C in a terminal reaches every process; the parent decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits.forbid_core_files()
-    channel = Channel(socket.socket(fileno=connection), arena)
+    parent = socket.socket(fileno=connection)
+    # A library may have given the parent's sockets a default time-out, which travels along.
+    parent.setblocking(True)
+    channel = Channel(parent, arena)
     channel.send({"ready": True}, [])
     most = None
     while True:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -115,6 +116,19 @@ def test_a_worker_that_is_killed_while_idle_costs_nothing():
             (pid,) = pool.pids()
             os.kill(pid, signal.SIGKILL)
         assert doubled(pool) == [0, 2, 4]
+
+
+def test_a_default_time_out_of_sockets_ends_no_worker():
+    socket.setdefaulttimeout(0.05)
+    try:
+        pool = Pool(1)
+        with pool.stop_on_error():
+            assert doubled(pool) == [0, 2, 4]
+            (pid,) = pool.pids()
+            time.sleep(0.3)
+            assert doubled(pool) == [0, 2, 4] and pool.pids() == [pid]
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_killing_workers_at_random_costs_what_they_were_at_and_no_more():
