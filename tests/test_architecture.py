@@ -18,7 +18,7 @@ LEVELS = {
         {"evaluation"},
         {"dataset", "network", "engines"},
         {"workers"},
-        {"overlay"},
+        {"overlay", "options"},
         {"radiograph", "artifact", "program", "phantom", "manifest_text"},
         {
             "errors",

@@ -1,5 +1,6 @@
 """Test all commands as a user meets them: help, mistakes, dry runs, JSON, messages."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -14,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from tests.support import commands, dicom_files, small_run, tiny_artifact
 from trainer import artifact, errors
@@ -571,23 +571,23 @@ def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """No flags."""
+
+
 def program(outcome: BaseException | None, **options):
     """Return a command that raises an error, or returns a result."""
 
-    @command_line.Program("humerus-try", **options)
-    def attempt(values: flags.FlagValues) -> command_line.Main:
+    @command_line.Program("humerus-try", NoOptions, **options)
+    def attempt(_: NoOptions) -> command_line.Result:
         """Tries.
 
         humerus-try
         """
-        command_line.define_json(values)
-
-        def main() -> command_line.Result:
-            if outcome is not None:
-                raise outcome
-            return command_line.Result("for people", {"for": "programs"})
-
-        return main
+        if outcome is not None:
+            raise outcome
+        return command_line.Result("for people", {"for": "programs"})
 
     return attempt
 

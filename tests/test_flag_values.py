@@ -27,13 +27,13 @@ def own_flags(name: str) -> list[flags.Flag]:
     """The flags that a program defines, without running it."""
     found: list[flags.Flag] = []
 
-    def note(self, define, values, argv):
-        define(values)
+    def note(self, values, argv):
+        self.define_flags(values)
         found.extend(flag for group in values.flags_by_module_dict().values() for flag in group)
         raise command_line.ConfigError("only its flags were wanted")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command_line.Program, "_parse", note)
+        patched.setattr(command_line.Program, "parse", note)
         assert command(name)([name]) == 2
     return found
 
@@ -67,7 +67,7 @@ def test_there_are_flags_of_every_kind():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_number_has_a_finite_range(name):
-    """Numbers are defined through `flag_types`, whose parsers have both bounds."""
+    """The parsers of numbers are those of `flag_types`, which have both bounds."""
     for flag in own_flags(name):
         if isinstance(flag.parser, flags.FloatParser | flags.IntegerParser):
             assert type(flag.parser).__module__ == flag_types.__name__, flag.name

@@ -9,13 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 
-from absl import flags
-
 from trainer import artifact
-from trainer.dataset.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from trainer.evaluation.metrics import format_interval
-from trainer.program.command_line import Main, Program, Result
-from trainer.program.flags_from_dataclass import define_flags, option, read_flags
+from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
+from trainer.program.command_line import Program, Result
+from trainer.program.flags_from_dataclass import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +29,8 @@ class Options:
     )
 
 
-@Program("trainer.local", required=("work",), takes_arguments=True)
-def main(values: flags.FlagValues) -> Main:
+@Program("trainer.local", Options, has_json=False, takes_arguments=True)
+def main(options: Options, *train_flags: str) -> Result:
     """Runs every step of a project in order, each with the command that a user would call.
 
     python -m trainer.local --work=runs/demo
@@ -40,23 +38,17 @@ def main(values: flags.FlagValues) -> Main:
 
     Started again, it continues with what is not finished. Flags of humerus-train come after `--`.
     """
-    define_flags(Options, values)
-
-    def run(*train_flags: str) -> Result:
-        options = Options(**read_flags(Options, values))
-        started = time.monotonic()
-        steps = list(_plan_steps(options, train_flags))
-        for number, (title, command) in enumerate(steps, 1):
-            sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
-            sys.stdout.flush()
-            program = pathlib.Path(sys.executable).with_name(command[0])
-            code = subprocess.run([program, *command[1:]], check=False).returncode
-            if code:
-                raise SystemExit(code)
-        text = summarise(pathlib.Path(options.work), time.monotonic() - started)
-        return Result(f"\n{text}", None)
-
-    return run
+    started = time.monotonic()
+    steps = list(_plan_steps(options, train_flags))
+    for number, (title, command) in enumerate(steps, 1):
+        sys.stdout.write(f"\n[{number}/{len(steps)}] {title}\n$ {shlex.join(command)}\n")
+        sys.stdout.flush()
+        program = pathlib.Path(sys.executable).with_name(command[0])
+        code = subprocess.run([program, *command[1:]], check=False).returncode
+        if code:
+            raise SystemExit(code)
+    text = summarise(pathlib.Path(options.work), time.monotonic() - started)
+    return Result(f"\n{text}", None)
 
 
 def _plan_steps(options: Options, train_flags: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:

@@ -13,10 +13,10 @@ from trainer import storage
 from trainer.dataset import publish, sources, summary
 from trainer.dataset.encode import content_hash, in_threads
 from trainer.dataset.locate import INFO_FILE, NAME
-from trainer.dataset.options import Options
 from trainer.dataset.radiographs_dataset_builder import Builder, RadiographsConfig
 from trainer.dataset.summary import Summary
 from trainer.errors import ConfigError, DataError
+from trainer.options import PrepareOptions
 
 _CHECKED_IN_BUCKET = 100  # files that a dry run looks for in a bucket
 
@@ -25,12 +25,12 @@ def prepare(
     source: str,
     layout: str,
     data_dir: str,
-    image_size: int = Options.image_size,
-    body_parts: Sequence[str] = Options.body_parts,
-    validation_fraction: float = Options.validation_fraction,
-    test_fraction: float = Options.test_fraction,
-    seed: int = Options.seed,
-    overwrite: bool = Options.overwrite,
+    image_size: int = PrepareOptions.image_size,
+    body_parts: Sequence[str] = PrepareOptions.body_parts,
+    validation_fraction: float = PrepareOptions.validation_fraction,
+    test_fraction: float = PrepareOptions.test_fraction,
+    seed: int = PrepareOptions.seed,
+    overwrite: bool = PrepareOptions.overwrite,
     dry_run: bool = False,
 ) -> Summary:
     """Write the data set `data_dir/radiographs/<config>/<version>/`.

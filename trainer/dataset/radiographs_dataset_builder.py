@@ -25,8 +25,8 @@ from trainer.dataset import mura, sources, splits, summary
 from trainer.dataset.encode import Encoded, encode, in_threads
 from trainer.dataset.example import LABELS, SPLITS, Example
 from trainer.dataset.listing import Listing
-from trainer.dataset.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Options
 from trainer.errors import ConfigError, DataError
+from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, PrepareOptions
 
 
 @dataclasses.dataclass(eq=False)
@@ -47,11 +47,11 @@ class RadiographsConfig(tfds.core.BuilderConfig):
     name: str = ""
     source: str = ""
     layout: str = "mura"
-    image_size: int = Options.image_size
-    body_parts: tuple[str, ...] = Options.body_parts
-    validation_fraction: float = Options.validation_fraction
-    test_fraction: float = Options.test_fraction
-    seed: int = Options.seed
+    image_size: int = PrepareOptions.image_size
+    body_parts: tuple[str, ...] = PrepareOptions.body_parts
+    validation_fraction: float = PrepareOptions.validation_fraction
+    test_fraction: float = PrepareOptions.test_fraction
+    seed: int = PrepareOptions.seed
 
     def __post_init__(self) -> None:
         self.body_parts = tuple(sorted({part.strip() for part in self.body_parts} - {""}))
@@ -66,7 +66,7 @@ class RadiographsConfig(tfds.core.BuilderConfig):
             )
         if not self.body_parts:
             raise ConfigError(
-                f"no body part: name some, such as {Options.body_parts[0]}, "
+                f"no body part: name some, such as {PrepareOptions.body_parts[0]}, "
                 f"or {mura.ALL_BODY_PARTS!r}"
             )
         splits.check_fractions(self.validation_fraction, self.test_fraction)

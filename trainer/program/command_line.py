@@ -1,17 +1,11 @@
 """Make a command from a function: parse its flags, print help and results, return an exit code.
 
-@Program("humerus-count", required=("input",))
-def count(values: flags.FlagValues) -> Main:
+@Program("humerus-count", Options)
+def count(options: Options) -> Result:
     \"\"\"Counts radiographs.
 
     humerus-count --input=radiographs
     \"\"\"
-    define_flags(Options, values)
-    define_json(values)
-
-    def main() -> Result: ...
-
-    return main
 """
 
 import dataclasses
@@ -21,7 +15,6 @@ import inspect
 import json
 import os
 import pathlib
-import re
 import shutil
 import sys
 import textwrap
@@ -44,7 +37,9 @@ from trainer.errors import (
     StoppedError,
     TrainingDivergedError,
 )
-from trainer.program import flag_types, json_log, logging_setup, signals, telemetry
+from trainer.program import json_log, logging_setup, signals, telemetry
+from trainer.program.flag_types import BEAM_SCHEMES
+from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
@@ -59,25 +54,18 @@ class Result:
     document: Any
 
 
-Main = Callable[..., Result | None]
-"""The work of a program; it takes the arguments that are not flags."""
-
-
-def define_json(values: flags.FlagValues) -> None:
-    """Define the flag --json, for a program that returns a `Result`."""
-    flag_types.define_path(
-        "json",
-        None,
-        "File for the result as JSON; - prints JSON instead of text.",
-        values,
-        flag_types.BEAM_SCHEMES,
+@dataclasses.dataclass(frozen=True)
+class _DryRunOption:
+    dry_run: bool = option(
+        "Check the command line and the inputs, print what would be done, and write nothing.", False
     )
 
 
-def define_dry_run(values: flags.FlagValues) -> flags.FlagHolder:
-    """Define the flag --dry_run and return it; the program implements it."""
-    text = "Check the command line and the inputs, print what would be done, and write nothing."
-    return flags.DEFINE_bool("dry_run", False, text, flag_values=values)
+@dataclasses.dataclass(frozen=True)
+class _JsonOption:
+    json: str | None = option(
+        "File for the result as JSON; - prints JSON instead of text.", None, schemes=BEAM_SCHEMES
+    )
 
 
 def check_writable(flag: str, folder: str) -> None:
@@ -99,11 +87,15 @@ def check_writable(flag: str, folder: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Makes a command of a function that defines flags and returns the work to do.
+    """Makes a command of a function `work(options, *arguments) -> Result | None`.
 
     Attributes:
       name: the name of the command, such as `humerus-train`.
-      required: names of the flags that must be given.
+      options: the dataclass of the options, whose fields are the flags.
+      has_dry_run: define --dry_run; the work gets its value as the keyword `dry_run`.
+      has_json: define --json, for the result.
+      define_config: defines the flag --config and returns a function that reads it; the work gets
+        what it reads as the keyword `config`.
       takes_arguments: pass arguments that are not flags to the work; otherwise they are an error.
       passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
       tensorflow: import TensorFlow without its messages before the work imports it.
@@ -113,7 +105,10 @@ class Program:
     """
 
     name: str
-    required: tuple[str, ...] = ()
+    options: type
+    has_dry_run: bool = False
+    has_json: bool = True
+    define_config: Callable[[flags.FlagValues], Callable[[], Any]] | None = None
     takes_arguments: bool = False
     passes_unknown_flags: bool = False
     tensorflow: bool = False
@@ -121,19 +116,19 @@ class Program:
     when_stopped: str = "run again"
     write: Callable[[str, str], None] | None = None
 
-    def __call__(self, define: Callable[[flags.FlagValues], Main]) -> Callable[..., int]:
-        @functools.wraps(define)
+    def __call__(self, work: Callable[..., Result | None]) -> Callable[..., int]:
+        @functools.wraps(work)
         def command(argv: Sequence[str] | None = None) -> int:
             given = list(sys.argv if argv is None else argv)
             if "--version" in given:
                 _print(f"humerus {importlib.metadata.version('humerus')}\n", sys.stdout)
                 return EXIT_DONE
             if asked_for := _HELP & set(given):
-                _print(self._format_help(define, full="--helpfull" in asked_for) + "\n", sys.stdout)
+                _print(self._format_help(work, full="--helpfull" in asked_for) + "\n", sys.stdout)
                 return EXIT_DONE
             with signals.interrupt_on_signals(self.name, self.when_stopped) as interruption:
                 try:
-                    return self._run(define, given)
+                    return self._run(work, given)
                 except (Exception, KeyboardInterrupt) as error:
                     # A runner may turn the interruption into an error of its own.
                     interrupted = interruption.arrived or isinstance(error, KeyboardInterrupt)
@@ -143,28 +138,47 @@ class Program:
         del command.__wrapped__
         return command
 
-    def _run(self, define: Callable[[flags.FlagValues], Main], argv: list[str]) -> int:
+    def _run(self, work: Callable[..., Result | None], argv: list[str]) -> int:
         argv = self.rewrite_argv(telemetry.start(argv))
         logging_setup.configure_logs()
         values = _make_flag_values()
-        main, arguments = self._parse(define, values, argv)
+        options, arguments, more = self.parse(values, argv)
         if self.tensorflow:
             logging_setup.import_tensorflow()
-        self._write_result(main(*arguments), values["json"].value if "json" in values else None)
+        result = work(options, *arguments, **more)
+        self._write_result(result, values["json"].value if self.has_json else None)
         return EXIT_DONE
 
-    def _parse(
-        self, define: Callable[[flags.FlagValues], Main], values: flags.FlagValues, argv: list[str]
-    ) -> tuple[Main, list[str]]:
-        """Define the flags, parse the command line into them, return the work and its arguments."""
+    def define_flags(self, values: flags.FlagValues) -> dict[str, Callable[[], Any]]:
+        """Define all flags; return what reads the value of each further keyword of the work."""
+        define_flags(self.options, values)
+        readers: dict[str, Callable[[], Any]] = {}
+        if self.define_config:
+            readers["config"] = self.define_config(values)
+        if self.has_dry_run:
+            define_flags(_DryRunOption, values)
+            readers["dry_run"] = lambda: values["dry_run"].value
+        if self.has_json:
+            define_flags(_JsonOption, values)
+        return readers
+
+    def parse(
+        self, values: flags.FlagValues, argv: list[str]
+    ) -> tuple[Any, list[str], dict[str, Any]]:
+        """Parse the command line; return the options, the arguments and the keywords of the work.
+
+        Raises:
+          ConfigError: a flag is wrong or missing, or there are arguments that nobody takes.
+        """
         try:
-            main = define(values)
+            readers = self.define_flags(values)
             _, *arguments = values(argv, known_only=self.passes_unknown_flags)
         except flags.Error as error:
             raise ConfigError(_describe(error)) from error
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"a setting of the recipe is wrong: {_describe(error)}") from error
-        if missing := [flag for flag in self.required if values[flag].value in (None, "")]:
+        required = list_required(self.options)
+        if missing := [flag for flag in required if values[flag].value in (None, "")]:
             raise ConfigError(
                 f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
                 f"see {self.name} --help"
@@ -174,7 +188,8 @@ class Program:
                 f"unexpected argument {arguments[0]!r}; flags have the form --name=value, "
                 f"see {self.name} --help"
             )
-        return main, arguments
+        more = {keyword: read() for keyword, read in readers.items()}
+        return self.options(**read_flags(self.options, values)), arguments, more
 
     def _write_result(self, result: Result | None, json_path: str | None) -> None:
         if result is None:
@@ -212,10 +227,10 @@ class Program:
         sys.stderr.write(logging_setup.escape_control_characters(f"{self.name}: {message}") + "\n")
         return code
 
-    def _format_help(self, define: Callable[[flags.FlagValues], Main], full: bool) -> str:
+    def _format_help(self, work: Callable[..., Result | None], full: bool) -> str:
         values = _make_flag_values()
-        define(values)
-        parts = [inspect.cleandoc(define.__doc__ or ""), self._describe_flags(values)]
+        self.define_flags(values)
+        parts = [inspect.cleandoc(work.__doc__ or ""), self._describe_flags(values)]
         if full:
             parts += ["Flags of every program:", self._describe_flags(telemetry.FLAGS)]
             parts += [
@@ -231,6 +246,7 @@ class Program:
 
     def _describe_flags(self, values: flags.FlagValues) -> str:
         """Return a paragraph for each flag, as wide as the terminal."""
+        required = list_required(self.options)
         width = min(shutil.get_terminal_size().columns, _WIDEST)
         wrapper = textwrap.TextWrapper(
             width, subsequent_indent=" " * (_NAME_COLUMNS + 2), break_on_hyphens=False
@@ -245,15 +261,13 @@ class Program:
                 if isinstance(flag.parser, flags.EnumParser)
                 else []
             )
-            notes += ["required"] if flag.name in self.required else []
+            notes += ["required"] if flag.name in required else []
             notes += (
                 [f"default {flag.serialize().partition('=')[2]}"]
                 if flag.default and not flag.boolean
                 else []
             )
-            # absl adds the choices before a help text, and after it that the flag may be repeated.
-            text = re.sub(r"^<[^>]*>: |;\n\s+repeat this.*", "", flag.help)
-            text = f"{text} ({'; '.join(notes)})" if notes else text
+            text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
             lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
         return "\n".join(lines)
 

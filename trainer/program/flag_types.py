@@ -1,4 +1,4 @@
-"""Define flags whose values are checked as they are parsed: paths, lists and finite numbers."""
+"""Parse the values of flags and check them: paths, lists and finite numbers."""
 
 import math
 import os
@@ -13,8 +13,6 @@ SCHEMES = ("gs", "file")
 """Schemes of the URLs that TensorFlow's file functions open."""
 BEAM_SCHEMES = (*SCHEMES, "s3", "hdfs", "azfs")
 """Schemes of the URLs that Beam opens if the packages for them are installed."""
-
-_SERIALIZER: flags.ArgumentSerializer = flags.ArgumentSerializer()
 
 
 class PathParser(flags.ArgumentParser):
@@ -68,28 +66,3 @@ def _parse_number(kind: type, what: str, argument: Any, low: Any, high: Any) -> 
     if not (math.isfinite(number) and low <= number <= high):
         raise ValueError(expected)
     return number
-
-
-def define_path(
-    name: str,
-    default: str | None,
-    text: str,
-    values: flags.FlagValues,
-    schemes: Collection[str] = SCHEMES,
-) -> flags.FlagHolder:
-    """Define a flag for a path, or for a URL with one of the schemes."""
-    return flags.DEFINE(PathParser(schemes), name, default, text, values, _SERIALIZER)
-
-
-def define_number(
-    name: str, default: float | None, text: str, low: float, high: float, values: flags.FlagValues
-) -> flags.FlagHolder:
-    """Define a flag for a number from `low` to `high`."""
-    return flags.DEFINE(NumberParser(low, high), name, default, text, values, _SERIALIZER)
-
-
-def define_whole_number(
-    name: str, default: int | None, text: str, low: int, high: int, values: flags.FlagValues
-) -> flags.FlagHolder:
-    """Define a flag for a whole number from `low` to `high`."""
-    return flags.DEFINE(WholeNumberParser(low, high), name, default, text, values, _SERIALIZER)

@@ -27,7 +27,7 @@ def option(
     choices: Collection[str] = (),
     low: float | None = None,
     high: float | None = None,
-    schemes: Collection[str] = (),
+    schemes: Collection[str] | None = None,
     repeatable: bool = False,
     secret: bool = False,
 ) -> Any:
@@ -39,7 +39,7 @@ def option(
       choices: the values that are allowed, for a list those of its members; empty allows any.
       low: the least number, of a number.
       high: the greatest number, of a number.
-      schemes: of a path, the schemes of the URLs that are allowed.
+      schemes: of a path, the schemes of the URLs that are allowed; none of a local path.
       repeatable: of a list, whether the flag may be given several times.
       secret: whether `repr` omits the value.
     """
@@ -59,6 +59,11 @@ def define_flags(options: type, values: flags.FlagValues) -> None:
     for field in sorted(dataclasses.fields(options), key=_has_default):
         if field.metadata:
             _define(field, kinds[field.name], values)
+
+
+def list_required(options: type) -> list[str]:
+    """Return the names of the fields that need a flag."""
+    return [field.name for field in dataclasses.fields(options) if not _has_default(field)]
 
 
 def read_flags(options: type, values: flags.FlagValues) -> dict[str, Any]:
@@ -87,6 +92,7 @@ def _define(field: dataclasses.Field, kind: Any, values: flags.FlagValues) -> No
         commas = flags.CsvListSerializer(",")
         if field.metadata["repeatable"]:
             flags.DEFINE_multi(members, commas, name, list(default), text, values)
+            values[name].help = text  # absl adds a sentence of its own.
         else:
             flags.DEFINE(members, name, list(default), text, values, commas)
     else:
@@ -98,7 +104,7 @@ def _make_parser(kind: Any, metadata: Mapping[str, Any]) -> flags.ArgumentParser
     """Return the parser of a single value of a type, or of that type or None."""
     if metadata["choices"]:
         return flags.EnumParser(metadata["choices"])
-    if metadata["schemes"]:
+    if metadata["schemes"] is not None:
         return flag_types.PathParser(metadata["schemes"])
     (kind,) = set(typing.get_args(kind) or (kind,)) - {type(None)}
     parsers: dict[type, type[flags.ArgumentParser]] = {

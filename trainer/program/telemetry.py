@@ -5,6 +5,7 @@ without these flags.
 """
 
 import contextlib
+import dataclasses
 import logging as python_logging
 import sys
 import threading
@@ -15,7 +16,8 @@ from typing import TypeVar
 from absl import flags, logging
 
 from trainer.errors import ConfigError
-from trainer.program import flag_types, json_log
+from trainer.program import json_log
+from trainer.program.flags_from_dataclass import define_flags, option
 from trainer.program.heartbeat import Heartbeat
 
 METRICS = {
@@ -32,31 +34,33 @@ METRICS = {
 _TEXTFILE_INTERVAL = 5.0
 _WAITING_INTERVAL = 10.0
 
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of every command."""
+
+    log_format: str = option(
+        "json: write the log and all output as one JSON object per line.",
+        "text",
+        choices=("text", "json"),
+    )
+    heartbeat: str | None = option(
+        "File to touch as work makes progress; `python -m trainer.program.heartbeat` reads it.",
+        None,
+        schemes=(),
+    )
+    metrics_port: int | None = option(
+        "Port that serves the metrics to Prometheus.", None, low=1, high=65535
+    )
+    metrics_file: str | None = option(
+        "File for the metrics, for the node exporter's textfile collector; name it *.prom.",
+        None,
+        schemes=(),
+    )
+
+
 FLAGS = flags.FlagValues()
-flags.DEFINE_enum(
-    "log_format",
-    "text",
-    ["text", "json"],
-    "json: write the log and all output as one JSON object per line.",
-    flag_values=FLAGS,
-)
-flag_types.define_path(
-    "heartbeat",
-    None,
-    "File to touch as work makes progress; `python -m trainer.program.heartbeat` reads it.",
-    FLAGS,
-    schemes=(),
-)
-flag_types.define_whole_number(
-    "metrics_port", None, "Port that serves the metrics to Prometheus.", 1, 65535, FLAGS
-)
-flag_types.define_path(
-    "metrics_file",
-    None,
-    "File for the metrics, for the node exporter's textfile collector; name it *.prom.",
-    FLAGS,
-    schemes=(),
-)
+define_flags(Options, FLAGS)
 FLAGS.set_gnu_getopt(True)
 
 T = TypeVar("T")

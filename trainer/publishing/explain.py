@@ -21,34 +21,13 @@ from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
+from trainer.options import METHOD_TITLES, ExplainOptions
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
 
-TITLES = {
-    "grad_cam": "Grad-CAM",
-    "hires_cam": "HiResCAM",
-    "grad_cam_pp": "Grad-CAM++",
-    "layer_cam": "LayerCAM",
-    "fused_layer_cam": "LayerCAM, fused over the block ends",
-    "score_cam": "Score-CAM",
-    "occlusion": "Occlusion",
-}
 _UNITS = {"score_cam": "units of activation", "occlusion": "logits"}
 """Units of the maps that are not in logits per cell."""
 _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The flags of the command, by their names."""
-
-    model: str
-    images: tuple[str, ...]
-    output: str = "explained"
-    methods: tuple[str, ...] = tuple(saliency.METHODS)
-    layer: str = model_lib.FEATURES
-    feature_maps: tuple[str, ...] = ()
-    filters: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +71,7 @@ def list_layers(model: str) -> str:
     )
 
 
-def explain(options: Options) -> Explanations:
+def explain(model: str, images: Sequence[str], options: ExplainOptions) -> Explanations:
     """Write OUTPUT/NAME.html for each image, and its PNG files into OUTPUT/NAME/.
 
     Raises:
@@ -100,17 +79,17 @@ def explain(options: Options) -> Explanations:
       ArtifactError: there is no artifact.
       DataError: no image could be read.
     """
-    if unknown := set(options.methods) - set(saliency.METHODS):
+    if unknown := set(options.method) - set(saliency.METHODS):
         raise ConfigError(
             f"--method={min(unknown)}: expected one or several of {', '.join(saliency.METHODS)}"
         )
-    info = evaluate.load_info(options.model)
-    network = trained_network.load(options.model, info)
-    radiographs, rejected = _read_images(options.images, info.image_size)
+    info = evaluate.load_info(model)
+    network = trained_network.load(model, info)
+    radiographs, rejected = _read_images(images, info.image_size)
     if not radiographs:
         raise DataError(f"none of the images can be read: {'; '.join(rejected)}")
     pixels = np.stack([square for square, _ in radiographs.values()])
-    serve = tf.saved_model.load(options.model).signatures["serving_default"]
+    serve = tf.saved_model.load(model).signatures["serving_default"]
     served = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
     maps = _compute_maps(network, options, pixels, served["cam"])
     patterns = {
@@ -151,7 +130,11 @@ def _write_page(
 
 
 def _draw_maps(
-    picture: np.ndarray, maps: Mapping[str, np.ndarray], i: int, options: Options, info: Artifact
+    picture: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    i: int,
+    options: ExplainOptions,
+    info: Artifact,
 ) -> dict[Picture, np.ndarray]:
     """Draw the maps of image `i` over its picture, uint8 [height, width].
 
@@ -163,13 +146,13 @@ def _draw_maps(
         scale = _choose_scale(method, options.layer, of_all, info)
         full_colour = f"{scale:.3g} {_UNITS.get(method, 'logits per cell')}"
         note = _describe_map(method, options.layer, of_all)
-        described = Picture(f"{method}.png", TITLES[method], note, full_colour)
+        described = Picture(f"{method}.png", METHOD_TITLES[method], note, full_colour)
         drawn[described] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
     return drawn
 
 
 def _draw_layers(
-    network: Network, image: np.ndarray, patterns: Mapping[str, np.ndarray], options: Options
+    network: Network, image: np.ndarray, patterns: Mapping[str, np.ndarray], options: ExplainOptions
 ) -> dict[Picture, np.ndarray]:
     """Draw the grids of feature maps and of filter patterns of the first network."""
     first, count = network.members[0].model, len(network.members)
@@ -217,14 +200,14 @@ def _escape(path: str) -> str:
 
 
 def _compute_maps(
-    network: Network, options: Options, pixels: np.ndarray, served: np.ndarray
+    network: Network, options: ExplainOptions, pixels: np.ndarray, served: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Compute maps [B, h, w] by method; `served` is the one that comes with the probability."""
     return {
         method: served
         if method == FREE_METHOD and options.layer == model_lib.FEATURES
         else trained_network.compute_maps(network, method, pixels, options.layer)
-        for method in options.methods
+        for method in options.method
     }
 
 

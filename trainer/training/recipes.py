@@ -2,7 +2,10 @@
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from trainer.errors import ConfigError
 
@@ -13,6 +16,28 @@ _CONFIG_FLAGS = ("--config=", "-config=")
 def list_names() -> str:
     """Return the names of the recipes, comma-separated."""
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
+
+
+def define_config(values: flags.FlagValues) -> Callable[[], ConfigDict]:
+    """Define the flag --config; return what reads the settings once the flags are parsed."""
+    # Without this, a --flagfile is not searched for settings of the recipe: the search would end
+    # at the name of the program.
+    flags.FLAGS.set_gnu_getopt(True)
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        f"Recipe ({list_names()}), or a file of your own; by default, humerus. "
+        "--config.KEY=VALUE changes a setting of it, see docs/training.md.",
+        flag_values=values,
+    )
+
+    def read() -> ConfigDict:
+        file = config_flags.get_config_filename(values["config"])
+        with holder.value.unlocked():
+            holder.value.recipe = pathlib.PurePath(file).stem
+        return holder.value
+
+    return read
 
 
 def replace_names(argv: Sequence[str]) -> list[str]:

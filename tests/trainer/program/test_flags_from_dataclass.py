@@ -7,7 +7,8 @@ from absl import flags
 
 from batch_inference import options as scorer_options
 from trainer import local
-from trainer.dataset import options as prepare_options
+from trainer import options as trainer_options
+from trainer.program import telemetry
 from trainer.program.flags_from_dataclass import define_flags, option, read_flags
 
 
@@ -37,8 +38,15 @@ def parse(options: type, *arguments: str) -> dict:
         scorer_options.Options,
         scorer_options.OverlayOptions,
         scorer_options.GalleryOptions,
-        prepare_options.Options,
+        trainer_options.PhantomOptions,
+        trainer_options.PrepareOptions,
+        trainer_options.TrainOptions,
+        trainer_options.EvaluateOptions,
+        trainer_options.VerifyOptions,
+        trainer_options.WaitOptions,
+        trainer_options.ExplainOptions,
         local.Options,
+        telemetry.Options,
     ],
     ids=lambda options: f"{options.__module__}.{options.__name__}",
 )

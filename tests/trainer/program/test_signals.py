@@ -13,7 +13,7 @@ from trainer.program import signals
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 COMMAND = """
-import ctypes, os, signal, sys, time
+import ctypes, dataclasses, os, signal, sys, time
 from trainer.program import command_line, signals
 signals.GRACE_SECONDS = 0.5
 
@@ -46,9 +46,13 @@ def whose_child_gets_the_signal():
     os.waitpid(child, 0)
     time.sleep(1.5)
 
-@command_line.Program("humerus-try", when_stopped="start it again")
-def attempt(values):
-    return globals()[sys.argv[1]]
+@dataclasses.dataclass
+class NoOptions:
+    pass
+
+@command_line.Program("humerus-try", NoOptions, when_stopped="start it again")
+def attempt(options):
+    return globals()[sys.argv[1]]()
 
 sys.exit(attempt(["humerus-try"]))
 """

@@ -14,9 +14,10 @@ from trainer import main, overlay, radiograph
 from trainer.errors import ConfigError, DataError
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
+from trainer.options import METHOD_TITLES, ExplainOptions
 from trainer.publishing import explain
 
-ALL = tuple(saliency.METHODS)
+ALL = tuple(METHOD_TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +53,10 @@ def images(tmp_path_factory) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def output(model, images, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("out")
-    options = explain.Options(
-        model, images, str(folder), ALL, feature_maps=("block1_relu",), filters=("block2_conv",)
+    options = ExplainOptions(
+        output=str(folder), feature_maps=("block1_relu",), filters=("block2_conv",)
     )
-    done = explain.explain(options)
+    done = explain.explain(model, images, options)
     assert len(done.pages) == 3 and len(done.rejected) == 1 and "not.png: not_an_image" in str(done)
     return folder
 
@@ -248,7 +249,7 @@ def test_patterns_excite_their_channels_more_than_noise_does(network):
     ("changes", "error", "sentence"),
     [
         (
-            {"methods": ("guess",)},
+            {"method": ("guess",)},
             ConfigError,
             "--method=guess: expected one or several of grad_cam,",
         ),
@@ -256,21 +257,18 @@ def test_patterns_excite_their_channels_more_than_noise_does(network):
         ({"images": ("/nowhere.png",)}, DataError, "/nowhere.png: cannot be opened or read"),
         ({"model": "/nowhere"}, ConfigError, "is not an exported model"),
         (
-            {"filters": ("image",), "methods": ()},
+            {"filters": ("image",), "method": ()},
             ConfigError,
             "filter patterns need a layer after",
         ),
     ],
 )
 def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, sentence):
-    options = {
-        "model": model,
-        "images": images[:1],
-        "output": str(tmp_path / "out"),
-        "methods": ("layer_cam",),
-    } | changes
+    given = {"model": model, "images": images[:1]}
+    options = {"output": str(tmp_path / "out"), "method": ("layer_cam",)} | changes
+    given = {name: options.pop(name, value) for name, value in given.items()}
     with pytest.raises(error, match=sentence):
-        explain.explain(explain.Options(**options))
+        explain.explain(**given, options=ExplainOptions(**options))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""The options of the trainer's commands, by the names of their flags."""
+
+import dataclasses
+
+from trainer.program.flag_types import SCHEMES
+from trainer.program.flags_from_dataclass import option
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
+METHOD_TITLES = {
+    "grad_cam": "Grad-CAM",
+    "hires_cam": "HiResCAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "score_cam": "Score-CAM",
+    "occlusion": "Occlusion",
+}
+"""Titles of the methods that `network.saliency.METHODS` implements."""
+
+_MAX_SEED = 2**32 - 1
+_PREPARED = "Folder that humerus-prepare wrote to."
+_ARTIFACT = "Artifact, local or gs://."
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomOptions:
+    """The options of humerus-phantom."""
+
+    output: str = option("Folder for MURA-v1.1/ with the simulated radiographs.", schemes=SCHEMES)
+    patients: int = option("Number of simulated patients.", 400, low=2, high=99999)
+    seed: int = option("The same seed gives the same images.", 0, low=0, high=_MAX_SEED)
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareOptions:
+    """The options of humerus-prepare; `prepare.prepare` describes each."""
+
+    source: str = option(
+        "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.", schemes=SCHEMES
+    )
+    layout: str = option("Layout of the source.", choices=("mura", "folders", "manifest"))
+    data_dir: str = option("Folder for the prepared data; local or gs://.", schemes=SCHEMES)
+    image_size: int = option(
+        "Side of the square that every image is letterboxed to, in pixels.",
+        320,
+        low=MIN_IMAGE_SIZE,
+        high=MAX_IMAGE_SIZE,
+    )
+    body_parts: tuple[str, ...] = option(
+        "Layout mura: comma-separated body parts to take, or all.", ("XR_HUMERUS",)
+    )
+    validation_fraction: float = option(
+        "Share of the patients, if the source has no validation split.", 0.15, low=0, high=1
+    )
+    test_fraction: float = option(
+        "Share of the patients, if the source has no test split.", 0.2, low=0, high=1
+    )
+    seed: int = option("Seed of the assignment of patients to splits.", 0, low=0, high=_MAX_SEED)
+    overwrite: bool = option("Replace other data prepared in the same place.", False)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """The options of humerus-train beside --config, which `training.recipes` defines."""
+
+    data_dir: str = option(_PREPARED, schemes=SCHEMES)
+    workdir: str = option("Folder of the run, local or gs://.", schemes=SCHEMES)
+    folds: int = option(
+        "Cross-validate with this many networks, exported as one; 0 trains one network on the "
+        "training split.",
+        0,
+        low=0,
+        high=1000,
+    )
+    profile: bool = option("Record ten of the first steps for TensorBoard's profiler.", False)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of humerus-evaluate."""
+
+    model: str = option(_ARTIFACT, schemes=SCHEMES)
+    data_dir: str = option(_PREPARED, schemes=SCHEMES)
+    baseline: str | None = option(
+        "Another artifact, with which --model is compared image by image.", None, schemes=SCHEMES
+    )
+    baseline_data_dir: str | None = option(
+        "Prepared data for a --baseline that takes images of another size.", None, schemes=SCHEMES
+    )
+    split: str = option("Split to evaluate on.", "test", choices=("train", "validation", "test"))
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyOptions:
+    """The options of humerus-verify."""
+
+    model: str = option(
+        "Artifact, local or gs://; the measurements and a network in int8 are added to it.",
+        schemes=SCHEMES,
+    )
+    data_dir: str | None = option(
+        "Folder that humerus-prepare wrote to; its validation split is measured.",
+        None,
+        schemes=SCHEMES,
+    )
+    images: str | None = option("Folder of images to measure on instead.", None, schemes=SCHEMES)
+    masks: str | None = option(
+        "Locations of findings in these images, with which the maps are compared: a COCO file, or "
+        "findings.json of humerus-phantom.",
+        None,
+        schemes=SCHEMES,
+    )
+    requantize: bool = option("Quantise the network to int8 again, with these images.", False)
+
+
+@dataclasses.dataclass(frozen=True)
+class WaitOptions:
+    """The options of humerus-wait."""
+
+    data_dir: str | None = option("Folder that humerus-prepare writes to.", None, schemes=SCHEMES)
+    model: str | None = option("Artifact that humerus-train writes.", None, schemes=SCHEMES)
+    hours: float = option(
+        "Hours to wait; then the command ends with exit code 3.", 6.0, low=0, high=10000
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainOptions:
+    """The options of humerus-explain beside the names of the images."""
+
+    model: str | None = option(
+        "Artifact, local or gs://; by default, the first argument that is not a flag.",
+        None,
+        schemes=SCHEMES,
+    )
+    output: str = option("Folder for the pages.", "explained", schemes=SCHEMES)
+    method: tuple[str, ...] = option("Comma-separated methods of the maps.", tuple(METHOD_TITLES))
+    layer: str = option(
+        "Layer of the maps; fused_layer_cam uses the ends of the blocks up to it.", "features"
+    )
+    feature_maps: tuple[str, ...] = option(
+        "Comma-separated layers whose outputs are shown as a grid.", ()
+    )
+    filters: tuple[str, ...] = option(
+        "Comma-separated layers whose filter patterns are computed, in up to a minute each.", ()
+    )
+    list_layers: bool = option("Print each layer that has a map, with its shape.", False)
