@@ -151,6 +151,24 @@ def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> 
         )
 
 
+def check_precision(strategy: tf.distribute.Strategy, precision: str) -> None:
+    """Check that the replicas of the strategy can train in `precision` together.
+
+    Keras's loss scaling looks for an overflow in the gradients of the first local replica, before
+    the replicas add theirs up. An overflow on another replica would turn every weight into NaN;
+    an overflow on one of several hosts would leave the others waiting.
+
+    Raises:
+      ConfigError: they can't.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if precision == "mixed_float16" and replicas > 1:
+        raise ConfigError(
+            f"--config.precision=mixed_float16 trains on one device only, and this run has"
+            f" {replicas} replicas, which can't agree on an overflow; use mixed_bfloat16 or float32"
+        )
+
+
 def wait_for_hosts(strategy: tf.distribute.Strategy) -> None:
     """Wait for all hosts before this one leaves the run.
 

@@ -56,6 +56,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         logging.warning("--profile traces runs without --folds only.")
     _prepare_keras(job.settings)
     strategy = strategy_lib.create()
+    strategy_lib.check_precision(strategy, job.settings.precision)
     writes = strategy_lib.is_chief(strategy)
     with run_lock.hold(job.workdir) if writes else contextlib.nullcontext():
         return _train_and_publish(job, strategy, continues)

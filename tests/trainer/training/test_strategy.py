@@ -83,3 +83,8 @@ def test_tf_config_comes_first_and_one_host_needs_no_workers(monkeypatch):
         isinstance(strategy.create(), type(tf.distribute.get_strategy()))
         and strategy.count_workers() == 1
     )
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_one_device_trains_in_every_precision(precision):
+    strategy.check_precision(tf.distribute.get_strategy(), precision)

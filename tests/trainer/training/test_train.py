@@ -435,6 +435,18 @@ def test_a_diverging_run_ends_with_a_sentence_and_its_code(data_dir, tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_float16_on_two_devices_is_refused_before_anything_is_written(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    flags = ("--config.precision=mixed_float16",)
+    assert finish(data_dir, workdir, *flags, devices=2) == EXIT_CONFIG
+    assert log(workdir).splitlines()[-1] == (
+        "humerus-train: --config.precision=mixed_float16 trains on one device only, and this run"
+        " has 2 replicas, which can't agree on an overflow; use mixed_bfloat16 or float32"
+    )
+    assert not workdir.exists()
+
+
 def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
     whole = input_pipeline.load_split
     monkeypatch.setattr(input_pipeline, "load_split", lambda *a: _negatives(whole(*a)))

@@ -125,3 +125,14 @@ def test_hosts_that_do_not_share_their_workdir_say_so_before_they_train(data_dir
             in log(workdir)
         )
         assert not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_two_hosts_refuse_float16_and_neither_waits_for_the_other(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(data_dir, workdir, "--config.precision=mixed_float16")
+    assert [host.wait(timeout=120) for host in hosts] == [EXIT_CONFIG, EXIT_CONFIG], log(workdir)[
+        -3000:
+    ]
+    assert log(workdir).count("this run has 2 replicas, which can't agree on an overflow") == 2
+    assert not workdir.exists()
