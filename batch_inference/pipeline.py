@@ -11,7 +11,6 @@ from apache_beam.ml.inference.base import RunInference
 from batch_inference import preflight, runners
 from batch_inference.concurrent_map import PoolSize
 from batch_inference.gallery import page
-from batch_inference.inference import engine_choice
 from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.inputs import manifest, sources, tasks
 from batch_inference.inputs.decode_tasks import DecodeTasks
@@ -30,6 +29,7 @@ from batch_inference.outputs import (
 )
 from batch_inference.outputs.finish_images import FinishImages
 from batch_inference.storage import filesystem
+from trainer import engine_records
 from trainer.artifact import Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
@@ -94,7 +94,7 @@ def build(
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
     (predictions, rejections) | summary.WriteSummary(
-        output, described, str(choice), engine_choice.explain(described, choice)
+        output, described, str(choice), engine_records.explain(described.engines, str(choice))
     )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
@@ -136,7 +136,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         "scoring %s with model %s: %s",
         options.input,
         described.model_id,
-        engine_choice.explain(described, plan.choice),
+        engine_records.explain(described.engines, str(plan.choice)),
     )
     start = time.monotonic()
     try:

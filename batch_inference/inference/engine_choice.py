@@ -60,29 +60,6 @@ def choose(
     return _force(described, candidates, precision)
 
 
-def explain(described: Artifact, choice: Choice) -> str:
-    """Return a sentence on the choice: what it is, which faster engine was refused, and why."""
-    speed = described.engines.get(str(choice), {}).get("images_per_second")
-    text = f"{choice} is used" + (f" ({speed:.0f} images/s when it was measured)" if speed else "")
-    if not speed:
-        return text
-    refused = [
-        (record["images_per_second"], name, record.get("verdict", "verify the model again"))
-        for name, record in described.engines.items()
-        if not record.get("within_tolerance")
-        and record.get("images_per_second", 0.0) > speed
-        and record.get("device") == described.engines[str(choice)].get("device")
-    ]
-    if not refused:
-        return text
-    fastest, name, verdict = max(refused)
-    engine, _, precision = name.partition("/")
-    return (
-        f"{text}; {name} would be {fastest / speed:.1f} times as fast and was refused: {verdict}."
-        f" --engine={engine} --precision={precision} forces it"
-    )
-
-
 def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
     """Return the engine and precision that a map's method leaves to choose from.
 

@@ -126,7 +126,7 @@ def _judge(found: Mapping[str, Any]) -> tuple[bool, str]:
     if not found["labels_changed_high"] <= MOST_CHANGED:
         return False, (
             f"up to {found['labels_changed_high']:.1%} of the labels change; at most"
-            f" {MOST_CHANGED:.0%} may"
+            f" {MOST_CHANGED:.0%} may; more labelled images narrow the bound"
         )
     for name, margin in MARGINS.items():
         worst = _find_worst(name, found[name])

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from trainer import engine_records
 from trainer.evaluation.metrics import NO_INTERVAL, format_interval
 
 
@@ -15,7 +16,7 @@ def render(fields: Mapping[str, Any]) -> str:
     Args:
       fields: the fields of `artifact.Artifact` that are known before it is sealed: `image_size`,
         `threshold`, `temperature`, `uncertain_band`, `cam`, `architecture`, `dataset`, `metrics`,
-        `versions` and `created`; `map_checks` where they were made.
+        `versions` and `created`; `map_checks` and `engines` where they were measured.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer"),
@@ -29,6 +30,7 @@ def render(fields: Mapping[str, Any]) -> str:
     card = environment.get_template("model_card.md.j2").render(
         **fields,
         checks=fields.get("map_checks", {}),
+        scoring=engine_records.explain_fastest(fields.get("engines", {})),
         measured=measured,
         metric_names=metric_names,
         no_interval=NO_INTERVAL,

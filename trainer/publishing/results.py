@@ -15,7 +15,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import engines, machine, overlay, storage
+from trainer import engine_records, engines, machine, overlay, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
@@ -115,7 +115,7 @@ def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> r
         metrics=measured.metrics,
         history=run.history,
         settings=run.settings,
-        environment=_describe_environment(run.workdir),
+        environment=_describe_environment(run.workdir, artifact),
         slices=evaluate.evaluate_by_attribute(split, cases[shown], point.threshold)
         if len(split)
         else {},
@@ -158,8 +158,8 @@ def rank_errors(cases: Cases, threshold: float) -> np.ndarray:
     return wrong[np.argsort(-np.abs(distance), kind="stable")]
 
 
-def _describe_environment(workdir: str) -> dict[str, str]:
-    """Return devices, duration and versions, by name."""
+def _describe_environment(workdir: str, artifact: Artifact) -> dict[str, str]:
+    """Return devices, the scorer's engine, duration and versions, by name."""
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     names = {
         tf.config.experimental.get_device_details(d).get("device_name", d.device_type)
@@ -168,6 +168,7 @@ def _describe_environment(workdir: str) -> dict[str, str]:
     return {
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{engines.processor()}, cores: {machine.cores()}",
+        "scoring": engine_records.explain_fastest(artifact.engines),
         "duration": _format_duration(workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -98,7 +98,7 @@ def verify(
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
             records[str(choice)] = _compare(directory, described, choice, measured, outputs)
-    return artifact.amend(directory, described, engines=records)
+    return _amend_with_card(directory, described, engines=records)
 
 
 def check_maps(
@@ -117,11 +117,16 @@ def check_maps(
         logging.warning("The maps are not checked: %s", error)
         return described
     found: dict[str, Any] = map_checks.check(network, measured.images, measured.truth, masks)
-    checked = dataclasses.replace(described, map_checks=found)
+    return _amend_with_card(directory, described, map_checks=found)
+
+
+def _amend_with_card(directory: pathlib.Path, described: Artifact, **fields: Any) -> Artifact:
+    """Replace fields of the artifact, in `model.json` and in the model card."""
+    amended = dataclasses.replace(described, **fields)
     (directory / artifact.MODEL_CARD).write_text(
-        model_card.render(dataclasses.asdict(checked)), encoding="utf-8"
+        model_card.render(dataclasses.asdict(amended)), encoding="utf-8"
     )
-    return artifact.amend(directory, checked)
+    return artifact.amend(directory, amended)
 
 
 def verify_artifact(
@@ -218,7 +223,8 @@ def format_table(described: Artifact) -> str:
         cells += [_format_change(record.get(name)) for name in ("auroc", "accuracy")]
         cells.append(f"{record['cam_correlation']:.5f}" if "cam_correlation" in record else "")
         reason = record.get("verdict", record.get("error", ""))
-        verdict = f"{'yes' if record['within_tolerance'] else 'no'}{reason and f': {reason}'}"
+        accepted = "yes" if record.get("within_tolerance") else "no"
+        verdict = f"{accepted}{reason and f': {reason}'}"
         is_reference = name == str(engines.REFERENCE)
         lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
     return "\n".join(lines)

@@ -174,22 +174,6 @@ def choose(recorded: dict, model, *asked: str) -> str:
     )
 
 
-def test_the_choice_names_the_fastest_refused_engine_and_why(model):
-    recorded = {
-        "openvino/float32": measured(20.0),
-        "openvino/bfloat16": measured(80.0, good=False) | {"verdict": "AUROC may be worse"},
-        "openvino/int8": measured(60.0, good=False) | {"verdict": "maps differ"},
-        "tensorflow/float16": measured(900.0, device="GPU", good=False),
-    }
-    described = dataclasses.replace(artifact.load(model), engines=recorded)
-    sentence = engine_choice.explain(described, engines.Choice("openvino", "float32"))
-    assert sentence == (
-        "openvino/float32 is used (20 images/s when it was measured); openvino/bfloat16 would be"
-        " 4.0 times as fast and was refused: AUROC may be worse."
-        " --engine=openvino --precision=bfloat16 forces it"
-    )
-
-
 @pytest.fixture
 def modern(monkeypatch):
     """A processor with all that OpenVINO can use, no GPU."""

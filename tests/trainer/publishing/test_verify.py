@@ -173,9 +173,11 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     assert first.model_id == before.model_id
     kept = (copied / "openvino" / "int8.bin").stat().st_mtime_ns
     again = verify.verify(copied, *samples)
-    assert (
-        again.files == first.files and (copied / "openvino" / "int8.bin").stat().st_mtime_ns == kept
-    )
+    # The card states the speed, which differs between measurements.
+    card = {artifact.MODEL_CARD: ""}
+    assert again.files | card == first.files | card
+    assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns == kept
+    assert "is used (" in (copied / artifact.MODEL_CARD).read_text()
     verify.verify(copied, *samples, requantize=True)
     assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns != kept
 
