@@ -10,6 +10,8 @@ EXTRAS ?= cpu,dev
 LOCK    := requirements.lock
 INSTALL := $(BIN)/uv pip install --quiet --python $(VENV) --constraint $(LOCK) --build-constraint $(LOCK)
 export UV_HTTP_TIMEOUT ?= 180
+# Without bytecode on the disk, every command compiles all that it imports, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The demo uses simulated radiographs. SOURCE=DIR LAYOUT=mura|folders|manifest trains on your own with the real recipe.
 SOURCE ?=

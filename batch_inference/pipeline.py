@@ -35,6 +35,7 @@ from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
 from trainer.program import run_lock
 from trainer.workers import pool as workers
+from trainer.workers.imaging import Imaging
 
 
 def build(
@@ -141,6 +142,8 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     start = time.monotonic()
     try:
         in_this_process = plan.workers is runners.Workers.THREADS
+        if in_this_process:
+            Imaging().warm()
         with (
             workers.shared().stop_on_error(),
             progress.show(plan.inputs, in_this_process),

@@ -30,7 +30,7 @@ from trainer import radiograph
 DOLLARS_PER_VCPU_HOUR = 0.04
 _LARGE = 5_000
 """Larger folders take minutes, and are for the fastest alone."""
-_SCORE = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
+SCORE = [sys.executable, "-c", "from batch_inference.main import score; raise SystemExit(score())"]
 _BASELINE = [sys.executable, "-m", "benchmarks.baselines"]
 _PLOT = pathlib.Path(__file__).with_name("score.svg")
 
@@ -66,7 +66,7 @@ def cases(slow: int) -> list[Case]:
     """
 
     def ours(name: str, *flags: str, most: int = _LARGE) -> Case:
-        return Case(f"humerus-score, {name}", (*_SCORE, "--overwrite", *flags), most)
+        return Case(f"humerus-score, {name}", (*SCORE, "--overwrite", *flags), most)
 
     def bare(choice: str, most: int = _LARGE) -> Case:
         return Case(

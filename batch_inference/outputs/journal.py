@@ -108,7 +108,7 @@ class Write(beam.DoFn):
         if not self._lines:
             self._started = time.monotonic()
         source, row = (entry.source, entry.row) if isinstance(entry, Entry) else (None, entry)
-        self._lines.append(json.dumps([source, dataclasses.asdict(row)]))
+        self._lines.append(json.dumps([source, vars(row)]))
         self._counter.inc()
         if (
             len(self._lines) >= ROWS_PER_PART

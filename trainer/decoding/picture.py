@@ -316,7 +316,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         return black
     if image.mode == "LAB":
         return image.getchannel("L")
-    return image.convert("L")
+    return image if image.mode == "L" else image.convert("L")
 
 
 def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:

@@ -19,6 +19,7 @@ def iterate_boxes(image: Image.Image, side: int = _SIDE) -> Iterator[tuple[Slice
 
 
 def iterate_tiles(image: Image.Image) -> Iterator[tuple[Slices, Image.Image]]:
-    """Yield the place (rows, columns) and the pixels of each tile."""
+    """Yield the place (rows, columns) and the pixels of each tile; a small image is its only tile,
+    and is not copied."""
     for place, box in iterate_boxes(image):
-        yield place, image.crop(box)
+        yield place, image if box == (0, 0, *image.size) else image.crop(box)

@@ -77,13 +77,14 @@ class Imaging:
     A file is a local path, which the worker reads itself, or the bytes of one that lies elsewhere.
 
     Attributes:
-      DECODE, FRAMES, ENCODE, DRAW: the tasks.
+      DECODE, FRAMES, ENCODE, DRAW, NOTHING: the tasks.
     """
 
     DECODE = f"{__name__}:decode_task"
     FRAMES = f"{__name__}:frames_task"
     ENCODE = f"{__name__}:encode_square_task"
     DRAW = f"{__name__}:draw_task"
+    NOTHING = f"{__name__}:do_nothing_task"
 
     def __init__(self, workers: pool.Pool | None = None):
         """Take a pool; the one that this process shares by default."""
@@ -92,6 +93,10 @@ class Imaging:
     @property
     def _pool(self) -> pool.Pool:
         return self._workers or pool.shared()
+
+    def warm(self) -> None:
+        """Start the workers in the background, ahead of the first file."""
+        self._pool.warm(self.NOTHING)
 
     def decode(
         self,
@@ -271,6 +276,11 @@ def draw_task(
     picture, cam = arrays
     drawn = overlay.draw(picture, cam, image_size, scale, style, colours)
     return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
+
+
+def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:
+    """Do nothing; the worker has imported what the other tasks need."""
+    return {}, []
 
 
 def _made(found: radiograph.Radiograph, sha256: str, image_size: int, picture: bool) -> Result:

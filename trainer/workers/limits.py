@@ -1,23 +1,30 @@
 """Limits that the kernel holds for this process: address space and processor time, set anew for
 each task."""
 
+import functools
 import math
 import os
-import pathlib
 import resource
 import time
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_STATM = pathlib.Path("/proc/self/statm")
 
 
 def address_space() -> int:
     """Return how many bytes of address space this process has mapped; 0 where the system does not
     say."""
+    statm = _open_statm()
+    return 0 if statm is None else int(os.pread(statm, 64, 0).split()[0]) * _PAGE
+
+
+@functools.cache
+def _open_statm() -> int | None:
+    """Return a descriptor of the kernel's account of this process's memory, kept open since it is
+    read for each task."""
     try:
-        return int(_STATM.read_bytes().split()[0]) * _PAGE
+        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return 0
+        return None
 
 
 def forbid_core_files() -> None:
