@@ -28,7 +28,7 @@ from batch_inference.outputs import (
     summary,
 )
 from batch_inference.outputs.finish_images import FinishImages
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, gcs
 from trainer import engine_records
 from trainer.artifact import Artifact
 from trainer.engines import Choice
@@ -110,12 +110,12 @@ def run(options: Options) -> summary.Summary:
       ArtifactError: `options.model` is not a model that this version can score with.
       DataError: there is nothing to score, nothing was scored, more files were rejected than
         allowed, or BigQuery refuses rows.
-      OutageError: the storage does not answer when the run begins.
+      OutageError, StorageOutageError: the storage does not answer when the run begins.
       UnwritableError: no more results can be written.
       RunnerError: another runner than the embedded one failed.
     """
     plan = preflight.plan(options)
-    with run_lock.hold(plan.output):
+    with run_lock.hold(plan.output, "humerus-score", gcs.client):
         return _score(options, plan)
 
 

@@ -63,7 +63,7 @@ def exists(uri: str) -> bool:
 def names(folder: str) -> list[str]:
     """Return the names of the objects and folders directly in a folder."""
     bucket, prefix = gcsio.parse_gcs_path(f"{folder}/", object_optional=True)
-    listing = _client().list_blobs(
+    listing = client().list_blobs(
         bucket, prefix=prefix, delimiter="/", retry=DEFAULT_RETRY, timeout=_SECONDS
     )
     found = {blob.name for blob in listing} | set(listing.prefixes)
@@ -126,27 +126,26 @@ class _Limited(io.BytesIO):
 
 
 @functools.cache
-def _client() -> Client:
+def client() -> Client:
+    """Return the client of this process."""
     # Neither library gives these two a public name.
-    client = gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
-    session = client._http
+    created = gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
+    session = created._http
     adapter = HTTPAdapter(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
-    return client
+    return created
 
 
 def _blob(uri: str) -> Blob:
     bucket, name = gcsio.parse_gcs_path(uri)
-    return _client().bucket(bucket).blob(name)
+    return client().bucket(bucket).blob(name)
 
 
 def _tree(uri: str) -> Iterator[Blob]:
     bucket, name = gcsio.parse_gcs_path(uri)
     yield _blob(uri)
-    yield from _client().list_blobs(
-        bucket, prefix=f"{name}/", retry=DEFAULT_RETRY, timeout=_SECONDS
-    )
+    yield from client().list_blobs(bucket, prefix=f"{name}/", retry=DEFAULT_RETRY, timeout=_SECONDS)
 
 
 def _delete(blob: Blob) -> None:

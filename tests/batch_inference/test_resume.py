@@ -335,7 +335,7 @@ def test_a_second_run_on_an_output_that_is_being_written_is_refused(
 ):
     output = tmp_path / "out"
     with (
-        run_lock.hold(str(output)),
+        run_lock.hold(str(output), "humerus-score"),
         pytest.raises(ConfigError, match="is being written by process"),
     ):
         score(folder, model, output, **options)

@@ -206,7 +206,10 @@ def _target(path: str, query: dict[str, str], body: bytes | None) -> tuple[str, 
         path = path.rpartition(step)[2]
     bucket, _, rest = path.partition("b/")[2].partition("/o")
     name = urllib.parse.unquote(rest.strip("/").removesuffix("/compose")) or query.get("name", "")
-    return bucket, name or json.loads(body or b"{}").get("name", "")
+    described = body or b"{}"
+    if described.startswith(b"--"):  # The first part of an upload in parts describes the object.
+        described = described.partition(b"\r\n\r\n")[2].partition(b"\r\n--")[0]
+    return bucket, name or json.loads(described).get("name", "")
 
 
 class _Handler(BaseHTTPRequestHandler):

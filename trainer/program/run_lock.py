@@ -1,39 +1,60 @@
 """One run per folder: a second command that would write to the same results is refused.
 
-The lock is the kernel's (`flock`): it goes with the process that holds it, however that ends, so
-that a killed run keeps nobody waiting. It holds among the processes of one machine, and among
-machines where their shared file system passes locks on, as NFS does. Folders in a bucket have none.
+The lock of a local folder is the kernel's (`flock`): it goes with the process that holds it,
+however that ends, so that a killed run keeps nobody waiting. It holds among the processes of one
+machine, and among machines where their shared file system passes locks on, as NFS does. A folder on
+`gs://` has a lease, as `bucket_lease` describes. Folders on other storage have neither.
 """
 
 import contextlib
 import datetime
 import errno
 import fcntl
+import functools
 import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
 from trainer import storage
-from trainer.errors import ConfigError
+from trainer.errors import EXIT_FAILURE, ConfigError
+from trainer.program import signals
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Client
 
 LOCK_FILE = ".humerus-lock"
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextlib.contextmanager
-def hold(folder: str) -> Iterator[None]:
+def hold(
+    folder: str, command: str, make_client: Callable[[], "Client"] | None = None
+) -> Iterator[None]:
     """Hold the lock of a folder during the block; make the folder where it is missing.
 
-    Where the lock file cannot be written the block runs without a lock: whatever it writes first
-    fails for the same reason, and says so.
+    Where no lock can be written the block runs without one: whatever it writes first fails for the
+    same reason, and says so. Where a bucket's lease is lost, the process ends at once: another run
+    may write there by now.
+
+    Args:
+      folder: where the results go.
+      command: name of the command, for its last sentence.
+      make_client: returns the client of a bucket; by default one with the credentials of the
+        environment.
 
     Raises:
       ConfigError: another run holds the lock.
+      StorageOutageError: the bucket does not answer.
     """
+    if folder.startswith("gs://"):
+        with _hold_lease(folder, command, make_client):
+            yield
+        return
     if storage.is_remote(folder):
         yield
         return
@@ -41,10 +62,7 @@ def hold(folder: str) -> Iterator[None]:
     try:
         descriptor = _lock(path)
     except BlockingIOError:
-        raise ConfigError(
-            f"{folder} is being written by {_read_holder(path)}; stop that run or wait for its end,"
-            " or choose another folder"
-        ) from None
+        raise _refuse(folder, _read_holder(path)) from None
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             logging.warning("nothing keeps other runs away from %s: %s", folder, error.strerror)
@@ -55,6 +73,44 @@ def hold(folder: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _hold_lease(
+    folder: str, command: str, make_client: Callable[[], "Client"] | None
+) -> Iterator[None]:
+    # Google's client takes a while to import, and most folders are local.
+    from google.cloud.storage import Client
+
+    from trainer.program import bucket_lease
+
+    def stop(reason: str) -> None:
+        signals.end_process(
+            f"{command}: stopped, as {folder} {reason}; wait for the end of any other run on that"
+            " folder, then run the same command again\n",
+            EXIT_FAILURE,
+        )
+
+    lease = bucket_lease.hold(
+        folder.rstrip("/"),
+        LOCK_FILE,
+        _identify_holder(),
+        _describe_holder,
+        stop,
+        make_client or functools.partial(Client, None),
+    )
+    try:
+        with lease:
+            yield
+    except bucket_lease.LeaseError as error:
+        raise _refuse(folder, str(error)) from None
+
+
+def _refuse(folder: str, holder: str) -> ConfigError:
+    return ConfigError(
+        f"{folder} is being written by {holder}; stop that run or wait for its end,"
+        " or choose another folder"
+    )
 
 
 def _lock(path: pathlib.Path) -> int:
@@ -71,7 +127,7 @@ def _lock(path: pathlib.Path) -> int:
             # Its former holder may have deleted the file between the two calls.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 os.truncate(descriptor, 0)
-                os.pwrite(descriptor, _describe_holder().encode(), 0)
+                os.pwrite(descriptor, json.dumps(_identify_holder()).encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -79,14 +135,23 @@ def _lock(path: pathlib.Path) -> int:
         os.close(descriptor)
 
 
-def _describe_holder() -> str:
+def _identify_holder() -> dict[str, Any]:
+    """Return what others are told of this process."""
     since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since})
+    return {"host": socket.gethostname(), "process": os.getpid(), "since": since}
 
 
 def _read_holder(path: pathlib.Path) -> str:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        return _describe_holder(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return _describe_holder("")
+
+
+def _describe_holder(content: str) -> str:
+    """Return the words for the holder that a lock file names."""
+    try:
+        holder = json.loads(content)
         return f"process {holder['process']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another run"

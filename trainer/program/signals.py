@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from trainer.errors import EXIT_STOPPED
 
@@ -82,10 +82,7 @@ def _watchdog(message: str) -> Iterator[None]:
             # Training records signals while it has something to save.
             if number in STOP_SIGNALS and not _recording:
                 if not over.wait(GRACE_SECONDS):
-                    with contextlib.suppress(OSError):
-                        sys.stderr.write(message)
-                        sys.stderr.flush()
-                    os._exit(EXIT_STOPPED)
+                    end_process(message, EXIT_STOPPED)
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -99,6 +96,14 @@ def _watchdog(message: str) -> Iterator[None]:
         thread.join()
         os.close(read)
         os.close(write)
+
+
+def end_process(message: str, code: int) -> NoReturn:
+    """End this process at once from any thread, with a last line on stderr."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(message)
+        sys.stderr.flush()
+    os._exit(code)
 
 
 _recording: list["RecordedSignals"] = []

@@ -58,7 +58,8 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
     strategy = strategy_lib.create()
     strategy_lib.check_precision(strategy, job.settings.precision)
     writes = strategy_lib.is_chief(strategy)
-    with run_lock.hold(job.workdir) if writes else contextlib.nullcontext():
+    lock = run_lock.hold(job.workdir, "humerus-train") if writes else contextlib.nullcontext()
+    with lock:
         return _train_and_publish(job, strategy, continues)
 
 

@@ -19,8 +19,10 @@ from batch_inference.outputs import journal, output_folder
 from batch_inference.storage import filesystem, gcs
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import bucket_server
+from tests.support.commands import SHORT_LEASE
 from trainer.artifact import ArtifactError
-from trainer.errors import ConfigError
+from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError
+from trainer.program import bucket_lease, run_lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 IMPATIENT = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.1)
@@ -39,10 +41,10 @@ def _connect(server, monkeypatch):
     # The real delays are seconds. Google's library tests that they grow.
     monkeypatch.setattr(gcs, "DEFAULT_RETRY", IMPATIENT)
     monkeypatch.setattr(gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER", IMPATIENT)
-    gcs._client.cache_clear()
+    gcs.client.cache_clear()
     yield
     server.faults.rate, server.faults.queued, server.faults.down = 0.0, [], None
-    gcs._client.cache_clear()
+    gcs.client.cache_clear()
 
 
 _buckets = iter(range(1000))
@@ -144,6 +146,26 @@ def test_a_run_goes_on_in_a_bucket(server, filled, on_disk, tmp_path, monkeypatc
     )
 
 
+def test_of_two_runs_at_once_one_writes_and_the_other_is_refused(server, filled, on_disk, tmp_path):
+    names = [f"--{name}={filled}/{place}" for name, place in [("input", "in"), ("model", "m")]]
+    command = [sys.executable, "-c", SHORT_LEASE + "from batch_inference.main import score\n"]
+    command[-1] += "raise SystemExit(score())"
+    flags = [*names, f"--output={filled}/out", "--cam_format=png"]
+    server.delay = 0.02  # Both have begun before either has ended.
+    runs = [
+        subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [run.communicate(timeout=300)[1] for run in runs]
+    server.delay = 0.0
+    codes = [run.returncode for run in runs]
+    assert sorted(codes) == [EXIT_DONE, EXIT_CONFIG], said
+    refused, winner = codes.index(EXIT_CONFIG), runs[codes.index(EXIT_DONE)]
+    assert f"{filled}/out is being written by process {winner.pid} on " in said[refused]
+    assert read_results(download(server, filled, "out", tmp_path), f"{filled}/in") == on_disk
+    assert not server.objects(filled.removeprefix("gs://"), f"out/{run_lock.LOCK_FILE}")
+
+
 @pytest.mark.parametrize("kind", bucket_server.Faults.KINDS)
 def test_each_fault_is_waited_out(server, bucket, kind):
     uri, contents = f"gs://{bucket}/a b/ü?#.bin", os.urandom(300_000)
@@ -217,7 +239,7 @@ def test_a_wrong_address_is_one_sentence_too(filled, capsys, wrong, sentence, mo
         ("prefix=in", "--input={bucket}/in cannot be listed"),
         ("prefix=out", "--output={bucket}/out cannot be listed"),
         ("/o/out/run.json", "--output={bucket}/out cannot be listed"),
-        ("uploadType", "--output={bucket}/out cannot be written"),
+        ("uploadType", "{bucket}/out cannot be written"),
     ],
 )
 def test_an_outage_at_the_start_is_to_be_tried_again(
@@ -226,6 +248,7 @@ def test_an_outage_at_the_start_is_to_be_tried_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for module, name in (
         (gcs, "DEFAULT_RETRY"),
+        (bucket_lease, "DEFAULT_RETRY"),
         (gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER"),
     ):
         monkeypatch.setattr(module, name, IMPATIENT.with_timeout(0.5))

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from tests.support import bucket_server, small_disk, small_run
+from tests.support import bucket_server, commands, small_disk, small_run
 from tests.support.commands import ROOT, finish, log, prepared, start, stop_after
 from tests.trainer.training.test_train import assert_same
-from trainer.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILURE
+from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE
 
 _PREPARE = "import sys; from trainer.main import prepare; sys.exit(prepare())"
 
@@ -84,7 +84,9 @@ def test_data_that_vanish_are_not_missed_until_the_next_start(data_dir, undistur
 @pytest.mark.slow
 def test_prepared_trained_killed_and_finished_in_a_bucket(undisturbed, tmp_path, monkeypatch):
     with bucket_server.running(tmp_path) as server:
+        monkeypatch.setattr(commands, "COMMAND", commands.SHORT_LEASE + commands.COMMAND)
         for name, value in {
+            **server.environment,
             **server.tensorflow_environment,
             "GCS_RETRY_CONFIG_MAX_RETRIES": "1",
         }.items():
@@ -122,6 +124,9 @@ def test_prepared_trained_killed_and_finished_in_a_bucket(undisturbed, tmp_path,
             and run.poll() is None
         ):
             time.sleep(0.05)
+        assert started().wait(timeout=100) == EXIT_CONFIG
+        (said,) = errors(local)
+        assert f"{uri}/run is being written by process {run.pid} on " in said
         run.kill()
         assert run.wait() == -signal.SIGKILL, log(local)[-3000:]
         assert started().wait(timeout=500) == EXIT_DONE, log(local)[-3000:]

@@ -222,7 +222,7 @@ def test_a_second_run_on_a_workdir_that_is_being_written_is_refused(data_dir, tm
     config.deterministic = False  # which would hold for the whole process
     job = create_job(config, data_dir, str(tmp_path / "run"))
     with (
-        run_lock.hold(job.workdir),
+        run_lock.hold(job.workdir, "humerus-train"),
         pytest.raises(ConfigError, match="is being written by process"),
     ):
         train.train_and_evaluate(job)
