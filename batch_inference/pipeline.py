@@ -56,10 +56,9 @@ def build(
       known: URIs of the journal's parts that earlier attempts wrote.
     """
     output = filesystem.absolute(options.output)
-    model = filesystem.absolute(options.model)
     remote = filesystem.is_remote(output) or filesystem.is_remote(options.input)
     pool = PoolSize.choose(options.batch_size, remote)
-    handler = ScoringHandler(model, choice, options.batch_size, described.model_id, options.method)
+    handler = _make_handler(options, described, choice)
 
     found = pipeline | sources.FindInputs(options)
     earlier = pipeline | journal.ReadEarlierEntries(known)
@@ -144,6 +143,8 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         in_this_process = plan.workers is runners.Workers.THREADS
         if in_this_process:
             Imaging().warm()
+            # Loading takes as long as building the pipeline and starting the runner: they overlap.
+            _make_handler(options, described, plan.choice).load_ahead()
         with (
             workers.shared().stop_on_error(),
             progress.show(plan.inputs, in_this_process),
@@ -164,6 +165,11 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         raise (_explain(error, output, embedded) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
+
+
+def _make_handler(options: Options, described: Artifact, choice: Choice) -> ScoringHandler:
+    model = filesystem.absolute(options.model)
+    return ScoringHandler(model, choice, options.batch_size, described.model_id, options.method)
 
 
 def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:

@@ -1,5 +1,6 @@
 """Runs engines behind Beam's `ModelHandler`: batches of one shape, failures of single images."""
 
+import concurrent.futures
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from batch_inference.inference import model_copy
 from batch_inference.outputs.records import Example, Rejection, Scored, reject
 from trainer import engines
 from trainer.artifact import FREE_METHOD
+
+_loading: dict[tuple[Any, ...], concurrent.futures.Future[engines.Engine]] = {}
+"""Engines that `ScoringHandler.load_ahead` loads and no handler has taken yet."""
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -43,7 +47,21 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         self._model_id = model_id
         self._method = method
 
+    def load_ahead(self) -> None:
+        """Begin to load the engine, in a thread; `load_model` in this process waits for it."""
+        executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load-engine")
+        _loading[self._identity()] = executor.submit(self._load)
+        executor.shutdown(wait=False)
+
     def load_model(self) -> engines.Engine:
+        loading = _loading.pop(self._identity(), None)
+        return loading.result() if loading else self._load()
+
+    def _identity(self) -> tuple[Any, ...]:
+        """Return what two handlers that load the same engine have in common."""
+        return self._model, self._model_id, self._choice, self._batch_size, self._method
+
+    def _load(self) -> engines.Engine:
         path, described = model_copy.fetch(self._model)
         return engines.load(
             path, described, self._choice, self._batch_size, model_copy.cache_folder(), self._method

@@ -44,6 +44,32 @@ def test_an_engine_gives_what_the_saved_model_gives(model, images, choice):
         np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-5, atol=2e-6)
 
 
+def make_handler(model: pathlib.Path) -> ScoringHandler:
+    return ScoringHandler(
+        str(model), Choice("openvino", "float32"), 4, artifact.load(model).model_id
+    )
+
+
+def test_an_engine_loaded_ahead_is_taken_once_by_an_equal_handler(model, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(engines, "load", lambda *given: loaded.append(given) or object())
+    make_handler(model).load_ahead()
+    engine = make_handler(model).load_model()
+    assert len(loaded) == 1
+    assert make_handler(model).load_model() is not engine
+    assert len(loaded) == 2 and loaded[0] == loaded[1]
+
+
+def test_what_fails_ahead_fails_where_the_engine_is_needed(model, monkeypatch):
+    def fail(*given):
+        raise RuntimeError("no such network")
+
+    monkeypatch.setattr(engines, "load", fail)
+    make_handler(model).load_ahead()
+    with pytest.raises(RuntimeError, match="no such network"):
+        make_handler(model).load_model()
+
+
 def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
     engine = engines.load(model, artifact.load(model), Choice("openvino", "float32"), batch_size=3)
     first = engine.run(images[:3])

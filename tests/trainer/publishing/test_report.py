@@ -316,6 +316,26 @@ def card(run, **changes) -> str:
     return model_card.render({**fields, **changes})
 
 
+def test_the_card_of_an_artifact_with_the_required_fields_only(run):
+    least = {"architecture": {"backbone": "tiny"}, "dataset": {"fingerprint": "0"}, "metrics": {}}
+    text = card(run, **least)
+    assert text.startswith("# Model card: tiny")
+    assert "Engine: no engine was measured; humerus-verify measures them." in text
+
+
+def test_the_card_says_which_engine_scores_and_which_was_refused(run):
+    measured = {"device": "CPU", "within_tolerance": True}
+    engines = {
+        "openvino/float32": measured | {"images_per_second": 10.0},
+        "openvino/int8": measured
+        | {"images_per_second": 25.0, "within_tolerance": False, "verdict": "labels change"},
+    }
+    assert (
+        "Engine: openvino/float32 is used (10 images/s when it was measured); openvino/int8 would"
+        " be 2.5 times as fast and was refused: labels change."
+    ) in card(run, engines=engines)
+
+
 def test_model_card_states_metrics_operating_point_and_limits(run):
     text = card(run)
     for name in metrics.METRICS:
