@@ -40,8 +40,8 @@ PREPROCESSING: dict[str, Any] = {
     "steps": [
         "decode the first and only frame; apply the EXIF orientation",
         "transparency over black; colour to grey by ITU-R 601 luma",
-        "16-bit grey: divide by the smallest full scale of 8, 10, 12, 14 or 16 bits that holds "
-        "the maximum",
+        "16-bit grey or colour: divide by the smallest full scale of 8, 10, 12, 14 or 16 bits that "
+        "holds the maximum",
         "32-bit and floating-point grey: finite minimum to 0, finite maximum to 255",
         "DICOM: modality LUT, then VOI LUT or window (0.5 to 99.5 percentile where there is none), "
         "then inversion, padding black",

@@ -9,7 +9,7 @@ import shutil
 import urllib.parse
 import uuid
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -20,6 +20,8 @@ from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_BYTES
 
 _PARTIAL = ".partial"
+_MAX_TEXT_BYTES = 1 << 36
+"""Largest local list of files: hundreds of millions of lines."""
 
 
 class StorageError(OSError):
@@ -115,6 +117,13 @@ def _read_remote(uri: str) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
+def _open_local(path: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, regular_file.open_file(path, _MAX_TEXT_BYTES))
+    except (regular_file.TooLargeError, regular_file.NotRegularError) as error:
+        raise StorageError(str(error)) from error
+
+
 def open_text(uri: str) -> TextIO:
     """Open a text file of any length to iterate over by lines, as `manifest_text.open_text` does.
 
@@ -122,7 +131,11 @@ def open_text(uri: str) -> TextIO:
       StorageError: it cannot be opened.
     """
     with translate_errors():
-        file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+        file = (
+            FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+            if is_remote(uri)
+            else _open_local(uri)
+        )
     return manifest_text.open_text(file)
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -32,6 +33,8 @@ def crash_on_bytes(arrays, path, **arguments):
         start = file.read(5)
     if start == b"crash":
         ctypes.string_at(0)
+    if start == b"kill!":
+        kill_self(arrays)
     if start == b"loop!":
         loop(arrays)
     if start == b"alot!":
@@ -77,14 +80,30 @@ def panic(arrays):
     raise PanicException("JOHN^DOE")
 
 
-def babble(arrays):
+def babble(arrays, message="[{}, [[0, 'object', [1]]], 0]"):
     """Write what is no message to the parent, as a worker that was taken over might."""
     for descriptor in range(3, 64):
         try:
-            os.write(descriptor, b"[{}, [[0, 'object', [1]]], 0]\n")
+            os.write(descriptor, message.encode() + b"\n")
         except OSError:
             continue
     time.sleep(60)
+
+
+def overlap(arrays, folder):
+    """Return how many tasks are in this function at the moment, this one included."""
+    mark = pathlib.Path(folder) / str(os.getpid())
+    mark.touch()
+    time.sleep(0.02)
+    running = len(list(pathlib.Path(folder).iterdir()))
+    mark.unlink()
+    return {"running": running}, []
+
+
+def loop_for_ever(arrays, path=None, **arguments):
+    """Say in a file beside the picture that it is being decoded, and use the processor."""
+    pathlib.Path(path).with_name("decoding").touch()
+    loop(arrays)
 
 
 def count(arrays, to, crash_at=None):

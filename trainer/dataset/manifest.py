@@ -12,13 +12,23 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from trainer import folder_walk, manifest_columns, manifest_text, storage
+from trainer import (
+    folder_walk,
+    manifest_columns,
+    manifest_text,
+    regular_file,
+    storage,
+    urls,
+)
 from trainer.dataset import mura
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
 from trainer.errors import DataError
 
 # Spreadsheet programs write numbers and truth values in ways of their own.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
+
+_MAX_BYTES = 1 << 30
+"""Largest manifest that is read: millions of images."""
 
 _T = TypeVar("_T")
 _NumberedRows = Iterator[tuple[int, list[str]]]
@@ -53,7 +63,7 @@ def read(source: str, root: str) -> Iterator[Example]:
 
 def _read_rows(source: str) -> _NumberedRows:
     """Yield the rows of a CSV file that are not blank, with line numbers; the header first."""
-    content = storage.read_bytes(source)
+    content = _read_content(source)
     if content is None:
         raise DataError(
             f"{source} is no file; the manifest layout expects a CSV file with the columns "
@@ -69,6 +79,21 @@ def _read_rows(source: str) -> _NumberedRows:
     separator = manifest_text.detect_separator(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     return _number_rows(reader, source)
+
+
+def _read_content(source: str) -> bytes | None:
+    """Return the bytes of a manifest; None where there is no such file."""
+    if urls.is_remote(source):
+        return storage.read_bytes(source)
+    try:
+        return regular_file.read(source, _MAX_BYTES)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except (regular_file.NotRegularError, regular_file.TooLargeError) as error:
+        raise DataError(
+            f"{source} cannot be read as a manifest ({error}); name a CSV file with the columns"
+            " path,label"
+        ) from error
 
 
 def _number_rows(reader: Any, source: str) -> _NumberedRows:

@@ -248,10 +248,14 @@ class Pool:
                     worker.kill()
                     worker = None
                     continue
-                result = fields["result"], [array.copy() for array in made]
+                found = fields.get("result")
+                if not isinstance(found, dict):
+                    worker.kill()
+                    raise TaskCrashError("the answer is damaged")
+                result = found, [array.copy() for array in made]
                 del made
                 worker.release(end)
-                if fields["tired"]:
+                if fields.get("tired"):
                     worker.kill()
                 return result
             if not self._has_worked.is_set():
@@ -286,8 +290,11 @@ class Pool:
             return
         try:
             fields, made, _ = worker.ask(task, arrays, arguments)
-            while "item" in fields:
-                yield fields["item"], [array.copy() for array in made]
+            while "over" not in fields:
+                found = fields.get("item")
+                if not isinstance(found, dict):
+                    raise TaskCrashError("the answer is damaged")
+                yield found, [array.copy() for array in made]
                 fields, made, _ = worker.next_item()
         except ClosedError as error:
             raise TaskCrashError(str(error)) from error

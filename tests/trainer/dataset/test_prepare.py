@@ -479,3 +479,20 @@ def test_two_runs_take_turns(tmp_path):
     os.close(other)
     run.join(60)
     assert done[0].splits["train"].images
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "dangling", "folder", "sparse"])
+def test_a_manifest_that_is_no_file_is_refused(tmp_path, kind):
+    manifest = tmp_path / "list.csv"
+    if kind == "fifo":
+        os.mkfifo(manifest)
+    elif kind == "folder":
+        manifest.mkdir()
+    elif kind == "sparse":
+        manifest.touch()
+        os.truncate(manifest, 1 << 40)
+    else:
+        manifest.symlink_to({"device": "/dev/zero", "dangling": "/nowhere"}[kind])
+    with pytest.raises(DataError, match=f"^{manifest} (is no file|cannot be read)"):
+        prepare(str(manifest), "manifest", str(tmp_path / "data"), image_size=32)
+    assert not (tmp_path / "data").exists()

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import socket
 
 import cv2
 import numpy as np
@@ -290,3 +291,23 @@ def test_the_command(model, images, tmp_path, capsys, words, code, said):
     assert main.explain(["humerus-explain", *given]) == code
     printed = capsys.readouterr()
     assert said in (printed.out if code == 0 else printed.err)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "sparse", "upwards", "dangling"])
+def test_what_is_no_file_is_refused_and_holds_nobody_up(model, images, tmp_path, kind):
+    odd = tmp_path / "odd.png"
+    if kind == "fifo":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(odd))
+    elif kind == "sparse":
+        odd.touch()
+        os.truncate(odd, 1 << 40)
+    else:
+        targets = {"device": "/dev/zero", "upwards": str(tmp_path), "dangling": "/nowhere"}
+        odd.symlink_to(targets[kind])
+    options = ExplainOptions(output=str(tmp_path / "out"), method=("grad_cam",))
+    done = explain.explain(model, (images[0], str(odd)), options)
+    reason = "too_large" if kind == "sparse" else "unreadable"
+    assert len(done.pages) == 1 and f"odd.png: {reason}" in str(done)

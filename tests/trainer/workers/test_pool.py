@@ -99,6 +99,40 @@ def test_a_bad_task_fails_alone(pool, task, error, said):
     assert doubled(pool) == [0, 2, 4]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "null",
+        "[]",
+        "[[], [], 0]",
+        "[{}, [], 0]",
+        '[{"result": []}, [], 0]',
+        '[{"result": {}}, [[0, "uint8", [-1]]], 0]',
+        '[{"result": {}}, [[-5, "uint8", [1]]], 0]',
+        '[{"result": {}}, [[0, "uint8", [1e400]]], 0]',
+        '[{"result": {}}, [[0, "uint8", [99999999999999999999999]]], 0]',
+        '[{"result": {}}, [[0, [], [1]]], 0]',
+        '[{"result": {}}, [], 1e400]',
+        '[{"result": {}}, [], {}]',
+        "[" * 100_000,
+    ],
+)
+def test_an_answer_that_is_damaged_costs_its_task_and_its_worker(message):
+    pool = Pool(1)
+    with pool.stop_on_error():
+        assert doubled(pool) == [0, 2, 4]
+        (pid,) = pool.pids()
+        with pytest.raises(TaskCrashError):
+            run(pool, "babble", message=message)
+        assert doubled(pool) == [0, 2, 4] and pool.pids() != [pid]
+
+
+def test_no_more_tasks_run_at_once_than_there_are_workers(pool, tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        tasks = [threads.submit(run, pool, "overlap", folder=str(tmp_path)) for _ in range(40)]
+        assert {task.result()[0]["running"] for task in tasks} <= {1, 2}
+
+
 def test_a_worker_that_waits_for_ever_is_killed_too(monkeypatch):
     monkeypatch.setattr(pools, "_WALL_SECONDS", 1)
     pool = Pool(1, seconds=0.5)
