@@ -3,6 +3,7 @@ r"""Compare the speed, memory and cost of `humerus-score` with simpler scripts o
     make bench
     python -m benchmarks.score --source=radiographs --images=200,2000,20000 --cores=1,2 \
         --sizes=224,320
+    python -m benchmarks.score --model=runs/first/artifact --source=radiographs
 
 Cases and numbers of images run in turn, round after round, and the table has medians. On a shared
 machine processor time says more than the clock, so it has both; the cost of a million images is
@@ -25,7 +26,7 @@ import numpy as np
 import psutil
 
 from benchmarks import tables
-from trainer import radiograph
+from trainer import artifact, radiograph
 
 DOLLARS_PER_VCPU_HOUR = 0.04
 _LARGE = 5_000
@@ -74,6 +75,7 @@ def cases(slow: int) -> list[Case]:
         )
 
     return [
+        ours("the engine that auto takes"),
         ours("int8", "--engine=openvino", "--precision=int8", most=1_000_000_000),
         ours("int8, labels only", "--engine=openvino", "--precision=int8", "--cam=none"),
         bare("openvino/int8"),
@@ -191,6 +193,12 @@ def main() -> None:
         type=pathlib.Path,
         help="radiographs to make the files from; simulated ones otherwise",
     )
+    parser.add_argument(
+        "--model",
+        type=pathlib.Path,
+        help="artifact to score with, trained and verified; by default one of random weights is"
+        " made for each of --sizes",
+    )
     parser.add_argument("--images", default="200,2000", help="numbers of files, with commas")
     parser.add_argument(
         "--cores", default=str(len(os.sched_getaffinity(0))), help="numbers of cores, with commas"
@@ -215,8 +223,15 @@ def main() -> None:
         if any(part in case.name for part in options.only.split(","))
     ]
     rows, plotted = [], {}
-    for size in map(int, options.sizes.split(",")):
-        model = _artifact(options.work / f"densenet121-{size}", size, options.source)
+    sizes = (
+        [artifact.load(options.model).image_size]
+        if options.model
+        else [int(size) for size in options.sizes.split(",")]
+    )
+    for size in sizes:
+        model = options.model or _artifact(
+            options.work / f"densenet121-{size}", size, options.source
+        )
         for cores in map(int, options.cores.split(",")):
             counts = sorted(map(int, options.images.split(",")))
             for count in counts:
