@@ -23,6 +23,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import export
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.scaling import Scaling
 
 
 def main(directory: str, size: str, source: str | None = None) -> None:
@@ -49,7 +50,7 @@ def main(directory: str, size: str, source: str | None = None) -> None:
     )
     network = Network(architecture, (Member(model),))
     trained = Trained(network, train=split, held_out=Scored(split, np.zeros(len(images))))
-    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     options = ExportOptions(verify_engines=True)
     export.export(trained, Measured(point, {}), dataset, directory, options)
 

@@ -12,8 +12,9 @@ threshold, in the mean over the splits.
 import argparse
 
 import numpy as np
+import scipy.special
 
-from trainer.evaluation import calibration
+from trainer.evaluation import calibration, fit_scaling
 from trainer.evaluation.cases import Cases
 
 SCENARIOS = {
@@ -77,15 +78,15 @@ def draw(
 
 def cuts(cases: Cases, seed: int) -> dict[str, float]:
     """The logit that each rule cuts at."""
-    temperature = calibration.fit_temperature(cases.logit, cases.label)
-    slope, intercept = calibration.fit_platt(cases.logit, cases.label)
+    slope, intercept = fit_scaling.fit_platt(cases.logit, cases.label)
     ordered = np.sort(cases.logit)
     middles = (ordered[1:] + ordered[:-1]) / 2
     correct = [np.sum((cases.logit >= cut) == cases.label) for cut in middles]
     fitted = {}
     for rule in ("kappa", "accuracy", "youden"):
-        threshold = calibration.fit(cases, rule, seed=seed).threshold
-        fitted[rule] = temperature * np.log(threshold / (1 - threshold))
+        point = calibration.fit(cases, rule, seed=seed)
+        line = point.scaling
+        fitted[rule] = (scipy.special.logit(point.threshold) - line.intercept) * line.temperature
     return {
         **fitted,
         "0.5 after temperature": 0.0,

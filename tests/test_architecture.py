@@ -30,6 +30,7 @@ LEVELS = {
             "storage",
             "artifact_fields",
             "regular_file",
+            "scaling",
         },
         {"urls"},
     ),
@@ -59,6 +60,7 @@ WITHOUT_TENSORFLOW = {
     "folder_walk",
     "machine",
     "regular_file",
+    "scaling",
     "workers",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""

@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 
 from trainer import artifact_fields as types
 from trainer.errors import ConfigError, DataError
+from trainer.scaling import Scaling
 
 FORMAT_VERSION = 2
 """Format 1 has no `weights_digest`, and names a model by the bytes of its SavedModel."""
@@ -64,6 +65,9 @@ class Artifact:
     reference: types.Reference = dataclasses.field(default_factory=dict)
     engines: types.Engines = dataclasses.field(default_factory=dict)
     map_checks: types.MapChecks = dataclasses.field(default_factory=dict)
+    intercept: types.Intercept = 0.0
+    study_calibration: types.StudyCalibration = None
+    calibration: types.Calibration = dataclasses.field(default_factory=dict)
     format_version: types.FormatVersion = FORMAT_VERSION
 
     @property
@@ -71,6 +75,16 @@ class Artifact:
         """Id of the SavedModel's bytes, which differ between exports even of the same weights."""
         listed = sorted(_files_of_weights(self.files).items())
         return _short_digest("".join(f"{name}:{digest}\n" for name, digest in listed))
+
+    @property
+    def scaling(self) -> Scaling:
+        """What turns the logit of an image into its calibrated probability."""
+        return Scaling(self.temperature, self.intercept)
+
+    @property
+    def study_scaling(self) -> Scaling:
+        """What turns the mean logit of a study's images into its calibrated probability."""
+        return Scaling(**self.study_calibration) if self.study_calibration else self.scaling
 
     def label(self, probability: float) -> str:
         """Return the label of a calibrated probability in [0, 1].
@@ -281,6 +295,8 @@ def _model_id(artifact: Artifact) -> str:
         "methods": sorted(artifact.cam.get("methods", {})),
         **{key: built.get(key) for key in _COMPUTING},
     }
+    if artifact.intercept:  # the ids of artifacts without one are older than it
+        computed["intercept"] = float(artifact.intercept)
     return _short_digest(json.dumps(computed, sort_keys=True))
 
 

@@ -174,6 +174,35 @@ class EngineRecord(TypedDict, total=False):
     ece: Annotated[PairedDifference, Field(description="calibration error")]
 
 
+class StudyLine(TypedDict):
+    """The line from the mean logit of a study to its calibrated logit."""
+
+    temperature: Annotated[Positive, Field(description="divisor of the mean logit")]
+    intercept: Annotated[float, Field(allow_inf_nan=False, description="added afterwards")]
+
+
+class CalibrationFigures(TypedDict, total=False):
+    """How good the probabilities of one method are, on cases that it was not fitted on."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    log_loss: Annotated[float, Field(ge=0, allow_inf_nan=False, description="mean log loss")]
+    brier: Annotated[Share, Field(description="mean squared error of the probability")]
+    ece: Annotated[Share, Field(description="expected calibration error")]
+
+
+class CalibrationRecord(TypedDict, total=False):
+    """Which method of calibration was chosen."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    method: Annotated[Name, Field(description="`unchanged`, `temperature` or `platt`")]
+    cases: Annotated[Count, Field(description="number of held-out images or studies")]
+    methods: Annotated[
+        dict[Name, CalibrationFigures], Field(description="cross-fitted figures of each method")
+    ]
+
+
 class MapCheck(TypedDict):
     """The result of one check that the maps mean something."""
 
@@ -205,6 +234,27 @@ Threshold = Annotated[
 ]
 Temperature = Annotated[
     Positive, Field(description="divisor of the logit; already in the SavedModel's `probability`")
+]
+Intercept = Annotated[
+    float,
+    Field(
+        allow_inf_nan=False,
+        description="added to the divided logit; already in the SavedModel's `probability`",
+    ),
+]
+StudyCalibration = Annotated[
+    StudyLine | None,
+    Field(
+        description="turns the mean logit of a study's images into its probability; null in older "
+        "artifacts, where it is that of an image"
+    ),
+]
+Calibration = Annotated[
+    dict[Name, CalibrationRecord],
+    Field(
+        description="which [calibration](evaluation.md#threshold-and-calibration) was chosen and "
+        "by how much it helped, by level: `image` and `study`"
+    ),
 ]
 UncertainBand = Annotated[
     tuple[Probability, Probability] | None,

@@ -178,9 +178,10 @@ class Study:
     """A row of `studies.*`."""
 
     study: Annotated[str, "name of the study"]
-    label: Annotated[str, "label of the mean probability, as in predictions"]
+    label: Annotated[str, "label of the probability, as in predictions"]
     probability: Annotated[
-        float, "mean of the images' calibrated probabilities, in [0, 1]; float32 precision"
+        float,
+        "calibrated probability of the mean of the images' logits, in [0, 1]; float32 precision",
     ]
     images: Annotated[
         int, "number of scored images; images with the same bytes count once, also in the mean"

@@ -1,5 +1,6 @@
 """Averages the predictions of images into one row per study."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -21,7 +22,7 @@ class AverageStudies(beam.PTransform):
         described = self._described
         return (
             predictions
-            | "Shorten" >> beam.Map(lambda row: (row.study, row.probability, row.uri))
+            | "Shorten" >> beam.Map(lambda row: (row.study, row.logit, row.uri))
             | "Group by study" >> grouping.GroupCompactly(lambda image: image[0])
             | "Average"
             >> beam.FlatMapTuple(
@@ -33,14 +34,16 @@ class AverageStudies(beam.PTransform):
 def average_studies(
     found: Iterable[tuple[str, float, str]], described: Artifact
 ) -> Iterator[Study]:
-    """Yield a row for each study, of (study, probability, uri) of all its images in any order.
+    """Yield a row for each study, of (study, logit, uri) of all its images in any order.
 
-    The mean is rounded to float32, which hides rounding errors that depend on the order.
+    The probability is rounded to float32, which hides rounding errors that depend on the order.
     """
+    scaling = described.study_scaling
     sums: dict[str, tuple[float, int, tuple[float, str]]] = {}
-    for study, probability, uri in found:
-        total, images, highest = sums.get(study, (0.0, 0, (-1.0, "")))
-        sums[study] = total + probability, images + 1, max(highest, (probability, uri))
+    for study, logit, uri in found:
+        total, images, highest = sums.get(study, (0.0, 0, (-math.inf, "")))
+        sums[study] = total + logit, images + 1, max(highest, (logit, uri))
     for study, (total, images, (_, uri)) in sums.items():
-        mean = total / images
-        yield Study(study, described.label(mean), float32(mean), images, uri, described.model_id)
+        probability = float(scaling.compute_probability(total / images))
+        label = described.label(probability)
+        yield Study(study, label, float32(probability), images, uri, described.model_id)

@@ -1,7 +1,9 @@
 """The whole pipeline against a plain loop over the same files, and what it does with bad ones."""
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -13,12 +15,13 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import pipeline
-from batch_inference.outputs import output_folder, summary
+from batch_inference.outputs import output_folder, studies, summary
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support import tiny_artifact
-from trainer import radiograph
+from trainer import artifact, radiograph
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError, DataError
+from trainer.evaluation.cases import Cases, aggregate_by_study
 
 KEYS = [
     "uri",
@@ -307,21 +310,40 @@ def test_a_picture_of_one_grey_level_has_a_warning_in_its_row_and_in_the_summary
         assert "caution: images have warnings (1 blank)" in str(finished)
 
 
-def test_studies_are_means_of_their_images(scored):
+def test_studies_have_the_mean_logit_of_their_images(scored):
     images = json_rows(scored, "predictions")
-    studies = json_rows(scored, "studies")
-    assert sorted({row["study"] for row in images}) == [study["study"] for study in studies]
-    assert studies[0]["study"] == "patient00000/study1_positive"
-    for study in studies:
+    per_study = json_rows(scored, "studies")
+    assert sorted({row["study"] for row in images}) == [study["study"] for study in per_study]
+    assert per_study[0]["study"] == "patient00000/study1_positive"
+    for study in per_study:
         own = [row for row in images if row["study"] == study["study"]]
-        mean = sum(row["probability"] for row in own) / len(own)
+        mean = 1 / (1 + math.exp(-sum(row["logit"] for row in own) / len(own)))
         assert study["probability"] == pytest.approx(mean, rel=1e-6)
         assert study["images"] == len(own)
         assert study["label"] == ("positive" if mean >= 0.5 else "negative")
         assert study["highest"] == max(own, key=lambda row: row["probability"])["uri"]
     assert [row["study"] for row in csv_rows(scored, "studies")] == [
-        study["study"] for study in studies
+        study["study"] for study in per_study
     ]
+
+
+def test_training_and_scoring_have_one_rule_for_studies(model):
+    """A random study order and a calibration of its own: the rows are the cases of evaluation."""
+    described = dataclasses.replace(
+        artifact.load(model), study_calibration={"temperature": 0.6, "intercept": -0.3}
+    )
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=40).astype(np.float32).astype(float)
+    study = generator.integers(9, size=40).astype(str)
+    names = np.arange(40).astype(str)
+    images = list(zip(study, logits, names, strict=True))
+    rows = {row.study: row for row in studies.average_studies(images, described)}
+    cases = Cases(np.full(40, 0.5), logits, np.zeros(40), study, ["p"] * 40, names)
+    expected = aggregate_by_study(cases, described.study_scaling)
+    assert len(rows) == len(expected)
+    for name, probability in zip(expected.study_id, expected.probability, strict=True):
+        assert rows[name].probability == pytest.approx(probability, rel=1e-6)
+        assert rows[name].label == described.label(probability)
 
 
 def test_manifest_columns_and_repeated_lines(model, radiographs, tmp_path):

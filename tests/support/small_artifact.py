@@ -18,6 +18,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import export
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.scaling import Scaling
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 
@@ -42,7 +43,7 @@ def make(
     out.
     """
     split = split or small_run.split(8, size)
-    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
     dataset = DatasetInfo(
         image_size=size,

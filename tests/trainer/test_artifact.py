@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trainer import artifact
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
+from trainer.scaling import Scaling
 
 FIELDS = {
     "weights_digest": "0" * 64,
@@ -85,6 +86,8 @@ def test_it_may_be_moved(sealed, tmp_path):
         ({"cam": FIELDS["cam"] | {"scale": 0.7}}, True),
         ({"weights_digest": "1" * 64}, False),
         ({"temperature": 1.6}, False),
+        ({"intercept": 0.0}, True),
+        ({"intercept": -0.5}, False),
         ({"image_size": 96}, False),
         ({"preprocessing": {"version": 2}}, False),
         ({"cam": FIELDS["cam"] | {"layer": "other"}}, False),
@@ -182,6 +185,14 @@ def test_a_label_by_threshold_and_band(sealed, band, probability, label):
     assert artifact.load(edited(sealed, uncertain_band=band)).label(probability) == label
 
 
+def test_an_artifact_without_a_calibration_of_studies_takes_that_of_images(sealed):
+    older = artifact.load(sealed)
+    assert older.scaling == older.study_scaling == Scaling(1.5, 0.0)
+    line = {"temperature": 0.8, "intercept": 0.1}
+    newer = artifact.load(edited(sealed, study_calibration=line))
+    assert newer.study_scaling == Scaling(0.8, 0.1) and newer.scaling == older.scaling
+
+
 WEIGHTS = {"saved_model.pb": "0" * 64}
 FULL = FIELDS | {
     "format_version": 1,
@@ -220,6 +231,15 @@ FULL = FIELDS | {
         }
     },
     "map_checks": {"flip": {"passed": None, "said": "2 images are too few"}},
+    "intercept": -0.5,
+    "study_calibration": {"temperature": 0.8, "intercept": 0.1},
+    "calibration": {
+        "image": {
+            "method": "platt",
+            "cases": 200,
+            "methods": {"platt": {"log_loss": 0.3, "brier": 0.1, "ece": 0.03}},
+        }
+    },
 }
 """A `model.json` with a value for each field of the schema."""
 OTHER_TYPES = {

@@ -155,20 +155,85 @@ def count_each_once(cases: Cases) -> np.ndarray:
 
 
 def compute_interval(
-    drawn: np.ndarray, value: float, patients: int
+    drawn: np.ndarray, value: float, patients: int, lowest: float = 0.0
 ) -> tuple[float | None, float | None]:
-    """Compute the percentile confidence interval of resampled values [R] (Efron & Tibshirani 1993).
+    """Compute the confidence interval of a metric on the logit scale, from its resamples [R].
+
+    The metric is mapped to a share in (0, 1). On the logit of that share, the interval is the
+    value plus and minus Student's t times the standard error, which the delta method takes from
+    the standard deviation of the resamples. Percentile intervals cover too seldom with few
+    patients, since a metric near 1 has its long tail on the other side
+    (`benchmarks/coverage.py`).
+
+    Args:
+      drawn: the metric of each resample; NaN where it is undefined.
+      value: the metric of the cases themselves.
+      patients: number of patients.
+      lowest: smallest value that the metric can take; the largest is 1.
 
     Returns:
-      Lower and upper limit, or (None, None) if `value`, the metric of the cases themselves, is NaN,
-      if there are fewer than `MIN_PATIENTS`, or if all resamples agree. If every case is called
-      correctly, so is every resample, which says nothing about the next case.
+      Lower and upper limit, or (None, None) where `_tell_nothing` holds or the value is at the end
+      of its range.
     """
     drawn = drawn[~np.isnan(drawn)]
-    if np.isnan(value) or patients < MIN_PATIENTS or len(np.unique(drawn.round(_DECIMALS))) < 2:
+    share = (value - lowest) / (1 - lowest)
+    if _tell_nothing(drawn, value, patients) or not 0 < share < 1:
+        return None, None
+    error = drawn.std() * np.sqrt(patients / (patients - 1)) / (1 - lowest)
+    quantile = scipy.special.stdtrit(patients - 1, (1 + CONFIDENCE) / 2)
+    half = quantile * error / (share * (1 - share))
+    centre = scipy.special.logit(share)
+    low, high = lowest + (1 - lowest) * scipy.special.expit(centre + half * np.array([-1, 1]))
+    return float(low), float(high)
+
+
+def compute_error_interval(
+    drawn: np.ndarray, value: float, patients: int
+) -> tuple[float | None, float | None]:
+    """Compute the confidence interval of a calibration error from its resamples [R].
+
+    A calibration error is a sum of absolute values, to which noise only adds: the value lies above
+    the truth as the resamples lie above the value. The basic interval, in which the distances of
+    the resamples are reflected at the value, corrects for that (Davison & Hinkley 1997, section
+    5.2). The value exceeds the truth by more than the resamples exceed the value, so the lower
+    limit goes down by twice that mean excess more, which is what simulated intervals need
+    (`benchmarks/coverage.py`). The interval contains the value.
+
+    Returns:
+      Lower and upper limit, or (None, None) where `_tell_nothing` holds.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if _tell_nothing(drawn, value, patients):
+        return None, None
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    excess = max(0.0, drawn.mean() - value)
+    return float(max(0, 2 * value - high - 2 * excess)), float(max(value, 2 * value - low))
+
+
+def compute_difference_interval(
+    drawn: np.ndarray, value: float, patients: int
+) -> tuple[float | None, float | None]:
+    """Compute the percentile interval (Efron & Tibshirani 1993) of resampled differences [R].
+
+    Returns:
+      Lower and upper limit, or (None, None) where `_tell_nothing` holds.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if _tell_nothing(drawn, value, patients):
         return None, None
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def _tell_nothing(drawn: np.ndarray, value: float, patients: int) -> bool:
+    """Return whether resamples [R] give no interval.
+
+    That is where `value`, of the cases themselves, is NaN, where there are fewer than
+    `MIN_PATIENTS`, or where all resamples agree. If every case is called correctly, so is every
+    resample, which says nothing about the next case.
+    """
+    agree = len(np.unique(drawn.round(_DECIMALS))) < 2
+    return bool(np.isnan(value)) or patients < MIN_PATIENTS or agree
 
 
 def compute_p_value(drawn: np.ndarray) -> float:

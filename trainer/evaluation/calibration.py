@@ -1,4 +1,4 @@
-"""Fit the operating point on validation scores: temperature, threshold and uncertain band.
+"""Fit the operating point on validation scores: scalings, threshold and uncertain band.
 
 A threshold is fitted on a few hundred images. With so few, the position of the cut with the most
 correct calls is mostly noise. `benchmarks/threshold_rules.py` simulates it (AUROC 0.91 to 0.93, 200
@@ -15,19 +15,20 @@ least kappa overall.
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 
 from trainer.errors import ConfigError
+from trainer.evaluation import fit_scaling
 from trainer.evaluation.bootstrap import draw_multiplicities
-from trainer.evaluation.cases import Cases
+from trainer.evaluation.cases import Cases, aggregate_by_study
+from trainer.scaling import Scaling
 
 DEFAULT_RULE = "kappa"
-TEMPERATURE_RANGE = (0.2, 10.0)
-MIN_IMAGES = 10
 _BALANCED_RULES = ("youden", "kappa", "accuracy")
 _CONSTRAINT = re.compile(r"(sensitivity|specificity)>=(0\.\d+|1(?:\.0+)?)")
 _FIXED = re.compile(r"0\.\d+")
@@ -41,18 +42,28 @@ class OperatingPoint:
     """Holds what turns a logit into a calibrated probability and a label.
 
     Attributes:
-      temperature: divisor of the logit, in `TEMPERATURE_RANGE`.
+      scaling: turns the logit of an image into its calibrated probability.
       threshold: calibrated probability at and above which a case is positive, in (0, 1).
       rule: the rule by which the threshold was chosen.
       uncertain_band: calibrated probabilities [low, high) that are called uncertain; None when off.
       fitted: False if there were too few images to fit anything.
+      study_scaling: turns the mean logit of a study's images into its calibrated probability; None
+        where it is that of the images.
+      records: what `fit_scaling.choose` says of the scalings, by level: `image` and `study`.
     """
 
-    temperature: float
+    scaling: Scaling
     threshold: float
     rule: str
     uncertain_band: tuple[float, float] | None = None
     fitted: bool = True
+    study_scaling: Scaling | None = None
+    records: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def of_studies(self) -> Scaling:
+        """The scaling of studies."""
+        return self.study_scaling or self.scaling
 
 
 def check_rule(rule: str) -> str:
@@ -86,7 +97,7 @@ def fit(
 ) -> OperatingPoint:
     """Fit the operating point on validation images.
 
-    If a class is missing or there are fewer than `MIN_IMAGES` images, nothing is fitted:
+    If a class is missing or there are fewer than `fit_scaling.MIN_CASES` images, nothing is fitted:
     temperature 1, threshold 0.5 (or the fixed one), no uncertain band, and a logged warning.
 
     Args:
@@ -104,10 +115,18 @@ def fit(
     check_rule(rule)
     check_abstain(abstain)
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
-    if not _can_be_fitted(cases.logit, cases.label):
-        return OperatingPoint(1.0, fixed or 0.5, rule, fitted=False)
-    temperature = fit_temperature(cases.logit, cases.label)
-    calibrated = apply_temperature(cases, temperature)
+    if not fit_scaling.can_be_fitted(cases.label):
+        logging.warning(
+            "Nothing to calibrate on: %d validation images, %d positive (at least %d of both"
+            " classes are needed); temperature 1 and threshold 0.5 are used.",
+            len(cases),
+            int(cases.label.sum()),
+            fit_scaling.MIN_CASES,
+        )
+        return OperatingPoint(Scaling(), fixed or 0.5, rule, fitted=False)
+    scaling, of_images = fit_scaling.choose(cases, Scaling())
+    calibrated = apply(scaling, cases)
+    study_scaling, of_studies = fit_scaling.choose(aggregate_by_study(cases, scaling), scaling)
     constraint = _CONSTRAINT.fullmatch(rule)
     if fixed:
         threshold = fixed
@@ -118,75 +137,18 @@ def fit(
             np.clip(expit(_find_supported_cut(calibrated, rule, seed)), _SMALLEST, 1 - _SMALLEST)
         )
     return OperatingPoint(
-        temperature,
+        scaling,
         threshold,
         rule,
         _fit_uncertain_band(calibrated.probability, threshold, abstain),
+        study_scaling=study_scaling,
+        records={"image": of_images, "study": of_studies},
     )
 
 
-def apply_temperature(cases: Cases, temperature: float) -> Cases:
-    """Return the cases with `probability` = sigmoid(`logit` / temperature)."""
-    return dataclasses.replace(cases, probability=expit(cases.logit / temperature))
-
-
-def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    """Fit the temperature (Guo et al. 2017, arXiv:1706.04599) for logits [N] and labels [N].
-
-    It is the divisor of the logits, in `TEMPERATURE_RANGE`, that minimises the log loss. The
-    targets are Platt's (`_smooth_targets`), so that separable scores keep a finite temperature. The
-    temperature is 1 if a class is missing or there are fewer than `MIN_IMAGES` images.
-    """
-    if not _can_be_fitted(logits, label):
-        return 1.0
-    target = _smooth_targets(label)
-    low, high = np.log(TEMPERATURE_RANGE)
-    fitted = minimize_scalar(
-        lambda log_t: _compute_log_loss(logits * np.exp(-log_t), target),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return float(np.exp(fitted.x))
-
-
-def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Fit P(positive) = sigmoid(slope * logit + intercept) (Platt 1999) for logits [N], labels [N].
-
-    Returns:
-      Slope and intercept.
-    """
-    target, scale = _smooth_targets(label), float(np.std(logits)) or 1.0
-    fitted = minimize(
-        lambda line: _compute_log_loss(line[0] * logits / scale + line[1], target),
-        np.array([1.0, 0.0]),
-    )
-    return float(fitted.x[0] / scale), float(fitted.x[1])
-
-
-def _can_be_fitted(logits: np.ndarray, label: np.ndarray) -> bool:
-    """Return whether there are both classes and enough images; log a warning if not."""
-    positives = int(np.sum(label))
-    if len(logits) >= MIN_IMAGES and 0 < positives < len(logits):
-        return True
-    logging.warning(
-        "Nothing to calibrate on: %d validation images, %d positive (at least %d of both classes "
-        "are needed); temperature 1 and threshold 0.5 are used.",
-        len(logits),
-        positives,
-        MIN_IMAGES,
-    )
-    return False
-
-
-def _smooth_targets(label: np.ndarray) -> np.ndarray:
-    """Return Platt's targets (1999): (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0."""
-    positives = np.sum(label)
-    return np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
-
-
-def _compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
-    """Return the mean cross-entropy of logits [N] with targets [N] in [0, 1]."""
-    return float(np.mean(np.logaddexp(0, logits) - target * logits))
+def apply(scaling: Scaling, cases: Cases) -> Cases:
+    """Return the cases with the probability that the scaling gives for their logit."""
+    return dataclasses.replace(cases, probability=scaling.compute_probability(cases.logit))
 
 
 def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
@@ -202,7 +164,7 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     """
     z = logit(np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST))
     implied = float(logit(_compute_implied_probability(z, expit(z), kind)))
-    slope, intercept = fit_platt(z, cases.label)
+    slope, intercept = fit_scaling.fit_platt(z, cases.label)
     if slope <= 0:
         logging.warning(
             "The scores do not rank positives above negatives on the validation split; the "

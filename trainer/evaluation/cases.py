@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 
 from trainer.errors import DataError
-
-_SMALLEST = 1e-12  # smallest probability; keeps the logit of a study finite
+from trainer.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +69,14 @@ class Cases:
         return Cases(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
-def aggregate_by_study(cases: Cases) -> Cases:
-    """Return one case per study, with the mean probability of its images.
+def aggregate_by_study(cases: Cases, scaling: Scaling) -> Cases:
+    """Return one case per study, with the mean logit of its images.
 
     The `path` of such a case is `patient/study`.
+
+    Args:
+      cases: scored images.
+      scaling: turns the mean logit of a study into its probability.
 
     Raises:
       DataError: a study has images with different labels.
@@ -87,12 +90,10 @@ def aggregate_by_study(cases: Cases) -> Cases:
             f"study {unique[(label > 0) & (label < 1)][0]} has images of both labels; "
             "all images of a study share one label"
         )
-    # A mean of values in [0, 1] can round to just above 1.
-    probability = np.clip(np.bincount(study, cases.probability) / images, 0, 1)
-    odds = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
+    logit = np.bincount(study, cases.logit) / images
     return Cases(
-        probability,
-        np.log(odds / (1 - odds)),
+        scaling.compute_probability(logit),
+        logit,
         label,
         cases.study_id[first],
         cases.patient_id[first],

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import numpy as np
-import scipy.special
 import tensorflow as tf
 
 from trainer import artifact, storage
@@ -15,15 +14,17 @@ from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.scaling import IDENTITY, Scaling
 
 
-def make_cases(split: Split, logit: np.ndarray, temperature: float = 1.0) -> metrics.Cases:
-    """Combine a split and its logits, float [N], to scored cases.
-
-    The probability is sigmoid(logit / temperature).
-    """
+def make_cases(
+    split: Split,
+    logit: np.ndarray,
+    scaling: Scaling = IDENTITY,
+) -> metrics.Cases:
+    """Combine a split and its logits, float [N], to cases with the probability of `scaling`."""
     return metrics.Cases(
-        probability=scipy.special.expit(np.asarray(logit, np.float64) / temperature),
+        probability=scaling.compute_probability(logit),
         logit=logit,
         label=split.labels,
         study_id=split.study_id,
@@ -37,7 +38,10 @@ def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str,
     if not len(split):
         return {}
     return metrics.evaluate(
-        make_cases(split, logit, point.temperature), point.threshold, point.uncertain_band
+        make_cases(split, logit, point.scaling),
+        point.threshold,
+        point.uncertain_band,
+        study_scaling=point.of_studies,
     )
 
 
@@ -64,7 +68,9 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
         "model_id": info.model_id,
         "split": split,
         "warnings": _list_caveats(model, info, data_dir, split),
-        **metrics.evaluate(scored, info.threshold, info.uncertain_band),
+        **metrics.evaluate(
+            scored, info.threshold, info.uncertain_band, study_scaling=info.study_scaling
+        ),
         "slices": evaluate_by_attribute(loaded, scored, info.threshold),
     }
 
@@ -107,7 +113,13 @@ def compare(
             *_list_caveats(model, info, data_dir, split),
             *_list_caveats(baseline, other, baseline_data_dir, split),
         ],
-        **metrics.compare(other_scored, scored, other.threshold, info.threshold),
+        **metrics.compare(
+            other_scored,
+            scored,
+            other.threshold,
+            info.threshold,
+            scalings=(other.study_scaling, info.study_scaling),
+        ),
     }
 
 
@@ -150,7 +162,7 @@ def _score(
     logit = np.concatenate(
         [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
     )
-    return info, make_cases(loaded, logit, info.temperature)
+    return info, make_cases(loaded, logit, info.scaling)
 
 
 def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:

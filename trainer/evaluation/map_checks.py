@@ -130,7 +130,7 @@ def select_rows(labels: np.ndarray) -> np.ndarray:
 
 def _make_serve(network: Network) -> Serve:
     """Return a function that runs the network in batches."""
-    function = serving_function(network, 1.0)
+    function = serving_function(network)
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))

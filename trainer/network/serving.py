@@ -9,6 +9,7 @@ import tensorflow as tf
 from trainer.artifact import FREE_METHOD
 from trainer.network import cam, saliency
 from trainer.network import model as model_lib
+from trainer.scaling import IDENTITY, Scaling
 
 Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """Function from images uint8 [B, size, size, 1] to logits [B, 1] and maps [B, h, w]."""
@@ -45,12 +46,14 @@ class Network:
 
 
 def serving_function(
-    network: Network, temperature: float, method: str = FREE_METHOD
+    network: Network,
+    scaling: Scaling = IDENTITY,
+    method: str = FREE_METHOD,
 ) -> tf.types.experimental.GenericFunction:
     """Return the function that the artifact serves.
 
     Args:
-      temperature: divisor of the averaged logit before the sigmoid.
+      scaling: turns the averaged logit into the probability.
       method: how the map is computed: by `FREE_METHOD`, which comes with the forward pass, or by
         one of `saliency.EXPORTED` at the last layer, which takes a backward pass.
 
@@ -71,7 +74,8 @@ def serving_function(
             mirrored_logit, mirrored_maps = _average(answers, tf.reverse(image, [2]))
             logit = (logit + mirrored_logit) / 2
             maps = (maps + tf.reverse(mirrored_maps, [2])) / 2
-        return {"probability": tf.sigmoid(logit / temperature), "logit": logit, "cam": maps}
+        probability = tf.sigmoid(logit / scaling.temperature + scaling.intercept)
+        return {"probability": probability, "logit": logit, "cam": maps}
 
     return serve
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.special
 import tensorflow as tf
 from absl import logging
 
@@ -68,10 +67,10 @@ def export(
     plain = dataclasses.replace(
         trained.network, members=tuple(copy_in_float32(m) for m in trained.network.members)
     )
-    temperature = measured.operating_point.temperature
+    scaling = measured.operating_point.scaling
     served: dict[str, Any] = {
-        "serving_default": serving_function(plain, temperature),
-        **{name: serving_function(plain, temperature, name) for name in options.cam_methods},
+        "serving_default": serving_function(plain, scaling),
+        **{name: serving_function(plain, scaling, name) for name in options.cam_methods},
     }
     fields = _describe(trained, plain, measured, dataset, served)
     with tempfile.TemporaryDirectory() as temporary:
@@ -112,14 +111,17 @@ def _describe(
     default, *further = ((name, *_run_on_sample(serve, sample)) for name, serve in served.items())
     _, maps, probability = default
     if len(held_out.split):
-        probability = scipy.special.expit(held_out.logit / point.temperature)
+        probability = point.scaling.compute_probability(held_out.logit)
     described = dataset.to_dict()
     preprocessing = described.pop("preprocessing")
     return {
         "image_size": dataset.image_size,
         "preprocessing": preprocessing,
         "threshold": point.threshold,
-        "temperature": point.temperature,
+        "temperature": point.scaling.temperature,
+        "intercept": point.scaling.intercept,
+        "study_calibration": dataclasses.asdict(point.of_studies),
+        "calibration": dict(point.records),
         "uncertain_band": point.uncertain_band,
         "cam": {
             "layer": model_lib.FEATURES,

@@ -7,7 +7,8 @@ from typing import Any
 import jinja2
 
 from trainer import engine_records
-from trainer.evaluation.metrics import NO_INTERVAL, format_interval
+from trainer.evaluation import fit_scaling
+from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
 
 
 def render(fields: Mapping[str, Any]) -> str:
@@ -16,7 +17,8 @@ def render(fields: Mapping[str, Any]) -> str:
     Args:
       fields: the fields of `artifact.Artifact` that are known before it is sealed: `image_size`,
         `threshold`, `temperature`, `uncertain_band`, `cam`, `architecture`, `dataset`, `metrics`,
-        `versions` and `created`; `map_checks` and `engines` where they were measured.
+        `versions` and `created`; `intercept`, `study_calibration`, `calibration`, `map_checks` and
+        `engines` where they were measured.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer"),
@@ -34,5 +36,7 @@ def render(fields: Mapping[str, Any]) -> str:
         measured=measured,
         metric_names=metric_names,
         no_interval=NO_INTERVAL,
+        coverage=describe_coverage(*measured.values()),
+        calibrations=fit_scaling.describe(fields.get("calibration", {})),
     )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"

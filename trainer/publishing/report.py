@@ -8,10 +8,10 @@ from typing import Any
 import jinja2
 
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.evaluation import figures
+from trainer.evaluation import figures, fit_scaling
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.evaluation.metrics import NO_INTERVAL, format_interval
+from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
 from trainer.storage import write_text
 
 REPORT = "report.html"
@@ -96,6 +96,8 @@ def render(report: RunReport) -> str:
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
         about=_summarise_data(report.dataset),
         no_interval=NO_INTERVAL,
+        coverage=describe_coverage(*splits.values()),
+        calibrations=fit_scaling.describe(report.operating_point.records),
         figures=_draw_figures(report, shown),
         examples=[
             (caption, base64.b64encode(picture).decode()) for caption, picture in report.examples
@@ -155,7 +157,7 @@ def _draw_training_curves(report: RunReport) -> list[tuple[str, Any, str]]:
 def _draw_score_figures(report: RunReport, shown: str) -> list[tuple[str, Any, str]]:
     """Return name, figure and text alternative of each figure of the scores of one split."""
     cases, point = report.cases[shown], report.operating_point
-    levels = {"image": cases, "study": aggregate_by_study(cases)}
+    levels = {"image": cases, "study": aggregate_by_study(cases, point.of_studies)}
     images = f"{_name_split(shown)}, {len(cases)} images"
     drawn = []
     if 0 < cases.label.sum() < len(cases):

@@ -104,7 +104,7 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
 def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> report.RunReport:
     """Return what the report shows."""
     point, scored = measured.operating_point, run.scored_splits()
-    cases = {name: found.compute_cases(point.temperature) for name, found in scored.items()}
+    cases = {name: found.compute_cases(point.scaling) for name, found in scored.items()}
     shown = "test" if len(run.test.split) else run.held_out_name
     split, folder = scored[shown].split, run.workdir.rstrip("/").rpartition("/")[2]
     return report.RunReport(

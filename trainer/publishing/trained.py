@@ -11,6 +11,7 @@ from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases
 from trainer.network.serving import Network
+from trainer.scaling import IDENTITY, Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,12 @@ class Scored:
     split: Split
     logit: np.ndarray
 
-    def compute_cases(self, temperature: float = 1.0) -> Cases:
-        """Return the images as scored cases, with probability = sigmoid(logit / temperature)."""
-        return evaluate.make_cases(self.split, self.logit, temperature)
+    def compute_cases(
+        self,
+        scaling: Scaling = IDENTITY,
+    ) -> Cases:
+        """Return the images as cases with the probability of `scaling`."""
+        return evaluate.make_cases(self.split, self.logit, scaling)
 
 
 @dataclasses.dataclass(frozen=True)

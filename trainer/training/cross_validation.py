@@ -25,7 +25,7 @@ from absl import logging
 from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
-from trainer.evaluation import calibration
+from trainer.evaluation import fit_scaling
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
@@ -158,7 +158,7 @@ def _train_fold(
     run = build_run(job.for_fold(k + 1), strategy, train, held_out)
     state = fit(run)
     logit, test_logit = run.predict(held_out), run.predict(test)
-    temperature = calibration.fit_temperature(logit, held_out.labels)
+    temperature = fit_scaling.fit_temperature(logit, held_out.labels)
     network = Network(
         run.architecture, (Member(run.model, temperature),), job.settings.test_time_flip
     )

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from trainer.errors import ConfigError
-from trainer.evaluation import calibration
+from trainer.evaluation import calibration, fit_scaling
 from trainer.evaluation.cases import Cases, count_confusion
+from trainer.scaling import Scaling
 
 
 def cases(logits, label, patient_id=None) -> Cases:
@@ -29,6 +30,12 @@ def binormal(
     return cases(temperature * (separation * score + bias + logit(positive)), label)
 
 
+def cut(point: calibration.OperatingPoint) -> float:
+    """The logit of the network at and above which a case is positive."""
+    scaling = point.scaling
+    return float((logit(point.threshold) - scaling.intercept) * scaling.temperature)
+
+
 rates = {
     "sensitivity": lambda c: c["tp"] / (c["tp"] + c["fn"]),
     "specificity": lambda c: c["tn"] / (c["tn"] + c["fp"]),
@@ -38,14 +45,14 @@ rates = {
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_temperature_is_recovered(temperature):
     scored = binormal(20_000, seed=1, temperature=temperature)
-    assert calibration.fit_temperature(scored.logit, scored.label) == pytest.approx(
+    assert fit_scaling.fit_temperature(scored.logit, scored.label) == pytest.approx(
         temperature, rel=0.05
     )
 
 
 def test_temperature_minimises_the_log_loss():
     scored = binormal(200, seed=2, temperature=2.0)
-    fitted = calibration.fit_temperature(scored.logit, scored.label)
+    fitted = fit_scaling.fit_temperature(scored.logit, scored.label)
     n1, n0 = scored.label.sum(), (1 - scored.label).sum()
     target = np.where(scored.label == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
     grid = np.exp(np.linspace(np.log(0.2), np.log(10), 4001))
@@ -54,15 +61,15 @@ def test_temperature_minimises_the_log_loss():
 
 
 def test_separable_and_random_labels_keep_the_temperature_in_bounds():
-    low, high = calibration.TEMPERATURE_RANGE
+    low, high = fit_scaling.TEMPERATURE_RANGE
     separable = cases(np.repeat([-8.0, 8.0], 30), np.repeat([0, 1], 30))
     noise = cases(np.random.default_rng(0).normal(size=200) * 20, np.tile([0, 1], 100))
     for scored in (separable, noise):
         point = calibration.fit(scored)
-        assert low <= point.temperature <= high
+        assert low <= point.scaling.temperature <= high
         assert 0 < point.threshold < 1
     # Platt's targets: 30 of 30 is taken for 31 in 32.
-    assert calibration.fit_temperature(separable.logit, separable.label) == pytest.approx(
+    assert fit_scaling.fit_temperature(separable.logit, separable.label) == pytest.approx(
         8 / np.log(31), rel=1e-3
     )
 
@@ -71,14 +78,14 @@ def test_separable_and_random_labels_keep_the_temperature_in_bounds():
 def test_nothing_to_fit_on_leaves_the_model_as_it_is(label, caplog):
     point = calibration.fit(cases(np.linspace(-3, 3, len(label)), label), abstain=0.2)
     assert point == calibration.OperatingPoint(
-        1.0, 0.5, calibration.DEFAULT_RULE, None, fitted=False
+        Scaling(), 0.5, calibration.DEFAULT_RULE, None, fitted=False
     )
     assert "Nothing to calibrate on" in caplog.text
 
 
-def test_apply_divides_the_logit():
-    scored = calibration.apply_temperature(cases([-2.0, 0.0, 4.0], [0, 1, 1]), 2.0)
-    np.testing.assert_allclose(scored.probability, expit([-1.0, 0.0, 2.0]))
+def test_apply_divides_the_logit_and_adds_the_intercept():
+    scored = calibration.apply(Scaling(2.0, 0.5), cases([-2.0, 0.0, 4.0], [0, 1, 1]))
+    np.testing.assert_allclose(scored.probability, expit([-0.5, 0.5, 2.5]))
 
 
 @settings(max_examples=150, deadline=None)
@@ -92,7 +99,7 @@ def test_apply_divides_the_logit():
 def test_a_constraint_holds_and_costs_as_little_as_it_can(scored, rate, least):
     images = cases([score / 4 for score, _ in scored], [label for _, label in scored])
     point = calibration.fit(images, f"{rate}>={least}")
-    calibrated = calibration.apply_temperature(images, point.temperature)
+    calibrated = calibration.apply(point.scaling, images)
     other = "specificity" if rate == "sensitivity" else "sensitivity"
     reached = count_confusion(calibrated, point.threshold)
     assert 0 < point.threshold < 1
@@ -109,7 +116,7 @@ def test_a_constraint_holds_and_costs_as_little_as_it_can(scored, rate, least):
 def test_the_constrained_threshold_lies_in_the_middle_of_the_gap():
     images = cases([-3, -2, -1, -1, 1, 3, 4, 5, 6, 7], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     point = calibration.fit(images, "sensitivity>=1")
-    assert logit(point.threshold) * point.temperature == pytest.approx(2.0)
+    assert cut(point) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("rule", ["sensitivity>=0.95", "specificity>=0.95"])
@@ -119,15 +126,13 @@ def test_a_constraint_gives_nothing_away_for_nothing(rule):
         np.concatenate([np.linspace(-5, -1, 20), np.linspace(1, 5, 20)]), np.repeat([0, 1], 20)
     )
     point = calibration.fit(images, rule)
-    assert count_confusion(
-        calibration.apply_temperature(images, point.temperature), point.threshold
-    ) == {
+    assert count_confusion(calibration.apply(point.scaling, images), point.threshold) == {
         "tp": 20,
         "fp": 0,
         "fn": 0,
         "tn": 20,
     }
-    assert point.threshold == pytest.approx(0.5)
+    assert cut(point) == pytest.approx(0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,7 +148,7 @@ def test_the_band_holds_at_most_its_share_and_those_nearest(seed, abstain, rule)
     if point.uncertain_band is None:
         return
     low, high = point.uncertain_band
-    probability = calibration.apply_temperature(images, point.temperature).probability
+    probability = calibration.apply(point.scaling, images).probability
     inside = (probability >= low) & (probability < high)
     distance = np.abs(logit(probability) - logit(point.threshold))
     assert 0 < low < point.threshold < high < 1
@@ -159,9 +164,7 @@ def test_the_band_is_off_by_default_and_grows_with_its_share():
         for share in (0.05, 0.2, 0.4)
     ]
     assert widths == sorted(widths)
-    probability = calibration.apply_temperature(
-        images, calibration.fit(images).temperature
-    ).probability
+    probability = calibration.apply(calibration.fit(images).scaling, images).probability
     low, high = calibration.fit(images, abstain=0.2).uncertain_band
     assert np.sum((probability >= low) & (probability < high)) == 40
 
@@ -170,7 +173,7 @@ def test_the_band_is_off_by_default_and_grows_with_its_share():
 def test_many_images_find_a_biased_models_threshold(rule):
     # The logit is 1.5 too high, so that the best cut is at 1.5, not at 0.
     point = calibration.fit(binormal(6000, seed=3, temperature=2.0, bias=1.5), rule)
-    assert logit(point.threshold) * point.temperature / 2.0 == pytest.approx(1.5, abs=0.25)
+    assert cut(point) / 2.0 == pytest.approx(1.5, abs=0.25)
 
 
 def test_youden_cuts_at_the_prevalence_and_accuracy_at_one_half():
@@ -226,7 +229,7 @@ def test_a_small_validation_split_costs_less_than_the_raw_optimum():
             (order[1:] + order[:-1]) / 2,
             key=lambda cut: np.mean((images.logit >= cut) == images.label),
         )
-        lost["fitted"].append(accuracy(0.0) - accuracy(logit(point.threshold) * point.temperature))
+        lost["fitted"].append(accuracy(0.0) - accuracy(cut(point)))
         lost["raw"].append(accuracy(0.0) - accuracy(raw))
     assert np.mean(lost["fitted"]) < 0.003
     assert np.mean(lost["fitted"]) < 0.5 * np.mean(lost["raw"])
@@ -243,7 +246,8 @@ def test_the_order_of_images_does_not_matter():
     images = binormal(150, seed=7)
     shuffled = images.take(np.random.default_rng(0).permutation(len(images)))
     a, b = calibration.fit(images, abstain=0.1), calibration.fit(shuffled, abstain=0.1)
-    assert (a.temperature, a.threshold) == pytest.approx((b.temperature, b.threshold))
+    assert dataclasses.astuple(a.scaling) == pytest.approx(dataclasses.astuple(b.scaling), abs=1e-4)
+    assert a.threshold == pytest.approx(b.threshold, abs=1e-4)
     assert a.uncertain_band == pytest.approx(b.uncertain_band)
 
 

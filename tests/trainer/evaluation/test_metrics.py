@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from trainer.errors import DataError
 from trainer.evaluation import bootstrap, metrics
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import OTHERS
+from trainer.scaling import Scaling
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:
@@ -118,16 +120,20 @@ def test_ties_count_half():
     assert measured["auprc"]["value"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 4)
 
 
-def test_a_study_is_the_mean_of_its_images():
+def test_a_study_has_the_mean_logit_of_its_images_on_its_own_scale():
     scored = cases(
         [0.2, 0.6, 0.9, 0.1],
         [0, 0, 1, 0],
         patient_id=["a", "a", "a", "b"],
         study_id=["study1", "study1", "study2", "study1"],
     )
-    per_study = aggregate_by_study(scored)
+    scaling = Scaling(0.5, 0.2)
+    per_study = aggregate_by_study(scored, scaling)
     assert per_study.path.tolist() == ["a/study1", "a/study2", "b/study1"]
-    np.testing.assert_allclose(per_study.probability, [0.4, 0.9, 0.1])
+    # The mean of the log odds of 0.2 and 0.6 is the log of the root of (1/4) (3/2).
+    logits = np.array([np.log(0.375) / 2, np.log(9), -np.log(9)])
+    np.testing.assert_allclose(per_study.logit, logits)
+    np.testing.assert_allclose(per_study.probability, 1 / (1 + np.exp(-logits / 0.5 - 0.2)))
     assert per_study.label.tolist() == [0, 1, 0]
     assert count_confusion(per_study, 0.5) == {"tp": 1, "fp": 0, "fn": 0, "tn": 2}
     assert metrics.evaluate(scored, 0.5, resamples=5)["counts"] == {
@@ -159,12 +165,25 @@ def test_intervals_equal_a_plain_loop_over_the_same_patients():
         for name, value in measured.items():
             drawn[name].append(value)
     result = metrics.evaluate(scored, 0.45, resamples=60, seed=7)["image"]
+    quantile = scipy.stats.t.ppf(0.975, len(patients) - 1)
     for name, values in drawn.items():
-        shift = result["ece"]["value"] - np.mean(values) if name == "ece" else 0
-        low, high = np.maximum(0, np.quantile(values, [0.025, 0.975]) + shift)
-        assert (result[name]["low"], result[name]["high"]) == pytest.approx(
-            (low, high), abs=1e-12
-        ), name
+        value = result[name]["value"]
+        if name == "ece":
+            below, above = np.quantile(values, [0.025, 0.975])
+            excess = np.mean(values) - value
+            expected = max(0, 2 * value - above - 2 * excess), max(value, 2 * value - below)
+        else:
+            lowest = -1 if name == "kappa" else 0
+            odds = (value - lowest) / (1 - value)
+            error = np.std(values, ddof=0) * np.sqrt(len(patients) / (len(patients) - 1))
+            # The derivative of log odds is the width of the range over both distances to its ends.
+            half = quantile * error * (1 - lowest) / ((value - lowest) * (1 - value))
+            expected = tuple(
+                (o + lowest) / (1 + o) for o in (odds * np.exp(-half), odds * np.exp(half))
+            )
+        assert (result[name]["low"], result[name]["high"]) == pytest.approx(expected, abs=1e-12), (
+            name
+        )
 
 
 def test_multiplicities_do_not_depend_on_the_block_size():
@@ -187,19 +206,30 @@ def test_patients_not_images_are_resampled():
     assert many == pytest.approx(few)
 
 
-def test_coverage_of_the_interval():
-    # The true AUROC of scores one standard deviation apart is 0.7602; 95 of 100 intervals should
-    # contain it.
-    held = 0
-    for seed in range(100):
+@pytest.mark.parametrize("patients, least", [(30, 0.92), (90, 0.93)])
+def test_coverage_of_the_interval_of_auroc(patients, least):
+    """With an AUROC of 0.921, percentile intervals of 30 patients cover 0.88."""
+    truth = scipy.stats.norm.cdf(2 / np.sqrt(2))
+    held = []
+    for seed in range(400):
         generator = np.random.default_rng(seed)
-        label = np.tile([0, 1], 60)
-        score = generator.normal(size=120) + label
-        measured = metrics.evaluate(cases(1 / (1 + np.exp(-score)), label), 0.5, resamples=400)[
-            "image"
-        ]["auroc"]
-        held += measured["low"] <= 0.7602 <= measured["high"]
-    assert 88 <= held <= 100
+        label = np.tile([0, 1], patients // 2)
+        score = generator.normal(size=patients) + 2 * (label - 0.5)
+        scored = cases(1 / (1 + np.exp(-score)), label)
+        drawn = [
+            bootstrap.compute_weighted_metrics(scored, rows, 0.5)["auroc"]
+            for rows in bootstrap.draw_blocks(scored, 400, seed)
+        ]
+        value = bootstrap.compute_weighted_metrics(scored, np.ones((1, patients)), 0.5)["auroc"][0]
+        low, high = bootstrap.compute_interval(np.concatenate(drawn), value, patients)
+        held.append(low is not None and low <= truth <= high)
+    assert np.mean(held) >= least
+
+
+def test_few_patients_come_with_a_sentence_on_what_their_intervals_cover():
+    result = metrics.evaluate(simulated(30, seed=0), 0.5, resamples=50)
+    last = metrics.format_table(result).splitlines()[-1]
+    assert last.startswith("with fewer than 90 patients (here 30), 95 % intervals cover less")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +296,7 @@ def test_the_calibration_error_of_a_calibrated_model_is_not_zero():
         scored = cases(1 / (1 + np.exp(-2.087 * score)), label)
         found.append(metrics.evaluate(scored, 0.5, resamples=200)["image"]["ece"])
     value, low = (np.mean([ece[key] for ece in found]) for key in ("value", "low"))
-    assert 0.04 < value < 0.07 and 0.015 < low < 0.04
+    assert 0.04 < value < 0.07 and low < 0.02
 
 
 def test_the_difference_of_calibration_errors_is_in_the_middle_of_its_resamples():
@@ -292,12 +322,12 @@ def test_table_shows_value_and_interval():
         metrics.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207})
         == "0.884 (0.846 to 0.921)"
     )
-    result = metrics.evaluate(simulated(40, seed=0), 0.5, resamples=50)
+    result = metrics.evaluate(simulated(90, seed=0), 0.5, resamples=50)
     lines = metrics.format_table(result).splitlines()
     row = next(line for line in lines if line.startswith("auroc"))
     assert metrics.format_interval(result["image"]["auroc"]) in row
     assert metrics.format_interval(result["study"]["auroc"]) in row
-    assert "40 patients" in lines[-2]
+    assert "90 patients" in lines[-2]
 
 
 def test_slices_equal_the_metrics_of_the_subset():

@@ -25,9 +25,16 @@ from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
 from trainer.publishing.trained import Measured, Origin, Scored, Trained
+from trainer.scaling import Scaling
 
 SIZE = small_run.SIZE
-POINT = OperatingPoint(temperature=1.7, threshold=0.45, rule="kappa", uncertain_band=(0.4, 0.5))
+POINT = OperatingPoint(
+    Scaling(1.7, -0.4),
+    threshold=0.45,
+    rule="kappa",
+    uncertain_band=(0.4, 0.5),
+    study_scaling=Scaling(0.9, 0.1),
+)
 DATASET = DatasetInfo(
     image_size=SIZE,
     preprocessing=radiograph.PREPROCESSING,
@@ -76,8 +83,8 @@ def export_model(
     return export.export(trained, measured, dataset, str(directory))
 
 
-def served_by(model, temperature):
-    return serving_function(Network(Architecture(), (Member(model),)), temperature)
+def served_by(model, scaling):
+    return serving_function(Network(Architecture(), (Member(model),)), scaling)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +115,7 @@ def test_tensorflow_alone_serves_what_the_keras_model_says(made, tmp_path):
     assert np.std(logit) > 1e-3
     np.testing.assert_allclose(served["logit"], logit, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        served["probability"], 1 / (1 + np.exp(-logit.astype(float) / 1.7)), rtol=1e-5
+        served["probability"], 1 / (1 + np.exp(0.4 - logit.astype(float) / 1.7)), rtol=1e-5
     )
     assert served["cam"].shape == (11, 6, 6)
 
@@ -124,12 +131,8 @@ def test_what_the_artifact_says_of_itself(made):
     model, directory, sealed = made
     info = artifact.load(directory)
     assert info == sealed
-    assert (info.image_size, info.threshold, info.temperature, info.uncertain_band) == (
-        SIZE,
-        0.45,
-        1.7,
-        (0.4, 0.5),
-    )
+    assert (info.image_size, info.threshold, info.uncertain_band) == (SIZE, 0.45, (0.4, 0.5))
+    assert (info.scaling, info.study_scaling) == (Scaling(1.7, -0.4), Scaling(0.9, 0.1))
     assert info.preprocessing == json.loads(json.dumps(radiograph.PREPROCESSING))
     assert info.architecture == {
         "backbone": "tinynet",
@@ -144,13 +147,13 @@ def test_what_the_artifact_says_of_itself(made):
         **dataclasses.asdict(ORIGIN),
     }
     assert info.dataset["fingerprint"] == "abc"
-    served = served_by(model, 1.7)(tf.constant(VALIDATION.images))
+    served = served_by(model, POINT.scaling)(tf.constant(VALIDATION.images))
     maps = served["cam"].numpy()
     assert (info.cam["height"], info.cam["width"]) == maps.shape[1:]
     assert np.mean(maps[maps > 0] > info.cam["scale"]) == pytest.approx(
         0.01, abs=1.5 / (maps > 0).sum()
     )
-    counts, edges = np.histogram(served["probability"], bins=10, range=(0, 1))
+    counts, edges = np.histogram(served["probability"].numpy().astype(float), bins=10, range=(0, 1))
     assert info.reference["probability"] == {
         "edges": edges.tolist(),
         "shares": (counts / 9).tolist(),
@@ -167,7 +170,7 @@ def test_without_validation_images_the_maps_are_scaled_on_training(tmp_path):
     sealed = export_model(
         model, architecture, tmp_path / "a", held_out=VALIDATION.select(np.zeros(0, int))
     )
-    maps = served_by(model, 1.0)(tf.constant(TRAIN.images))["cam"].numpy()
+    maps = served_by(model, Scaling())(tf.constant(TRAIN.images))["cam"].numpy()
     assert sealed.cam["scale"] == pytest.approx(np.quantile(maps[maps > 0], 0.99), rel=1e-5)
 
 
@@ -247,7 +250,7 @@ def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
     model, directory, info = made
     found = evaluate.evaluate(str(directory), str(data_dir / f"data{SIZE}"))
     images, labels = small_run.pictures(small_run.SPLITS["test"], SIZE, seed=2)
-    p = 1 / (1 + np.exp(-model(images)[model_lib.LOGIT].numpy()[:, 0].astype(float) / 1.7))
+    p = POINT.scaling.compute_probability(model(images)[model_lib.LOGIT].numpy()[:, 0])
     called, decided = p >= 0.45, (p < 0.4) | (p >= 0.5)
     assert (found["model_id"], found["split"]) == (info.model_id, "test")
     positive, negative = p[labels == 1], p[labels == 0]

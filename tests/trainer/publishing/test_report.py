@@ -39,8 +39,8 @@ def run() -> report.RunReport:
     validation, test = scored(40, 0), scored(60, 1)
     point = calibration.fit(validation, abstain=0.1)
     cases = {
-        "validation": calibration.apply_temperature(validation, point.temperature),
-        "test": calibration.apply_temperature(test, point.temperature),
+        "validation": calibration.apply(point.scaling, validation),
+        "test": calibration.apply(point.scaling, test),
     }
     counts = {"images": 100, "studies": 60, "patients": 50, "positives": 47, "rejected": 1}
     rising = np.linspace(0.5, 0.9, 8)
@@ -297,7 +297,9 @@ def card(run, **changes) -> str:
     fields = {
         "image_size": 320,
         "threshold": run.operating_point.threshold,
-        "temperature": run.operating_point.temperature,
+        "temperature": run.operating_point.scaling.temperature,
+        "intercept": run.operating_point.scaling.intercept,
+        "calibration": run.operating_point.records,
         "uncertain_band": run.operating_point.uncertain_band,
         "cam": {"layer": "features", "height": 10, "width": 10, "scale": 1.0},
         "architecture": {

@@ -23,6 +23,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import export, quantize, verify
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.scaling import Scaling
 
 SIZE = small_run.SIZE
 TRAIN, VALIDATION = small_run.split(80, SIZE), small_run.split(40, SIZE, seed=1, name="validation")
@@ -49,7 +50,7 @@ def build(
         layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
     held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
     trained = Trained(Network(architecture, (Member(network),)), TRAIN, held_out)
-    point = OperatingPoint(temperature=1.0, threshold=0.5, rule="kappa")
+    point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     options = ExportOptions(verify_engines=verify_engines)
     return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
 

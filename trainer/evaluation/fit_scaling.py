@@ -1,0 +1,206 @@
+"""Fit the line from logits to calibrated probabilities, by the method that does best on new cases.
+
+Class weights in the loss move every logit by the log of the ratio of the classes, which a
+temperature alone can't undo: with 15 % positives the mean probability stays near one half. Platt
+scaling can, but with few cases its second parameter is noise. So each method is fitted on some
+patients and measured on the others (cross-fitting). A method must lower the log loss by more than
+its standard error to be taken before a simpler one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+
+from trainer.evaluation import bootstrap
+from trainer.evaluation.cases import Cases
+from trainer.scaling import Scaling
+
+TEMPERATURE_RANGE = (0.2, 10.0)
+MIN_CASES = 10
+FOLDS = 5
+UNCHANGED = "unchanged"
+"""Method that keeps the scaling that there is: none for images, that of the images for studies."""
+
+Fit = Callable[[np.ndarray, np.ndarray], Scaling | None]
+"""Function from logits [N] and labels [N] to a scaling; None where the method doesn't apply."""
+
+
+def choose(cases: Cases, unchanged: Scaling) -> tuple[Scaling, dict[str, Any]]:
+    """Choose the method by cross-fitting, and fit it on all cases.
+
+    Args:
+      cases: scored images or studies that the network was not trained on. Their `logit`, `label`
+        and `patient_id` are read. Patients are divided into `FOLDS` parts of similar share of
+        positive patients.
+      unchanged: the scaling of the method `UNCHANGED`.
+
+    Returns:
+      The scaling, and a record: `method`, `temperature`, `intercept`, the number of `cases`, and
+      `methods`, which holds for each method the cross-fitted `log_loss`, `brier` and `ece`. Where
+      there are fewer than `MIN_CASES` cases, or a part holds all patients of one class,
+      `unchanged` and an empty record.
+    """
+    if not can_be_fitted(cases.label):
+        return unchanged, {}
+    fits: dict[str, Fit] = {
+        UNCHANGED: lambda logit, label: unchanged,
+        "temperature": lambda logit, label: Scaling(fit_temperature(logit, label)),
+        "platt": _fit_platt_scaling,
+    }
+    fold = _assign_folds(cases)
+    measured: dict[str, dict[str, float]] = {}
+    losses: dict[str, np.ndarray] = {}
+    for name, fit in fits.items():
+        probability = _cross_fit(cases, fold, fit)
+        if fit(cases.logit, cases.label) and probability is not None:
+            losses[name] = _compute_losses(cases.label, probability)
+            measured[name] = _measure(cases, probability, losses[name])
+    if not measured:
+        return unchanged, {}
+    method = _choose_method(losses)
+    chosen = fits[method](cases.logit, cases.label) or unchanged
+    return chosen, {
+        "method": method,
+        **dataclasses.asdict(chosen),
+        "cases": len(cases),
+        "methods": measured,
+    }
+
+
+def describe(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each record of `choose`: what was chosen, and by how much it helped.
+
+    Args:
+      records: by level, `image` and `study`.
+    """
+    words = {"temperature": "temperature scaling", "platt": "Platt scaling"}
+    before = {"image": "no calibration", "study": "the images' calibration"}
+    return [
+        f"Per {level}, {words.get(record['method'], before[level])} was chosen by cross-fitting on"
+        f" {record['cases']} cases. "
+        + "; ".join(
+            f"{figure} "
+            + ", ".join(
+                f"{values[key]:.3f} with {words.get(name, before[level])}"
+                for name, values in record["methods"].items()
+            )
+            for key, figure in (
+                ("ece", "Calibration error"),
+                ("brier", "Brier score"),
+                ("log_loss", "log loss"),
+            )
+        )
+        + "."
+        for level, record in records.items()
+        if record
+    ]
+
+
+def can_be_fitted(label: np.ndarray) -> bool:
+    """Return whether labels [N] are of both classes and at least `MIN_CASES`."""
+    return len(label) >= MIN_CASES and 0 < int(np.sum(label)) < len(label)
+
+
+def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
+    """Fit the temperature (Guo et al. 2017, arXiv:1706.04599) for logits [N] and labels [N].
+
+    It is the divisor of the logits, in `TEMPERATURE_RANGE`, that minimises the log loss. The
+    targets are Platt's (`_smooth_targets`), so that separable scores keep a finite temperature. The
+    temperature is 1 where `can_be_fitted` doesn't hold.
+    """
+    if not can_be_fitted(label):
+        return 1.0
+    target = _smooth_targets(label)
+    low, high = np.log(TEMPERATURE_RANGE)
+    fitted = minimize_scalar(
+        lambda log_t: _compute_log_loss(logits * np.exp(-log_t), target),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(np.exp(fitted.x))
+
+
+def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Fit P(positive) = sigmoid(slope * logit + intercept) (Platt 1999) for logits [N], labels [N].
+
+    Returns:
+      Slope and intercept.
+    """
+    target, scale = _smooth_targets(label), float(np.std(logits)) or 1.0
+    fitted = minimize(
+        lambda line: _compute_log_loss(line[0] * logits / scale + line[1], target),
+        np.array([1.0, 0.0]),
+    )
+    return float(fitted.x[0] / scale), float(fitted.x[1])
+
+
+def _fit_platt_scaling(logits: np.ndarray, label: np.ndarray) -> Scaling | None:
+    """Fit Platt's line; None where its temperature is outside `TEMPERATURE_RANGE`."""
+    slope, intercept = fit_platt(logits, label)
+    low, high = TEMPERATURE_RANGE
+    return Scaling(1 / slope, intercept) if 1 / high <= slope <= 1 / low else None
+
+
+def _assign_folds(cases: Cases) -> np.ndarray:
+    """Return the fold of each case, int [N]: positive patients, then the others, dealt in turn."""
+    patients, patient = np.unique(cases.patient_id, return_inverse=True)
+    positive = np.bincount(patient, cases.label) > 0
+    fold = np.empty(len(patients), np.int64)
+    fold[np.argsort(~positive, kind="stable")] = np.arange(len(patients)) % FOLDS
+    return fold[patient]
+
+
+def _cross_fit(cases: Cases, fold: np.ndarray, fit: Fit) -> np.ndarray | None:
+    """Return the probability of each case by a fit on the other folds; None where one can't be."""
+    probability = np.empty(len(cases))
+    for k in np.unique(fold):
+        seen, held_out = fold != k, fold == k
+        if not 0 < cases.label[seen].sum() < seen.sum():
+            return None
+        scaling = fit(cases.logit[seen], cases.label[seen])
+        if scaling is None:
+            return None
+        probability[held_out] = scaling.compute_probability(cases.logit[held_out])
+    return probability
+
+
+def _choose_method(losses: Mapping[str, np.ndarray]) -> str:
+    """Return the last method that gains more than a standard error over the one chosen before it.
+
+    `losses` holds the log loss of each case, float [N], by method, the simplest first.
+    """
+    chosen, *further = losses
+    for name in further:
+        gain = losses[chosen] - losses[name]
+        if gain.mean() > gain.std() / np.sqrt(len(gain)):
+            chosen = name
+    return chosen
+
+
+def _compute_losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the log loss of each case, float [N]."""
+    return -np.log(np.maximum(np.where(label == 1, probability, 1 - probability), 1e-12))
+
+
+def _measure(cases: Cases, probability: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    scored = dataclasses.replace(cases, probability=probability)
+    found = bootstrap.compute_weighted_metrics(scored, bootstrap.count_each_once(scored), 0.5)
+    return {
+        "log_loss": float(losses.mean()),
+        "brier": float(found["brier"][0]),
+        "ece": float(found["ece"][0]),
+    }
+
+
+def _smooth_targets(label: np.ndarray) -> np.ndarray:
+    """Return Platt's targets (1999): (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0."""
+    positives = np.sum(label)
+    return np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
+
+
+def _compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits [N] with targets [N] in [0, 1]."""
+    return float(np.mean(np.logaddexp(0, logits) - target * logits))
