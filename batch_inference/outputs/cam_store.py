@@ -71,6 +71,8 @@ def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
 class Encode:
     """Replaces the picture of a scored image by its `packed` map, or rejects the image.
 
+    It encodes pixels that a worker process has decoded: nothing of the file itself is read here.
+
     Attributes:
       described: the model's artifact.
       min_probability: below it neither map nor picture is kept.

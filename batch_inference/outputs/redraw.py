@@ -35,6 +35,9 @@ class Drawn:
 def run(options: OverlayOptions) -> Drawn:
     """Draw the maps that the options select, a pack at a time, with one thread per core.
 
+    The pictures in a pack are JPEG files that a run encoded itself, not files from outside, so that
+    they need no worker process.
+
     Raises:
       DataError: there are no packed maps, a file is damaged, or the options select none.
     """

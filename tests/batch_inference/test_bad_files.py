@@ -1,17 +1,31 @@
-"""Files that kill, crash or hang their worker, and manifests that are none, in whole runs."""
+"""Files that kill, crash or hang their worker, in whole runs and when a signal comes."""
 
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
 from batch_inference import pipeline
 from tests.batch_inference.conftest import json_rows
-from trainer.errors import DataError
+from trainer.errors import EXIT_STOPPED, DataError
+from trainer.program import signals
 from trainer.workers import imaging
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPECTED = {b"kill!": "decode_failed", b"crash": "decode_failed", b"loop!": "too_slow"}
+HANGING = """
+import sys
+from trainer.workers import imaging, pool
+pool.SECONDS = 60.0
+pool.Pool.__init__.__defaults__ = (None, pool.MEMORY, 60.0)
+imaging.Imaging.DECODE = "tests.support.worker_tasks:loop_for_ever"
+from batch_inference.main import score
+sys.exit(score())
+"""
 
 
 @pytest.mark.parametrize("harm", EXPECTED, ids=lambda harm: harm.decode())
@@ -30,6 +44,37 @@ def test_a_file_that_ends_its_worker_costs_one_row(model, radiographs, tmp_path,
     (rejected,) = json_rows(tmp_path / "after", "rejections")
     assert rejected["uri"] == str(source / "patient00001" / "bad.png")
     assert rejected["reason"] == EXPECTED[harm]
+
+
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
+def test_a_signal_ends_the_run_while_a_file_decodes(model, radiographs, tmp_path, number):
+    source = tmp_path / "in"
+    source.mkdir()
+    picture = next(path for path in sorted(radiographs.rglob("*.png")))
+    for index in range(3):
+        shutil.copy(picture, source / f"{index}.png")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            HANGING,
+            f"--input={source}",
+            f"--model={model}",
+            f"--output={tmp_path}/out",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (source / "decoding").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(number)
+    # Ten seconds are promised; beyond them is for a busy machine.
+    _, said = process.communicate(timeout=10 + 5)
+    assert process.returncode == EXIT_STOPPED, said
+    assert said.splitlines()[-1].startswith("humerus-score: stopped; ")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "dangling"])

@@ -309,5 +309,5 @@ def test_what_is_no_file_is_refused_and_holds_nobody_up(model, images, tmp_path,
         odd.symlink_to(targets[kind])
     options = ExplainOptions(output=str(tmp_path / "out"), method=("grad_cam",))
     done = explain.explain(model, (images[0], str(odd)), options)
-    reason = "too_large" if kind == "sparse" else "unreadable"
+    reason = "too_large" if kind == "sparse" else "cannot be opened or read"
     assert len(done.pages) == 1 and f"odd.png: {reason}" in str(done)
