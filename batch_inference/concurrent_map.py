@@ -49,8 +49,9 @@ class ConcurrentMap(beam.DoFn):
     """
 
     def __init__(self, function: Callable[[Any], Any], window: int, threads: int | None = None):
-        """Takes a function of one element, how many may be under way at once, and the threads (one
-        more than cores by default)."""
+        """Take a function of one element, how many may be under way at once, and the threads (one
+        more than cores by default).
+        """
         super().__init__()
         self._function = function
         self._window = window

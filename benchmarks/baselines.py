@@ -50,8 +50,8 @@ def superimposed(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
 
 
 def grad_cam(artifact: str, size: int, with_cam: bool) -> Any:
-    """The Keras model, compiled: uint8 [B, size, size, 1] -> logit [B, 1] and map [B, h, w] from 0
-    to 1, or zeros.
+    """Compile the Keras model: uint8 [B, size, size, 1] to logit [B, 1] and map [B, h, w] in [0,
+    1], or zeros.
     """
     import keras
     import tensorflow as tf

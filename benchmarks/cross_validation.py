@@ -162,14 +162,14 @@ def mirrored(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarra
 
 
 def _predictions(workdir: pathlib.Path, pool: Split) -> list[dict[str, str]]:
-    """The rows of `out_of_fold.csv`, in the order of the pool."""
+    """Read the rows of `out_of_fold.csv`, in the order of the pool."""
     with (workdir / cross_validation.PREDICTIONS).open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     return [rows[path] for path in pool.path]
 
 
 def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
-    """A row per arm; the last arm is the one that the others are compared with."""
+    """Format a row for each arm; the others are compared with the last one."""
     cases = [_cases(pool, arm) for arm in arms]
     rows = []
     for arm, scored in zip(arms, cases, strict=True):

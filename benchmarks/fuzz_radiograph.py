@@ -26,7 +26,7 @@ _LONGEST = 40_000
 
 
 def one_input(contents: bytes) -> None:
-    """Reads the bytes as a file; returns when they were decoded or refused as promised."""
+    """Read the bytes as a file; return if they were decoded or refused as documented."""
     try:
         pixels = radiograph.load(contents, _SIZE)
     except radiograph.RadiographError as error:

@@ -68,8 +68,8 @@ def main() -> None:
 
 
 def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The positive radiographs of the test split, uint8 [height, width], and the boxes of their
-    findings as masks.
+    """Read the positive radiographs of the test split, uint8 [height, width], and the boxes of
+    their findings as masks.
     """
     findings = finding_masks.read(str(root / "findings.json"))
     paths = sorted(path for path, found in findings.items() if found and path.startswith("valid/"))
@@ -84,8 +84,8 @@ def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarr
 def fracatlas(
     root: pathlib.Path, run: pathlib.Path, size: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The fractured radiographs that were trained on, their polygons as masks, and the fold of
-    each, counted from 0.
+    """Read the fractured training radiographs, their polygons as masks, and the fold of each,
+    counted from 0.
     """
     outlines = finding_masks.read(str(root / "fracture_masks.coco.json"))
     with (run / "out_of_fold.csv").open(newline="") as lines:
@@ -111,9 +111,7 @@ def table(
     pictures: list[np.ndarray],
     masks: np.ndarray,
 ) -> str:
-    """A row for each method and baseline: `asked` says which rows of the pictures each network is
-    asked about.
-    """
+    """Format a row for each method and baseline; `asked` selects the pictures of each network."""
     images, bigger = (_squares(pictures, size) for size in (info.image_size, 2 * info.image_size))
     large = [(_enlarged(model, 2 * info.image_size), rows_) for model, rows_ in asked]
     forward = _seconds(saliency.logit, asked[0][0], images)
@@ -167,7 +165,7 @@ def table(
 
 
 def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]:
-    """The third figure is 1 for a map that is the same everywhere, however small the mask."""
+    """Format one row; its third figure is 1 for a constant map, however small the mask is."""
     scored = localisation.score_maps(maps, masks)
     inside = scored["energy"]
     columns = [
@@ -190,7 +188,7 @@ def _serving(model: keras.Model) -> tf.types.experimental.GenericFunction:
 
 
 def _served(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Maps as `humerus-score` has them, which come with the forward pass."""
+    """Compute the maps of `humerus-score`, which come with the forward pass."""
     parts = [images[start : start + TIMED] for start in range(0, len(images), TIMED)]
     return np.concatenate([_serving(model)(tf.constant(part))["cam"].numpy() for part in parts])
 
@@ -218,7 +216,7 @@ def _seconds(method: Maps, model: keras.Model, images: np.ndarray) -> float:
 
 
 def _enlarged(model: keras.Model, size: int) -> keras.Model:
-    """The same weights for squares of another size."""
+    """Return a model of the same weights for squares of another size."""
     layer = model.get_layer(model_lib.POOLED)
     pooling = "avg" if isinstance(layer, keras.layers.GlobalAveragePooling2D) else "max"
     widths = tuple(head.units for head in model_lib.head_layers(model)[:-1])

@@ -142,7 +142,7 @@ def measure(
     output: pathlib.Path,
     cores: int,
 ) -> Run:
-    """Runs the case in a process of its own, on so many cores."""
+    """Run one case in a process of its own, on a given number of cores."""
     shutil.rmtree(output, ignore_errors=True)
     command = [*case.command, f"--input={folder}", f"--model={model}", f"--output={output}"]
     before, start = os.times(), time.monotonic()

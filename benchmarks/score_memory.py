@@ -25,7 +25,7 @@ _PROGRAM = "from batch_inference.main import score; raise SystemExit(score())"
 
 
 def generate(folder: pathlib.Path, count: int) -> None:
-    """Writes `count` different images, two to a study, where they are not there yet."""
+    """Write `count` different images, two to a study, unless they exist."""
     random = np.random.default_rng(0)
     for index in range(count):
         path = (

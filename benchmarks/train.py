@@ -229,8 +229,8 @@ def _batches(
 
 
 def _plain_keras(split: Split, config: ml_collections.ConfigDict, folder: pathlib.Path) -> Round:
-    """What Keras's own guides would have one write: files in a folder for each class, random
-    layers, `compile`, `fit`.
+    """Train as Keras's guides suggest: files in a folder for each class, random layers, `compile`,
+    `fit`.
     """
     for index, label in enumerate(split.labels):
         path = folder / "files" / ("positive" if label else "negative") / f"{index}.png"

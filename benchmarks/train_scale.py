@@ -119,7 +119,7 @@ def _rate(history: str) -> float:
 
 
 def _bucket(work: pathlib.Path, count: int) -> str:
-    """The same training from and to a disk and a bucket, by turns."""
+    """Compare the same training from and to a disk and a bucket, in turn."""
     data_dir = _prepared(work, count)
     epochs = ["--config.epochs=2"]
     commands: dict[str, list[float]] = {"disk": [], "bucket": []}

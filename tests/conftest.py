@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of real radiographs and weights that the project may use but not contain."""
+    """Return the folder of real radiographs and weights that tests may use."""
     folder = pathlib.Path(os.environ.get("HUMERUS_SHARED", ROOT.parent / "shared"))
     if not (folder / "data" / "fracatlas_shoulder").is_dir():
         pytest.skip(f"the folder of real test radiographs is absent: {folder} (set HUMERUS_SHARED)")

@@ -139,7 +139,7 @@ def known_to(program: str) -> frozenset[str]:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The words of every command of ours in a block, continued lines joined."""
+    """Return the words of every command of ours in a block, with continued lines joined."""
     lines = block.text.replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines if "humerus-" in line]
     return [line for line in words if line and line[0].startswith("humerus-")]
@@ -212,7 +212,7 @@ def test_flags_of_commands_are_those_of_the_program(block):
 
 @functools.cache
 def script_flags() -> frozenset[str]:
-    """Flags of what is started as `python -m ...`: the demo and the benchmarks."""
+    """Return the flags of what is started as `python -m ...`: the demo and the benchmarks."""
     texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "benchmarks").glob("*.py")]]
     return frozenset(
         re.findall(r'(?:add_argument\(\s*"--|DEFINE_\w+\(\s*")([a-z]\w*)"', "\n".join(texts))

@@ -31,8 +31,8 @@ RUN = [
 
 @contextlib.contextmanager
 def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
-    """An environment with every console program on its PATH; training and the phantom are kept
-    short, whatever they are asked for.
+    """Return an environment with every console program on its PATH, in which training and the
+    phantom are always short.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("HUMERUS_")}
     ours |= {
@@ -63,8 +63,8 @@ def programs(folder: pathlib.Path) -> Iterator[Mapping[str, str]]:
 
 
 def lay_out(folder: pathlib.Path) -> None:
-    """What the pages take for granted: MURA, a folder of radiographs by class, a manifest, a file
-    of either kind.
+    """Write what the pages assume: MURA, a folder of radiographs by class, a manifest, a file of
+    either kind.
     """
     files.write(str(folder / "simulated"), PATIENTS)
     (folder / "MURA-v1.1").symlink_to("simulated/MURA-v1.1")
@@ -111,7 +111,7 @@ def names(folder: pathlib.Path) -> set[str]:
 
 
 def check_promised(folder: pathlib.Path) -> None:
-    """What the README's trees of files promise of a run and of a scored folder."""
+    """Check the files of a run and of a scored folder against the README's trees."""
     artifact, scored = folder / "runs/first/artifact", folder / "scored"
     made = {
         "metrics.json",

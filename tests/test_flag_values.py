@@ -24,7 +24,7 @@ def command(name: str):
 
 
 def own_flags(name: str) -> list[flags.Flag]:
-    """The flags that a program defines, without running it."""
+    """Return the flags that a program defines, without running it."""
     found: list[flags.Flag] = []
 
     def note(self, values, argv):

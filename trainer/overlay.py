@@ -73,8 +73,8 @@ def draw(
 
 
 def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: float) -> np.ndarray:
-    """The map at the resolution of the picture: uint8 [height, width], 0 at and below zero, 255 at
-    and above `scale`.
+    """Resize the map to the picture: uint8 [height, width], 0 at and below zero, 255 at and above
+    `scale`.
 
     A pixel lies at its place inside the letterbox square; values between the centres of cells are
     interpolated (cubic). Of a large

@@ -111,8 +111,9 @@ class Placement:
 
 
 def placement(height: int, width: int, size: int) -> Placement:
-    """Returns where a picture of [height, width] lies in a square of side `size`: centred, aspect
-    ratio kept, no side under 1."""
+    """Return where a picture of [height, width] lies in a square of side `size`: centred, aspect
+    ratio kept, no side under 1.
+    """
     if min(height, width, size) < 1:
         raise ValueError(
             f"expected positive sides, got a picture of {height} x {width} and a square of {size}"
@@ -138,13 +139,12 @@ def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def load(data: bytes, size: int) -> np.ndarray:
-    """The bytes of a file -> uint8 [size, size, 1]. Raises `RadiographError`."""
+    """Turn the bytes of a file into uint8 [size, size, 1]; raise `RadiographError`."""
     return letterbox(read(data).pixels, size)
 
 
 def read(data: bytes) -> Radiograph:
-    """The bytes of a PNG, JPEG, TIFF, BMP, WebP or DICOM file -> `Radiograph`. Raises
-    `RadiographError` and nothing else."""
+    """Decode a PNG, JPEG, TIFF, BMP, WebP or DICOM file; raise only `RadiographError`."""
     if not data:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
@@ -164,8 +164,8 @@ def read(data: bytes) -> Radiograph:
 
 
 def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
-    """The number of frames of a DICOM file, 1 for any other file, and the function that decodes one
-    of them, in any order.
+    """Return the number of frames of a file (1 unless it is DICOM), and the function that decodes
+    one of them, in any order.
 
     It and this raise `RadiographError` and nothing else. Not for threads: the frames share what was
     parsed.

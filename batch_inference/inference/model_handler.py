@@ -31,7 +31,7 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         model_id: str,
         method: str = FREE_METHOD,
     ):
-        """Takes what the workers load.
+        """Take what the workers load.
 
         Args:
           model: URI of the artifact.

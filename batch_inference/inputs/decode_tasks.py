@@ -16,7 +16,7 @@ class DecodeTasks(beam.PTransform):
     """Task -> (Example, Rejection, journal.Entry): decoded, refused, and scored earlier."""
 
     def __init__(self, options: Options, described: Artifact, pool: PoolSize):
-        """Takes the options, the model's artifact, and how many files are read at once."""
+        """Take the options, the model's artifact, and how many files are read at once."""
         super().__init__()
         self._decode = Decode(
             described.image_size,

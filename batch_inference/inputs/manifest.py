@@ -83,7 +83,7 @@ class _Header:
     """The first line of a CSV manifest: the indices of the columns by their role."""
 
     def __init__(self, names: list[str], uri: str):
-        """Takes the cells of the line, and the manifest's URI for errors (`DataError`)."""
+        """Take the cells of the line, and the manifest's URI for errors (`DataError`)."""
         self.names = names
         plain = [manifest_columns.normalise_name(name) for name in names]
         role = {

@@ -25,7 +25,7 @@ class FindInputs(beam.PTransform):
     """Pipeline -> (place in the list, Source) of each mention of an input."""
 
     def __init__(self, options: Options):
-        """Takes the options, of which it uses the input, what is excluded, and the output."""
+        """Take the options, of which it uses the input, what is excluded, and the output."""
         super().__init__()
         self._options = options
 

@@ -213,7 +213,7 @@ class Stage(beam.PTransform):
     """
 
     def __init__(self, folder: str, name: str):
-        """Takes the folder on Cloud Storage, and the name of the table."""
+        """Take the folder on Cloud Storage, and the name of the table."""
         super().__init__()
         self._prefix = filesystem.join(folder, name)
 

@@ -129,7 +129,7 @@ class WritePacks(beam.DoFn):
     """
 
     def __init__(self, output: str, attempt: str):
-        """Takes the folder of the run, and the prefix of this attempt's packs.
+        """Take the folder of the run, and the prefix of this attempt's packs.
 
         Packs of a later attempt sort after those of an earlier one.
         """

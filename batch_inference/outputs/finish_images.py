@@ -18,8 +18,9 @@ class FinishImages(beam.PTransform):
     def __init__(
         self, options: Options, described: Artifact, choice: Choice, attempt: str, pool: PoolSize
     ):
-        """Takes the options, the model's artifact, its engine, the prefix of this attempt's files,
-        and how many images are drawn at once."""
+        """Take the options, the model's artifact, its engine, the prefix of this attempt's files,
+        and how many images are drawn at once.
+        """
         super().__init__()
         self._options = options
         self._described = described

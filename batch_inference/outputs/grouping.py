@@ -23,7 +23,7 @@ class GroupCompactly(beam.PTransform):
     """
 
     def __init__(self, key: Callable[[Any], str]):
-        """Takes the function that returns an element's key."""
+        """Take the function that returns an element's key."""
         super().__init__()
         self._key = key
 

@@ -56,7 +56,7 @@ class ReadEarlierEntries(beam.PTransform):
     """Pipeline -> Entry: the predictions of earlier attempts."""
 
     def __init__(self, parts: Iterable[str]):
-        """Takes the URIs of the parts that earlier attempts wrote."""
+        """Take the URIs of the parts that earlier attempts wrote."""
         super().__init__()
         self._parts = parts
 
@@ -72,7 +72,7 @@ class WriteJournal(beam.PTransform):
     """
 
     def __init__(self, output: str, attempt: str):
-        """Takes the folder of the run, and the prefix of this attempt's parts."""
+        """Take the folder of the run, and the prefix of this attempt's parts."""
         super().__init__()
         self._output = output
         self._attempt = attempt
@@ -93,7 +93,7 @@ class Write(beam.DoFn):
     """
 
     def __init__(self, output: str, attempt: str, kind: str):
-        """Takes the folder of the run, the prefix of its parts, and the name of Beam's counter."""
+        """Take the folder of the run, the prefix of its parts, and the name of Beam's counter."""
         super().__init__()
         self._prefix = filesystem.join(_folder(output), attempt)
         self._counter = Metrics.counter(JOURNAL, kind)

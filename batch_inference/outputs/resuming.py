@@ -17,7 +17,7 @@ class FindPictures(beam.PTransform):
     """Pipeline -> paths, relative to the output, of the pictures or packs that lie there."""
 
     def __init__(self, options: Options):
-        """Takes the options, which name the output and the format of the pictures."""
+        """Take the options, which name the output and the format of the pictures."""
         super().__init__()
         packed = options.cam_store == "parquet"
         self._ending = ".parquet" if packed else overlay.FORMATS[options.cam_format]
@@ -70,7 +70,7 @@ class DeleteUnnamedPictures(beam.PTransform):
     """(paths of pictures, Prediction) -> nothing; deletes the pictures that no row names."""
 
     def __init__(self, output: str):
-        """Takes the folder of the run."""
+        """Take the folder of the run."""
         super().__init__()
         self._output = output
 

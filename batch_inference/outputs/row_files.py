@@ -33,7 +33,7 @@ class WriteRows(beam.PTransform):
     """
 
     def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
-        """Takes the folder, the files' name, the columns, and some of `FORMATS`."""
+        """Take the folder, the files' name, the columns, and some of `FORMATS`."""
         super().__init__()
         self._prefix = filesystem.join(
             output if filesystem.is_remote(output) else filesystem.join(output, _STAGED), name

@@ -14,7 +14,7 @@ class AverageStudies(beam.PTransform):
     """Prediction -> Study: one row for each study, of the predictions that count in it."""
 
     def __init__(self, described: Artifact):
-        """Takes the model's artifact, which decides on the label."""
+        """Take the model's artifact, which decides on the label."""
         super().__init__()
         self._described = described
 

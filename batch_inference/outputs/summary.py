@@ -90,7 +90,7 @@ class Count(beam.CombineFn):
     """Prediction | Rejection -> how often each (kind, key) of the summary occurs."""
 
     def __init__(self, described: Artifact):
-        """Takes the artifact, for the bins of its histograms."""
+        """Take the artifact, for the bins of its histograms."""
         super().__init__()
         self._edges = {
             name: described.reference[name]["edges"]

@@ -25,7 +25,7 @@ def _own_cache(cache, monkeypatch):
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> pathlib.Path:
-    """An artifact whose OpenVINO conversion is recorded as verified."""
+    """Make an artifact whose OpenVINO conversion is recorded as verified."""
     folder = tmp_path_factory.mktemp("model") / "artifact"
     tiny_artifact.make(folder, engines=VERIFIED)
     return folder

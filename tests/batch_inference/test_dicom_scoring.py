@@ -79,7 +79,7 @@ def test_bone_is_bright_in_every_picture(real):
 
 @pytest.fixture(scope="module")
 def humerus_model(tmp_path_factory) -> pathlib.Path:
-    """A model that records that it was made for the humerus."""
+    """Make a model that records that it was made for the humerus."""
     folder = tmp_path_factory.mktemp("humerus")
     tiny_artifact.make(folder, dataset={"body_parts": ["XR_HUMERUS"]})
     return folder
@@ -87,7 +87,9 @@ def humerus_model(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def body_parts(tmp_path) -> pathlib.Path:
-    """A file of the model's own body part, one of another, one of a wider term, and one of none."""
+    """Write a file of the model's own body part, one of another, one of a wider term, and one of
+    none.
+    """
     root = tmp_path / "body_parts"
     root.mkdir()
     for seed, part in enumerate(("HUMERUS", "KNEE", "EXTREMITY", None)):
@@ -121,7 +123,9 @@ def test_a_model_of_unknown_body_parts_has_no_terms(tmp_path, known):
 
 @pytest.fixture
 def films(tmp_path) -> pathlib.Path:
-    """A file of three frames, a picture of its study, one without extension, one damaged frame."""
+    """Write a file of three frames, a picture of its study, one without extension, and one with a
+    damaged frame.
+    """
     root = tmp_path / "in"
     root.mkdir()
     single = [picture(seed, 32, 40).astype(np.uint16) * 16 for seed in range(3)]

@@ -46,7 +46,7 @@ def start(source, model, output, *flags, before=(), **settings) -> subprocess.Po
 
 
 def sentence(stderr: str) -> str:
-    """What the command said: one line, of its own, and nothing but the log beside it."""
+    """Return the message of the command; it must be one line beside the log."""
     (line,) = [line for line in stderr.splitlines() if line.startswith("humerus-score: ")]
     assert "Traceback" not in stderr
     return line

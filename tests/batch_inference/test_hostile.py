@@ -129,7 +129,7 @@ def _snapshot(root: pathlib.Path) -> dict[str, tuple]:
 
 @pytest.fixture
 def hostile(tmp_path) -> tuple[pathlib.Path, dict[str, str | None]]:
-    """The folder, and for each file the reason of its rejection; None if it is to be scored."""
+    """Make the folder; return each file's reason of rejection, or None if it is scored."""
     root, good = tmp_path / "in", encode(picture(1), "PNG")
     root.mkdir()
     expected: dict[str, str | None] = {}

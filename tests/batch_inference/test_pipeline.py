@@ -116,7 +116,7 @@ def test_a_threshold_of_ones_own_calls_images_and_studies_and_leaves_nothing_unc
 
 @pytest.fixture(scope="module")
 def scored(model, radiographs, tmp_path_factory) -> pathlib.Path:
-    """The output of a run with the defaults but for lossless pictures."""
+    """Run the scorer with defaults but lossless pictures; return the output."""
     output = tmp_path_factory.mktemp("scored") / "out"
     score(radiographs, model, output, cam_format="png", format=("jsonl", "csv", "parquet"))
     return output

@@ -39,7 +39,7 @@ def written_below(folder: pathlib.Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module", params=["jpeg", "png", "packed"])
 def run(request, model, cache, tmp_path_factory):
-    """A run over all planted files and frames in every format: (output, files, log)."""
+    """Score all planted files and frames in every format; return output, files and log."""
     root = tmp_path_factory.mktemp("planted")
     files = (
         planted_files()

@@ -80,7 +80,7 @@ def undisturbed(folder, model, tmp_path_factory) -> dict:
 
 
 def drawn(output: pathlib.Path, folder: pathlib.Path) -> dict[str, bytes]:
-    """What can be drawn of the packed maps."""
+    """Draw the packed maps; return what could be drawn."""
     redraw.run(redraw.OverlayOptions(str(output), str(folder), cam_format="png"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
@@ -272,7 +272,7 @@ def test_a_row_that_depends_on_the_manifest_is_not_taken_from_the_journal(folder
 
 @pytest.fixture(scope="module")
 def scored(folder, model, tmp_path_factory) -> pathlib.Path:
-    """The output of a finished run, which refused runs must leave as it is."""
+    """Return the output of a finished run, which refused runs must not change."""
     output = tmp_path_factory.mktemp("scored") / "out"
     score(folder, model, output)
     return output

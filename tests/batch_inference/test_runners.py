@@ -149,7 +149,7 @@ def test_flinks_own_options_reach_the_job_server_that_beam_starts():
 
 
 def _score(radiographs, model, output, *beam) -> dict[str, list]:
-    """What a run leaves: rows of each kind, and the pictures."""
+    """Run the scorer; return the rows of each kind, and the pictures."""
     pipeline.run(
         pipeline.Options(str(radiographs), str(model), str(output), batch_size=4, beam=beam)
     )

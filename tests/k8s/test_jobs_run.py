@@ -22,7 +22,7 @@ PREPARE = "--layout=mura\n--image_size=48\n"
 
 
 def steps(root: pathlib.Path) -> list[int]:
-    """Steps of the run `first` that are in its checkpoints."""
+    """Return the steps of the checkpoints of the run `first`."""
     return sorted(
         int(mark.stem[5:]) for mark in root.glob("data/runs/first/checkpoints/ckpt-*.json")
     )
@@ -37,7 +37,7 @@ def wait_for(root: pathlib.Path, step: int, job: Job) -> None:
 
 
 def history(root: pathlib.Path) -> list[dict[str, str]]:
-    """What was learnt in each epoch."""
+    """Return the history of the run: a row for each epoch."""
     with (root / "data/runs/first/history.csv").open() as file:
         return [
             {name: row[name] for name in ("epoch", "loss", "val_loss", "val_auroc")}
@@ -47,7 +47,7 @@ def history(root: pathlib.Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> list[dict]:
-    """The overlay `local` as a user would change it for a tiny run."""
+    """Return the overlay `local` with a user's changes for a tiny run."""
     folder = tmp_path_factory.mktemp("overlay") / "own"
     common = ["components/common"]
     return manifests.render(
@@ -59,7 +59,7 @@ def local(tmp_path_factory) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(local, tmp_path_factory) -> pathlib.Path:
-    """The root of a cluster where all three Jobs were started at once and ran undisturbed."""
+    """Return the root of a cluster in which all three Jobs started at once and ran undisturbed."""
     root = tmp_path_factory.mktemp("cluster")
     jobs = [Job(local, name, root) for name in ("score", "train", "prepare")]
     for job in jobs:
@@ -75,7 +75,7 @@ def finished(local, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def prepared(finished, tmp_path) -> pathlib.Path:
-    """A root of its own with the prepared data, not yet trained on."""
+    """Return a root of its own with prepared data, not yet trained on."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data").symlink_to(finished / "data" / "data")
     return tmp_path
@@ -89,7 +89,7 @@ def hosts() -> Iterator[network.Network]:
 
 @pytest.fixture
 def two_workers(finished, hosts, tmp_path) -> Job:
-    """The Job `train` of `multi-node-2x8` on prepared data, with a volume and a small batch."""
+    """Return Job `train` of `multi-node-2x8` on prepared data, with a volume and small batch."""
     fewer = ["--config.global_batch_size=8", "--config.precision=float32"]
     components = ["components/storage-pvc", "components/common"]
     flags = {"train": TRAIN, "prepare": PREPARE}

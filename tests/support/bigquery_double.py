@@ -50,7 +50,7 @@ class BigQueryDouble:
         self.url = ""
 
     def credentials(self, path: pathlib.Path) -> pathlib.Path:
-        """Writes a throw-away service-account key whose tokens this server gives out."""
+        """Write a temporary service-account key whose tokens this server issues."""
         key = rsa.generate_private_key(65537, 2048).private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -163,7 +163,7 @@ def _error(code: int, message: str) -> dict:
 
 @contextmanager
 def running(storage: str) -> Iterator[BigQueryDouble]:
-    """The double, listening on a free port of loopback."""
+    """Yield the double, listening on a free port of loopback."""
     double, lock = BigQueryDouble(storage), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

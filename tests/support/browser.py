@@ -39,7 +39,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to a command of the protocol."""
+        """Send a command of the protocol and return its answer."""
         self._last += 1
         self._socket.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
         while True:
@@ -70,7 +70,7 @@ class Page:
             self.requests.append(parameters["request"]["url"])
 
     def open(self, path: pathlib.Path, width: int = 1280, height: int = 800) -> None:
-        """Loads a file, in a window of this size, and waits until it is complete."""
+        """Load a file in a window of this size, and wait until it is complete."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -82,7 +82,7 @@ class Page:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def ask(self, script: str) -> Any:
-        """The value of an expression."""
+        """Return the value of an expression."""
         answer = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -90,7 +90,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> None:
-        """Waits until an expression is true."""
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.ask(script):
             assert time.monotonic() < end, f"never true: {script}"
@@ -115,7 +115,7 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def type(self, selector: str, text: str) -> None:
-        """Puts text into a field as if it was typed in place of what was there."""
+        """Replace the text of a field, as typing does."""
         self.ask(
             f"document.querySelector({selector!r}).focus(),"
             f" document.querySelector({selector!r}).select()"
@@ -123,7 +123,7 @@ class Page:
         self.call("Input.insertText", text=text)
 
     def choose(self, selector: str, value: str) -> None:
-        """Sets a select or a slider, and lets the page know."""
+        """Set a select or a slider, and send the page its events."""
         self.ask(
             f"(e => {{ e.value = {value!r};"
             f" e.dispatchEvent(new Event('input', {{bubbles: true}})); }})"
@@ -131,7 +131,7 @@ class Page:
         )
 
     def screenshot(self, file: pathlib.Path) -> None:
-        """Writes what is seen as PNG."""
+        """Write a screenshot as PNG."""
         file.write_bytes(
             base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         )

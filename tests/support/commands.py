@@ -31,7 +31,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 
 def prepared(root: pathlib.Path, **options) -> str:
-    """The data set of `small_run.write_source`, prepared; its folder."""
+    """Prepare the data set of `small_run.write_source`; return its folder."""
     source = small_run.write_source(root / "source", **options)
     prepare(
         str(source),
@@ -66,7 +66,7 @@ def start(
 
 
 def finish(data_dir: str, workdir: pathlib.Path, *flags: str, devices: int = 1) -> int:
-    """Waits for the run; its exit code."""
+    """Wait for the end of the run; return its exit code."""
     return start(data_dir, workdir, *flags, devices=devices).wait(timeout=500)
 
 
@@ -78,7 +78,7 @@ def start_hosts(data_dir: str, workdir: pathlib.Path, *flags: str) -> list[subpr
 
 
 def places_of_two_hosts() -> list[dict[str, str]]:
-    """The environment of each, which names both."""
+    """Return the environment of each of two hosts, which names both."""
     with socket.socket() as one, socket.socket() as other:
         for probe in (one, other):
             probe.bind(("localhost", 0))
@@ -87,7 +87,7 @@ def places_of_two_hosts() -> list[dict[str, str]]:
 
 
 def log(workdir: pathlib.Path) -> str:
-    """What the processes of a workdir have said so far."""
+    """Return the output of a workdir's processes so far."""
     return workdir.with_suffix(".log").read_text(errors="replace")
 
 
@@ -99,8 +99,8 @@ def stop_after(
     fold: str = "",
     patience: float = 0.05,
 ) -> int:
-    """Sends a signal within `patience` seconds of a checkpoint of `step` or a later one (in the
-    folder `fold`, as `fold-2/`); the exit code.
+    """Send a signal after a checkpoint of `step` or a later one (in the folder `fold`, as
+    `fold-2/`), within `patience` seconds; return the exit code.
     """
     while process.poll() is None:
         steps = [int(mark.stem[5:]) for mark in workdir.glob(f"{fold}checkpoints/ckpt-*.json")]

@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running(buckets: BucketServer, folder: pathlib.Path) -> Iterator[DataflowDouble]:
-    """Starts it; jobs are done in `folder`."""
+    """Start the double; jobs run in `folder`."""
     double = DataflowDouble(buckets, folder)
     try:
         yield double

@@ -90,7 +90,7 @@ def blocks(path: pathlib.Path) -> list[Block]:
 
 
 def prose(path: pathlib.Path) -> list[str]:
-    """The lines of a page that stand in no fenced block; the others are empty."""
+    """Return the lines of a page, those of fenced blocks as empty lines."""
     lines, inside = [], False
     for line in path.read_text(encoding="utf-8").splitlines():
         fence = _FENCE.match(line) is not None
@@ -100,7 +100,7 @@ def prose(path: pathlib.Path) -> list[str]:
 
 
 def spans(path: pathlib.Path) -> list[str]:
-    """What stands between single backticks."""
+    """Return the texts between single backticks."""
     return re.findall(r"`([^`]+)`", "\n".join(prose(path)))
 
 
@@ -112,7 +112,7 @@ def links(path: pathlib.Path) -> Iterator[tuple[str, int]]:
 
 
 def anchors(path: pathlib.Path) -> set[str]:
-    """What `#...` may name on a page, as GitHub makes it of the headings."""
+    """Return the anchors of a page, which GitHub makes of its headings."""
     names: list[str] = []
     for line in prose(path):
         if heading := re.match(r"#+ (.*)", line):
@@ -122,7 +122,7 @@ def anchors(path: pathlib.Path) -> set[str]:
 
 
 def first_cells(lines: list[str]) -> list[str]:
-    """The first cell of each row of the tables in these lines, heads left out."""
+    """Return the first cell of each row of the tables in these lines, without the headers."""
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     rules = [i for i, cell in enumerate(rows) if set(cell) <= set("-:")]
     return [cell for i, cell in enumerate(rows) if i not in rules and i + 1 not in rules]
@@ -138,6 +138,6 @@ def section(path: pathlib.Path, heading: str) -> list[str]:
 
 
 def programs() -> dict[str, tuple[str, str]]:
-    """Module and function of each console program, as setup.py gives them out."""
+    """Return module and function of each console program of setup.py."""
     text = (ROOT / "setup.py").read_text(encoding="utf-8")
     return {name: (module, function) for name, module, function in _PROGRAM.findall(text)}

@@ -26,7 +26,7 @@ KUBECTL = pathlib.Path(sys.executable).with_name("kubectl")
 
 
 def render(folder: pathlib.Path) -> list[dict]:
-    """The objects of a kustomization."""
+    """Return the objects of a kustomization."""
     done = subprocess.run(
         [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False
     )
@@ -36,7 +36,7 @@ def render(folder: pathlib.Path) -> list[dict]:
 
 @functools.cache
 def overlay(name: str) -> list[dict]:
-    """The objects of one of our overlays; not to be changed."""
+    """Return the objects of one of our overlays, which must not be changed."""
     return render(K8S / "overlays" / name)
 
 
@@ -128,7 +128,7 @@ def containers(pod: Mapping) -> list[dict]:
 
 
 def named(objects: Sequence[dict], kind: str, name: str) -> dict:
-    """The one object of that kind whose name is `name`, or `name` with a hash behind it."""
+    """Return the only object of a kind that is called `name`, or `name` with a hash behind it."""
     (found,) = (
         o
         for o in objects

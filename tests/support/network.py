@@ -22,7 +22,7 @@ class Network:
 
 @contextlib.contextmanager
 def of_two(*names: str) -> Iterator[Network]:
-    """A network of two pods that know each other by these names."""
+    """Return a network of two pods that know each other by these names."""
     spaces = [f"humerus-{os.getpid()}-{i}" for i in range(2)]
     try:
         _connect(*spaces)

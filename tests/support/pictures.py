@@ -24,7 +24,7 @@ def picture() -> np.ndarray:
 
 
 def encode(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
-    """A picture -> the bytes of a file, by Pillow."""
+    """Encode a picture as a file with Pillow."""
     buffer = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
         buffer, kind, **options
@@ -57,7 +57,7 @@ def png(
     interlaced: bool = False,
     more: bytes = b"",
 ) -> bytes:
-    """A PNG file from filtered rows: the kinds that no common writer writes."""
+    """Make a PNG file of filtered rows, in kinds that no common writer writes."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, int(interlaced))
     packer = zlib.compressobj(1)
     data = b"".join(map(packer.compress, rows)) + packer.flush()
@@ -91,7 +91,7 @@ def interlaced_png(pixels: np.ndarray) -> bytes:
 
 
 def patched(data: bytes, marker: bytes, offset: int, new: bytes) -> bytes:
-    """Overwrites the bytes at `offset` from the first occurrence of `marker`."""
+    """Overwrite the bytes at `offset` from the first occurrence of `marker`."""
     position = data.index(marker) + offset
     return data[:position] + new + data[position + len(new) :]
 

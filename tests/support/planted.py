@@ -63,8 +63,8 @@ _IN_CAPITALS = {
 def planted_dicom(
     pixels: np.ndarray | None = None, syntax: str = uid.ExplicitVRLittleEndian, **attributes
 ) -> bytes:
-    """A DICOM file full of planted identifiers, in a sequence, a private block and the file meta
-    information too.
+    """Make a DICOM file full of planted identifiers, also in a sequence, a private block and the
+    file meta information.
     """
     pixels = picture().astype(np.uint16) * 16 if pixels is None else pixels
     request = Dataset()

@@ -43,7 +43,7 @@ def serve(path: str) -> None:
 
 
 def _run(connection: socket.socket) -> None:
-    """Does what the caller would have done, and tells it the exit code."""
+    """Run the caller's program, and send back its exit code."""
     message, streams, _, _ = socket.recv_fds(connection, _LONGEST, 3)
     module, function, folder, arguments = json.loads(message)
     code = 1
@@ -65,7 +65,7 @@ def _run(connection: socket.socket) -> None:
 
 
 def call(path: str, module: str, function: str, *arguments: str) -> int:
-    """The exit code of a program that the server forks for."""
+    """Let the server fork for a program; return its exit code."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         message = json.dumps([module, function, str(pathlib.Path.cwd()), arguments]).encode()

@@ -28,15 +28,15 @@ restart-strategy.fixed-delay.delay: 1 s
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a port of loopback on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def image_environment(target: str) -> dict[str, str]:
-    """What the Dockerfile sets for a target alone: with more than that, workers here would do what
-    those of the image can't.
+    """Return only what the Dockerfile sets for a target, so that workers here can do no more than
+    those of the image.
     """
     stage = (
         (ROOT / "Dockerfile")
@@ -75,7 +75,7 @@ class WorkerPool:
 
 @contextlib.contextmanager
 def worker_pool(boot: pathlib.Path, scratch: pathlib.Path) -> Iterator[WorkerPool]:
-    """A pool whose processes keep their files in `scratch`."""
+    """Yield a pool whose processes keep their files in `scratch`."""
     scratch.mkdir()
     executable = scratch / "boot.sh"
     # A folder for each: what it stages lies there, and the options that it leaves in the current
@@ -127,8 +127,8 @@ def flink(jars: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
 def _server(
     command: list[str], port: int, scratch: pathlib.Path, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """Runs a server until the block ends, its output in `log` of `scratch`; the block begins when
-    it listens.
+    """Run a server until the block ends, with its output in `log` of `scratch`; enter the block
+    once it listens.
     """
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=scratch, env=environment, stdout=log, stderr=log)

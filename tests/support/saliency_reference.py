@@ -132,8 +132,8 @@ def of_captum() -> Answers:
 
 
 def _in_torch() -> tuple[Any, Any]:
-    """The network as a module that takes channels first, as those libraries do, and the pictures
-    like that.
+    """Return the network as a module with channels first, as those libraries expect, and the
+    pictures likewise.
     """
     import torch
 

@@ -20,7 +20,7 @@ HOSTILE_STUDY = "=1+1</script><script>document.title='taken'</script>"
 
 
 def jpeg(seed: int, height: int = 90, width: int = 60, style: str = "overlay") -> bytes:
-    """A picture as the scorer draws it: a bright bar, and on it a map in colour."""
+    """Draw a picture as the scorer does: a bright bar under a coloured map."""
     grey = np.full((height, width), 30 + seed % 40, np.uint8)
     grey[:, width // 3 : width // 2] = 200
     cam = np.zeros((4, 4), np.float32)
@@ -29,7 +29,7 @@ def jpeg(seed: int, height: int = 90, width: int = 60, style: str = "overlay") -
 
 
 def original(seed: int, height: int = 90, width: int = 60) -> bytes:
-    """The picture that `jpeg` draws on, as PNG."""
+    """Return the picture that `jpeg` draws on, as PNG."""
     grey = np.full((height, width), 30 + seed % 40, np.uint8)
     grey[:, width // 3 : width // 2] = 200
     return cv2.imencode(".png", grey)[1].tobytes()

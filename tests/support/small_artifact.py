@@ -39,9 +39,7 @@ def make(
     split: Split | None = None,
     cam_methods: tuple[str, ...] = (),
 ) -> Artifact:
-    """Exports `built` as it stands; `split` stands for the training data and for what was held
-    out.
-    """
+    """Export `built` unchanged; `split` serves as training data and as held-out data."""
     split = split or small_run.split(8, size)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     logit = built.members[0].model(split.images)["logit"].numpy()[:, 0]
@@ -57,8 +55,8 @@ def make(
 
 
 def shuffle_head(model: keras.Model, seed: int = 0) -> None:
-    """Puts the weights of the head's last layer in another order: what the network knows of its
-    features is lost.
+    """Permute the weights of the head's last layer, so that the network no longer uses its
+    features.
     """
     layer = model_lib.head_layers(model)[-1]
     kernel, bias = layer.get_weights()

@@ -23,7 +23,7 @@ def mounted(folder: pathlib.Path, kibibytes: int) -> Iterator[pathlib.Path]:
 
 
 def fill(disk: pathlib.Path, kibibytes: int) -> pathlib.Path:
-    """Takes so much of it; the file that does."""
+    """Fill the disk by a number of bytes; return the file that fills it."""
     filler = disk / "filler"
     filler.write_bytes(b"x" * (kibibytes * 1024))
     return filler

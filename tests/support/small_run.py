@@ -25,7 +25,7 @@ def pictures(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 
 def split(count: int, size: int = 32, seed: int = 0, name: str = "train") -> Split:
-    """A split in memory, each image a patient of its own."""
+    """Return a split in memory, each image a patient of its own."""
     images, labels = pictures(count, size, seed)
     names = np.array([f"{name}{i}" for i in range(count)])
     return Split(

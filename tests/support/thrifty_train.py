@@ -9,13 +9,13 @@ from trainer import main
 
 
 def train() -> int:
-    """The program, its command line in `sys.argv` overruled."""
+    """Run the program with a changed `sys.argv`."""
     sys.argv[1:] = thriftily(sys.argv[1:])
     return main.train()
 
 
 def thriftily(arguments: list[str]) -> list[str]:
-    """The arguments with another recipe, backbone and number of epochs and folds, and without
+    """Replace recipe, backbone and the numbers of epochs and folds in the arguments, and omit
     weights but those of earlier runs.
     """
     kept = [argument for argument in arguments if not argument.startswith("--config=")]

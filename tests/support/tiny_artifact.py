@@ -48,7 +48,7 @@ class TinyModel(tf.Module):
 def make(
     directory: str | os.PathLike, size: int = 32, seed: int = 0, poisonable: bool = False, **fields
 ) -> artifact.Artifact:
-    """Exports and seals a tiny artifact in `directory`; `fields` replace those of
+    """Export and seal a tiny artifact in `directory`; `fields` replace those of
     `artifact.Artifact`.
 
     With `poisonable`, any batch with an image whose first pixel is `POISON` fails as a whole.

@@ -254,7 +254,7 @@ OTHER_TYPES = {
 
 
 def walk(schema: dict, content: dict, path: tuple[str, ...] = ()):
-    """Yields the path, the schema, and whether it is required, of each field of `content`."""
+    """Yield the path, the schema, and whether it is required, of each field of `content`."""
     definitions = artifact.schema()["$defs"]
     for name, field in schema["properties"].items():
         assert name in content, f"FULL lacks {path} {name}"
@@ -269,7 +269,7 @@ def walk(schema: dict, content: dict, path: tuple[str, ...] = ()):
 
 
 def damages(field: dict):
-    """Yields values that a field must not have, by name of what is wrong."""
+    """Yield values that a field must not have, by name of what is wrong."""
     options = [option.get("type", "object") for option in field.get("anyOf", [field])]
     yield "another type", OTHER_TYPES[options[0]]
     if "null" not in options:
@@ -306,7 +306,7 @@ CASES = [
 
 
 def replaced(path: tuple[str, ...], change) -> dict:
-    """Returns a copy of `FULL` with `change(owner, key)` applied to the field at `path`."""
+    """Return a copy of `FULL` with `change(owner, key)` applied to the field at `path`."""
     content = json.loads(json.dumps(FULL))
     owner = content
     for key in path[:-1]:

@@ -50,7 +50,7 @@ json.dump(found, sys.stdout)
 
 @pytest.fixture
 def built(tmp_path) -> pathlib.Path:
-    """A folder with two files, of which `mark.json` says that the folder is complete."""
+    """Make a folder with two files, of which `mark.json` marks the folder as complete."""
     folder = tmp_path / "built"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "b.bin").write_bytes(b"\x00\xff")

@@ -51,14 +51,14 @@ def one_study(tmp_path_factory) -> pathlib.Path:
 
 
 def read(page: browser.Page, folder: pathlib.Path, width: int = 1280, height: int = 800) -> None:
-    """Opens the page of a scored folder with all its rows."""
+    """Open the page of a scored folder with all its rows."""
     page.open(folder / "gallery.html", width, height)
     page.wait(f"{ROWS} > 0 && !{COUNT}.includes('loading')")
 
 
 @pytest.fixture
 def unmarked(page, large) -> browser.Page:
-    """A page whose browser keeps no marks and has met no errors."""
+    """Yield a page whose browser has no marks and has met no errors."""
     page.errors.clear()
     page.requests.clear()
     page.open(large / "gallery.html")

@@ -202,7 +202,7 @@ def choose(recorded: dict, model, *asked: str) -> str:
 
 @pytest.fixture
 def modern(monkeypatch):
-    """A processor with all that OpenVINO can use, no GPU."""
+    """Simulate a processor with every feature that OpenVINO can use, and no GPU."""
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32", "BF16"))
     monkeypatch.setattr(engines, "has_int8_products", lambda: True)

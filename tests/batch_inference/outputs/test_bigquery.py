@@ -22,7 +22,7 @@ LOAD = ("--bigquery=trial:scores", "--temp_location=gs://trial-bucket/tmp")
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """A storage emulator with a bucket."""
+    """Start a storage emulator with a bucket."""
     with bucket_server.running(tmp_path_factory.mktemp("keys")) as bucket:
         bucket.make_bucket("trial-bucket")
         yield bucket

@@ -24,7 +24,7 @@ def score(source, model, output, **options):
 
 @pytest.fixture(scope="module")
 def pictures(model, radiographs, tmp_path_factory) -> pathlib.Path:
-    """A run that drew each picture, lossless."""
+    """Run the scorer with a lossless picture for each file."""
     output = tmp_path_factory.mktemp("pictures") / "out"
     score(radiographs, model, output, cam_format="png")
     return output
@@ -32,7 +32,7 @@ def pictures(model, radiographs, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def packed(model, radiographs, tmp_path_factory) -> pathlib.Path:
-    """A run that packed the maps, five to a file."""
+    """Run the scorer with packed maps, five to a file."""
     output = tmp_path_factory.mktemp("packed") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cam_store, "MAPS_PER_PACK", 5)

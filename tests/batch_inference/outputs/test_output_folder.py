@@ -70,7 +70,7 @@ def record() -> output_folder.RunRecord:
 
 @pytest.fixture
 def scored(tmp_path, record) -> pathlib.Path:
-    """A folder with all that a run leaves, and much beside it that is called almost the same."""
+    """Make a folder with all that a run leaves, and other files with similar names."""
     folder = tmp_path / "out"
     write(
         folder,

@@ -17,7 +17,7 @@ TABLE = schema.list_columns(Prediction, ["ward, east"])
 
 
 def example(index: int) -> Prediction:
-    """A row with something awkward in each of its texts."""
+    """Return a row with special characters in each of its texts."""
     columns = {column.name: column for column in TABLE}
     made = {
         name: {

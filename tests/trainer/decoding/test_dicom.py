@@ -149,7 +149,7 @@ def test_a_window_in_words_counts_as_missing():
 
 
 def replace_text(old: bytes, new: bytes, **attributes) -> bytes:
-    """Returns a DICOM file in whose elements `old` is replaced by malformed text of that length."""
+    """Return a DICOM file in whose elements `old` is replaced by malformed text of that length."""
     assert len(old) == len(new)
     return dicom_file(STORED, **attributes).replace(old, new)
 

@@ -34,7 +34,7 @@ GRID = list(
 
 
 def is_possible(kind: str, packing: str, vr: str, entries: str, first: int) -> bool:
-    """Returns whether such a file can be written."""
+    """Return whether such a file can be written."""
     too_long = vr == "US" and entries == "65536"  # 16 bits hold the length of a value of US
     palette = kind == "palette" and (vr == "US" or packing == "12")  # OW and 8 or 16 bits
     return not too_long and not palette
@@ -44,7 +44,7 @@ CASES = [case for case in GRID if is_possible(case[0], case[2], *case[3:])]
 
 
 def make(kind: str, syntax: str, packing: str, vr: str, entries: str, first: int):
-    """Returns a DICOM file with one table, and the picture that it must give, float [16, 16]."""
+    """Make a DICOM file with one table; return it and the expected picture, float [16, 16]."""
     declared, used = PACKINGS[packing]
     length, order = ENTRIES[entries], ">" if syntax == "big endian" else "<"
     full = (1 << used) - 1

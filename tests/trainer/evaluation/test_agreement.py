@@ -15,7 +15,7 @@ def label(probability: float) -> str:
 
 
 def answer(probability, maps=None) -> dict[str, np.ndarray]:
-    """What an engine returns: probabilities, their logits, and maps."""
+    """Return the outputs of an engine: probabilities, their logits, and maps."""
     probability = np.asarray(probability, np.float32)
     maps = np.arange(4 * len(probability)).reshape(-1, 2, 2) if maps is None else maps
     return {"probability": probability, "logit": scipy.special.logit(probability), "cam": maps}
@@ -29,7 +29,7 @@ def patients(truth) -> Cases:
 
 
 def many(images: int = 400, seed: int = 5) -> tuple[dict[str, np.ndarray], Cases]:
-    """A reference of AUROC near 0.9, and the truth."""
+    """Return a reference of AUROC near 0.9, and the labels."""
     rng = np.random.default_rng(seed)
     truth = np.arange(images) % 2
     logit = rng.normal(np.where(truth, 1.0, -1.0) * 1.8, 2.0)

@@ -14,7 +14,9 @@ from trainer.network import trained_network
 
 
 def commands(monkeypatch, *options: str) -> list[list[str]]:
-    """What the demo would call; the last of them is said to fail, so that it ends there."""
+    """Return the commands that the demo would run; the last of them fails, so that the demo ends
+    there.
+    """
     called: list[list[str]] = []
 
     def run(command, check):

@@ -70,7 +70,7 @@ def trained() -> keras.Model:
 
 @pytest.fixture
 def model(trained) -> keras.Model:
-    """A copy, to be spoilt."""
+    """Return a copy of the model, which a test may change."""
     copy = keras.models.clone_model(trained)
     copy.set_weights(trained.get_weights())
     return copy

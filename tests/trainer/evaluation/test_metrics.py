@@ -45,7 +45,7 @@ def simulated(patients: int, seed: int, separation: float = 2.0, decimals: int =
 def reference(
     probability: np.ndarray, label: np.ndarray, threshold: float, weight: np.ndarray
 ) -> dict[str, float]:
-    """What scikit-learn says, with sample weights; ECE by its definition."""
+    """Compute the metrics with scikit-learn and sample weights; ECE by its definition."""
     called, given = (probability >= threshold).astype(int), {"sample_weight": weight}
     ece = 0.0
     for k in range(10):

@@ -271,7 +271,7 @@ def test_weights_that_cannot_be_downloaded_name_the_flag(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory):
-    """A model of an earlier run with its `.keras` file, and the weights file of its backbone."""
+    """Make a model of an earlier run with its `.keras` file and its backbone's weights."""
     folder = tmp_path_factory.mktemp("earlier")
     model = tiny(seed=7, head_widths=(6, 5))
     model.save(folder / "model.keras")

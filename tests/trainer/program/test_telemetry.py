@@ -45,7 +45,7 @@ def objects(text: str) -> list[dict]:
 
 @pytest.fixture
 def port() -> int:
-    """A free TCP port of this machine."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]

@@ -84,7 +84,7 @@ def test_pages_of_equal_names_tell_their_paths(output, images):
 
 
 def captions(page: pathlib.Path) -> dict[str, str]:
-    """What is said under each picture, by its file's name."""
+    """Return the caption of each picture, by the name of its file."""
     found = re.findall(
         r'src="[^"]*/([^"/]+)\.png".*?<figcaption>(.*?)</figcaption>',
         page.read_text(),

@@ -61,7 +61,7 @@ np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()}
 
 
 def build(architecture: Architecture, weights: str = "none") -> keras.Model:
-    """A model whose head is not that of a fresh one."""
+    """Build a model whose head differs from a fresh one."""
     model = model_lib.build(architecture, SIZE, weights)
     rng = np.random.default_rng(1)
     for layer in model_lib.head_layers(model):

@@ -155,7 +155,7 @@ def test_what_is_recorded_of_an_export(made):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """An artifact that nobody has verified."""
+    """Make an artifact that nobody has verified."""
     directory = tmp_path_factory.mktemp("plain") / "artifact"
     build("avg", (), directory)
     return directory

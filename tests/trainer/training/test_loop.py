@@ -100,7 +100,7 @@ def assert_as_undisturbed(undisturbed, state, run):
 
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory) -> dict:
-    """What `tests.support.two_devices` found, in its own process."""
+    """Return the results of `tests.support.two_devices`, which runs in a process of its own."""
     output = tmp_path_factory.mktemp("devices") / "found.json"
     command = [sys.executable, "-m", "tests.support.two_devices", str(output)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -554,7 +554,7 @@ def test_learning_rates_scale_with_the_batch(settings, factor, rule, caplog):
 
 
 def scalars(workdir) -> dict[str, list]:
-    """What TensorBoard would find there now: step and value, by name."""
+    """Read the scalars that TensorBoard would show now: step and value, by name."""
     (events,) = (pathlib.Path(workdir) / "tensorboard").iterdir()
     kept: dict[str, list] = {}
     for event in tf.compat.v1.train.summary_iterator(str(events)):

@@ -316,7 +316,7 @@ def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(
 
 
 def failing(monkeypatch, data_dir, workdir, fails, **settings):
-    """What a run ends with in which `fails` is called in place of training."""
+    """Return the error of a run in which `fails` is called in place of training."""
     monkeypatch.setattr(train, "fit", lambda *unused: fails())
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process

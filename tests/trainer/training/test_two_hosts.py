@@ -56,7 +56,7 @@ def assert_same(hosts: pathlib.Path, devices: pathlib.Path) -> None:
 
 
 def finished(data_dir: str, workdir: pathlib.Path) -> str:
-    """What both say until they have finished the run."""
+    """Wait until both hosts have finished the run; return their outputs."""
     before = len(log(workdir)) if workdir.exists() else 0  # where it is started again
     hosts = start_hosts(data_dir, workdir, LAST)
     assert [host.wait(timeout=300) for host in hosts] == [EXIT_DONE, EXIT_DONE], log(workdir)[
