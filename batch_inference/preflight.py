@@ -164,12 +164,12 @@ def omit_secrets(options: PipelineOptions) -> dict[str, str]:
 
 
 def check_addresses(**uris: str) -> None:
-    """Raise `ConfigError` where one of `uris`, by flag, is no Unicode: runners can't pass it on."""
+    """Raise `ConfigError` where one of `uris`, by flag, is not Unicode, which runners refuse."""
     for flag, uri in uris.items():
         plain = readable(filesystem.absolute(uri))
         if plain != filesystem.absolute(uri):
             raise ConfigError(
-                f"--{flag}={plain} holds bytes that are no UTF-8; rename that file or folder"
+                f"--{flag}={plain} holds bytes that are not UTF-8; rename that file or folder"
             )
 
 

@@ -96,7 +96,7 @@ def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
 
 
 def _check_known(arguments: tuple[str, ...], given: set[str], known: set[str]) -> None:
-    """Raise `ConfigError` for a word that is no option, and for an option of an unknown name.
+    """Raise `ConfigError` for a word that is not an option, and for an option of an unknown name.
 
     Args:
       arguments: the words of the command line.
@@ -180,7 +180,7 @@ def _check_complete(options: PipelineOptions, runner: str) -> None:
     setup = options.view_as(SetupOptions)
     if setup.setup_file and not pathlib.Path(setup.setup_file).is_file():
         raise ConfigError(
-            f"--setup_file={setup.setup_file} is no file; "
+            f"--setup_file={setup.setup_file} is not a file; "
             "expected the path of this project's setup.py"
         )
     if runner == "PortableRunner" and not options.view_as(PortableOptions).job_endpoint:

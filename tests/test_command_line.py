@@ -210,7 +210,12 @@ MISTAKES = [
     ),
     ("humerus-gallery", ["--scored={empty}", "--label=maybe"], 2, "label"),
     # Missing, empty, a file in place of a folder.
-    ("humerus-prepare", ["--source={out}", "--layout=mura", "--data_dir={out}"], 3, "is no folder"),
+    (
+        "humerus-prepare",
+        ["--source={out}", "--layout=mura", "--data_dir={out}"],
+        3,
+        "is not a folder",
+    ),
     (
         "humerus-prepare",
         ["--source={empty}", "--layout=mura", "--data_dir={out}"],
@@ -221,7 +226,7 @@ MISTAKES = [
         "humerus-prepare",
         ["--source={file}", "--layout=folders", "--data_dir={out}"],
         3,
-        "is no folder",
+        "is not a folder",
     ),
     (
         "humerus-prepare",
@@ -250,7 +255,7 @@ MISTAKES = [
         "expected --data_dir (prepared data) or --images (a folder)",
     ),
     ("humerus-verify", ["--model={model}", "--images={empty}"], 3, "holds no image to measure on"),
-    ("humerus-verify", ["--model={model}", "--images={out}"], 3, "is no folder"),
+    ("humerus-verify", ["--model={model}", "--images={out}"], 3, "is not a folder"),
     ("humerus-wait", ["--data_dir={empty}", "--hours=0"], 3, "holds nothing after 0 hours"),
     (
         "humerus-explain",

@@ -1,5 +1,4 @@
-"""Radiograph + class activation map -> picture, on a colour scale that is the same for every image
-of a run.
+"""Draw a class activation map on its radiograph, with one colour scale for all images of a run.
 
 Only evidence *for* the positive label is coloured: what lowers the logit leaves the radiograph
 grey.
@@ -15,7 +14,7 @@ from trainer import radiograph
 MAX_SIDE = 1024
 COLOURS = {"viridis": (cv2.COLORMAP_VIRIDIS, 70), "jet": (cv2.COLORMAP_JET, 0)}
 """Colour map and the first of its 256 colours that is used: viridis without its dark end, which on
-a dark radiograph is no colour."""
+a dark radiograph is not a colour."""
 STYLES = ("overlay", "heatmap", "side_by_side", "none")
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -30,7 +29,7 @@ _ENCODING = {
 
 
 def shrink(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [height, width] -> the same picture with no side over `MAX_SIDE`."""
+    """Shrink a picture, uint8 [height, width], until no side is over `MAX_SIDE`."""
     longest = max(pixels.shape)
     if longest <= MAX_SIDE:
         return pixels
@@ -126,7 +125,7 @@ def _tables(colours: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def encode(picture: np.ndarray, file_format: str) -> bytes:
-    """uint8 [height, width, 3] in BGR -> bytes of a `jpeg`, `png` or `webp` file."""
+    """Encode uint8 [height, width, 3] in BGR as a `jpeg`, `png` or `webp` file."""
     done, encoded = cv2.imencode(FORMATS[file_format], picture, list(_ENCODING[file_format]))
     if not done:
         raise ValueError(f"a picture of {picture.shape} could not be encoded as {file_format}")

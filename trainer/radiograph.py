@@ -1,4 +1,4 @@
-"""Bytes of an image file -> one grey 8-bit square: the only place where a file becomes pixels.
+"""Turn the bytes of an image file into one grey 8-bit square. Nothing else decodes files.
 
 Preparation and scoring both call `load`, so what a model learned from and what it is asked about
 cannot differ.
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 6 * MAX_PIXELS
-"""16-bit RGB of the largest picture that is decoded; whatever is larger cannot be one of them."""
+"""16-bit RGB of the largest picture that is decoded; a larger value is an error."""
 PREPROCESSING: dict[str, Any] = {
     "version": 1,
     "steps": [
@@ -125,8 +125,7 @@ def placement(height: int, width: int, size: int) -> Placement:
 
 
 def letterbox(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [height, width] -> uint8 [size, size, 1]: resized without distortion, centred on
-    black."""
+    """Resize uint8 [height, width] to [size, size, 1] without distortion, centred on black."""
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected uint8 [height, width], got {pixels.dtype} {list(pixels.shape)}")
     place = placement(pixels.shape[0], pixels.shape[1], size)
@@ -149,7 +148,7 @@ def read(data: bytes) -> Radiograph:
         refuse("empty", "expected an image file, got no bytes")
     kind = recognise(data)
     if kind == "DICOM":
-        # Imported here: pydicom takes seconds to import, and most files are no DICOM.
+        # Imported here: pydicom takes seconds to import, and most files are not DICOM.
         from trainer.decoding import dicom
 
         return _radiograph_of_dicom(dicom.read(data))

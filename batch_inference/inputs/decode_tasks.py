@@ -13,7 +13,7 @@ from trainer.artifact import Artifact
 
 
 class DecodeTasks(beam.PTransform):
-    """Task -> (Example, Rejection, journal.Entry): decoded, refused, and scored earlier."""
+    """Decodes tasks to examples; returns rejections and entries scored earlier beside them."""
 
     def __init__(self, options: Options, described: Artifact, pool: PoolSize):
         """Take the options, the model's artifact, and how many files are read at once."""

@@ -58,7 +58,7 @@ def read_carried_columns(location: str) -> list[str]:
     """Return the names, in the rows, of a CSV manifest's columns other than its paths and `study`.
 
     Only the first line is read. A column whose name is that of one of ours, such as `label`,
-    becomes `manifest_label`. An input that is no CSV manifest has none.
+    becomes `manifest_label`. An input that is not a CSV manifest has none.
 
     Raises:
       DataError: there is no column of paths, a column without a name, or a name twice.

@@ -22,7 +22,7 @@ _EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
 class FindInputs(beam.PTransform):
-    """Pipeline -> (place in the list, Source) of each mention of an input."""
+    """Finds the inputs, as (place in the list, Source) for each mention of one."""
 
     def __init__(self, options: Options):
         """Take the options, of which it uses the input, what is excluded, and the output."""
@@ -57,7 +57,7 @@ def find(
       exclude: glob patterns of inputs to omit: those whose path relative to the root, or any name
         in it, matches, and all that lies in a folder that matches.
       recursive: whether subfolders of a folder are included.
-      output: absolute URI of the folder whose results are no inputs, if a pattern or a link leads
+      output: absolute URI of the folder whose results are not inputs, if a pattern or a link leads
         there.
 
     Raises:

@@ -206,7 +206,7 @@ def _check_names(table: Sequence[Column]) -> None:
 
 
 class Stage(beam.PTransform):
-    """Prediction, Study or Rejection -> nothing; writes JSON lines for `load`.
+    """Writes predictions, studies or rejections as JSON lines for `load`.
 
     It also writes a sum over hashes of the rows, which names the load job and is the same in any
     order.

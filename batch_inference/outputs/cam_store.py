@@ -44,7 +44,7 @@ def draw_map(packed: PackedCam, style: str, colours: str = "viridis") -> np.ndar
         else None
     )
     if picture is None:
-        raise ValueError("the packed picture is no JPEG")
+        raise ValueError("the packed picture is not a JPEG")
     cam = (
         np.frombuffer(packed.cam, "<f2")
         .reshape(packed.cam_height, packed.cam_width)
@@ -122,7 +122,7 @@ class Encode:
 
 
 class WritePacks(beam.DoFn):
-    """Scored | Rejection -> the same, in order, with `stored` naming the file of the map.
+    """Packs the maps of images into files, and passes the images on with `stored` naming the file.
 
     A pack is written before its images are passed on, so that a row never names a missing file. It
     is named after its content, so that a repeated bundle writes the same packs.

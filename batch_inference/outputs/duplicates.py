@@ -14,7 +14,7 @@ FirstUris = tuple[str, dict[str, str]]
 
 
 class ReadAndMarkPredictions(beam.PTransform):
-    """URIs of the journal's parts -> (Prediction, Prediction): all, and those that count.
+    """Reads the journal's parts, and returns all predictions and those that count in a study.
 
     Of several predictions with the same content, all but the first are marked as duplicates, and
     the first in each study counts there. Parts are read as often as their rows are needed: rows
@@ -35,7 +35,7 @@ class ReadAndMarkPredictions(beam.PTransform):
 
 
 class FindRepeated(beam.PTransform):
-    """Prediction -> (content, FirstUris) of each content that has several URIs.
+    """Finds the contents that several predictions share, as pairs (content, FirstUris).
 
     A content is the SHA-256 of a file, and the frame where frames are scored one by one.
     """

@@ -13,7 +13,7 @@ from trainer.engines import Choice
 
 
 class FinishImages(beam.PTransform):
-    """Scored | Rejection -> (journal.Entry, Rejection), once the map of each image is stored."""
+    """Stores the map of each image, then passes it on as a `journal.Entry` or a `Rejection`."""
 
     def __init__(
         self, options: Options, described: Artifact, choice: Choice, attempt: str, pool: PoolSize

@@ -15,7 +15,7 @@ _ELEMENTS_PER_PACKING = 5_000
 
 
 class GroupCompactly(beam.PTransform):
-    """Elements of one collection or several -> (number of the group, packs of elements).
+    """Groups the elements of one or several collections, as (number of the group, packs).
 
     All elements of one key come in one group, beside those of other keys: one of 1,024 groups, by a
     hash of the key. `unpack` returns the elements. An element that holds a path takes some tens of
@@ -49,7 +49,7 @@ def split_by_type(*kinds: type) -> beam.Partition:
 
 
 class _Pack(beam.DoFn):
-    """Element -> (number of its group, some elements of that group, compressed)."""
+    """Packs some elements of a group, compressed, beside the number of the group."""
 
     def __init__(self, key: Callable[[Any], str]):
         super().__init__()

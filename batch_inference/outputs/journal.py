@@ -53,7 +53,7 @@ def digest(source: Source) -> str:
 
 
 class ReadEarlierEntries(beam.PTransform):
-    """Pipeline -> Entry: the predictions of earlier attempts."""
+    """Reads the predictions of earlier attempts as entries."""
 
     def __init__(self, parts: Iterable[str]):
         """Take the URIs of the parts that earlier attempts wrote."""
@@ -65,7 +65,7 @@ class ReadEarlierEntries(beam.PTransform):
 
 
 class WriteJournal(beam.PTransform):
-    """Entries and rejections, in collections by kind -> URIs of the parts that hold them.
+    """Writes entries and rejections, collections by kind, and returns the URIs of their parts.
 
     The collections are joined only behind the journal: joined ahead of it, the embedded runner
     would keep all of them until the last image is scored.
@@ -86,7 +86,7 @@ class WriteJournal(beam.PTransform):
 
 
 class Write(beam.DoFn):
-    """Entry | Rejection -> URI of the part that holds it, once for each part.
+    """Writes entries or rejections into parts, and returns the URI of each part.
 
     A part is named after its content, so that a repeated bundle writes the same parts. A bundle
     that fails may leave parts whose URIs are lost; only `read_entries` of a later run finds them.

@@ -125,7 +125,7 @@ class Scored:
 class Prediction:
     """A row of `predictions.*`; the fields are its columns, in this order.
 
-    `carried` is no column: it holds the further columns of the manifest, which come last.
+    `carried` is not a column: it holds the further columns of the manifest, which come last.
     """
 
     uri: Annotated[str, "absolute path or URI of the input"]
@@ -223,7 +223,7 @@ def reject(
 
 
 def readable(text: str) -> str:
-    """Return `text` with backslash escapes for what is no Unicode, so that any encoder takes it.
+    """Return `text` with backslash escapes for what is not Unicode, so that any encoder takes it.
 
     Bytes of a file name that are not UTF-8 become such characters.
     """

@@ -14,7 +14,7 @@ from trainer import overlay
 
 
 class FindPictures(beam.PTransform):
-    """Pipeline -> paths, relative to the output, of the pictures or packs that lie there."""
+    """Lists the pictures or packs of an output, by paths relative to it."""
 
     def __init__(self, options: Options):
         """Take the options, which name the output and the format of the pictures."""

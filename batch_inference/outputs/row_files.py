@@ -25,7 +25,7 @@ _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHAR
 
 
 class WriteRows(beam.PTransform):
-    """Prediction, Study or Rejection -> nothing; writes the rows in each format.
+    """Writes predictions, studies or rejections as rows in each format.
 
     The files are `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN` and, as readers of Parquet
     go by the ending, `NAME-SSSSS-of-NNNNN.parquet`. Without rows they are empty, or hold a header.

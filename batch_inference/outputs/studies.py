@@ -11,7 +11,7 @@ from trainer.artifact import Artifact
 
 
 class AverageStudies(beam.PTransform):
-    """Prediction -> Study: one row for each study, of the predictions that count in it."""
+    """Combines the predictions that count in a study to one `Study`."""
 
     def __init__(self, described: Artifact):
         """Take the model's artifact, which decides on the label."""

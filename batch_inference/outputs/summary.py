@@ -87,7 +87,7 @@ class WriteSummary(beam.PTransform):
 
 
 class Count(beam.CombineFn):
-    """Prediction | Rejection -> how often each (kind, key) of the summary occurs."""
+    """Counts how often each (kind, key) of the summary occurs in predictions and rejections."""
 
     def __init__(self, described: Artifact):
         """Take the artifact, for the bins of its histograms."""

@@ -225,7 +225,7 @@ def match(pattern: str) -> Iterator[str]:
 
 
 def names(folder: str) -> list[str]:
-    """Return the names in a folder, without unfinished files; nothing if there is no folder.
+    """Return the names in a folder, without unfinished files; nothing if there is not a folder.
 
     Raises:
       StorageError: as `exists`.
@@ -248,7 +248,7 @@ def names(folder: str) -> list[str]:
 
 
 def files(folder: str) -> Iterator[str]:
-    """Yield the relative paths of all files below a folder; nothing if there is no folder.
+    """Yield the relative paths of all files below a folder; nothing if there is not a folder.
 
     Raises:
       StorageError: as `exists`.

@@ -128,7 +128,7 @@ class BucketServer:
         assert status == 200, said
 
     def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        """Name -> content of all objects under a prefix."""
+        """Return the content of all objects under a prefix by name."""
         _, _, listed = self.call(
             "GET", f"/storage/v1/b/{bucket}/o?maxResults=100000&prefix={prefix}", None, {}
         )

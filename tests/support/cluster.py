@@ -188,7 +188,7 @@ class Pod:
 
 
 class Paths:
-    """Paths in a container -> paths below a folder of this machine; one folder for each volume."""
+    """Maps paths in a container to folders of this machine, one for each volume."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ def png(
 
 
 def interlaced_png(pixels: np.ndarray) -> bytes:
-    """uint8 [h, w] -> a PNG file in Adam7 order."""
+    """Encode uint8 [h, w] as a PNG file in Adam7 order."""
     passes = (
         (0, 0, 8, 8),
         (0, 4, 8, 8),

@@ -163,7 +163,7 @@ def _picture_files() -> dict[str, bytes]:
 
 
 def planted_files() -> dict[str, bytes]:
-    """File name -> content; no name gives anything away."""
+    """Return the content of each file by its name; no name contains a planted word."""
     return _dicom_files() | _picture_files()
 
 

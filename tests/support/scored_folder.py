@@ -11,9 +11,7 @@ from trainer import overlay
 
 MODEL = "0123456789abcdef"
 HOSTILE = """<img src=x onerror="document.title='taken'">&amp;'<b>%41 #1?\u202e.png"""
-"""A file name that shows as it stands, or else has done something: a browser runs it, or reads what
-follows from right to left.
-"""
+"""A file name that a page must escape: a browser would run it, or read from right to left."""
 HOSTILE_SHOWN = HOSTILE.replace("\u202e", r"\u202e")
 HOSTILE_STUDY = "=1+1</script><script>document.title='taken'</script>"
 """The same of a study; a spreadsheet takes it for a formula."""

@@ -19,7 +19,7 @@ POISON = 251
 
 
 class TinyModel(tf.Module):
-    """uint8 [B, size, size, 1] -> probability [B], logit [B], cam [B, size / 8, size / 8]."""
+    """Maps uint8 [B, size, size, 1] to probability [B], logit [B], cam [B, size / 8, size / 8]."""
 
     def __init__(self, size: int, seed: int, poisonable: bool):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tasks for worker processes that behave like the codecs nobody wants."""
+"""Tasks for worker processes that exhaust, crash or hang as hostile files make codecs do."""
 
 import ctypes
 import os

@@ -98,4 +98,4 @@ def _list_remote(root: str) -> Iterator[str]:
 
 
 def _describe_missing_folder(root: str) -> DataError:
-    return DataError(f"{root} is no folder; name the one that holds the images")
+    return DataError(f"{root} is not a folder; name the one that holds the images")

@@ -66,7 +66,7 @@ def _read_rows(source: str) -> _NumberedRows:
     content = _read_content(source)
     if content is None:
         raise DataError(
-            f"{source} is no file; the manifest layout expects a CSV file with the columns "
+            f"{source} is not a file; the manifest layout expects a CSV file with the columns "
             "path,label"
         )
     try:

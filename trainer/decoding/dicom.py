@@ -1,4 +1,4 @@
-"""Bytes of a DICOM file -> grey pixels, as a viewer would show them.
+"""Decode DICOM files to grey pixels, as a viewer would show them.
 
 Identifiers that somebody burned into the pixels stay there: no program can remove them with
 certainty. Nothing of the data set but four harmless attributes leaves this module. No exception,
@@ -131,7 +131,7 @@ def _contain_errors() -> Iterator[None]:
         except (RadiographError, MemoryError):
             raise
         except BaseException as error:
-            # Panics of the RLE plug-in (Rust) are no Exception, and their type has no import.
+            # Panics of the RLE plug-in (Rust) are a BaseException, whose type cannot be imported.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise RadiographError(
@@ -165,7 +165,7 @@ def _parse(data: bytes) -> pydicom.Dataset:
         return dataset
     name = _class_without_pixels(dataset)
     if name:
-        refuse("bad_dicom", f"the DICOM file is no picture but of the class {name}")
+        refuse("bad_dicom", f"the DICOM file is not a picture but of the class {name}")
     if any(tag in data for tag in _PIXEL_DATA_TAG):
         refuse("truncated", "the DICOM file ends inside its pixel data")
     return dataset
@@ -261,7 +261,7 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
 
 
 def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -> int:
-    """Refuse what is no picture of 8 or 16 bits, before any pixel is decoded.
+    """Refuse what is not a picture of 8 or 16 bits, before any pixel is decoded.
 
     Returns:
       The number of frames. Codes of `refusal.WARNINGS` are added to `notes`.

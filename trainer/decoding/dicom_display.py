@@ -1,4 +1,4 @@
-"""Stored DICOM values -> the grey that a viewer would show.
+"""Convert stored DICOM values to the grey that a viewer would show.
 
 The order is that of PS3.4 N.2: modality LUT or rescale, VOI LUT or window, presentation LUT or its
 shape. All of it works on a table of the values that 8 or 16 bits can hold; the picture is looked up

@@ -1,4 +1,4 @@
-"""Numbers of a DICOM data set, read leniently: a malformed element is no number, never an error."""
+"""Read numbers of a DICOM data set leniently: a malformed element gives None, not an error."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Bytes of a PNG, JPEG, TIFF, BMP or WebP file -> grey pixels, by Pillow.
+"""Decode PNG, JPEG, TIFF, BMP and WebP files to grey pixels with Pillow.
 
 A file that is cut short, damaged or too large is refused. Pillow reports most damage by itself.
 This module also checks what Pillow ignores: the checksums of PNG and the end of JPEG. Peak memory

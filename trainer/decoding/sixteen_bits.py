@@ -1,4 +1,4 @@
-"""Samples of 16 bits -> grey pixels of 8 bits, for grey and for colour.
+"""Convert samples of 16 bits to grey pixels of 8 bits, for grey and for colour.
 
 Pillow has no mode for colour of 16 bits and keeps the higher byte of each sample. Decoded a second
 time in the other byte order, the same file gives the lower bytes.

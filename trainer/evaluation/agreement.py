@@ -61,7 +61,7 @@ def compare(
       `within_tolerance`: the verdict. `verdict`: its reason in words.
     """
     if not all(np.isfinite(outputs[name]).all() for name in ("probability", "logit", "cam")):
-        return {"within_tolerance": False, "verdict": "some outputs are no finite numbers"}
+        return {"within_tolerance": False, "verdict": "some outputs are not finite numbers"}
     found: dict[str, Any] = dict(_measure_differences(reference, outputs, label))
     if known is not None and 0 < known.label.sum() < len(known):
         found |= _measure_paired(known, reference, outputs, threshold)

@@ -310,7 +310,8 @@ def _read_folder(folder: pathlib.Path, size: int) -> Sample:
     """Read every image below `folder` that can be read, and warn of the others."""
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder and holds no image to measure on; name the folder of the images"
+            f"{folder} is not a folder and holds no image to measure on; "
+            "name the folder of the images"
         )
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

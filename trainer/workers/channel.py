@@ -26,7 +26,7 @@ _DTYPES = ("uint8", "float32")
 
 
 class ClosedError(ConnectionError):
-    """The other side is gone, or what it sent is no message."""
+    """The other side is gone, or what it sent is not a message."""
 
 
 def make_arena() -> int:
@@ -101,7 +101,7 @@ class Channel:
             the wait.
 
         Raises:
-          ClosedError: the other side is gone, or sent what is no message.
+          ClosedError: the other side is gone, or sent what is not a message.
         """
         while not self._received.endswith(b"\n"):
             try:

@@ -199,7 +199,7 @@ class _Worker:
 
 
 class Pool:
-    """Runs tasks in worker processes, one for each core unless told otherwise; in threads where
+    """Runs tasks in worker processes, one for each core by default; in threads where
     there can be no processes.
 
     Methods may be called from any number of threads, each of which waits for its own task.

@@ -64,8 +64,8 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
         except ClosedError:
             return
         except BaseException as error:
-            # Panics of codecs in Rust are no Exception. The text might quote the file, so the name
-            # has to do.
+            # Panics of codecs in Rust are a BaseException. The text might quote the file, so that
+            # only the name is sent.
             kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
             del error
             channel.send({"failed": kind}, [])

@@ -364,7 +364,7 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
         ({"source": ""}, ConfigError, "no source"),
         ({"data_dir": ""}, ConfigError, "no data_dir"),
         ({"layout": "mura", "body_parts": ()}, ConfigError, "no body part"),
-        ({"source": "nowhere"}, DataError, "nowhere is no folder"),
+        ({"source": "nowhere"}, DataError, "nowhere is not a folder"),
         ({"layout": "mura"}, DataError, "nothing in the MURA layout"),
     ],
 )
