@@ -232,7 +232,7 @@ MISTAKES = [
         "humerus-prepare",
         ["--source={empty}", "--layout=manifest", "--data_dir={out}"],
         3,
-        "is no file",
+        "is not a file",
     ),
     ("humerus-train", ["--data_dir={empty}", "--workdir={out}"], 3, "holds no prepared data set"),
     (

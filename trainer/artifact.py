@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pydantic
@@ -137,6 +137,12 @@ class Artifact:
         return (simulated if self.dataset.get("simulated") else []) + failed
 
 
+def list_keras_files(members: int) -> list[str]:
+    """Return `model.keras` for one network; `model-1.keras` and so on for several."""
+    stem, suffix = KERAS_FILE.split(".")
+    return [KERAS_FILE] if members == 1 else [f"{stem}-{i + 1}.{suffix}" for i in range(members)]
+
+
 def seal(directory: str | os.PathLike, *, weights_digest: str, **fields: Any) -> Artifact:
     """Name the model, write `model.json` beside the files in `directory`, and return its content.
 
@@ -169,7 +175,9 @@ def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Arti
 
 
 def _checksums(root: pathlib.Path) -> dict[str, str]:
-    return {name: _sha256(root / name) for name in _relative_files(root) if name != MODEL_JSON}
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    found = {path.relative_to(root).as_posix(): _sha256(path) for path in paths}
+    return {name: digest for name, digest in found.items() if name != MODEL_JSON}
 
 
 def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
@@ -304,15 +312,6 @@ def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _relative_files(root: pathlib.Path) -> Iterator[str]:
-    yield from sorted(
-        path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()
-    )
-
-
 def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,6 @@ MAX_SIDE = 1024
 COLOURS = {"viridis": (cv2.COLORMAP_VIRIDIS, 70), "jet": (cv2.COLORMAP_JET, 0)}
 """Colour map and the first of its 256 colours that is used: viridis without its dark end, which on
 a dark radiograph is not a colour."""
-STYLES = ("overlay", "heatmap", "side_by_side", "none")
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 

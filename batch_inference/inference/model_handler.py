@@ -8,7 +8,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from batch_inference.inference import model_copy
-from batch_inference.outputs.records import Example, Rejection, Scored, reject
+from batch_inference.outputs.records import Example, Rejection, Scored, reject_example
 from trainer import engines
 from trainer.artifact import FREE_METHOD
 
@@ -114,11 +114,4 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
         return image
 
     def _reject(self, example: Example, detail: str) -> Rejection:
-        return reject(
-            example.source,
-            "inference_failed",
-            detail,
-            self._model_id,
-            example.sha256,
-            example.frame,
-        )
+        return reject_example(example, "inference_failed", detail, self._model_id)

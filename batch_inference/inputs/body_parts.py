@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from batch_inference.outputs import progress
-from batch_inference.outputs.records import OTHER_BODY_PART, Example, Rejection, reject
+from batch_inference.outputs.records import OTHER_BODY_PART, Example, Rejection, reject_example
 from trainer.artifact import Artifact
 
 _TERMS = {
@@ -57,11 +57,5 @@ class CheckBodyPart:
     def _reject(self, example: Example, part: str) -> Rejection:
         progress.advance()
         expected = ", ".join(sorted(self.terms))
-        return reject(
-            example.source,
-            OTHER_BODY_PART,
-            f"the file names the body part {part}; the model was made for {expected}",
-            self.model_id,
-            example.sha256,
-            example.frame,
-        )
+        detail = f"the file names the body part {part}; the model was made for {expected}"
+        return reject_example(example, OTHER_BODY_PART, detail, self.model_id)

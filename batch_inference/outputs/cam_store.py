@@ -16,7 +16,14 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from batch_inference.outputs import picture_paths, schema
-from batch_inference.outputs.records import PackedCam, Rejection, Scored, float32, printable, reject
+from batch_inference.outputs.records import (
+    PackedCam,
+    Rejection,
+    Scored,
+    float32,
+    printable,
+    reject_example,
+)
 from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
@@ -90,14 +97,7 @@ class Encode:
             packed = self._pack(scored, scored.example.picture) if wanted else None
         except Exception as error:
             # A picture that cannot be encoded must not fail the rest of the bundle.
-            return reject(
-                example.source,
-                "write_failed",
-                str(error),
-                self.described.model_id,
-                example.sha256,
-                example.frame,
-            )
+            return reject_example(example, "write_failed", str(error), self.described.model_id)
         return dataclasses.replace(
             scored, example=dataclasses.replace(example, picture=None), packed=packed
         )
@@ -174,14 +174,8 @@ class WritePacks(beam.DoFn):
             if isinstance(scored, Rejection) or not scored.packed:
                 yield scored
             elif failure:
-                example = scored.example
-                yield reject(
-                    example.source,
-                    "write_failed",
-                    str(failure),
-                    scored.packed.model,
-                    example.sha256,
-                    example.frame,
+                yield reject_example(
+                    scored.example, "write_failed", str(failure), scored.packed.model
                 )
             else:
                 yield dataclasses.replace(scored, packed=None, stored=path)

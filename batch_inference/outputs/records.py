@@ -222,6 +222,11 @@ def reject(
     )
 
 
+def reject_example(example: Example, reason: str, detail: str, model: str) -> Rejection:
+    """Return the rejection of a decoded image, as `reject` does."""
+    return reject(example.source, reason, detail, model, example.sha256, example.frame)
+
+
 def readable(text: str) -> str:
     """Return `text` with backslash escapes for what is not Unicode, so that any encoder takes it.
 

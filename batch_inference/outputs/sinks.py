@@ -9,7 +9,7 @@ from batch_inference.outputs.records import (
     Scored,
     float32,
     printable,
-    reject,
+    reject_example,
 )
 from batch_inference.storage import filesystem
 from trainer import overlay
@@ -28,7 +28,7 @@ class Finish:
       output: folder of the run.
       described: the model's artifact.
       engine: what the row names as its engine.
-      style: one of `overlay.STYLES`.
+      style: as --cam of humerus-score.
       file_format: key of `overlay.FORMATS`.
       colours: key of `overlay.COLOURS`.
       min_probability: below it no picture is drawn.
@@ -53,14 +53,7 @@ class Finish:
             raise
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
-            return reject(
-                example.source,
-                "write_failed",
-                str(error),
-                self.described.model_id,
-                example.sha256,
-                example.frame,
-            )
+            return reject_example(example, "write_failed", str(error), self.described.model_id)
         row = Prediction(
             uri=printable(example.source.uri),
             label=self.described.label(scored.probability),

@@ -94,7 +94,10 @@ def test_dataflow_is_elsewhere_and_cannot_reach_this_machine():
             "no job server answers at --job_endpoint=localhost:1",
         ),
         (DATAFLOW, "needs --setup_file=./setup.py or --sdk_container_image=IMAGE"),
-        ((*DATAFLOW, "--setup_file=nowhere/setup.py"), "--setup_file=nowhere/setup.py is no file"),
+        (
+            (*DATAFLOW, "--setup_file=nowhere/setup.py"),
+            "nowhere/setup.py is not a file",
+        ),
         (
             (*DATAFLOW, f"--setup_file={SETUP}", "--no_wait_until_finish"),
             "--no_wait_until_finish is not for scoring",

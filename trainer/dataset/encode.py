@@ -16,7 +16,6 @@ from trainer.storage import is_remote, read_bytes
 from trainer.workers import imaging, pool
 
 MISSING = "missing"
-UNREADABLE = "unreadable"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _FAILING_STORAGE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE}
 _imaging = imaging.Imaging()

@@ -57,51 +57,6 @@ def block_ends(model: keras.Model) -> list[str]:
     return list(ends.values())[-FUSED_STAGES:]
 
 
-def grad_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Compute Grad-CAM: the mean gradient of the logit over the map, times the features; signed.
-
-    Selvaraju et al. 2017, arXiv:1610.02391.
-    """
-    return _compute_by_gradient(model, images, layer, "grad_cam")
-
-
-def hires_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Compute HiResCAM: gradient times features, cell by cell; signed.
-
-    Draelos & Carin 2020, arXiv:2011.08891.
-
-    At the last layer of a network with a piecewise linear head without biases it sums to the logit.
-    """
-    return _compute_by_gradient(model, images, layer, "hires_cam")
-
-
-def grad_cam_pp(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Compute Grad-CAM++ of exp(logit), nowhere negative.
-
-    Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10 and 19.
-
-    The pixel weights of a channel are divided by their sum, as in the authors' own program.
-    """
-    return _compute_by_gradient(model, images, layer, "grad_cam_pp")
-
-
-def layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Compute LayerCAM: positive gradient times features, cell by cell; nowhere negative.
-
-    Jiang et al. 2021, LayerCAM, eq. 6 and 8.
-    """
-    return _compute_by_gradient(model, images, layer, "layer_cam")
-
-
-def fused_layer_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Compute the maximum of LayerCAM at the block ends up to `layer`, finer than the last map.
-
-    The finer maps are scaled by tanh(2 x / max) (Jiang et al. 2021, eq. 9). The result has the
-    scale of the deepest map, so that images stay comparable.
-    """
-    return _compute_by_gradient(model, images, layer, "fused_layer_cam")
-
-
 def score_cam(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Compute Score-CAM: channels weighted by the logit of the image that each of them masks.
 
@@ -139,17 +94,6 @@ def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.nda
             fall[:, i : i + 2, j : j + 2] += (whole - logit(model, painted))[:, None, None]
             covered[i : i + 2, j : j + 2] += 1
     return fall / covered
-
-
-METHODS: dict[str, Method] = {
-    "grad_cam": grad_cam,
-    "hires_cam": hires_cam,
-    "grad_cam_pp": grad_cam_pp,
-    "layer_cam": layer_cam,
-    "fused_layer_cam": fused_layer_cam,
-    "score_cam": score_cam,
-    "occlusion": occlusion,
-}
 
 
 EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam")
@@ -202,14 +146,30 @@ def build_in_graph(
 
 
 def _grad_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """Compute Grad-CAM: the mean gradient of the logit over the map, times the features; signed.
+
+    Selvaraju et al. 2017, arXiv:1610.02391.
+    """
     return tf.einsum("bhwc,bc->bhw", activations, tf.reduce_mean(gradient, axis=(1, 2)))
 
 
 def _hires_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """Compute HiResCAM: gradient times features, cell by cell; signed.
+
+    Draelos & Carin 2020, arXiv:2011.08891.
+
+    At the last layer of a network with a piecewise linear head without biases it sums to the logit.
+    """
     return tf.reduce_sum(activations * gradient, axis=-1)
 
 
 def _grad_cam_pp(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """Compute Grad-CAM++ of exp(logit), nowhere negative.
+
+    Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10 and 19.
+
+    The pixel weights of a channel are divided by their sum, as in the authors' own program.
+    """
     total = tf.reduce_sum(activations, axis=(1, 2), keepdims=True)
     share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
     share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=(1, 2), keepdims=True))
@@ -218,10 +178,19 @@ def _grad_cam_pp(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def _layer_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """Compute LayerCAM: positive gradient times features, cell by cell; nowhere negative.
+
+    Jiang et al. 2021, LayerCAM, eq. 6 and 8.
+    """
     return tf.nn.relu(tf.reduce_sum(activations * tf.nn.relu(gradient), axis=-1))
 
 
 def _fuse(maps: list[tf.Tensor]) -> tf.Tensor:
+    """Compute the maximum of LayerCAM at the block ends up to a layer, finer than the last map.
+
+    The finer maps are scaled by tanh(2 x / max) (Jiang et al. 2021, eq. 9). The result has the
+    scale of the deepest map, so that images stay comparable.
+    """
     peaks = [tf.reduce_max(found, axis=(1, 2), keepdims=True) for found in maps]
     scaled = [tf.math.divide_no_nan(found, peak) for found, peak in zip(maps, peaks, strict=True)]
     scaled[:-1] = [tf.tanh(2 * found) for found in scaled[:-1]]
@@ -295,9 +264,20 @@ def _check_layer(order: list[str], layer: str) -> None:
 
 
 def _compute_by_gradient(
-    model: keras.Model, images: np.ndarray, layer: str, method: str
+    model: keras.Model, images: np.ndarray, layer: str, *, method: str
 ) -> np.ndarray:
     return _run_in_batches(_compile(model, method, layer), images)[1]
+
+
+METHODS: dict[str, Method] = {
+    **{
+        name: functools.partial(_compute_by_gradient, method=name)
+        for name in (*_FORMULAS, "fused_layer_cam")
+    },
+    "score_cam": score_cam,
+    "occlusion": occlusion,
+}
+"""Every method by name; `_FORMULAS` and `_fuse` cite those that need the gradient of the logit."""
 
 
 def _run_in_batches(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from trainer import storage
-from trainer.artifact import KERAS_FILE, Artifact, ArtifactError
+from trainer.artifact import Artifact, ArtifactError, list_keras_files
 from trainer.network import model as model_lib
 from trainer.network import saliency
 from trainer.network.serving import Member, Network
@@ -18,12 +18,10 @@ def load(directory: str, info: Artifact) -> Network:
     """
     architecture = info.architecture
     count = int(architecture.get("members", 1))
-    stem, _, suffix = KERAS_FILE.partition(".")
-    names = [KERAS_FILE] if count == 1 else [f"{stem}-{i + 1}.{suffix}" for i in range(count)]
     temperatures = architecture.get("temperatures", [1.0] * count)
     members = tuple(
         Member(_load_model(f"{directory.rstrip('/')}/{name}"), t)
-        for name, t in zip(names, temperatures, strict=True)
+        for name, t in zip(list_keras_files(count), temperatures, strict=True)
     )
     described = model_lib.Architecture(
         architecture["backbone"],

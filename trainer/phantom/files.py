@@ -55,10 +55,6 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
             f"--output of simulated radiographs must be a local folder, got {output}; "
             "write locally, then copy it"
         )
-    if not 1 <= patients <= 99999 or seed < 0:
-        raise ConfigError(
-            f"expected 1 <= --patients <= 99999 and --seed >= 0, got {patients} and {seed}"
-        )
     root, note = pathlib.Path(output) / ROOT, describe(patients, seed)
     if root.exists():
         return count_finished_folder(root, note)

@@ -94,7 +94,8 @@ def _write_models(local: Path, plain: Network, served: Mapping[str, Any]) -> Non
     for name, function in served.items():
         archive.add_endpoint(name, function)
     archive.write_out(str(local), verbose=False)
-    for name, member in zip(_keras_files(len(plain.members)), plain.members, strict=True):
+    names = artifact.list_keras_files(len(plain.members))
+    for name, member in zip(names, plain.members, strict=True):
         member.model.save(local / name)
 
 
@@ -166,14 +167,6 @@ def _describe_maps(maps: np.ndarray) -> dict[str, Any]:
     positive = maps[maps > 0]
     scale = float(np.quantile(positive, 0.99)) if positive.size else 1.0
     return {"height": maps.shape[1], "width": maps.shape[2], "scale": scale}
-
-
-def _keras_files(members: int) -> list[str]:
-    """Return `model.keras` for one network; `model-1.keras` and so on for several."""
-    stem, suffix = artifact.KERAS_FILE.split(".")
-    if members == 1:
-        return [artifact.KERAS_FILE]
-    return [f"{stem}-{i + 1}.{suffix}" for i in range(members)]
 
 
 def copy_in_float32(member: Member) -> Member:

@@ -84,15 +84,6 @@ class Checkpoints:
             )
         return None
 
-    def newest_state(self) -> Mapping[str, Any] | None:
-        """Return the state of the newest readable commit mark, without changing a variable."""
-        for step in reversed(_find_committed(self._list_names())):
-            try:
-                return json.loads(storage.read_bytes(self._prefix(step) + ".json") or "")
-            except (OSError, ValueError):
-                continue
-        return None
-
     def _write_variables(self, prefix: str) -> None:
         storage.make_folder(self._directory)
         if not storage.is_remote(prefix):

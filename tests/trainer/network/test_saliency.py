@@ -50,19 +50,19 @@ def logit_of(sums: np.ndarray) -> float:
 def test_gradients_by_hand(by_hand):
     """Four methods, four answers."""
     np.testing.assert_allclose(
-        saliency.grad_cam(by_hand, IMAGE, "conv")[0], [[0, -4], [-8, 12]]
+        saliency.METHODS["grad_cam"](by_hand, IMAGE, "conv")[0], [[0, -4], [-8, 12]]
     )  # A - B
     np.testing.assert_allclose(
-        saliency.hires_cam(by_hand, IMAGE, "conv")[0], [[0, -2], [-8, 0]]
+        saliency.METHODS["hires_cam"](by_hand, IMAGE, "conv")[0], [[0, -2], [-8, 0]]
     )  # WEIGHTS A - B
     np.testing.assert_allclose(
-        saliency.layer_cam(by_hand, IMAGE, "conv")[0], [[4, 4], [0, 0]]
+        saliency.METHODS["layer_cam"](by_hand, IMAGE, "conv")[0], [[4, 4], [0, 0]]
     )  # WEIGHTS A
     # Pixel weights g^2 / (2 g^2 + 18 g^3), for A sums to 18: 1/20, 1/38, 1/20 and 0, of their sum
     # 19/48, 10/48, 19/48. With these, the mean of WEIGHTS is 29/24. B, whose gradient is negative,
     # counts nothing.
     np.testing.assert_allclose(
-        saliency.grad_cam_pp(by_hand, IMAGE, "conv")[0], 29 / 24 * A, rtol=1e-6
+        saliency.METHODS["grad_cam_pp"](by_hand, IMAGE, "conv")[0], 29 / 24 * A, rtol=1e-6
     )
 
 
@@ -96,9 +96,12 @@ def test_occlusion_by_hand(by_hand, monkeypatch):
 
 def test_fused_by_hand(by_hand):
     """The fused map is the maximum of tanh(2 x / max) of finer maps and x / max of the deepest."""
-    np.testing.assert_allclose(saliency.fused_layer_cam(by_hand, IMAGE, "conv")[0].max(), 4.0)
+    np.testing.assert_allclose(
+        saliency.METHODS["fused_layer_cam"](by_hand, IMAGE, "conv")[0].max(), 4.0
+    )
     fine, deep = (
-        saliency.layer_cam(by_hand, IMAGE, name)[0] for name in saliency.block_ends(by_hand)
+        saliency.METHODS["layer_cam"](by_hand, IMAGE, name)[0]
+        for name in saliency.block_ends(by_hand)
     )
     assert fine.shape == (4, 4) and deep.shape == (2, 2)
     expected = (
@@ -107,9 +110,7 @@ def test_fused_by_hand(by_hand):
         )
         * deep.max()
     )
-    np.testing.assert_allclose(
-        saliency.fused_layer_cam(by_hand, IMAGE, "conv")[0], expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(fused, expected, rtol=1e-6)
 
 
 REFERENCE = json.loads(saliency_reference.FILE.read_text())
@@ -145,7 +146,7 @@ def test_at_the_last_layer_grad_cam_is_the_free_one(pooling):
     images, _ = small_run.pictures(5, 64)
     free = cam.grad_cam(model, model(images)).numpy()
     np.testing.assert_allclose(
-        saliency.grad_cam(model, images, model_lib.FEATURES), free, rtol=1e-4, atol=1e-6
+        saliency.METHODS["grad_cam"](model, images, model_lib.FEATURES), free, rtol=1e-4, atol=1e-6
     )
 
 
@@ -154,7 +155,9 @@ def test_hires_cam_of_a_linear_head_sums_to_the_logit():
     images, _ = small_run.pictures(5, 64)
     logit = model(images)[model_lib.LOGIT].numpy()[:, 0]
     np.testing.assert_allclose(
-        saliency.hires_cam(model, images, model_lib.FEATURES).sum(axis=(1, 2)), logit, rtol=1e-4
+        saliency.METHODS["hires_cam"](model, images, model_lib.FEATURES).sum(axis=(1, 2)),
+        logit,
+        rtol=1e-4,
     )
 
 
@@ -191,4 +194,4 @@ def test_no_block_ends_before_the_backbone():
 
 def test_an_unknown_layer_is_a_sentence(by_hand):
     with pytest.raises(ConfigError, match=r"no layer 'conv9' with a map; it has .*conv"):
-        saliency.grad_cam(by_hand, IMAGE, "conv9")
+        saliency.METHODS["grad_cam"](by_hand, IMAGE, "conv9")
