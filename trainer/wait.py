@@ -9,7 +9,7 @@ from trainer.artifact import MODEL_JSON
 from trainer.dataset.locate import locate
 from trainer.errors import DataError
 
-_INTERVAL = 10.0
+INTERVAL = 10.0
 
 
 def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
@@ -34,7 +34,7 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
         if not is_logged:
             logging.info("Waiting for %s.", data_dir or model)
             is_logged = True
-        time.sleep(min(_INTERVAL, max(0.0, end - time.monotonic())))
+        time.sleep(min(INTERVAL, max(0.0, end - time.monotonic())))
 
 
 def _is_there(data_dir: str | None, model: str | None) -> bool:

@@ -149,15 +149,18 @@ def test_a_lacking_field_is_named(sealed, field):
         artifact.parse(json.dumps(whole), source="gs://bucket/run")
 
 
-def test_no_file_outside_is_ever_read(sealed):
+@pytest.mark.parametrize(
+    "name", ["../secret", "variables/../../secret", "{outside}/secret"], ids=repr
+)
+def test_no_file_outside_is_ever_read(sealed, name):
     (sealed.parent / "secret").write_text("secret")
     digest = (
         "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of b"secret"
     )
-    for name in ("../secret", "variables/../../secret", str(sealed.parent / "secret")):
-        with pytest.raises(ArtifactError, match=r"lacks its file|`model_id` is not that"):
-            listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
-            artifact.load(edited(sealed, files=listed | {name: digest}))
+    listed = json.loads((sealed / artifact.MODEL_JSON).read_text())["files"]
+    changed = edited(sealed, files=listed | {name.format(outside=sealed.parent): digest})
+    with pytest.raises(ArtifactError, match=r"lacks its file|`model_id` is not that"):
+        artifact.load(changed)
 
 
 def test_no_folder_and_no_model_in_it(tmp_path):

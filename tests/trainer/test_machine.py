@@ -6,13 +6,22 @@ import pytest
 
 from trainer import engines, machine
 
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-def test_a_container_may_have_less_than_its_machine(tmp_path):
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert machine.memory(tmp_path) == physical
-    for said, expected in (("max", physical), ("1048576", 1048576), (str(physical * 2), physical)):
-        (tmp_path / "memory.max").write_text(said + "\n")
-        assert machine.memory(tmp_path) == expected
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (None, PHYSICAL),
+        ("max", PHYSICAL),
+        ("1048576", 1048576),
+        (str(PHYSICAL * 2), PHYSICAL),
+    ],
+)
+def test_a_container_may_have_less_than_its_machine(tmp_path, limit, expected):
+    if limit:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+    assert machine.memory(tmp_path) == expected
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
         )
     present = [split for split in wanted if split in builder.info.splits]
     count = sum(builder.info.splits[split].num_examples for split in present)
-    images = _allocate((count, *builder.info.features["image"].shape), cache)
+    images = allocate((count, *builder.info.features["image"].shape), cache)
     columns: dict[str, list] = {
         key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")
     }
@@ -350,7 +350,7 @@ def _shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 0]).permutation(count)
 
 
-def _allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
+def allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
     """Allocate uint8 of this shape in memory or in an unlinked file; see `load_split`."""
     if cache not in ("auto", "memory", "disk"):
         raise ConfigError(f"cache={cache!r}: expected auto, memory or disk")

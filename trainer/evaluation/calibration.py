@@ -163,7 +163,7 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     deviation. So noise is ignored, while a bias, or many images, moves the cut.
     """
     z = logit(np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST))
-    implied = float(logit(_compute_implied_probability(z, expit(z), kind)))
+    implied = float(logit(compute_implied_probability(z, expit(z), kind)))
     slope, intercept = fit_scaling.fit_platt(z, cases.label)
     if slope <= 0:
         logging.warning(
@@ -172,7 +172,7 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
         )
         return implied
     platt = (
-        float(logit(_compute_implied_probability(z, expit(slope * z + intercept), kind)))
+        float(logit(compute_implied_probability(z, expit(slope * z + intercept), kind)))
         - intercept
     ) / slope
     patient = np.unique(cases.patient_id, return_inverse=True)[1]
@@ -193,7 +193,7 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     return float(implied + distance**3 / (distance**2 + optima.var()))
 
 
-def _compute_implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> float:
+def compute_implied_probability(z: np.ndarray, probability: np.ndarray, kind: str) -> float:
     """Compute the best cut under the assumption that `probability` [N] is true.
 
     It is pi + w (1 - 2 pi) / 2, where pi is the mean probability, and w is 0 for youden, 1 for

@@ -81,7 +81,7 @@ def check(
     if len(images) < FEWEST_IMAGES:
         return {name: _report_not_measured(f"{len(images)} images are too few") for name in CHECKS}
     logging.info("Checking on %d images whether the maps are faithful.", len(images))
-    serve = _make_serve(network)
+    serve = make_serve(network)
     logit, maps = serve(images)
     if np.ptp(maps, axis=(1, 2)).max() == 0 or not np.isfinite(maps).all():
         degenerate = {"passed": False, "said": "every map is constant or not a number"}
@@ -128,7 +128,7 @@ def select_rows(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(taken)) if taken else np.array([], int)
 
 
-def _make_serve(network: Network) -> Serve:
+def make_serve(network: Network) -> Serve:
     """Return a function that runs the network in batches."""
     function = serving_function(network)
 
@@ -152,7 +152,7 @@ def _check_randomisation(
             dataclasses.replace(m, model=_shuffle_weights(m.model, rng)) for m in network.members
         ),
     )
-    alike = localisation.compute_interval(_correlate_maps(maps, _make_serve(shuffled)(images)[1]))
+    alike = localisation.compute_interval(_correlate_maps(maps, make_serve(shuffled)(images)[1]))
     said = (
         f"maps of the network with permuted weights correlate with its own by "
         f"{_format_interval(alike)}; at most {RANDOM_CORRELATION} is allowed"
@@ -171,7 +171,7 @@ def _shuffle_weights(model: keras.Model, rng: np.random.Generator) -> keras.Mode
 
 def _check_flip(network: Network, images: np.ndarray) -> dict[str, Any]:
     # Averaging over an image and its mirror image would let every network pass, so it is off here.
-    serve = _make_serve(dataclasses.replace(network, mirrored=False))
+    serve = make_serve(dataclasses.replace(network, mirrored=False))
     alike = localisation.compute_interval(
         _correlate_maps(serve(images)[1], serve(images[:, :, ::-1])[1][:, :, ::-1])
     )

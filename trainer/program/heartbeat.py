@@ -12,7 +12,7 @@ import pathlib
 import sys
 import time
 
-_INTERVAL = 1.0
+INTERVAL = 1.0
 
 
 class Heartbeat:
@@ -27,7 +27,7 @@ class Heartbeat:
         now = time.monotonic()
         if now >= self._next:
             self._path.touch()
-            self._next = now + _INTERVAL
+            self._next = now + INTERVAL
 
     def has_probe_failed(self) -> bool:
         """Return whether the probe has failed since the file was last touched."""

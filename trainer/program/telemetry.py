@@ -32,7 +32,7 @@ METRICS = {
 }
 """Name of each gauge, without its prefix `humerus_`, and its description."""
 _TEXTFILE_INTERVAL = 5.0
-_WAITING_INTERVAL = 10.0
+WAITING_INTERVAL = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ def keep_alive() -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        while _sinks.heartbeat and not over.wait(_WAITING_INTERVAL):
+        while _sinks.heartbeat and not over.wait(WAITING_INTERVAL):
             _sinks.heartbeat.beat()
 
     beats = threading.Thread(target=beat, daemon=True)

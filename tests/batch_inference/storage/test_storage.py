@@ -13,18 +13,21 @@ from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
 
 
-def test_reading_tells_in_one_sentence_why_not(tmp_path):
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-    for name, sentence in [
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
         ("missing", "No such file"),
         ("folder", "regular file"),
         ("pipe", "regular file"),
         ("n" * 300, "name too long"),
-    ]:
-        with pytest.raises(filesystem.StorageError, match=sentence) as caught:
-            filesystem.read(str(tmp_path / name))
-        assert str(tmp_path) not in str(caught.value)
+    ],
+)
+def test_reading_tells_in_one_sentence_why_not(tmp_path, name, sentence):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(filesystem.StorageError, match=sentence) as caught:
+        filesystem.read(str(tmp_path / name))
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_has_no_size_is_not_read(monkeypatch):

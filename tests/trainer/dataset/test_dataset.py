@@ -180,7 +180,7 @@ def test_mura_without_folders_of_body_parts_logs_that_all_images_are_taken(tmp_p
 
 @pytest.mark.parametrize("layout", ["mura", "folders", "manifest"])
 def test_no_such_source(tmp_path, layout):
-    with pytest.raises(DataError, match=r"nowhere is no (folder|file)"):
+    with pytest.raises(DataError, match=r"nowhere is not a (folder|file)"):
         list_examples(str(tmp_path / "nowhere"), layout, HUMERUS)
 
 

@@ -417,7 +417,7 @@ def test_images_that_do_not_fit_are_a_clear_error(data_dir, tmp_path, monkeypatc
     with pytest.raises(
         ConfigError, match=r"GB of decoded images don't fit into memory; set --config\.cache=disk"
     ):
-        input_pipeline._allocate((2**36, 2**10, 2**10, 1), "memory")
+        input_pipeline.allocate((2**36, 2**10, 2**10, 1), "memory")
 
 
 def test_an_unknown_cache_or_split_is_refused(data_dir):

@@ -57,11 +57,13 @@ def test_the_bound_of_no_changed_label_is_that_of_the_binomial(images):
     assert found["labels_changed_high"] == pytest.approx(1 - 0.025 ** (1 / images))
 
 
-def test_identical_answers_are_accepted_whatever_is_known():
+@pytest.mark.parametrize("labels", ["unknown", "known", "of_one_class"])
+def test_identical_answers_are_accepted_whatever_is_known(labels):
     same, known = many()
-    for told in (None, known, patients(np.zeros(len(known), int))):
-        found = agreement.compare(same, same, label, 0.5, told)
-        assert found["within_tolerance"] and found["verdict"] == "close on every image"
+    negatives = patients(np.zeros(len(known), int))
+    told = {"unknown": None, "known": known, "of_one_class": negatives}[labels]
+    found = agreement.compare(same, same, label, 0.5, told)
+    assert found["within_tolerance"] and found["verdict"] == "close on every image"
 
 
 def test_one_image_that_moves_far_is_no_veto():

@@ -202,7 +202,7 @@ def test_the_implied_cut_is_the_best_of_the_expected_objective(rule):
 
     cuts = np.linspace(0.01, 0.99, 981)
     best = cuts[np.argmax([objective(cut) for cut in cuts])]
-    assert calibration._compute_implied_probability(
+    assert calibration.compute_implied_probability(
         logit(probability), probability, rule
     ) == pytest.approx(best, abs=0.01)
 

@@ -138,10 +138,10 @@ def test_the_mirror_image_of_a_network_that_asks_both_is_asked_alone(trained):
 
 
 def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
-    served = map_checks._make_serve
+    served = map_checks.make_serve
     monkeypatch.setattr(
         map_checks,
-        "_make_serve",
+        "make_serve",
         lambda network: lambda images: (lambda o: (o[0], -o[1]))(served(network)(images)),
     )
     found = check(trained)
@@ -152,7 +152,7 @@ def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
 
 def test_maps_that_ask_the_image_alone_fail_randomisation(trained, monkeypatch):
     """As edge detectors do, which look plausible on any network."""
-    served = map_checks._make_serve
+    served = map_checks.make_serve
 
     def edges(network):
         def ask(images):
@@ -163,16 +163,16 @@ def test_maps_that_ask_the_image_alone_fail_randomisation(trained, monkeypatch):
 
         return ask
 
-    monkeypatch.setattr(map_checks, "_make_serve", edges)
+    monkeypatch.setattr(map_checks, "make_serve", edges)
     found = check(trained)["randomisation"]
     assert found["passed"] is False and found["correlation"]["value"] == pytest.approx(1.0)
 
 
 def test_maps_that_lie_elsewhere_in_the_mirror_fail_flip(trained, monkeypatch):
-    served = map_checks._make_serve
+    served = map_checks.make_serve
     monkeypatch.setattr(
         map_checks,
-        "_make_serve",
+        "make_serve",
         lambda network: (
             lambda images: (lambda o: (o[0], np.roll(o[1], 2, axis=2)))(served(network)(images))
         ),

@@ -54,7 +54,7 @@ def port() -> int:
 @pytest.fixture(autouse=True)
 def _no_telemetry_left():
     yield
-    telemetry._sinks.heartbeat = telemetry._sinks.gauges = None
+    telemetry.start(["program"])
 
 
 def test_each_line_of_a_command_is_a_json_object(tmp_path):
@@ -159,25 +159,26 @@ def test_a_hung_program_that_still_hears_the_signal_ends_as_a_failure(tmp_path, 
 
 
 def test_a_probe_that_failed_before_work_went_on_is_no_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
     telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
     os.utime(tmp_path / "heartbeat", (0, 0))
     assert heartbeat.main(f"{tmp_path}/heartbeat", "900") == 1 and telemetry.has_probe_failed()
-    telemetry._sinks.heartbeat._next = 0.0
     telemetry.report_progress()
     assert not telemetry.has_probe_failed()
 
 
 def test_waiting_for_other_machines_is_no_hang(tmp_path, monkeypatch):
-    monkeypatch.setattr(telemetry, "_WAITING_INTERVAL", 0.01)
+    monkeypatch.setattr(telemetry, "WAITING_INTERVAL", 0.01)
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
     telemetry.start(["humerus-train", f"--heartbeat={tmp_path}/heartbeat"])
-    telemetry._sinks.heartbeat._next = 0.0
     os.utime(tmp_path / "heartbeat", (0, 0))
     with telemetry.keep_alive():
         while heartbeat.age(tmp_path / "heartbeat") > 100:
             time.sleep(0.01)
 
 
-def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
+def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
     beats, textfile = tmp_path / "heartbeat", tmp_path / "humerus.prom"
     flags = [f"--heartbeat={beats}", f"--metrics_file={textfile}", f"--metrics_port={port}"]
     assert telemetry.start(["humerus-train", *flags, "--data_dir", "d", "image"]) == [
@@ -187,7 +188,6 @@ def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port):
         "image",
     ]
     os.utime(beats, (0, 0))
-    telemetry._sinks.heartbeat._next = 0.0
     assert list(telemetry.report_each([1, 2])) == [1, 2] and heartbeat.age(str(beats)) < 100
     telemetry.report_progress(step=7, epoch=1, loss=0.5)
     on_port = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()

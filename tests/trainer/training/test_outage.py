@@ -82,7 +82,7 @@ def test_waiting_outlasts_an_outage(monkeypatch, kind):
         return True
 
     monkeypatch.setattr(tf.io.gfile, "exists", exists)
-    monkeypatch.setattr(wait, "_INTERVAL", 0.01)
+    monkeypatch.setattr(wait, "INTERVAL", 0.01)
     wait.wait(**{"data_dir": None, "model": None} | {kind: "gs://bucket/x"}, seconds=60)
     assert not answers
 
