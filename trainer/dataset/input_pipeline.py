@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.program import telemetry
 
 _BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
 MEMORY_SHARE = 0.3
 """Share of the memory that decoded images may occupy before `cache=auto` uses the disk."""
 
@@ -133,35 +134,16 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     present = [split for split in wanted if split in builder.info.splits]
     count = sum(builder.info.splits[split].num_examples for split in present)
     images = allocate((count, *builder.info.features["image"].shape), cache)
-    columns: dict[str, list] = {
-        key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")
-    }
-    records = (
-        builder.as_dataset(
-            split="+".join(present), shuffle_files=False, batch_size=64
-        ).as_numpy_iterator()
-        if count
-        else ()
-    )
-    filled = 0
     try:
-        for batch in telemetry.report_each(records):
-            images[filled : filled + len(batch["image"])] = batch["image"]
-            filled += len(batch["image"])
-            for key, values in columns.items():
-                values.extend(batch[key])
-    except (
-        tf.errors.DataLossError,
-        tf.errors.NotFoundError,
-        tf.errors.InvalidArgumentError,
-    ) as error:
+        columns = _read_records(builder, present if count else [], images)
+    except _UNREADABLE as error:
         raise DataError(
             f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; "
             "prepare them again"
         ) from error
-    if filled != count:
+    if (found := len(columns["label"])) != count:
         raise DataError(
-            f"{data_dir}, split {name!r}, announces {count} images and holds {filled}; "
+            f"{data_dir}, split {name!r}, announces {count} images and holds {found}; "
             "prepare them again"
         )
     text = {
@@ -172,6 +154,24 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     return Split(
         name, images, np.asarray(columns["label"], np.int64), attributes=attributes, **text
     )
+
+
+def _read_records(
+    builder: tfds.core.DatasetBuilder, splits: Sequence[str], images: np.ndarray
+) -> dict[str, list]:
+    """Decode the images of some splits into `images`; return their other features by name."""
+    columns: dict[str, list] = {
+        key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")
+    }
+    if not splits:
+        return columns
+    records = builder.as_dataset(split="+".join(splits), shuffle_files=False, batch_size=64)
+    for batch in telemetry.report_each(records.as_numpy_iterator()):
+        filled = len(columns["label"])
+        images[filled : filled + len(batch["image"])] = batch["image"]
+        for key, values in columns.items():
+            values.extend(batch[key])
+    return columns
 
 
 def make_batches(
@@ -194,18 +194,13 @@ def make_batches(
       Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label`
       float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.
     """
-    order = _shuffle_order(len(split), seed, epoch) if shuffle else np.arange(len(split))
     steps = count_steps_per_epoch(len(split), global_batch_size)
-    padded = np.resize(order, steps * global_batch_size)
-    real = np.arange(len(padded)) < len(order)
-    weight = real / np.repeat(real.reshape(steps, -1).sum(1), global_batch_size)
-    positions: dict[str, np.ndarray] = {"index": padded, "weight": weight.astype("float32")}
+    order = _shuffle_order(len(split), seed, epoch) if shuffle else np.arange(len(split))
+    positions = _fill_up(order, steps, global_batch_size)
     if augmentation:
+        random = np.random.default_rng([seed, epoch, 1])
         positions |= _draw_augmentation(
-            augmentation,
-            len(padded),
-            split.images.shape[1],
-            np.random.default_rng([seed, epoch, 1]),
+            augmentation, len(positions["index"]), split.images.shape[1], random
         )
 
     def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -237,6 +232,14 @@ def make_batches(
         return prefetched.with_options(_disable_autotune())
 
     return strategy.distribute_datasets_from_function(pipeline)
+
+
+def _fill_up(order: np.ndarray, steps: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Return the `index` of each position of an epoch and its `weight`, whole batches."""
+    padded = np.resize(order, steps * batch_size)
+    real = np.arange(len(padded)) < len(order)
+    weight = real / np.repeat(real.reshape(steps, -1).sum(1), batch_size)
+    return {"index": padded, "weight": weight.astype("float32")}
 
 
 def _disable_autotune() -> tf.data.Options:

@@ -274,25 +274,19 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
             f"expected a photometric interpretation of {', '.join(MODES)}, "
             "the DICOM data set has none of them",
         )
-    numbers = {}
-    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"):
-        value = read_integer(dataset, keyword)
-        if value is None or value < 1:
-            refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
-        numbers[keyword] = value
-    rows, columns, allocated, samples = (
-        numbers[k] for k in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+    rows, columns, allocated, stored, samples = (
+        _read_positive(dataset, keyword)
+        for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel")
     )
     if samples != (3 if mode in ("rgb", "ycbcr") else 1):
         refuse(
             "bad_dicom",
             f"the DICOM data set announces {samples} samples per pixel, which contradicts {mode}",
         )
-    if numbers["BitsStored"] > allocated:
+    if stored > allocated:
         refuse(
             "bad_dicom",
-            f"the DICOM data set announces {numbers['BitsStored']} bits stored "
-            f"in {allocated} allocated",
+            f"the DICOM data set announces {stored} bits stored in {allocated} allocated",
         )
     if allocated not in (1, 8, 16):
         refuse(
@@ -302,13 +296,7 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
     if read_integer(dataset, "PixelRepresentation") not in (0, 1):
         refuse("bad_dicom", "expected a PixelRepresentation of 0 or 1, the DICOM data set has none")
     _check_square(dataset, notes)
-    frames = read_integer(dataset, "NumberOfFrames")
-    if frames is None:
-        if has_value(dataset, "NumberOfFrames"):
-            notes.add("ignored_element")
-        frames = 1
-    # The decoders read it again, less leniently.
-    dataset.NumberOfFrames = frames
+    frames = _read_number_of_frames(dataset, notes)
     encapsulated = _transfer_syntax(dataset).is_encapsulated
     # A frame takes a fragment at least.
     if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
@@ -316,22 +304,46 @@ def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -
             "bad_dicom",
             f"the DICOM data set announces {frames} frames, which its pixel data contradict",
         )
-    if not encapsulated and dataset.PixelData[:8].startswith((b"\xff\xd8\xff", _FIRST_ITEM)):
-        expected = get_expected_length(dataset)
-        if len(dataset.PixelData) < expected:
-            refuse(
-                "bad_dicom",
-                "the pixel data of the DICOM file are compressed, its transfer syntax says not",
-            )
-    expected, found = get_expected_length(dataset), len(dataset.PixelData)
-    if not encapsulated and found < expected:
-        refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
+    if not encapsulated:
+        _check_length(dataset)
     # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
     # planes of 32 bits as well.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
     check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
     return frames
+
+
+def _read_positive(dataset: pydicom.Dataset, keyword: str) -> int:
+    value = read_integer(dataset, keyword)
+    if value is None or value < 1:
+        refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
+    return value
+
+
+def _read_number_of_frames(dataset: pydicom.Dataset, notes: set[str]) -> int:
+    """Return the number of frames, 1 where it is missing or malformed."""
+    frames = read_integer(dataset, "NumberOfFrames")
+    if frames is None:
+        if has_value(dataset, "NumberOfFrames"):
+            notes.add("ignored_element")
+        frames = 1
+    # The decoders read it again, less leniently.
+    dataset.NumberOfFrames = frames
+    return frames
+
+
+def _check_length(dataset: pydicom.Dataset) -> None:
+    """Refuse pixel data that are shorter than the header says, or compressed unannounced."""
+    expected, found = get_expected_length(dataset), len(dataset.PixelData)
+    if found >= expected:
+        return
+    if dataset.PixelData[:8].startswith((b"\xff\xd8\xff", _FIRST_ITEM)):
+        refuse(
+            "bad_dicom",
+            "the pixel data of the DICOM file are compressed, its transfer syntax says not",
+        )
+    refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
 
 
 def _check_square(dataset: pydicom.Dataset, notes: set[str]) -> None:
