@@ -32,7 +32,6 @@ from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Origin, Scored, Trained
 from trainer.storage import write_text
-from trainer.training import settings as settings_lib
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.fit import fit
@@ -182,33 +181,17 @@ def _finish_ensemble(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
     test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
-    return FinishedRun(
-        workdir=job.workdir,
-        dataset=job.dataset,
-        options=job.publishing_options(),
-        trained=Trained(network, pool, Scored(pool, logit), folds[0].origin),
-        held_out_name=OUT_OF_FOLD,
-        test=Scored(test, test_logit),
-        history=_average_histories([fold.history for fold in folds]),
-        settings=settings_lib.flatten(job.settings.to_dict()),
-        folds=rows,
-    )
+    trained = Trained(network, pool, Scored(pool, logit), folds[0].origin)
+    history = _average_histories([fold.history for fold in folds])
+    return job.finish(trained, OUT_OF_FOLD, Scored(test, test_logit), history, rows)
 
 
 def _finish_single(job: TrainingJob, pool: Split, test: Split, fold: _Fold) -> FinishedRun:
     """Return the network of one fold as a run."""
     train = pool.select(np.setdiff1d(np.arange(len(pool)), fold.rows))
     held_out = Scored(pool.select(fold.rows), fold.logit)
-    return FinishedRun(
-        workdir=job.workdir,
-        dataset=job.dataset,
-        options=job.publishing_options(),
-        trained=Trained(fold.network, train, held_out, fold.origin),
-        held_out_name=OUT_OF_FOLD,
-        test=Scored(test, fold.test_logit),
-        history=fold.history,
-        settings=settings_lib.flatten(job.settings.to_dict()),
-    )
+    trained = Trained(fold.network, train, held_out, fold.origin)
+    return job.finish(trained, OUT_OF_FOLD, Scored(test, fold.test_logit), fold.history)
 
 
 def _describe_fold(k: int, held_out: Split, fold: _Fold) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Describe one training run: the description travels from the command line to the results."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -8,7 +10,8 @@ from trainer.dataset import input_pipeline
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.network import saliency
 from trainer.publishing.export import ExportOptions
-from trainer.publishing.results import PublishingOptions
+from trainer.publishing.results import FinishedRun, PublishingOptions
+from trainer.publishing.trained import Scored, Trained
 from trainer.training import settings as settings_lib
 
 
@@ -41,13 +44,28 @@ class TrainingJob:
             self, workdir=f"{self.workdir}/fold-{number}", folds=0, profile=False
         )
 
-    def publishing_options(self) -> PublishingOptions:
-        """Return how the results of the run are made."""
+    def finish(
+        self,
+        trained: Trained,
+        held_out_name: str,
+        test: Scored,
+        history: Sequence[Mapping[str, float]],
+        folds: Sequence[Mapping[str, Any]] = (),
+    ) -> FinishedRun:
+        """Return what the results are made of; see `FinishedRun`."""
         methods = saliency.parse_exported_methods(self.settings.cam_methods)
-        return PublishingOptions(
-            self.settings.threshold_rule,
-            self.settings.abstain,
-            ExportOptions(self.settings.verify_engines, methods),
+        export = ExportOptions(self.settings.verify_engines, methods)
+        options = PublishingOptions(self.settings.threshold_rule, self.settings.abstain, export)
+        return FinishedRun(
+            workdir=self.workdir,
+            dataset=self.dataset,
+            options=options,
+            trained=trained,
+            held_out_name=held_out_name,
+            test=test,
+            history=history,
+            settings=settings_lib.flatten(self.settings.to_dict()),
+            folds=folds,
         )
 
 

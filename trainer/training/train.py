@@ -145,16 +145,8 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRu
     state = fit(run)
     held_out, tested = (Scored(split, run.predict(split)) for split in (validation, test))
     network = Network(run.architecture, (Member(run.model),), job.settings.test_time_flip)
-    return FinishedRun(
-        workdir=job.workdir,
-        dataset=job.dataset,
-        options=job.publishing_options(),
-        trained=Trained(network, train, held_out, run.origin),
-        held_out_name="validation",
-        test=tested,
-        history=state.history,
-        settings=settings.flatten(job.settings.to_dict()),
-    )
+    trained = Trained(network, train, held_out, run.origin)
+    return job.finish(trained, "validation", tested, state.history)
 
 
 def _translate(
