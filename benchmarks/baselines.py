@@ -1,4 +1,4 @@
-"""Simpler ways to score a folder, for `benchmarks/score.py` to compare with `humerus-score`.
+"""Score a folder in simpler ways, which `benchmarks/score.py` compares with `humerus-score`.
 
     python -m benchmarks.baselines KIND --input=DIR --model=ARTIFACT --output=DIR
 

@@ -1,4 +1,4 @@
-"""A cluster of one machine: rendered Jobs run as processes of it, and are restarted by their own
+"""Simulate a cluster on one machine: run rendered Jobs as processes, and restart them by their own
 rules.
 
 It takes from the objects what a kubelet and the Job controller would: command, arguments and

@@ -1,4 +1,4 @@
-"""`humerus-train` in processes of its own, to be waited for, stopped and killed."""
+"""Run `humerus-train` in processes of its own, which tests wait for, stop and kill."""
 
 import os
 import pathlib

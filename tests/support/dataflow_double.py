@@ -1,4 +1,5 @@
-"""Dataflow's REST interface on loopback: keeps the job requests that Beam sends, and does the jobs.
+"""Imitate Dataflow's REST interface on loopback: keep the job requests that Beam sends, and run the
+jobs.
 
 A job is done from what was staged and from nothing else: its graph, in a process that sees the
 staged source distribution instead of this working tree. Only where Dataflow would start containers,

@@ -1,4 +1,4 @@
-"""DICOM files with chosen attributes and planted patient data, and a collection of them."""
+"""Make DICOM files with chosen attributes and planted patient data, and a collection of them."""
 
 import io
 from collections.abc import Mapping

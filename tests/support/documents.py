@@ -1,5 +1,5 @@
-"""The project's pages: their links, headings and command blocks, and the console programs that they
-speak of.
+"""Read the project's pages: their links, headings and command blocks, and the console programs in
+them.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Good, odd and bad image files as bytes, each with the outcome that the project promises for it.
+"""Make good, unusual and bad image files as bytes, each with the documented outcome.
 
 Everything is generated from one small picture; nothing comes from a patient. `image_files()` is the
 whole collection.

@@ -1,4 +1,4 @@
-"""Scores, and is killed in the middle as by `kill -9`; a process of its own.
+"""Score in a process of its own that is killed in the middle, as by `kill -9`.
 
     python -m tests.support.killed_run MOMENT FOLDER FLAG...
 

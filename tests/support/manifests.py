@@ -1,4 +1,4 @@
-"""Overlays as `kubectl apply -k` would send them, and the parts that tests look at."""
+"""Render overlays as `kubectl apply -k` would send them, and find the parts that tests check."""
 
 import functools
 import os

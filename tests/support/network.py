@@ -1,6 +1,4 @@
-"""Networks of pods on this machine, a namespace for each; what a pod calls another is in its
-/etc/hosts, as the kubelet writes it.
-"""
+"""Simulate networks of pods on one machine, a namespace for each, with /etc/hosts of all pods."""
 
 import contextlib
 import dataclasses

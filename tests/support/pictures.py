@@ -1,4 +1,4 @@
-"""One small picture, and the bytes of common and uncommon files made of it."""
+"""Make one small picture, and common and uncommon files of it."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Image files with identifiers planted in every place that a format has for text, whole and
+"""Make image files with identifiers in every place that a format has for text, complete and
 damaged.
 """
 

@@ -1,5 +1,5 @@
-"""Console programs without their start-up: a process that has imported TensorFlow and Beam forks
-for each call.
+"""Run console programs without their start-up: a process that has imported TensorFlow and Beam
+forks for each call.
 
     python -m tests.support.preloaded serve SOCKET
     python tests/support/preloaded.py call SOCKET MODULE FUNCTION [ARGUMENT ...]

@@ -1,5 +1,5 @@
-"""Runs the graph in a file, a serialized pipeline of Beam, on the embedded runner: what a worker of
-Dataflow does, without its container.
+"""Run a serialized pipeline of Beam from a file on the embedded runner, as a worker of Dataflow
+does in its container.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""Servers of other runners on this machine, and worker processes that can be killed."""
+"""Start servers of other runners on this machine, and worker processes that tests can kill."""
 
 import contextlib
 import os

@@ -1,5 +1,5 @@
-"""What other libraries say of a small network: written by this script, kept beside it, and compared
-with by the tests.
+"""Compute the maps of a small network with other libraries. This script writes them to a file
+beside it; tests compare with that.
 
     pip install --target=/somewhere tf-keras-vis==0.8.7 deprecated grad-cam==1.5.7 captum==0.9.0
       torch torchvision; rm -r /somewhere/tests

@@ -1,4 +1,4 @@
-"""A scored folder of any size, written in a moment: what the scorer leaves, without scoring."""
+"""Write what the scorer leaves, for any number of images, without scoring."""
 
 import json
 import pathlib

@@ -1,6 +1,4 @@
-"""A whole artifact of the real exporter, Keras files included, on a network of three
-convolutions.
-"""
+"""Export a complete artifact, Keras files included, of a network of three convolutions."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""A disk of a few hundred KiB that can be filled."""
+"""Mount a disk of a few hundred KiB that tests can fill."""
 
 import contextlib
 import pathlib

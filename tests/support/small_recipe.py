@@ -1,4 +1,4 @@
-"""A recipe that trains in seconds and yet uses all that a resumed run must carry on: dropout,
+"""Define a recipe that trains in seconds with everything that a resumed run must restore: dropout,
 averages, moving statistics.
 """
 

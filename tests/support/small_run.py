@@ -1,4 +1,4 @@
-"""A tiny training run: drawn images in which the label can be seen, prepared or in memory."""
+"""Make a tiny training run: drawn images that show their label, prepared or in memory."""
 
 import csv
 import pathlib

@@ -1,5 +1,5 @@
-"""`humerus-train` as the pages call it, in seconds: whatever is asked for, the tests' tiny network
-learns for one epoch.
+"""Run `humerus-train` of the pages in seconds: whatever the arguments, a tiny network trains for
+one epoch.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A very small artifact of the real format: one strided convolution, global average pooling, a
+"""Make a very small artifact of the real format: one strided convolution, global average pooling, a
 linear head.
 
 Its logit is the sum of its CAM plus a bias, as with the real model, so that tests may check one

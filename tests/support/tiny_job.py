@@ -1,4 +1,4 @@
-"""A training job of the tests' tiny network on images in memory, wired as the command wires it."""
+"""Make a training job of a tiny network on images in memory, wired as the command does it."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""A classifier of three convolutions in the form of `keras.applications`, so that a whole run takes
+"""Define a classifier of three convolutions in the form of `keras.applications`, which trains in
 seconds.
 
 Importing this module adds it to `keras.applications` as `TinyNet`; the program then knows it as

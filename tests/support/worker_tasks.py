@@ -1,4 +1,4 @@
-"""Tasks for worker processes that exhaust, crash or hang as hostile files make codecs do."""
+"""Define tasks for worker processes that exhaust, crash or hang, as codecs do on hostile files."""
 
 import ctypes
 import os
