@@ -388,7 +388,9 @@ def test_a_cut_jpeg_frame_is_truncated(missing):
 def test_a_file_of_a_class_without_pixels_is_named(sop_class, name, kind):
     document = {"EncapsulatedDocument": b"%PDF-1.7\n" * 20} if "Encapsulated" in name else {}
     data = dicom_file(None, SOPClassUID=sop_class, **document)
-    with pytest.raises(RadiographError, match=f"bad_dicom: .* no picture but of the class {name}"):
+    with pytest.raises(
+        RadiographError, match=f"bad_dicom: .* not a picture but of the class {name}"
+    ):
         read(data if kind is None else data[:-30])
 
 
