@@ -172,8 +172,7 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
         )
         return implied
     platt = (
-        float(logit(compute_implied_probability(z, expit(slope * z + intercept), kind)))
-        - intercept
+        float(logit(compute_implied_probability(z, expit(slope * z + intercept), kind))) - intercept
     ) / slope
     patient = np.unique(cases.patient_id, return_inverse=True)[1]
     rows = max(1, _BLOCK_ELEMENTS // len(z))
