@@ -30,6 +30,8 @@ class Ending:
     waiting: bool = False
     reason: str = ""
     evicted: bool = False
+    when_stopped: bool = False
+    """The pod runs until it is told to stop, and then ends so."""
 
 
 OUT_OF_MEMORY = Ending(137, reason="OOMKilled")
@@ -247,7 +249,10 @@ class SimulatedNodes(threading.Thread):
         if meta.get("deletionTimestamp"):
             if not ended:
                 # The programs write a checkpoint at SIGTERM and end with 4.
-                self._finish(pod, progress, Ending(4) if progress.runs else Ending(143, True))
+                ending = Ending(4) if progress.runs else Ending(143, True)
+                if progress.ending and progress.ending.when_stopped:
+                    ending = progress.ending
+                self._finish(pod, progress, ending)
             else:
                 path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
                 now = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
@@ -264,7 +269,7 @@ class SimulatedNodes(threading.Thread):
         else:
             with self._lock:
                 ending = self._now.pop((meta["namespace"], meta["name"]), progress.ending)
-            if ending:
+            if ending and not ending.when_stopped:
                 self._finish(pod, progress, ending)
 
     def _start(self, pod: Mapping, progress: "_Progress") -> None:

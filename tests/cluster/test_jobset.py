@@ -84,7 +84,7 @@ def try_case(cluster: Cluster, name: str, number: int) -> str:
         status = cluster.get(namespace, "jobset", "train").get("status", {})
         return status if status.get("terminalState") else None
 
-    status = cluster.wait(find_end, f"the end of {name}", seconds=240)
+    status = cluster.wait(find_end, f"the end of {name}")
     codes = cluster.nodes.codes(namespace, "train")
     restarts, counted = (status.get(key, 0) for key in ("restarts", "restartsCountTowardsMax"))
     plural = "restart" if restarts == 1 else "restarts"

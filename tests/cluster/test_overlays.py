@@ -1,6 +1,7 @@
 """Every overlay and every combination that the page offers, on a real API server.
 
-Each is applied twice by the client and twice on the server, scheduled, and deleted.
+Those of one component are applied twice by the client and twice on the server, scheduled, and
+deleted. The larger ones are applied on the server as a dry run: all of admission, nothing kept.
 """
 
 import dataclasses
@@ -20,6 +21,12 @@ COMBINATIONS = [
     (overlay, component)
     for overlay in manifests.OVERLAYS
     for component in ("", *manifests.offered(overlay))
+]
+LARGER_SETS = [
+    (overlay, chosen)
+    for overlay in manifests.OVERLAYS
+    for chosen in manifests.offered_sets(overlay)
+    if len(chosen) > 1
 ]
 LAPTOP = NodeShape("laptop", "1150m", "3500Mi", "17Gi")
 """minikube's default of two CPUs and 4 GiB, less what its own pods ask for."""
@@ -143,6 +150,36 @@ def test_an_offered_combination_is_taken_scheduled_and_deleted(results, overlay,
 
     assert not result.deleted.returncode, result.deleted.stderr
     assert not result.left, "kubectl delete -k leaves nothing"
+
+
+@pytest.fixture(scope="module")
+def dry_runs(
+    cluster, queues
+) -> Iterator[dict[tuple[str, tuple[str, ...]], Future[subprocess.CompletedProcess]]]:
+    """Apply all larger sets as dry runs, two at a time, in namespaces that exist."""
+
+    def apply(namespace: str, overlay: str, chosen: tuple[str, ...]) -> subprocess.CompletedProcess:
+        with _OVERLAY_LOCK:
+            folder = cluster.write_overlay(namespace, overlay, chosen)
+        objects = manifests.render(folder)
+        (kept,) = (found for found in objects if found["kind"] == "Namespace")
+        cluster.api.call("POST", "/api/v1/namespaces", kept)
+        stdin = yaml.safe_dump_all(objects)
+        flags = ("--server-side", "--dry-run=server", "--filename=-")
+        return cluster.plane.kubectl("apply", *flags, stdin=stdin)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            (overlay, chosen): pool.submit(apply, f"d-{number}", overlay, chosen)
+            for number, (overlay, chosen) in enumerate(LARGER_SETS)
+        }
+
+
+@pytest.mark.parametrize(("overlay", "chosen"), LARGER_SETS)
+def test_an_offered_set_is_taken(dry_runs, overlay, chosen):
+    done = dry_runs[overlay, chosen].result()
+    assert not done.returncode and not done.stderr, done.stderr
+    assert "(server dry run)" in done.stdout
 
 
 def test_local_fits_on_a_laptop(cluster):

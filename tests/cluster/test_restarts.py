@@ -119,6 +119,12 @@ def keep_one_host_waiting(cluster: Cluster, namespace: str) -> None:
 HOSTS = "multi-node-2x8"
 ROWS = [
     Row("the node is drained", [None, DONE], "4, 0; 0 counted; Complete", evict),
+    Row(
+        "the grace period of a drain is too short",
+        [Ending(137, when_stopped=True), DONE],
+        "137, 0; 0 counted; Complete",
+        evict,
+    ),
     Row("the node is short of memory", [EVICTED, DONE], "137, 0; 0 counted; Complete"),
     Row("someone deletes the pod", [None, DONE], "4, 0; 0 counted; Complete", delete_pod),
     Row("the cloud takes the node", [None, DONE], "0; 0 counted; Complete", delete_node),
@@ -133,6 +139,18 @@ ROWS = [
     Row("wrong data", [Ending(3)], "3; 1 counted; Failed: PodFailurePolicy"),
     Row("waiting in vain", [Ending(3, waiting=True)], "3; 1 counted; Failed: PodFailurePolicy"),
     Row("storage is away", [Ending(1), DONE], "1, 0; 1 counted; Complete"),
+    Row(
+        "storage is away in waiting",
+        [Ending(1, waiting=True), DONE],
+        "1, 0; 1 counted; Complete",
+    ),
+    Row(
+        "storage is away in preparing",
+        [Ending(1), DONE],
+        "1, 0; 1 counted; Complete",
+        job="prepare",
+    ),
+    Row("storage is away in scoring", [Ending(1), DONE], "1, 0; 1 counted; Complete", job="score"),
     Row("a hang", [Ending(137), DONE], "137, 0; 1 counted; Complete"),
     Row("the deadline passes", [None], "4; 1 counted; Failed: DeadlineExceeded", pass_deadline),
     Row(
@@ -248,7 +266,7 @@ def try_row(cluster: Cluster, row: Row, number: int) -> tuple[str, list[float]]:
         )
         return job if over else None
 
-    job = cluster.wait(find_end, f"the end of {row.name}", seconds=300)
+    job = cluster.wait(find_end, f"the end of {row.name}")
     starts = [
         datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
         for pod in cluster.pods(namespace, row.job)

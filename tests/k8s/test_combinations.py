@@ -12,8 +12,6 @@ import yaml
 from tests.k8s.test_manifests import VERSIONS, validate
 from tests.support import documents, manifests
 
-STORAGE = ("storage-gcs-fuse", "storage-pvc", "storage-pvc-shared")
-
 
 @pytest.fixture
 def k8s(tmp_path):
@@ -31,17 +29,6 @@ def run(script, *arguments: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def choose_components(overlay: str) -> list[tuple[str, ...]]:
-    """Return all sets of components that an overlay takes: at most one of the three storages."""
-    offered = manifests.offered(overlay)
-    return [
-        chosen
-        for size in range(len(offered) + 1)
-        for chosen in itertools.combinations(offered, size)
-        if len(set(chosen) & set(STORAGE)) <= 1
-    ]
-
-
 def check_storage(objects: list[dict], chosen: tuple[str, ...], overlay: str) -> None:
     """Check that all pods mount the chosen storage and know where it is."""
     kinds = {
@@ -49,7 +36,7 @@ def check_storage(objects: list[dict], chosen: tuple[str, ...], overlay: str) ->
         "storage-pvc": "persistentVolumeClaim",
         "storage-pvc-shared": "persistentVolumeClaim",
     }
-    (kind,) = [kinds[one] for one in chosen if one in STORAGE] or [None]
+    (kind,) = [kinds[one] for one in chosen if one in manifests.STORAGE] or [None]
     if overlay == "local":
         kind = "persistentVolumeClaim"
     for name, pod in manifests.pod_specs(objects):
@@ -80,7 +67,7 @@ def test_all_offered_combinations_render_as_they_are_named(overlay, k8s):
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
         return manifests.render(folder)
 
-    combinations = choose_components(overlay)
+    combinations = manifests.offered_sets(overlay)
     with ThreadPoolExecutor(2) as pool:
         rendered = list(pool.map(render, combinations))
     for chosen, objects in zip(combinations, rendered, strict=True):
@@ -125,9 +112,11 @@ def test_a_refused_combination_says_why(overlay, component, k8s):
         ([], "no overlay is named; expected one of:"),
         (["gpu-2"], "'gpu-2' is no overlay; expected one of:"),
         (["gpu-1", "metrics"], "'metrics' is not offered; expected some of:"),
-        (
-            ["gpu-1", "storage-pvc-shared", "storage-gcs-fuse"],
-            "storage-pvc-shared and storage-gcs-fuse exclude each other: name one of them.",
+        *(
+            ([overlay, *pair], f"{pair[0]} and {pair[1]} exclude each other: name one of them.")
+            for overlay in manifests.OVERLAYS
+            for pair in itertools.permutations(manifests.STORAGE, 2)
+            if set(pair) <= set(manifests.offered(overlay))
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Render overlays as `kubectl apply -k` would send them, and find the parts that tests check."""
 
 import functools
+import itertools
 import os
 import pathlib
 import subprocess
@@ -22,6 +23,7 @@ COMPONENTS = (
     "nightly",
 )
 """Those that the page offers beside an overlay, in the order in which k8s/overlay.sh lists them."""
+STORAGE = ("storage-gcs-fuse", "storage-pvc", "storage-pvc-shared")
 KUBECTL = pathlib.Path(sys.executable).with_name("kubectl")
 
 
@@ -96,6 +98,17 @@ def refusals() -> dict[tuple[str, str], str]:
 def offered(name: str) -> list[str]:
     """Return the components that the page offers beside an overlay."""
     return [component for component in COMPONENTS if (name, component) not in refusals()]
+
+
+def offered_sets(name: str) -> list[tuple[str, ...]]:
+    """Return all sets of components that an overlay takes: at most one of the three storages."""
+    components = offered(name)
+    return [
+        chosen
+        for size in range(len(components) + 1)
+        for chosen in itertools.combinations(components, size)
+        if len(set(chosen) & set(STORAGE)) <= 1
+    ]
 
 
 def jobs(objects: Sequence[dict]) -> Iterator[dict]:
