@@ -49,16 +49,25 @@ class Cluster:
     """A copy of the project's k8s/, to make overlays in."""
 
     def write_overlay(
-        self, namespace: str, overlay: str, components: Sequence[str] = (), patch: str = ""
+        self,
+        namespace: str,
+        overlay: str,
+        components: Sequence[str] = (),
+        patch: str = "",
+        name: str = "",
     ) -> pathlib.Path:
-        """Make an overlay as `make k8s-render` does, in a namespace of its own."""
-        folder = self.root / "mine" / namespace
+        """Make an overlay as `make k8s-render` does, in another namespace.
+
+        The folder is called `name`, by default as the namespace.
+        """
+        name = name or namespace
+        folder = self.root / "mine" / name
         folder.mkdir(parents=True)
         subprocess.run(
             [self.root / "overlay.sh", overlay, *components], check=True, capture_output=True
         )
-        (self.root / "mine" / overlay).rename(self.root / "mine" / f"{namespace}-made")
-        settings = {"namespace": namespace, "resources": [f"../{namespace}-made"]}
+        (self.root / "mine" / overlay).rename(self.root / "mine" / f"{name}-made")
+        settings = {"namespace": namespace, "resources": [f"../{name}-made"]}
         if patch:
             settings["patches"] = [{"target": {"kind": "Job|Deployment"}, "patch": patch}]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(settings))
