@@ -1,9 +1,11 @@
-"""Fuzz `radiograph.read`: any bytes must give a picture or its own exception, within 1 GiB.
+"""Fuzz the decoder: any bytes must give a picture or a refusal, the same from a worker process.
 
     pip install atheris
     python -m benchmarks.fuzz_radiograph --seconds=600 --corpus=runs/fuzz
 
-The Python of the project, of Pillow and of pydicom is instrumented; the decoders in C are only run.
+Each file is decoded twice: in this process, where the Python of the project, of Pillow and of
+pydicom is instrumented and guides the search (within 1 GiB; the decoders in C are only run), and in
+a worker process with its limits, as all commands decode.
 What breaks it is left in the working folder of libFuzzer (`crash-*`, `oom-*`, `timeout-*`) and
 belongs into tests/support/image_files.py.
 """
@@ -20,19 +22,24 @@ with atheris.instrument_imports(include=["trainer", "pydicom", "PIL"]):
     from trainer import radiograph
 
 from tests.support.image_files import image_files
+from trainer.workers.imaging import Imaging
+from trainer.workers.pool import Pool
 
 _SIZE = 16
 _LONGEST = 40_000
 
 
-def one_input(contents: bytes) -> None:
-    """Read the bytes as a file; return if they were decoded or refused as documented."""
+def one_input(contents: bytes, worker: Imaging) -> None:
+    """Read the bytes as a file; return if both ways agree on the pixels, or on the refusal."""
+    answer = worker.decode(contents, _SIZE)
     try:
         pixels = radiograph.load(contents, _SIZE)
     except radiograph.RadiographError as error:
         assert error.reason in radiograph.REASONS
+        assert answer.refusal and answer.refusal[0] == error.reason, answer.refusal
         return
     assert pixels.shape == (_SIZE, _SIZE, 1)
+    assert answer.square is not None and (answer.square == pixels).all(), answer.refusal
 
 
 def main() -> None:
@@ -60,7 +67,10 @@ def main() -> None:
         f"-max_len={_LONGEST}",
         "-print_final_stats=1",
     ]
-    atheris.Setup([sys.argv[0], *limits, str(options.corpus)], one_input)
+    worker = Imaging(Pool(1))
+    atheris.Setup(
+        [sys.argv[0], *limits, str(options.corpus)], lambda contents: one_input(contents, worker)
+    )
     atheris.Fuzz()
 
 

@@ -312,6 +312,7 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         f"cut in the header.{name}": whole[name][:20]
         for name in ("png", "jpg", "tif", "webp", "bmp")
     }
+    fax = encode(grey.convert("1"), "TIFF", compression="group4")
     middle = len(whole["png"]) // 2
     tail = len(whole["jpg"]) * 2 // 3
     damaged = {
@@ -324,6 +325,8 @@ def _cut_or_damaged() -> dict[str, tuple[bytes, str]]:
         "tail of zeros.jpg": whole["jpg"][:tail] + bytes(100_000),
         "deflated and cut.dcm": dicom_file(picture(), uid.DeflatedExplicitVRLittleEndian)[:-20],
         "second page that is none.tif": tiff_file(picture(), next_page=0xFFFFFF),
+        # After a bad code word libtiff leaves the rest of the picture unwritten.
+        "fax with a bad code word.tif": fax[:300] + bytes(8) + fax[308:],
         "ten million frames.dcm": dicom_file(picture(), NumberOfFrames=10_000_000),
         "fewer pixels than announced.dcm": dicom_file(
             picture(), PixelData=picture().tobytes()[:-2]

@@ -23,6 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from trainer.decoding.filled_memory import PATTERNS, filled
 from trainer.decoding.jpeg_stream import (
     END_MARKER,
     check_scans,
@@ -71,6 +72,7 @@ _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _TIFF_MIN_IS_WHITE = 0
 _TIFF_PLANE_BY_PLANE = 2
 _TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
+_TIFF_UNCOMPRESSED = 1
 _TIFF_JPEG = (6, 7)
 # Lossless and differential processes: Pillow opens them, libjpeg decodes none.
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -114,6 +116,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
                     refuse("truncated", "the JPEG file has no end marker after its pixel data")
                 with _OPENERS[kind](io.BytesIO(data + END_MARKER)) as ended:
                     return *_decode(ended, data, kind), frozenset({"no_end_marker"})
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                return *_decode_twice(image, data), frozenset()
             return *_decode(image, data, kind), frozenset()
     except (RadiographError, MemoryError):
         raise
@@ -167,6 +171,23 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     if kind == "TIFF":  # Pillow has applied the orientation already
         return grey, mode
     return _upright(grey, image), mode
+
+
+def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np.ndarray, str]:
+    """Decode an open TIFF file; refuse it where its data do not make the whole picture.
+
+    libtiff reports no error then, see `filled_memory`.
+    """
+    if image.tag_v2.get(_TIFF_COMPRESSION, _TIFF_UNCOMPRESSED) == _TIFF_UNCOMPRESSED:
+        return _decode(image, data, "TIFF")
+    one, two = PATTERNS
+    with filled(one):
+        grey, mode = _decode(image, data, "TIFF")
+    with filled(two), _OPENERS["TIFF"](io.BytesIO(data)) as again:
+        repeated, _ = _decode(again, data, "TIFF")
+    if not np.array_equal(grey, repeated):
+        refuse("truncated", "the data of the TIFF file do not make the whole picture")
+    return grey, mode
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -279,7 +300,7 @@ def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
         strip = samples * -(-max(tags.get(_TIFF_BITS, (1,))) // 8)
         coefficients = 2 * samples if tags.get(_TIFF_COMPRESSION) in _TIFF_JPEG else 0
         check_size(tags.get(_TIFF_TILE_HEIGHT, 1), tags.get(_TIFF_TILE_WIDTH, 1))
-        return held + strip + coefficients
+        return held + strip + coefficients + 1  # the grey picture of the first decoding
     return held
 
 
