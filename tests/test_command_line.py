@@ -475,7 +475,7 @@ def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
 TERMINAL = {
     "caution": r"caution: images have warnings \(3 blank\)",
     "a line of our own": r"\d\d:\d\d:\d\d [IW] .*",
-    "the bar": r".*\d+/\d+ \[.*images.*\]",
+    "the bar": r".*\d+/\d+ \[.*images.*",
     "the result": r"\d+ of \d+ images scored .*; the results are in .*",
     "nothing": r"",
 }
@@ -639,3 +639,9 @@ def test_a_result_goes_where_it_is_asked_for(tmp_path, capsys):
     assert attempt(["humerus-try", "--json=-"]) == 0 and read_document(capsys) == {
         "for": "programs"
     }
+
+
+def test_the_home_folder_may_stand_in_words_that_are_no_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("humerus-explain", "~/model", "~/a.png") == 2
+    assert f"{tmp_path}/model is not an exported model" in capsys.readouterr().err

@@ -178,7 +178,9 @@ class StudyLine(TypedDict):
     """The line from the mean logit of a study to its calibrated logit."""
 
     temperature: Annotated[Positive, Field(description="divisor of the mean logit")]
-    intercept: Annotated[float, Field(allow_inf_nan=False, description="added afterwards")]
+    intercept: Annotated[
+        float, Field(ge=-1000, le=1000, allow_inf_nan=False, description="added afterwards")
+    ]
 
 
 class CalibrationFigures(TypedDict, total=False):
@@ -238,6 +240,8 @@ Temperature = Annotated[
 Intercept = Annotated[
     float,
     Field(
+        ge=-1000,
+        le=1000,
         allow_inf_nan=False,
         description="added to the divided logit; already in the SavedModel's `probability`",
     ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 from ml_collections import ConfigDict
 
@@ -170,7 +171,8 @@ def explain(given: options.ExplainOptions, *arguments: str) -> Result:
     """
     if not (given.model or arguments):
         raise errors.ConfigError("name the artifact first; see humerus-explain --help")
-    model, *images = arguments if given.model is None else (given.model, *arguments)
+    words = [os.path.expanduser(word) for word in arguments]  # noqa: PTH111, a URL is not a path
+    model, *images = words if given.model is None else (given.model, *words)
     if not (images or given.list_layers):
         raise errors.ConfigError(
             "name one or several images after the artifact; see humerus-explain --help"

@@ -91,8 +91,8 @@ def _read_content(source: str) -> bytes | None:
         return None
     except (regular_file.NotRegularError, regular_file.TooLargeError) as error:
         raise DataError(
-            f"{source} cannot be read as a manifest ({error}); name a CSV file with the columns"
-            " path,label"
+            f"{source} is not a file that can be read as a manifest ({error}); name a CSV file with"
+            " the columns path,label"
         ) from error
 
 

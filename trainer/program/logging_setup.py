@@ -22,6 +22,10 @@ _CONTROL_CHARACTERS = {
     number: f"\\x{number:02x}"
     for number in (*range(0x20), *range(0x7F, 0xA0))
     if chr(number) not in "\n\t"
+} | {
+    # Line and paragraph ends of Unicode, and marks that change the direction of the text.
+    number: f"\\u{number:04x}"
+    for number in (0x061C, *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from trainer import storage
+from trainer import storage, urls
 from trainer.errors import EXIT_FAILURE, ConfigError
 from trainer.program import signals
 
@@ -51,7 +51,7 @@ def hold(
       ConfigError: another run holds the lock.
       StorageOutageError: the bucket does not answer.
     """
-    if folder.startswith("gs://"):
+    if urls.split_url(folder)[0] == "gs":
         with _hold_lease(folder, command, make_client):
             yield
         return

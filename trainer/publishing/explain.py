@@ -22,6 +22,7 @@ from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
 from trainer.options import METHOD_TITLES, ExplainOptions
+from trainer.program.logging_setup import escape_control_characters
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
 
@@ -195,8 +196,9 @@ def _read_images(
 
 
 def _escape(path: str) -> str:
-    """Replace bytes of a file name that are not UTF-8 by backslash escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    """Replace bytes of a path that are not UTF-8, and control characters, by backslash escapes."""
+    readable = path.encode("utf-8", "backslashreplace").decode()
+    return escape_control_characters(readable).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _compute_maps(

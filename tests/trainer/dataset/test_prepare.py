@@ -493,6 +493,6 @@ def test_a_manifest_that_is_no_file_is_refused(tmp_path, kind):
         os.truncate(manifest, 1 << 40)
     else:
         manifest.symlink_to({"device": "/dev/zero", "dangling": "/nowhere"}[kind])
-    with pytest.raises(DataError, match=f"^{manifest} (is no file|cannot be read)"):
+    with pytest.raises(DataError, match=f"^{manifest} is not a file"):
         prepare(str(manifest), "manifest", str(tmp_path / "data"), image_size=32)
     assert not (tmp_path / "data").exists()
