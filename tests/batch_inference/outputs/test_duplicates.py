@@ -3,6 +3,7 @@
 import random
 
 import cv2
+import numpy as np
 import pytest
 from apache_beam.pvalue import TaggedOutput
 
@@ -47,7 +48,7 @@ def test_a_copy_does_not_weigh_twice_in_its_study(model, tmp_path):
         "two": 2,
         "three": 1,
     }
-    own = {row["uri"][-9:]: row["probability"] for row in rows}
-    expected = (own["one/0.png"] + own["one/1.png"]) / 2
+    own = {row["uri"][-9:]: row["logit"] for row in rows}
+    expected = 1 / (1 + np.exp(-(own["one/0.png"] + own["one/1.png"]) / 2))
     assert abs(studies["one"]["probability"] - expected) < 1e-6
     assert studies["three"]["highest"].endswith("three/0.png")
