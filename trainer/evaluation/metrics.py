@@ -25,7 +25,7 @@ NO_INTERVAL = (
 )
 """Says when a table has no interval for a metric; every table of intervals quotes it."""
 ENOUGH_PATIENTS = 90
-"""From here on, simulated intervals of every metric cover 93 % or more; see
+"""From here on, simulated intervals of every metric cover 90 % or more; see
 `benchmarks/coverage.py`."""
 COVERAGE_OF_FEW = "91 % or more, but for the calibration error per study, 69 %"
 METRICS = (
