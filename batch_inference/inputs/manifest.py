@@ -11,7 +11,7 @@ from typing import Any
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
 from batch_inference.storage import filesystem
-from trainer import manifest_columns, manifest_text
+from trainer import manifest_columns, manifest_text, mura_paths
 from trainer.errors import DataError
 
 SUFFIXES = (".txt", ".csv")
@@ -27,12 +27,14 @@ class Line:
       study: name of its study, after that of its patient where there is one; else empty.
       carried: (name, value) of all other columns.
       number: number of the line, for messages.
+      of_mura: whether it stands in one of MURA's own lists, where it may be a study's folder.
     """
 
     path: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
     number: int = dataclasses.field(default=0, compare=False)
+    of_mura: bool = False
 
 
 def is_manifest(location: str) -> bool:
@@ -138,7 +140,8 @@ def _read_header(location: str) -> _Header | None:
     if not is_manifest(uri) or not _is_csv(uri):
         return None
     with _reading(uri), filesystem.open_text(uri) as text:
-        return _Header(next(_split_rows(text), []), uri)
+        first: list[str] = next(_split_rows(text), [])
+        return None if _is_of_mura(first) else _Header(first, uri)
 
 
 @contextlib.contextmanager
@@ -153,13 +156,23 @@ def _reading(uri: str) -> Iterator[None]:
 
 
 def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
-    """Yield the inputs of a CSV manifest."""
+    """Yield the inputs of a CSV manifest. MURA's lists have no header; their first cells count."""
     rows = _split_rows(text)
-    header = _Header(next(rows, []), uri)
+    first: list[str] = next(rows, [])
+    if _is_of_mura(first):
+        for values in itertools.chain([first], rows):
+            if values and values[0].strip():
+                yield Line(values[0].strip(), number=rows.line_num, of_mura=True)
+        return
+    header = _Header(first, uri)
     for values in rows:
         line = header.parse(values, rows.line_num)
         if line.path.strip():
             yield line
+
+
+def _is_of_mura(first: list[str]) -> bool:
+    return bool(first) and mura_paths.is_listed(first[0].strip())
 
 
 def _split_rows(text: Iterator[str]) -> Any:

@@ -14,7 +14,7 @@ from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
 from batch_inference.storage import filesystem
-from trainer import folder_walk, manifest_text
+from trainer import folder_walk, manifest_text, mura_paths
 from trainer.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -196,7 +196,21 @@ def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
 def _find_listed(uri: str) -> Iterator[Source]:
     """Yield the inputs that a manifest lists."""
     root = find_root(uri)
+    is_relative_to_root = None
     for line in manifest.read_lines(uri):
         where = f"the manifest {uri} line {line.number}"
-        path = manifest_text.resolve_path(line.path, root, where)
-        yield _make_source(filesystem.absolute(path), root, line)
+        path = filesystem.absolute(manifest_text.resolve_path(line.path, root, where))
+        if not line.of_mura:
+            yield _make_source(path, root, line)
+            continue
+        # MURA's lists lie in the folder that their paths begin with.
+        if is_relative_to_root is None:
+            is_relative_to_root = filesystem.exists(path)
+        if not is_relative_to_root:
+            listed = line.path.removeprefix(f"{mura_paths.ROOT}/")
+            path = filesystem.absolute(manifest_text.resolve_path(listed, root, where))
+        is_study = mura_paths.STUDY_PATH.search(path) and filesystem.exists(path)
+        images = [found.uri for found in find(path, recursive=False)] if is_study else []
+        # A study without files stands for itself and becomes a rejection.
+        for image in images or [path]:
+            yield _make_source(image, root, line)

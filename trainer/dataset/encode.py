@@ -34,6 +34,7 @@ class Encoded:
       png: lossless PNG of uint8 [size, size, 1]; None where the file was refused.
       attributes: those of the source, `DERIVED_ATTRIBUTES`, and `dicom_modality`,
         `dicom_body_part`, `dicom_view` where known.
+      warnings: keys of `radiograph.WARNINGS`.
       reason: why it was refused: a key of `imaging.REASONS`, `unreadable` or `missing`; None where
         it was taken.
       detail: the refusal in words.
@@ -43,6 +44,7 @@ class Encoded:
     sha256: str
     png: bytes | None = None
     attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     reason: str | None = None
     detail: str = ""
 
@@ -72,7 +74,7 @@ def encode(example: Example, image_size: int) -> Encoded:
         if name in found.tags
     }
     attributes |= {**example.attributes, **found.source}
-    return Encoded(example, sha256, png=found.png, attributes=attributes)
+    return Encoded(example, sha256, found.png, attributes, found.warnings)
 
 
 def content_hash(example: Example) -> str:

@@ -16,6 +16,7 @@ from trainer import (
     folder_walk,
     manifest_columns,
     manifest_text,
+    mura_paths,
     regular_file,
     storage,
     urls,
@@ -44,7 +45,7 @@ def read(source: str, root: str) -> Iterator[Example]:
     """
     rows = _read_rows(source)
     _, first = next(rows, (0, []))
-    if first and mura.is_listed(first[0]):
+    if first and mura_paths.is_listed(first[0]):
         examples = _read_mura_list(source, root, itertools.chain([(1, first)], rows))
     else:
         examples = _read_table(source, root, first, rows)
@@ -172,7 +173,7 @@ def _read_mura_list(source: str, root: str, rows: _NumberedRows) -> Iterator[tup
     is_relative_to_root = None
     for line, cells in rows:
         where = f"{source} line {line}"
-        if len(cells) > 2 or not mura.is_listed(cells[0]):
+        if len(cells) > 2 or not mura_paths.is_listed(cells[0]):
             raise DataError(
                 f"{where}: expected a path of MURA, and a label at most, found "
                 f"{','.join(cells)[:200]!r}"
@@ -180,16 +181,16 @@ def _read_mura_list(source: str, root: str, rows: _NumberedRows) -> Iterator[tup
         label = _read_word(_LABEL_WORDS, cells[1], "label", where) if len(cells) > 1 else None
         if is_relative_to_root is None:
             is_relative_to_root = storage.exists(_resolve(root, cells[0], where)[1])
-        listed = cells[0] if is_relative_to_root else cells[0].removeprefix(f"{mura.ROOT}/")
+        listed = cells[0] if is_relative_to_root else cells[0].removeprefix(f"{mura_paths.ROOT}/")
         path, uri = _resolve(root, listed, where)
-        if match := mura.STUDY_PATH.search(path):
+        if match := mura_paths.STUDY_PATH.search(path):
             names = sorted(name.rstrip("/") for name in storage.list_folder(uri))
             shown = [name for name in names if not folder_walk.is_hidden(name)]
             images = [(posixpath.join(path, name), posixpath.join(uri, name)) for name in shown]
             # A study without files stands for itself and becomes a rejection.
             for image in images or [(path, uri)]:
                 yield line, mura.make_example(*image, match, label)
-        elif match := mura.IMAGE_PATH.search(path):
+        elif match := mura_paths.IMAGE_PATH.search(path):
             yield line, mura.make_example(path, uri, match, label)
 
 

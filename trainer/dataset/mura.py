@@ -1,8 +1,4 @@
-"""Read the layout of MURA: what the path of a radiograph says about it.
-
-MURA's folders are `MURA-v1.1/train/XR_HUMERUS/patient00001/study1_positive/image1.png`. Some copies
-lack the level `MURA-v1.1` or `XR_HUMERUS`.
-"""
+"""Read the layout of MURA: what the path of a radiograph says about it."""
 
 import posixpath
 import re
@@ -13,16 +9,10 @@ from absl import logging
 from trainer.dataset.example import LABELS, Example
 from trainer.dataset.listing import OTHER_BODY_PART, OUTSIDE_LAYOUT, Listing, Omission
 from trainer.errors import ConfigError, DataError
+from trainer.mura_paths import IMAGE_PATH
 
-ROOT = "MURA-v1.1"
 ALL_BODY_PARTS = "all"
 EXAMPLE = "train/XR_HUMERUS/patient00001/study1_positive/image1.png"
-STUDY_PATH = re.compile(
-    rf"(?<![^/])(?P<root>{re.escape(ROOT)}/)?(?P<split>train|valid)/(?:(?P<part>XR_[A-Z]+)/)?"
-    r"(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<label>negative|positive)/?$",
-    re.IGNORECASE,
-)
-IMAGE_PATH = re.compile(STUDY_PATH.pattern.removesuffix("/?$") + "/[^/]+$", re.IGNORECASE)
 _SPLITS = {"train": "train", "valid": "test"}
 
 
@@ -70,11 +60,6 @@ def list_source(root: str, paths: Sequence[str], body_parts: Sequence[str]) -> L
     detail = f"the path is not one of the MURA layout, such as {EXAMPLE}"
     omissions += [Omission(path, OUTSIDE_LAYOUT, detail) for path in outside]
     return Listing(examples, omissions)
-
-
-def is_listed(path: str) -> bool:
-    """Return whether `path` is an image or a study in MURA's layout, with folders above or not."""
-    return bool(IMAGE_PATH.search(path) or STUDY_PATH.search(path))
 
 
 def make_example(path: str, uri: str, match: re.Match[str], label: int | None = None) -> Example:

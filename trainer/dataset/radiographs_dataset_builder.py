@@ -215,7 +215,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "rejections": dict(sorted(rejections.items())),
             "omissions": summary.count_omissions(config.listing.omissions),
             "slices": sorted({name for outcome in taken for name in outcome.attributes}),
-            "warnings": warnings + summary.warn_of_duplicates(outcomes),
+            "warnings": [
+                *warnings,
+                *summary.warn_of_duplicates(outcomes),
+                *summary.warn_of_blank_images(outcomes),
+            ],
         }
 
 

@@ -4,7 +4,7 @@ import collections
 import posixpath
 from collections.abc import Iterable, Sequence
 
-from trainer import storage
+from trainer import mura_paths, storage
 from trainer.dataset import manifest, mura
 from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
 from trainer.dataset.listing import (
@@ -53,7 +53,7 @@ def is_simulated(source: str, layout: str) -> bool:
     root = find_root(source, layout)
     return any(
         storage.exists(posixpath.join(root, *folder, "SIMULATED.txt"))
-        for folder in ((), (mura.ROOT,))
+        for folder in ((), (mura_paths.ROOT,))
     )
 
 

@@ -218,6 +218,17 @@ def warn_of_duplicates(outcomes: Iterable[Encoded]) -> list[str]:
     return warnings
 
 
+def warn_of_blank_images(outcomes: Iterable[Encoded]) -> list[str]:
+    """Return a warning if images show nothing, see `radiograph.is_blank`."""
+    blank = [outcome.example.path for outcome in outcomes if "blank" in outcome.warnings]
+    if not blank:
+        return []
+    return [
+        f"images of one grey level, or nearly: {len(blank)}, such as {blank[0]}; they teach nothing"
+        " but their label"
+    ]
+
+
 def format_rejections(outcomes: Iterable[Encoded], omissions: Iterable[Omission]) -> str:
     """Format rejected and omitted files as CSV: path, split, reason, detail; sorted by path.
 

@@ -58,7 +58,7 @@ class EncodedSquare:
       sha256: of the file's bytes, hexadecimal.
       png: lossless PNG of uint8 [size, size, 1]; None where the file was refused.
       source: `source_format`, `source_mode`, `source_width`, `source_height`.
-      tags: as of `radiograph.Radiograph`.
+      tags, warnings: as of `radiograph.Radiograph`.
       refusal: as of `Decoded`.
       errno: of the system, where the file could not be opened or read.
     """
@@ -67,6 +67,7 @@ class EncodedSquare:
     png: bytes | None = None
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     refusal: tuple[str, str] | None = None
     errno: int | None = None
 
@@ -168,7 +169,11 @@ class Imaging:
                 fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
             )
         return EncodedSquare(
-            fields["sha256"], arrays[0].tobytes(), fields["source"], fields["tags"]
+            fields["sha256"],
+            arrays[0].tobytes(),
+            fields["source"],
+            fields["tags"],
+            tuple(fields["warnings"]),
         )
 
     def draw(
@@ -261,7 +266,8 @@ def encode_square_task(arrays: Sequence[np.ndarray], path: str | None, image_siz
         "source_height": str(height),
     }
     _, png = cv2.imencode(".png", radiograph.letterbox(found.pixels, image_size))
-    return {"sha256": sha256, "source": source, "tags": dict(found.tags)}, [png]
+    fields = {"source": source, "tags": dict(found.tags), "warnings": found.warnings}
+    return {"sha256": sha256, **fields}, [png]
 
 
 def draw_task(

@@ -343,3 +343,39 @@ def test_no_two_inputs_share_a_picture_and_none_escapes(given_names, suffix):
         )
         # No picture may lie where another needs a folder.
         assert not any(other.casefold().startswith(f"{path.casefold()}/") for other in paths)
+
+
+@pytest.mark.parametrize("folder", ["MURA-v1.1", "renamed"])
+@pytest.mark.parametrize(
+    ("name", "lines", "images"),
+    [
+        (
+            "train_image_paths.csv",
+            ["MURA-v1.1/train/XR_HUMERUS/patient00001/study1_positive/image1.png"],
+            ["train/XR_HUMERUS/patient00001/study1_positive/image1.png"],
+        ),
+        (
+            "valid_labeled_studies.csv",
+            [
+                "MURA-v1.1/valid/XR_HUMERUS/patient00002/study1_negative/,0",
+                "MURA-v1.1/valid/XR_HUMERUS/patient00003/study1_positive/,1",
+            ],
+            [
+                "valid/XR_HUMERUS/patient00002/study1_negative/image1.png",
+                "valid/XR_HUMERUS/patient00002/study1_negative/image2.png",
+                "valid/XR_HUMERUS/patient00003/study1_positive/",
+            ],
+        ),
+    ],
+)
+def test_the_lists_of_mura_are_manifests(tmp_path, folder, name, lines, images):
+    root = tmp_path / folder
+    for image in images:
+        if not image.endswith("/"):  # a study without files stands for itself
+            (root / image).parent.mkdir(parents=True, exist_ok=True)
+            (root / image).write_bytes(b"")
+    (root / "valid/XR_HUMERUS/patient00002/study1_negative").mkdir(parents=True, exist_ok=True)
+    (root / "valid/XR_HUMERUS/patient00002/study1_negative/.hidden").write_bytes(b"")
+    (root / name).write_text("\n".join(lines) + "\n")
+    found = sorted(source.name for source in sources.find(str(root / name)))
+    assert [item.rstrip("/") for item in found] == [item.rstrip("/") for item in images]

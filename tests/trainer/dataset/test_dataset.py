@@ -538,6 +538,18 @@ def test_copies_across_splits_or_labels_are_warned_of():
     ]
 
 
+def test_images_that_show_nothing_are_warned_of():
+    outcomes = [
+        Encoded(example("a", 0), "1"),
+        Encoded(example("b", 0), "2", warnings=("blank",)),
+        Encoded(example("c", 0), "3", warnings=("blank", "ignored_element")),
+    ]
+    assert summary.warn_of_blank_images(outcomes[:1]) == []
+    assert summary.warn_of_blank_images(outcomes) == [
+        "images of one grey level, or nearly: 2, such as b; they teach nothing but their label"
+    ]
+
+
 # Data set folders
 
 

@@ -1,0 +1,20 @@
+"""Recognise the paths of MURA, in its folders and in its lists.
+
+MURA's folders are `MURA-v1.1/train/XR_HUMERUS/patient00001/study1_positive/image1.png`. Some copies
+lack the level `MURA-v1.1` or `XR_HUMERUS`.
+"""
+
+import re
+
+ROOT = "MURA-v1.1"
+STUDY_PATH = re.compile(
+    rf"(?<![^/])(?P<root>{re.escape(ROOT)}/)?(?P<split>train|valid)/(?:(?P<part>XR_[A-Z]+)/)?"
+    r"(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<label>negative|positive)/?$",
+    re.IGNORECASE,
+)
+IMAGE_PATH = re.compile(STUDY_PATH.pattern.removesuffix("/?$") + "/[^/]+$", re.IGNORECASE)
+
+
+def is_listed(path: str) -> bool:
+    """Return whether `path` is an image or a study in MURA's layout, with folders above or not."""
+    return bool(IMAGE_PATH.search(path) or STUDY_PATH.search(path))
