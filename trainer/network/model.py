@@ -334,9 +334,12 @@ def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
 def _copy_to_local(path: str) -> Iterator[str]:
     """Yield the path of a local copy, since Keras reads weights from local files only.
 
+    `~` at the beginning of the path is the home folder.
+
     Raises:
       ConfigError: there is no such file.
     """
+    path = os.path.expanduser(path)  # noqa: PTH111, a URL is not a path
     if not storage.exists(path):
         raise ConfigError(
             f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5),"

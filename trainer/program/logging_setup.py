@@ -38,6 +38,11 @@ def escape_control_characters(text: str) -> str:
 
 
 class _TerminalFormatter(python_logging.Formatter):
+    def formatMessage(self, record: python_logging.LogRecord) -> str:
+        if record.pathname.startswith(_OURS):  # a line end is that of a name from outside
+            record.message = record.message.replace("\n", "\\n")
+        return super().formatMessage(record)
+
     def format(self, record: python_logging.LogRecord) -> str:
         return escape_control_characters(super().format(record))
 

@@ -1,6 +1,11 @@
-import pytest
+import logging as python_logging
 
-from trainer.program.logging_setup import escape_control_characters
+import pytest
+from absl import logging
+
+import trainer
+from trainer.program import telemetry
+from trainer.program.logging_setup import configure_logs, escape_control_characters
 
 
 @pytest.mark.parametrize(
@@ -16,3 +21,12 @@ from trainer.program.logging_setup import escape_control_characters
 )
 def test_what_steers_a_terminal_or_turns_text_around_is_an_escape(text, escaped):
     assert escape_control_characters(text) == escaped
+
+
+def test_a_line_end_in_a_name_starts_no_line_of_the_log():
+    telemetry.start(["humerus-score"])
+    configure_logs()
+    record = python_logging.LogRecord(
+        "absl", python_logging.INFO, trainer.__file__, 1, "scoring %s", ("a\nW forged",), None
+    )
+    assert logging.get_absl_handler().format(record).endswith("I scoring a\\nW forged")
