@@ -449,7 +449,10 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
         "--config.epochs=0": "no epoch would be trained",
         "--config.abstain=1.5": "abstain=1.5: expected a number from 0 to below 1",
         "--config.epoch=1": "epoch",
-        "--config.epochs=many": "epochs",
+        "--config.epochs=many": "--config.epochs=many: expected a whole number",
+        "--config.epochs=": "--config.epochs=: expected a whole number",
+        "--config.dropout=inf%": "--config.dropout=inf%: expected a number",
+        "--config.xla=maybe": "--config.xla=maybe: expected true or false",
         "--folds=40": "--folds=40: only",
     }.items():
         assert dry(wrong) in (2, 3), wrong

@@ -176,8 +176,11 @@ def _voi(
         next(iter(read_numbers(dataset, keyword)), None)
         for keyword in ("WindowCenter", "WindowWidth")
     )
-    if centre is not None and width is not None and width > 0:
-        return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    # A LINEAR window under 1 is not valid (PS3.3 C.11.2.1.2.1); applied, it leaves black and white.
+    is_valid = width is not None and (width >= 1 if function == "LINEAR" else width > 0)
+    if centre is not None and width is not None and is_valid:
+        return window(values, centre, width, function)
     if has_value(dataset, "WindowCenter") or has_value(dataset, "WindowWidth"):
         notes.add("ignored_element")
     order = np.argsort(values, kind="stable")

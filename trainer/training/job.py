@@ -82,6 +82,6 @@ def create_job(
       ConfigError: a setting makes no sense.
       DataError: there are no prepared data in `data_dir`.
     """
-    dataset = input_pipeline.read_dataset_info(data_dir)
     settings_lib.check(settings)
+    dataset = input_pipeline.read_dataset_info(data_dir)
     return TrainingJob(settings, dataset, data_dir, workdir, folds, profile)

@@ -136,7 +136,7 @@ def test_pictures_of_one_value_are_defined():
     assert not np.any(grey(np.full((3, 3), 77, np.uint16), PixelPaddingValue=77))
 
 
-@pytest.mark.parametrize("width", [0, -5, "", None])
+@pytest.mark.parametrize("width", [0, -5, 0.5, "", None])
 def test_a_window_that_is_none_counts_as_missing(width):
     assert grey(STORED, WindowCenter=3, WindowWidth=width) == grey(STORED)
 
