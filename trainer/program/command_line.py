@@ -182,7 +182,10 @@ class Program:
         except flags.Error as error:
             raise ConfigError(_describe(error)) from error
         except (AttributeError, TypeError, ValueError, KeyError) as error:
-            raise ConfigError(f"a setting of the recipe is wrong: {_describe(error)}") from error
+            # ml_collections quotes its messages twice.
+            said = _describe(error).strip("'\"").replace("\\n", "; ").replace("\\'", "'")
+            wrong = f"there is no --config.{said}" if said.isidentifier() else said
+            raise ConfigError(f"a setting of the recipe is wrong: {wrong}") from error
         required = list_required(self.options)
         if missing := [flag for flag in required if values[flag].value in (None, "")]:
             raise ConfigError(
