@@ -168,14 +168,21 @@ class _Lease:
                 time.sleep(_POLL_SECONDS)
 
     def renew(self) -> None:
-        """Write the lease again, which makes it young.
+        """Copy the lease onto itself, which makes it young.
+
+        An upload would draw its boundary from Python's generator of random numbers, which belongs
+        to all threads: Keras, which draws from it, would get other initial weights.
 
         Raises:
           LeaseError: it is held by another run, or gone.
         """
+        blob = self._bucket.blob(self._name)
         try:
-            self._write(self._generation, _SHORT_RETRY)
-        except exceptions.PreconditionFailed:
+            blob.rewrite(
+                blob, if_generation_match=self._generation, timeout=_TIMEOUT, retry=_SHORT_RETRY
+            )
+            self._generation = blob.generation
+        except (exceptions.PreconditionFailed, exceptions.NotFound):
             found = self._read(_SHORT_RETRY)
             if found is None:
                 raise LeaseError("another run") from None

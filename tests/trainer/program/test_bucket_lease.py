@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -102,6 +104,15 @@ def test_a_killed_run_holds_its_folder_until_the_lease_expires(server, folder, m
     with hold(folder):
         assert len(leases(server, folder)) == 1
     assert not leases(server, folder)
+
+
+def test_renewals_draw_no_random_numbers(server, folder):
+    """Keras draws the seeds of the initial weights from Python's generator in the meantime."""
+    with hold(folder):
+        before, requests = random.getstate(), server.faults.requests
+        while server.faults.requests < requests + 3:
+            time.sleep(0.01)
+        assert random.getstate() == before
 
 
 @pytest.mark.parametrize("left_behind", [None, b'{"host": "gone"}', b"\xff no JSON"], ids=repr)
