@@ -17,6 +17,12 @@ import numpy as np
 from trainer import overlay, radiograph, regular_file
 from trainer.radiograph import MAX_BYTES, RadiographError
 from trainer.workers import pool
+from trainer.workers.process import (
+    TaskCrashError,
+    TaskError,
+    TaskMemoryError,
+    TaskTimeError,
+)
 from trainer.workers.worker import Result
 
 REASONS: dict[str, str] = {
@@ -130,7 +136,7 @@ class Imaging:
                 known=list(known),
                 all_frames=all_frames,
             )
-        except pool.TaskError as error:
+        except TaskError as error:
             return Decoded(digest(file), refusal=_refusal(error))
         return _decoded(fields, arrays)
 
@@ -152,7 +158,7 @@ class Imaging:
             ):
                 yield _decoded(fields, arrays)
                 done += 1
-        except pool.TaskError as error:
+        except TaskError as error:
             lost = Decoded(digest(file), refusal=_refusal(error))
             yield from (lost for _ in frames[done:])
 
@@ -162,7 +168,7 @@ class Imaging:
         path, sent = _path_and_arrays(file)
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
-        except pool.TaskError as error:
+        except TaskError as error:
             return EncodedSquare(digest(file), refusal=_refusal(error))
         if "refusal" in fields:
             return EncodedSquare(
@@ -326,14 +332,14 @@ def _reason(error: RadiographError | OSError) -> list[str]:
     return ["unreadable", error.strerror or str(error)]
 
 
-def _refusal(error: pool.TaskError) -> tuple[str, str]:
+def _refusal(error: TaskError) -> tuple[str, str]:
     """Return reason and detail of what ended a worker's task; the text of an error might quote the
     file."""
-    if isinstance(error, pool.TaskMemoryError):
+    if isinstance(error, TaskMemoryError):
         return "too_large", f"decoding it takes more than {pool.MEMORY >> 20} MiB of memory"
-    if isinstance(error, pool.TaskTimeError):
+    if isinstance(error, TaskTimeError):
         return "too_slow", f"decoding it takes more than {pool.SECONDS:.0f} s of processor time"
-    if isinstance(error, pool.TaskCrashError):
+    if isinstance(error, TaskCrashError):
         return "decode_failed", f"the decoder crashed ({error})"
     return "decode_failed", f"decoding ended in {error}"
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from trainer.workers import pool as pools
-from trainer.workers.pool import (
-    Pool,
+from trainer.workers import process
+from trainer.workers.pool import Pool
+from trainer.workers.process import (
     StoppedError,
     TaskCrashError,
     TaskError,
@@ -134,7 +134,7 @@ def test_no_more_tasks_run_at_once_than_there_are_workers(pool, tmp_path):
 
 
 def test_a_worker_that_waits_for_ever_is_killed_too(monkeypatch):
-    monkeypatch.setattr(pools, "_WALL_SECONDS", 1)
+    monkeypatch.setattr(process, "WALL_SECONDS", 1)
     pool = Pool(1, seconds=0.5)
     with pool.stop_on_error():
         with pytest.raises(TaskTimeError):
