@@ -87,7 +87,7 @@ class Radiograph:
       pixels: uint8 [height, width], bone bright, orientation applied.
       source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
       source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see
-        `picture.MODES`, `dicom.MODES`.
+        `picture.MODES`, `dicom_header.MODES`.
       tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of
         the patient.
       warnings: keys of `WARNINGS`, sorted, none twice; empty for an unremarkable picture.

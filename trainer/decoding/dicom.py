@@ -5,48 +5,32 @@ certainty. Nothing of the data set but four harmless attributes leaves this modu
 warning or log line of a library is passed on, because they quote values.
 """
 
-import contextlib
 import io
-import logging
 import re
 import struct
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pydicom
 from pydicom import encaps, uid
 from pydicom.pixels import get_decoder
-from pydicom.pixels.utils import get_expected_length
 
+from trainer.decoding.dicom_containment import contain_errors
 from trainer.decoding.dicom_display import grey, luma, of_frame
+from trainer.decoding.dicom_header import MODES, check_header, read_transfer_syntax
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
-from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
 from trainer.decoding.jpeg_stream import check_scans, has_all_rows, has_end_marker, jpeg_segments
-from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
+from trainer.decoding.refusal import check_memory, refuse
 
-MODES = {
-    "MONOCHROME1": "monochrome1",
-    "MONOCHROME2": "monochrome2",
-    "PALETTE COLOR": "palette",
-    "RGB": "rgb",
-    **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
-}
 _TERMS = {
     "modality": ("Modality", MODALITIES),
     "body_part": ("BodyPartExamined", BODY_PARTS),
     "view": ("ViewPosition", VIEWS),
 }
 _UID = re.compile(r"[0-9.]{1,64}")
-_SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
-_SQUARE = 0.01
-"""How far the sides of a pixel may differ, as a share of the longer one."""
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
-_FIRST_ITEM = b"\xfe\xff\x00\xe0"
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
 
 
 class Decoded(NamedTuple):
@@ -54,7 +38,7 @@ class Decoded(NamedTuple):
 
     Attributes:
       pixels: uint8 [height, width], bone bright.
-      mode: a value of `MODES`.
+      mode: a value of `dicom_header.MODES`.
       tags: the harmless attributes, by name.
       warnings: keys of `refusal.WARNINGS`.
     """
@@ -81,78 +65,21 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
 
     Both raise as `read` does.
     """
-    with _contain_errors():
+    with contain_errors():
         _check_deflated(data)
         dataset = _parse(data)
         notes: set[str] = set()
         mode = MODES.get(str(dataset.get("PhotometricInterpretation")).strip())
-        number = _check_header(dataset, mode, notes)
+        number = check_header(dataset, mode, notes)
 
     def frame(index: int) -> Decoded:
-        with _contain_errors():
+        with contain_errors():
             found = set(notes)
             stored, done = _stored_values(dataset, index, found)
             pixels = stored if done else grey(of_frame(dataset, index), stored, found)
             return Decoded(pixels, str(mode), _tags(dataset), frozenset(found))
 
     return number, frame
-
-
-class _LibraryMute:
-    """Mute the libraries, which quote the data set, while any thread is inside."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._muted = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._muted.enter_context(_mute_libraries())
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._muted.close()
-
-
-_library_mute = _LibraryMute()
-
-
-@contextlib.contextmanager
-def _contain_errors() -> Iterator[None]:
-    """Turn errors of the libraries into a RadiographError that quotes nothing; mute their logs."""
-    with _library_mute:
-        try:
-            yield
-        except (RadiographError, MemoryError):
-            raise
-        except BaseException as error:
-            # Panics of the RLE plug-in (Rust) are a BaseException, whose type cannot be imported.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise RadiographError(
-                "bad_dicom", "the DICOM data are damaged: an element is not what its type says"
-            ) from None
-
-
-@contextlib.contextmanager
-def _mute_libraries() -> Iterator[None]:
-    """Keep warnings and log lines of pydicom and its plug-ins, which quote values, out of logs."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kept = [(logger, logger.handlers, logger.propagate) for logger in loggers]
-        for logger in loggers:
-            logger.handlers, logger.propagate = [logging.NullHandler()], False
-        try:
-            yield
-        finally:
-            for logger, handlers, propagate in kept:
-                logger.handlers, logger.propagate = handlers, propagate
 
 
 def _parse(data: bytes) -> pydicom.Dataset:
@@ -221,7 +148,7 @@ def _stored_values(
 
     The luma is uint8 [h, w]. Codes of `refusal.WARNINGS` are added to `notes`.
     """
-    syntax = _transfer_syntax(dataset)
+    syntax = read_transfer_syntax(dataset)
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
@@ -258,129 +185,6 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
     if used == allocated or dataset.BitsAllocated == 1:
         return pixels
     return np.right_shift(np.left_shift(pixels, above), allocated - used)
-
-
-def _check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -> int:
-    """Refuse what is not a picture of 8 or 16 bits, before any pixel is decoded.
-
-    Returns:
-      The number of frames. Codes of `refusal.WARNINGS` are added to `notes`.
-    """
-    if "PixelData" not in dataset:
-        refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
-    if mode is None:
-        refuse(
-            "bad_dicom",
-            f"expected a photometric interpretation of {', '.join(MODES)}, "
-            "the DICOM data set has none of them",
-        )
-    rows, columns, allocated, stored, samples = (
-        _read_positive(dataset, keyword)
-        for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel")
-    )
-    if samples != (3 if mode in ("rgb", "ycbcr") else 1):
-        refuse(
-            "bad_dicom",
-            f"the DICOM data set announces {samples} samples per pixel, which contradicts {mode}",
-        )
-    if stored > allocated:
-        refuse(
-            "bad_dicom",
-            f"the DICOM data set announces {stored} bits stored in {allocated} allocated",
-        )
-    if allocated not in (1, 8, 16):
-        refuse(
-            "unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}"
-        )
-    check_size(rows, columns)
-    if read_integer(dataset, "PixelRepresentation") not in (0, 1):
-        refuse("bad_dicom", "expected a PixelRepresentation of 0 or 1, the DICOM data set has none")
-    _check_square(dataset, notes)
-    frames = _read_number_of_frames(dataset, notes)
-    encapsulated = _transfer_syntax(dataset).is_encapsulated
-    # A frame takes a fragment at least.
-    if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
-        refuse(
-            "bad_dicom",
-            f"the DICOM data set announces {frames} frames, which its pixel data contradict",
-        )
-    if not encapsulated:
-        _check_length(dataset)
-    # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
-    # planes of 32 bits as well.
-    sample = max(8, allocated) // 8
-    encoded = 4 if encapsulated else 0
-    check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
-    return frames
-
-
-def _read_positive(dataset: pydicom.Dataset, keyword: str) -> int:
-    value = read_integer(dataset, keyword)
-    if value is None or value < 1:
-        refuse("bad_dicom", f"expected a positive {keyword}, the DICOM data set has none")
-    return value
-
-
-def _read_number_of_frames(dataset: pydicom.Dataset, notes: set[str]) -> int:
-    """Return the number of frames, 1 where it is missing or malformed."""
-    frames = read_integer(dataset, "NumberOfFrames")
-    if frames is None:
-        if has_value(dataset, "NumberOfFrames"):
-            notes.add("ignored_element")
-        frames = 1
-    # The decoders read it again, less leniently.
-    dataset.NumberOfFrames = frames
-    return frames
-
-
-def _check_length(dataset: pydicom.Dataset) -> None:
-    """Refuse pixel data that are shorter than the header says, or compressed unannounced."""
-    expected, found = get_expected_length(dataset), len(dataset.PixelData)
-    if found >= expected:
-        return
-    if dataset.PixelData[:8].startswith((b"\xff\xd8\xff", _FIRST_ITEM)):
-        refuse(
-            "bad_dicom",
-            "the pixel data of the DICOM file are compressed, its transfer syntax says not",
-        )
-    refuse("truncated", f"expected {expected:,} bytes of DICOM pixel data, found {found:,}")
-
-
-def _check_square(dataset: pydicom.Dataset, notes: set[str]) -> None:
-    """Refuse oblong pixels, which would make a distorted picture; ignore malformed sides."""
-    for keyword in _SIDES:
-        sides = [side for side in read_numbers(dataset, keyword) if side is not None and side > 0]
-        if len(sides) != 2 or len(read_numbers(dataset, keyword)) != 2:
-            if has_value(dataset, keyword):
-                notes.add("ignored_element")
-        elif max(sides) - min(sides) > _SQUARE * max(sides):
-            refuse(
-                "unsupported",
-                f"expected square pixels, the {keyword} of the DICOM file says that they are not",
-            )
-
-
-def _transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:
-    """Return the transfer syntax, or what pydicom guessed; refuse one that cannot be decoded."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        implicit, little = dataset.original_encoding
-        syntax = (
-            uid.ImplicitVRLittleEndian
-            if implicit
-            else uid.ExplicitVRLittleEndian
-            if little
-            else uid.ExplicitVRBigEndian
-        )
-        dataset.file_meta.TransferSyntaxUID = syntax
-    try:
-        if get_decoder(syntax).is_available:
-            return syntax
-    except NotImplementedError:
-        pass
-    # A UID that the standard does not name might be any other of the file's.
-    name = syntax.name if syntax.name != str(syntax) else "(unknown)"
-    refuse("unsupported", f"no decoder for the DICOM transfer syntax {name}")
 
 
 def _check_end(frame: bytes, notes: set[str]) -> None:
