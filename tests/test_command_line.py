@@ -305,6 +305,18 @@ MISTAKES = [
         2,
         "cannot be written",
     ),
+    (
+        "humerus-evaluate",
+        ["--model={model}", "--data_dir={empty}", "--predictions={empty}"],
+        2,
+        "is a folder; name a file in it",
+    ),
+    (
+        "humerus-evaluate",
+        ["--model={model}", "--data_dir={empty}", "--predictions={file}/x.csv"],
+        2,
+        "cannot be written",
+    ),
     # A broken model.
     *(
         (name, [*arguments, "--model={broken}"], 3, "is not the file that was exported")

@@ -7,7 +7,7 @@ import os
 from ml_collections import ConfigDict
 
 from trainer import errors, options
-from trainer.program.command_line import Program, Result, check_writable
+from trainer.program.command_line import Program, Result, check_file_writable, check_writable
 from trainer.training import recipes
 
 
@@ -98,22 +98,30 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     """Measures an artifact on prepared data, with 95 % intervals.
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
+    humerus-evaluate --model=runs/first/artifact --data_dir=data --predictions=predictions.csv
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
     humerus-evaluate --model=runs/second/artifact --data_dir=data \\
         --baseline=runs/small/artifact --baseline_data_dir=data_256
     """
     if given.baseline_data_dir and not given.baseline:
         raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
+    if given.predictions:
+        check_file_writable("predictions", given.predictions)
     from trainer.evaluation import evaluate as evaluate_lib
     from trainer.evaluation import metrics
 
     if given.baseline:
         result = evaluate_lib.compare(
-            given.model, given.baseline, given.data_dir, given.split, given.baseline_data_dir
+            given.model,
+            given.baseline,
+            given.data_dir,
+            given.split,
+            given.baseline_data_dir,
+            given.predictions,
         )
         tables = [metrics.format_comparison(result)]
     else:
-        result = evaluate_lib.evaluate(given.model, given.data_dir, given.split)
+        result = evaluate_lib.evaluate(given.model, given.data_dir, given.split, given.predictions)
         tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
     return Result("\n".join([*tables, *warnings]), result)

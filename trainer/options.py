@@ -88,6 +88,11 @@ class EvaluateOptions:
         "Prepared data for a --baseline that takes images of another size.", None, schemes=SCHEMES
     )
     split: str = option("Split to evaluate on.", "test", choices=("train", "validation", "test"))
+    predictions: str | None = option(
+        "CSV file for label, logit and probability of each image, by --model.",
+        None,
+        schemes=SCHEMES,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

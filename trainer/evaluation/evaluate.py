@@ -12,7 +12,7 @@ from trainer.dataset import input_pipeline
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import metrics
+from trainer.evaluation import metrics, predictions
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.scaling import IDENTITY, Scaling
 
@@ -45,13 +45,16 @@ def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str,
     )
 
 
-def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
+def evaluate(
+    model: str, data_dir: str, split: str = "test", predictions_file: str | None = None
+) -> dict[str, Any]:
     """Evaluate an exported artifact on a split of prepared data.
 
     Args:
       model: artifact directory, local or in a bucket.
       data_dir: the data set that `humerus-prepare` wrote.
       split: `train`, `validation` or `test`.
+      predictions_file: CSV file for the scores of each image, see `write_predictions`.
 
     Returns:
       What `metrics.evaluate` returns, and `model_id`, `split`, `warnings` (why the metrics may be
@@ -64,6 +67,8 @@ def evaluate(model: str, data_dir: str, split: str = "test") -> dict[str, Any]:
     """
     loaded = _load_split(data_dir, split)
     info, scored = _score(model, data_dir, loaded)
+    if predictions_file:
+        write_predictions(predictions_file, scored, split, info.threshold)
     return {
         "model_id": info.model_id,
         "split": split,
@@ -81,6 +86,7 @@ def compare(
     data_dir: str,
     split: str = "test",
     baseline_data_dir: str | None = None,
+    predictions_file: str | None = None,
 ) -> dict[str, Any]:
     """Compare two models, each at its own threshold, on the same images of prepared data.
 
@@ -89,6 +95,7 @@ def compare(
       data_dir: the data set that `humerus-prepare` wrote.
       split: `train`, `validation` or `test`.
       baseline_data_dir: the same images prepared for the baseline, if it takes another image size.
+      predictions_file: CSV file for the scores of each image by `model`, see `write_predictions`.
 
     Returns:
       What `metrics.compare` returns (differences are `model` minus `baseline`), and `model_id`,
@@ -105,6 +112,8 @@ def compare(
         _load_split(baseline_data_dir, split),
         "the baseline (whose --baseline_data_dir may be another)",
     )
+    if predictions_file:
+        write_predictions(predictions_file, scored, split, info.threshold)
     return {
         "model_id": info.model_id,
         "baseline_id": other.model_id,
@@ -121,6 +130,16 @@ def compare(
             scalings=(other.study_scaling, info.study_scaling),
         ),
     }
+
+
+def write_predictions(path: str, scored: metrics.Cases, split: str, threshold: float) -> None:
+    """Write the scores of a split, one row per image, as `predictions.write_csv` does.
+
+    The further columns are `split`, and `predicted`, 1 where the calibrated probability is
+    `threshold` or more.
+    """
+    called = (scored.probability >= threshold).astype(int)
+    predictions.write_csv(path, scored, {"split": np.full(len(scored), split), "predicted": called})
 
 
 def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:

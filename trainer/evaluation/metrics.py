@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.evaluation import bootstrap
+from trainer.evaluation import bootstrap, delong
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import group_values
 from trainer.scaling import IDENTITY, Scaling
@@ -133,7 +133,7 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
     scalings: tuple[Scaling, Scaling] = (IDENTITY, IDENTITY),
-) -> dict[str, dict[str, dict[str, float | None]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Compare two models by the paired patient bootstrap of the difference `b - a` of each metric.
 
     Both models are evaluated on the same resampled patients. So it cancels out how difficult a
@@ -148,7 +148,8 @@ def compare(
 
     Returns:
       `{"image": {metric: {"a", "b", "difference", "low", "high", "p_value"}}, "study": {...}}`. The
-      p-value is two-sided, see `bootstrap.compute_p_value`.
+      p-value is two-sided, see `bootstrap.compute_p_value`. Beside it, the row of `auroc` holds
+      `delong`, the result of `delong.compare_auroc`.
 
     Raises:
       DataError: the two differ in images, labels, studies or patients.
@@ -236,15 +237,26 @@ def format_comparison(result: Mapping[str, Any]) -> str:
             f"{'difference (95 % interval)':>32}{'p':>8}"
         )
         for name, row in result[level].items():
-            a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
-            difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
-            if row["low"] is not None:
-                difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
-            p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-            lines.append(f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}")
+            lines.append(_format_difference(name, row))
+            if name == "auroc":
+                lines.append(_format_difference("  by DeLong's test", {**row, **row["delong"]}))
     return "\n".join(
-        [*lines, f"Paired patient bootstrap, {NO_INTERVAL}; brier and ece are better when lower."]
+        [
+            *lines,
+            f"Paired patient bootstrap, {NO_INTERVAL}; brier and ece are better when lower. "
+            "DeLong's test has patients as clusters.",
+        ]
     )
+
+
+def _format_difference(name: str, row: Mapping[str, Any]) -> str:
+    """Format one metric of two models as a line of `format_comparison`."""
+    a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
+    difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
+    if row["low"] is not None:
+        difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
+    return f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}"
 
 
 def format_interval(measured: Mapping[str, float | None]) -> str:
@@ -281,14 +293,14 @@ def _measure_with_intervals(
 
 def _measure_differences(
     a: Cases, b: Cases, threshold_a: float, threshold_b: float, resamples: int, seed: int
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, dict[str, Any]]:
     def both(multiplicity: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         of_a = bootstrap.compute_weighted_metrics(a, multiplicity, threshold_a)
         return of_a, bootstrap.compute_weighted_metrics(b, multiplicity, threshold_b)
 
     whole_a, whole_b = both(bootstrap.count_each_once(a))
     blocks = [both(block) for block in bootstrap.draw_blocks(a, resamples, seed)]
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name in METRICS:
         value = (whole_b[name] - whole_a[name])[0]
         drawn = np.concatenate([block_b[name] - block_a[name] for block_a, block_b in blocks])
@@ -305,6 +317,7 @@ def _measure_differences(
             "high": high,
             "p_value": None if low is None else bootstrap.compute_p_value(drawn),
         }
+    rows["auroc"]["delong"] = delong.compare_auroc(a, b)
     return rows
 
 

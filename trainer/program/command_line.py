@@ -91,6 +91,13 @@ def check_writable(flag: str, folder: str) -> None:
         )
 
 
+def check_file_writable(flag: str, path: str) -> None:
+    """Raise `ConfigError` if a flag names a local file that cannot be written."""
+    if not storage.is_remote(path) and pathlib.Path(path).is_dir():
+        raise ConfigError(f"--{flag}={path} is a folder; name a file in it")
+    check_writable(flag, str(pathlib.PurePath(path).parent))
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """Makes a command of a function `work(options, *arguments) -> Result | None`.

@@ -7,16 +7,13 @@ recipe is on new patients, and the operating point is fitted on them. The ensemb
 calibrated logits and maps of all networks (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import ml_collections
 import numpy as np
-import scipy.special
 import sklearn.metrics
 import sklearn.model_selection
 import tensorflow as tf
@@ -25,13 +22,12 @@ from absl import logging
 from trainer.dataset import input_pipeline
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import DataError
-from trainer.evaluation import fit_scaling
+from trainer.evaluation import fit_scaling, predictions
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Origin, Scored, Trained
-from trainer.storage import write_text
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.fit import fit
@@ -63,9 +59,8 @@ def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedR
     """Train every fold and export the best single network; a fold that was interrupted continues.
 
     The workdir gets what one run leaves, for the ensemble, and besides: `fold-K/` with the history
-      and
-    checkpoints of each network; `artifact_single/`, the network with the highest AUROC on its fold;
-    and `out_of_fold.csv`.
+    and checkpoints of each network; `artifact_single/`, the network with the highest AUROC on its
+    fold; and `out_of_fold.csv`.
 
     Returns:
       The ensemble and its scored images, with a row for each fold.
@@ -80,12 +75,15 @@ def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedR
     _warn_of_optimism(job.settings)
     folds = [_train_fold(job, strategy, pool, test, fold_of, k) for k in range(job.folds)]
     rows = [_describe_fold(k, pool.select(fold.rows), fold) for k, fold in enumerate(folds)]
+    held_out = Scored(pool, _collect_logits(folds, len(pool)))
     if strategy_lib.is_chief(strategy):
-        _write_predictions(job.workdir, pool, folds)
+        predictions.write_csv(
+            f"{job.workdir}/{PREDICTIONS}", held_out.compute_cases(), {"fold": fold_of + 1}
+        )
         best = max(range(len(folds)), key=lambda k: rows[k]["auroc"] or 0.0)
         single = _finish_single(job, pool, test, folds[best])
         results.export_with_metrics(single, f"{job.workdir}/artifact_single")
-    return _finish_ensemble(job, pool, test, folds, rows)
+    return _finish_ensemble(job, held_out, test, folds, rows)
 
 
 def assign_folds(pool: Split, folds: int, seed: int) -> np.ndarray:
@@ -168,20 +166,17 @@ def _train_fold(
 
 def _finish_ensemble(
     job: TrainingJob,
-    pool: Split,
+    held_out: Scored,
     test: Split,
     folds: Sequence[_Fold],
     rows: Sequence[Mapping[str, Any]],
 ) -> FinishedRun:
     """Return the ensemble of all networks as one run."""
-    logit = np.empty(len(pool), np.float64)
-    for fold in folds:
-        logit[fold.rows] = fold.logit
     network = dataclasses.replace(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
     test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
-    trained = Trained(network, pool, Scored(pool, logit), folds[0].origin)
+    trained = Trained(network, held_out.split, held_out, folds[0].origin)
     history = _average_histories([fold.history for fold in folds])
     return job.finish(trained, OUT_OF_FOLD, Scored(test, test_logit), history, rows)
 
@@ -208,26 +203,12 @@ def _describe_fold(k: int, held_out: Split, fold: _Fold) -> dict[str, Any]:
     }
 
 
-def _write_predictions(workdir: str, pool: Split, folds: Sequence[_Fold]) -> None:
-    """Write `out_of_fold.csv`, one row per image: label, fold, calibrated logit, probability."""
-    rows = [
-        (
-            pool.path[i],
-            pool.labels[i],
-            pool.patient_id[i],
-            pool.study_id[i],
-            k + 1,
-            logit,
-            scipy.special.expit(logit),
-        )
-        for k, fold in enumerate(folds)
-        for i, logit in zip(fold.rows, fold.logit.astype(float), strict=True)
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "patient_id", "study_id", "fold", "logit", "probability"))
-    writer.writerows(sorted(rows))
-    write_text(f"{workdir}/{PREDICTIONS}", text.getvalue())
+def _collect_logits(folds: Sequence[_Fold], images: int) -> np.ndarray:
+    """Return the logit of every image by the network that has not seen it, float64 [images]."""
+    logit = np.empty(images, np.float64)
+    for fold in folds:
+        logit[fold.rows] = fold.logit
+    return logit
 
 
 def _average_histories(

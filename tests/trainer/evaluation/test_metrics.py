@@ -373,6 +373,10 @@ def test_compare_finds_a_difference_whatever_the_order():
     assert row["difference"] == pytest.approx(row["b"] - row["a"])
     assert 0 < row["low"] < row["difference"] < row["high"]
     assert row["p_value"] < 0.01
+    # For as many patients, DeLong's test and the bootstrap agree.
+    assert row["delong"]["p_value"] < 0.01
+    assert row["delong"]["low"] == pytest.approx(row["low"], abs=0.01)
+    assert row["delong"]["high"] == pytest.approx(row["high"], abs=0.01)
     backwards = metrics.compare(shuffled, worse, resamples=500)["image"]["auroc"]
     assert (backwards["low"], backwards["high"]) == pytest.approx((-row["high"], -row["low"]))
 

@@ -1,5 +1,7 @@
 """The artifact computes what the model does, without code of ours, whole or not at all."""
 
+import collections
+import csv
 import dataclasses
 import json
 import math
@@ -264,6 +266,31 @@ def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
     assert metrics.format_table(found)
 
 
+def test_the_scores_of_each_image_are_written_as_a_table(made, data_dir, tmp_path):
+    model, directory, _ = made
+    data, file = str(data_dir / f"data{SIZE}"), tmp_path / "new" / "predictions.csv"
+    found = evaluate.evaluate(str(directory), data, predictions_file=str(file))
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert list(rows[0]) == [
+        "path", "label", "patient_id", "study_id", "split", "predicted", "logit", "probability",
+    ]  # fmt: skip
+    split = input_pipeline.load_split(data, "test")
+    assert [row["path"] for row in rows] == sorted(split.path)
+    order = np.argsort(split.path)
+    logit = model(split.images[order])[model_lib.LOGIT].numpy()[:, 0]
+    np.testing.assert_allclose([float(row["logit"]) for row in rows], logit, atol=1e-4)
+    probability = POINT.scaling.compute_probability(logit)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], probability, atol=1e-4)
+    for name in ("patient_id", "study_id"):
+        assert [row[name] for row in rows] == getattr(split, name)[order].tolist()
+    assert {row["split"] for row in rows} == {"test"}
+    counts = collections.Counter((row["label"], row["predicted"]) for row in rows)
+    cells = {"tp": ("1", "1"), "fp": ("0", "1"), "fn": ("1", "0"), "tn": ("0", "0")}
+    assert {name: counts[key] for name, key in cells.items()} == found["confusion"]["image"]
+
+
 def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
     _, directory, _ = made
     with pytest.raises(
@@ -290,7 +317,10 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
     model_lib.head_layers(other)[-1].set_weights([-kernel, -bias])
     export_model(other, Architecture("tinynet", "avg", (7, 5), dropout=0.5), tmp_path / "artifact")
     data, baseline = str(data_dir / f"data{SIZE}"), str(tmp_path / "artifact")
-    found = evaluate.compare(str(directory), baseline, data)
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    found = evaluate.compare(str(directory), baseline, data, predictions_file=str(one))
+    evaluate.evaluate(str(directory), data, predictions_file=str(two))
+    assert one.read_bytes() == two.read_bytes()
     row, alone = (
         found["image"]["auroc"],
         evaluate.evaluate(str(directory), data)["image"]["auroc"]["value"],
@@ -303,6 +333,7 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
         "difference"
     ] == pytest.approx(2 * alone - 1)
     assert f"{alone:.3f}" in metrics.format_comparison(found)
+    assert "by DeLong's test" in metrics.format_comparison(found)
 
 
 def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
