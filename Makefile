@@ -101,7 +101,7 @@ k8s-site:
 
 ## make k8s-render OVERLAY=gpu-1 WITH="spot"   print what `kubectl apply -k k8s/mine/gpu-1` would apply
 k8s-render:
-	@k8s/overlay.sh $(OVERLAY) $(WITH)
+	@k8s/overlay.sh '$(OVERLAY)' $(WITH)
 	@'$(KUBECTL)' kustomize 'k8s/mine/$(OVERLAY)'
 
 ## make k8s-delete-jobs OVERLAY=gpu-1          delete the overlay's Jobs, to apply it with another RUN

@@ -12,14 +12,17 @@ refuse() {
   exit 2
 }
 
-[ $# -gt 0 ] || refuse "no overlay is named; expected one of: $(ls overlays | xargs)."
+overlays=$(ls overlays)
+[ $# -gt 0 ] || refuse "no overlay is named; expected one of: $(echo $overlays)."
 overlay=$1
 shift
-[ -d "overlays/$overlay" ] ||
-  refuse "'$overlay' is no overlay; expected one of: $(ls overlays | xargs)."
+# The name becomes a folder that is deleted and written anew: nothing but a known name will do.
+[ -d "overlays/$overlay" ] && echo "$overlays" | grep -Fxq -e "$overlay" ||
+  refuse "'$overlay' is no overlay; expected one of: $(echo $overlays)."
 
 storage=
-for component; do
+# Several components may stand in one argument.
+for component in $*; do
   case " $order " in
     *" $component "*) ;;
     *) refuse "'$component' is not offered; expected some of: $order." ;;
@@ -29,7 +32,8 @@ for component; do
   [ -z "$reason" ] || refuse "$component doesn't go with $overlay: $reason."
   case $component in
     storage-*)
-      [ -z "$storage" ] || refuse "$storage and $component exclude each other: name one of them."
+      [ "${storage:-$component}" = "$component" ] ||
+        refuse "$storage and $component exclude each other: name one of them."
       storage=$component
       ;;
   esac

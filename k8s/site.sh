@@ -7,10 +7,11 @@
 set -eu
 cd "$(dirname "$0")"
 
-# check NAME VALUE PATTERN EXPECTED
+# check NAME VALUE PATTERN EXPECTED: a value of several lines fits no pattern.
 check() {
-  echo "$2" | grep -Eqx "$3" || {
-    echo "k8s/site.sh: $1='$2' can't be used; expected $4." >&2
+  line=$(printf %s "$2" | tr '\n' ' ')
+  printf %s "$line" | LC_ALL=C grep -Eqx "$3" || {
+    printf '%s\n' "k8s/site.sh: $1='$line' can't be used; expected $4." >&2
     exit 2
   }
 }
@@ -24,14 +25,19 @@ case ${IMAGE:-} in
 esac
 check BUCKET "${BUCKET:-}" '[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]' \
   "the name of a bucket, without gs://"
-check IMAGE "${IMAGE:-}" '[a-zA-Z0-9.:-]+(/[a-z0-9._-]+)+' "a registry and a repository, such as \
-us-central1-docker.pkg.dev/my-project/humerus"
-check PROJECT "${PROJECT:-}" '[a-z][a-z0-9:.-]+' "the ID of a Google Cloud project"
-check REGION "${REGION:-}" '[a-z0-9-]+' "a region, such as us-central1"
-check RUN "${RUN:=first}" '[a-z0-9]([a-z0-9-]*[a-z0-9])?' "small letters, digits and dashes"
+check IMAGE "${IMAGE:-}" '[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+' "a registry and a repository, \
+such as us-central1-docker.pkg.dev/my-project/humerus, without a tag"
+check PROJECT "${PROJECT:-}" '[a-z][a-z0-9-]{4,28}[a-z0-9]' "the ID of a Google Cloud project"
+check REGION "${REGION:-}" '[a-z]+-[a-z]+[0-9]+' "a region, such as us-central1"
+# Dataflow's names of jobs, which hold it, have at most 63 characters.
+check RUN "${RUN:=first}" '[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?' \
+  "at most 40 small letters, digits and dashes"
 
+# In two steps, because a value may contain another one's placeholder: no value has angle brackets.
 mkdir -p mine/site
-sed -e "s|my-region-docker.pkg.dev/my-project/humerus|$IMAGE|" -e "s|my-bucket|$BUCKET|" \
-  -e "s|my-project|$PROJECT|" -e "s|my-region|$REGION|" -e "s|RUN=first|RUN=$RUN|" \
+sed -e "s|my-region-docker.pkg.dev/my-project/humerus|<IMAGE>|" -e "s|my-bucket|<BUCKET>|" \
+  -e "s|my-project|<PROJECT>|" -e "s|my-region|<REGION>|" -e "s|RUN=first|RUN=<RUN>|" \
+  -e "s|<IMAGE>|$IMAGE|" -e "s|<BUCKET>|$BUCKET|" -e "s|<PROJECT>|$PROJECT|" \
+  -e "s|<REGION>|$REGION|" -e "s|<RUN>|$RUN|" \
   -e "/^# Places/,/^# values/d" \
   site/kustomization.yaml > mine/site/kustomization.yaml

@@ -205,8 +205,24 @@ def test_overlays_stand_side_by_side_and_one_is_deleted_alone(cluster):
     cluster.delete("humerus-gpu-1")
 
 
+def delete_jobs(cluster: Cluster, overlay: str) -> subprocess.CompletedProcess:
+    """Run what `make k8s-delete-jobs` runs."""
+    environment = {
+        "KUBECTL": str(manifests.KUBECTL),
+        "KUBECONFIG": str(cluster.plane.kubeconfig),
+        "PATH": "/usr/bin:/bin",
+    }
+    script = [cluster.root / "delete-jobs.sh", overlay]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_deleting_jobs_of_an_overlay_that_is_not_applied_fails(cluster):
+    done = delete_jobs(cluster, "gpu-2")
+    assert done.returncode == 2 and not done.stdout and done.stderr.count("\n") == 1
+    assert "has no namespace humerus-gpu-2; overlays that are applied: " in done.stderr
+
+
 def test_another_run_is_taken_once_the_jobs_are_deleted(cluster):
-    """`make k8s-delete-jobs` runs this script."""
     with _OVERLAY_LOCK:
         folder = cluster.write_overlay("humerus-rerun", "gpu-1", ["nightly"])
     assert not cluster.apply(folder, "--server-side").returncode
@@ -217,19 +233,13 @@ def test_another_run_is_taken_once_the_jobs_are_deleted(cluster):
         site.write_text(before.replace("RUN=first", "RUN=second"))
         try:
             refused = cluster.apply(folder, "--server-side")
-            script = [cluster.root / "delete-jobs.sh", "rerun"]
-            environment = {
-                "KUBECTL": str(manifests.KUBECTL),
-                "KUBECONFIG": str(cluster.plane.kubeconfig),
-                "PATH": "/usr/bin:/bin",
-            }
-            deleted = subprocess.run(
-                script, env=environment, capture_output=True, text=True, check=False
-            )
+            deleted = delete_jobs(cluster, "rerun")
+            left = [cluster.pods("humerus-rerun", name) for name in ("prepare", "train", "score")]
             taken = cluster.apply(folder, "--server-side")
         finally:
             site.write_text(before)
     assert refused.returncode and "field is immutable" in refused.stderr
     assert not deleted.returncode, deleted.stderr
+    assert left == [[], [], []], "no pod of the first run is left"
     assert not taken.returncode, taken.stderr
     cluster.delete("humerus-rerun")

@@ -111,6 +111,10 @@ def test_a_refused_combination_says_why(overlay, component, k8s):
     [
         ([], "no overlay is named; expected one of:"),
         (["gpu-2"], "'gpu-2' is no overlay; expected one of:"),
+        ([""], "'' is no overlay; expected one of:"),
+        (["../base"], "'../base' is no overlay; expected one of:"),
+        (["gpu-1/", "storage-pvc"], "'gpu-1/' is no overlay; expected one of:"),
+        (["local", "kueue nightly"], "kueue doesn't go with local:"),
         (["gpu-1", "metrics"], "'metrics' is not offered; expected some of:"),
         *(
             ([overlay, *pair], f"{pair[0]} and {pair[1]} exclude each other: name one of them.")
@@ -121,8 +125,22 @@ def test_a_refused_combination_says_why(overlay, component, k8s):
     ],
 )
 def test_a_wrong_overlay_is_refused_in_a_sentence(words, sentence, k8s):
+    """Nothing is written or deleted, also where the user's own overlays are."""
+    own = k8s / "mine" / "own" / "kustomization.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    before = set(k8s.rglob("*"))
     done = run(k8s / "overlay.sh", *words)
     assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert set(k8s.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [[], [""], ["--all"], ["../gpu-1"], ["gpu-1 default"]])
+def test_jobs_of_no_overlay_are_not_deleted(words, k8s):
+    """The script refuses such a name before it asks the cluster."""
+    done = run(k8s / "delete-jobs.sh", *words, KUBECTL="false")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "can't be an overlay; expected a name such as gpu-1" in done.stderr
 
 
 def test_the_script_lists_components_in_the_order_that_works(k8s):
@@ -165,17 +183,44 @@ def test_a_site_is_made_without_a_change_of_a_tracked_file(k8s):
     }
 
 
+SITE = {"BUCKET": "radiographs", "IMAGE": "us-central1-docker.pkg.dev/clinic-1/humerus"}
+
+
+def test_values_of_a_site_may_look_like_placeholders(k8s):
+    values = {
+        "BUCKET": "my-project.my-region",
+        "IMAGE": "localhost:5000/my-bucket/my-project",
+        "PROJECT": "my-region-1",
+        "REGION": "europe-west10",
+        "RUN": "1e3",
+    }
+    assert not run(k8s / "site.sh", **values).returncode
+    assert not run(k8s / "overlay.sh", "gpu-1").returncode
+    objects = manifests.render(k8s / "mine" / "gpu-1")
+    env = manifests.named(objects, "ConfigMap", "humerus-env")["data"]
+    assert env["STORAGE"] == "gs://my-project.my-region" and env["RUN"] == "1e3"
+    assert (env["GOOGLE_CLOUD_PROJECT"], env["REGION"]) == ("my-region-1", "europe-west10")
+    images = {one["image"] for _, pod in manifests.pod_specs(objects) for one in pod["containers"]}
+    assert images == {f"{values['IMAGE']}/{name}:0.1.0" for name in ("train", "score")}
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
         ({}, "BUCKET=''"),
-        ({"BUCKET": "gs://radiographs", "IMAGE": "a.b/c"}, "BUCKET='gs://radiographs'"),
-        ({"BUCKET": "radiographs", "IMAGE": "nowhere"}, "IMAGE='nowhere'"),
-        ({"BUCKET": "radiographs", "IMAGE": "a.b/c"}, "PROJECT=''"),
-        (
-            {"BUCKET": "radiographs", "IMAGE": "us-docker.pkg.dev/p-1/h", "RUN": "No 2"},
-            "RUN='No 2'",
-        ),
+        ({**SITE, "BUCKET": "gs://radiographs"}, "BUCKET='gs://radiographs'"),
+        ({**SITE, "BUCKET": "radio|graphs&"}, "BUCKET='radio|graphs&'"),
+        ({**SITE, "BUCKET": "radiographs\n- x"}, "BUCKET='radiographs - x'"),
+        ({**SITE, "IMAGE": "nowhere"}, "IMAGE='nowhere'"),
+        ({**SITE, "IMAGE": "a.b/c:1"}, "IMAGE='a.b/c:1'"),
+        ({**SITE, "IMAGE": "a.b/c@sha256:0a"}, "IMAGE='a.b/c@sha256:0a'"),
+        ({**SITE, "IMAGE": "a.b/c"}, "PROJECT=''"),
+        # A project of an organisation's domain, whose accounts have other names.
+        ({**SITE, "IMAGE": "us-docker.pkg.dev/clinic.org/p/h"}, "PROJECT='clinic.org'"),
+        # Images may lie in several regions; Dataflow runs in one.
+        ({**SITE, "IMAGE": "us-docker.pkg.dev/clinic-1/humerus"}, "REGION='us'"),
+        ({**SITE, "RUN": "No 2"}, "RUN='No 2'"),
+        ({**SITE, "RUN": "a" * 41}, f"RUN='{'a' * 41}'"),
     ],
 )
 def test_a_wrong_setting_of_a_site_is_refused_in_a_sentence(settings, name, k8s):
