@@ -44,12 +44,6 @@ from trainer.program.flags_from_dataclass import define_flags, list_required, op
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _NAME_COLUMNS = 24
 _WIDEST = 110
-_EXPECTED = {
-    "invalid literal for int()": "a whole number",
-    "could not convert string to float": "a number",
-    "Non-boolean argument": "true or false",
-}
-"""What a flag takes, by what Python and absl say about a value that is something else."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,10 +296,6 @@ def _describe(error: BaseException) -> str:
     """Return the message of an error, of absl's and ml_collections' too."""
     if isinstance(error, flags.CantOpenFlagFileError):
         return f"--flagfile cannot be read: {error.__context__}"
-    if isinstance(error, flags.IllegalFlagValueError):
-        given, _, told = str(error).partition(": ")
-        expected = next((kind for words, kind in _EXPECTED.items() if words in told), None)
-        return f"{given}: expected {expected}" if expected else str(error)
     # The text of a KeyError is its argument in quotes.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 

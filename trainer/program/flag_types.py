@@ -28,6 +28,27 @@ class PathParser(flags.ArgumentParser):
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is not a path
 
 
+class DescribedParser(flags.ArgumentParser):
+    """Parses as another parser does; its errors say what was expected."""
+
+    def __init__(self, parser: flags.ArgumentParser, expected: str):
+        super().__init__()
+        self._parser = parser
+        self._expected = expected
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self._parser.parse(argument)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected {self._expected}") from error
+
+    def flag_type(self) -> str:
+        return self._parser.flag_type()
+
+
+SWITCH = DescribedParser(flags.BooleanParser(), "true or false")
+
+
 class NumberParser(flags.FloatParser):
     """Parses a number from `low` to `high`."""
 

@@ -87,6 +87,7 @@ def _define(field: dataclasses.Field, kind: Any, values: flags.FlagValues) -> No
     default: Any = field.default if _has_default(field) else None
     if kind is bool:
         flags.DEFINE_bool(name, default, text, values)
+        values[name].parser = flag_types.SWITCH
     elif typing.get_origin(kind) is tuple:
         members = flag_types.ListParser(field.metadata["choices"])
         commas = flags.CsvListSerializer(",")

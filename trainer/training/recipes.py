@@ -8,9 +8,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from trainer.errors import ConfigError
+from trainer.program.flag_types import SWITCH, DescribedParser
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _CONFIG_FLAGS = ("--config=", "-config=")
+_PARSERS = {
+    int: DescribedParser(flags.IntegerParser(), "a whole number"),
+    float: DescribedParser(flags.FloatParser(), "a number"),
+    bool: SWITCH,
+}
+"""How settings of a recipe are parsed. `settings.RULES` has their limits."""
 
 
 def list_names() -> str:
@@ -23,6 +30,8 @@ def define_config(values: flags.FlagValues) -> Callable[[], ConfigDict]:
     # Without this, a --flagfile is not searched for settings of the recipe: the search would end
     # at the name of the program.
     flags.FLAGS.set_gnu_getopt(True)
+    for kind, parser in _PARSERS.items():
+        config_flags.register_flag_parser_for_type(kind, parser)
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
