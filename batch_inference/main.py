@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
 from trainer.program.command_line import Program, Result, check_writable
 
@@ -32,6 +33,8 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     """
     options = dataclasses.replace(options, beam=beam_options)
     check_writable("output", options.output)
+    if not dry_run:
+        engine_loading.begin(options)
     # Importing Beam takes seconds and writes to the terminal, so that it waits until here.
     from batch_inference import pipeline, preflight
 

@@ -11,6 +11,7 @@ from apache_beam.ml.inference.base import RunInference
 from batch_inference import preflight, runners
 from batch_inference.concurrent_map import PoolSize
 from batch_inference.gallery import page
+from batch_inference.inference.engine_loading import Request
 from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.inputs import manifest, sources, tasks
 from batch_inference.inputs.decode_tasks import DecodeTasks
@@ -58,7 +59,8 @@ def build(
     output = filesystem.absolute(options.output)
     remote = filesystem.is_remote(output) or filesystem.is_remote(options.input)
     pool = PoolSize.choose(options.batch_size, remote)
-    handler = _make_handler(options, described, choice)
+    model = filesystem.absolute(options.model)
+    request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
     earlier = pipeline | journal.ReadEarlierEntries(known)
@@ -71,7 +73,7 @@ def build(
     )
     scored, unscored = (
         examples
-        | "Score" >> RunInference(handler)
+        | "Score" >> RunInference(ScoringHandler(request))
         | FinishImages(options, described, choice, attempt, pool)
     )
     parts = {
@@ -143,8 +145,6 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         in_this_process = plan.workers is runners.Workers.THREADS
         if in_this_process:
             Imaging().warm()
-            # Loading takes as long as building the pipeline and starting the runner: they overlap.
-            _make_handler(options, described, plan.choice).load_ahead()
         with (
             workers.shared().stop_on_error(),
             progress.show(plan.inputs, in_this_process),
@@ -165,11 +165,6 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         raise (_explain(error, output, embedded) or error) from error
     _check_rejections(finished, options.max_rejection_rate)
     return finished
-
-
-def _make_handler(options: Options, described: Artifact, choice: Choice) -> ScoringHandler:
-    model = filesystem.absolute(options.model)
-    return ScoringHandler(model, choice, options.batch_size, described.model_id, options.method)
 
 
 def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:

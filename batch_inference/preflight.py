@@ -135,9 +135,9 @@ def plan(options: Options) -> Plan:
     engine, precision = engine_choice.check_method(
         options.method, options.engine, options.precision
     )
-    choice = engine_choice.choose(
-        described, engine, precision, workers is not runners.Workers.ELSEWHERE
-    )
+    runs_here = workers is not runners.Workers.ELSEWHERE
+    choice = engine_choice.choose(described, engine, precision, runs_here)
+    engine_choice.log_advice(described, choice, engine, runs_here)
     key = study_key.make_study_key(options.study_key, options.id_salt, options.input)
     output = filesystem.absolute(options.output)
     check_apart(output, options.input)

@@ -40,8 +40,6 @@ def choose(
             "--engine=openvino needs the package openvino; "
             "install it with: pip install 'humerus[cpu]'"
         )
-    if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
-        logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
     is_suitable = (
         engines.is_suitable
         if runs_here
@@ -58,6 +56,19 @@ def choose(
             "runs well here; verify it with humerus-verify, or name one with --engine to force it"
         )
     return _force(described, candidates, precision)
+
+
+def log_advice(described: Artifact, choice: Choice, engine: str, runs_here: bool) -> None:
+    """Log what would be faster than the engine that is used, or that it is not verified."""
+    if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
+        logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
+    if not _is_verified(described, choice):
+        recorded = (
+            "records that it differs from TensorFlow"
+            if str(choice) in described.engines
+            else "does not record it as verified"
+        )
+        logging.warning("%s is used as asked; the artifact %s", choice, recorded)
 
 
 def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
@@ -92,12 +103,6 @@ def _force(described: Artifact, candidates: list[Choice], precision: str) -> Cho
             "the artifact holds no network in int8; make it with humerus-verify --model=ARTIFACT "
             "--data_dir=DIR and the extra `cpu`"
         )
-    recorded = (
-        "records that it differs from TensorFlow"
-        if str(choice) in described.engines
-        else "does not record it as verified"
-    )
-    logging.warning("%s is used as asked; the artifact %s", choice, recorded)
     return choice
 
 

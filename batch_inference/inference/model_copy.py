@@ -1,20 +1,14 @@
 """Copies the artifact of a run to this machine where it is remote, and keeps the copy."""
 
 import hashlib
-import os
 import pathlib
 import shutil
 import tempfile
 
+from batch_inference.inference import engine_loading
 from batch_inference.storage import filesystem
 from trainer import artifact
 from trainer.errors import ConfigError
-
-
-def cache_folder() -> pathlib.Path:
-    """Return the folder where copies of remote artifacts and converted networks are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
-    return pathlib.Path(base) / "humerus"
 
 
 def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
@@ -39,7 +33,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
         described = artifact.parse(contents, source=uri)
         # Named after model.json too: the same weights may be verified again, on other images.
         copy = (
-            cache_folder()
+            engine_loading.cache_folder()
             / "artifacts"
             / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
         )

@@ -1,19 +1,14 @@
 """Runs engines behind Beam's `ModelHandler`: batches of one shape, failures of single images."""
 
-import concurrent.futures
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch_inference.inference import model_copy
+from batch_inference.inference import engine_loading, model_copy
 from batch_inference.outputs.records import Example, Rejection, Scored, reject_example
 from trainer import engines
-from trainer.artifact import FREE_METHOD
-
-_loading: dict[tuple[Any, ...], concurrent.futures.Future[engines.Engine]] = {}
-"""Engines that `ScoringHandler.load_ahead` loads and no handler has taken yet."""
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -23,48 +18,22 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
     the model fails becomes a `Rejection`.
     """
 
-    def __init__(
-        self,
-        model: str,
-        choice: engines.Choice,
-        batch_size: int,
-        model_id: str,
-        method: str = FREE_METHOD,
-    ):
-        """Take what the workers load.
-
-        Args:
-          model: URI of the artifact.
-          choice: engine and precision.
-          batch_size: number of images that the network takes at once; smaller batches are padded.
-          model_id: id of the artifact.
-          method: method of the maps.
-        """
+    def __init__(self, request: engine_loading.Request):
+        """Take what the workers load; smaller batches than the network takes are padded."""
         super().__init__()
-        self._model = model
-        self._choice = choice
-        self._batch_size = batch_size
-        self._model_id = model_id
-        self._method = method
-
-    def load_ahead(self) -> None:
-        """Begin to load the engine, in a thread; `load_model` in this process waits for it."""
-        executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load-engine")
-        _loading[self._identity()] = executor.submit(self._load)
-        executor.shutdown(wait=False)
+        self._request = request
 
     def load_model(self) -> engines.Engine:
-        loading = _loading.pop(self._identity(), None)
-        return loading.result() if loading else self._load()
-
-    def _identity(self) -> tuple[Any, ...]:
-        """Return what two handlers that load the same engine have in common."""
-        return self._model, self._model_id, self._choice, self._batch_size, self._method
-
-    def _load(self) -> engines.Engine:
-        path, described = model_copy.fetch(self._model)
+        if (loaded := engine_loading.take(self._request)) is not None:
+            return loaded
+        path, described = model_copy.fetch(self._request.model)
         return engines.load(
-            path, described, self._choice, self._batch_size, model_copy.cache_folder(), self._method
+            path,
+            described,
+            self._request.choice,
+            self._request.batch_size,
+            engine_loading.cache_folder(),
+            self._request.method,
         )
 
     def run_inference(
@@ -95,7 +64,10 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
                 )
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        return {"min_batch_size": self._batch_size, "max_batch_size": self._batch_size}
+        return {
+            "min_batch_size": self._request.batch_size,
+            "max_batch_size": self._request.batch_size,
+        }
 
     def get_num_bytes(self, batch: Sequence[Example]) -> int:
         return sum(example.pixels.nbytes for example in batch)
@@ -108,10 +80,10 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
 
         With one shape, engines compile once, and a row does not depend on the size of its batch.
         """
-        image = np.zeros((self._batch_size, *batch[0].pixels.shape), np.uint8)
+        image = np.zeros((self._request.batch_size, *batch[0].pixels.shape), np.uint8)
         for row, example in zip(image, batch, strict=False):
             row[:] = example.pixels
         return image
 
     def _reject(self, example: Example, detail: str) -> Rejection:
-        return reject_example(example, "inference_failed", detail, self._model_id)
+        return reject_example(example, "inference_failed", detail, self._request.model_id)

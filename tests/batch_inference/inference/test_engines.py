@@ -12,8 +12,10 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import main
-from batch_inference.inference import engine_choice
+from batch_inference.inference import engine_choice, engine_loading
+from batch_inference.inference.engine_loading import Request
 from batch_inference.inference.model_handler import ScoringHandler
+from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
@@ -44,20 +46,55 @@ def test_an_engine_gives_what_the_saved_model_gives(model, images, choice):
         np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-5, atol=2e-6)
 
 
-def make_handler(model: pathlib.Path) -> ScoringHandler:
-    return ScoringHandler(
-        str(model), Choice("openvino", "float32"), 4, artifact.load(model).model_id
-    )
+FLOAT32 = Choice("openvino", "float32")
 
 
-def test_an_engine_loaded_ahead_is_taken_once_by_an_equal_handler(model, monkeypatch):
+def make_handler(model: pathlib.Path, choice: Choice = FLOAT32, batch_size: int = 4):
+    request = Request(str(model), artifact.load(model).model_id, choice, batch_size)
+    return ScoringHandler(request)
+
+
+def make_options(artifact_path: pathlib.Path, **given) -> Options:
+    usual = {"input": "in", "model": str(artifact_path), "output": "out", "batch_size": 4}
+    return Options(**usual | given)
+
+
+def test_an_engine_loaded_ahead_is_taken_once_by_the_handler_of_that_run(model, monkeypatch):
     loaded = []
-    monkeypatch.setattr(engines, "load", lambda *given: loaded.append(given) or object())
-    make_handler(model).load_ahead()
+    monkeypatch.setattr(engines, "load", lambda *given: loaded.append(given[:4]) or object())
+    engine_loading.begin(make_options(model))
     engine = make_handler(model).load_model()
     assert len(loaded) == 1
     assert make_handler(model).load_model() is not engine
     assert len(loaded) == 2 and loaded[0] == loaded[1]
+
+
+@pytest.mark.parametrize(
+    ("choice", "batch_size"), [(Choice("tensorflow", "float32"), 4), (FLOAT32, 2)]
+)
+def test_a_handler_that_needs_another_engine_does_not_take_it(model, choice, batch_size):
+    engine_loading.begin(make_options(model))
+    engine = make_handler(model, choice, batch_size).load_model()
+    outputs = engine.run(np.zeros((batch_size, 32, 32, 1), np.uint8))
+    assert outputs["logit"].shape == (batch_size,)
+    assert isinstance(engine, engines.TensorFlowEngine) == (choice.engine == "tensorflow")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"beam": ("--runner=FlinkRunner",)},
+        {"model": "gs://bucket/artifact"},
+        {"engine": "tensorflow"},
+    ],
+    ids=str,
+)
+def test_nothing_is_loaded_ahead_that_this_process_may_not_need(model, given):
+    engine_loading.begin(make_options(model))
+    engine_loading.begin(make_options(model, **given))
+    assert (
+        engine_loading.take(Request(str(model), artifact.load(model).model_id, FLOAT32, 4)) is None
+    )
 
 
 def test_what_fails_ahead_fails_where_the_engine_is_needed(model, monkeypatch):
@@ -65,7 +102,7 @@ def test_what_fails_ahead_fails_where_the_engine_is_needed(model, monkeypatch):
         raise RuntimeError("no such network")
 
     monkeypatch.setattr(engines, "load", fail)
-    make_handler(model).load_ahead()
+    engine_loading.begin(make_options(model))
     with pytest.raises(RuntimeError, match="no such network"):
         make_handler(model).load_model()
 
@@ -272,7 +309,10 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
 ):
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
     caplog.set_level("INFO", "absl")
-    assert choose({"openvino/float32": FINE}, model) == "tensorflow/float32"
+    described = dataclasses.replace(artifact.load(model), engines={"openvino/float32": FINE})
+    choice = engine_choice.choose(described)
+    assert choice == engines.REFERENCE
+    engine_choice.log_advice(described, choice, "auto", True)
     assert [record.getMessage() for record in caplog.records] == [
         "scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'"
     ]
@@ -328,7 +368,8 @@ def test_batches_have_one_shape_and_numbers_must_be_finite(images):
         Example(Source(f"/{i}", f"{i}"), pixels, None, f"sha{i}", "")
         for i, pixels in enumerate(images)
     ]
-    handler, stub = ScoringHandler("/model", Choice("tensorflow", "float32"), 8, "id"), _Stub()
+    request = Request("/model", "id", Choice("tensorflow", "float32"), 8)
+    handler, stub = ScoringHandler(request), _Stub()
     answers = list(handler.run_inference(examples, stub))
     assert stub.shapes == [(8, 32, 32, 1)]
     assert [type(answer) for answer in answers] == [

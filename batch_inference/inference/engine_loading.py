@@ -1,0 +1,79 @@
+"""Loads the engine of a run in a thread, while the rest of the program starts.
+
+Importing Beam takes as long as loading an engine, so nothing here imports Beam.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+
+from batch_inference.inference import engine_choice
+from batch_inference.options import Options
+from trainer import artifact, engines
+from trainer.artifact import FREE_METHOD
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Says which engine a run needs.
+
+    Attributes:
+      model: URI of the artifact, or its path.
+      model_id: id of the artifact.
+      choice: engine and precision.
+      batch_size: number of images that the network takes at once.
+      method: method of the maps.
+    """
+
+    model: str
+    model_id: str
+    choice: engines.Choice
+    batch_size: int
+    method: str = FREE_METHOD
+
+
+_begun: list[concurrent.futures.Future[tuple[Request, engines.Engine] | None]] = []
+"""The load that `begin` began and no handler has taken yet; at most one."""
+
+
+def cache_folder() -> pathlib.Path:
+    """Return the folder where copies of remote artifacts and converted networks are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
+    return pathlib.Path(base) / "humerus"
+
+
+def begin(options: Options) -> None:
+    """Begin to load the engine that the options lead to, if this process will run it.
+
+    That is certain for a local model, OpenVINO and no options of Beam. TensorFlow isn't loaded
+    ahead: its import would only compete with that of Beam. What is wrong with the options is
+    reported when the run is planned, not here.
+    """
+    _begun.clear()
+    if options.beam or "://" in options.model or not engines.has_openvino():
+        return
+    engines.import_openvino()
+    executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load-engine")
+    _begun.append(executor.submit(_load, options))
+    executor.shutdown(wait=False)
+
+
+def take(request: Request) -> engines.Engine | None:
+    """Return the engine that `begin` loaded, once; None if that is not the requested one."""
+    loaded = _begun.pop().result() if _begun else None
+    return loaded[1] if loaded and loaded[0] == request else None
+
+
+def _load(options: Options) -> tuple[Request, engines.Engine] | None:
+    model = os.path.normpath(pathlib.Path(options.model).expanduser().absolute())
+    described = artifact.load(model)
+    named = engine_choice.check_method(options.method, options.engine, options.precision)
+    choice = engine_choice.choose(described, *named)
+    if choice.engine != "openvino":
+        return None
+    engine = engines.load(
+        pathlib.Path(model), described, choice, options.batch_size, cache_folder()
+    )
+    request = Request(model, described.model_id, choice, options.batch_size, options.method)
+    return request, engine
