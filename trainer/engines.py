@@ -1,7 +1,7 @@
 """Run the network of an artifact with TensorFlow, or with OpenVINO in several precisions.
 
 A scorer imports only the engine that it uses: TensorFlow takes seconds to import, and OpenVINO is
-an optional package. `batch_inference.inference.engine_choice` chooses the engine.
+an optional package. `trainer.engine_choice` chooses the engine.
 `trainer.publishing.verify` measures how far engines agree.
 """
 

@@ -1,4 +1,4 @@
-"""Measure how much of its machine this process may use."""
+"""What this process may use of its machine: memory, cores, and a folder for copies."""
 
 import math
 import os
@@ -18,6 +18,12 @@ def memory(cgroup: pathlib.Path = _CGROUP) -> int:
     except OSError:
         return machine
     return min(machine, int(allowed)) if allowed.isdigit() else machine
+
+
+def cache_folder() -> pathlib.Path:
+    """Return the folder where copies of remote artifacts and converted networks are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
+    return pathlib.Path(base) / "humerus"
 
 
 def cores(cgroup: pathlib.Path = _CGROUP) -> int:

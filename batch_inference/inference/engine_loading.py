@@ -8,9 +8,8 @@ import dataclasses
 import os
 import pathlib
 
-from batch_inference.inference import engine_choice
 from batch_inference.options import Options
-from trainer import artifact, engines
+from trainer import artifact, engine_choice, engines, machine
 from trainer.artifact import FREE_METHOD
 
 
@@ -35,12 +34,6 @@ class Request:
 
 _begun: list[concurrent.futures.Future[tuple[Request, engines.Engine] | None]] = []
 """The load that `begin` began and no handler has taken yet; at most one."""
-
-
-def cache_folder() -> pathlib.Path:
-    """Return the folder where copies of remote artifacts and converted networks are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
-    return pathlib.Path(base) / "humerus"
 
 
 def begin(options: Options) -> None:
@@ -73,7 +66,7 @@ def _load(options: Options) -> tuple[Request, engines.Engine] | None:
     if choice.engine != "openvino":
         return None
     engine = engines.load(
-        pathlib.Path(model), described, choice, options.batch_size, cache_folder()
+        pathlib.Path(model), described, choice, options.batch_size, machine.cache_folder()
     )
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
     return request, engine

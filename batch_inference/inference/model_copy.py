@@ -5,9 +5,8 @@ import pathlib
 import shutil
 import tempfile
 
-from batch_inference.inference import engine_loading
 from batch_inference.storage import filesystem
-from trainer import artifact
+from trainer import artifact, machine
 from trainer.errors import ConfigError
 
 
@@ -33,7 +32,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
         described = artifact.parse(contents, source=uri)
         # Named after model.json too: the same weights may be verified again, on other images.
         copy = (
-            engine_loading.cache_folder()
+            machine.cache_folder()
             / "artifacts"
             / f"{described.model_id}-{hashlib.sha256(contents).hexdigest()[:8]}"
         )

@@ -8,7 +8,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from batch_inference.inference import engine_loading, model_copy
 from batch_inference.outputs.records import Example, Rejection, Scored, reject_example
-from trainer import engines
+from trainer import engines, machine
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
@@ -32,7 +32,7 @@ class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):
             described,
             self._request.choice,
             self._request.batch_size,
-            engine_loading.cache_folder(),
+            machine.cache_folder(),
             self._request.method,
         )
 

@@ -37,6 +37,12 @@ def escape_control_characters(text: str) -> str:
     return text.translate(_CONTROL_CHARACTERS)
 
 
+def escape_name(name: str) -> str:
+    """Return a file's name on one line: what is no UTF-8 and control characters are escapes."""
+    readable = name.encode("utf-8", "backslashreplace").decode()
+    return escape_control_characters(readable).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class _TerminalFormatter(python_logging.Formatter):
     def formatMessage(self, record: python_logging.LogRecord) -> str:
         if record.pathname.startswith(_OURS):  # a line end is that of a name from outside

@@ -22,7 +22,7 @@ from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
 from trainer.options import METHOD_TITLES, ExplainOptions
-from trainer.program.logging_setup import escape_control_characters
+from trainer.program.logging_setup import escape_name
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
 
@@ -125,7 +125,7 @@ def _write_page(
     for picture, pixels in drawn.items():
         storage.write_bytes(f"{folder}/{picture.file}", overlay.encode(pixels, "png"))
     page = f"{folder}.html"
-    storage.write_text(page, _render_page(_escape(path), name, probability, info, list(drawn)))
+    storage.write_text(page, _render_page(escape_name(path), name, probability, info, list(drawn)))
     logging.info("wrote %s", page)
     return page
 
@@ -189,16 +189,10 @@ def _read_images(
             if found and found.square is not None and found.picture is not None:
                 read[path] = found.square, found.picture
             elif found and found.refusal and found.refusal[0] != "unreadable":
-                rejected.append(f"{_escape(path)}: {': '.join(found.refusal)}")
+                rejected.append(f"{escape_name(path)}: {': '.join(found.refusal)}")
             else:
-                rejected.append(f"{_escape(path)}: cannot be opened or read")
+                rejected.append(f"{escape_name(path)}: cannot be opened or read")
     return read, rejected
-
-
-def _escape(path: str) -> str:
-    """Replace bytes of a path that are not UTF-8, and control characters, by backslash escapes."""
-    readable = path.encode("utf-8", "backslashreplace").decode()
-    return escape_control_characters(readable).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _compute_maps(

@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import main
-from batch_inference.inference import engine_choice, engine_loading
+from batch_inference.inference import engine_loading
 from batch_inference.inference.engine_loading import Request
 from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
-from trainer import artifact, engines
+from trainer import artifact, engine_choice, engines
 from trainer.engines import Choice
 from trainer.errors import ConfigError
 from trainer.evaluation import agreement
