@@ -110,7 +110,7 @@ k8s-delete-jobs:
 
 ## make bench                                 compare humerus-score with simpler scripts: speed, memory, cost
 bench: $(STAMP)
-	$(INSTALL) tf-explain
+	$(INSTALL) "ray[data]" tf-explain
 	$(BIN)/python -m benchmarks.score $(BENCH_FLAGS)
 
 ## make lint                                  check with ruff, mypy and hadolint

@@ -2,19 +2,24 @@
 
     python -m benchmarks.baselines KIND --input=DIR --model=ARTIFACT --output=DIR
 
-obvious    Apache Beam's RunInference around the Keras model, Grad-CAM by GradientTape as in
-keras.io's guide, pictures by matplotlib
-           and Pillow. Beam's own TensorFlow handlers can't load what Keras 3 saves, so the handler
-             is the least that can.
-labels     the same without Grad-CAM and pictures. loop       a plain loop over the files with
-tf-explain's GradCAM (tf-keras-vis 0.8.7 fails under Keras 3.15). engine     no files: the network
-alone on pixels that are in memory, `--engine=openvino/int8`: the limit.
+obvious         Apache Beam's RunInference around the Keras model, Grad-CAM by GradientTape as in
+                keras.io's guide, pictures by matplotlib and Pillow. Beam's own TensorFlow handlers
+                can't load what Keras 3 saves, so the handler is the least that can.
+labels          The same without Grad-CAM and pictures.
+ray             Ray Data's batch inference as in its guide: files are decoded in tasks, and the
+                network, in TensorFlow, is in an actor. Without Grad-CAM and pictures.
+ray_openvino    The same with the network in OpenVINO, with OpenVINO's own defaults.
+loop            A plain loop over the files with tf-explain's GradCAM (tf-keras-vis 0.8.7 fails
+                under Keras 3.15).
+engine          No files: the network alone on pixels that are in memory, which is the limit;
+                `--engine=openvino/int8` names it.
 """
 
 import argparse
 import io
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -114,6 +119,50 @@ def obvious(
         )
 
 
+class TensorFlowActor:
+    """Holds the Keras model in a process of Ray."""
+
+    def __init__(self, artifact: str, size: int):
+        self._answer = grad_cam(artifact, size, with_cam=False)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        logits, _ = self._answer(batch.pop("image"))
+        return batch | {"probability": 1 / (1 + np.exp(-logits.numpy()[:, 0]))}
+
+
+class OpenVinoActor:
+    """Holds the SavedModel, compiled by OpenVINO with its defaults, in a process of Ray."""
+
+    def __init__(self, artifact: str, size: int):
+        import openvino
+
+        network = openvino.Core().read_model(artifact)
+        network.reshape([-1, size, size, 1])
+        self._compiled = openvino.compile_model(network, "CPU")
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return batch | {"probability": self._compiled(batch.pop("image"))["probability"]}
+
+
+def ray_data(files: list[str], artifact: str, size: int, output: pathlib.Path, actor: type) -> None:
+    import ray
+
+    ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False)
+    (
+        ray.data.from_items([{"uri": path} for path in files])
+        .map(lambda row: row | {"image": read(row["uri"], size)})
+        .map_batches(
+            actor,
+            fn_constructor_args=(artifact, size),
+            batch_size=BATCH_SIZE,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            # With the resources of the tasks, Ray would decode in the actor too, one by one.
+            num_cpus=0,
+        )
+        .write_json(str(output / "predictions"))
+    )
+
+
 def loop(files: list[str], artifact: str, size: int, output: pathlib.Path) -> None:
     import keras
     from PIL import Image
@@ -162,7 +211,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["obvious", "labels", "loop", "engine"])
+    kinds = ["obvious", "labels", "ray", "ray_openvino", "loop", "engine"]
+    parser.add_argument("kind", choices=kinds)
     parser.add_argument("--input", type=pathlib.Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -170,8 +220,13 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     size = json.loads((pathlib.Path(options.model) / "model.json").read_text())["image_size"]
-    files = sorted(str(path) for path in options.input.rglob("*") if path.is_file())
-    if options.kind == "loop":
+    files = sorted(str(path.absolute()) for path in options.input.rglob("*") if path.is_file())
+    if options.kind in ("ray", "ray_openvino"):
+        actor = TensorFlowActor if options.kind == "ray" else OpenVinoActor
+        # Actors have a working directory of their own.
+        artifact, output = str(pathlib.Path(options.model).absolute()), options.output.absolute()
+        ray_data(files, artifact, size, output, actor)
+    elif options.kind == "loop":
         loop(files, options.model, size, options.output)
     elif options.kind == "engine":
         engine(files, options.model, size, options.output, options.engine)
