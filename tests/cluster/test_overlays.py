@@ -151,6 +151,36 @@ def test_an_offered_combination_is_taken_scheduled_and_deleted(results, overlay,
     assert not result.left, "kubectl delete -k leaves nothing"
 
 
+def describe_overlay(results: dict[tuple[str, str], Future[Result]], overlay: str) -> str:
+    """Return the overlay's row in the page's table."""
+    tried = {name: results[overlay, name].result() for name in ("", *manifests.offered(overlay))}
+    refused = [f"`{name}`" for name, result in tried.items() if result.client[1].returncode]
+    if tried[""].client[1].returncode:
+        client = "refused"
+    else:
+        client = f"refused with {', '.join(refused)}" if refused else "taken"
+    places: dict[str, list[str]] = {}
+    for name, nodes in sorted(tried[""].nodes.items()):
+        gpus = {"g2-standard-8": "1 GPU", "g2-standard-96": "8 GPUs"}
+        shapes = [node.rpartition("-")[0] for node in nodes]
+        kinds = [gpus.get(shape.removesuffix("-spot"), "no GPU") for shape in shapes]
+        kind = kinds[0] if len(kinds) == 1 else f"{len(kinds)} nodes of {kinds[0]}"
+        places.setdefault(kind + (", spot" if "-spot" in shapes[0] else ""), []).append(name)
+    where = "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
+    server = "taken" if not any(d.returncode for r in tried.values() for d in r.server) else "no"
+    left = "nothing" if not any(result.left for result in tried.values()) else "something"
+    larger = len(LARGER_SETS.get(overlay, ()))
+    cells = (f"`{overlay}`", str(len(tried)), server, client, where, left, str(larger))
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_shows_what_happened_to_overlays(results):
+    page = (manifests.ROOT / "docs" / "kubernetes.md").read_text()
+    lines = [describe_overlay(results, overlay) for overlay in manifests.OVERLAYS]
+    missing = [line for line in lines if line not in page]
+    assert not missing, "\n".join(missing)
+
+
 @pytest.mark.parametrize("overlay", LARGER_SETS)
 def test_all_larger_sets_are_taken(cluster, queues, overlay):
     """As a dry run: all of admission, nothing kept. What sets have in common is sent once."""
