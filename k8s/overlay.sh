@@ -51,3 +51,6 @@ file=mine/$overlay/kustomization.yaml
     case " $* " in *" $component "*) echo "  - ../../components/$component" ;; esac
   done
 } > "$file"
+if [ ! -d mine/site ] && grep -q '/site$' "$file"; then
+  echo "k8s/overlay.sh: bucket and images are placeholders: run \`make k8s-site\`, then this again." >&2
+fi

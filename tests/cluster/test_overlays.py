@@ -252,19 +252,24 @@ def test_deleting_jobs_of_an_overlay_that_is_not_applied_fails(cluster):
     assert "has no namespace humerus-gpu-2; overlays that are applied: " in done.stderr
 
 
-def test_another_run_is_taken_once_the_jobs_are_deleted(cluster):
+@pytest.mark.parametrize(
+    ("overlay", "component"), [("gpu-1", "nightly"), ("multi-node-2x8", "jobset")]
+)
+def test_another_run_is_taken_once_the_jobs_are_deleted(cluster, overlay, component):
+    namespace = f"humerus-again-{overlay}"
     with _OVERLAY_LOCK:
-        folder = cluster.write_overlay("humerus-rerun", "gpu-1", ["nightly"])
+        folder = cluster.write_overlay(namespace, overlay, [component])
+    cluster.nodes.plan(namespace, "prepare", [])
     assert not cluster.apply(folder, "--server-side").returncode
-    cluster.running("humerus-rerun", "train")
+    cluster.running(namespace, "prepare")
     site = cluster.root / "site" / "kustomization.yaml"
     before = site.read_text()
     with _OVERLAY_LOCK:
         site.write_text(before.replace("RUN=first", "RUN=second"))
         try:
             refused = cluster.apply(folder, "--server-side")
-            deleted = delete_jobs(cluster, "rerun")
-            left = [cluster.pods("humerus-rerun", name) for name in ("prepare", "train", "score")]
+            deleted = delete_jobs(cluster, f"again-{overlay}")
+            left = [cluster.pods(namespace, name) for name in ("prepare", "train", "score")]
             taken = cluster.apply(folder, "--server-side")
         finally:
             site.write_text(before)
@@ -272,4 +277,4 @@ def test_another_run_is_taken_once_the_jobs_are_deleted(cluster):
     assert not deleted.returncode, deleted.stderr
     assert left == [[], [], []], "no pod of the first run is left"
     assert not taken.returncode, taken.stderr
-    cluster.delete("humerus-rerun")
+    cluster.delete(namespace)
