@@ -137,20 +137,29 @@ ROWS = [
     ),
     Row("wrong configuration", [Ending(2)], "2; 1 counted; Failed: PodFailurePolicy"),
     Row("wrong data", [Ending(3)], "3; 1 counted; Failed: PodFailurePolicy"),
-    Row("waiting in vain", [Ending(3, waiting=True)], "3; 1 counted; Failed: PodFailurePolicy"),
-    Row("storage is away", [Ending(1), DONE], "1, 0; 1 counted; Complete"),
     Row(
-        "storage is away in waiting",
+        "what a Job waits for doesn't come",
+        [Ending(3, waiting=True)],
+        "3; 1 counted; Failed: PodFailurePolicy",
+    ),
+    Row("storage is unavailable", [Ending(1), DONE], "1, 0; 1 counted; Complete"),
+    Row(
+        "storage is unavailable in waiting",
         [Ending(1, waiting=True), DONE],
         "1, 0; 1 counted; Complete",
     ),
     Row(
-        "storage is away in preparing",
+        "storage is unavailable in preparing",
         [Ending(1), DONE],
         "1, 0; 1 counted; Complete",
         job="prepare",
     ),
-    Row("storage is away in scoring", [Ending(1), DONE], "1, 0; 1 counted; Complete", job="score"),
+    Row(
+        "storage is unavailable in scoring",
+        [Ending(1), DONE],
+        "1, 0; 1 counted; Complete",
+        job="score",
+    ),
     Row("a hang", [Ending(137), DONE], "137, 0; 1 counted; Complete"),
     Row("the deadline passes", [None], "4; 1 counted; Failed: DeadlineExceeded", pass_deadline),
     Row(
@@ -196,7 +205,7 @@ ROWS = [
         HOSTS,
     ),
     Row(
-        "the node of one host is long in coming",
+        "the node of one host comes late",
         [None, None],
         "0, 0; 0 counted; Complete",
         keep_one_host_waiting,

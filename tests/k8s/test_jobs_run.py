@@ -193,7 +193,7 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
     wait_for(prepared, steps(prepared)[-1] + 2, job)
     runs = prepared / "data" / "runs"
     runs.rename(prepared / "away")
-    runs.write_text("storage is away")
+    runs.write_text("storage is unavailable")
     assert job.pod(3).wait() == 1
     runs.unlink()
     (prepared / "away").rename(runs)
