@@ -135,6 +135,7 @@ def trained(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray
         f"--config={recipe}",
         f"--config.backbone={options.backbone}",
         f"--config.weights={options.weights}",
+        "--config.test_time_flip=False",
     ]
     subprocess.run([*command, f"--folds={FOLDS}", f"--config.seed={SEED}"], check=True)
     return np.array([float(row["probability"]) for row in _predictions(workdir, pool)])

@@ -96,6 +96,17 @@ class Architecture(TypedDict):
     mirrored: NotRequired[
         Annotated[bool, Field(description="whether the mirror image is scored too")]
     ]
+    mirror_gain: NotRequired[
+        Annotated[
+            float | None,
+            Field(
+                ge=-1,
+                le=1,
+                description="AUROC of held-out images with the mirror image minus that without; "
+                "null where it was not measured",
+            ),
+        ]
+    ]
 
 
 class Dataset(TypedDict, total=False):

@@ -212,6 +212,7 @@ FULL = FIELDS | {
         "members": 2,
         "temperatures": [1.0, 2.0],
         "mirrored": True,
+        "mirror_gain": 0.009,
     },
     "dataset": {"fingerprint": "f", "simulated": False, "body_parts": ["XR_HUMERUS"]},
     "reference": {"probability": {"edges": [0.0, 0.5, 1.0], "shares": [0.5, 0.5], "images": 9}},

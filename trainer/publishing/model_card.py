@@ -9,6 +9,7 @@ import jinja2
 from trainer import engine_records
 from trainer.evaluation import fit_scaling
 from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
+from trainer.publishing.trained import describe_mirroring
 
 
 def render(fields: Mapping[str, Any]) -> str:
@@ -37,6 +38,7 @@ def render(fields: Mapping[str, Any]) -> str:
         metric_names=metric_names,
         no_interval=NO_INTERVAL,
         coverage=describe_coverage(*measured.values()),
+        mirroring=describe_mirroring(fields["architecture"]),
         calibrations=fit_scaling.describe(fields.get("calibration", {})),
     )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"

@@ -24,7 +24,7 @@ from trainer.evaluation.cases import Cases
 from trainer.network.serving import Network
 from trainer.publishing import export, report
 from trainer.publishing.export import ExportOptions
-from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.publishing.trained import Measured, Scored, Trained, describe_mirroring
 
 METRICS = "metrics.json"
 SETTINGS = "config.json"
@@ -169,6 +169,7 @@ def _describe_environment(workdir: str, artifact: Artifact) -> dict[str, str]:
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{engines.processor()}, cores: {machine.cores()}",
         "scoring": engine_records.explain_fastest(artifact.engines),
+        "mirror image": describe_mirroring(artifact.architecture),
         "duration": _format_duration(workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

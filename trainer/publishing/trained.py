@@ -54,12 +54,15 @@ class Trained:
       held_out: scored images that the weights were not fitted to; the operating point is fitted on
         them.
       origin: None where it is not known.
+      mirror_gain: what the mirror image gains, the AUROC of held-out images with it minus that
+        without; None where it was not measured.
     """
 
     network: Network
     train: Split
     held_out: Scored
     origin: Origin | None = None
+    mirror_gain: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +76,21 @@ class Measured:
 
     operating_point: OperatingPoint
     metrics: Mapping[str, Mapping[str, Any]]
+
+
+def describe_mirroring(architecture: Mapping[str, Any]) -> str:
+    """Return a sentence on whether the mirror image is scored too, and what that gains.
+
+    Args:
+      architecture: the field of `model.json`.
+    """
+    gain, mirrored = architecture.get("mirror_gain"), architecture.get("mirrored", False)
+    does = (
+        "Each image is also scored mirrored left to right, and the two outputs are averaged, which"
+        " takes twice as long"
+        if mirrored
+        else "The mirror image of an image is not scored"
+    )
+    if gain is None:
+        return f"{does}."
+    return f"{does}: it changes the AUROC of held-out images by {gain:+.3f}."

@@ -28,6 +28,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Origin, Scored, Trained
+from trainer.training import mirroring
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.fit import fit
@@ -73,17 +74,22 @@ def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedR
     test = input_pipeline.load_split(job.data_dir, "test", cache)
     fold_of = assign_folds(pool, job.folds, job.settings.seed)
     _warn_of_optimism(job.settings)
-    folds = [_train_fold(job, strategy, pool, test, fold_of, k) for k in range(job.folds)]
+    scored = [_train_fold(job, strategy, pool, test, fold_of, k) for k in range(job.folds)]
+    # One decision for all networks, since the artifact scores an image with all of them.
+    candidates = mirroring.list_candidates(job.settings.test_time_flip)
+    logits = {m: _collect_logits([fold[m] for fold in scored], len(pool)) for m in candidates}
+    mirrors = mirroring.choose(pool.labels, logits)
+    folds = [fold[mirrors.mirrored] for fold in scored]
     rows = [_describe_fold(k, pool.select(fold.rows), fold) for k, fold in enumerate(folds)]
-    held_out = Scored(pool, _collect_logits(folds, len(pool)))
+    held_out = Scored(pool, logits[mirrors.mirrored])
     if strategy_lib.is_chief(strategy):
         predictions.write_csv(
             f"{job.workdir}/{PREDICTIONS}", held_out.compute_cases(), {"fold": fold_of + 1}
         )
         best = max(range(len(folds)), key=lambda k: rows[k]["auroc"] or 0.0)
-        single = _finish_single(job, pool, test, folds[best])
+        single = _finish_single(job, pool, test, folds[best], mirrors.gain)
         results.export_with_metrics(single, f"{job.workdir}/artifact_single")
-    return _finish_ensemble(job, held_out, test, folds, rows)
+    return _finish_ensemble(job, held_out, test, folds, rows, mirrors.gain)
 
 
 def assign_folds(pool: Split, folds: int, seed: int) -> np.ndarray:
@@ -136,8 +142,12 @@ def _train_fold(
     test: Split,
     fold_of: np.ndarray,
     k: int,
-) -> _Fold:
-    """Train the network of fold `k`, from 0, and score the images that it has not seen."""
+) -> dict[bool, _Fold]:
+    """Train the network of fold `k`, from 0, and score the images that it has not seen.
+
+    Returns:
+      The fold by each value of `mirrored` that may be chosen.
+    """
     rows = np.flatnonzero(fold_of == k)
     train, held_out = pool.select(np.flatnonzero(fold_of != k)), pool.select(rows)
     logging.info(
@@ -154,14 +164,15 @@ def _train_fold(
     keras.config.set_dtype_policy(policy)
     run = build_run(job.for_fold(k + 1), strategy, train, held_out)
     state = fit(run)
-    logit, test_logit = run.predict(held_out), run.predict(test)
-    temperature = fit_scaling.fit_temperature(logit, held_out.labels)
-    network = Network(
-        run.architecture, (Member(run.model, temperature),), job.settings.test_time_flip
-    )
-    return _Fold(
-        network, run.origin, rows, logit / temperature, test_logit / temperature, state.history
-    )
+    scored = {}
+    for mirrored in mirroring.list_candidates(job.settings.test_time_flip):
+        logit, test_logit = run.predict(held_out, mirrored), run.predict(test, mirrored)
+        temperature = fit_scaling.fit_temperature(logit, held_out.labels)
+        network = Network(run.architecture, (Member(run.model, temperature),), mirrored)
+        scored[mirrored] = _Fold(
+            network, run.origin, rows, logit / temperature, test_logit / temperature, state.history
+        )
+    return scored
 
 
 def _finish_ensemble(
@@ -170,22 +181,25 @@ def _finish_ensemble(
     test: Split,
     folds: Sequence[_Fold],
     rows: Sequence[Mapping[str, Any]],
+    mirror_gain: float | None,
 ) -> FinishedRun:
     """Return the ensemble of all networks as one run."""
     network = dataclasses.replace(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
     test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
-    trained = Trained(network, held_out.split, held_out, folds[0].origin)
+    trained = Trained(network, held_out.split, held_out, folds[0].origin, mirror_gain)
     history = _average_histories([fold.history for fold in folds])
     return job.finish(trained, OUT_OF_FOLD, Scored(test, test_logit), history, rows)
 
 
-def _finish_single(job: TrainingJob, pool: Split, test: Split, fold: _Fold) -> FinishedRun:
+def _finish_single(
+    job: TrainingJob, pool: Split, test: Split, fold: _Fold, mirror_gain: float | None
+) -> FinishedRun:
     """Return the network of one fold as a run."""
     train = pool.select(np.setdiff1d(np.arange(len(pool)), fold.rows))
     held_out = Scored(pool.select(fold.rows), fold.logit)
-    trained = Trained(fold.network, train, held_out, fold.origin)
+    trained = Trained(fold.network, train, held_out, fold.origin, mirror_gain)
     return job.finish(trained, OUT_OF_FOLD, Scored(test, fold.test_logit), fold.history)
 
 

@@ -49,10 +49,9 @@ class Run:
         """Whether this host writes the results."""
         return strategy_lib.is_chief(self.loop.strategy)
 
-    def predict(self, split: Split) -> np.ndarray:
-        """Return the logits of a split, float32 [N], as the exported network will give them."""
-        settings = self.job.settings
-        return self.loop.predict(split, settings.global_batch_size, settings.test_time_flip)
+    def predict(self, split: Split, mirrored: bool = False) -> np.ndarray:
+        """Return the logits of a split, float32 [N], see `Loop.predict`."""
+        return self.loop.predict(split, self.job.settings.global_batch_size, mirrored)
 
 
 class Journal:

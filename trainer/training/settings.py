@@ -82,11 +82,14 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Switch:
-    """True or False."""
+    """True or False, or None where the run itself may decide."""
+
+    may_be_open: bool = False
 
     def check(self, value: Any) -> str | None:
         """Return what was expected, or None."""
-        return None if isinstance(value, bool) else "true or false"
+        is_open = self.may_be_open and value is None
+        return None if is_open or isinstance(value, bool) else "true or false"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,7 @@ RULES: Mapping[str, Rule] = {
     "augmentation.zoom": _STRENGTH,
     "augmentation.contrast": _STRENGTH,
     "augmentation.brightness": _STRENGTH,
-    "test_time_flip": Switch(),
+    "test_time_flip": Switch(may_be_open=True),
     "threshold_rule": Text("a threshold rule", calibration.check_rule),
     "abstain": _SHARE,
     "precision": Choice(("float32", "mixed_bfloat16", "mixed_float16")),
@@ -174,6 +177,7 @@ RUNTIME_KEYS = (
     "verify_engines",
     "cam_methods",
     "xla",
+    "test_time_flip",
     "threshold_rule",
     "abstain",
     "recipe",

@@ -18,7 +18,7 @@ from trainer.program import run_lock
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
-from trainer.training import cross_validation, optimization, settings
+from trainer.training import cross_validation, mirroring, optimization, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import check_same_run
@@ -143,9 +143,13 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRu
     )
     run = build_run(job, strategy, train, validation)
     state = fit(run)
-    held_out, tested = (Scored(split, run.predict(split)) for split in (validation, test))
-    network = Network(run.architecture, (Member(run.model),), job.settings.test_time_flip)
-    trained = Trained(network, train, held_out, run.origin)
+    candidates = mirroring.list_candidates(job.settings.test_time_flip)
+    logits = {mirrored: run.predict(validation, mirrored) for mirrored in candidates}
+    mirrors = mirroring.choose(validation.labels, logits)
+    held_out = Scored(validation, logits[mirrors.mirrored])
+    tested = Scored(test, run.predict(test, mirrors.mirrored))
+    network = Network(run.architecture, (Member(run.model),), mirrors.mirrored)
+    trained = Trained(network, train, held_out, run.origin, mirrors.gain)
     return job.finish(trained, "validation", tested, state.history)
 
 

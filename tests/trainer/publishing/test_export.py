@@ -80,7 +80,7 @@ def export_model(
         model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     )
     network = Network(architecture, (Member(model),))
-    trained = Trained(network, TRAIN, Scored(held_out, logit), ORIGIN)
+    trained = Trained(network, TRAIN, Scored(held_out, logit), ORIGIN, mirror_gain=0.004)
     measured = Measured(POINT, {"test": {}, held_out_name: {}})
     return export.export(trained, measured, dataset, str(directory))
 
@@ -144,6 +144,7 @@ def test_what_the_artifact_says_of_itself(made):
         "members": 1,
         "temperatures": [1.0],
         "mirrored": False,
+        "mirror_gain": 0.004,
         "threshold_rule": "kappa",
         "threshold_fitted": True,
         **dataclasses.asdict(ORIGIN),

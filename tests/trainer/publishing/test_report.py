@@ -378,6 +378,25 @@ def test_model_card_says_what_it_was_made_of_and_from(run):
     )
 
 
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        ({}, "The mirror image of an image is not scored."),
+        (
+            {"mirrored": False, "mirror_gain": 0.002},
+            "is not scored: it changes the AUROC of held-out images by +0.002.",
+        ),
+        (
+            {"mirrored": True, "mirror_gain": 0.009},
+            "takes twice as long: it changes the AUROC of held-out images by +0.009.",
+        ),
+        ({"mirrored": True, "mirror_gain": None}, "averaged, which takes twice as long."),
+    ],
+)
+def test_model_card_says_whether_the_mirror_image_is_scored(run, described, said):
+    assert said in card(run, architecture={"backbone": "xception", **described})
+
+
 def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
     fields = {"backbone": "xception", "threshold_rule": "kappa", "mirrored": False}
     assert "chosen on the validation split, so its figures are optimistic" in card(run)

@@ -3,12 +3,14 @@
 import csv
 import json
 import pathlib
+import shutil
 import signal
 
 import keras
 import numpy as np
 import pytest
 import scipy.special
+import sklearn.metrics
 import tensorflow as tf
 
 from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
@@ -16,8 +18,9 @@ from tests.support.commands import finish, log, prepared, start, stop_after
 from trainer import artifact
 from trainer.dataset import input_pipeline
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
+from trainer.evaluation import fit_scaling
 from trainer.network import model as model_lib
-from trainer.training import cross_validation
+from trainer.training import cross_validation, mirroring
 from trainer.training.job import create_job
 
 FLAGS = ("--folds=3", "--config.epochs=2", "--config.monitor=last", "--config.test_time_flip")
@@ -145,8 +148,39 @@ def test_the_artifact_is_the_mean_of_its_networks_and_their_mirror_images(undist
     np.testing.assert_allclose(mirrored["logit"], served["logit"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(mirrored["cam"][:, :, ::-1], served["cam"], rtol=1e-4, atol=1e-6)
     info = artifact.load(undisturbed / "artifact")
+    assert info.architecture["mirror_gain"] is None
     assert (info.architecture["members"], info.architecture["mirrored"]) == (3, True)
     assert "3 x tinynet" in (undisturbed / "artifact" / artifact.MODEL_CARD).read_text()
+
+
+def test_without_the_setting_the_pooled_gain_decides_for_all_networks(
+    data_dir, undisturbed, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (workdir / "metrics.json").unlink()
+    assert finish(data_dir, workdir, *FLAGS[:-1]) == EXIT_DONE, log(workdir)[-3000:]
+    models = [keras.models.load_model(workdir / f"artifact/model-{k}.keras") for k in (1, 2, 3)]
+    split = input_pipeline.load_split(data_dir, "train+validation")
+    fold_of = cross_validation.assign_folds(split, 3, small_recipe.get_config().seed)
+    area = []
+    for mirrored in (False, True):
+        score = np.empty(len(split))
+        for k, model in enumerate(models):
+            held_out = fold_of == k
+            images = split.images[np.flatnonzero(held_out)]
+            single = model.predict(images, verbose=0)[model_lib.LOGIT][:, 0]
+            logit = logits(model, images) if mirrored else single
+            score[held_out] = logit / fit_scaling.fit_temperature(logit, split.labels[held_out])
+        area.append(sklearn.metrics.roc_auc_score(split.labels, score))
+    for name in ("artifact", "artifact_single"):
+        described = artifact.load(workdir / name).architecture
+        assert described["mirror_gain"] == pytest.approx(area[1] - area[0], abs=1e-9)
+        assert described["mirrored"] == (area[1] - area[0] >= mirroring.MIN_GAIN)
+    with (workdir / "out_of_fold.csv").open() as file:
+        rows = {row["path"]: float(row["logit"]) for row in csv.DictReader(file)}
+    reported = sklearn.metrics.roc_auc_score(split.labels, [rows[path] for path in split.path])
+    assert reported == pytest.approx(area[int(described["mirrored"])], abs=1e-9)
 
 
 def test_the_single_best_network_is_exported_too(undisturbed):
