@@ -17,6 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.backbone = "densenet121"
     # `imagenet`, `none`, or a path: backbone weights (.h5), a .keras file, or an artifact.
     config.weights = "imagenet"
+    # Scale of the grey levels that the weights expect: `imagenet`, `radimagenet`, `-1..1`, `0..1`,
+    # `0..255`; `auto` is that of the earlier run, or of Keras's ImageNet weights.
+    config.input_scale = "auto"
     # The backbone that trains from random weights where ImageNet's can't be downloaded; empty: stop
     # with an error instead.
     config.fallback_backbone = ""

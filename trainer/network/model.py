@@ -6,12 +6,11 @@ Normalisation and grey-to-RGB are layers inside, so that the model takes `uint8 
 
 import contextlib
 import dataclasses
-import inspect
 import os
 import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -19,7 +18,7 @@ from absl import logging
 
 from trainer import artifact, storage
 from trainer.errors import ConfigError
-from trainer.network.small_net import SmallNet
+from trainer.network import backbones
 
 NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
 FEATURES = "features"
@@ -28,7 +27,6 @@ LOGIT = "logit"
 HEAD = "head_{}"
 RANDOM_WEIGHTS = "none"
 """The setting `weights` of a backbone that starts from random weights."""
-_IMAGENET = "imagenet"
 _BATCH_NORM_MOMENTUM = 0.9
 """Momentum of statistics that are learnt from the start. With Keras's 0.99 the initial ones would
 still have an influence after some hundred steps."""
@@ -59,7 +57,11 @@ class Architecture:
 
 
 def build(
-    architecture: Architecture, image_size: int, weights: str = RANDOM_WEIGHTS, seed: int = 0
+    architecture: Architecture,
+    image_size: int,
+    weights: str = RANDOM_WEIGHTS,
+    seed: int = 0,
+    input_scale: str = backbones.AUTO,
 ) -> keras.Model:
     """Build the model and load its pre-trained weights.
 
@@ -69,18 +71,22 @@ def build(
       weights: `imagenet`, `none`, or a path: a Keras weights file of the backbone (`*.h5`), a
         `.keras` file or an artifact directory of an earlier run with the same backbone.
       seed: seed of the random initial weights.
+      input_scale: one of `backbones.INPUT_SCALES`, the scale of the grey levels that enter the
+        backbone. `auto` takes that of the earlier run, or that of Keras's weights.
 
     Returns:
       A model from `uint8 [B, image_size, image_size, 1]` to a dict of float32: `features` [B, h, w,
       C], `pooled` [B, C] and `logit` [B, 1].
 
     Raises:
-      ConfigError: unknown backbone or pooling, image too small, weights missing or for another
-        backbone.
+      ConfigError: unknown backbone or pooling, image too small, weights missing, for another
+        backbone or of an unknown scale.
     """
+    earlier = _load_earlier_run(weights) if is_earlier_run(weights) else None
+    scale = _find_normalization(architecture.backbone, input_scale, weights, earlier)
     keras.utils.set_random_seed(seed)
     image = keras.Input((image_size, image_size, 1), dtype="uint8", name="image")
-    rgb = _normalize(image, architecture.backbone)
+    rgb = _normalize(image, scale)
     backbone = _build_backbone(architecture.backbone, rgb, weights)
     features = keras.layers.Activation("linear", dtype="float32", name=FEATURES)(backbone)
     pooled = _pool(features, architecture.pooling)
@@ -93,8 +99,8 @@ def build(
     logit = keras.layers.Dense(1, dtype="float32", name=LOGIT)(x)
     outputs = {FEATURES: features, POOLED: pooled, LOGIT: logit}
     model = keras.Model(image, outputs, name=f"humerus_{architecture.backbone}")
-    if is_earlier_run(weights):
-        _transfer_weights(weights, model)
+    if earlier is not None:
+        _transfer_weights(earlier, weights, model)
     return model
 
 
@@ -165,33 +171,9 @@ def compute_depths(model: keras.Model) -> dict[str, float]:
     return depth
 
 
-def available_backbones() -> dict[str, Callable[..., keras.Model]]:
-    """Return the classifiers of `keras.applications` and our `smallnet`, by name in lower case."""
-    functions = dict(inspect.getmembers(keras.applications, inspect.isfunction))
-    classifiers = {
-        name.lower(): f
-        for name, f in functions.items()
-        if "include_top" in inspect.signature(f).parameters
-    }
-    return {**classifiers, "smallnet": SmallNet}
-
-
-def check_backbone(backbone: str) -> None:
-    """Check that there is a backbone of this name.
-
-    Raises:
-      ConfigError: there is none; the message lists all.
-    """
-    if backbone not in available_backbones():
-        raise ConfigError(
-            f"backbone={backbone!r} is not among the known backbones:"
-            f" {', '.join(available_backbones())}"
-        )
-
-
 def is_earlier_run(weights: str) -> bool:
     """Return whether a setting `weights` names a model that was trained by this program."""
-    return weights not in (RANDOM_WEIGHTS, _IMAGENET) and not weights.endswith(".h5")
+    return weights not in (RANDOM_WEIGHTS, backbones.IMAGENET) and not weights.endswith(".h5")
 
 
 def _find_first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
@@ -211,36 +193,51 @@ def _find_first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
     )
 
 
-def _normalize(image: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
-    """Turn grey [0, 255] into three channels on the scale that the backbone expects."""
-    scale, offset = find_normalization(backbone)
+def _normalize(
+    image: keras.KerasTensor, scale: tuple[list[float], list[float]]
+) -> keras.KerasTensor:
+    """Turn grey [0, 255] into three channels, each times its factor plus its offset."""
+    factor, offset = scale
     rgb = keras.layers.Concatenate(dtype="uint8", name="grey_to_rgb")([image, image, image])
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name=NORMALIZATION)(rgb)
+    return keras.layers.Rescaling(factor, offset, dtype="float32", name=NORMALIZATION)(rgb)
 
 
-def find_normalization(backbone: str) -> tuple[list[float], list[float]]:
-    """Return scale and offset per channel of Keras's own `preprocess_input`.
+def _read_normalization(model: keras.Model) -> tuple[list[float], list[float]]:
+    """Return factor and offset per channel that a model of `build` was made with."""
+    config = model.get_layer(NORMALIZATION).get_config()
+    return config["scale"], config["offset"]
 
-    It is affine in a grey image, so that black and white determine it.
+
+def _find_normalization(
+    backbone: str, input_scale: str, weights: str, earlier: keras.Model | None
+) -> tuple[list[float], list[float]]:
+    """Return factor and offset per channel; those of an earlier run are its own.
+
+    Raises:
+      ConfigError: the scale is not known, or another one than that of the earlier run was set.
     """
-    check_backbone(backbone)
-    function = available_backbones()[backbone]
-    preprocess = sys.modules[function.__module__].preprocess_input
-    black, white = (
-        np.asarray(preprocess(np.full((1, 1, 1, 3), value, "float32"))).ravel()
-        for value in (0.0, 255.0)
-    )
-    return ((white - black) / 255.0).tolist(), black.tolist()
+    if earlier is None:
+        scale = backbones.choose_scale(input_scale, weights)
+        return backbones.find_normalization(backbone, scale)
+    found = _read_normalization(earlier)
+    if input_scale != backbones.AUTO and not np.allclose(
+        found, backbones.find_normalization(backbone, input_scale)
+    ):
+        raise ConfigError(
+            f"input_scale={input_scale!r}: the earlier run weights={weights!r} was trained at"
+            " another scale of the input; omit --config.input_scale, and its own is used"
+        )
+    return found
 
 
 def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
     """Return the output of the backbone for the input `rgb`, with `weights` of Keras loaded."""
     keras_weights = None if weights == RANDOM_WEIGHTS or is_earlier_run(weights) else weights
-    application = available_backbones()[name]
+    application = backbones.available_backbones()[name]
     try:
         # Keras reports a download on stdout, which belongs to the result.
         with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
-            if keras_weights not in (None, _IMAGENET):
+            if keras_weights not in (None, backbones.IMAGENET):
                 keras_weights = stack.enter_context(_copy_to_local(weights))
             return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
     except ConfigError:
@@ -250,7 +247,7 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
             raise ConfigError(
                 f"backbone={name!r} can't be built for images of {rgb.shape[1]} px: {error}"
             ) from error
-        if keras_weights == _IMAGENET:
+        if keras_weights == backbones.IMAGENET:
             raise WeightsUnavailableError(
                 f"the ImageNet weights of {name} can't be downloaded ({error}); where there is no"
                 " network, set --config.weights=PATH to a Keras weights file, an artifact or a"
@@ -267,7 +264,7 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
 def _suggest_backbone(weights: str, other_than: str) -> str:
     """Return such as `=xception` where the file's name contains a backbone; else nothing."""
     file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
-    found = [name for name in available_backbones() if name in file]
+    found = [name for name in backbones.available_backbones() if name in file]
     best = max(found, key=len, default=other_than)
     return "" if best == other_than else f"={best}"
 
@@ -278,9 +275,11 @@ def _pool(features: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     return _POOLING[pooling](dtype="float32", name=POOLED)(features)
 
 
-def _transfer_weights(weights: str, model: keras.Model) -> None:
-    """Copy the weights of an earlier run layer by layer, except head layers of another shape."""
-    earlier = _load_earlier_run(weights)
+def _transfer_weights(earlier: keras.Model, weights: str, model: keras.Model) -> None:
+    """Copy the weights of an earlier run layer by layer, except head layers of another shape.
+
+    `weights` names the earlier run in messages.
+    """
     source, target = (
         [layer for layer in backbone_layers(m) if layer.weights] for m in (earlier, model)
     )
@@ -317,13 +316,19 @@ def _load_earlier_run(weights: str) -> keras.Model:
         )
     try:
         with _copy_to_local(path) as local:
-            return keras.models.load_model(local, compile=False)
+            model: keras.Model = keras.models.load_model(local, compile=False)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(
             f"weights={weights!r} is not a model of an earlier run: {error}"
         ) from error
+    if NORMALIZATION not in [layer.name for layer in model.layers]:
+        raise ConfigError(
+            f"weights={weights!r} is not a model of an earlier run (it has no layer"
+            f" {NORMALIZATION!r}); name an artifact, or weights of a backbone alone (.h5)"
+        )
+    return model
 
 
 def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:

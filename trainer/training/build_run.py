@@ -61,7 +61,9 @@ def _build_model(
         settings.backbone, settings.pooling, tuple(settings.head_widths), settings.dropout
     )
     try:
-        model = model_lib.build(architecture, image_size, settings.weights, settings.seed)
+        model = model_lib.build(
+            architecture, image_size, settings.weights, settings.seed, settings.input_scale
+        )
         return model, architecture, settings.weights
     except model_lib.WeightsUnavailableError as error:
         if not settings.fallback_backbone:

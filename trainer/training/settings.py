@@ -9,8 +9,7 @@ import ml_collections
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration
-from trainer.network import model as model_lib
-from trainer.network import saliency
+from trainer.network import backbones, saliency
 
 
 class Rule(Protocol):
@@ -116,11 +115,12 @@ _RATE = Number(0, 1000)
 _STRENGTH = Number(0, 10)
 
 RULES: Mapping[str, Rule] = {
-    "backbone": Text("the name of a backbone", model_lib.check_backbone),
+    "backbone": Text("the name of a backbone", backbones.check_backbone),
     "weights": Text("imagenet, none or a path"),
+    "input_scale": Choice(backbones.INPUT_SCALES),
     "fallback_backbone": Text(
         "the name of a backbone, or nothing",
-        lambda name: model_lib.check_backbone(name) if name else None,
+        lambda name: backbones.check_backbone(name) if name else None,
     ),
     "pooling": Choice(("avg", "max")),
     "head_widths": Widths(65_536),

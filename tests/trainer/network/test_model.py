@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer.errors import ConfigError
+from trainer.network import backbones
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture, WeightsUnavailableError
 
@@ -95,9 +96,71 @@ def test_the_scale_of_each_family_is_that_of_its_preprocess_input(name, grey):
         "mobilenetv3small": keras.applications.mobilenet_v3,
         "nasnetmobile": keras.applications.nasnet,
     }
-    scale, offset = model_lib.find_normalization(name)
+    scale, offset = backbones.find_normalization(name)
     expected = modules[name].preprocess_input(np.full((1, 1, 1, 3), grey, "float32")).ravel()
     np.testing.assert_allclose(np.array(scale) * grey + offset, expected, rtol=1e-5, atol=1e-5)
+
+
+def enter_backbone(model: keras.Model, grey: list[int]) -> np.ndarray:
+    """Return what enters the backbone for each grey level, float32 [levels, 3]."""
+    normalization = model.get_layer(model_lib.NORMALIZATION)
+    levels = np.repeat(np.array(grey, np.uint8)[:, None, None, None], 3, axis=3)
+    return normalization(levels).numpy()[:, 0, 0]
+
+
+# Of blue, green and red, as `imagenet_utils.preprocess_input` subtracts them, divided by 255.
+_MEANS = np.array([103.939, 116.779, 123.68])
+_RADIMAGENET = [-_MEANS / 255, (255 - _MEANS) / 255]
+
+
+@pytest.mark.parametrize(
+    ("input_scale", "black_and_white"),
+    [
+        ("auto", [[-1] * 3, [1] * 3]),  # as tinynet's own `preprocess_input`
+        ("imagenet", [[-1] * 3, [1] * 3]),
+        ("-1..1", [[-1] * 3, [1] * 3]),
+        ("0..1", [[0] * 3, [1] * 3]),
+        ("0..255", [[0] * 3, [255] * 3]),
+        ("radimagenet", _RADIMAGENET),
+    ],
+)
+def test_a_named_scale_is_what_enters_the_backbone(input_scale, black_and_white):
+    model = model_lib.build(Architecture("tinynet", **LINEAR), 32, input_scale=input_scale)
+    np.testing.assert_allclose(enter_backbone(model, [0, 255]), black_and_white, atol=1e-5)
+
+
+def test_radimagenets_weights_are_refused_until_their_scale_is_named(tmp_path):
+    architecture, folder = Architecture("tinynet", **LINEAR), tmp_path / "weights"
+    folder.mkdir()
+    path = str(folder / "RadImageNet-TinyNet_notop.weights.h5")
+    made = keras.applications.TinyNet(weights=None, input_tensor=keras.Input((32, 32, 3)))
+    made.save_weights(path)
+    with pytest.raises(ConfigError, match=r"set --config\.input_scale, such as radimagenet"):
+        model_lib.build(architecture, 32, path)
+    model = model_lib.build(architecture, 32, path, input_scale="radimagenet")
+    np.testing.assert_allclose(enter_backbone(model, [0, 255]), _RADIMAGENET, atol=1e-5)
+    # Its input as the authors compute it gives the features that the weights make of it.
+    images, _ = small_run.pictures(2, 32)
+    expected = made((np.repeat(images, 3, axis=3) - _MEANS) / 255, training=False)
+    features = model(images, training=False)[model_lib.FEATURES]
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_earlier_run_keeps_its_own_scale(tmp_path):
+    architecture, path = Architecture("tinynet", **LINEAR), str(tmp_path / "model.keras")
+    model_lib.build(architecture, 32, input_scale="0..1", seed=4).save(path)
+    for input_scale in ("auto", "0..1"):
+        again = model_lib.build(architecture, 32, path, input_scale=input_scale)
+        np.testing.assert_allclose(enter_backbone(again, [0, 255]), [[0] * 3, [1] * 3], atol=1e-6)
+    with pytest.raises(ConfigError, match="was trained at another scale of the input; omit"):
+        model_lib.build(architecture, 32, path, input_scale="-1..1")
+
+
+def test_a_model_of_another_program_is_no_earlier_run(tmp_path):
+    path = str(tmp_path / "model.keras")
+    keras.applications.TinyNet(weights=None, input_tensor=keras.Input((32, 32, 3))).save(path)
+    with pytest.raises(ConfigError, match=r"is not a model of an earlier run \(it has no layer"):
+        model_lib.build(Architecture("tinynet", **LINEAR), 32, path)
 
 
 def test_real_weights_give_the_features_of_keras(shared):
