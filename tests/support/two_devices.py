@@ -25,6 +25,13 @@ CASES = {
         "learning_rate": 0.1,
     },
     "fewer examples than one replica's share": {"count": 3},
+    "dropout": {"count": 27, "dropout": 0.5},
+    "clipped gradients": {
+        "count": 27,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "clip_norm": 0.05,
+    },
 }
 
 

@@ -51,6 +51,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.depth_lr_decay = 1.0
     # Applies to kernels only.
     config.weight_decay = 1e-4
+    # Largest norm of the gradients of the whole batch together; 0 for no limit.
+    config.clip_norm = 0.0
     # `cosine`, `plateau` (multiplies the rate by plateau_factor), or `constant`.
     config.schedule = "cosine"
     config.warmup_epochs = 1.0

@@ -19,6 +19,7 @@ from absl import logging
 from trainer import artifact, storage
 from trainer.errors import ConfigError
 from trainer.network import backbones
+from trainer.network.replica_dropout import ReplicaDropout
 
 NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
 FEATURES = "features"
@@ -92,7 +93,7 @@ def build(
     pooled = _pool(features, architecture.pooling)
     x = pooled
     if architecture.dropout:
-        x = keras.layers.Dropout(architecture.dropout, seed=seed, name="dropout")(x)
+        x = ReplicaDropout(architecture.dropout, seed=seed, name="dropout")(x)
     for i, width in enumerate(architecture.head_widths, 1):
         layer = keras.layers.Dense(width, activation="relu", dtype="float32", name=HEAD.format(i))
         x = layer(x)

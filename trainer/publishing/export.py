@@ -24,6 +24,7 @@ from trainer.dataset.input_pipeline import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.network import model as model_lib
+from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import model_card, verify
 from trainer.publishing.trained import Measured, Trained
@@ -181,7 +182,10 @@ def copy_in_float32(member: Member) -> Member:
         settings = layer.get_config()
         if layer.dtype_policy.name.startswith("mixed"):
             settings["dtype"] = "float32"
-        return layer.__class__.from_config(settings)
+        # The exported file needs Keras alone.
+        is_ours = isinstance(layer, ReplicaDropout)
+        kind = keras.layers.Dropout if is_ours else layer.__class__
+        return kind.from_config(settings)
 
     copy = keras.models.clone_model(member.model, clone_function=copy_layer)
     copy.set_weights(member.model.get_weights())

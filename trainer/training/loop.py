@@ -20,6 +20,7 @@ from trainer.network import model as model_lib
 from trainer.program import telemetry
 from trainer.training.clock import Clock, read_clock
 from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.gradient_clipping import clip_global_norm
 
 Batch = Mapping[str, tf.Tensor]
 """`image` uint8 [b, size, size, 1], `label` float32 [b] and `weight` float32 [b] of one replica."""
@@ -65,12 +66,14 @@ class Phase:
       variables: the variables that are trained.
       optimizer: an optimizer built on them.
       learning_rate: function from the step within the phase to the learning rate of the head.
+      clip_norm: largest norm of all gradients together; 0 for no limit.
     """
 
     epochs: int
     variables: Sequence[keras.Variable]
     optimizer: keras.optimizers.Optimizer
     learning_rate: Callable[[float], float]
+    clip_norm: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,6 +350,8 @@ class Loop:
 
         def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             logit, losses, gradients = backpropagate(batch)
+            if phase.clip_norm:
+                gradients = clip_global_norm(gradients, phase.clip_norm, phase.optimizer)
             phase.optimizer.apply(gradients, trainable)
             real = tf.cast(batch["weight"] > 0, tf.float32)
             correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)

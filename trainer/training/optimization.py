@@ -36,7 +36,8 @@ def build_phases(
         ]
         steps = settings.head_epochs * steps_per_epoch
         rate = schedule("cosine", settings.head_learning_rate * factor, steps, 0)
-        phases.append(Phase(settings.head_epochs, head, _build_optimizer(settings, head, {}), rate))
+        optimizer = _build_optimizer(settings, head, {})
+        phases.append(Phase(settings.head_epochs, head, optimizer, rate, settings.clip_norm))
     if settings.epochs:
         trained = list(model.trainable_variables)
         scale = {
@@ -45,7 +46,7 @@ def build_phases(
         steps, warmup = settings.epochs * steps_per_epoch, settings.warmup_epochs * steps_per_epoch
         rate = schedule(settings.schedule, settings.learning_rate * factor, steps, warmup)
         optimizer = _build_optimizer(settings, trained, scale)
-        phases.append(Phase(settings.epochs, trained, optimizer, rate))
+        phases.append(Phase(settings.epochs, trained, optimizer, rate, settings.clip_norm))
         _log_rates(settings, list(scale.values()))
     return phases
 

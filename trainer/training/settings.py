@@ -136,6 +136,7 @@ RULES: Mapping[str, Rule] = {
     "backbone_lr_factor": Number(0, 100),
     "depth_lr_decay": Number(0, 100),
     "weight_decay": Number(0, 100),
+    "clip_norm": _RATE,
     "schedule": Choice(("cosine", "plateau", "constant")),
     "warmup_epochs": Number(0, 100_000),
     "plateau_factor": Number(0, 1),

@@ -5,12 +5,14 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer.errors import ConfigError
 from trainer.network import backbones
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture, WeightsUnavailableError
+from trainer.network.replica_dropout import ReplicaDropout
 
 LINEAR = {"pooling": "avg", "head_widths": ()}
 
@@ -201,6 +203,18 @@ def test_dropout_only_in_training():
         len({model(images, training=True)[model_lib.LOGIT].numpy().tobytes() for _ in range(3)})
         == 3
     )
+
+
+def test_on_one_device_dropout_is_that_of_keras():
+    ours = ReplicaDropout(0.4, seed=7, name="dropout")
+    theirs = keras.layers.Dropout.from_config(ours.get_config())
+    values = tf.constant(np.random.default_rng(0).normal(size=(6, 50)), tf.float32)
+    for _ in range(3):
+        dropped = ours(values, training=True).numpy()
+        np.testing.assert_array_equal(dropped, theirs(values, training=True))
+        assert 0.2 < (dropped == 0).mean() < 0.6
+        assert len({row.tobytes() for row in dropped == 0}) == 6
+    np.testing.assert_array_equal(ours(values), values)
 
 
 def test_the_seed_decides_the_weights():

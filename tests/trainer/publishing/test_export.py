@@ -8,6 +8,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -265,6 +266,15 @@ def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
         or not decided.all()
     )
     assert metrics.format_table(found)
+
+
+def test_the_keras_file_needs_keras_alone(made):
+    _, directory, _ = made
+    with zipfile.ZipFile(directory / artifact.KERAS_FILE) as file:
+        layers = json.loads(file.read("config.json"))["config"]["layers"]
+    assert "Dropout" in {layer["class_name"] for layer in layers}
+    assert {layer["module"] for layer in layers} == {"keras.layers"}
+    assert {layer["registered_name"] for layer in layers} == {None}
 
 
 def test_the_scores_of_each_image_are_written_as_a_table(made, data_dir, tmp_path):

@@ -23,6 +23,7 @@ from trainer.training import fit, optimization
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.gradient_clipping import clip_global_norm
 from trainer.training.loop import Objective, State
 
 UNCHANGED = {
@@ -115,6 +116,8 @@ def devices(tmp_path_factory) -> dict:
         "last batch without a real example for one replica",
         "fewer examples than one replica's share",
         "several steps per execution",
+        "dropout",
+        "clipped gradients",
     ],
 )
 def test_two_devices_learn_what_one_learns(devices, case):
@@ -130,6 +133,54 @@ def test_two_devices_train_with_batch_statistics(devices):
     (found,) = devices["batch statistics in training"]
     assert np.isfinite([*found["loss"], *found["logits"], *found["weights"]]).all()
     assert np.std(found["logits"]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("gradients", "limit", "expected"),
+    [
+        ([[3.0, 0.0], [4.0]], 1.0, [[0.6, 0.0], [0.8]]),  # their norm is 5
+        ([[3.0, 0.0], [4.0]], 5.0, [[3.0, 0.0], [4.0]]),
+        ([[0.3, 0.0], [0.4]], 1.0, [[0.3, 0.0], [0.4]]),
+    ],
+)
+@pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
+def test_the_norm_of_all_gradients_together_is_limited(gradients, limit, expected, loss_scale):
+    optimizer = keras.optimizers.SGD()
+    if loss_scale > 1:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
+    optimizer.build([keras.Variable(values) for values in gradients])
+    scaled = [tf.constant(values) * loss_scale for values in gradients]
+    clipped = clip_global_norm(scaled, limit, optimizer)
+    for found, values in zip(clipped, expected, strict=True):
+        np.testing.assert_allclose(found, np.array(values) * loss_scale, rtol=1e-6)
+
+
+def test_clipped_steps_are_shorter_in_the_same_direction(tmp_path):
+    """The first step of SGD is proportional to the gradient."""
+    steps = {}
+    for clip_norm in (0.0, 0.01, 0.02, 500.0):
+        run = make_run(
+            tmp_path / str(clip_norm),
+            train=small_run.split(8),
+            epochs=1,
+            optimizer="sgd",
+            weight_decay=0.0,
+            ema_decay=0.0,
+            clip_norm=clip_norm,
+        )
+        before = weights(run)
+        fit.fit(run)
+        moved = [after - start for after, start in zip(weights(run), before, strict=True)]
+        trainable = [bool(variable.trainable) for variable in run.model.weights]
+        steps[clip_norm] = np.concatenate(
+            [step.ravel() for step, is_trained in zip(moved, trainable, strict=True) if is_trained]
+        )
+    free, one, two, loose = steps.values()
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(loose, free)
+    assert np.linalg.norm(two) < np.linalg.norm(free)
+    cosine = two @ free / np.linalg.norm(two) / np.linalg.norm(free)
+    assert cosine == pytest.approx(1, abs=1e-4)
 
 
 def test_a_tiny_run_learns_what_is_there_to_learn(tmp_path):
