@@ -146,7 +146,7 @@ MISTAKES = [
             "phantom": "--output",
             "prepare": "--source and --layout and --data_dir",
             "train": "--data_dir and --workdir",
-            "evaluate": "--model and --data_dir",
+            "evaluate": "--model",
             "verify": "--model",
             "score": "--input and --model and --output",
             "overlay": "--scored and --output",
@@ -304,6 +304,34 @@ MISTAKES = [
         ["--model={model}", "image.png", "--output={file}"],
         2,
         "cannot be written",
+    ),
+    *(
+        ("humerus-evaluate", ["--model={model}", *images], 2, "name the images: --data_dir for")
+        for images in (
+            [],
+            ["--source={empty}"],
+            ["--layout=folders"],
+            ["--source={empty}", "--layout=folders", "--data_dir={empty}"],
+            ["--layout=folders", "--data_dir={empty}"],
+        )
+    ),
+    (
+        "humerus-evaluate",
+        ["--model={model}", "--source={empty}", "--layout=folders", "--baseline={model}"],
+        2,
+        "a --baseline is compared on prepared data",
+    ),
+    (
+        "humerus-evaluate",
+        ["--model={model}", "--source={images}", "--layout=folders"],
+        3,
+        "holds no class folders with images",
+    ),
+    (
+        "humerus-evaluate",
+        ["--model={empty}", "--source={images}", "--layout=folders"],
+        2,
+        "is not an exported model",
     ),
     (
         "humerus-evaluate",

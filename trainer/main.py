@@ -95,14 +95,22 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
 
 @_Program("humerus-evaluate", options.EvaluateOptions)
 def evaluate(given: options.EvaluateOptions) -> Result:
-    """Measures an artifact on prepared data, with 95 % intervals.
+    """Measures an artifact on labelled images, with 95 % intervals.
 
     humerus-evaluate --model=runs/first/artifact --data_dir=data --json=metrics.json
     humerus-evaluate --model=runs/first/artifact --data_dir=data --predictions=predictions.csv
     humerus-evaluate --model=runs/second/artifact --baseline=runs/first/artifact --data_dir=data
     humerus-evaluate --model=runs/second/artifact --data_dir=data \\
         --baseline=runs/small/artifact --baseline_data_dir=data_256
+    humerus-evaluate --model=runs/first/artifact --source=labels.csv --layout=manifest
     """
+    data_dir, source, layout = given.data_dir or "", given.source or "", given.layout or ""
+    if bool(data_dir) == bool(source) or bool(source) != bool(layout):
+        raise errors.ConfigError(
+            "name the images: --data_dir for prepared data, or --source and --layout"
+        )
+    if source and given.baseline:
+        raise errors.ConfigError("a --baseline is compared on prepared data; use --data_dir")
     if given.baseline_data_dir and not given.baseline:
         raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
     if given.predictions:
@@ -110,18 +118,20 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     from trainer.evaluation import evaluate as evaluate_lib
     from trainer.evaluation import metrics
 
+    split, predictions = given.split or "test", given.predictions
     if given.baseline:
         result = evaluate_lib.compare(
-            given.model,
-            given.baseline,
-            given.data_dir,
-            given.split,
-            given.baseline_data_dir,
-            given.predictions,
+            given.model, given.baseline, data_dir, split, given.baseline_data_dir, predictions
         )
         tables = [metrics.format_comparison(result)]
     else:
-        result = evaluate_lib.evaluate(given.model, given.data_dir, given.split, given.predictions)
+        result = (
+            evaluate_lib.evaluate_source(
+                given.model, source, layout, given.body_parts, given.split, predictions
+            )
+            if source
+            else evaluate_lib.evaluate(given.model, data_dir, split, predictions)
+        )
         tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
     return Result("\n".join([*tables, *warnings]), result)

@@ -5,6 +5,7 @@ import dataclasses
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
 
+LAYOUTS = ("mura", "folders", "manifest")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 METHOD_TITLES = {
     "grad_cam": "Grad-CAM",
@@ -20,6 +21,7 @@ METHOD_TITLES = {
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://."
+_BODY_PARTS = "Layout mura: comma-separated body parts to take, or all."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PrepareOptions:
     source: str = option(
         "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.", schemes=SCHEMES
     )
-    layout: str = option("Layout of the source.", choices=("mura", "folders", "manifest"))
+    layout: str = option("Layout of the source.", choices=LAYOUTS)
     data_dir: str = option("Folder for the prepared data; local or gs://.", schemes=SCHEMES)
     image_size: int = option(
         "Side of the square that every image is letterboxed to, in pixels.",
@@ -46,9 +48,7 @@ class PrepareOptions:
         low=MIN_IMAGE_SIZE,
         high=MAX_IMAGE_SIZE,
     )
-    body_parts: tuple[str, ...] = option(
-        "Layout mura: comma-separated body parts to take, or all.", ("XR_HUMERUS",)
-    )
+    body_parts: tuple[str, ...] = option(_BODY_PARTS, ("XR_HUMERUS",))
     validation_fraction: float = option(
         "Share of the patients, if the source has no validation split.", 0.15, low=0, high=1
     )
@@ -80,14 +80,25 @@ class EvaluateOptions:
     """The options of humerus-evaluate."""
 
     model: str = option(_ARTIFACT, schemes=SCHEMES)
-    data_dir: str = option(_PREPARED, schemes=SCHEMES)
+    data_dir: str | None = option(_PREPARED, None, schemes=SCHEMES)
+    source: str | None = option(
+        "Labelled images that are not prepared: a folder, or the CSV file of a manifest.",
+        None,
+        schemes=SCHEMES,
+    )
+    layout: str | None = option("Layout of --source.", None, choices=LAYOUTS)
+    body_parts: tuple[str, ...] = option(_BODY_PARTS, ("XR_HUMERUS",))
     baseline: str | None = option(
         "Another artifact, with which --model is compared image by image.", None, schemes=SCHEMES
     )
     baseline_data_dir: str | None = option(
         "Prepared data for a --baseline that takes images of another size.", None, schemes=SCHEMES
     )
-    split: str = option("Split to evaluate on.", "test", choices=("train", "validation", "test"))
+    split: str | None = option(
+        "Split to evaluate on; by default, test of --data_dir, or all images of --source.",
+        None,
+        choices=("train", "validation", "test"),
+    )
     predictions: str | None = option(
         "CSV file for label, logit and probability of each image, by --model.",
         None,

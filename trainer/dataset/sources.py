@@ -15,8 +15,7 @@ from trainer.dataset.listing import (
     split_off_unencodable,
 )
 from trainer.errors import ConfigError, DataError
-
-LAYOUTS = ("mura", "folders", "manifest")
+from trainer.options import LAYOUTS
 
 
 def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:

@@ -1,14 +1,15 @@
 """Evaluate and compare exported models on splits of prepared data, with confidence intervals."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import artifact, storage
+from trainer import artifact, radiograph, storage
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, labelled_source
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
@@ -67,12 +68,59 @@ def evaluate(
     """
     loaded = _load_split(data_dir, split)
     info, scored = _score(model, data_dir, loaded)
+    caveats = _list_caveats(model, info, data_dir, split)
+    return _describe(info, loaded, scored, caveats, predictions_file)
+
+
+def evaluate_source(
+    model: str,
+    source: str,
+    layout: str,
+    body_parts: Sequence[str],
+    split: str | None = None,
+    predictions_file: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate an exported artifact on the labelled images of a folder or manifest.
+
+    Args:
+      model: artifact directory, local or in a bucket.
+      source, layout, body_parts: as `sources.list_source` takes them.
+      split: the images that the source puts into this split; None for all images.
+      predictions_file: CSV file for the scores of each image, see `write_predictions`.
+
+    Returns:
+      What `evaluate` returns. `warnings` say which files were refused. Whether the model was made
+      from these images is not known.
+
+    Raises:
+      ArtifactError: the artifact is damaged.
+      ConfigError: there is no artifact, or an option is wrong.
+      DataError: the source is wrong, or the model needs another preprocessing.
+    """
+    info = load_info(model)
+    if not _is_same(info.preprocessing, radiograph.PREPROCESSING):
+        raise DataError(
+            f"{model} was made with another version of the preprocessing than this program's; "
+            "train it again"
+        )
+    loaded, warnings = labelled_source.load(source, layout, info.image_size, body_parts, split)
+    return _describe(info, loaded, _score_images(model, info, loaded), warnings, predictions_file)
+
+
+def _describe(
+    info: Artifact,
+    loaded: Split,
+    scored: metrics.Cases,
+    warnings: list[str],
+    predictions_file: str | None,
+) -> dict[str, Any]:
+    """Return what `evaluate` returns, and write the predictions if a file is named."""
     if predictions_file:
-        write_predictions(predictions_file, scored, split, info.threshold)
+        write_predictions(predictions_file, scored, loaded.name, info.threshold)
     return {
         "model_id": info.model_id,
-        "split": split,
-        "warnings": _list_caveats(model, info, data_dir, split),
+        "split": loaded.name,
+        "warnings": warnings,
         **metrics.evaluate(
             scored, info.threshold, info.uncertain_band, study_scaling=info.study_scaling
         ),
@@ -176,12 +224,17 @@ def _score(
     """Score a split with an artifact; return its description and the calibrated cases."""
     info = load_info(model)
     check_compatible(info, input_pipeline.read_dataset_info(data_dir), data_dir, role)
+    return info, _score_images(model, info, loaded)
+
+
+def _score_images(model: str, info: Artifact, loaded: Split) -> metrics.Cases:
+    """Score images with the SavedModel of an artifact; return the calibrated cases."""
     serve = tf.saved_model.load(model).signatures["serving_default"]
     starts = range(0, len(loaded), 32)
     logit = np.concatenate(
         [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
     )
-    return info, make_cases(loaded, logit, info.scaling)
+    return make_cases(loaded, logit, info.scaling)
 
 
 def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
@@ -225,10 +278,13 @@ def check_compatible(
             f"{data_dir} holds images of {dataset.image_size} px, and {role} takes "
             f"{info.image_size}; prepare them with --image_size={info.image_size}"
         )
-    if json.dumps(dataset.preprocessing, sort_keys=True) != json.dumps(
-        info.preprocessing, sort_keys=True
-    ):
+    if not _is_same(dataset.preprocessing, info.preprocessing):
         raise DataError(
             f"{data_dir} was prepared by another version of the preprocessing than the model's; "
             "prepare it again"
         )
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two descriptions of the preprocessing agree once they are written as JSON."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -302,6 +302,39 @@ def test_the_scores_of_each_image_are_written_as_a_table(made, data_dir, tmp_pat
     assert {name: counts[key] for name, key in cells.items()} == found["confusion"]["image"]
 
 
+def test_a_source_is_evaluated_as_its_prepared_images_are(made, data_dir, tmp_path):
+    _, directory, info = made
+    source, files = str(data_dir / "source" / "manifest.csv"), [tmp_path / "a", tmp_path / "b"]
+    prepared = evaluate.evaluate(
+        str(directory), str(data_dir / f"data{SIZE}"), predictions_file=str(files[0])
+    )
+    found = evaluate.evaluate_source(
+        str(directory), source, "manifest", (), "test", predictions_file=str(files[1])
+    )
+    assert found == prepared and found["model_id"] == info.model_id
+    assert files[0].read_bytes() == files[1].read_bytes()
+    everything = evaluate.evaluate_source(str(directory), source, "manifest", ())
+    assert everything["counts"]["images"] == sum(small_run.SPLITS.values())
+    assert (everything["split"], everything["warnings"]) == ("all", [])
+
+
+def test_what_a_source_lacks_is_said(made, tmp_path):
+    _, directory, _ = made
+    small_run.write_source(tmp_path / "source", {"train": 12})
+    source = tmp_path / "source" / "manifest.csv"
+    with pytest.raises(DataError, match="puts no image into the split 'validation'; omit --split"):
+        evaluate.evaluate_source(str(directory), str(source), "manifest", (), "validation")
+    (tmp_path / "source" / "train3.png").write_bytes(b"no image")
+    found = evaluate.evaluate_source(str(directory), str(source), "manifest", ())
+    assert found["counts"]["images"] == 11
+    (warning,) = found["warnings"]
+    assert "1 files of" in warning and "(not_an_image 1); first, train3.png: " in warning
+    for path in (tmp_path / "source").glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"can be evaluated: 12 files of .* were refused"):
+        evaluate.evaluate_source(str(directory), str(source), "manifest", ())
+
+
 def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
     _, directory, _ = made
     with pytest.raises(
