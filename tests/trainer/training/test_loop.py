@@ -164,6 +164,7 @@ def test_clipped_steps_are_shorter_in_the_same_direction(tmp_path):
             train=small_run.split(8),
             epochs=1,
             optimizer="sgd",
+            learning_rate=1.0,
             weight_decay=0.0,
             ema_decay=0.0,
             clip_norm=clip_norm,
@@ -176,7 +177,8 @@ def test_clipped_steps_are_shorter_in_the_same_direction(tmp_path):
             [step.ravel() for step, is_trained in zip(moved, trainable, strict=True) if is_trained]
         )
     free, one, two, loose = steps.values()
-    np.testing.assert_allclose(two, 2 * one, rtol=1e-3, atol=1e-7)
+    # Weights near 1 are rounded to steps of 1.2e-7.
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(loose, free)
     assert np.linalg.norm(two) < np.linalg.norm(free)
     cosine = two @ free / np.linalg.norm(two) / np.linalg.norm(free)
