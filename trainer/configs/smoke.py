@@ -16,6 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.pooling = "max"
     config.head_widths = ()
     config.epochs = 20
+    # A step of this network takes 40 ms, of which a twentieth is the call from Python.
+    config.steps_per_execution = 8
     config.learning_rate = 2e-3
     config.weight_decay = 1e-3
     config.ema_decay = 0.98
