@@ -29,7 +29,7 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
             maker = f"humerus-prepare --data_dir={data_dir}" if data_dir else "humerus-train"
             raise DataError(
                 f"{data_dir or model} holds nothing after {seconds / 3600:g} hours; "
-                f"see what became of {maker}"
+                f"check whether {maker} still runs"
             )
         if not is_logged:
             logging.info("Waiting for %s.", data_dir or model)

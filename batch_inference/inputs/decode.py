@@ -1,5 +1,4 @@
-"""Reading and decoding of an input: what the network takes, what the overlay is drawn on, and what
-the row says of the file."""
+"""Read and decode an input: for the network, for the overlay, and for what the row says of it."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping

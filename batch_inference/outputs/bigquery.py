@@ -201,7 +201,7 @@ def _check_names(table: Sequence[Column]) -> None:
     for column in table:
         if _FORBIDDEN_IN_COLUMNS.search(column.name) or len(column.name) > 300:
             raise ConfigError(
-                f"BigQuery takes no column of the name {column.name}; rename it in the manifest"
+                f"BigQuery does not accept a column named {column.name}; rename it in the manifest"
             )
 
 

@@ -50,7 +50,7 @@ class FindRepeated(beam.PTransform):
 
 
 def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, FirstUris]]:
-    """Yield the first URIs of each repeated content, of (content, study, URI) in any order."""
+    """Yield the first URIs of each repeated content; triples (content, study, URI) in any order."""
     firsts: dict[str, dict[str, str]] = {}
     repeated: set[str] = set()
     for content, study, uri in found:

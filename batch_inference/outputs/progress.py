@@ -9,6 +9,7 @@ from absl import logging
 from tqdm import tqdm
 
 from trainer.program import telemetry
+from trainer.program.repeat import call_every
 
 _TERMINAL_SECONDS = 0.3
 _LOG_SECONDS = 60.0
@@ -47,23 +48,18 @@ def show(total: int | None, in_this_process: bool = True) -> Iterator[None]:
         yield
         return
     terminal = sys.stderr.isatty()
-    over = threading.Event()
     start = _tally.finished
     with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not terminal) as bar:
 
         def follow() -> None:
-            while not over.wait(_TERMINAL_SECONDS if terminal else _LOG_SECONDS):
-                done = _tally.finished - start
-                if terminal:
-                    bar.update(done - bar.n)
-                else:
-                    logging.info("%d of %s inputs done", done, total or "?")
+            done = _tally.finished - start
+            if terminal:
+                bar.update(done - bar.n)
+            else:
+                logging.info("%d of %s inputs done", done, total or "?")
 
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
         try:
-            yield
+            with call_every(_TERMINAL_SECONDS if terminal else _LOG_SECONDS, follow):
+                yield
         finally:
-            over.set()
-            thread.join()
             bar.update(_tally.finished - start - bar.n)

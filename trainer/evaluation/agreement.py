@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from trainer.evaluation import metrics
+from trainer.evaluation import bootstrap, metrics
 from trainer.evaluation.cases import Cases
 
 CLOSE = {"probability_mean": 0.01, "probability_largest": 0.05, "labels_changed": 0.02}
@@ -33,7 +33,6 @@ MOST_CHANGED = 0.10
 """Upper 95 % bound of the share of labels that change."""
 LEAST_CORRELATION = 0.95
 """Of the maps, over all cells of all images."""
-_CONFIDENCE = 0.95
 
 
 def compare(
@@ -161,7 +160,7 @@ def _bound_share(count: int, total: int) -> float:
     """
     if count >= total:
         return 1.0
-    return float(scipy.stats.beta.ppf((1 + _CONFIDENCE) / 2, count + 1, total - count))
+    return float(scipy.stats.beta.ppf((1 + bootstrap.CONFIDENCE) / 2, count + 1, total - count))
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,6 +12,8 @@ import scipy.special
 from trainer.evaluation.cases import Cases
 
 CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+"""Shares of the resamples below the limits of a percentile interval."""
 ECE_BINS = 10
 MIN_PATIENTS = 5
 """Smallest number of patients for which an interval is computed.
@@ -203,9 +205,9 @@ def compute_error_interval(
       Lower and upper limit, or (None, None) where `_tell_nothing` holds.
     """
     drawn = drawn[~np.isnan(drawn)]
-    if _tell_nothing(drawn, value, patients):
+    low, high = compute_difference_interval(drawn, value, patients)
+    if low is None or high is None:
         return None, None
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     excess = max(0.0, drawn.mean() - value)
     return float(max(0, 2 * value - high - 2 * excess)), float(max(value, 2 * value - low))
 
@@ -221,7 +223,7 @@ def compute_difference_interval(
     drawn = drawn[~np.isnan(drawn)]
     if _tell_nothing(drawn, value, patients):
         return None, None
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(drawn, TAILS)
     return float(low), float(high)
 
 

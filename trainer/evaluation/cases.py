@@ -69,6 +69,11 @@ class Cases:
         return Cases(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
+def spread_rows(count: int, most: int) -> np.ndarray:
+    """Return at most `most` of the indices from 0 to `count` - 1, evenly spread and ascending."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
+
+
 def aggregate_by_study(cases: Cases, scaling: Scaling) -> Cases:
     """Return one case per study, with the mean logit of its images.
 

@@ -55,8 +55,7 @@ def compute_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -
     """
     (drawn,) = bootstrap.draw_multiplicities(len(values), resamples, seed)
     means = drawn @ values / len(values)
-    tail = (1 - bootstrap.CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, bootstrap.TAILS)
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 

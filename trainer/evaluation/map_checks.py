@@ -26,6 +26,7 @@ from absl import logging
 from sklearn.metrics import roc_auc_score
 
 from trainer.evaluation import bootstrap, localisation
+from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.serving import Network, serving_function
 from trainer.program import telemetry
@@ -121,10 +122,7 @@ def select_rows(labels: np.ndarray) -> np.ndarray:
     """
     kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     share = MOST_IMAGES // max(1, len(kinds))
-    taken = [
-        kind[np.unique(np.linspace(0, len(kind) - 1, min(len(kind), share)).astype(int))]
-        for kind in kinds
-    ]
+    taken = [kind[spread_rows(len(kind), share)] for kind in kinds]
     return np.sort(np.concatenate(taken)) if taken else np.array([], int)
 
 
@@ -253,7 +251,8 @@ def _check_evidence(
     strength = maps.sum(axis=(1, 2))
     parts = [np.flatnonzero(labels == value) for value in (0, 1)]
     drawn = [np.concatenate([rng.choice(part, len(part)) for part in parts]) for _ in range(500)]
-    low, high = np.quantile([roc_auc_score(labels[rows], strength[rows]) for rows in drawn], _TAILS)
+    scores = [roc_auc_score(labels[rows], strength[rows]) for rows in drawn]
+    low, high = np.quantile(scores, bootstrap.TAILS)
     area = {"value": float(roc_auc_score(labels, strength)), "low": float(low), "high": float(high)}
     own, *others = _compute_margins(network, images, labels, rng)
     as_good = sum(margin >= own for margin in others)
@@ -288,9 +287,6 @@ def _compute_margins(
         apart = inputs[labels == 1].mean(axis=0) - inputs[labels == 0].mean(axis=0)
         margins += orders @ apart / (member.temperature * len(network.members))
     return margins.tolist()
-
-
-_TAILS = ((1 - bootstrap.CONFIDENCE) / 2, (1 + bootstrap.CONFIDENCE) / 2)
 
 
 def _check_localisation(

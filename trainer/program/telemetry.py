@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging as python_logging
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -19,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.program import json_log
 from trainer.program.flags_from_dataclass import define_flags, option
 from trainer.program.heartbeat import Heartbeat
+from trainer.program.repeat import call_every
 
 METRICS = {
     "last_progress_timestamp_seconds": "Time of the last finished step or image, since 1970.",
@@ -165,19 +165,11 @@ def report_each(items: Iterable[T]) -> Iterator[T]:
 @contextlib.contextmanager
 def keep_alive() -> Iterator[None]:
     """Touch the heartbeat file throughout the block, which may wait long for other machines."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while _sinks.heartbeat and not over.wait(WAITING_INTERVAL):
-            _sinks.heartbeat.beat()
-
-    beats = threading.Thread(target=beat, daemon=True)
-    beats.start()
-    try:
+    if not _sinks.heartbeat:
         yield
-    finally:
-        over.set()
-        beats.join()
+        return
+    with call_every(WAITING_INTERVAL, _sinks.heartbeat.beat):
+        yield
 
 
 def has_probe_failed() -> bool:

@@ -23,6 +23,7 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
@@ -210,8 +211,7 @@ def _run_on_sample(
     serve: Serve, split: Split, batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return maps [n, h, w] and probabilities [n] of images spread evenly over a split."""
-    count = min(_SAMPLE_IMAGES, len(split))
-    rows = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
+    rows = spread_rows(len(split), _SAMPLE_IMAGES)
     batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
     outputs = [serve(tf.constant(split.images[batch])) for batch in batches]
     maps, probability = (

@@ -21,7 +21,7 @@ from trainer.dataset.input_pipeline import Split
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
-from trainer.evaluation.cases import Cases
+from trainer.evaluation.cases import Cases, spread_rows
 from trainer.network import trained_network
 from trainer.program import telemetry
 from trainer.publishing import model_card, quantize
@@ -291,19 +291,16 @@ def _to_sample(split: Split) -> Sample:
 
 
 def _spread(sample: Sample, most: int) -> Sample:
-    return sample.select(
-        np.unique(np.linspace(0, len(sample) - 1, min(most, len(sample))).astype(int))
-    )
+    return sample.select(spread_rows(len(sample), most))
 
 
 def _divide(sample: Sample, most: int) -> tuple[Sample, Sample]:
     """Divide images into some to measure on and some to calibrate with; few images serve both."""
     if len(sample) < 2 * CALIBRATION_IMAGES:
         return _spread(sample, most), _spread(sample, CALIBRATION_IMAGES)
-    calibration = np.linspace(0, len(sample) - 1, CALIBRATION_IMAGES).astype(int)
-    return _spread(
-        sample.select(np.setdiff1d(np.arange(len(sample)), calibration)), most
-    ), sample.select(calibration)
+    calibration = spread_rows(len(sample), CALIBRATION_IMAGES)
+    others = np.setdiff1d(np.arange(len(sample)), calibration)
+    return _spread(sample.select(others), most), sample.select(calibration)
 
 
 def _read_folder(folder: pathlib.Path, size: int) -> Sample:

@@ -159,7 +159,7 @@ def test_what_forbids_the_load_shows_before_the_run(double, monkeypatch):
     bigquery.prepare(there, tables, "gs://trial-bucket/tmp")
     bigquery.prepare(there, tables, "gs://trial-bucket/tmp")
     assert set(double.tables) == {f"trial.scores.{name}" for name in tables}
-    with pytest.raises(ConfigError, match=r"takes no column of the name ward \(east\)"):
+    with pytest.raises(ConfigError, match=r"does not accept a column named ward \(east\)"):
         bigquery.prepare(there, schema.list_tables(["ward (east)"]), "gs://trial-bucket/tmp")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
     with pytest.raises(ConfigError, match="cannot be written to"):
