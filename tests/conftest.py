@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
+
+from tests.support import bucket_server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -15,3 +18,10 @@ def shared() -> pathlib.Path:
     if not (folder / "data" / "fracatlas_shoulder").is_dir():
         pytest.skip(f"the folder of real test radiographs is absent: {folder} (set HUMERUS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[bucket_server.BucketServer]:
+    """Start a storage emulator for the tests of a module."""
+    with bucket_server.running(tmp_path_factory.mktemp("keys")) as running:
+        yield running

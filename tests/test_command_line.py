@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -452,10 +453,17 @@ def test_preparing_dry_counts_what_a_run_prepares_and_writes_nothing(places, tmp
     assert "would be written" in capsys.readouterr().out
 
 
-def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monkeypatch, capsys):
-    data, workdir = commands.prepared(tmp_path), tmp_path / "run"
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return commands.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def train_dry(data_dir, tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
+    """Return what calls `humerus-train --dry_run`; check that no call writes anything."""
+    workdir = tmp_path / "run"
     arguments = [
-        f"--data_dir={data}",
+        f"--data_dir={data_dir}",
         f"--workdir={workdir}",
         "--config=tests/support/small_recipe.py",
         "--dry_run",
@@ -466,39 +474,53 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(tmp_path, monk
         monkeypatch.setattr(sys, "argv", ["humerus-train", *arguments, *more])
         return call("humerus-train", *sys.argv[1:])
 
-    assert dry("--json=-") == 0
+    yield dry
+    assert not workdir.exists()
+
+
+def test_training_dry_says_what_it_would_train_and_writes_nothing(train_dry, capsys):
+    assert train_dry("--json=-") == 0
     plan = read_document(capsys)
     assert plan["images"] == small_run.SPLITS and plan["positives"] == {
         name: n // 2 for name, n in small_run.SPLITS.items()
     }
     assert plan["steps"] == 4 * -(-26 // 8) and plan["networks"] == 1 and plan["state"] == "new"
     assert 0 < plan["trainable"] <= plan["parameters"]
-    assert dry("--folds=3") == 0
+    assert train_dry("--folds=3") == 0
     assert "would train 3 networks: tinynet (weights: none)" in capsys.readouterr().out
-    for wrong, said in {
-        "--config.threshold_rule=best": "threshold rule: expected one of",
-        "--config.monitor=f1": "monitor='f1': expected auroc, loss or last",
-        "--config.precision=half": "precision='half': expected float32, "
-        "mixed_bfloat16 or mixed_float16",
-        "--config.optimizer=lamb": "optimizer='lamb': expected adamw or sgd",
-        "--config.backbone=densnet": "backbone='densnet'",
-        "--config.weights=absent.h5": "absent.h5",
-        "--config.global_batch_size=0": "global_batch_size=0: "
-        "expected a whole number from 1 to 65536",
-        "--config.epochs=-1": "epochs=-1: expected a whole number from 0 to 100000",
-        "--config.epochs=0": "no epoch would be trained",
-        "--config.abstain=1.5": "abstain=1.5: expected a number from 0 to below 1",
-        "--config.epoch=1": "epoch",
-        "--config.epochs=many": "--config.epochs=many: expected a whole number",
-        "--config.epochs=": "--config.epochs=: expected a whole number",
-        "--config.dropout=inf%": "--config.dropout=inf%: expected a number",
-        "--config.xla=maybe": "--config.xla=maybe: expected true or false",
-        "--folds=40": "--folds=40: only",
-    }.items():
-        assert dry(wrong) in (2, 3), wrong
-        printed = capsys.readouterr()
-        assert said in printed.err.splitlines()[-1] and not printed.out, printed.err
-    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("--config.threshold_rule=best", "threshold rule: expected one of"),
+        ("--config.monitor=f1", "monitor='f1': expected auroc, loss or last"),
+        (
+            "--config.precision=half",
+            "precision='half': expected float32, mixed_bfloat16 or mixed_float16",
+        ),
+        ("--config.optimizer=lamb", "optimizer='lamb': expected adamw or sgd"),
+        ("--config.backbone=densnet", "backbone='densnet'"),
+        ("--config.weights=absent.h5", "absent.h5"),
+        (
+            "--config.global_batch_size=0",
+            "global_batch_size=0: expected a whole number from 1 to 65536",
+        ),
+        ("--config.epochs=-1", "epochs=-1: expected a whole number from 0 to 100000"),
+        ("--config.epochs=0", "no epoch would be trained"),
+        ("--config.abstain=1.5", "abstain=1.5: expected a number from 0 to below 1"),
+        ("--config.epoch=1", "epoch"),
+        ("--config.epochs=many", "--config.epochs=many: expected a whole number"),
+        ("--config.epochs=", "--config.epochs=: expected a whole number"),
+        ("--config.dropout=inf%", "--config.dropout=inf%: expected a number"),
+        ("--config.xla=maybe", "--config.xla=maybe: expected true or false"),
+        ("--folds=40", "--folds=40: only"),
+    ],
+)
+def test_training_dry_refuses_a_wrong_setting_in_one_sentence(train_dry, capsys, wrong, said):
+    assert train_dry(wrong) in (2, 3)
+    printed = capsys.readouterr()
+    assert said in printed.err.splitlines()[-1] and not printed.out, printed.err
 
 
 @pytest.mark.parametrize(
@@ -575,6 +597,7 @@ def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine)
 
 AFTER_AN_EXPORT = """
 import sys
+from collections.abc import Callable, Iterator
 from trainer.program import logging_setup, telemetry
 telemetry.start(["humerus-try"])
 logging_setup.configure_logs()

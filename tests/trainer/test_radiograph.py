@@ -336,23 +336,31 @@ def test_adam7_of_an_odd_size():
     assert np.array_equal(read(interlaced_png(pixels)).pixels, pixels)
 
 
-def test_the_details_name_what_came():
-    messages = {
-        "animation.gif": "the content is GIF",
-        "header of a terapixel.png": "at most 100,000,000 pixels, the header announces 1000000 x",
-        "one bit flipped.png": "checksum",
-        "unknown transfer syntax.dcm": r"transfer syntax \(unknown\)",
-        "video transfer syntax.dcm": "MPEG2 Main Profile",
-        "jpeg extended.dcm": "JPEG Extended",
-        "lossless.jpg": "no decoder for lossless",
-        "a thousand scans.jpg": "at most 100 scans",
-        "ten million frames.dcm": "expected 26,400,000,000 bytes of DICOM pixel data, found 2,640",
-        "fewer pixels than announced.dcm": "expected 2,640 bytes of DICOM pixel data, found 2,638",
-        "pages.tif": "several frames or pages",
-    }
-    for name, words in messages.items():
-        with pytest.raises(RadiographError, match=words):
-            read(FILES[name].data)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("animation.gif", "the content is GIF"),
+        ("header of a terapixel.png", "at most 100,000,000 pixels, the header announces 1000000 x"),
+        ("one bit flipped.png", "checksum"),
+        ("unknown transfer syntax.dcm", r"transfer syntax \(unknown\)"),
+        ("video transfer syntax.dcm", "MPEG2 Main Profile"),
+        ("jpeg extended.dcm", "JPEG Extended"),
+        ("lossless.jpg", "no decoder for lossless"),
+        ("a thousand scans.jpg", "at most 100 scans"),
+        (
+            "ten million frames.dcm",
+            "expected 26,400,000,000 bytes of DICOM pixel data, found 2,640",
+        ),
+        (
+            "fewer pixels than announced.dcm",
+            "expected 2,640 bytes of DICOM pixel data, found 2,638",
+        ),
+        ("pages.tif", "several frames or pages"),
+    ],
+)
+def test_the_details_name_what_came(name, words):
+    with pytest.raises(RadiographError, match=words):
+        read(FILES[name].data)
 
 
 def test_the_error_survives_pickling():

@@ -332,18 +332,20 @@ def test_openvino_leaves_the_log_in_its_form():
     assert re.fullmatch(r"\d\d:\d\d:\d\d E said\n", done.stderr)
 
 
-def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ((), "tensorflow/float32"),
+        (("openvino",), "openvino/float32"),
+        (("openvino", "bfloat16"), "openvino/bfloat16"),
+        (("openvino", "int8"), "openvino/int8"),
+    ],
+)
+def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch, words, answer):
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
     recorded = {"openvino/float32": FINE, "openvino/bfloat16": FINE, "openvino/int8": FINE}
     described = dataclasses.replace(artifact.load(model), engines=recorded)
-    asked = {
-        (): "tensorflow/float32",
-        ("openvino",): "openvino/float32",
-        ("openvino", "bfloat16"): "openvino/bfloat16",
-        ("openvino", "int8"): "openvino/int8",
-    }
-    for words, answer in asked.items():
-        assert str(engine_choice.choose(described, *words, runs_here=False)) == answer
+    assert str(engine_choice.choose(described, *words, runs_here=False)) == answer
 
 
 class _Stub:

@@ -28,12 +28,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 IMPATIENT = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with bucket_server.running(tmp_path_factory.mktemp("keys")) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _connect(server, monkeypatch):
     for name, value in server.environment.items():

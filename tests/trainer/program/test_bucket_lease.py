@@ -32,12 +32,6 @@ with run_lock.hold(sys.argv[1], "humerus-try"):
 _buckets = iter(range(1000))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with bucket_server.running(tmp_path_factory.mktemp("keys")) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _connect(server, monkeypatch):
     for name, value in server.environment.items():

@@ -5,18 +5,13 @@ import signal
 
 import pytest
 
-from tests.support.commands import finish, log, prepared, start, stop_after
+from tests.support.commands import finish, log, start, stop_after
 from tests.trainer.training.test_train import assert_same
 from trainer.errors import EXIT_DONE, EXIT_STOPPED
 
 EPOCHS, STEPS = 8, 32
 FLAGS = (f"--config.epochs={EPOCHS}",)
 KILLS, STOPS = 20, 5
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.mark.slow

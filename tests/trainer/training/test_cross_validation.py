@@ -14,7 +14,7 @@ import sklearn.metrics
 import tensorflow as tf
 
 from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from tests.support.commands import finish, log, prepared, start, stop_after
+from tests.support.commands import finish, log, start, stop_after
 from trainer import artifact
 from trainer.dataset import input_pipeline
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
@@ -24,11 +24,6 @@ from trainer.training import cross_validation, mirroring
 from trainer.training.job import create_job
 
 FLAGS = ("--folds=3", "--config.epochs=2", "--config.monitor=last", "--config.test_time_flip")
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tests.support import small_recipe
-from tests.support.commands import prepared
 from trainer import main
 from trainer.configs import default
 from trainer.dataset.dataset_info import DatasetInfo
@@ -114,11 +113,6 @@ def test_what_is_recorded_is_all_that_changes_what_is_learnt():
     assert (recorded["data.fingerprint"], recorded["data.image_size"]) == ("abc", 32)
     left_out = {f"config.{key}" for key in settings.RULES} - set(recorded)
     assert left_out == {f"config.{key}" for key in settings.RUNTIME_KEYS} - {"config.recipe"}
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "unfreeze_layers"])

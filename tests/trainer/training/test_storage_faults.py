@@ -11,16 +11,11 @@ import time
 import pytest
 
 from tests.support import bucket_server, commands, small_disk, small_run
-from tests.support.commands import ROOT, finish, log, prepared, start, stop_after
+from tests.support.commands import ROOT, finish, log, start, stop_after
 from tests.trainer.training.test_train import assert_same
 from trainer.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_FAILURE
 
 _PREPARE = "import sys; from trainer.main import prepare; sys.exit(prepare())"
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")

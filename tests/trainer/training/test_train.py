@@ -47,11 +47,6 @@ OF_A_RUN = {
 BY_THE_CLOCK = {"images_per_second", "input_wait"}
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
-
-
 def left(workdir: pathlib.Path) -> tuple[list[np.ndarray], str, list[list[str]]]:
     """Of a finished run, all that must not depend on how often it was interrupted."""
     assert {path.name for path in workdir.iterdir()} == OF_A_RUN, log(workdir)[-3000:]

@@ -13,7 +13,6 @@ from tests.support.commands import (
     finish,
     log,
     places_of_two_hosts,
-    prepared,
     start,
     start_hosts,
     stop_after,
@@ -25,11 +24,6 @@ from trainer.training.settings import flatten
 CURVE = ("loss", "val_loss")
 LAST = "--config.monitor=last"
 """Writes the best weights just before they are read: a host that doesn't wait has older ones."""
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")
