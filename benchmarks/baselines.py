@@ -159,7 +159,7 @@ def ray_data(files: list[str], artifact: str, size: int, output: pathlib.Path, a
             # With the resources of the tasks, Ray would decode in the actor too, one by one.
             num_cpus=0,
         )
-        .write_json(str(output / "predictions"))
+        .write_json(str(output / "ray"))
     )
 
 

@@ -190,7 +190,7 @@ def _has_result(output: pathlib.Path) -> bool:
     """Whether a picture or a row is there."""
     return any(
         next(output.glob(pattern), None)
-        for pattern in ("cams/*", "journal/*", "*.jpg", "predictions*")
+        for pattern in ("cams/*", "journal/*", "ray/*", "*.jpg", "predictions*")
     )
 
 
