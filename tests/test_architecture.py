@@ -31,10 +31,9 @@ LEVELS = {
             "configs",
             "storage",
             "artifact_fields",
-            "regular_file",
             "scaling",
         },
-        {"urls"},
+        {"urls", "regular_file"},
     ),
     "batch_inference": (
         {"main"},

@@ -24,6 +24,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from trainer import artifact_fields as types
+from trainer import regular_file
 from trainer.errors import ConfigError, DataError
 from trainer.scaling import Scaling
 
@@ -38,6 +39,7 @@ FREE_METHOD = "grad_cam"
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
 """Keys of `architecture` that the network's answer depends on."""
+_MAX_JSON = 64 << 20  # bytes
 
 
 class ArtifactError(DataError):
@@ -198,7 +200,7 @@ def load(directory: str | os.PathLike) -> Artifact:
     """
     root = pathlib.Path(directory)
     try:
-        text = (root / MODEL_JSON).read_bytes()
+        text = regular_file.read(str(root / MODEL_JSON), _MAX_JSON)
     except OSError as error:
         raise ConfigError(
             f"{root} is not an exported model: no {MODEL_JSON} there; "

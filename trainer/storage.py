@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trainer import regular_file
 from trainer.urls import is_remote
 
 PARTIAL = ".partial-"
@@ -111,7 +112,7 @@ def modified(path: str) -> float:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """Return a file's content; None where there is no such file.
+    """Return a file's content; None where there is no such file, or a folder, pipe or device.
 
     Raises:
       OSError: it cannot be read.
@@ -119,10 +120,10 @@ def read_bytes(path: str) -> bytes | None:
     try:
         if not is_remote(path):
             # TensorFlow takes no file name that is not UTF-8.
-            return pathlib.Path(path).read_bytes()
+            return regular_file.read(path, sys.maxsize)
         with _gfile() as gfile, gfile.GFile(path, "rb") as file:
             return file.read()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, regular_file.NotRegularError):
         return None
 
 

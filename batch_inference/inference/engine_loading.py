@@ -53,8 +53,14 @@ def begin(options: Options) -> None:
 
 
 def take(request: Request) -> engines.Engine | None:
-    """Return the engine that `begin` loaded, once; None if that is not the requested one."""
-    loaded = _begun.pop().result() if _begun else None
+    """Return the engine that `begin` loaded, once; None if that is not the requested one.
+
+    It is None too where loading failed: the handler then tries again, and its error says why.
+    """
+    if not _begun:
+        return None
+    loading = _begun.pop()
+    loaded = None if loading.exception() else loading.result()
     return loaded[1] if loaded and loaded[0] == request else None
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -171,6 +172,12 @@ def test_no_folder_and_no_model_in_it(tmp_path):
     with pytest.raises(ArtifactError, match="holds no SavedModel"):
         artifact.seal(tmp_path, **FIELDS)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_in_place_of_the_description_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / artifact.MODEL_JSON)
+    with pytest.raises(ConfigError, match="is not an exported model"):
+        artifact.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,10 @@ def test_a_write_that_fails_says_what_and_why(tmp_path):
         storage.write_text(f"{tmp_path}/file/below", "x")
 
 
-@pytest.mark.parametrize("name", ["absent", "", "file/below"])
+@pytest.mark.parametrize("name", ["absent", "", "file/below", "pipe"])
 def test_what_is_no_file_has_no_content(tmp_path, name):
     (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
     assert storage.read_bytes(f"{tmp_path}/{name}") is None
 
 

@@ -46,6 +46,8 @@ def interrupt_on_signals(name: str, advice: str) -> Iterator[Interruption]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if interruption.arrived:  # the watchdog ends the process if the first one did not
+            return
         interruption.arrived = True
         # The interruption breaks work in progress; its error messages are no news.
         python_logging.disable()

@@ -107,6 +107,11 @@ def test_what_fails_ahead_fails_where_the_engine_is_needed(model, monkeypatch):
         make_handler(model).load_model()
 
 
+def test_what_failed_for_another_run_is_forgotten(model, tmp_path):
+    engine_loading.begin(make_options(tmp_path / "nowhere"))
+    assert make_handler(model).load_model()
+
+
 def test_openvino_answers_are_not_overwritten_by_the_next_batch(model, images):
     engine = engines.load(model, artifact.load(model), Choice("openvino", "float32"), batch_size=3)
     first = engine.run(images[:3])

@@ -22,7 +22,8 @@ from trainer.storage import StorageOutageError
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 IMPATIENT = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.1)
 HOLD = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests that ignore it
 {SHORT_LEASE}
 from trainer.program import run_lock
 with run_lock.hold(sys.argv[1], "humerus-try"):

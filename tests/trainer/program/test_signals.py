@@ -1,5 +1,6 @@
 """A signal ends every command, whatever it is doing, with the documented exit code."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -58,6 +59,13 @@ sys.exit(attempt(["humerus-try"]))
 """
 
 
+@pytest.fixture(autouse=True)
+def _log_again():
+    """A signal switches the log off, for a process that is about to end."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
 def start(work: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, work],
@@ -76,6 +84,19 @@ def test_a_command_ends_at_a_signal_whatever_it_does(work, number):
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (4, "humerus-try: stopped; start it again\n")
+
+
+def test_a_second_signal_adds_nothing_to_what_is_said():
+    """As from `timeout`, which signals the process, then its group. One that comes when all is said
+    and handlers are as before may still end the process.
+    """
+    process = start("in_python")
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(5):
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (4, -signal.SIGTERM)
+    assert said == "humerus-try: stopped; start it again\n"
 
 
 def test_a_signal_to_a_child_ends_the_child_only():
