@@ -1,8 +1,10 @@
 """The scorer's commands. `trainer.errors` defines their exit codes."""
 
+import contextlib
 import dataclasses
 import functools
 
+from batch_inference import lean_import
 from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
 from trainer.program.command_line import Program, Result, check_writable
@@ -35,8 +37,10 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     check_writable("output", options.output)
     if not dry_run:
         engine_loading.begin(options)
-    # Importing Beam takes seconds and writes to the terminal, so that it waits until here.
-    from batch_inference import pipeline, preflight
+    # Importing Beam takes seconds and writes to the terminal, so that it waits until here. The
+    # embedded runner needs fewer clients than others.
+    with contextlib.nullcontext() if options.beam else lean_import.skip_unused_clients():
+        from batch_inference import pipeline, preflight
 
     if dry_run:
         planned = preflight.plan(options).dry_run()
