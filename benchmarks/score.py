@@ -10,8 +10,8 @@ r"""Compare the speed, memory and cost of `humerus-score` with simpler scripts o
 
 Cases and numbers of images run in turn, round after round, and the table has medians. On a shared
 machine processor time says more than the clock, so it has both, and ratios of the runs of one
-round; the cost of a million images is
-that of the processor time. Writes its table and plot into benchmarks/README.md.
+round; the cost of a million images is that of the processor time. Writes its table and plot into
+benchmarks/README.md.
 """
 
 import argparse

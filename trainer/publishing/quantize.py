@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import logging as python_logging
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from trainer import logit_alignment
 from trainer.artifact import INT8_NETWORK
 from trainer.engines import import_openvino
+
+_EXACT_SHARE = 1 / 12
+"""Share of the convolutions, from the first on, that are not quantised."""
 
 
 def is_available() -> bool:
@@ -26,20 +31,25 @@ def is_available() -> bool:
 def quantize(model: pathlib.Path, images: np.ndarray) -> None:
     """Write `INT8_NETWORK` into the local artifact `model`.
 
-    The ranges of activations are estimated in two ways, and the network that stays closer to the
-    exact one is kept. The mean of the images' extremes suits networks in which single images stand
-    out by chance; the extremes of all images suit networks in which that carries meaning.
+    The ranges of activations are estimated in two ways, and the network whose aligned logits stay
+    closer to the exact ones is kept. The mean of the images' extremes suits networks in which
+    single images stand out by chance; the extremes of all images suit networks in which that
+    carries meaning.
 
     Args:
       images: uint8 [N, size, size, 1], from which the ranges are estimated; some dozens suffice,
         and labels aren't needed.
     """
     openvino = import_openvino()
-    network = openvino.Core().read_model(str(model))
-    exact = compute_probability(network, images)
+    # Unlike `read_model`, this folds batch normalisation into the convolutions. NNCF corrects the
+    # bias of no other ones.
+    network = openvino.convert_model(str(model))
+    exact = compute_logit(network, images)
 
     def compute_error(quantized: Any) -> float:
-        return float(np.abs(compute_probability(quantized, images) - exact).mean())
+        logit = compute_logit(quantized, images)
+        line = logit_alignment.fit(logit, exact)
+        return float(np.sqrt(np.mean((line.slope * logit + line.offset - exact) ** 2)))
 
     target = model / INT8_NETWORK
     target.parent.mkdir(exist_ok=True)
@@ -72,29 +82,28 @@ def quantize_in_two_ways(network: Any, images: np.ndarray) -> Iterator[Any]:
             )
 
 
-def compute_probability(network: Any, images: np.ndarray) -> np.ndarray:
-    """Return the probability of each image, float32 [N]; what is not quantised runs in float32."""
+def compute_logit(network: Any, images: np.ndarray) -> np.ndarray:
+    """Return the logit of each image, float32 [N]; what is not quantised runs in float32."""
     compiled = (
         import_openvino().Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     )
-    return np.concatenate([compiled(image[None])["probability"] for image in images])
+    return np.concatenate([compiled(image[None])["logit"] for image in images])
 
 
 def _list_exact(network: Any) -> list[str]:
-    """List the operations that stay exact: the first convolution, and all that lead to none.
+    """List the operations that stay exact: the first convolutions, and all that lead to none.
 
-    The first convolution sees the radiograph itself, where a step of 8 bits has the largest effect.
-    Head, probability and map take almost no time, and NNCF would quantise the logit itself to a
-    handful of values.
+    The first `_EXACT_SHARE` of the convolutions see the radiograph almost as it is, and a step of 8
+    bits has the largest effect there (docs/engines.md). Head, probability and map take almost no
+    time, and NNCF would quantise the logit itself to a handful of values.
     """
     operations = network.get_ordered_ops()
-    exact = [
-        next(
-            operation.get_friendly_name()
-            for operation in operations
-            if "Convolution" in operation.get_type_name()
-        )
+    convolutions = [
+        operation.get_friendly_name()
+        for operation in operations
+        if "Convolution" in operation.get_type_name()
     ]
+    exact = convolutions[: math.ceil(_EXACT_SHARE * len(convolutions))]
     feeds_convolution: set[str] = set()
     for operation in reversed(operations):
         followers = [
