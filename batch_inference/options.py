@@ -5,6 +5,7 @@ import dataclasses
 from trainer.artifact import FREE_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
+from trainer.workers import dicom_results
 
 _PICTURE_STYLES = ("overlay", "heatmap", "side_by_side")
 _PICTURE_FORMATS = ("jpeg", "png", "webp")
@@ -99,6 +100,13 @@ class Options:
         "humerus-overlay draws any of them later.",
         "files",
         choices=("files", "parquet"),
+    )
+    dicom: tuple[str, ...] = option(
+        "Results to write as DICOM for DICOM inputs, comma-separated: sc, the picture of --cam as "
+        "Secondary Capture; sr, label and probability as structured report. These files hold the "
+        "patient's identifiers.",
+        (),
+        choices=dicom_results.KINDS,
     )
     format: tuple[str, ...] = option(
         "File formats of the rows, comma-separated: one or several of jsonl,csv,parquet.",

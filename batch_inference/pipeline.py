@@ -65,7 +65,7 @@ def build(
     found = pipeline | sources.FindInputs(options)
     earlier = pipeline | journal.ReadEarlierEntries(known)
     pictures = None
-    if options.resume and options.cam != "none":
+    if options.resume and (options.cam != "none" or options.dicom):
         pictures = pipeline | resuming.FindPictures(options)
         earlier = (earlier, pictures) | resuming.KeepWithPicture()
     examples, undecoded, kept = (

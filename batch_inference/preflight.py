@@ -18,6 +18,7 @@ from trainer import engine_choice, radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+from trainer.workers import dicom_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Plan:
             self.output,
             options.format,
             options.cam,
+            options.dicom,
             options.bigquery,
             ("kept" if options.resume else "deleted") if taken else None,
         )
@@ -83,6 +85,7 @@ class DryRun:
     output: str
     format: tuple[str, ...]
     cam: str
+    dicom: tuple[str, ...]
     bigquery: str | None
     earlier_results: str | None
     dry_run: bool = True
@@ -96,6 +99,7 @@ class DryRun:
             else f"{self.inputs} files"
         )
         pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
+        dicom = f", DICOM results ({', '.join(self.dicom)})" if self.dicom else ""
         tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
         earlier = (
             f"; earlier results there would be {self.earlier_results}"
@@ -105,7 +109,7 @@ class DryRun:
         return (
             f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, "
             f"positive from {self.threshold:.3g} on\n"
-            f"would write rows ({', '.join(self.format)}){pictures} to {self.output}"
+            f"would write rows ({', '.join(self.format)}){pictures}{dicom} to {self.output}"
             f"{tables}{earlier}\n"
             "dry run: nothing was written"
         )
@@ -122,6 +126,7 @@ def plan(options: Options) -> Plan:
     """
     check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
+    check_dicom(options.dicom, options.cam, options.cam_store)
     beam_options = runners.parse_beam_options(options.beam)
     runners.check_within_reach(
         beam_options, input=options.input, model=options.model, output=options.output
@@ -178,6 +183,27 @@ def check_cams(style: str, store: str) -> None:
     if style == "none" and store != "files":
         raise ConfigError(
             f"--cam=none keeps no map for --cam_store={store} to hold; omit one of them"
+        )
+
+
+def check_dicom(kinds: Sequence[str], style: str, store: str) -> None:
+    """Raise `ConfigError` where the DICOM results that are asked for cannot be made."""
+    if not kinds:
+        return
+    asked = ",".join(kinds)
+    if not dicom_results.is_installed():
+        raise ConfigError(
+            f"--dicom={asked} needs the package highdicom; install humerus with the extra [dicom], "
+            "or omit the flag"
+        )
+    if "sc" in kinds and style == "none":
+        raise ConfigError(
+            f"--dicom={asked} writes the picture of --cam, and --cam=none draws none; omit one"
+        )
+    if store != "files":
+        raise ConfigError(
+            f"--dicom={asked} writes files for each image, which --cam_store={store} does not; "
+            "omit one of them"
         )
 
 

@@ -19,6 +19,7 @@ LEVELS = {
         {"dataset", "network", "engine_choice"},
         {"engines"},
         {"workers"},
+        {"dicom_output"},
         {"overlay", "options"},
         {"radiograph", "artifact", "program", "phantom", "manifest_text", "engine_records"},
         {
@@ -64,6 +65,7 @@ WITHOUT_TENSORFLOW = {
     "regular_file",
     "scaling",
     "workers",
+    "dicom_output",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
 SHARED = {

@@ -46,6 +46,8 @@ class FinishImages(beam.PTransform):
             options.cam_format,
             options.cam_colours,
             options.cam_min_probability,
+            options.dicom,
+            options.method,
         )
         return (
             results

@@ -184,5 +184,5 @@ def _read(part: str) -> Iterator[Entry | Rejection]:
         if source is None:
             yield Rejection(**fields)
         else:
-            warnings = tuple(fields.pop("warnings", ()))
-            yield Entry(source, Prediction(**fields, warnings=warnings))
+            fields |= {name: tuple(fields.get(name, ())) for name in ("warnings", "dicom")}
+            yield Entry(source, Prediction(**fields))

@@ -19,7 +19,7 @@ SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
 _COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
-_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, journal.JOURNAL}
+_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, picture_paths.DICOM, journal.JOURNAL}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
@@ -163,7 +163,8 @@ def _check_earlier(
                 output, f"{name} {earlier.get(name)}, and this run has {name} {ours[name]}"
             )
     for name in sorted({*ours["options"], *earlier["options"]} - _NOT_IN_ROWS):
-        here, there = ours["options"].get(name), earlier["options"].get(name)
+        # An earlier version lacks an option that is empty by default.
+        here, there = (found["options"].get(name) or None for found in (ours, earlier))
         if here != there:
             there, here = (
                 f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here)
