@@ -18,8 +18,9 @@ class Options:
 
     input: str = option(
         "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each "
-        "line, .csv with a column path.",
-        schemes=BEAM_SCHEMES,
+        "line, .csv with a column path; or dicomweb+https://HOST/PATH/studies/UID, also "
+        "with a query.",
+        schemes=(*BEAM_SCHEMES, "dicomweb+http", "dicomweb+https"),
     )
     model: str = option(
         "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
@@ -55,6 +56,12 @@ class Options:
         "anyone who has the UIDs can recognise them.",
         None,
         secret=True,
+    )
+    dicomweb_names: str = option(
+        "What names the instances of a DICOM archive in rows and pictures: pseudonym (see "
+        "--id_salt), or uid, which identifies them.",
+        "pseudonym",
+        choices=("pseudonym", "uid"),
     )
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",

@@ -136,7 +136,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     attempt = journal.name_attempt(known)
     logging.info(
         "scoring %s with model %s: %s",
-        options.input,
+        plan.shown,
         described.model_id,
         engine_records.explain(described.engines, str(plan.choice)),
     )

@@ -29,6 +29,7 @@ class Plan:
       options: the options as given.
       described: the artifact, with the threshold and method of the options.
       choice: engine and precision.
+      shown: the input as logs may show it, without identifiers.
       inputs: number of inputs; None where counting would need a long remote listing.
       output: absolute URI of the folder for the results.
       record: the content of `run.json`.
@@ -39,6 +40,7 @@ class Plan:
     options: Options
     described: Artifact
     choice: Choice
+    shown: str
     inputs: int | None
     output: str
     record: output_folder.RunRecord
@@ -54,7 +56,7 @@ class Plan:
         options = self.options
         taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
         return DryRun(
-            filesystem.absolute(options.input),
+            self.shown,
             self.inputs,
             self.described.model_id,
             str(self.choice),
@@ -146,16 +148,17 @@ def plan(options: Options) -> Plan:
     key = study_key.make_study_key(options.study_key, options.id_salt, options.input)
     output = filesystem.absolute(options.output)
     check_apart(output, options.input)
-    inputs = count_inputs(options.input, options.exclude, options.recursive, output)
+    shown = sources.describe(options.input, key)
+    inputs = count_inputs(options.input, options.exclude, options.recursive, output, shown)
     if options.bigquery:
         bigquery.choose_temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
-        "input": filesystem.absolute(options.input),
+        "input": shown,
         "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
-    return Plan(options, described, choice, inputs, output, record, beam_options, workers)
+    return Plan(options, described, choice, shown, inputs, output, record, beam_options, workers)
 
 
 def omit_secrets(options: PipelineOptions) -> dict[str, str]:
@@ -217,19 +220,23 @@ def check_preprocessing(described: Artifact) -> None:
         )
 
 
-def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output: str) -> int | None:
+def count_inputs(
+    location: str, exclude: Sequence[str], recursive: bool, output: str, shown: str | None = None
+) -> int | None:
     """Return the number of inputs; None where counting would need a long remote listing.
 
     A manifest is always read to its end, as no line may name a result that the run would delete.
+    Messages name the input as `shown`, by default as it is given.
 
     Raises:
       ConfigError: there is no such bucket or no access, or an input is a result in `output`.
       DataError: there is no input.
       OutageError: the storage does not answer.
     """
+    shown = shown or location
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
     with filesystem.explain_failure(
-        ConfigError, f"--input={location} cannot be listed", "check the address and access"
+        ConfigError, f"--input={shown} cannot be listed", "check the address and access"
     ):
         if counted:
             inputs = sum(1 for _ in sources.find(location, exclude, recursive, output))
@@ -238,7 +245,7 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
     if not inputs:
         excluded = f" after --exclude={','.join(exclude)}" if exclude else ""
         raise DataError(
-            f"nothing to score: no file matches {location}{excluded}; "
+            f"nothing to score: no file matches {shown}{excluded}; "
             "expected a folder, a glob or a manifest with files in it"
         )
     return inputs if counted else None

@@ -84,6 +84,7 @@ SHARED = {
     "program",
     "regular_file",
     "workers",
+    "dicom_output",
 }
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {

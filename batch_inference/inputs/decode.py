@@ -48,8 +48,9 @@ class Decode:
         source = task.source
         try:
             # A worker reads a local file itself, which spares a copy.
-            remote = filesystem.is_remote(source.uri)
-            file = (filesystem.read if remote else filesystem.absolute)(source.uri)
+            place = source.address or source.uri
+            remote = filesystem.is_remote(place)
+            file = (filesystem.read if remote else filesystem.absolute)(place)
         except filesystem.StorageError as error:
             too_large = isinstance(error, filesystem.TooLargeError)
             refusal = ("too_large" if too_large else "unreadable", str(error))

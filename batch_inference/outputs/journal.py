@@ -47,9 +47,9 @@ def digest(source: Source) -> str:
 
     They say whether a row still holds, together with the row's own `sha256` of the content.
     """
-    return hashlib.blake2b(
-        json.dumps(dataclasses.astuple(source)).encode("ascii"), digest_size=16
-    ).hexdigest()
+    fields = dataclasses.astuple(source)
+    fields = fields if source.address else fields[:-1]
+    return hashlib.blake2b(json.dumps(fields).encode("ascii"), digest_size=16).hexdigest()
 
 
 class ReadEarlierEntries(beam.PTransform):

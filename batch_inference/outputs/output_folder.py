@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from batch_inference.options import Options
 from batch_inference.outputs import journal, picture_paths, row_files
 from batch_inference.storage import filesystem
 from trainer.errors import ConfigError
@@ -39,6 +40,11 @@ _NOT_IN_ROWS = {
     ),
 }
 """Options on which no row or picture depends: a resumed run may have others."""
+_DEFAULTS = {
+    field.name: json.loads(json.dumps(field.default))
+    for field in dataclasses.fields(Options)
+    if field.default is not dataclasses.MISSING
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +169,8 @@ def _check_earlier(
                 output, f"{name} {earlier.get(name)}, and this run has {name} {ours[name]}"
             )
     for name in sorted({*ours["options"], *earlier["options"]} - _NOT_IN_ROWS):
-        # An earlier version lacks an option that is empty by default.
-        here, there = (found["options"].get(name) or None for found in (ours, earlier))
+        # An earlier version lacks later options, and did what is their default.
+        here, there = (found["options"].get(name, _DEFAULTS.get(name)) for found in (ours, earlier))
         if here != there:
             there, here = (
                 f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here)

@@ -36,17 +36,19 @@ class Source:
     """One input.
 
     Attributes:
-      uri: absolute path or URI to read from.
+      uri: absolute path or URI, as in the rows.
       name: path relative to the root of the input, with `/` between folders; the whole URI where
         inputs have no common root.
       study: value of the manifest's column `study`, or empty.
       carried: (name, value) of the further columns of the manifest, in their order.
+      address: what to read instead of `uri` where that is a pseudonym.
     """
 
     uri: str
     name: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
+    address: str | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,10 @@ import hashlib
 import json
 import re
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pydicom
+if TYPE_CHECKING:
+    import pydicom
 
 MANUFACTURER = "humerus"
 DESCRIPTIONS = {
@@ -29,7 +30,7 @@ def make_uid(*parts: Any) -> str:
     return f"2.25.{uuid.UUID(bytes=bytes(digest)).int}"
 
 
-def name_instance(source: pydicom.Dataset, kind: str, settings: list[Any]) -> dict[str, Any]:
+def name_instance(source: "pydicom.Dataset", kind: str, settings: list[Any]) -> dict[str, Any]:
     """Return the arguments of highdicom that name a result, equal for equal arguments.
 
     The results of one kind of a series form a series.
@@ -52,7 +53,7 @@ def name_instance(source: pydicom.Dataset, kind: str, settings: list[Any]) -> di
     }
 
 
-def set_dates(result: pydicom.Dataset, source: pydicom.Dataset, created: str) -> None:
+def set_dates(result: "pydicom.Dataset", source: "pydicom.Dataset", created: str) -> None:
     """Replace the dates of the moment, which would differ in each run, by that of the source.
 
     Args:
