@@ -79,6 +79,7 @@ setup(
             "humerus-phantom = trainer.main:phantom",
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
+            "humerus-sweep = trainer.main:sweep",
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",

@@ -71,7 +71,7 @@ def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
 
 
 def test_these_are_all():
-    assert len(PROGRAMS) == 10
+    assert len(PROGRAMS) == 11
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -109,7 +109,17 @@ def test_the_same_flag_means_the_same_everywhere(capsys):
     assert {name for name in known if "model" in known[name]} == {
         f"humerus-{name}" for name in takes_a_model
     }
-    tells = {"prepare", "train", "evaluate", "verify", "explain", "score", "overlay", "gallery"}
+    tells = {
+        "prepare",
+        "train",
+        "sweep",
+        "evaluate",
+        "verify",
+        "explain",
+        "score",
+        "overlay",
+        "gallery",
+    }
     assert {name for name in known if "json" in known[name]} == {
         f"humerus-{name}" for name in tells
     }
@@ -177,7 +187,7 @@ MISTAKES = [
         "humerus-prepare",
         ["--source={empty}", "--layout=heap", "--data_dir={out}"],
         2,
-        "<mura|folders|manifest>",
+        "<mura|folders|manifest|fracatlas|graz>",
     ),
     (
         "humerus-prepare",
