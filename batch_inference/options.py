@@ -91,6 +91,11 @@ class Options:
         "viridis",
         choices=_COLOURS,
     )
+    cam_legend: bool = option(
+        "Put a strip below each picture that says what the colours mean, how large a cell of the "
+        "map is, its method and its model.",
+        False,
+    )
     cam_min_probability: float = option(
         "Draw only images with at least this probability.", 0.0, low=0, high=1
     )
@@ -160,4 +165,5 @@ class OverlayOptions(Selection):
         "Picture to draw, as --cam of humerus-score.", "overlay", choices=_PICTURE_STYLES
     )
     cam_colours: str = option("Colours of the maps.", "viridis", choices=_COLOURS)
+    cam_legend: bool = option("Put a strip below each picture, as humerus-score does.", False)
     cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)

@@ -19,6 +19,7 @@ LEVELS = {
         {"dataset", "network", "engine_choice"},
         {"engines"},
         {"workers"},
+        {"legend"},
         {"overlay", "options"},
         {"radiograph", "artifact", "program", "phantom", "manifest_text", "engine_records"},
         {
@@ -54,6 +55,7 @@ WITHOUT_TENSORFLOW = {
     "artifact_fields",
     "engine_records",
     "errors",
+    "legend",
     "overlay",
     "manifest_columns",
     "mura_paths",
@@ -70,6 +72,7 @@ SHARED = {
     "radiograph",
     "artifact",
     "errors",
+    "legend",
     "overlay",
     "engine_choice",
     "engines",

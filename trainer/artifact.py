@@ -35,6 +35,16 @@ KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 INT8_NETWORK = "openvino/int8.xml"
 FREE_METHOD = "grad_cam"
+METHOD_TITLES = {
+    "grad_cam": "Grad-CAM",
+    "hires_cam": "HiResCAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "score_cam": "Score-CAM",
+    "occlusion": "Occlusion",
+}
+"""Titles of the methods that `network.saliency.METHODS` implements."""
 """Method of the map that `serving_default` returns."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")

@@ -2,21 +2,12 @@
 
 import dataclasses
 
+from trainer.artifact import METHOD_TITLES
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
 
 LAYOUTS = ("mura", "folders", "manifest")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
-METHOD_TITLES = {
-    "grad_cam": "Grad-CAM",
-    "hires_cam": "HiResCAM",
-    "grad_cam_pp": "Grad-CAM++",
-    "layer_cam": "LayerCAM",
-    "fused_layer_cam": "LayerCAM, fused over the block ends",
-    "score_cam": "Score-CAM",
-    "occlusion": "Occlusion",
-}
-"""Titles of the methods that `network.saliency.METHODS` implements."""
 
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
@@ -177,5 +168,10 @@ class ExplainOptions:
     )
     filters: tuple[str, ...] = option(
         "Comma-separated layers whose filter patterns are computed, in up to a minute each.", ()
+    )
+    legend: bool = option(
+        "Put a strip below each map that says what the colours mean, how large a cell is, its "
+        "method and its model.",
+        False,
     )
     list_layers: bool = option("Print each layer that has a map, with its shape.", False)

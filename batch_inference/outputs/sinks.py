@@ -14,6 +14,7 @@ from batch_inference.outputs.records import (
 from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
+from trainer.legend import Legend
 from trainer.workers.imaging import Imaging
 
 _imaging = Imaging()
@@ -32,6 +33,7 @@ class Finish:
       file_format: key of `overlay.FORMATS`.
       colours: key of `overlay.COLOURS`.
       min_probability: below it no picture is drawn.
+      legend: what the strip below the pictures says; None for none.
     """
 
     output: str
@@ -41,6 +43,7 @@ class Finish:
     file_format: str
     colours: str
     min_probability: float
+    legend: Legend | None = None
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
         progress.advance()
@@ -87,6 +90,7 @@ class Finish:
             self.style,
             self.colours,
             self.file_format,
+            self.legend,
         )
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
