@@ -97,7 +97,9 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
         for name, scored in run.scored_splits().items()
     }
     measured = Measured(point, metrics)
-    artifact = export.export(run.trained, measured, run.dataset, directory, run.options.export)
+    artifact = export.export(
+        run.trained, measured, run.dataset, directory, run.options.export, run.test.split
+    )
     return artifact, measured
 
 
