@@ -1,5 +1,5 @@
 """Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU
-scoring and development.
+scoring, DICOM archives and development.
 """
 
 import pathlib
@@ -54,6 +54,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         "cpu": ["openvino~=2026.4", "nncf~=3.4"],
+        "dicom": ["dicomweb-client~=0.61", "highdicom~=0.28"],
         "dev": [
             "build~=1.2",
             "cryptography>=43",

@@ -19,7 +19,7 @@ LEVELS = {
         {"dataset", "network", "engine_choice"},
         {"engines"},
         {"workers"},
-        {"legend"},
+        {"legend", "dicom_output"},
         {"overlay", "options"},
         {
             "radiograph",
@@ -75,6 +75,7 @@ WITHOUT_TENSORFLOW = {
     "regular_file",
     "scaling",
     "workers",
+    "dicom_output",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
 SHARED = {
@@ -94,6 +95,7 @@ SHARED = {
     "program",
     "regular_file",
     "workers",
+    "dicom_output",
 }
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {

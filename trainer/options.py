@@ -6,13 +6,13 @@ from trainer.artifact import METHOD_TITLES
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
 
-LAYOUTS = ("mura", "folders", "manifest")
+LAYOUTS = ("mura", "folders", "manifest", "fracatlas", "graz")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://."
-_BODY_PARTS = "Layout mura: comma-separated body parts to take, or all."
+_BODY_PARTS = "Layouts mura and fracatlas: comma-separated body parts to take, or all."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PrepareOptions:
     """The options of humerus-prepare; `prepare.prepare` describes each."""
 
     source: str = option(
-        "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.", schemes=SCHEMES
+        "Folder, or CSV file of the layout manifest; local or gs://.", schemes=SCHEMES
     )
     layout: str = option("Layout of the source.", choices=LAYOUTS)
     data_dir: str = option("Folder for the prepared data; local or gs://.", schemes=SCHEMES)
