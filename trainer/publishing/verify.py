@@ -24,7 +24,7 @@ from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
 from trainer.evaluation.cases import Cases, spread_rows
 from trainer.network import trained_network
 from trainer.program import telemetry
-from trainer.publishing import model_card, quantize
+from trainer.publishing import model_card, onnx_export, quantize
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 512
@@ -79,8 +79,8 @@ def verify(
 ) -> Artifact:
     """Measure every engine that can run here, and record the results in the local artifact.
 
-    The network in 8-bit arithmetic is made where there is none yet, and with `requantize` it is
-    made again. Engines that cannot run here keep their records.
+    The networks in 8-bit arithmetic and in ONNX are made where there is none yet, and with
+    `requantize` the first is made again. Engines that cannot run here keep their records.
     """
     described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
@@ -91,10 +91,17 @@ def verify(
             logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
+    if onnx_export.is_available() and artifact.ONNX_NETWORK not in described.files:
+        try:
+            onnx_export.export(directory)
+        except Exception as error:  # it can still be scored by other engines
+            logging.warning("There is no network in ONNX: %s", _format_line(error))
+        described = artifact.amend(directory, described)
     outputs, record = _measure(directory, described, engines.REFERENCE, measured)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
-        is_missing = choice.precision == "int8" and artifact.INT8_NETWORK not in described.files
+        file = engines.NETWORK_FILES.get(str(choice))
+        is_missing = file is not None and file not in described.files
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
             records[str(choice)] = _compare(directory, described, choice, measured, outputs)
@@ -280,7 +287,7 @@ def _measure(
         "from": measured.name,
         # The best batch: something else may have run beside the others.
         "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
-        "device": "GPU" if choice.engine == "tensorflow" and engines.has_gpu() else "CPU",
+        "device": engines.device(choice),
         "processor": engines.processor(),
     }
 
