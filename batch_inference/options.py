@@ -66,11 +66,11 @@ class Options:
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",
         "auto",
-        choices=("auto", "tensorflow", "openvino"),
+        choices=("auto", "tensorflow", "openvino", "onnx"),
     )
     precision: str = option(
-        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; TensorFlow has "
-        "float32 and, on a GPU, float16.",
+        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; ONNX has float32; "
+        "TensorFlow has float32 and, on a GPU, float16.",
         "auto",
         choices=("auto", "float32", "bfloat16", "int8", "float16"),
     )

@@ -102,7 +102,8 @@ class VerifyOptions:
     """The options of humerus-verify."""
 
     model: str = option(
-        "Artifact, local or gs://; the measurements and a network in int8 are added to it.",
+        "Artifact, local or gs://; the measurements, and networks in int8 and ONNX, are added "
+        "to it.",
         schemes=SCHEMES,
     )
     data_dir: str | None = option(

@@ -21,7 +21,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, map_checks
 from trainer.network import trained_network
 from trainer.program import telemetry
-from trainer.publishing import model_card, quantize, verification_images
+from trainer.publishing import model_card, onnx_export, quantize, verification_images
 from trainer.publishing.verification_images import Sample
 
 _FEWEST_TIMED_BATCHES = 4
@@ -32,8 +32,8 @@ def verify(
 ) -> Artifact:
     """Measure every engine that can run here, and record the results in the local artifact.
 
-    The network in 8-bit arithmetic is made where there is none yet, and with `requantize` it is
-    made again. Engines that cannot run here keep their records.
+    The networks in 8-bit arithmetic and in ONNX are made where there is none yet, and with
+    `requantize` the first is made again. Engines that cannot run here keep their records.
     """
     described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
@@ -44,12 +44,19 @@ def verify(
             logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
+    if onnx_export.is_available() and artifact.ONNX_NETWORK not in described.files:
+        try:
+            onnx_export.export(directory)
+        except Exception as error:  # it can still be scored by other engines
+            logging.warning("There is no network in ONNX: %s", _format_line(error))
+        described = artifact.amend(directory, described)
     bare = dataclasses.replace(described, engines={})  # without alignments of an earlier time
     outputs, fitted_on, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
     expected = _Expected(outputs, fitted_on)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
-        is_missing = choice.precision == "int8" and artifact.INT8_NETWORK not in described.files
+        file = engines.NETWORK_FILES.get(str(choice))
+        is_missing = file is not None and file not in described.files
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
             records[str(choice)] = _compare(
@@ -216,7 +223,7 @@ def _measure(
             "from": measured.name,
             # The best batch: something else may have run beside the others.
             "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
-            "device": "GPU" if choice.engine == "tensorflow" and engines.has_gpu() else "CPU",
+            "device": engines.device(choice),
             "processor": engines.processor(),
         },
     )
