@@ -66,11 +66,11 @@ class Options:
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",
         "auto",
-        choices=("auto", "tensorflow", "openvino"),
+        choices=("auto", "tensorflow", "openvino", "onnx"),
     )
     precision: str = option(
-        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; TensorFlow has "
-        "float32 and, on a GPU, float16.",
+        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; ONNX has float32; "
+        "TensorFlow has float32 and, on a GPU, float16.",
         "auto",
         choices=("auto", "float32", "bfloat16", "int8", "float16"),
     )
@@ -98,6 +98,11 @@ class Options:
         "Colours of the maps; jet misleads people without colour vision.",
         "viridis",
         choices=_COLOURS,
+    )
+    cam_legend: bool = option(
+        "Put a strip below each picture that says what the colours mean, how large a cell of the "
+        "map is, its method and its model.",
+        False,
     )
     cam_min_probability: float = option(
         "Draw only images with at least this probability.", 0.0, low=0, high=1
@@ -175,4 +180,5 @@ class OverlayOptions(Selection):
         "Picture to draw, as --cam of humerus-score.", "overlay", choices=_PICTURE_STYLES
     )
     cam_colours: str = option("Colours of the maps.", "viridis", choices=_COLOURS)
+    cam_legend: bool = option("Put a strip below each picture, as humerus-score does.", False)
     cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)

@@ -15,6 +15,7 @@ from batch_inference.outputs.records import (
 from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
+from trainer.legend import Legend
 from trainer.workers import dicom_results
 from trainer.workers.imaging import Imaging
 from trainer.workers.process import TaskError
@@ -37,6 +38,7 @@ class Finish:
       min_probability: below it no picture is drawn.
       dicom: members of `dicom_results.KINDS`.
       method: of the map.
+      legend: what the strip below the pictures says; None for none.
     """
 
     output: str
@@ -48,6 +50,7 @@ class Finish:
     min_probability: float
     dicom: tuple[str, ...]
     method: str
+    legend: Legend | None = None
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
         progress.advance()
@@ -127,6 +130,7 @@ class Finish:
             self.style,
             self.colours,
             self.file_format,
+            self.legend,
         )
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame

@@ -14,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainer import overlay, radiograph, regular_file
+from trainer import legend, overlay, radiograph, regular_file
+from trainer.legend import Legend
 from trainer.radiograph import MAX_BYTES, RadiographError
 from trainer.workers import pool
 from trainer.workers.process import (
@@ -203,8 +204,10 @@ class Imaging:
         style: str,
         colours: str,
         file_format: str,
+        strip: Legend | None = None,
     ) -> np.ndarray:
-        """Draw a map as `overlay.draw` does; return the bytes of the picture's file, uint8 [n].
+        """Draw a map as `overlay.draw` does, with a legend below it if `strip` is given; return the
+        bytes of the picture's file, uint8 [n].
 
         Raises:
           TaskError: it could not be drawn.
@@ -218,6 +221,7 @@ class Imaging:
             style=style,
             colours=colours,
             file_format=file_format,
+            strip=strip and dataclasses.asdict(strip),
         )
         return encoded
 
@@ -298,10 +302,13 @@ def draw_task(
     style: str,
     colours: str,
     file_format: str,
+    strip: Mapping[str, Any] | None,
 ) -> Result:
     """Run `Imaging.draw` in a worker."""
     picture, cam = arrays
     drawn = overlay.draw(picture, cam, image_size, scale, style, colours)
+    if strip is not None:
+        drawn = legend.add(drawn, Legend(**strip))
     return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
 
 
