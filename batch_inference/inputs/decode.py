@@ -84,6 +84,7 @@ class Decode:
             frame,
             found.tags,
             found.warnings,
+            found.is_shown_by_browsers,
         )
 
     def _keep(self, source: Source, known: Prediction) -> journal.Entry:

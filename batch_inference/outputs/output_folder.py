@@ -19,7 +19,7 @@ SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
 _COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
-_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, journal.JOURNAL}
+_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, picture_paths.ORIGINALS, journal.JOURNAL}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
@@ -129,7 +129,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
         filesystem.remove_partial_files(output)
         if taken:
             replaced = (
-                {*taken, picture_paths.CAMS} - {RUN_JSON}
+                {*taken, picture_paths.CAMS, picture_paths.ORIGINALS} - {RUN_JSON}
                 if overwrite
                 else set(taken) - _KEPT_TO_RESUME
             )

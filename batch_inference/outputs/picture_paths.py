@@ -4,6 +4,8 @@ import hashlib
 import re
 
 CAMS = "cams"
+ORIGINALS = "originals"
+"""Grey 8-bit copies of radiographs that no browser shows, named as their pictures in `CAMS`."""
 _PLAIN_PATH = re.compile(r"(?!.*\.(jpg|png|webp)/)([a-z0-9_][a-z0-9_.-]*/)*[a-z0-9_][a-z0-9_.-]*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_PART = 120
@@ -45,6 +47,11 @@ def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
         ]
     )
     return f"{CAMS}/{path[-_MAX_PATH:].lstrip('/.-')}~{digest}{suffix}"
+
+
+def original_path(cam: str) -> str:
+    """Return the path of the copy of a radiograph, for the path of its picture in `CAMS`."""
+    return f"{ORIGINALS}{cam.removeprefix(CAMS).rpartition('.')[0]}.jpg"
 
 
 def _replace_unsafe(part: str) -> str:

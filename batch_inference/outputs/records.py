@@ -59,6 +59,7 @@ class Example:
       frame: index from 0 where frames are scored one by one, else None.
       tags: modality, body_part, view and study_uid, of DICOM files that have them.
       warnings: keys of `WARNINGS`, sorted.
+      is_shown_by_browsers: as of `imaging.Decoded`.
     """
 
     source: Source
@@ -69,6 +70,7 @@ class Example:
     frame: int | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    is_shown_by_browsers: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,8 @@ REASONS: dict[str, str] = {
     "decode_failed": "decoding failed in a way that no other reason names",
 }
 """Why a file cannot become pixels, when it is decoded by a worker."""
+_FORMATS_OF_BROWSERS = ("PNG", "JPEG", "BMP", "WEBP")
+_DEEP_MODES = ("grey16", "grey32", "float")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Decoded:
       tags, warnings: as of `radiograph.Radiograph`.
       frames: number of frames of the file.
       refusal: reason and detail; the reason is a key of `REASONS`, or `unreadable`.
+      is_shown_by_browsers: whether a page can show the file itself: DICOM and TIFF not at all,
+        pictures of more than 8 bits not at the brightness that they are read with.
     """
 
     sha256: str | None
@@ -54,6 +58,7 @@ class Decoded:
     warnings: tuple[str, ...] = ()
     frames: int = 1
     refusal: tuple[str, str] | None = None
+    is_shown_by_browsers: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,8 +302,18 @@ def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:
 
 def _made(found: radiograph.Radiograph, sha256: str, image_size: int, picture: bool) -> Result:
     square = radiograph.letterbox(found.pixels, image_size)
-    fields = {"sha256": sha256, "tags": dict(found.tags), "warnings": found.warnings}
+    fields = {
+        "sha256": sha256,
+        "tags": dict(found.tags),
+        "warnings": found.warnings,
+        "is_shown_by_browsers": _is_shown_by_browsers(found),
+    }
     return fields, [square, *([overlay.shrink(found.pixels)] if picture else [])]
+
+
+def _is_shown_by_browsers(found: radiograph.Radiograph) -> bool:
+    deep = found.source_mode in _DEEP_MODES
+    return found.source_format in _FORMATS_OF_BROWSERS and not deep
 
 
 def _contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
@@ -320,6 +335,7 @@ def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded
         warnings=tuple(fields.get("warnings", ())),
         frames=fields.get("frames", 1),
         refusal=tuple(refusal) if refusal else None,
+        is_shown_by_browsers=fields.get("is_shown_by_browsers", True),
     )
 
 
