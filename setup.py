@@ -80,6 +80,7 @@ setup(
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
+            "humerus-combine = trainer.main:combine",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
             "humerus-explain = trainer.main:explain",

@@ -305,6 +305,8 @@ def _model_id(artifact: Artifact) -> str:
         "methods": sorted(artifact.cam.get("methods", {})),
         **{key: built.get(key) for key in _COMPUTING},
     }
+    if "networks" in built:  # only where the members differ
+        computed["networks"] = built["networks"]
     if artifact.intercept:  # the ids of artifacts without one are older than it
         computed["intercept"] = float(artifact.intercept)
     return _short_digest(json.dumps(computed, sort_keys=True))

@@ -130,6 +130,24 @@ class VerifyOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class CombineOptions:
+    """The options of humerus-combine beside the artifacts."""
+
+    data_dir: str = option(
+        "Folder that humerus-prepare wrote to, for all artifacts; the validation split is fitted "
+        "on, the test split measured on.",
+        schemes=SCHEMES,
+    )
+    output: str = option("Folder for the combined artifact, local or gs://.", schemes=SCHEMES)
+    threshold_rule: str = option(
+        "How the threshold is chosen: kappa, youden, accuracy, sensitivity>=0.95, "
+        "specificity>=0.9, or a fixed number.",
+        "kappa",
+    )
+    verify_engines: bool = option("Measure engines that score faster than TensorFlow.", True)
+
+
+@dataclasses.dataclass(frozen=True)
 class WaitOptions:
     """The options of humerus-wait."""
 

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,26 @@ def _describe(
 def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str, Any]:
     network = trained.network
     return {
-        **dataclasses.asdict(network.architecture),
-        "head_widths": list(network.architecture.head_widths),
+        **_describe_networks([_describe_network(m.architecture) for m in network.members]),
+        "backbone": network.backbones,
         "members": len(network.members),
         "temperatures": [float(member.temperature) for member in network.members],
         "mirrored": network.mirrored,
         "mirror_gain": trained.mirror_gain,
         "threshold_rule": point.rule,
         "threshold_fitted": point.fitted,
+        **({"parts": list(trained.parts)} if trained.parts else {}),
         **(dataclasses.asdict(trained.origin) if trained.origin else {}),
     }
+
+
+def _describe_network(architecture: model_lib.Architecture) -> dict[str, Any]:
+    return {**dataclasses.asdict(architecture), "head_widths": list(architecture.head_widths)}
+
+
+def _describe_networks(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what members have in common, or all of them as `networks` where they differ."""
+    return members[0] if all(m == members[0] for m in members) else {"networks": list(members)}
 
 
 def _describe_maps(maps: np.ndarray) -> dict[str, Any]:

@@ -126,8 +126,8 @@ def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> r
 
 def _name_network(network: Network) -> str:
     """Return the name of the backbone, with the number of networks where there are several."""
-    members, backbone = len(network.members), network.architecture.backbone
-    return backbone if members == 1 else f"{members} x {backbone}"
+    members = len(network.members)
+    return network.backbones if members == 1 else f"{members} x {network.backbones}"
 
 
 def _draw_errors(

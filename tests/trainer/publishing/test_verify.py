@@ -49,7 +49,7 @@ def build(
         kernel, bias = layer.get_weights()
         layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
     held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
-    trained = Trained(Network(architecture, (Member(network),)), TRAIN, held_out)
+    trained = Trained(Network((Member(network, architecture),)), TRAIN, held_out)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     options = ExportOptions(verify_engines=verify_engines)
     return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
