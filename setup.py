@@ -22,7 +22,7 @@ setup(
     ),
     package_data={
         "batch_inference.gallery": ["assets/*", "assets/vendor/*"],
-        "trainer": ["templates/*.j2"],
+        "trainer": ["templates/*"],
         "trainer.dataset": ["README.md", "CITATIONS.bib"],
     },
     install_requires=[

@@ -103,8 +103,21 @@ def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """Draw the ROC curve and operating point of each level (`image`, `study`) with both classes."""
+def locate_axes(figure: Figure) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the first axes of a rendered figure, as shares of its
+    width and height from the upper left corner.
+    """
+    (left, bottom), (right, top) = figure.axes[0].get_position().get_points()
+    return left, 1 - top, right, 1 - bottom
+
+
+def draw_roc(
+    levels: Mapping[str, Cases], threshold: float, areas: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the ROC curve and operating point of each level (`image`, `study`) with both classes.
+
+    `areas` says, by level, the area under the curve with its interval, for the legend.
+    """
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         false_positive_rate, true_positive_rate, _ = roc_curve(
@@ -116,14 +129,19 @@ def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
         return c["fp"] / (c["fp"] + c["tn"]), c["tp"] / (c["tp"] + c["fn"])
 
     figure, ax = _make_panel()
-    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
-    _draw_levels(ax, levels, threshold, curve, point)
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1.2, label="chance")
+    _draw_levels(ax, levels, threshold, curve, point, areas)
     _finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
     return figure
 
 
-def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """Draw the precision-recall curve and operating point of each level with both classes."""
+def draw_precision_recall(
+    levels: Mapping[str, Cases], threshold: float, areas: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the precision-recall curve and operating point of each level with both classes.
+
+    A dotted line marks the prevalence, the precision of calls at random. `areas` as in `draw_roc`.
+    """
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(cases.label, cases.probability)
@@ -134,7 +152,15 @@ def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figu
         return c["tp"] / (c["tp"] + c["fn"]), c["tp"] / called if called else float("nan")
 
     figure, ax = _make_panel()
-    _draw_levels(ax, levels, threshold, curve, point)
+    prevalence = float(next(iter(levels.values())).label.mean())
+    ax.axhline(
+        prevalence,
+        color=NEUTRAL,
+        linestyle=":",
+        linewidth=1.2,
+        label=f"prevalence {prevalence:.2f}",
+    )
+    _draw_levels(ax, levels, threshold, curve, point, areas)
     _finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
@@ -216,12 +242,18 @@ def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
 
 
 def _draw_levels(
-    ax: Axes, levels: Mapping[str, Cases], threshold: float, curve: Any, point: Any
+    ax: Axes,
+    levels: Mapping[str, Cases],
+    threshold: float,
+    curve: Any,
+    point: Any,
+    areas: Mapping[str, str] | None,
 ) -> None:
     for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
         if not 0 < cases.label.sum() < len(cases):
             continue
-        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=f"per {name}")
+        label = f"per {name}" + (f", {areas[name]}" if areas else "")
+        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=label)
         ax.plot(
             *point(count_confusion(cases, threshold)),
             color=colour,
