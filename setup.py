@@ -81,6 +81,7 @@ setup(
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-combine = trainer.main:combine",
+            "humerus-report = trainer.main:report",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
             "humerus-explain = trainer.main:explain",

@@ -71,7 +71,7 @@ def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
 
 
 def test_these_are_all():
-    assert len(PROGRAMS) == 11
+    assert len(PROGRAMS) == 12
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

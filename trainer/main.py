@@ -179,6 +179,28 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
     return Result(combine_lib.format_table(result), result)
 
 
+@Program(
+    "humerus-report",
+    options.ReportOptions,
+    takes_arguments=True,
+    write=_write,
+)
+def report(given: options.ReportOptions, *runs: str) -> Result:
+    """Sets finished runs side by side on one page: metrics, curves, settings that differ.
+
+    humerus-report runs/first runs/second --output=compare.html
+    """
+    if not given.output.endswith(".html"):
+        raise errors.ConfigError(f"--output={given.output} is no page; name a file like runs.html")
+    check_file_writable("output", given.output)
+    from trainer.publishing import compare_runs
+
+    folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
+    compared = compare_runs.write(folders, given.output)
+    document = {run.folder: {"split": run.split, "metrics": run.measured} for run in compared}
+    return Result(compare_runs.format_table(compared, given.output), document)
+
+
 @_Program("humerus-wait", options.WaitOptions, has_json=False)
 def wait(given: options.WaitOptions) -> None:
     """Waits for the result of another command, as the first step of a Job that needs it.

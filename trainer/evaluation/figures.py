@@ -88,7 +88,7 @@ def draw_curves(
                 )
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
-        _finish_axes(ax, title, "epoch", "")
+        finish_axes(ax, title, "epoch", "")
         ax.set_xlim(epoch.min(initial=1) - 0.5, epoch.max(initial=1) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -131,7 +131,7 @@ def draw_roc(
     figure, ax = _make_panel()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1.2, label="chance")
     _draw_levels(ax, levels, threshold, curve, point, areas)
-    _finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
+    finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
     return figure
 
 
@@ -161,7 +161,7 @@ def draw_precision_recall(
         label=f"prevalence {prevalence:.2f}",
     )
     _draw_levels(ax, levels, threshold, curve, point, areas)
-    _finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
+    finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
 
@@ -188,7 +188,7 @@ def draw_reliability(cases: Cases) -> Figure:
         linewidth=1,
         label="95 % interval",
     )
-    _finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
+    finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
     return figure
 
 
@@ -235,7 +235,7 @@ def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
             linewidth=0,
             label="uncertain",
         )
-    _finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
+    finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, ax.get_ylim()[1] / top)
     return figure
@@ -279,7 +279,8 @@ def _make_panel() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _finish_axes(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+def finish_axes(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+    """Give axes their title, labels, grid and legend, in the colours of the page."""
     ax.set_title(title, color=_INK, fontsize=11, fontweight="bold", loc="left")
     ax.set_xlabel(x, color=_INK)
     ax.set_ylabel(y, color=_INK)

@@ -27,7 +27,7 @@ _HEADLINES = (
     ("image", "specificity"),
     ("study", "kappa"),
 )
-_NAMES = {
+NAMES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auroc": "AUROC",
     "auprc": "AUPRC", "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV",
     "npv": "NPV", "f1": "F1",
@@ -129,7 +129,7 @@ def render(report: RunReport) -> str:
         report=report,
         splits=splits,
         shown=shown,
-        names=_NAMES,
+        names=NAMES,
         fitted_on="out of fold" if report.folds else "on validation",
         headlines=_select_headlines(splits, shown),
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
@@ -253,7 +253,7 @@ def _draw_score_figures(report: RunReport, shown: str) -> list[tuple[str, Any, s
     images = f"{_name_split(shown)}, {len(cases)} images"
     measured = report.metrics.get(shown) or {}
     roc, pr = (
-        {level: f"{_NAMES[name]} {format_interval(measured[level][name])}" for level in levels}
+        {level: f"{NAMES[name]} {format_interval(measured[level][name])}" for level in levels}
         if measured
         else None
         for name in ("auroc", "auprc")

@@ -11,94 +11,17 @@ from PIL import Image
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from tests.support import browser
-from trainer.dataset.dataset_info import DatasetInfo
+from tests.support import browser, run_report
 from trainer.evaluation import calibration, metrics
-from trainer.evaluation.cases import Cases, count_confusion
+from trainer.evaluation.cases import count_confusion
 from trainer.publishing import model_card, report
 
 FIGURES = {"curve-loss", "curve-accuracy", "curve-auroc", "roc", "pr", "reliability", "scores"}
 
 
-def scored(patients: int, seed: int) -> Cases:
-    generator = np.random.default_rng(seed)
-    patient = np.repeat(np.arange(patients), generator.integers(1, 4, size=patients))
-    label = generator.integers(2, size=patients)[patient]
-    names = [f"patient{p:05d}" for p in patient]
-    paths = [f"{name}/study1/image{k}.png" for k, name in enumerate(names)]
-    logits = 2 * (generator.normal(size=len(patient)) + 2.1 * (label - 0.5))
-    return Cases(np.full(len(patient), 0.5), logits, label, ["study1"] * len(patient), names, paths)
-
-
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def run() -> report.RunReport:
-    validation, test = scored(40, 0), scored(60, 1)
-    point = calibration.fit(validation, abstain=0.1)
-    cases = {
-        "validation": calibration.apply(point.scaling, validation),
-        "test": calibration.apply(point.scaling, test),
-    }
-    counts = {"images": 100, "studies": 60, "patients": 50, "positives": 47, "rejected": 1}
-    rising = np.linspace(0.5, 0.9, 8)
-    return report.RunReport(
-        title="first <run> & more",
-        dataset=DatasetInfo(
-            simulated=True,
-            layout="mura",
-            body_parts=("XR_HUMERUS",),
-            image_size=320,
-            preprocessing={},
-            fingerprint="0123456789abcdef0123",
-            splits={"train": counts, "validation": counts, "test": counts},
-            rejections={"truncated": 6},
-            warnings=(
-                "two files are the same image",
-                "such as " + "a_long_folder/" * 9 + "image.png",
-            ),
-        ),
-        operating_point=point,
-        cases=cases,
-        metrics={
-            split: metrics.evaluate(
-                cases[split], point.threshold, point.uncertain_band, resamples=100
-            )
-            for split in ("test", "validation")
-        },
-        history=[
-            {
-                "epoch": k + 1,
-                "loss": 1 - v,
-                "accuracy": v,
-                "val_loss": 1.1 - v,
-                "val_accuracy": v - 0.1,
-                "val_auroc": v,
-                "criterion": v,
-            }
-            for k, v in enumerate(rising)
-        ],
-        settings={"backbone": "densenet121", "augmentation.rotation": 30.0},
-        environment={"tensorflow": "2.21.0"},
-        slices=metrics.evaluate_slices(
-            cases["test"],
-            {"source_mode": np.resize(["grey", "rgb"], len(test))},
-            point.threshold,
-            resamples=20,
-        ),
-        examples=[report.Example("image7.png", "positive", "negative", 0.98, picture())],
-        colours="black, white",
-        full_colour="1.5 logits per cell",
-        map_checks={
-            "flip": {"passed": True, "said": "mirrored maps agree"},
-            "localisation": {"passed": None, "said": "there are no masks"},
-        },
-        links=[("model card", "artifact/MODEL_CARD.md")],
-    )
+    return run_report.make()
 
 
 class Page(html.parser.HTMLParser):
