@@ -65,6 +65,8 @@ def write(folders: Sequence[str], output: str) -> list[Run]:
     if not folders:
         raise ConfigError("name the folders of one or several finished runs, such as runs/first")
     plain = [folder.rstrip("/") for folder in folders]
+    if twice := [folder for folder in plain if plain.count(folder) > 1]:
+        raise ConfigError(f"{twice[0]} is named twice; name each run once")
     names = [posixpath.basename(folder) for folder in plain]
     named = plain if len(set(names)) < len(names) else names
     runs = [_read(folder, name) for folder, name in zip(plain, named, strict=True)]
@@ -188,10 +190,15 @@ def _draw(runs: Sequence[Run]) -> list[tuple[str, str]]:
             by_epoch.plot(*zip(*run.epochs, strict=True), label=run.name, **style)
     figures.finish_axes(axes, "ROC per image", "1 - specificity", "sensitivity", "lower right")
     figures.finish_axes(by_epoch, "AUROC on validation images", "epoch", "")
+    drawn = [
+        (any(run.scores for run in runs), "ROC curves per image", roc, "roc"),
+        (any(run.epochs for run in runs), "AUROC on validation images by epoch", epochs, "epochs"),
+    ]
     names = ", ".join(run.name for run in runs)
     return [
-        (f"ROC curves per image of {names}.", figures.render_svg(roc, "roc")),
-        (f"AUROC on validation images by epoch of {names}.", figures.render_svg(epochs, "epochs")),
+        (f"{title} of {names}.", figures.render_svg(figure, name))
+        for has_values, title, figure, name in drawn
+        if has_values
     ]
 
 

@@ -84,5 +84,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path, capsys, broken, sa
 def test_mistakes_on_the_command_line_are_told(tmp_path, capsys):
     assert main.report(["humerus-report"]) == 2
     assert "name the folders of one or several finished runs" in capsys.readouterr().err
+    assert main.report(["humerus-report", "runs/first", "runs/first/"]) == 2
+    assert "runs/first is named twice" in capsys.readouterr().err
     assert main.report(["humerus-report", "runs/first", "runs/second", "--output=there"]) == 2
     assert "--output=there is no page" in capsys.readouterr().err
