@@ -176,6 +176,17 @@ class PairedDifference(TypedDict):
     high: Annotated[Change | None, Field(description="its upper end")]
 
 
+class AlignmentRecord(TypedDict):
+    """A line from the logit of an engine to that of the reference."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    slope: Annotated[Positive, Field(description="factor of the logit")]
+    offset: Annotated[
+        float, Field(allow_inf_nan=False, description="added to the logit afterwards")
+    ]
+
+
 class EngineRecord(TypedDict, total=False):
     """What was measured of one engine and precision."""
 
@@ -204,6 +215,9 @@ class EngineRecord(TypedDict, total=False):
     ]
     cam_correlation: Annotated[
         float, Field(ge=-1, le=1, allow_inf_nan=False, description="of the maps' cells")
+    ]
+    alignment: Annotated[
+        AlignmentRecord, Field(description="what brings its logits to the reference's scale")
     ]
     auroc: Annotated[PairedDifference, Field(description="AUROC, where labels are known")]
     accuracy: Annotated[PairedDifference, Field(description="accuracy at the threshold")]

@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem
-from trainer import overlay
+from trainer import legend, overlay
 from trainer.artifact import FREE_METHOD
 from trainer.errors import ConfigError, DataError
 
@@ -222,6 +221,7 @@ def _describe_run(
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
+        "legend": asked.get("cam_legend", False),
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),
@@ -277,12 +277,8 @@ def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:
 
 def _draw_colour_bar(style: str, colours: str) -> str:
     """Return a bar from no evidence to full colour, drawn as the maps are, as a `data:` address."""
-    evidence = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
-    grey = np.full(evidence.shape, 64, np.uint8)
-    drawn = overlay.draw(
-        grey, evidence, 64, 1.0, "heatmap" if style == "heatmap" else "overlay", colours
-    )
-    png = base64.b64encode(overlay.encode(drawn[:1], "png")).decode("ascii")
+    bar = legend.draw_bar(64, "heatmap" if style == "heatmap" else "overlay", colours)
+    png = base64.b64encode(overlay.encode(bar, "png")).decode("ascii")
     return f"data:image/png;base64,{png}"
 
 

@@ -116,7 +116,7 @@ def combine(
         for name, scored in (("validation", held_out), ("test", tested))
     }
     options = ExportOptions(verify_engines)
-    sealed = export.export(trained, Measured(point, measured), dataset, output, options)
+    sealed = export.export(trained, Measured(point, measured), dataset, output, options, test)
     rows = [
         {"path": part.path, **row, "test": _compare_alone(part, logit, tested, point)}
         for part, row, logit in zip(parts, described, test_logits, strict=True)

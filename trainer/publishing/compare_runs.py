@@ -89,9 +89,9 @@ def _read(folder: str, name: str) -> Run:
         settings = json.loads(storage.read_bytes(f"{folder}/config.json") or b"{}")
         model = json.loads(storage.read_bytes(f"{folder}/artifact/{MODEL_JSON}") or b"{}")
     except (ValueError, AttributeError, StopIteration) as error:
+        reason = str(error) or "no split is measured"
         raise ConfigError(
-            f"the metrics of {folder} cannot be read ({str(error) or 'no split is measured'}); run the "
-            "same humerus-train again"
+            f"the metrics of {folder} cannot be read ({reason}); run the same humerus-train again"
         ) from error
     history = (storage.read_bytes(f"{folder}/history.csv") or b"").decode("utf-8")
     epochs = [

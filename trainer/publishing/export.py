@@ -27,7 +27,7 @@ from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
-from trainer.publishing import model_card, verify
+from trainer.publishing import model_card, verification_images, verify
 from trainer.publishing.trained import Measured, Trained
 
 _SAMPLE_IMAGES = 256
@@ -58,12 +58,16 @@ def export(
     dataset: DatasetInfo,
     directory: str,
     options: ExportOptions | None = None,
+    test: Split | None = None,
 ) -> Artifact:
     """Write the artifact to `directory`, local or in a bucket, completely or not at all.
 
     It is made in a temporary folder first. An artifact that lies in `directory` is replaced.
     Whatever the strategy and precision of training were, the exported weights are plain float32.
     Where no image was held out, the training images set the scale of the maps.
+
+    Args:
+      test: images on which the engines are compared too, beside those held out.
     """
     options = options or ExportOptions()
     plain = dataclasses.replace(
@@ -81,7 +85,9 @@ def export(
         (local / artifact.MODEL_CARD).write_text(model_card.render(fields), encoding="utf-8")
         sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
         if options.verify_engines:
-            samples = verify.choose_samples(trained.train, trained.held_out.split)
+            samples = verification_images.choose_samples(
+                trained.train, trained.held_out.split, *([] if test is None else [test])
+            )
             sealed = verify.verify(local, *samples)
         # In a bucket `model.json` is written last, and so marks the rest as complete.
         storage.replace_folder(local, directory, mark=artifact.MODEL_JSON)

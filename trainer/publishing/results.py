@@ -18,7 +18,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import engine_records, engines, machine, overlay, storage
+from trainer import engine_records, engines, machine, overlay, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
@@ -109,7 +109,9 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
         for name, scored in run.scored_splits().items()
     }
     measured = Measured(point, metrics)
-    artifact = export.export(run.trained, measured, run.dataset, directory, run.options.export)
+    artifact = export.export(
+        run.trained, measured, run.dataset, directory, run.options.export, run.test.split
+    )
     return artifact, measured
 
 
@@ -158,7 +160,11 @@ def _draw_errors(
     examples = []
     for index, cam in zip(worst, maps, strict=True):
         picture = overlay.draw(
-            split.images[index][..., 0], cam, artifact.image_size, artifact.cam["scale"], "overlay"
+            _crop_border(split.images[index][..., 0], split.attributes[index]),
+            cam,
+            artifact.image_size,
+            artifact.cam["scale"],
+            "overlay",
         )
         probability, is_positive = float(cases.probability[index]), bool(cases.label[index])
         names = ("negative", "positive")
@@ -171,6 +177,13 @@ def _draw_errors(
         )
         examples.append(example)
     return examples
+
+
+def _crop_border(square: np.ndarray, attributes: Mapping[str, str]) -> np.ndarray:
+    """Return the picture in a letterbox square, uint8 [height, width], without the black border."""
+    height, width = int(attributes["source_height"]), int(attributes["source_width"])
+    place = radiograph.placement(height, width, len(square))
+    return square[place.top : place.top + place.height, place.left : place.left + place.width]
 
 
 def rank_errors(cases: Cases, threshold: float) -> np.ndarray:

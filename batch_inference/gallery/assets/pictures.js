@@ -45,12 +45,19 @@ const pictures = (() => {
   }
 
   // Another shape is another picture, or one that the browser turns and the program doesn't.
-  const isAlike = (one, other) => Math.abs((one.naturalWidth * other.naturalHeight) / (one.naturalHeight * other.naturalWidth) - 1) <= 0.03;
+  const shapeOf = (image) => image.naturalWidth / image.naturalHeight;
+  const isAlike = (one, other) => Math.abs(shapeOf(one) / shapeOf(other) - 1) <= 0.03;
 
   function addOriginal(picture, plain, original, over, name) {
     const under = makeImage(original, "");
     under.addEventListener("load", () => {
-      if (!isAlike(under, over)) return look();
+      const isOverStrip = RUN.legend && shapeOf(under) > shapeOf(over);
+      if (!isOverStrip && !isAlike(under, over)) return look();
+      if (isOverStrip) {
+        // The strip with the legend lies below the picture: it goes, as the head of the page has the legend.
+        for (const pane of [picture, plain]) pane.style.setProperty("--shape", shapeOf(under));
+        over.style.height = `${(100 * shapeOf(under)) / shapeOf(over)}%`;
+      }
       picture.firstChild.prepend(under);
       picture.classList.add("fades");
       plain.firstChild.prepend(makeImage(original, `${name}, original`));
@@ -66,7 +73,7 @@ const pictures = (() => {
     if (!address) return;
     const mask = makeImage(address, `outline of the mask of ${nameless(row)}`, "mask");
     mask.addEventListener("load", () => {
-      if (!isAlike(mask, over)) return;
+      if (!isAlike(mask, over) && !RUN.legend) return;
       for (const pane of panes) pane.firstChild.append(pane === panes[0] ? mask : makeImage(address, "", "mask"));
       look();
     });
