@@ -23,7 +23,8 @@ from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
 from trainer.evaluation.cases import Cases, spread_rows
 from trainer.network import trained_network
-from trainer.program import telemetry
+from trainer.program import text_table
+from trainer.program.progress import show_each
 from trainer.publishing import model_card, quantize
 
 CALIBRATION_IMAGES = 64
@@ -198,17 +199,24 @@ def _load_prepared(described: Artifact, data_dir: str, masks: str | None) -> _Im
 
 
 def format_table(described: Artifact) -> str:
-    """Format the records as a Markdown table, fastest first."""
+    """Format the records as a table for a terminal, fastest first."""
     columns = {
         "probability_mean": ".5f",
         "probability_largest": ".5f",
         "labels_changed": ".1%",
     }
-    lines = [
-        "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC"
-        " | accuracy | maps correlate | verified |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    header = (
+        "engine",
+        "images/s",
+        "differs, mean",
+        "largest",
+        "labels changed",
+        "AUROC",
+        "accuracy",
+        "maps correlate",
+        "verified",
+    )
+    rows = []
     records: dict[str, Any] = dict(described.engines)
     for name, record in sorted(
         records.items(), key=lambda item: -item[1].get("images_per_second", 0.0)
@@ -226,8 +234,8 @@ def format_table(described: Artifact) -> str:
         accepted = "yes" if record.get("within_tolerance") else "no"
         verdict = f"{accepted}{reason and f': {reason}'}"
         is_reference = name == str(engines.REFERENCE)
-        lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
-    return "\n".join(lines)
+        rows.append([*cells, "the reference" if is_reference else verdict])
+    return text_table.align(header, rows)
 
 
 def _format_change(change: Mapping[str, float | None] | None) -> str:
@@ -263,9 +271,8 @@ def _measure(
     """Return the outputs of an engine on all images, and its speed in batches like a scorer's."""
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
     batches, seconds = [], []
-    for start in telemetry.report_each(
-        range(0, max(len(measured), _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE), engines.BATCH_SIZE)
-    ):
+    most = max(len(measured), _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE)
+    for start in show_each(range(0, most, engines.BATCH_SIZE), f"measuring {choice}"):
         # A small sample is run several times, only to measure the speed.
         rows = np.arange(start, start + engines.BATCH_SIZE) % len(measured)
         begin = time.perf_counter()

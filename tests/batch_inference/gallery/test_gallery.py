@@ -561,7 +561,7 @@ def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiogr
     page.errors.clear()
     page.open(output / "gallery.html")
     page.wait(f"{ROWS} >= 10 && !{COUNT}.includes('loading')")
-    with next(output.glob("predictions.csv-*")).open(newline="") as lines:
+    with next(output.glob("predictions.csv*")).open(newline="") as lines:
         rows = sorted(
             csv.DictReader(lines), key=lambda row: (-float(row["probability"]), row["uri"])
         )
