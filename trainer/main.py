@@ -7,8 +7,12 @@ import os
 from ml_collections import ConfigDict
 
 from trainer import errors, options
-from trainer.program.command_line import Program, Result, check_file_writable, check_writable
+from trainer.dataset.locate import locate
+from trainer.program import path_checks
+from trainer.program.command_line import Program, Result
+from trainer.program.logging_setup import import_tensorflow
 from trainer.training import recipes
+from trainer.urls import is_remote
 
 
 def _write(path: str, text: str) -> None:
@@ -17,9 +21,13 @@ def _write(path: str, text: str) -> None:
     write_text(path, text)
 
 
+def _check_prepared(data_dir: str) -> None:
+    if not is_remote(data_dir):
+        locate(data_dir)
+
+
 _Program = functools.partial(
     Program,
-    tensorflow=True,
     when_stopped="run the same command to continue from what is finished",
     write=_write,
 )
@@ -31,7 +39,7 @@ def phantom(given: options.PhantomOptions) -> None:
 
     humerus-phantom --output=simulated --patients=400
     """
-    check_writable("output", given.output)
+    path_checks.check_writable("output", given.output)
     from trainer.phantom import files
 
     files.write(given.output, given.patients, given.seed)
@@ -43,7 +51,9 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
     """
-    check_writable("data_dir", given.data_dir)
+    path_checks.check_writable("data_dir", given.data_dir)
+    path_checks.check_source(given.source, given.layout)
+    import_tensorflow()
     from trainer.dataset import prepare as prepare_lib
 
     done = prepare_lib.prepare(**vars(given), dry_run=dry_run)
@@ -66,7 +76,10 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
-    check_writable("workdir", given.workdir)
+    path_checks.check_writable("workdir", given.workdir)
+    _check_prepared(given.data_dir)
+    path_checks.check_weights(config.weights)
+    import_tensorflow()
     from trainer.evaluation import metrics
     from trainer.training import dry_run as dry_run_lib
     from trainer.training import train as train_lib
@@ -114,7 +127,15 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     if given.baseline_data_dir and not given.baseline:
         raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
     if given.predictions:
-        check_file_writable("predictions", given.predictions)
+        path_checks.check_file_writable("predictions", given.predictions)
+    for folder in filter(None, (data_dir, given.baseline_data_dir)):
+        _check_prepared(folder)
+    path_checks.check_artifact(given.model)
+    if given.baseline:
+        path_checks.check_artifact(given.baseline, "baseline")
+    if source:
+        path_checks.check_source(source, layout)
+    import_tensorflow()
     from trainer.evaluation import evaluate as evaluate_lib
     from trainer.evaluation import metrics
 
@@ -147,6 +168,14 @@ def verify(given: options.VerifyOptions) -> Result:
 
     The artifact keeps the measurements, for humerus-score.
     """
+    path_checks.check_artifact(given.model)
+    if given.data_dir:
+        _check_prepared(given.data_dir)
+    if given.images:
+        path_checks.check_source(given.images, "folders")
+    if given.masks:
+        path_checks.check_file("masks", given.masks)
+    import_tensorflow()
     from trainer.evaluation import map_checks
     from trainer.publishing import verify as verify_lib
 
@@ -210,6 +239,7 @@ def wait(given: options.WaitOptions) -> None:
     """
     if bool(given.data_dir) == bool(given.model):
         raise errors.ConfigError("name one thing to wait for: --data_dir or --model")
+    import_tensorflow()
     from trainer import wait as wait_lib
 
     wait_lib.wait(given.data_dir, given.model, given.hours * 3600)
@@ -232,7 +262,11 @@ def explain(given: options.ExplainOptions, *arguments: str) -> Result:
         raise errors.ConfigError(
             "name one or several images after the artifact; see humerus-explain --help"
         )
-    check_writable("output", given.output)
+    path_checks.check_writable("output", given.output)
+    path_checks.check_artifact(model)
+    if not given.list_layers:
+        path_checks.check_radiographs(images)
+    import_tensorflow()
     from trainer.publishing import explain as explain_lib
 
     if given.list_layers:
