@@ -200,10 +200,18 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
     humerus-combine runs/first/artifact runs/resnet/artifact --data_dir=data \\
         --output=runs/both/artifact
     """
-    check_writable("output", given.output)
+    if len(models) < 2:
+        raise errors.ConfigError(
+            f"name two or more artifacts to combine, separated by spaces; got {len(models)}"
+        )
+    path_checks.check_writable("output", given.output)
+    _check_prepared(given.data_dir)
+    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
+    for path in paths:
+        path_checks.check_artifact(path)
+    import_tensorflow()
     from trainer.publishing import combine as combine_lib
 
-    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
     result = combine_lib.combine(paths, **vars(given))
     return Result(combine_lib.format_table(result), result)
 
@@ -221,7 +229,7 @@ def report(given: options.ReportOptions, *runs: str) -> Result:
     """
     if not given.output.endswith(".html"):
         raise errors.ConfigError(f"--output={given.output} is no page; name a file like runs.html")
-    check_file_writable("output", given.output)
+    path_checks.check_file_writable("output", given.output)
     from trainer.publishing import compare_runs
 
     folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
