@@ -1,8 +1,10 @@
 """The scorer's commands. `trainer.errors` defines their exit codes."""
 
+import contextlib
 import dataclasses
 import functools
 
+from batch_inference import lean_import
 from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
 from trainer.errors import DataError
@@ -39,8 +41,10 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     path_checks.check_input(options.input)
     if not dry_run:
         engine_loading.begin(options)
-    # Importing Beam takes seconds and writes to the terminal, so that it waits until here.
-    from batch_inference import pipeline, preflight
+    # Importing Beam takes seconds and writes to the terminal, so that it waits until here. The
+    # embedded runner needs fewer clients than others.
+    with contextlib.nullcontext() if options.beam else lean_import.skip_unused_clients():
+        from batch_inference import pipeline, preflight
 
     if dry_run:
         planned = preflight.plan(options).dry_run()

@@ -5,6 +5,7 @@ import dataclasses
 from trainer.artifact import FREE_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
+from trainer.workers import dicom_results
 
 _PICTURE_STYLES = ("overlay", "heatmap", "side_by_side")
 _PICTURE_FORMATS = ("jpeg", "png", "webp")
@@ -17,8 +18,9 @@ class Options:
 
     input: str = option(
         "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each "
-        "line, .csv with a column path.",
-        schemes=BEAM_SCHEMES,
+        "line, .csv with a column path; or dicomweb+https://HOST/PATH/studies/UID, also "
+        "with a query.",
+        schemes=(*BEAM_SCHEMES, "dicomweb+http", "dicomweb+https"),
     )
     model: str = option(
         "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
@@ -55,14 +57,20 @@ class Options:
         None,
         secret=True,
     )
+    dicomweb_names: str = option(
+        "What names the instances of a DICOM archive in rows and pictures: pseudonym (see "
+        "--id_salt), or uid, which identifies them.",
+        "pseudonym",
+        choices=("pseudonym", "uid"),
+    )
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",
         "auto",
-        choices=("auto", "tensorflow", "openvino"),
+        choices=("auto", "tensorflow", "openvino", "onnx"),
     )
     precision: str = option(
-        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; TensorFlow has "
-        "float32 and, on a GPU, float16.",
+        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; ONNX has float32; "
+        "TensorFlow has float32 and, on a GPU, float16.",
         "auto",
         choices=("auto", "float32", "bfloat16", "int8", "float16"),
     )
@@ -105,6 +113,13 @@ class Options:
         "files",
         choices=("files", "parquet"),
     )
+    dicom: tuple[str, ...] = option(
+        "Results to write as DICOM for DICOM inputs, comma-separated: sc, the picture of --cam as "
+        "Secondary Capture; sr, label and probability as structured report. These files hold the "
+        "patient's identifiers.",
+        (),
+        choices=dicom_results.KINDS,
+    )
     format: tuple[str, ...] = option(
         "File formats of the rows, comma-separated: one or several of jsonl,csv,parquet.",
         ("jsonl", "csv"),
@@ -145,10 +160,12 @@ class GalleryOptions(Selection):
     """The options of humerus-gallery."""
 
     scored: str = option("Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES)
+    page: str = option("Name of the page in that folder, such as positives.html.", "gallery.html")
+    overwrite: bool = option("Replace a page that shows more rows than this one.", False)
 
     def is_of_a_part(self) -> bool:
         """Return whether the options may omit images."""
-        return self != GalleryOptions(self.scored)
+        return self != GalleryOptions(self.scored, page=self.page, overwrite=self.overwrite)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,19 @@ LEVELS = {
         {"evaluation", "predictor"},
         {"dataset", "network", "engine_choice"},
         {"engines"},
+        {"onnx_engine"},
         {"workers"},
-        {"legend"},
+        {"legend", "dicom_output"},
         {"overlay", "options"},
-        {"radiograph", "artifact", "program", "phantom", "manifest_text", "engine_records"},
+        {
+            "radiograph",
+            "artifact",
+            "program",
+            "phantom",
+            "manifest_text",
+            "engine_records",
+            "logit_alignment",
+        },
         {
             "errors",
             "machine",
@@ -43,7 +52,7 @@ LEVELS = {
         {"preflight"},
         {"inputs", "inference", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options", "concurrent_map"},
+        {"storage", "options", "concurrent_map", "lean_import"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower
@@ -55,6 +64,7 @@ WITHOUT_TENSORFLOW = {
     "artifact",
     "artifact_fields",
     "engine_records",
+    "logit_alignment",
     "errors",
     "legend",
     "overlay",
@@ -68,6 +78,7 @@ WITHOUT_TENSORFLOW = {
     "regular_file",
     "scaling",
     "workers",
+    "dicom_output",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
 SHARED = {
@@ -78,6 +89,7 @@ SHARED = {
     "overlay",
     "engine_choice",
     "engines",
+    "onnx_engine",
     "engine_records",
     "manifest_columns",
     "mura_paths",
@@ -88,6 +100,7 @@ SHARED = {
     "program",
     "regular_file",
     "workers",
+    "dicom_output",
 }
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {

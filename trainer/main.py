@@ -193,6 +193,51 @@ def verify(given: options.VerifyOptions) -> Result:
     )
 
 
+@_Program("humerus-combine", options.CombineOptions, takes_arguments=True)
+def combine(given: options.CombineOptions, *models: str) -> Result:
+    """Combines artifacts, of one or of several backbones, to one that averages them.
+
+    humerus-combine runs/first/artifact runs/resnet/artifact --data_dir=data \\
+        --output=runs/both/artifact
+    """
+    if len(models) < 2:
+        raise errors.ConfigError(
+            f"name two or more artifacts to combine, separated by spaces; got {len(models)}"
+        )
+    path_checks.check_writable("output", given.output)
+    _check_prepared(given.data_dir)
+    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
+    for path in paths:
+        path_checks.check_artifact(path)
+    import_tensorflow()
+    from trainer.publishing import combine as combine_lib
+
+    result = combine_lib.combine(paths, **vars(given))
+    return Result(combine_lib.format_table(result), result)
+
+
+@Program(
+    "humerus-report",
+    options.ReportOptions,
+    takes_arguments=True,
+    write=_write,
+)
+def report(given: options.ReportOptions, *runs: str) -> Result:
+    """Sets finished runs side by side on one page: metrics, curves, settings that differ.
+
+    humerus-report runs/first runs/second --output=compare.html
+    """
+    if not given.output.endswith(".html"):
+        raise errors.ConfigError(f"--output={given.output} is no page; name a file like runs.html")
+    path_checks.check_file_writable("output", given.output)
+    from trainer.publishing import compare_runs
+
+    folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
+    compared = compare_runs.write(folders, given.output)
+    document = {run.folder: {"split": run.split, "metrics": run.measured} for run in compared}
+    return Result(compare_runs.format_table(compared, given.output), document)
+
+
 @_Program("humerus-wait", options.WaitOptions, has_json=False)
 def wait(given: options.WaitOptions) -> None:
     """Waits for the result of another command, as the first step of a Job that needs it.

@@ -6,13 +6,13 @@ from trainer.artifact import METHOD_TITLES
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
 
-LAYOUTS = ("mura", "folders", "manifest")
+LAYOUTS = ("mura", "folders", "manifest", "fracatlas", "graz")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://."
-_BODY_PARTS = "Layout mura: comma-separated body parts to take, or all."
+_BODY_PARTS = "Layouts mura and fracatlas: comma-separated body parts to take, or all."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PrepareOptions:
     """The options of humerus-prepare; `prepare.prepare` describes each."""
 
     source: str = option(
-        "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.", schemes=SCHEMES
+        "Folder, or CSV file of the layout manifest; local or gs://.", schemes=SCHEMES
     )
     layout: str = option("Layout of the source.", choices=LAYOUTS)
     data_dir: str = option("Folder for the prepared data; local or gs://.", schemes=SCHEMES)
@@ -102,7 +102,8 @@ class VerifyOptions:
     """The options of humerus-verify."""
 
     model: str = option(
-        "Artifact, local or gs://; the measurements and a network in int8 are added to it.",
+        "Artifact, local or gs://; the measurements, and networks in int8 and ONNX, are added "
+        "to it.",
         schemes=SCHEMES,
     )
     data_dir: str | None = option(
@@ -118,6 +119,31 @@ class VerifyOptions:
         schemes=SCHEMES,
     )
     requantize: bool = option("Quantise the network to int8 again, with these images.", False)
+
+
+@dataclasses.dataclass(frozen=True)
+class CombineOptions:
+    """The options of humerus-combine beside the artifacts."""
+
+    data_dir: str = option(
+        "Folder that humerus-prepare wrote to, for all artifacts; the validation split is fitted "
+        "on, the test split measured on.",
+        schemes=SCHEMES,
+    )
+    output: str = option("Folder for the combined artifact, local or gs://.", schemes=SCHEMES)
+    threshold_rule: str = option(
+        "How the threshold is chosen: kappa, youden, accuracy, sensitivity>=0.95, "
+        "specificity>=0.9, or a fixed number.",
+        "kappa",
+    )
+    verify_engines: bool = option("Measure engines that score faster than TensorFlow.", True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """The options of humerus-report beside the folders of runs."""
+
+    output: str = option("The page, local or gs://.", "compare.html", schemes=SCHEMES)
 
 
 @dataclasses.dataclass(frozen=True)

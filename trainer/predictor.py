@@ -111,8 +111,8 @@ class Predictor:
 
         Args:
           model: the `artifact` folder of a run, local or `gs://`.
-          engine: `auto` (the fastest one that the artifact records as verified), `tensorflow` or
-            `openvino`.
+          engine: `auto` (the fastest one that the artifact records as verified), `tensorflow`,
+            `openvino` or `onnx`.
           precision: `auto`, or one of the engine.
           threshold: probability from which the label is positive; None for the artifact's own.
           batch_size: number of images that the network takes at once; fewer cost the same.

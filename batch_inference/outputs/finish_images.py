@@ -47,6 +47,8 @@ class FinishImages(beam.PTransform):
             options.cam_format,
             options.cam_colours,
             options.cam_min_probability,
+            options.dicom,
+            options.method,
             _describe(described, options) if options.cam_legend else None,
         )
         return (
