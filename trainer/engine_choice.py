@@ -1,11 +1,19 @@
 """Chooses the engine that scores: the fastest one here that the artifact records as verified."""
 
+from collections.abc import Callable
+
 from absl import logging
 
-from trainer import engines
-from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
+from trainer import engines, onnx_engine
+from trainer.artifact import FREE_METHOD, Artifact
 from trainer.engines import Choice
 from trainer.errors import ConfigError
+
+_PACKAGES: dict[str, tuple[str, str, Callable[[], bool]]] = {
+    "openvino": ("openvino", "cpu", lambda: engines.has_openvino()),
+    "onnx": ("onnxruntime", "onnx", lambda: onnx_engine.has_onnxruntime()),
+}
+"""Package that an engine needs, the extra that installs it, and whether it is installed."""
 
 
 def choose(
@@ -35,10 +43,11 @@ def choose(
         raise ConfigError(
             f"--engine={engine} has no --precision={precision}; expected one of auto, {known}"
         )
-    if engine == "openvino" and runs_here and not engines.has_openvino():
+    package, extra, is_installed = _PACKAGES.get(engine, ("", "", lambda: True))
+    if runs_here and not is_installed():
         raise ConfigError(
-            "--engine=openvino needs the package openvino; "
-            "install it with: pip install 'humerus[cpu]'"
+            f"--engine={engine} needs the package {package}; "
+            f"install it with: pip install 'humerus[{extra}]'"
         )
     is_suitable = (
         engines.is_suitable
@@ -98,10 +107,11 @@ def _force(described: Artifact, candidates: list[Choice], precision: str) -> Cho
         (c for c in candidates if c.precision == ("float32" if precision == "auto" else precision)),
         candidates[-1],
     )
-    if choice.precision == "int8" and INT8_NETWORK not in described.files:
+    file = engines.NETWORK_FILES.get(str(choice))
+    if file is not None and file not in described.files:
         raise ConfigError(
-            "the artifact holds no network in int8; make it with humerus-verify --model=ARTIFACT "
-            "--data_dir=DIR and the extra `cpu`"
+            f"the artifact holds no network for {choice}; make it with humerus-verify "
+            f"--model=ARTIFACT --data_dir=DIR and the extra `{_PACKAGES[choice.engine][1]}`"
         )
     return choice
 

@@ -1,7 +1,7 @@
-"""Run the network of an artifact with TensorFlow, or with OpenVINO in several precisions.
+"""Run the network of an artifact with TensorFlow, ONNX Runtime, or OpenVINO in several precisions.
 
-A scorer imports only the engine that it uses: TensorFlow takes seconds to import, and OpenVINO is
-an optional package. `trainer.engine_choice` chooses the engine.
+A scorer imports only the engine that it uses: TensorFlow takes seconds to import, and the others
+are optional packages. `trainer.engine_choice` chooses the engine.
 `trainer.publishing.verify` measures how far engines agree.
 """
 
@@ -25,9 +25,10 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
-from trainer.artifact import FREE_METHOD, INT8_NETWORK, Artifact
+from trainer.artifact import FREE_METHOD, INT8_NETWORK, ONNX_NETWORK, Artifact
 from trainer.logit_alignment import Alignment
 from trainer.machine import cores as usable_cores
+from trainer.onnx_engine import OnnxEngine, has_onnxruntime, runs_on_gpu
 from trainer.program import logging_setup
 from trainer.scaling import Scaling
 
@@ -54,10 +55,13 @@ CHOICES = (
     Choice("openvino", "int8"),
     Choice("openvino", "bfloat16"),
     Choice("openvino", "float32"),
+    Choice("onnx", "float32"),
     Choice("tensorflow", "float16"),
     REFERENCE,
 )
 """All choices, the fastest first where speeds are not measured."""
+NETWORK_FILES = {"openvino/int8": INT8_NETWORK, "onnx/float32": ONNX_NETWORK}
+"""Choices whose network is a file of its own in the artifact, which need not have it."""
 
 
 class Engine(Protocol):
@@ -94,6 +98,8 @@ def load(
         engine = TensorFlowEngine(
             model, choice.precision, "serving_default" if method == FREE_METHOD else method
         )
+    elif choice.engine == "onnx":
+        engine = OnnxEngine(model / ONNX_NETWORK, has_gpu(), cache)
     elif choice.precision == "int8":
         engine = OpenVinoEngine(model / INT8_NETWORK, choice.precision, shape)
     else:
@@ -242,6 +248,8 @@ def can_run(choice: Choice) -> bool:
     """Return whether this machine has the packages and the hardware for a choice."""
     if choice.engine == "tensorflow":
         return choice.precision == "float32" or has_gpu()
+    if choice.engine == "onnx":
+        return has_onnxruntime()
     if not has_openvino():
         return False
     return {
@@ -253,7 +261,13 @@ def can_run(choice: Choice) -> bool:
 
 def is_suitable(choice: Choice) -> bool:
     """Return whether a choice can run here and leaves no GPU idle, as OpenVINO would."""
-    return can_run(choice) and not (choice.engine == "openvino" and has_gpu())
+    return can_run(choice) and (not has_gpu() or device(choice) == "GPU")
+
+
+def device(choice: Choice) -> str:
+    """Return `GPU` or `CPU`, where a choice runs on this machine."""
+    on_gpu = {"tensorflow": has_gpu(), "onnx": runs_on_gpu(has_gpu())}
+    return "GPU" if on_gpu.get(choice.engine) else "CPU"
 
 
 def processor() -> str:

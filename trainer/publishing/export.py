@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
+from trainer.program.progress import show_each
 from trainer.publishing import model_card, verification_images, verify
 from trainer.publishing.trained import Measured, Trained
 
@@ -155,16 +156,26 @@ def _describe(
 def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str, Any]:
     network = trained.network
     return {
-        **dataclasses.asdict(network.architecture),
-        "head_widths": list(network.architecture.head_widths),
+        **_describe_networks([_describe_network(m.architecture) for m in network.members]),
+        "backbone": network.backbones,
         "members": len(network.members),
         "temperatures": [float(member.temperature) for member in network.members],
         "mirrored": network.mirrored,
         "mirror_gain": trained.mirror_gain,
         "threshold_rule": point.rule,
         "threshold_fitted": point.fitted,
+        **({"parts": list(trained.parts)} if trained.parts else {}),
         **(dataclasses.asdict(trained.origin) if trained.origin else {}),
     }
+
+
+def _describe_network(architecture: model_lib.Architecture) -> dict[str, Any]:
+    return {**dataclasses.asdict(architecture), "head_widths": list(architecture.head_widths)}
+
+
+def _describe_networks(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what members have in common, or all of them as `networks` where they differ."""
+    return members[0] if all(m == members[0] for m in members) else {"networks": list(members)}
 
 
 def _describe_maps(maps: np.ndarray) -> dict[str, Any]:
@@ -218,7 +229,8 @@ def _run_on_sample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return maps [n, h, w] and probabilities [n] of images spread evenly over a split."""
     rows = spread_rows(len(split), _SAMPLE_IMAGES)
-    batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    starts = show_each(range(0, len(rows), batch_size), "scoring a sample for the export")
+    batches = (rows[start : start + batch_size] for start in starts)
     outputs = [serve(tf.constant(split.images[batch])) for batch in batches]
     maps, probability = (
         np.concatenate([output[name].numpy() for output in outputs])

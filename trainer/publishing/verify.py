@@ -20,8 +20,9 @@ from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, map_checks
 from trainer.network import trained_network
-from trainer.program import telemetry
-from trainer.publishing import model_card, quantize, verification_images
+from trainer.program import text_table
+from trainer.program.progress import show_each
+from trainer.publishing import model_card, onnx_export, quantize, verification_images
 from trainer.publishing.verification_images import Sample
 
 _FEWEST_TIMED_BATCHES = 4
@@ -32,8 +33,8 @@ def verify(
 ) -> Artifact:
     """Measure every engine that can run here, and record the results in the local artifact.
 
-    The network in 8-bit arithmetic is made where there is none yet, and with `requantize` it is
-    made again. Engines that cannot run here keep their records.
+    The networks in 8-bit arithmetic and in ONNX are made where there is none yet, and with
+    `requantize` the first is made again. Engines that cannot run here keep their records.
     """
     described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
@@ -44,12 +45,19 @@ def verify(
             logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
+    if onnx_export.is_available() and artifact.ONNX_NETWORK not in described.files:
+        try:
+            onnx_export.export(directory)
+        except Exception as error:  # it can still be scored by other engines
+            logging.warning("There is no network in ONNX: %s", _format_line(error))
+        described = artifact.amend(directory, described)
     bare = dataclasses.replace(described, engines={})  # without alignments of an earlier time
     outputs, fitted_on, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
     expected = _Expected(outputs, fitted_on)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
-        is_missing = choice.precision == "int8" and artifact.INT8_NETWORK not in described.files
+        file = engines.NETWORK_FILES.get(str(choice))
+        is_missing = file is not None and file not in described.files
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
             records[str(choice)] = _compare(
@@ -123,17 +131,24 @@ def verify_artifact(
 
 
 def format_table(described: Artifact) -> str:
-    """Format the records as a Markdown table, fastest first."""
+    """Format the records as a table for a terminal, fastest first."""
     columns = {
         "probability_mean": ".5f",
         "probability_largest": ".5f",
         "labels_changed": ".1%",
     }
-    lines = [
-        "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC"
-        " | accuracy | maps correlate | verified |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    header = (
+        "engine",
+        "images/s",
+        "differs, mean",
+        "largest",
+        "labels changed",
+        "AUROC",
+        "accuracy",
+        "maps correlate",
+        "verified",
+    )
+    rows = []
     records: dict[str, Any] = dict(described.engines)
     for name, record in sorted(
         records.items(), key=lambda item: -item[1].get("images_per_second", 0.0)
@@ -151,8 +166,8 @@ def format_table(described: Artifact) -> str:
         accepted = "yes" if record.get("within_tolerance") else "no"
         verdict = f"{accepted}{reason and f': {reason}'}"
         is_reference = name == str(engines.REFERENCE)
-        lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
-    return "\n".join(lines)
+        rows.append([*cells, "the reference" if is_reference else verdict])
+    return text_table.align(header, rows)
 
 
 def _format_change(change: Mapping[str, float | None] | None) -> str:
@@ -206,8 +221,9 @@ def _measure(
     a scorer's.
     """
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
-    fitted_on, _ = _run(engine, calibration, 0)
-    outputs, seconds = _run(engine, measured, _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE)
+    fitted_on, _ = _run(engine, calibration, 0, f"aligning {choice}")
+    least = _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE
+    outputs, seconds = _run(engine, measured, least, f"measuring {choice}")
     return (
         outputs,
         fitted_on,
@@ -216,22 +232,24 @@ def _measure(
             "from": measured.name,
             # The best batch: something else may have run beside the others.
             "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
-            "device": "GPU" if choice.engine == "tensorflow" and engines.has_gpu() else "CPU",
+            "device": engines.device(choice),
             "processor": engines.processor(),
         },
     )
 
 
 def _run(
-    engine: engines.Engine, sample: Sample, least: int
+    engine: engines.Engine, sample: Sample, least: int, shown: str
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     """Return the outputs for all images, and the seconds that each batch took.
 
     Args:
       least: number of images to run at least; a small sample is run several times.
+      shown: what the progress says.
     """
     batches, seconds = [], []
-    for start in telemetry.report_each(range(0, max(len(sample), least), engines.BATCH_SIZE)):
+    numbers = range(0, max(len(sample), least), engines.BATCH_SIZE)
+    for start in show_each(numbers, shown):
         rows = np.arange(start, start + engines.BATCH_SIZE) % len(sample)
         begin = time.perf_counter()
         batches.append(engine.run(sample.images[rows]))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -19,11 +20,11 @@ from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
-from trainer import artifact, engine_choice, engines
+from trainer import artifact, engine_choice, engines, onnx_engine
 from trainer.engines import Choice
 from trainer.errors import ConfigError
 from trainer.evaluation import agreement
-from trainer.publishing import verify
+from trainer.publishing import onnx_export, verify
 
 FINE = {"within_tolerance": True}
 
@@ -33,10 +34,18 @@ def images() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (6, 32, 32, 1), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    "choice", [Choice("tensorflow", "float32"), Choice("openvino", "float32")], ids=str
-)
-def test_an_engine_gives_what_the_saved_model_gives(model, images, choice):
+@pytest.fixture(scope="module")
+def model(model, tmp_path_factory) -> pathlib.Path:
+    """The artifact of all tests of the scorer, with its network in ONNX."""
+    folder = shutil.copytree(model, tmp_path_factory.mktemp("onnx") / "artifact")
+    onnx_export.export(folder)
+    artifact.amend(folder, artifact.load(model))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tensorflow/float32", "openvino/float32", "onnx/float32"])
+def test_an_engine_gives_what_the_saved_model_gives(model, images, name):
+    choice = Choice(*name.split("/"))
     loaded = tf.saved_model.load(str(model))
     expected = loaded.signatures["serving_default"](image=tf.constant(images))
     outputs = engines.load(model, artifact.load(model), choice, batch_size=6).run(images)
@@ -189,11 +198,12 @@ def test_openvino_works_where_nothing_can_be_kept(model, images, tmp_path):
     assert engine.run(images)["cam"].shape == (6, 4, 4)
 
 
-def test_scoring_with_openvino_never_imports_tensorflow(model, radiographs, tmp_path):
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+def test_scoring_with_a_fast_engine_never_imports_tensorflow(model, radiographs, tmp_path, engine):
     program = (
         "import sys; from batch_inference import main; "
         f"code = main.score(['humerus-score', '--input={radiographs}', '--model={model}', "
-        f"'--output={tmp_path / 'out'}']); "
+        f"'--engine={engine}', '--output={tmp_path / 'out'}']); "
         "sys.exit(code or ('tensorflow' in sys.modules) * 9)"
     )
     assert (
@@ -229,7 +239,7 @@ def test_once_verified_the_fast_engine_is_what_one_gets(radiographs, tmp_path):
     before, after = (json_rows(tmp_path / name, "predictions") for name in ("before", "after"))
     assert {row["engine"] for row in before} == {"tensorflow/float32"}
     (engine,) = {row["engine"] for row in after}
-    assert engine.startswith("openvino/") and record[engine]["within_tolerance"]
+    assert engine != "tensorflow/float32" and record[engine]["within_tolerance"]
     for one, other in zip(before, after, strict=True):
         assert other["probability"] == pytest.approx(
             one["probability"], abs=agreement.CLOSE["probability_largest"]
@@ -305,8 +315,12 @@ def test_an_unverified_engine_is_used_only_when_named(model, modern):
         ConfigError, match="has no --precision=bfloat16; expected one of auto, float16, float32"
     ):
         choose({}, model, "tensorflow", "bfloat16")
-    with pytest.raises(ConfigError, match="holds no network in int8; make it with humerus-verify"):
+    with pytest.raises(ConfigError, match="holds no network for openvino/int8; make it with humer"):
         choose({}, model, "openvino", "int8")
+    without = dataclasses.replace(artifact.load(model), files={})
+    with pytest.raises(ConfigError, match=r"no network for onnx/float32; .* the extra `onnx`"):
+        engine_choice.choose(without, "onnx")
+    assert choose({}, model, "onnx") == "onnx/float32"
 
 
 def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_would_be_faster(
@@ -323,6 +337,9 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
     ]
     with pytest.raises(ConfigError, match="needs the package openvino"):
         choose({}, model, "openvino")
+    monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: False)
+    with pytest.raises(ConfigError, match=r"needs the package onnxruntime; .*'humerus\[onnx\]'"):
+        choose({}, model, "onnx")
 
 
 def test_openvino_leaves_the_log_in_its_form():
