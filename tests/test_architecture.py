@@ -14,7 +14,7 @@ LEVELS = {
     "trainer": (
         {"main"},
         {"training", "local"},
-        {"publishing", "wait"},
+        {"publishing", "wait", "tracking"},
         {"evaluation", "predictor"},
         {"dataset", "network", "engine_choice"},
         {"engines"},

@@ -63,16 +63,19 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     humerus-train --data_dir=data --workdir=runs/first
     humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
         --config.backbone=xception --config.weights=xception_notop.weights.h5
+    humerus-train --data_dir=data --workdir=runs/third --track=mlflow
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
     check_writable("workdir", given.workdir)
     from trainer.evaluation import metrics
+    from trainer.tracking import tracker
     from trainer.training import dry_run as dry_run_lib
     from trainer.training import train as train_lib
     from trainer.training.job import create_job
 
-    job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile)
+    tracker.check_installed(given.track)
+    job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile, given.track)
     if dry_run:
         plan = dry_run_lib.plan(job)
         return Result(str(plan), dataclasses.asdict(plan))

@@ -73,6 +73,12 @@ class TrainOptions:
         high=1000,
     )
     profile: bool = option("Record ten of the first steps for TensorBoard's profiler.", False)
+    track: str | None = option(
+        "Record settings, curves, metrics, report and artifact with an experiment tracker, which "
+        "its own environment variables configure. The report shows radiographs.",
+        None,
+        choices=("mlflow", "wandb"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ NEEDS = {
     "Go": "what `make test-distributed` builds",
     "CI": "make, whose targets CI runs",
     "a package index": "PyPI and its database of vulnerabilities",
+    "a GPU": "one that CUDA drives",
     "DenseNet121": "a network that takes too long to train here",
 }
 """What a command block may need that a test machine lacks, named in a comment on the line before

@@ -20,7 +20,7 @@ from trainer.evaluation.calibration import OperatingPoint
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
-from trainer.publishing import export, quantize, verify
+from trainer.publishing import export, onnx_export, quantize, verify
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 from trainer.scaling import Scaling
@@ -249,7 +249,9 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
 
 def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
-    monkeypatch.setattr(quantize, "is_available", lambda: False)
+    monkeypatch.setattr(engines, "has_onnxruntime", lambda: False)
+    for module in (quantize, onnx_export):
+        monkeypatch.setattr(module, "is_available", lambda: False)
     assert set(verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION)).engines) == {
         "tensorflow/float32"
     }
