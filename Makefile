@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS ?= cpu,onnx,mlflow,wandb,hf,dev
+EXTRAS ?= cpu,dicom,onnx,mlflow,wandb,hf,dev
 
 # Every version and its hash come from requirements.lock, also for what builds a package.
 LOCK    := requirements.lock

@@ -1,5 +1,5 @@
 """Packaging of `humerus`: two packages, their console programs, and the extras for GPUs, fast CPU
-scoring, ONNX, experiment tracking, the Hugging Face Hub and development.
+scoring, DICOM archives, ONNX, experiment tracking, the Hugging Face Hub and development.
 """
 
 import pathlib
@@ -54,6 +54,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         "cpu": ["openvino~=2026.4", "nncf~=3.4"],
+        "dicom": ["dicomweb-client~=0.61", "highdicom~=0.28"],
         "onnx": ["onnxruntime~=1.23", "tf2onnx~=1.17"],
         "mlflow": ["mlflow-skinny~=3.17", "alembic~=1.13", "sqlalchemy~=2.0"],
         "wandb": ["wandb~=0.28"],
@@ -86,6 +87,7 @@ setup(
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
+            "humerus-combine = trainer.main:combine",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
             "humerus-explain = trainer.main:explain",

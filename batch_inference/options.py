@@ -5,6 +5,7 @@ import dataclasses
 from trainer.artifact import FREE_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
+from trainer.workers import dicom_results
 
 _PICTURE_STYLES = ("overlay", "heatmap", "side_by_side")
 _PICTURE_FORMATS = ("jpeg", "png", "webp")
@@ -17,8 +18,9 @@ class Options:
 
     input: str = option(
         "Folder (with its subfolders), glob, gs:// prefix, or manifest: .txt with a path on each "
-        "line, .csv with a column path.",
-        schemes=BEAM_SCHEMES,
+        "line, .csv with a column path; or dicomweb+https://HOST/PATH/studies/UID, also "
+        "with a query.",
+        schemes=(*BEAM_SCHEMES, "dicomweb+http", "dicomweb+https"),
     )
     model: str = option(
         "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
@@ -54,6 +56,12 @@ class Options:
         "anyone who has the UIDs can recognise them.",
         None,
         secret=True,
+    )
+    dicomweb_names: str = option(
+        "What names the instances of a DICOM archive in rows and pictures: pseudonym (see "
+        "--id_salt), or uid, which identifies them.",
+        "pseudonym",
+        choices=("pseudonym", "uid"),
     )
     engine: str = option(
         "auto: the fastest engine that the artifact records as verified.",
@@ -91,6 +99,11 @@ class Options:
         "viridis",
         choices=_COLOURS,
     )
+    cam_legend: bool = option(
+        "Put a strip below each picture that says what the colours mean, how large a cell of the "
+        "map is, its method and its model.",
+        False,
+    )
     cam_min_probability: float = option(
         "Draw only images with at least this probability.", 0.0, low=0, high=1
     )
@@ -99,6 +112,13 @@ class Options:
         "humerus-overlay draws any of them later.",
         "files",
         choices=("files", "parquet"),
+    )
+    dicom: tuple[str, ...] = option(
+        "Results to write as DICOM for DICOM inputs, comma-separated: sc, the picture of --cam as "
+        "Secondary Capture; sr, label and probability as structured report. These files hold the "
+        "patient's identifiers.",
+        (),
+        choices=dicom_results.KINDS,
     )
     format: tuple[str, ...] = option(
         "File formats of the rows, comma-separated: one or several of jsonl,csv,parquet.",
@@ -160,4 +180,5 @@ class OverlayOptions(Selection):
         "Picture to draw, as --cam of humerus-score.", "overlay", choices=_PICTURE_STYLES
     )
     cam_colours: str = option("Colours of the maps.", "viridis", choices=_COLOURS)
+    cam_legend: bool = option("Put a strip below each picture, as humerus-score does.", False)
     cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)

@@ -65,7 +65,7 @@ def build(
     found = pipeline | sources.FindInputs(options)
     earlier = pipeline | journal.ReadEarlierEntries(known)
     pictures = None
-    if options.resume and options.cam != "none":
+    if options.resume and (options.cam != "none" or options.dicom):
         pictures = pipeline | resuming.FindPictures(options)
         earlier = (earlier, pictures) | resuming.KeepWithPicture()
     examples, undecoded, kept = (
@@ -136,7 +136,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     attempt = journal.name_attempt(known)
     logging.info(
         "scoring %s with model %s: %s",
-        options.input,
+        plan.shown,
         described.model_id,
         engine_records.explain(described.engines, str(plan.choice)),
     )

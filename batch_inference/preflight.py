@@ -18,6 +18,7 @@ from trainer import engine_choice, radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+from trainer.workers import dicom_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Plan:
       options: the options as given.
       described: the artifact, with the threshold and method of the options.
       choice: engine and precision.
+      shown: the input as logs may show it, without identifiers.
       inputs: number of inputs; None where counting would need a long remote listing.
       output: absolute URI of the folder for the results.
       record: the content of `run.json`.
@@ -38,6 +40,7 @@ class Plan:
     options: Options
     described: Artifact
     choice: Choice
+    shown: str
     inputs: int | None
     output: str
     record: output_folder.RunRecord
@@ -53,7 +56,7 @@ class Plan:
         options = self.options
         taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
         return DryRun(
-            filesystem.absolute(options.input),
+            self.shown,
             self.inputs,
             self.described.model_id,
             str(self.choice),
@@ -61,6 +64,7 @@ class Plan:
             self.output,
             options.format,
             options.cam,
+            options.dicom,
             options.bigquery,
             ("kept" if options.resume else "deleted") if taken else None,
         )
@@ -83,6 +87,7 @@ class DryRun:
     output: str
     format: tuple[str, ...]
     cam: str
+    dicom: tuple[str, ...]
     bigquery: str | None
     earlier_results: str | None
     dry_run: bool = True
@@ -96,6 +101,7 @@ class DryRun:
             else f"{self.inputs} files"
         )
         pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
+        dicom = f", DICOM results ({', '.join(self.dicom)})" if self.dicom else ""
         tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
         earlier = (
             f"; earlier results there would be {self.earlier_results}"
@@ -105,7 +111,7 @@ class DryRun:
         return (
             f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, "
             f"positive from {self.threshold:.3g} on\n"
-            f"would write rows ({', '.join(self.format)}){pictures} to {self.output}"
+            f"would write rows ({', '.join(self.format)}){pictures}{dicom} to {self.output}"
             f"{tables}{earlier}\n"
             "dry run: nothing was written"
         )
@@ -122,6 +128,7 @@ def plan(options: Options) -> Plan:
     """
     check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
+    check_dicom(options.dicom, options.cam, options.cam_store)
     beam_options = runners.parse_beam_options(options.beam)
     runners.check_within_reach(
         beam_options, input=options.input, model=options.model, output=options.output
@@ -141,16 +148,17 @@ def plan(options: Options) -> Plan:
     key = study_key.make_study_key(options.study_key, options.id_salt, options.input)
     output = filesystem.absolute(options.output)
     check_apart(output, options.input)
-    inputs = count_inputs(options.input, options.exclude, options.recursive, output)
+    shown = sources.describe(options.input, key)
+    inputs = count_inputs(options.input, options.exclude, options.recursive, output, shown)
     if options.bigquery:
         bigquery.choose_temporary_folder(beam_options, output)
     asked = dataclasses.asdict(options) | {
-        "input": filesystem.absolute(options.input),
+        "input": shown,
         "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
     record = output_folder.RunRecord(described.model_id, str(choice), asked)
-    return Plan(options, described, choice, inputs, output, record, beam_options, workers)
+    return Plan(options, described, choice, shown, inputs, output, record, beam_options, workers)
 
 
 def omit_secrets(options: PipelineOptions) -> dict[str, str]:
@@ -181,6 +189,27 @@ def check_cams(style: str, store: str) -> None:
         )
 
 
+def check_dicom(kinds: Sequence[str], style: str, store: str) -> None:
+    """Raise `ConfigError` where the DICOM results that are asked for cannot be made."""
+    if not kinds:
+        return
+    asked = ",".join(kinds)
+    if not dicom_results.is_installed():
+        raise ConfigError(
+            f"--dicom={asked} needs the package highdicom; install humerus with the extra [dicom], "
+            "or omit the flag"
+        )
+    if "sc" in kinds and style == "none":
+        raise ConfigError(
+            f"--dicom={asked} writes the picture of --cam, and --cam=none draws none; omit one"
+        )
+    if store != "files":
+        raise ConfigError(
+            f"--dicom={asked} writes files for each image, which --cam_store={store} does not; "
+            "omit one of them"
+        )
+
+
 def check_preprocessing(described: Artifact) -> None:
     """Raise `ArtifactError` where the model was trained with another version of preprocessing."""
     made_under, here = described.preprocessing.get("version"), radiograph.PREPROCESSING["version"]
@@ -191,19 +220,23 @@ def check_preprocessing(described: Artifact) -> None:
         )
 
 
-def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output: str) -> int | None:
+def count_inputs(
+    location: str, exclude: Sequence[str], recursive: bool, output: str, shown: str | None = None
+) -> int | None:
     """Return the number of inputs; None where counting would need a long remote listing.
 
     A manifest is always read to its end, as no line may name a result that the run would delete.
+    Messages name the input as `shown`, by default as it is given.
 
     Raises:
       ConfigError: there is no such bucket or no access, or an input is a result in `output`.
       DataError: there is no input.
       OutageError: the storage does not answer.
     """
+    shown = shown or location
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
     with filesystem.explain_failure(
-        ConfigError, f"--input={location} cannot be listed", "check the address and access"
+        ConfigError, f"--input={shown} cannot be listed", "check the address and access"
     ):
         if counted:
             inputs = sum(1 for _ in sources.find(location, exclude, recursive, output))
@@ -212,7 +245,7 @@ def count_inputs(location: str, exclude: Sequence[str], recursive: bool, output:
     if not inputs:
         excluded = f" after --exclude={','.join(exclude)}" if exclude else ""
         raise DataError(
-            f"nothing to score: no file matches {location}{excluded}; "
+            f"nothing to score: no file matches {shown}{excluded}; "
             "expected a folder, a glob or a manifest with files in it"
         )
     return inputs if counted else None

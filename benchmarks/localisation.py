@@ -184,7 +184,7 @@ def _row(name: str, maps: np.ndarray, masks: np.ndarray, cost: str) -> list[str]
 
 @functools.lru_cache(maxsize=4)
 def _serving(model: keras.Model) -> tf.types.experimental.GenericFunction:
-    return serving_function(Network(model_lib.Architecture(), (Member(model),)))
+    return serving_function(Network((Member(model, model_lib.Architecture()),)))
 
 
 def _served(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def main(directory: str, size: str, source: str | None = None) -> None:
         simulated=source is None,
         splits={"train": {**counts, "positives": 0}},
     )
-    network = Network(architecture, (Member(model),))
+    network = Network((Member(model, architecture),))
     trained = Trained(network, train=split, held_out=Scored(split, np.zeros(len(images))))
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     options = ExportOptions(verify_engines=True)

@@ -5,13 +5,14 @@ python docs/contact_sheet.py runs/demo/scored docs/overlays.jpg
 
 import csv
 import io
+import json
 import pathlib
 import sys
 
 import cv2
 import numpy as np
 
-from trainer import radiograph
+from trainer import artifact, legend, radiograph
 
 SIDE, COLUMNS, ROWS = 230, 6, 2
 
@@ -31,7 +32,24 @@ def main(scored: str, output: str) -> None:
         for row in spread
     ]
     sheet = np.vstack([np.hstack(tiles[r * COLUMNS : (r + 1) * COLUMNS]) for r in range(ROWS)])
+    sheet = np.vstack([sheet, _draw_legend(pathlib.Path(scored), sheet.shape[1])])
     cv2.imwrite(output, sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _draw_legend(scored: pathlib.Path, width: int) -> np.ndarray:
+    run = json.loads((scored / "run.json").read_text())
+    model = artifact.load(run["options"]["model"])
+    cam = model.cam
+    described = legend.Legend(
+        scale=cam["scale"],
+        unit=legend.UNIT,
+        method=artifact.METHOD_TITLES[artifact.FREE_METHOD],
+        model=model.model_id,
+        rows=cam["height"],
+        columns=cam["width"],
+        image_size=model.image_size,
+    )
+    return legend.draw_strip(width, round(SIDE / min(cam["height"], cam["width"])), described)
 
 
 def _tile(path: pathlib.Path, caption: str) -> np.ndarray:

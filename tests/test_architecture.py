@@ -20,8 +20,17 @@ LEVELS = {
         {"engines"},
         {"onnx_engine"},
         {"workers"},
+        {"legend", "dicom_output"},
         {"overlay", "options"},
-        {"radiograph", "artifact", "program", "phantom", "manifest_text", "engine_records"},
+        {
+            "radiograph",
+            "artifact",
+            "program",
+            "phantom",
+            "manifest_text",
+            "engine_records",
+            "logit_alignment",
+        },
         {
             "errors",
             "machine",
@@ -54,7 +63,9 @@ WITHOUT_TENSORFLOW = {
     "artifact",
     "artifact_fields",
     "engine_records",
+    "logit_alignment",
     "errors",
+    "legend",
     "overlay",
     "manifest_columns",
     "mura_paths",
@@ -65,12 +76,14 @@ WITHOUT_TENSORFLOW = {
     "regular_file",
     "scaling",
     "workers",
+    "dicom_output",
 }
 """What needs neither TensorFlow nor anything else of `trainer` but each other."""
 SHARED = {
     "radiograph",
     "artifact",
     "errors",
+    "legend",
     "overlay",
     "engine_choice",
     "engines",
@@ -84,6 +97,7 @@ SHARED = {
     "program",
     "regular_file",
     "workers",
+    "dicom_output",
 }
 """What `batch_inference` may take from `trainer`."""
 HEAVY = {

@@ -71,7 +71,7 @@ def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
 
 
 def test_these_are_all():
-    assert len(PROGRAMS) == 10
+    assert len(PROGRAMS) == 11
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -109,9 +109,9 @@ def test_the_same_flag_means_the_same_everywhere(capsys):
     assert {name for name in known if "model" in known[name]} == {
         f"humerus-{name}" for name in takes_a_model
     }
-    tells = {"prepare", "train", "evaluate", "verify", "explain", "score", "overlay", "gallery"}
-    assert {name for name in known if "json" in known[name]} == {
-        f"humerus-{name}" for name in tells
+    tells_nothing = {"phantom", "wait"}
+    assert {name for name in known if "json" not in known[name]} == {
+        f"humerus-{name}" for name in tells_nothing
     }
     assert {name for name in known if "dry_run" in known[name]} == {
         f"humerus-{name}" for name in ("prepare", "train", "score")
@@ -300,6 +300,15 @@ MISTAKES = [
         "cannot be written",
     ),
     ("humerus-train", ["--data_dir={empty}", "--workdir={file}"], 2, "cannot be written"),
+    *(
+        ("humerus-combine", [*models, "--data_dir={empty}", f"--output={output}"], code, said)
+        for models, output, code, said in (
+            ([], "{out}", 2, "name two or more artifacts"),
+            (["{model}"], "{out}", 2, "name two or more artifacts"),
+            (["{model}", "{images}"], "{file}", 2, "cannot be written"),
+            (["{model}", "{images}"], "{out}", 3, "prepared data"),
+        )
+    ),
     (
         "humerus-explain",
         ["--model={model}", "image.png", "--output={file}"],

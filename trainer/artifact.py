@@ -37,6 +37,16 @@ MODEL_CARD = "MODEL_CARD.md"
 INT8_NETWORK = "openvino/int8.xml"
 ONNX_NETWORK = "onnx/model.onnx"
 FREE_METHOD = "grad_cam"
+METHOD_TITLES = {
+    "grad_cam": "Grad-CAM",
+    "hires_cam": "HiResCAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "score_cam": "Score-CAM",
+    "occlusion": "Occlusion",
+}
+"""Titles of the methods that `network.saliency.METHODS` implements."""
 """Method of the map that `serving_default` returns."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
@@ -307,6 +317,8 @@ def _model_id(artifact: Artifact) -> str:
         "methods": sorted(artifact.cam.get("methods", {})),
         **{key: built.get(key) for key in _COMPUTING},
     }
+    if "networks" in built:  # only where the members differ
+        computed["networks"] = built["networks"]
     if artifact.intercept:  # the ids of artifacts without one are older than it
         computed["intercept"] = float(artifact.intercept)
     return _short_digest(json.dumps(computed, sort_keys=True))

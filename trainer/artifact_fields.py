@@ -72,12 +72,14 @@ class Preprocessing(TypedDict):
     ]
 
 
-class Architecture(TypedDict):
-    """What the network is made of, and what training started from."""
+class Network(TypedDict):
+    """What one network is made of."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
-    backbone: Annotated[Name, Field(description="the Keras application")]
+    backbone: Annotated[
+        Name, Field(description="the Keras application; of several, their names joined by `+`")
+    ]
     pooling: NotRequired[Annotated[Name, Field(description="how the last feature map is pooled")]]
     head_widths: NotRequired[
         Annotated[
@@ -86,6 +88,29 @@ class Architecture(TypedDict):
     ]
     dropout: NotRequired[
         Annotated[Share, Field(description="share of the head's units dropped in training")]
+    ]
+
+
+class Part(TypedDict):
+    """An artifact that was combined with others."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    model_id: Annotated[Name, Field(description="its `model_id`")]
+    weight: Annotated[Share, Field(description="share of its calibrated logit in the mean")]
+
+
+class Architecture(Network):
+    """What the network is made of, and what training started from."""
+
+    networks: NotRequired[
+        Annotated[
+            list[Network],
+            Field(description="of an ensemble whose members differ: what each is made of"),
+        ]
+    ]
+    parts: NotRequired[
+        Annotated[list[Part], Field(description="the artifacts that humerus-combine combined")]
     ]
     members: NotRequired[
         Annotated[int, Field(ge=1, le=1000, description="number of networks of an ensemble")]
@@ -151,6 +176,17 @@ class PairedDifference(TypedDict):
     high: Annotated[Change | None, Field(description="its upper end")]
 
 
+class AlignmentRecord(TypedDict):
+    """A line from the logit of an engine to that of the reference."""
+
+    __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
+
+    slope: Annotated[Positive, Field(description="factor of the logit")]
+    offset: Annotated[
+        float, Field(allow_inf_nan=False, description="added to the logit afterwards")
+    ]
+
+
 class EngineRecord(TypedDict, total=False):
     """What was measured of one engine and precision."""
 
@@ -179,6 +215,9 @@ class EngineRecord(TypedDict, total=False):
     ]
     cam_correlation: Annotated[
         float, Field(ge=-1, le=1, allow_inf_nan=False, description="of the maps' cells")
+    ]
+    alignment: Annotated[
+        AlignmentRecord, Field(description="what brings its logits to the reference's scale")
     ]
     auroc: Annotated[PairedDifference, Field(description="AUROC, where labels are known")]
     accuracy: Annotated[PairedDifference, Field(description="accuracy at the threshold")]

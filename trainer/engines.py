@@ -26,9 +26,11 @@ import numpy as np
 from absl import logging
 
 from trainer.artifact import FREE_METHOD, INT8_NETWORK, ONNX_NETWORK, Artifact
+from trainer.logit_alignment import Alignment
 from trainer.machine import cores as usable_cores
 from trainer.onnx_engine import OnnxEngine, has_onnxruntime, runs_on_gpu
 from trainer.program import logging_setup
+from trainer.scaling import Scaling
 
 OUTPUTS = ("probability", "logit", "cam")
 BATCH_SIZE = 32
@@ -83,6 +85,8 @@ def load(
 ) -> Engine:
     """Load the network and run it once, so that a broken one fails here, not on every image.
 
+    Its logits are aligned as the artifact records for this engine.
+
     Args:
       model: local folder of the artifact.
       cache: folder that keeps converted networks between runs; None converts every time.
@@ -102,7 +106,20 @@ def load(
         network = _convert(model, described.saved_model_id, cache) if cache else model
         engine = OpenVinoEngine(network, choice.precision, shape)
     engine.run(np.zeros(shape, np.uint8))
-    return engine
+    line = described.engines.get(str(choice), {}).get("alignment")
+    if line is None:
+        return engine
+    return AlignedEngine(engine, Alignment(line["slope"], line["offset"]), described.scaling)
+
+
+class AlignedEngine:
+    """An engine whose logits are aligned."""
+
+    def __init__(self, engine: Engine, alignment: Alignment, scaling: Scaling):
+        self._engine, self._alignment, self._scaling = engine, alignment, scaling
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        return self._alignment.apply(self._engine.run(image), self._scaling)
 
 
 class TensorFlowEngine:

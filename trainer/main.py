@@ -167,6 +167,21 @@ def verify(given: options.VerifyOptions) -> Result:
     )
 
 
+@_Program("humerus-combine", options.CombineOptions, takes_arguments=True)
+def combine(given: options.CombineOptions, *models: str) -> Result:
+    """Combines artifacts, of one or of several backbones, to one that averages them.
+
+    humerus-combine runs/first/artifact runs/resnet/artifact --data_dir=data \\
+        --output=runs/both/artifact
+    """
+    check_writable("output", given.output)
+    from trainer.publishing import combine as combine_lib
+
+    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
+    result = combine_lib.combine(paths, **vars(given))
+    return Result(combine_lib.format_table(result), result)
+
+
 @_Program("humerus-wait", options.WaitOptions, has_json=False)
 def wait(given: options.WaitOptions) -> None:
     """Waits for the result of another command, as the first step of a Job that needs it.

@@ -2,26 +2,17 @@
 
 import dataclasses
 
+from trainer.artifact import METHOD_TITLES
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
 
-LAYOUTS = ("mura", "folders", "manifest")
+LAYOUTS = ("mura", "folders", "manifest", "fracatlas", "graz")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
-METHOD_TITLES = {
-    "grad_cam": "Grad-CAM",
-    "hires_cam": "HiResCAM",
-    "grad_cam_pp": "Grad-CAM++",
-    "layer_cam": "LayerCAM",
-    "fused_layer_cam": "LayerCAM, fused over the block ends",
-    "score_cam": "Score-CAM",
-    "occlusion": "Occlusion",
-}
-"""Titles of the methods that `network.saliency.METHODS` implements."""
 
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://."
-_BODY_PARTS = "Layout mura: comma-separated body parts to take, or all."
+_BODY_PARTS = "Layouts mura and fracatlas: comma-separated body parts to take, or all."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +29,7 @@ class PrepareOptions:
     """The options of humerus-prepare; `prepare.prepare` describes each."""
 
     source: str = option(
-        "Folder (layouts mura, folders) or CSV file (manifest); local or gs://.", schemes=SCHEMES
+        "Folder, or CSV file of the layout manifest; local or gs://.", schemes=SCHEMES
     )
     layout: str = option("Layout of the source.", choices=LAYOUTS)
     data_dir: str = option("Folder for the prepared data; local or gs://.", schemes=SCHEMES)
@@ -137,6 +128,24 @@ class VerifyOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class CombineOptions:
+    """The options of humerus-combine beside the artifacts."""
+
+    data_dir: str = option(
+        "Folder that humerus-prepare wrote to, for all artifacts; the validation split is fitted "
+        "on, the test split measured on.",
+        schemes=SCHEMES,
+    )
+    output: str = option("Folder for the combined artifact, local or gs://.", schemes=SCHEMES)
+    threshold_rule: str = option(
+        "How the threshold is chosen: kappa, youden, accuracy, sensitivity>=0.95, "
+        "specificity>=0.9, or a fixed number.",
+        "kappa",
+    )
+    verify_engines: bool = option("Measure engines that score faster than TensorFlow.", True)
+
+
+@dataclasses.dataclass(frozen=True)
 class WaitOptions:
     """The options of humerus-wait."""
 
@@ -166,5 +175,10 @@ class ExplainOptions:
     )
     filters: tuple[str, ...] = option(
         "Comma-separated layers whose filter patterns are computed, in up to a minute each.", ()
+    )
+    legend: bool = option(
+        "Put a strip below each map that says what the colours mean, how large a cell is, its "
+        "method and its model.",
+        False,
     )
     list_layers: bool = option("Print each layer that has a map, with its shape.", False)

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
-from trainer import artifact, engine_choice, engines, machine, overlay, storage
-from trainer.artifact import Artifact
+from trainer import artifact, engine_choice, engines, legend, machine, overlay, storage
+from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.program.logging_setup import escape_name
 from trainer.workers.imaging import Decoded, Imaging
@@ -55,20 +55,36 @@ class Prediction:
     warnings: tuple[str, ...]
     model: Artifact = dataclasses.field(repr=False)
 
-    def draw(self, style: str = "overlay", colours: str = "viridis") -> np.ndarray:
+    def draw(
+        self, style: str = "overlay", colours: str = "viridis", with_legend: bool = False
+    ) -> np.ndarray:
         """Draw the map on the radiograph.
 
         Args:
           style: `overlay`, `heatmap` or `side_by_side`, as `humerus-score --cam` takes it.
           colours: `viridis` or `jet`.
+          with_legend: whether a strip below it says what the colours mean.
 
         Returns:
-          uint8 [height, width, 3] in RGB; twice as wide for `side_by_side`.
+          uint8 [height, width, 3] in RGB; twice as wide for `side_by_side`, higher with a legend.
         """
         scale = float(self.model.cam["scale"])
         drawn = overlay.draw(
             self.radiograph, self.cam, self.model.image_size, scale, style, colours
         )
+        if with_legend:
+            strip = legend.Legend(
+                scale=scale,
+                unit=legend.UNIT,
+                method=METHOD_TITLES[FREE_METHOD],
+                model=self.model.model_id,
+                rows=self.cam.shape[0],
+                columns=self.cam.shape[1],
+                image_size=self.model.image_size,
+                style=style,
+                colours=colours,
+            )
+            drawn = legend.add(drawn, strip)
         return np.ascontiguousarray(drawn[:, :, ::-1])
 
 

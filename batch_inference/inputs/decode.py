@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
 from batch_inference.outputs import journal, progress
-from batch_inference.outputs.records import Example, Prediction, Rejection, Source, reject
+from batch_inference.outputs.records import (
+    NO_DICOM_RESULT,
+    Example,
+    Prediction,
+    Rejection,
+    Source,
+    reject,
+)
 from batch_inference.storage import filesystem
 from trainer.workers.imaging import Decoded, Imaging
 
@@ -23,6 +30,7 @@ class Decode:
       picture_wanted: whether to keep what an overlay is drawn on.
       model_id: what rejections name as their model.
       study_key: names the study.
+      header_wanted: whether to keep what DICOM results repeat of the file.
       all_frames: whether several frames of a file are taken one by one; else such a file is
         rejected.
     """
@@ -32,6 +40,7 @@ class Decode:
     model_id: str
     study_key: StudyKey
     all_frames: bool = False
+    header_wanted: bool = False
 
     def __call__(self, task: Task) -> Iterable[Example | Rejection | journal.Entry]:
         """Decode several frames as they are asked for, so that a long film needs the memory of
@@ -39,15 +48,21 @@ class Decode:
         source = task.source
         try:
             # A worker reads a local file itself, which spares a copy.
-            remote = filesystem.is_remote(source.uri)
-            file = (filesystem.read if remote else filesystem.absolute)(source.uri)
+            place = source.address or source.uri
+            remote = filesystem.is_remote(place)
+            file = (filesystem.read if remote else filesystem.absolute)(place)
         except filesystem.StorageError as error:
             too_large = isinstance(error, filesystem.TooLargeError)
             refusal = ("too_large" if too_large else "unreadable", str(error))
             return [self._reject(source, Decoded(None, refusal=refusal), None)]
         whole = {row.sha256: row for row in task.known if row.frame is None}
         found = _imaging.decode(
-            file, self.image_size, self.picture_wanted, list(whole), self.all_frames
+            file,
+            self.image_size,
+            self.picture_wanted,
+            list(whole),
+            self.all_frames,
+            self.header_wanted,
         )
         if found.frames > 1:
             known = {row.frame: row for row in task.known if row.sha256 == found.sha256}
@@ -66,7 +81,9 @@ class Decode:
         for frame in known:
             yield self._keep(source, known[frame])
         missing = [frame for frame in range(number) if frame not in known]
-        decoded = _imaging.decode_frames(file, self.image_size, self.picture_wanted, missing)
+        decoded = _imaging.decode_frames(
+            file, self.image_size, self.picture_wanted, missing, self.header_wanted
+        )
         for frame, found in zip(missing, decoded, strict=True):
             yield self._take(source, found, frame)
 
@@ -75,6 +92,9 @@ class Decode:
             return self._reject(source, found, frame)
         study = self.study_key(source, found.tags)
         assert found.sha256 is not None, "what was decoded was read"
+        warnings = found.warnings
+        if found.header == b"":
+            warnings = tuple(sorted({*warnings, NO_DICOM_RESULT}))
         return Example(
             source,
             found.square,
@@ -83,7 +103,8 @@ class Decode:
             study,
             frame,
             found.tags,
-            found.warnings,
+            warnings,
+            found.header,
         )
 
     def _keep(self, source: Source, known: Prediction) -> journal.Entry:

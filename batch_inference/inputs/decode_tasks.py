@@ -24,6 +24,7 @@ class DecodeTasks(beam.PTransform):
             described.model_id,
             study_key.make_study_key(options.study_key, options.id_salt, options.input),
             options.frames == "all",
+            bool(options.dicom),
         )
         refuse = options.other_body_parts == "reject"
         self._check = CheckBodyPart(list_terms(described), described.model_id, refuse)

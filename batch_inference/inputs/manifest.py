@@ -10,7 +10,7 @@ from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
-from batch_inference.storage import filesystem
+from batch_inference.storage import dicomweb, filesystem
 from trainer import manifest_columns, manifest_text, mura_paths
 from trainer.errors import DataError
 
@@ -41,6 +41,8 @@ def is_manifest(location: str) -> bool:
     """Return whether an input is a list of inputs: its name ends in `.txt` or `.csv`, and it is no
     folder."""
     uri = filesystem.absolute(location)
+    if dicomweb.is_address(uri):
+        return False
     return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
 
 

@@ -1,4 +1,5 @@
-"""Finds the files of an input (a folder, a glob or a manifest, local or remote) one by one."""
+"""Finds the files of an input one by one: a folder, a glob, a manifest, local or remote, or a query
+of a DICOM archive."""
 
 import fnmatch
 import functools
@@ -10,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 
 from batch_inference.inputs import manifest
+from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
-from batch_inference.storage import filesystem
+from batch_inference.storage import dicomweb, filesystem
 from trainer import folder_walk, manifest_text, mura_paths
 from trainer.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
+_PUBLIC_KEY = StudyKey()
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
@@ -32,16 +35,28 @@ class FindInputs(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         exclude, recursive = self._options.exclude, self._options.recursive
         output = filesystem.absolute(self._options.output)
+        key = make_archive_key(self._options)
         return (
             pipeline
             | "Input" >> beam.Create([filesystem.absolute(self._options.input)])
             | "List"
-            >> beam.FlatMap(lambda location: enumerate(find(location, exclude, recursive, output)))
+            >> beam.FlatMap(
+                lambda location: enumerate(find(location, exclude, recursive, output, key))
+            )
         )
 
 
+def make_archive_key(options: Options) -> StudyKey | None:
+    """Return what names the instances of a DICOM archive; None where their UIDs do."""
+    return StudyKey(salt=options.id_salt) if options.dicomweb_names == "pseudonym" else None
+
+
 def find(
-    location: str, exclude: Sequence[str] = (), recursive: bool = True, output: str | None = None
+    location: str,
+    exclude: Sequence[str] = (),
+    recursive: bool = True,
+    output: str | None = None,
+    key: StudyKey | None = _PUBLIC_KEY,
 ) -> Iterator[Source]:
     """Yield every input under `location`, once for each mention, in no order.
 
@@ -59,6 +74,7 @@ def find(
       recursive: whether subfolders of a folder are included.
       output: absolute URI of the folder whose results are not inputs, if a pattern or a link leads
         there.
+      key: as of `make_archive_key`.
 
     Raises:
       ConfigError: the manifest names a result in `output`.
@@ -66,7 +82,9 @@ def find(
       StorageError: there is no such bucket, no access, or no answer.
     """
     uri = filesystem.absolute(location)
-    if manifest.is_manifest(uri):
+    if dicomweb.is_address(uri):
+        found = _find_in_archive(uri, key)
+    elif manifest.is_manifest(uri):
         found = _find_listed(uri)
     elif filesystem.is_remote(uri):
         found = _find_remote(uri, recursive)
@@ -83,6 +101,16 @@ def find(
                 f"the manifest names {printable(source.uri)}, a result in --output={output}; "
                 "choose another folder"
             )
+
+
+def describe(location: str, key: StudyKey) -> str:
+    """Return the absolute URI of an input, without identifiers where it is a DICOM archive.
+
+    Raises:
+      ConfigError: it is a malformed address.
+    """
+    uri = filesystem.absolute(location)
+    return dicomweb.describe(uri, key.pseudonym) if dicomweb.is_address(uri) else uri
 
 
 def has_any(
@@ -121,6 +149,8 @@ def find_root(location: str) -> str:
 
 def is_pattern(uri: str) -> bool:
     """Return whether `uri` has wildcards and is not the name of a local file or folder."""
+    if dicomweb.is_address(uri):
+        return False
     return bool(_MAGIC.search(uri)) and (filesystem.is_remote(uri) or not os.path.lexists(uri))
 
 
@@ -191,6 +221,19 @@ def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
         # Storage browsers mark an empty folder by an object whose name ends in a slash.
         if not path.endswith("/") and not folder_walk.is_hidden(path[len(root) + 1 :]):
             yield _make_source(path, root)
+
+
+def _find_in_archive(uri: str, key: StudyKey | None) -> Iterator[Source]:
+    """Yield the instances of a DICOM archive, each in a folder of its study."""
+    service = f"dicomweb+{dicomweb.parse(uri).service}"
+    with filesystem.translate_errors():
+        for found in dicomweb.find(uri):
+            if key is None:
+                name = "/".join((found.study, found.series, found.uid))
+                yield Source(found.address, name)
+            else:
+                name = f"{key.pseudonym(found.study)}/{key.pseudonym(found.uid)}"
+                yield Source(f"{service}/{name}", name, address=found.address)
 
 
 def _find_listed(uri: str) -> Iterator[Source]:

@@ -8,8 +8,9 @@ from batch_inference.outputs import cam_store, grouping, journal
 from batch_inference.outputs.records import Rejection
 from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
-from trainer.artifact import Artifact
+from trainer.artifact import METHOD_TITLES, Artifact
 from trainer.engines import Choice
+from trainer.legend import UNIT, Legend
 
 
 class FinishImages(beam.PTransform):
@@ -46,6 +47,9 @@ class FinishImages(beam.PTransform):
             options.cam_format,
             options.cam_colours,
             options.cam_min_probability,
+            options.dicom,
+            options.method,
+            _describe(described, options) if options.cam_legend else None,
         )
         return (
             results
@@ -55,3 +59,19 @@ class FinishImages(beam.PTransform):
 
     def _map(self, function: cam_store.Encode | Finish) -> beam.PTransform:
         return beam.ParDo(ConcurrentMap(function, self._pool.window, self._pool.threads))
+
+
+def _describe(described: Artifact, options: Options) -> Legend:
+    """Return what the strip below the pictures says."""
+    cam = described.cam
+    return Legend(
+        scale=cam["scale"],
+        unit=UNIT,
+        method=METHOD_TITLES[options.method],
+        model=described.model_id,
+        rows=cam["height"],
+        columns=cam["width"],
+        image_size=described.image_size,
+        style=options.cam,
+        colours=options.cam_colours,
+    )

@@ -47,9 +47,9 @@ def digest(source: Source) -> str:
 
     They say whether a row still holds, together with the row's own `sha256` of the content.
     """
-    return hashlib.blake2b(
-        json.dumps(dataclasses.astuple(source)).encode("ascii"), digest_size=16
-    ).hexdigest()
+    fields = dataclasses.astuple(source)
+    fields = fields if source.address else fields[:-1]
+    return hashlib.blake2b(json.dumps(fields).encode("ascii"), digest_size=16).hexdigest()
 
 
 class ReadEarlierEntries(beam.PTransform):
@@ -184,5 +184,5 @@ def _read(part: str) -> Iterator[Entry | Rejection]:
         if source is None:
             yield Rejection(**fields)
         else:
-            warnings = tuple(fields.pop("warnings", ()))
-            yield Entry(source, Prediction(**fields, warnings=warnings))
+            fields |= {name: tuple(fields.get(name, ())) for name in ("warnings", "dicom")}
+            yield Entry(source, Prediction(**fields))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from batch_inference.options import Options
 from batch_inference.outputs import journal, picture_paths, row_files
 from batch_inference.storage import filesystem
 from trainer.errors import ConfigError
@@ -19,7 +20,7 @@ SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
 _COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
-_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, journal.JOURNAL}
+_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, picture_paths.DICOM, journal.JOURNAL}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
@@ -39,6 +40,11 @@ _NOT_IN_ROWS = {
     ),
 }
 """Options on which no row or picture depends: a resumed run may have others."""
+_DEFAULTS = {
+    field.name: json.loads(json.dumps(field.default))
+    for field in dataclasses.fields(Options)
+    if field.default is not dataclasses.MISSING
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +169,8 @@ def _check_earlier(
                 output, f"{name} {earlier.get(name)}, and this run has {name} {ours[name]}"
             )
     for name in sorted({*ours["options"], *earlier["options"]} - _NOT_IN_ROWS):
-        here, there = ours["options"].get(name), earlier["options"].get(name)
+        # An earlier version lacks later options, and did what is their default.
+        here, there = (found["options"].get(name, _DEFAULTS.get(name)) for found in (ours, earlier))
         if here != there:
             there, here = (
                 f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here)

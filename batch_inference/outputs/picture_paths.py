@@ -1,17 +1,40 @@
-"""Names the picture of an input: a safe and readable path, different for different inputs."""
+"""Names the pictures and DICOM results of an input: safe, readable paths, different for different
+inputs."""
 
 import hashlib
 import re
 
 CAMS = "cams"
-_PLAIN_PATH = re.compile(r"(?!.*\.(jpg|png|webp)/)([a-z0-9_][a-z0-9_.-]*/)*[a-z0-9_][a-z0-9_.-]*")
+DICOM = "dicom_results"
+_FOLDERS = (CAMS, DICOM)
+_ENDINGS = (".jpg", ".png", ".webp", ".parquet", ".sc.dcm", ".sr.dcm")
+_PLAIN_PATH = re.compile(
+    r"(?!.*\.(jpg|png|webp|s[cr]\.dcm)/)([a-z0-9_][a-z0-9_.-]*/)*[a-z0-9_][a-z0-9_.-]*"
+)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_PART = 120
 _MAX_PATH = 480
 
 
 def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
-    """Return the path of a picture, relative to the output.
+    """Return the path of a picture, relative to the output, as `_name` names it."""
+    return f"{CAMS}/{_name(name, suffix, frame)}"
+
+
+def dicom_path(name: str, kind: str, frame: int | None = None) -> str:
+    """Return the path of a result in DICOM of a kind (`sc` or `sr`), relative to the output."""
+    return f"{DICOM}/{_name(name, f'.{kind}.dcm', frame)}"
+
+
+def find_stem(path: str) -> str:
+    """Return what the paths of the picture and of the DICOM results of one image share."""
+    folder, _, name = path.partition("/")
+    name = name if folder in _FOLDERS else path
+    return next((name.removesuffix(end) for end in _ENDINGS if name.endswith(end)), name)
+
+
+def _name(name: str, suffix: str, frame: int | None) -> str:
+    """Return the path of a file that is made of an input.
 
     A plain name (lower-case ASCII letters, digits, `_`, `-`, `.`) is kept and `suffix` appended, so
     that `a.png` and `a.jpg` have different pictures. In any other name, unsafe characters are
@@ -31,20 +54,17 @@ def cam_path(name: str, suffix: str, frame: int | None = None) -> str:
         and _PLAIN_PATH.fullmatch(name)
         and all(len(part) <= _MAX_PART for part in name.split("/"))
     ):
-        return f"{CAMS}/{name}{suffix}"
+        return f"{name}{suffix}"
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     *folders, file = [_replace_unsafe(part) for part in name.split("/")]
     # The picture of `a` is the file `a.jpg`, so the folder of `a.jpg/b` needs another name.
     path = "/".join(
         [
-            *(
-                f"{folder}~" if folder.lower().endswith((".jpg", ".png", ".webp")) else folder
-                for folder in folders
-            ),
+            *(f"{folder}~" if folder.lower().endswith(_ENDINGS) else folder for folder in folders),
             file,
         ]
     )
-    return f"{CAMS}/{path[-_MAX_PATH:].lstrip('/.-')}~{digest}{suffix}"
+    return f"{path[-_MAX_PATH:].lstrip('/.-')}~{digest}{suffix}"
 
 
 def _replace_unsafe(part: str) -> str:

@@ -10,6 +10,7 @@ from trainer import radiograph
 from trainer.workers import imaging
 
 OTHER_BODY_PART = "other_body_part"
+NO_DICOM_RESULT = "no_dicom_result"
 REASONS: dict[str, str] = {
     **imaging.REASONS,
     "unreadable": "the file cannot be opened or read: gone, no permission, a folder, "
@@ -24,6 +25,8 @@ REASONS: dict[str, str] = {
 WARNINGS: dict[str, str] = {
     **radiograph.WARNINGS,
     OTHER_BODY_PART: "the DICOM file names a body part that the model was not made for",
+    NO_DICOM_RESULT: "with --dicom: no DICOM result was made, as the DICOM file lacks an attribute "
+    "that a result must repeat, or it is malformed",
 }
 """Warning codes of rows, and what they mean."""
 
@@ -33,17 +36,19 @@ class Source:
     """One input.
 
     Attributes:
-      uri: absolute path or URI to read from.
+      uri: absolute path or URI, as in the rows.
       name: path relative to the root of the input, with `/` between folders; the whole URI where
         inputs have no common root.
       study: value of the manifest's column `study`, or empty.
       carried: (name, value) of the further columns of the manifest, in their order.
+      address: what to read instead of `uri` where that is a pseudonym.
     """
 
     uri: str
     name: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
+    address: str | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Example:
       frame: index from 0 where frames are scored one by one, else None.
       tags: modality, body_part, view and study_uid, of DICOM files that have them.
       warnings: keys of `WARNINGS`, sorted.
+      header: what DICOM results repeat of the file, with identifiers; empty or None where there
+        are none.
     """
 
     source: Source
@@ -69,6 +76,7 @@ class Example:
     frame: int | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    header: bytes | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +177,11 @@ class Prediction:
     warnings: Annotated[
         tuple[str, ...],
         "warning codes: what is remarkable in the picture; in CSV separated by semicolons",
+    ] = ()
+    dicom: Annotated[
+        tuple[str, ...],
+        "paths, relative to the output, of the results in DICOM, which hold identifiers; in CSV "
+        "separated by semicolons",
     ] = ()
     carried: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

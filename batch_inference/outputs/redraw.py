@@ -3,16 +3,18 @@
 import dataclasses
 import fnmatch
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet
 from absl import logging
 
 from batch_inference.options import OverlayOptions
-from batch_inference.outputs import cam_store, picture_paths, progress
+from batch_inference.outputs import cam_store, output_folder, picture_paths, progress
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
-from trainer import overlay
+from trainer import legend, overlay
+from trainer.artifact import FREE_METHOD, METHOD_TITLES
 from trainer.engines import usable_cores
 from trainer.errors import DataError
 
@@ -46,13 +48,14 @@ def run(options: OverlayOptions) -> Drawn:
     packs = [name for name in filesystem.names(folder) if name.endswith(".parquet")]
     if not packs:
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
+    method = _read_method(scored) if options.cam_legend else ""
     pictures = failed = 0
     with ThreadPoolExecutor(usable_cores()) as pool, progress.show(None):
         # In the order of attempts, so that the newest map of a changed file is drawn last.
         for name in sorted(packs):
             done = list(
                 pool.map(
-                    lambda cam: _draw(cam, options, output),
+                    lambda cam: _draw(cam, method, options, output),
                     select_maps(filesystem.join(folder, name), options),
                 )
             )
@@ -83,13 +86,14 @@ def select_maps(pack: str, options: OverlayOptions) -> list[PackedCam]:
         raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
 
 
-def _draw(packed: PackedCam, options: OverlayOptions, output: str) -> bool:
+def _draw(packed: PackedCam, method: str, options: OverlayOptions, output: str) -> bool:
     """Draw and write one map; return whether that succeeded, and log it where it did not."""
     uri = filesystem.join(output, packed.path + overlay.FORMATS[options.cam_format])
     try:
-        contents = overlay.encode(
-            cam_store.draw_map(packed, options.style, options.cam_colours), options.cam_format
-        )
+        drawn = cam_store.draw_map(packed, options.style, options.cam_colours)
+        if options.cam_legend:
+            drawn = legend.add(drawn, _describe(packed, method, options))
+        contents = overlay.encode(drawn, options.cam_format)
         filesystem.write(uri, contents, overlay.MIME_TYPES[options.cam_format])
     except Exception as error:
         # A damaged map must not fail the others.
@@ -97,3 +101,29 @@ def _draw(packed: PackedCam, options: OverlayOptions, output: str) -> bool:
         return False
     progress.advance()
     return True
+
+
+def _read_method(scored: str) -> str:
+    """Return the title of the method that computed the maps; raise `DataError` without a run."""
+    uri = filesystem.join(scored, output_folder.RUN_JSON)
+    try:
+        return METHOD_TITLES[json.loads(filesystem.read(uri))["options"].get("method", FREE_METHOD)]
+    except (filesystem.StorageError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{uri}, which --cam_legend needs, cannot be read ({error}); omit the flag"
+        ) from error
+
+
+def _describe(packed: PackedCam, method: str, options: OverlayOptions) -> legend.Legend:
+    """Return what the strip below the picture of a map says."""
+    return legend.Legend(
+        scale=packed.scale,
+        unit=legend.UNIT,
+        method=method,
+        model=packed.model,
+        rows=packed.cam_height,
+        columns=packed.cam_width,
+        image_size=packed.image_size,
+        style=options.style,
+        colours=options.cam_colours,
+    )

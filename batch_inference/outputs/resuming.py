@@ -1,6 +1,6 @@
-"""Compares earlier rows with the pictures, or packs of maps, that lie in the output.
+"""Compares earlier rows with the pictures, packs of maps and DICOM results in the output.
 
-A row holds only while its picture is there, and a picture that no row names is deleted.
+A row holds only while its files are there, and a file that no row names is deleted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,13 @@ import apache_beam as beam
 
 from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal, picture_paths
+from batch_inference.outputs.records import Prediction
 from batch_inference.storage import filesystem
 from trainer import overlay
 
 
 class FindPictures(beam.PTransform):
-    """Lists the pictures or packs of an output, by paths relative to it."""
+    """Lists the pictures or packs, and the DICOM results, by paths relative to the output."""
 
     def __init__(self, options: Options):
         """Take the options, which name the output and the format of the pictures."""
@@ -32,30 +33,38 @@ class FindPictures(beam.PTransform):
 
 
 def find_pictures(output: str, ending: str) -> Iterator[str]:
-    """Yield the paths, relative to the output, of files in `cams` whose names end in `ending`."""
-    folder = filesystem.join(output, picture_paths.CAMS)
-    return (
-        filesystem.join(picture_paths.CAMS, path)
-        for path in filesystem.files(folder)
-        if path.endswith(ending)
-    )
+    """Yield the paths, relative to the output, of files in `cams` whose names end in `ending`, and
+    of DICOM results."""
+    for folder, end in ((picture_paths.CAMS, ending), (picture_paths.DICOM, ".dcm")):
+        for path in filesystem.files(filesystem.join(output, folder)):
+            if path.endswith(end):
+                yield filesystem.join(folder, path)
+
+
+def list_files(row: Prediction) -> list[str]:
+    """Return the paths of the files that a row names."""
+    return [*([row.cam] if row.cam else []), *row.dicom]
 
 
 class KeepWithPicture(beam.PTransform):
-    """(journal.Entry, paths of pictures) -> the entries whose picture is there or never was."""
+    """(journal.Entry, paths of files) -> the entries whose files are all there."""
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
             found
             | grouping.GroupCompactly(
-                lambda item: item if isinstance(item, str) else item.row.cam or item.row.uri
+                lambda item: (
+                    picture_paths.find_stem(item)
+                    if isinstance(item, str)
+                    else picture_paths.find_stem((list_files(item.row) or [item.row.uri])[0])
+                )
             )
             | beam.FlatMapTuple(lambda _, packs: keep_with_picture(grouping.unpack(packs)))
         )
 
 
 def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.Entry]:
-    """Yield, of paths and entries in any order, the entries whose path is there or None."""
+    """Yield, of paths and entries in any order, the entries all of whose paths are there."""
     entries: list[journal.Entry] = []
     there: set[str] = set()
     for item in items:
@@ -63,11 +72,11 @@ def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.
             there.add(item)
         else:
             entries.append(item)
-    return (entry for entry in entries if entry.row.cam is None or entry.row.cam in there)
+    return (entry for entry in entries if there.issuperset(list_files(entry.row)))
 
 
 class DeleteUnnamedPictures(beam.PTransform):
-    """(paths of pictures, Prediction) -> nothing; deletes the pictures that no row names."""
+    """(paths of files, Prediction) -> nothing; deletes the files that no row names."""
 
     def __init__(self, output: str):
         """Take the folder of the run."""
@@ -78,7 +87,7 @@ class DeleteUnnamedPictures(beam.PTransform):
         left, predictions = found
         output = self._output
         named = predictions | "Named" >> beam.FlatMap(
-            lambda row: [(row.cam, True)] if row.cam else []
+            lambda row: [(path, True) for path in list_files(row)]
         )
         return (
             (left | "Left" >> beam.Map(lambda path: (path, False)), named)

@@ -1,9 +1,10 @@
-"""What is made of a scored image: a picture and a row."""
+"""What is made of a scored image: a picture, results in DICOM, and a row."""
 
 import dataclasses
 
 from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
+    NO_DICOM_RESULT,
     Prediction,
     Rejection,
     Scored,
@@ -14,15 +15,18 @@ from batch_inference.outputs.records import (
 from batch_inference.storage import filesystem
 from trainer import overlay
 from trainer.artifact import Artifact
+from trainer.legend import Legend
+from trainer.workers import dicom_results
 from trainer.workers.imaging import Imaging
+from trainer.workers.process import TaskError
 
 _imaging = Imaging()
 
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-    """Turns what was scored into a journal entry with its row, after its picture is drawn and
-    written; or into a Rejection.
+    """Turns what was scored into a journal entry with its row, after its picture and its DICOM
+    results are written; or into a Rejection.
 
     Attributes:
       output: folder of the run.
@@ -32,6 +36,9 @@ class Finish:
       file_format: key of `overlay.FORMATS`.
       colours: key of `overlay.COLOURS`.
       min_probability: below it no picture is drawn.
+      dicom: members of `dicom_results.KINDS`.
+      method: of the map.
+      legend: what the strip below the pictures says; None for none.
     """
 
     output: str
@@ -41,6 +48,9 @@ class Finish:
     file_format: str
     colours: str
     min_probability: float
+    dicom: tuple[str, ...]
+    method: str
+    legend: Legend | None = None
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
         progress.advance()
@@ -49,6 +59,7 @@ class Finish:
         example = scored.example
         try:
             cam = scored.stored or self._write_picture(scored)
+            dicom = self._write_dicom(scored, has_picture=cam is not None)
         except filesystem.UnwritableError:
             raise
         except Exception as error:
@@ -69,10 +80,42 @@ class Finish:
             modality=example.tags.get("modality"),
             body_part=example.tags.get("body_part"),
             view=example.tags.get("view"),
-            warnings=example.warnings,
+            warnings=example.warnings if dicom is not None else _add_note(example.warnings),
+            dicom=dicom or (),
             carried=dict(example.source.carried),
         )
         return journal.Entry(journal.digest(example.source), row)
+
+    def _write_dicom(self, scored: Scored, has_picture: bool) -> tuple[str, ...] | None:
+        """Write the DICOM results and return their paths; None where they cannot be made."""
+        example, described = scored.example, self.described
+        kinds = [kind for kind in self.dicom if kind != "sc" or has_picture]
+        if not kinds or not example.header:
+            return ()
+        finding = dicom_results.Finding(
+            described.label(scored.probability),
+            float32(scored.probability),
+            described.model_id,
+            self.engine,
+            example.frame,
+            described.threshold,
+            self.method,
+            described.created,
+        )
+        drawing = dicom_results.Drawing(
+            described.image_size, described.cam["scale"], self.style, self.colours
+        )
+        picture = example.picture if "sc" in kinds else None
+        try:
+            files = dicom_results.make(example.header, kinds, finding, drawing, picture, scored.cam)
+        except TaskError:
+            return None
+        paths = [
+            picture_paths.dicom_path(example.source.name, kind, example.frame) for kind in kinds
+        ]
+        for path, contents in zip(paths, files, strict=True):
+            filesystem.write(filesystem.join(self.output, path), contents, "application/dicom")
+        return tuple(paths)
 
     def _write_picture(self, scored: Scored) -> str | None:
         picture = scored.example.picture
@@ -87,6 +130,7 @@ class Finish:
             self.style,
             self.colours,
             self.file_format,
+            self.legend,
         )
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
@@ -97,3 +141,7 @@ class Finish:
             overlay.MIME_TYPES[self.file_format],
         )
         return path
+
+
+def _add_note(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*warnings, NO_DICOM_RESULT}))

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from batch_inference.storage import gcs
+from batch_inference.storage import dicomweb, gcs
 from trainer import manifest_text, regular_file
 from trainer.errors import ConfigError, DataError
 from trainer.radiograph import MAX_BYTES
@@ -108,9 +108,10 @@ def _read_local(path: str) -> bytes:
 
 
 def _read_remote(uri: str) -> bytes:
-    if uri.startswith(gcs.SCHEME):
+    own = gcs if uri.startswith(gcs.SCHEME) else dicomweb if dicomweb.is_address(uri) else None
+    if own:
         try:
-            return gcs.read(uri, MAX_BYTES)
+            return own.read(uri, MAX_BYTES)
         except gcs.LimitError as error:
             raise TooLargeError(str(error)) from error
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:

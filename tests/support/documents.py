@@ -14,6 +14,7 @@ NEEDS = {
     "Google Cloud": "a project, a bucket, Dataflow",
     "Go": "what `make test-distributed` builds",
     "CI": "make, whose targets CI runs",
+    "a DICOM archive": "Orthanc, as in tests/batch_inference/test_dicom_results.py",
     "a package index": "PyPI and its database of vulnerabilities",
     "a GPU": "one that CUDA drives",
     "DenseNet121": "a network that takes too long to train here",

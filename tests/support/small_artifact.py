@@ -25,7 +25,7 @@ def network(members: int = 1, size: int = 48) -> Network:
     """Of random weights, each member with a temperature of its own."""
     models = [model_lib.build(ARCHITECTURE, size, seed=i + 1) for i in range(members)]
     return Network(
-        ARCHITECTURE, tuple(Member(model, 1.0 + 0.5 * i) for i, model in enumerate(models))
+        tuple(Member(model, ARCHITECTURE, 1.0 + 0.5 * i) for i, model in enumerate(models))
     )
 
 

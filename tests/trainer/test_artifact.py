@@ -220,6 +220,10 @@ FULL = FIELDS | {
         "temperatures": [1.0, 2.0],
         "mirrored": True,
         "mirror_gain": 0.009,
+        "networks": [
+            {"backbone": "densenet121", "pooling": "avg", "head_widths": [8], "dropout": 0.2}
+        ],
+        "parts": [{"model_id": "0" * 16, "weight": 0.5}],
     },
     "dataset": {"fingerprint": "f", "simulated": False, "body_parts": ["XR_HUMERUS"]},
     "reference": {"probability": {"edges": [0.0, 0.5, 1.0], "shares": [0.5, 0.5], "images": 9}},

@@ -65,17 +65,98 @@ def test_without_evidence_the_radiograph_is_unchanged():
     np.testing.assert_array_equal(drawn, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR))
 
 
-def test_more_evidence_is_more_colour_and_bone_stays_visible():
-    picture = np.array([[40, 220]], np.uint8).repeat(8, 0).repeat(8, 1)
-    flat = np.ones((4, 4), np.float32)
-    drawn = [
-        overlay.draw(picture, flat * value, 32, 1.0, "overlay").astype(int)
-        for value in np.linspace(0, 1, 11)
-    ]
-    contrast = [image[0, -1].sum() - image[0, 0].sum() for image in drawn]
-    assert contrast == sorted(contrast, reverse=True), "opacity grows with the value"
-    assert contrast[-1] > 0.3 * contrast[0]
-    assert np.ptp(drawn[0][0, 0]) == 0 and np.ptp(drawn[-1][0, 0]) > 80
+GREYS, LEVELS = (np.ascontiguousarray(grid, dtype=np.uint8) for grid in np.mgrid[:256, :256])
+"""Every grey value with every level, uint8 [256, 256] each."""
+DICHROMATS = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+"""Linear RGB as it is seen without one kind of cone: Machado, Oliveira & Fernandes 2009, "A
+physiologically-based model for simulation of color vision deficiency", severity 1."""
+
+
+def to_linear(bgr: np.ndarray) -> np.ndarray:
+    """Turn uint8 [..., 3] of sRGB into linear RGB in [0, 1], by IEC 61966-2-1."""
+    rgb = bgr[..., ::-1] / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_lab(linear: np.ndarray) -> np.ndarray:
+    """Turn linear RGB of sRGB into CIELAB, float [..., 3], by CIE 15 with the white of D65."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.moveaxis(linear @ np.array(to_xyz).T / (0.9505, 1.0, 1.089), -1, 0)
+    f = [np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29) for t in (x, y, z)]
+    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])], -1)
+
+
+@pytest.mark.parametrize("colours", list(overlay.COLOURS))
+def test_the_tint_keeps_the_luminance_of_every_grey(colours):
+    lab = to_lab(to_linear(overlay.tint(GREYS, LEVELS, colours)))
+    grey = to_lab(to_linear(np.repeat(GREYS[..., None], 3, -1)))
+    # Colours are rounded to 8 bits, which near black is a step of a quarter in lightness.
+    assert np.abs(lab - grey)[..., 0].max() < 0.75
+    assert np.abs(lab - grey)[..., 0].mean() < 0.15
+
+
+def test_the_tint_has_less_than_half_of_the_chroma_of_the_full_colour():
+    assert overlay.OPACITY < 0.5
+    chroma = np.hypot(
+        *np.moveaxis(to_lab(to_linear(overlay.tint(GREYS, LEVELS, "viridis"))), -1, 0)[1:]
+    )
+    full = to_lab(to_linear(overlay.colour_table("viridis")[255]))[0]
+    assert chroma.max() <= 0.5 * np.hypot(*full[1:])
+    assert chroma[160, 255] > 0.4 * np.hypot(*full[1:]), "on bone it is a colour"
+
+
+@pytest.mark.parametrize("vision", [None, *DICHROMATS])
+def test_more_evidence_is_further_from_grey_for_every_kind_of_colour_vision(vision):
+    linear = to_linear(overlay.tint(GREYS, LEVELS, "viridis"))
+    if vision:
+        linear = np.clip(linear @ np.array(DICHROMATS[vision]).T, 0, 1)
+    lab = to_lab(linear)[48:240]
+    distance = np.linalg.norm(lab[:, ::32] - lab[:, :1], axis=-1)
+    # From the grey of soft tissue to that of bone; in the dark a screen has few colours.
+    assert (np.diff(distance) > -0.8).all()
+    assert (distance[64:, -1] > distance[64:, 3]).all() and (distance[64:, 3] > 0.5).all()
+
+
+@pytest.mark.parametrize("vision", [None, *DICHROMATS])
+def test_lines_of_more_evidence_are_lighter_for_every_kind_of_colour_vision(vision):
+    table = overlay.colour_table("viridis")[[round(255 * share) for share in overlay.SHARES], 0]
+    seen = to_linear(table) @ np.array(DICHROMATS[vision] if vision else np.eye(3)).T
+    assert (np.diff(to_lab(np.clip(seen, 0, 1))[:, 0]) > 10).all()
+
+
+@pytest.mark.parametrize("width", [256, 640])
+def test_lines_lie_at_their_shares_of_the_scale_and_nowhere_else(width):
+    """On a ramp from left to right, in the middle of which each column has one value."""
+    picture = np.full((120, width), 90, np.uint8)
+    ramp = np.tile(np.linspace(0, 2.0, 64, dtype=np.float32), (64, 1))
+    drawn = overlay.draw(picture, ramp, width, 2.0, "overlay").astype(int)
+    level = overlay.levels(ramp, 120, width, width, 2.0)
+    tinted = overlay.tint(picture, level, "viridis").astype(int)
+    changed = np.abs(drawn - tinted).max(-1) > 8
+    assert (changed[2:-2] == changed[60]).all()
+    assert max(changed[0].sum(), changed[-1].sum()) <= changed[60].sum(), "no line along an edge"
+    columns = np.flatnonzero(changed[60])
+    expected = [share * (width - 1) for share in overlay.SHARES]
+    nearest = np.array([[abs(x - place) for place in expected] for x in columns]).min(1)
+    assert nearest.max() <= 0.012 * width + 2 and len(columns) <= 12
+    for place in expected:
+        assert np.abs(columns - place).min() <= 0.012 * width + 2
+
+
+def test_a_region_that_leaves_the_picture_is_open_there():
+    picture = np.full((200, 200), 90, np.uint8)
+    cam = np.zeros((8, 8), np.float32)
+    cam[:, :4] = 1.0
+    drawn = overlay.draw(picture, cam, 200, 1.0, "overlay").astype(int)
+    tinted = overlay.tint(picture, overlay.levels(cam, 200, 200, 200, 1.0), "viridis").astype(int)
+    assert not np.abs(drawn - tinted)[:, :80].any()
 
 
 def test_styles():

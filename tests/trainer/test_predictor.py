@@ -56,6 +56,7 @@ def test_numbers_and_pictures_are_those_of_the_scorer(predict, model, files, tmp
                 "--engine=tensorflow",
                 "--cam_format=png",
                 "--cam=side_by_side",
+                "--cam_legend",
             ]
         )
         == 0
@@ -75,7 +76,10 @@ def test_numbers_and_pictures_are_those_of_the_scorer(predict, model, files, tmp
             assert getattr(prediction, name) == pytest.approx(row[name], rel=1e-6)
         assert prediction.sha256 == row["sha256"]
         drawn = cv2.imread(str(output / row["cam"]))
-        assert np.array_equal(prediction.draw("side_by_side"), drawn[:, :, ::-1])
+        assert np.array_equal(prediction.draw("side_by_side", with_legend=True), drawn[:, :, ::-1])
+        picture, height = prediction.draw("side_by_side"), len(prediction.radiograph)
+        assert len(picture) == height < len(drawn)
+        assert np.array_equal(picture, drawn[:height, : picture.shape[1], ::-1])
         assert prediction.draw().shape == (*prediction.radiograph.shape, 3)
         assert prediction.cam.shape == (4, 4)
 

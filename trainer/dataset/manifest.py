@@ -43,7 +43,7 @@ def read(source: str, root: str) -> Iterator[Example]:
     Raises:
       DataError: the manifest is wrong; the message names the line.
     """
-    rows = _read_rows(source)
+    rows = read_rows(source)
     _, first = next(rows, (0, []))
     if first and mura_paths.is_listed(first[0]):
         examples = _read_mura_list(source, root, itertools.chain([(1, first)], rows))
@@ -62,7 +62,7 @@ def read(source: str, root: str) -> Iterator[Example]:
         raise DataError(f"{source} lists no file; add one row per image below the header")
 
 
-def _read_rows(source: str) -> _NumberedRows:
+def read_rows(source: str) -> _NumberedRows:
     """Yield the rows of a CSV file that are not blank, with line numbers; the header first."""
     content = _read_content(source)
     if content is None:

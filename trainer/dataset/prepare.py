@@ -42,7 +42,7 @@ def prepare(
       layout: `mura`, `folders` or `manifest`.
       data_dir: root of the data sets; local or `gs://`.
       image_size: side of the square in pixels.
-      body_parts: body parts of the MURA layout, or `all`.
+      body_parts: body parts of MURA or FracAtlas, or `all`.
       validation_fraction: share of all patients, in [0, 1), if the source has no validation split.
       test_fraction: share of all patients, in [0, 1), if the source has no test split.
       seed: seed of the assignment of patients to splits.

@@ -36,9 +36,9 @@ class RadiographsConfig(tfds.core.BuilderConfig):
     Attributes:
       source: folder, or the CSV file of a manifest; local or `gs://`. If empty, the builder takes
         TFDS's --manual_dir.
-      layout: `mura`, `folders` or `manifest`.
+      layout: one of `options.LAYOUTS`.
       image_size: side of the square in pixels.
-      body_parts: body parts of the MURA layout, or `all`.
+      body_parts: body parts of MURA or FracAtlas, or `all`.
       validation_fraction: share of all patients, if the source has no validation split.
       test_fraction: share of all patients, if the source has no test split.
       seed: seed of the assignment of patients to splits.
@@ -70,7 +70,8 @@ class RadiographsConfig(tfds.core.BuilderConfig):
                 f"or {mura.ALL_BODY_PARTS!r}"
             )
         splits.check_fractions(self.validation_fraction, self.test_fraction)
-        parts = [part.lower() for part in self.body_parts] if self.layout == "mura" else []
+        has_parts = self.layout in ("mura", "fracatlas")
+        parts = [part.lower() for part in self.body_parts] if has_parts else []
         self.name = "_".join([self.layout, *parts, str(self.image_size)])
         self.description = (
             f"Layout {self.layout}, letterboxed to {self.image_size} x {self.image_size} pixels."

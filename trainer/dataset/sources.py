@@ -1,11 +1,11 @@
-"""List the radiographs of a source: three layouts, local or `gs://`."""
+"""List the radiographs of a source: five layouts, local or `gs://`."""
 
 import collections
 import posixpath
 from collections.abc import Iterable, Sequence
 
 from trainer import mura_paths, storage
-from trainer.dataset import manifest, mura
+from trainer.dataset import fracatlas, graz, manifest, mura
 from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
 from trainer.dataset.listing import (
     OUTSIDE_LAYOUT,
@@ -23,9 +23,9 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
 
     Args:
       source: folder, or the CSV file of a manifest; local or `gs://`.
-      layout: `mura`, `folders` or `manifest`.
-      body_parts: body parts of the MURA layout, such as `XR_HUMERUS`, or `all`; the other layouts
-        ignore them.
+      layout: `mura`, `folders`, `manifest`, `fracatlas` or `graz`.
+      body_parts: body parts of MURA, such as `XR_HUMERUS`, or of FracAtlas, or `all`; the other
+        layouts ignore them.
 
     Raises:
       ConfigError: the layout is unknown, or the source lacks a body part.
@@ -35,7 +35,14 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
     if layout == "manifest":
         return Listing(sorted(manifest.read(source, root), key=lambda example: example.path))
     paths, unencodable = split_off_unencodable(list_files(root))
-    listing = mura.list_source(root, paths, body_parts) if layout == "mura" else _list(root, paths)
+    if layout == "mura":
+        listing = mura.list_source(root, paths, body_parts)
+    elif layout == "fracatlas":
+        listing = fracatlas.list_source(root, paths, body_parts)
+    elif layout == "graz":
+        listing = graz.list_source(root, paths)
+    else:
+        listing = _list(root, paths)
     omissions = sorted([*listing.omissions, *unencodable], key=lambda omission: omission.path)
     return Listing(listing.examples, omissions)
 

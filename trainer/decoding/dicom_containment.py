@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from trainer.decoding.refusal import RadiographError
 
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
+_LOGGERS = ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "rle")
 
 
 class _LibraryMute:

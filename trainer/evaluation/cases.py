@@ -1,6 +1,7 @@
 """Define scored cases, from which metrics, calibration and the report are computed."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -67,6 +68,16 @@ class Cases:
     def take(self, index: np.ndarray) -> "Cases":
         """Return the cases at `index` (int [M] or bool [N]), in that order."""
         return Cases(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def concatenate(parts: Sequence[Cases]) -> Cases:
+    """Return the cases of all parts, in order."""
+    return Cases(
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in dataclasses.fields(Cases)
+        )
+    )
 
 
 def spread_rows(count: int, most: int) -> np.ndarray:

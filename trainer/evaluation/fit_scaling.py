@@ -50,17 +50,17 @@ def choose(cases: Cases, unchanged: Scaling) -> tuple[Scaling, dict[str, Any]]:
         "temperature": lambda logit, label: Scaling(fit_temperature(logit, label)),
         "platt": _fit_platt_scaling,
     }
-    fold = _assign_folds(cases)
+    fold = assign_folds(cases)
     measured: dict[str, dict[str, float]] = {}
     losses: dict[str, np.ndarray] = {}
     for name, fit in fits.items():
         probability = _cross_fit(cases, fold, fit)
         if fit(cases.logit, cases.label) and probability is not None:
-            losses[name] = _compute_losses(cases.label, probability)
+            losses[name] = compute_losses(cases.label, probability)
             measured[name] = _measure(cases, probability, losses[name])
     if not measured:
         return unchanged, {}
-    method = _choose_method(losses)
+    method = choose_method(losses)
     chosen = fits[method](cases.logit, cases.label) or unchanged
     return chosen, {
         "method": method,
@@ -108,15 +108,15 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     """Fit the temperature (Guo et al. 2017, arXiv:1706.04599) for logits [N] and labels [N].
 
     It is the divisor of the logits, in `TEMPERATURE_RANGE`, that minimises the log loss. The
-    targets are Platt's (`_smooth_targets`), so that separable scores keep a finite temperature. The
+    targets are Platt's (`smooth_targets`), so that separable scores keep a finite temperature. The
     temperature is 1 where `can_be_fitted` doesn't hold.
     """
     if not can_be_fitted(label):
         return 1.0
-    target = _smooth_targets(label)
+    target = smooth_targets(label)
     low, high = np.log(TEMPERATURE_RANGE)
     fitted = minimize_scalar(
-        lambda log_t: _compute_log_loss(logits * np.exp(-log_t), target),
+        lambda log_t: compute_log_loss(logits * np.exp(-log_t), target),
         bounds=(low, high),
         method="bounded",
     )
@@ -129,9 +129,9 @@ def fit_platt(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     Returns:
       Slope and intercept.
     """
-    target, scale = _smooth_targets(label), float(np.std(logits)) or 1.0
+    target, scale = smooth_targets(label), float(np.std(logits)) or 1.0
     fitted = minimize(
-        lambda line: _compute_log_loss(line[0] * logits / scale + line[1], target),
+        lambda line: compute_log_loss(line[0] * logits / scale + line[1], target),
         np.array([1.0, 0.0]),
     )
     return float(fitted.x[0] / scale), float(fitted.x[1])
@@ -144,7 +144,7 @@ def _fit_platt_scaling(logits: np.ndarray, label: np.ndarray) -> Scaling | None:
     return Scaling(1 / slope, intercept) if 1 / high <= slope <= 1 / low else None
 
 
-def _assign_folds(cases: Cases) -> np.ndarray:
+def assign_folds(cases: Cases) -> np.ndarray:
     """Return the fold of each case, int [N]: positive patients, then the others, dealt in turn."""
     patients, patient = np.unique(cases.patient_id, return_inverse=True)
     positive = np.bincount(patient, cases.label) > 0
@@ -167,7 +167,7 @@ def _cross_fit(cases: Cases, fold: np.ndarray, fit: Fit) -> np.ndarray | None:
     return probability
 
 
-def _choose_method(losses: Mapping[str, np.ndarray]) -> str:
+def choose_method(losses: Mapping[str, np.ndarray]) -> str:
     """Return the last method that gains more than a standard error over the one chosen before it.
 
     `losses` holds the log loss of each case, float [N], by method, the simplest first.
@@ -180,7 +180,7 @@ def _choose_method(losses: Mapping[str, np.ndarray]) -> str:
     return chosen
 
 
-def _compute_losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def compute_losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Return the log loss of each case, float [N]."""
     return -np.log(np.maximum(np.where(label == 1, probability, 1 - probability), 1e-12))
 
@@ -195,12 +195,12 @@ def _measure(cases: Cases, probability: np.ndarray, losses: np.ndarray) -> dict[
     }
 
 
-def _smooth_targets(label: np.ndarray) -> np.ndarray:
+def smooth_targets(label: np.ndarray) -> np.ndarray:
     """Return Platt's targets (1999): (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0."""
     positives = np.sum(label)
     return np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
 
 
-def _compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
+def compute_log_loss(logits: np.ndarray, target: np.ndarray) -> float:
     """Return the mean cross-entropy of logits [N] with targets [N] in [0, 1]."""
     return float(np.mean(np.logaddexp(0, logits) - target * logits))

@@ -225,6 +225,10 @@ def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
     return tables
 
 
+DIFFERENCE_COLUMNS = f"{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
+"""Headings of the columns that `format_difference` writes after the name."""
+
+
 def format_comparison(result: Mapping[str, Any]) -> str:
     """Format what `compare` returned as lines for a terminal, per image and per study.
 
@@ -232,14 +236,11 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     """
     lines = []
     for level in ("image", "study"):
-        lines.append(
-            f"{'per ' + level:18}{'baseline':>10}{'model':>10}"
-            f"{'difference (95 % interval)':>32}{'p':>8}"
-        )
+        lines.append(f"{'per ' + level:18}{DIFFERENCE_COLUMNS}")
         for name, row in result[level].items():
-            lines.append(_format_difference(name, row))
+            lines.append(format_difference(name, row))
             if name == "auroc":
-                lines.append(_format_difference("  by DeLong's test", {**row, **row["delong"]}))
+                lines.append(format_difference("  by DeLong's test", {**row, **row["delong"]}))
     return "\n".join(
         [
             *lines,
@@ -249,7 +250,7 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     )
 
 
-def _format_difference(name: str, row: Mapping[str, Any]) -> str:
+def format_difference(name: str, row: Mapping[str, Any]) -> str:
     """Format one metric of two models as a line of `format_comparison`."""
     a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
     difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"

@@ -39,6 +39,29 @@ def head_gradient(pooled: tf.Tensor, head: Sequence[keras.layers.Dense]) -> tf.T
     return gradient
 
 
+def average(maps: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the mean of the maps of several networks, float32 [B, h, w] each.
+
+    Where their cells differ in size, maps with fewer cells are first interpolated to the finest
+    ones. The sum of a map stays what it was, since cells are contributions to the logit.
+    """
+    height, width = (max(one.shape[axis] for one in maps) for axis in (1, 2))
+    return tf.add_n([_resize(one, height, width) for one in maps]) / len(maps)
+
+
+def _resize(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Return maps [B, h, w] interpolated to [B, height, width], each with the same sum as before.
+
+    Interpolation alone changes the mean a little.
+    """
+    if maps.shape[1:] == (height, width):
+        return maps
+    finer = tf.image.resize(maps[..., None], (height, width))[..., 0]
+    cells = maps.shape[1] * maps.shape[2] / (height * width)
+    change = tf.reduce_mean(finer, (1, 2)) - tf.reduce_mean(maps, (1, 2))
+    return (finer - change[:, None, None]) * cells
+
+
 def grad_cam(model: keras.Model, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
     """Return the signed Grad-CAM of the last feature map.
 

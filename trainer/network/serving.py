@@ -21,11 +21,13 @@ class Member:
 
     Attributes:
       model: a model of `model.build`, in float32.
+      architecture: what `model` was built from.
       temperature: divisor of its logits before they are averaged with those of other members; 1 for
         a network that stands alone.
     """
 
     model: keras.Model
+    architecture: model_lib.Architecture
     temperature: float = 1.0
 
 
@@ -34,15 +36,18 @@ class Network:
     """One network or an ensemble.
 
     Attributes:
-      architecture: the architecture of every member.
-      members: one or more.
+      members: one or more, which take images of the same size.
       mirrored: test-time augmentation: the outputs for the image and for its mirror image, left to
         right, are averaged.
     """
 
-    architecture: model_lib.Architecture
     members: tuple[Member, ...]
     mirrored: bool = False
+
+    @property
+    def backbones(self) -> str:
+        """The name of the backbone; of members with several, all of them, joined by `+`."""
+        return "+".join(dict.fromkeys(member.architecture.backbone for member in self.members))
 
 
 def serving_function(
@@ -99,4 +104,4 @@ def _average(answers: list[tuple[Answer, float]], image: tf.Tensor) -> tuple[tf.
         logit, cells = answer(image)
         logits.append(tf.squeeze(logit, -1) / temperature)
         maps.append(cells / temperature)
-    return tf.add_n(logits) / len(logits), tf.add_n(maps) / len(maps)
+    return tf.add_n(logits) / len(logits), cam.average(maps)

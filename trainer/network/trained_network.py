@@ -1,12 +1,16 @@
 """Load an artifact's Keras files, which have the layers and gradients that its SavedModel lacks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 from trainer import storage
 from trainer.artifact import Artifact, ArtifactError, list_keras_files
+from trainer.network import cam, saliency
 from trainer.network import model as model_lib
-from trainer.network import saliency
 from trainer.network.serving import Member, Network
 
 
@@ -19,17 +23,21 @@ def load(directory: str, info: Artifact) -> Network:
     architecture = info.architecture
     count = int(architecture.get("members", 1))
     temperatures = architecture.get("temperatures", [1.0] * count)
+    built = architecture.get("networks", [architecture] * count)
     members = tuple(
-        Member(_load_model(f"{directory.rstrip('/')}/{name}"), t)
-        for name, t in zip(list_keras_files(count), temperatures, strict=True)
+        Member(_load_model(f"{directory.rstrip('/')}/{name}"), _read_architecture(network), t)
+        for name, network, t in zip(list_keras_files(count), built, temperatures, strict=True)
     )
-    described = model_lib.Architecture(
-        architecture["backbone"],
-        architecture["pooling"],
-        tuple(architecture["head_widths"]),
-        architecture.get("dropout", 0.0),
+    return Network(members, bool(architecture.get("mirrored", False)))
+
+
+def _read_architecture(built: Mapping[str, Any]) -> model_lib.Architecture:
+    return model_lib.Architecture(
+        built["backbone"],
+        built["pooling"],
+        tuple(built["head_widths"]),
+        built.get("dropout", 0.0),
     )
-    return Network(described, members, bool(architecture.get("mirrored", False)))
 
 
 def compute_maps(network: Network, method: str, images: np.ndarray, layer: str) -> np.ndarray:
@@ -39,10 +47,11 @@ def compute_maps(network: Network, method: str, images: np.ndarray, layer: str) 
     scores mirror images, only the image itself is explained.
     """
     compute = saliency.METHODS[method]
-    return np.mean(
-        [compute(member.model, images, layer) / member.temperature for member in network.members],
-        axis=0,
-    )
+    maps = [
+        tf.constant(compute(member.model, images, layer) / member.temperature, tf.float32)
+        for member in network.members
+    ]
+    return cam.average(maps).numpy()
 
 
 def _load_model(path: str) -> keras.Model:

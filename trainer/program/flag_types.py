@@ -72,7 +72,9 @@ class ListParser(flags.ListParser):
 
     def parse(self, argument: str | list[str]) -> list[str]:
         members = super().parse(argument)
-        if self._choices and (not members or set(members) - set(self._choices)):
+        # A list is the flag's default, which may be empty.
+        is_empty = not members and isinstance(argument, str)
+        if self._choices and (is_empty or set(members) - set(self._choices)):
             raise ValueError(f"expected one or several of {','.join(self._choices)}")
         return members
 

@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import overlay, storage
-from trainer.artifact import FREE_METHOD, Artifact
+from trainer import legend, overlay, storage
+from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
-from trainer.options import METHOD_TITLES, ExplainOptions
+from trainer.options import ExplainOptions
 from trainer.program.logging_setup import escape_name
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
@@ -145,10 +145,22 @@ def _draw_maps(
     drawn = {}
     for method, of_all in maps.items():
         scale = _choose_scale(method, options.layer, of_all, info)
-        full_colour = f"{scale:.3g} {_UNITS.get(method, 'logits per cell')}"
+        unit = _UNITS.get(method, legend.UNIT)
+        full_colour = f"{scale:.3g} {unit}"
         note = _describe_map(method, options.layer, of_all)
         described = Picture(f"{method}.png", METHOD_TITLES[method], note, full_colour)
         drawn[described] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
+        if options.legend:
+            strip = legend.Legend(
+                scale=scale,
+                unit=unit,
+                method=METHOD_TITLES[method],
+                model=info.model_id,
+                rows=of_all.shape[1],
+                columns=of_all.shape[2],
+                image_size=info.image_size,
+            )
+            drawn[described] = legend.add(drawn[described], strip)
     return drawn
 
 
@@ -263,8 +275,5 @@ def _render_page(
 
 def _list_colours() -> str:
     """Return the colours of the maps, from 0 to the last, as stops of a CSS gradient."""
-    colour_map, first = overlay.COLOURS["viridis"]
-    stops = cv2.applyColorMap(
-        np.linspace(first, 255, 9).round().astype(np.uint8)[:, None], colour_map
-    )
-    return ", ".join(f"rgb({red} {green} {blue})" for blue, green, red in stops[:, 0])
+    stops = legend.draw_bar(65, "overlay", "viridis")[0]
+    return ", ".join(f"rgb({red} {green} {blue})" for blue, green, red in stops)

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import engine_records, engines, machine, overlay, storage
+from trainer import engine_records, engines, machine, overlay, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
@@ -97,7 +97,9 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
         for name, scored in run.scored_splits().items()
     }
     measured = Measured(point, metrics)
-    artifact = export.export(run.trained, measured, run.dataset, directory, run.options.export)
+    artifact = export.export(
+        run.trained, measured, run.dataset, directory, run.options.export, run.test.split
+    )
     return artifact, measured
 
 
@@ -126,8 +128,8 @@ def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> r
 
 def _name_network(network: Network) -> str:
     """Return the name of the backbone, with the number of networks where there are several."""
-    members, backbone = len(network.members), network.architecture.backbone
-    return backbone if members == 1 else f"{members} x {backbone}"
+    members = len(network.members)
+    return network.backbones if members == 1 else f"{members} x {network.backbones}"
 
 
 def _draw_errors(
@@ -142,12 +144,23 @@ def _draw_errors(
     examples = []
     for index, cam in zip(worst, maps, strict=True):
         picture = overlay.draw(
-            split.images[index][..., 0], cam, artifact.image_size, artifact.cam["scale"], "overlay"
+            _crop_border(split.images[index][..., 0], split.attributes[index]),
+            cam,
+            artifact.image_size,
+            artifact.cam["scale"],
+            "overlay",
         )
         label = "positive" if cases.label[index] else "negative"
         caption = f"{split.path[index]}: {label}, probability {cases.probability[index]:.2f}"
         examples.append((caption, overlay.encode(picture, "png")))
     return examples
+
+
+def _crop_border(square: np.ndarray, attributes: Mapping[str, str]) -> np.ndarray:
+    """Return the picture in a letterbox square, uint8 [height, width], without the black border."""
+    height, width = int(attributes["source_height"]), int(attributes["source_width"])
+    place = radiograph.placement(height, width, len(square))
+    return square[place.top : place.top + place.height, place.left : place.left + place.width]
 
 
 def rank_errors(cases: Cases, threshold: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What publishing is given: trained networks, their scores of unseen images, their origin."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class Trained:
       held_out: scored images that the weights were not fitted to; the operating point is fitted on
         them.
       origin: None where it is not known.
+      parts: `model_id` and `weight` of each artifact that was combined; () where none was.
       mirror_gain: what the mirror image gains, the AUROC of held-out images with it minus that
         without; None where it was not measured.
     """
@@ -63,6 +64,7 @@ class Trained:
     held_out: Scored
     origin: Origin | None = None
     mirror_gain: float | None = None
+    parts: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,64 +14,17 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from trainer import artifact, engines, radiograph, storage
+from trainer import artifact, engines, logit_alignment, storage
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
 from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import agreement, evaluate, finding_masks, map_checks
-from trainer.evaluation.cases import Cases, spread_rows
+from trainer.evaluation import agreement, evaluate, map_checks
 from trainer.network import trained_network
 from trainer.program import telemetry
-from trainer.publishing import model_card, onnx_export, quantize
+from trainer.publishing import model_card, onnx_export, quantize, verification_images
+from trainer.publishing.verification_images import Sample
 
-CALIBRATION_IMAGES = 64
-MEASURED_IMAGES = 512
 _FEWEST_TIMED_BATCHES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """Images to measure on.
-
-    Attributes:
-      images: uint8 [N, size, size, 1].
-      known: labels and patients of the images; None where labels aren't known.
-      name: where they come from, such as `validation`.
-    """
-
-    images: np.ndarray
-    known: Cases | None
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def select(self, rows: np.ndarray) -> "Sample":
-        """Return the images at `rows`, int [M]."""
-        known = None if self.known is None else self.known.take(rows)
-        return Sample(self.images[rows], known, self.name)
-
-    @property
-    def truth(self) -> np.ndarray | None:
-        """Labels, int [N], 1 for positive; None where they aren't known."""
-        return None if self.known is None else self.known.label
-
-
-def choose_samples(
-    train: Split, held_out: Split, most: int = MEASURED_IMAGES
-) -> tuple[Sample, Sample]:
-    """Choose images to measure on, at most `most`, and images to calibrate 8-bit arithmetic with.
-
-    Both are spread evenly over `held_out`; where that is small, the second come from `train`. Only
-    where nothing was held out and `train` is small too are some images in both.
-    """
-    if not len(held_out):
-        return _divide(_to_sample(train), most)
-    if len(held_out) >= 2 * CALIBRATION_IMAGES:
-        return _divide(_to_sample(held_out), most)
-    return _spread(_to_sample(held_out), most), _spread(_to_sample(train), CALIBRATION_IMAGES)
 
 
 def verify(
@@ -97,14 +50,18 @@ def verify(
         except Exception as error:  # it can still be scored by other engines
             logging.warning("There is no network in ONNX: %s", _format_line(error))
         described = artifact.amend(directory, described)
-    outputs, record = _measure(directory, described, engines.REFERENCE, measured)
+    bare = dataclasses.replace(described, engines={})  # without alignments of an earlier time
+    outputs, fitted_on, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
+    expected = _Expected(outputs, fitted_on)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
         file = engines.NETWORK_FILES.get(str(choice))
         is_missing = file is not None and file not in described.files
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
-            records[str(choice)] = _compare(directory, described, choice, measured, outputs)
+            records[str(choice)] = _compare(
+                directory, bare, choice, measured, calibration, expected
+            )
     return _amend_with_card(directory, described, engines=records)
 
 
@@ -146,7 +103,7 @@ def verify_artifact(
     """Run `verify` and `check_maps` on an artifact, local or in a bucket.
 
     Args:
-      data_dir: folder that `humerus-prepare` wrote; its validation split is measured on.
+      data_dir: folder that `humerus-prepare` wrote; its validation and test splits are measured on.
       images: instead of that, a local folder of images whose labels needn't be known.
       masks: a file for `finding_masks.read`, on the images of `data_dir`.
 
@@ -158,10 +115,9 @@ def verify_artifact(
     if masks and not data_dir:
         raise ConfigError("--masks belong to prepared data; set --data_dir too")
     if data_dir:
-        chosen = _load_prepared(described, data_dir, masks)
+        chosen = verification_images.load_prepared(described, data_dir, masks)
     elif images:
-        found = _read_folder(pathlib.Path(images), described.image_size)
-        chosen = _Images(*_divide(found, len(found)), for_maps=found)
+        chosen = verification_images.load_folder(pathlib.Path(images), described.image_size)
     else:
         raise ConfigError(
             "expected --data_dir (prepared data) or --images (a folder) to measure on"
@@ -171,37 +127,6 @@ def verify_artifact(
     with _open_artifact(model) as directory:
         verified = verify(directory, chosen.measured, chosen.calibration, requantize)
         return check_maps(directory, verified, chosen.for_maps, chosen.masks)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Images:
-    """The images that an artifact is verified on.
-
-    Attributes:
-      measured: images that the engines are compared on.
-      calibration: images that 8-bit arithmetic is calibrated with.
-      for_maps: images that the maps are checked on.
-      masks: bool [N, size, size], the findings in `for_maps`, where they are known.
-    """
-
-    measured: Sample
-    calibration: Sample
-    for_maps: Sample
-    masks: np.ndarray | None = None
-
-
-def _load_prepared(described: Artifact, data_dir: str, masks: str | None) -> _Images:
-    """Load the images of prepared data, and the masks of a file."""
-    evaluate.check_compatible(described, input_pipeline.read_dataset_info(data_dir), data_dir)
-    train, validation = (
-        input_pipeline.load_split(data_dir, name) for name in ("train", "validation")
-    )
-    most = len(validation) or MEASURED_IMAGES
-    measured, calibration = choose_samples(train, validation, most)
-    checked = validation if len(validation) else train
-    placed = finding_masks.place_masks(finding_masks.read(masks), checked) if masks else None
-    for_maps = _to_sample(checked)
-    return _Images(measured, calibration, for_maps, placed)
 
 
 def format_table(described: Artifact) -> str:
@@ -246,84 +171,83 @@ def _format_change(change: Mapping[str, float | None] | None) -> str:
     return f"{change['difference']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Expected:
+    """Outputs of the reference by name, of the images measured on and of those calibrated with."""
+
+    measured: dict[str, np.ndarray]
+    calibration: dict[str, np.ndarray]
+
+
 def _compare(
     directory: pathlib.Path,
     described: Artifact,
     choice: Choice,
     measured: Sample,
-    expected: dict[str, np.ndarray],
+    calibration: Sample,
+    expected: _Expected,
 ) -> dict[str, Any]:
-    """Return the record of one engine, compared with the outputs that are expected."""
+    """Return the record of one engine, aligned to the outputs that are expected, and compared."""
     try:
-        outputs, record = _measure(directory, described, choice, measured)
+        outputs, fitted_on, record = _measure(directory, described, choice, measured, calibration)
     except Exception as error:  # no scorer may choose an engine that fails
         return {"error": _format_line(error), "within_tolerance": False}
+    if choice.precision != engines.REFERENCE.precision:
+        line = logit_alignment.fit(fitted_on["logit"], expected.calibration["logit"])
+        record["alignment"] = dataclasses.asdict(line)
+        outputs = line.apply(outputs, described.scaling)
     found = agreement.compare(
-        expected, outputs, described.label, described.threshold, measured.known
+        expected.measured, outputs, described.label, described.threshold, measured.known
     )
     return {**record, **found}
 
 
 def _measure(
-    directory: pathlib.Path, described: Artifact, choice: Choice, measured: Sample
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the outputs of an engine on all images, and its speed in batches like a scorer's."""
+    directory: pathlib.Path,
+    described: Artifact,
+    choice: Choice,
+    measured: Sample,
+    calibration: Sample,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """Return the outputs of an engine on the images of both samples, and its speed in batches like
+    a scorer's.
+    """
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
+    fitted_on, _ = _run(engine, calibration, 0)
+    outputs, seconds = _run(engine, measured, _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE)
+    return (
+        outputs,
+        fitted_on,
+        {
+            "images": len(measured),
+            "from": measured.name,
+            # The best batch: something else may have run beside the others.
+            "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
+            "device": engines.device(choice),
+            "processor": engines.processor(),
+        },
+    )
+
+
+def _run(
+    engine: engines.Engine, sample: Sample, least: int
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Return the outputs for all images, and the seconds that each batch took.
+
+    Args:
+      least: number of images to run at least; a small sample is run several times.
+    """
     batches, seconds = [], []
-    for start in telemetry.report_each(
-        range(0, max(len(measured), _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE), engines.BATCH_SIZE)
-    ):
-        # A small sample is run several times, only to measure the speed.
-        rows = np.arange(start, start + engines.BATCH_SIZE) % len(measured)
+    for start in telemetry.report_each(range(0, max(len(sample), least), engines.BATCH_SIZE)):
+        rows = np.arange(start, start + engines.BATCH_SIZE) % len(sample)
         begin = time.perf_counter()
-        batches.append(engine.run(measured.images[rows]))
+        batches.append(engine.run(sample.images[rows]))
         seconds.append(time.perf_counter() - begin)
     outputs = {
-        name: np.concatenate([batch[name] for batch in batches])[: len(measured)]
+        name: np.concatenate([batch[name] for batch in batches])[: len(sample)]
         for name in engines.OUTPUTS
     }
-    return outputs, {
-        "images": len(measured),
-        "from": measured.name,
-        # The best batch: something else may have run beside the others.
-        "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
-        "device": engines.device(choice),
-        "processor": engines.processor(),
-    }
-
-
-def _to_sample(split: Split) -> Sample:
-    known = evaluate.make_cases(split, np.zeros(len(split)))
-    return Sample(split.images[:], known, split.name)
-
-
-def _spread(sample: Sample, most: int) -> Sample:
-    return sample.select(spread_rows(len(sample), most))
-
-
-def _divide(sample: Sample, most: int) -> tuple[Sample, Sample]:
-    """Divide images into some to measure on and some to calibrate with; few images serve both."""
-    if len(sample) < 2 * CALIBRATION_IMAGES:
-        return _spread(sample, most), _spread(sample, CALIBRATION_IMAGES)
-    calibration = spread_rows(len(sample), CALIBRATION_IMAGES)
-    others = np.setdiff1d(np.arange(len(sample)), calibration)
-    return _spread(sample.select(others), most), sample.select(calibration)
-
-
-def _read_folder(folder: pathlib.Path, size: int) -> Sample:
-    """Read every image below `folder` that can be read, and warn of the others."""
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} is not a folder and holds no image to measure on; "
-            "name the folder of the images"
-        )
-    pixels = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            pixels.append(radiograph.load(path.read_bytes(), size))
-        except radiograph.RadiographError as error:
-            logging.warning("%s is left out: %s", path, error)
-    return Sample(np.array(pixels, np.uint8).reshape(-1, size, size, 1), None, "images")
+    return outputs, seconds
 
 
 @contextlib.contextmanager

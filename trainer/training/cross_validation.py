@@ -173,7 +173,7 @@ def _train_fold(
     for mirrored in mirroring.list_candidates(job.settings.test_time_flip):
         logit, test_logit = run.predict(held_out, mirrored), run.predict(test, mirrored)
         temperature = fit_scaling.fit_temperature(logit, held_out.labels)
-        network = Network(run.architecture, (Member(run.model, temperature),), mirrored)
+        network = Network((Member(run.model, run.architecture, temperature),), mirrored)
         scored[mirrored] = _Fold(
             network, run.origin, rows, logit / temperature, test_logit / temperature, state.history
         )

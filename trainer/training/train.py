@@ -171,7 +171,7 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Trac
     mirrors = mirroring.choose(validation.labels, logits)
     held_out = Scored(validation, logits[mirrors.mirrored])
     tested = Scored(test, run.predict(test, mirrors.mirrored))
-    network = Network(run.architecture, (Member(run.model),), mirrors.mirrored)
+    network = Network((Member(run.model, run.architecture),), mirrors.mirrored)
     trained = Trained(network, train, held_out, run.origin, mirrors.gain)
     return job.finish(trained, "validation", tested, state.history)
 

@@ -14,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainer import overlay, radiograph, regular_file
+from trainer import legend, overlay, radiograph, regular_file
+from trainer.legend import Legend
 from trainer.radiograph import MAX_BYTES, RadiographError
 from trainer.workers import pool
 from trainer.workers.process import (
@@ -44,6 +45,8 @@ class Decoded:
       picture: uint8 [height, width], no side over `overlay.MAX_SIDE`; None unless it was asked for.
       tags, warnings: as of `radiograph.Radiograph`.
       frames: number of frames of the file.
+      header: of a DICOM file, as of `source_header.extract`, with identifiers; empty where that
+        gives none; None unless it was asked for.
       refusal: reason and detail; the reason is a key of `REASONS`, or `unreadable`.
     """
 
@@ -53,6 +56,7 @@ class Decoded:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     frames: int = 1
+    header: bytes | None = dataclasses.field(default=None, repr=False)
     refusal: tuple[str, str] | None = None
 
 
@@ -112,6 +116,7 @@ class Imaging:
         picture: bool = False,
         known: Collection[str] = (),
         all_frames: bool = False,
+        header: bool = False,
     ) -> Decoded:
         """Decode the only picture of a file; whatever happens to the worker is a refusal.
 
@@ -121,6 +126,7 @@ class Imaging:
           picture: whether to return what an overlay is drawn on.
           known: SHA-256 of contents that need not be decoded.
           all_frames: of a file of several frames, return their number; else it is refused.
+          header: whether to return what DICOM results repeat of a DICOM file.
 
         Raises:
           StoppedError: the program is ending.
@@ -135,13 +141,19 @@ class Imaging:
                 picture=picture,
                 known=list(known),
                 all_frames=all_frames,
+                header=header,
             )
         except TaskError as error:
             return Decoded(digest(file), refusal=_refusal(error))
         return _decoded(fields, arrays)
 
     def decode_frames(
-        self, file: str | bytes, image_size: int, picture: bool, frames: Sequence[int]
+        self,
+        file: str | bytes,
+        image_size: int,
+        picture: bool,
+        frames: Sequence[int],
+        header: bool = False,
     ) -> Iterator[Decoded]:
         """Decode frames of a file as they are asked for; once the worker is lost, the rest of them
         are refused for the same reason."""
@@ -155,6 +167,7 @@ class Imaging:
                 image_size=image_size,
                 picture=picture,
                 frames=list(frames),
+                header=header,
             ):
                 yield _decoded(fields, arrays)
                 done += 1
@@ -191,8 +204,10 @@ class Imaging:
         style: str,
         colours: str,
         file_format: str,
+        strip: Legend | None = None,
     ) -> np.ndarray:
-        """Draw a map as `overlay.draw` does; return the bytes of the picture's file, uint8 [n].
+        """Draw a map as `overlay.draw` does, with a legend below it if `strip` is given; return the
+        bytes of the picture's file, uint8 [n].
 
         Raises:
           TaskError: it could not be drawn.
@@ -206,6 +221,7 @@ class Imaging:
             style=style,
             colours=colours,
             file_format=file_format,
+            strip=strip and dataclasses.asdict(strip),
         )
         return encoded
 
@@ -217,6 +233,7 @@ def decode_task(
     picture: bool,
     known: Sequence[str],
     all_frames: bool,
+    header: bool,
 ) -> Result:
     """Run `Imaging.decode` in a worker."""
     sha256 = None
@@ -226,10 +243,11 @@ def decode_task(
         if sha256 in known:
             return {"sha256": sha256}, []
         if not all_frames:
-            return _made(radiograph.read(contents), sha256, image_size, picture)
+            found = radiograph.read(contents)
+            return _made(found, contents, sha256, image_size, picture, header)
         number, read = radiograph.frames(contents)
         if number == 1:
-            return _made(read(0), sha256, image_size, picture)
+            return _made(read(0), contents, sha256, image_size, picture, header)
         return {"sha256": sha256, "frames": number}, []
     except (RadiographError, OSError) as error:
         return {"sha256": sha256, "refusal": _reason(error)}, []
@@ -241,6 +259,7 @@ def frames_task(
     image_size: int,
     picture: bool,
     frames: Sequence[int],
+    header: bool,
 ) -> Iterator[Result]:
     """Run `Imaging.decode_frames` in a worker."""
     contents = _contents(path, arrays)
@@ -248,7 +267,7 @@ def frames_task(
     number, read = radiograph.frames(contents)
     for frame in frames:
         try:
-            made = _made(read(frame), sha256, image_size, picture)
+            made = _made(read(frame), contents, sha256, image_size, picture, header)
         except RadiographError as error:
             made = {"sha256": sha256, "refusal": _reason(error), "frames": number}, []
         yield made
@@ -283,10 +302,13 @@ def draw_task(
     style: str,
     colours: str,
     file_format: str,
+    strip: Mapping[str, Any] | None,
 ) -> Result:
     """Run `Imaging.draw` in a worker."""
     picture, cam = arrays
     drawn = overlay.draw(picture, cam, image_size, scale, style, colours)
+    if strip is not None:
+        drawn = legend.add(drawn, Legend(**strip))
     return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
 
 
@@ -295,10 +317,24 @@ def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:
     return {}, []
 
 
-def _made(found: radiograph.Radiograph, sha256: str, image_size: int, picture: bool) -> Result:
-    square = radiograph.letterbox(found.pixels, image_size)
+def _made(
+    found: radiograph.Radiograph,
+    contents: bytes,
+    sha256: str,
+    image_size: int,
+    picture: bool,
+    header: bool,
+) -> Result:
+    made = {"square": radiograph.letterbox(found.pixels, image_size)}
+    if picture:
+        made["picture"] = overlay.shrink(found.pixels)
+    if header and found.source_format == "DICOM":
+        from trainer.dicom_output import source_header  # pydicom takes seconds to import
+
+        extracted = source_header.extract(contents) or b""
+        made["header"] = np.frombuffer(extracted, np.uint8)
     fields = {"sha256": sha256, "tags": dict(found.tags), "warnings": found.warnings}
-    return fields, [square, *([overlay.shrink(found.pixels)] if picture else [])]
+    return {**fields, "made": list(made)}, list(made.values())
 
 
 def _contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
@@ -311,14 +347,16 @@ def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:
 
 def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
     refusal = fields.get("refusal")
-    square, picture = [*arrays, None, None][:2]
+    made = dict(zip(fields.get("made", ()), arrays, strict=True))
+    header = made.get("header")
     return Decoded(
         fields["sha256"],
-        square,
-        picture,
+        made.get("square"),
+        made.get("picture"),
         tags=fields.get("tags", {}),
         warnings=tuple(fields.get("warnings", ())),
         frames=fields.get("frames", 1),
+        header=None if header is None else header.tobytes(),
         refusal=tuple(refusal) if refusal else None,
     )
 

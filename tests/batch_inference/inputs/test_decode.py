@@ -15,7 +15,8 @@ from batch_inference.outputs.records import Example, Rejection, Source
 from tests.batch_inference.conftest import picture
 from tests.support.dicom_files import dicom_file
 from tests.support.pictures import encode
-from trainer import overlay, radiograph
+from trainer import legend, overlay, radiograph
+from trainer.legend import Legend
 from trainer.workers import imaging
 from trainer.workers.pool import Pool
 
@@ -53,6 +54,9 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     drawn = overlay.draw(found.picture, cam, SIZE, 0.7, style, "jet")
     encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png")
     assert encoded.tobytes() == overlay.encode(drawn, "png")
+    strip = Legend(0.7, "logits", "Grad-CAM", "m", 3, 4, SIZE, style, "jet")
+    encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png", strip)
+    assert encoded.tobytes() == overlay.encode(legend.add(drawn, strip), "png")
 
 
 HARM = {"crash": "decode_failed", "loop!": "too_slow", "alot!": "too_large"}

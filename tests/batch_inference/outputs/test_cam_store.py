@@ -1,6 +1,8 @@
 """Maps packed now and drawn later, against the pictures that the scorer draws itself."""
 
+import dataclasses
 import pathlib
+import shutil
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from batch_inference.outputs import cam_store, redraw
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
 from tests.batch_inference.conftest import json_rows, picture
-from trainer import artifact, overlay, radiograph
+from trainer import artifact, legend, overlay, radiograph
 from trainer.errors import ConfigError, DataError
 
 
@@ -76,6 +78,22 @@ def test_the_map_is_the_models_own_signs_included(packed, model):
         np.testing.assert_allclose(values[-1], expected, rtol=1.5e-3, atol=1e-5)
         assert (cam.scale, cam.image_size) == (artifact.load(model).cam["scale"], 32)
     assert min(map(np.min, values)) < 0 < max(map(np.max, values))
+
+
+def test_a_legend_names_the_method_and_needs_the_run(packed, tmp_path):
+    options = redraw.OverlayOptions(str(packed), str(tmp_path), cam_format="png", cam_legend=True)
+    redraw.run(options)
+    cam = maps(packed)[json_rows(packed, "predictions")[0]["uri"]]
+    strip = legend.Legend(
+        cam.scale, legend.UNIT, "Grad-CAM", cam.model, cam.cam_height, cam.cam_width, 32
+    )
+    found = cv2.imread(str(tmp_path / f"{cam.path}.png"))
+    np.testing.assert_array_equal(found, legend.add(cam_store.draw_map(cam, "overlay"), strip))
+    (tmp_path / "cams").mkdir(exist_ok=True)
+    for pack in (packed / "cams").glob("*.parquet"):
+        shutil.copy(pack, tmp_path / "cams")
+    with pytest.raises(DataError, match=r"run\.json, which --cam_legend needs, cannot be read"):
+        redraw.run(dataclasses.replace(options, scored=str(tmp_path)))
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "side_by_side"])

@@ -186,7 +186,8 @@ def test_no_such_source(tmp_path, layout):
 
 def test_unknown_layout(tmp_path):
     with pytest.raises(
-        ConfigError, match="unknown layout 'zip': expected one of mura, folders, manifest"
+        ConfigError,
+        match="unknown layout 'zip': expected one of mura, folders, manifest, fracatlas, graz",
     ):
         list_examples(str(tmp_path), "zip", HUMERUS)
 

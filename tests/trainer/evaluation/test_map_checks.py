@@ -82,7 +82,7 @@ HELD_OUT = pictures(64, seed=7)
 def check(model: keras.Model, **changes) -> dict:
     images, labels, masks = HELD_OUT
     given = {"images": images, "labels": labels, "masks": masks} | changes
-    return map_checks.check(Network(small_artifact.ARCHITECTURE, (Member(model),)), **given)
+    return map_checks.check(Network((Member(model, small_artifact.ARCHITECTURE),)), **given)
 
 
 def test_what_has_learnt_passes_them_all(trained):
@@ -130,7 +130,7 @@ def test_the_baselines_have_intervals_too(trained):
 def test_the_mirror_image_of_a_network_that_asks_both_is_asked_alone(trained):
     """Their mean is the same for either, whatever the network does."""
     alone, both = (
-        Network(small_artifact.ARCHITECTURE, (Member(trained),), mirrored)
+        Network((Member(trained, small_artifact.ARCHITECTURE),), mirrored)
         for mirrored in (False, True)
     )
     found = [map_checks.check(network, HELD_OUT[0])["flip"] for network in (alone, both)]
@@ -204,7 +204,7 @@ def test_an_artifact_that_fails_says_so_on_its_card_and_in_the_gallery(
     model, radiographs_folder, tmp_path
 ):
     small_artifact.shuffle_head(model, seed=3)
-    network = Network(small_artifact.ARCHITECTURE, (Member(model),))
+    network = Network((Member(model, small_artifact.ARCHITECTURE),))
     images, labels, _ = HELD_OUT
     split = dataclasses.replace(small_run.split(64, SIZE), images=images, labels=labels)
     described = small_artifact.make(tmp_path / "artifact", network, split=split)
@@ -363,7 +363,7 @@ def test_verify_measures_with_masks_and_records_it_on_the_card(
         verify, "verify", lambda directory, *rest: artifact.load(directory)
     )  # engines: tests/trainer/publishing/test_verify.py
     model = tmp_path / "artifact"
-    small_artifact.make(model, Network(small_artifact.ARCHITECTURE, (Member(trained),)))
+    small_artifact.make(model, Network((Member(trained, small_artifact.ARCHITECTURE),)))
     assert artifact.load(model).map_checks["localisation"]["passed"] is None
     verified = verify.verify_artifact(
         str(model), str(tmp_path / "data"), None, masks=str(tmp_path / "findings.json")

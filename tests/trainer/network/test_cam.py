@@ -57,7 +57,7 @@ def test_the_exported_map_is_grad_cam(tmp_path, pooling, head):
     tf.saved_model.save(
         model,
         str(tmp_path),
-        signatures=serving_function(Network(Architecture(), (Member(model),))),
+        signatures=serving_function(Network((Member(model, Architecture()),))),
     )
     served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](
         image=tf.constant(images)
@@ -72,7 +72,7 @@ def test_the_map_of_the_real_network_is_grad_cam(pooling):
     model = a_model(pooling, HEADS["three layers"], "densenet121", 96)
     images, _ = small_run.pictures(4, 96)
     assert_same_map(
-        serving_function(Network(Architecture(), (Member(model),)))(tf.constant(images))[
+        serving_function(Network((Member(model, Architecture()),)))(tf.constant(images))[
             "cam"
         ].numpy(),
         grad_cam_by_tape(model, images),
@@ -112,7 +112,7 @@ def test_the_gradient_of_the_head_by_hand():
 def test_each_image_has_the_map_that_it_has_alone():
     model = a_model("max", (32, 16))
     images, _ = small_run.pictures(4, 64)
-    serve = serving_function(Network(Architecture(), (Member(model),)))
+    serve = serving_function(Network((Member(model, Architecture()),)))
     together = serve(tf.constant(images))["cam"].numpy()
     alone = np.concatenate([serve(tf.constant(image[None]))["cam"].numpy() for image in images])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import saliency_reference, small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import options
+from trainer import artifact
 from trainer.errors import ConfigError
 from trainer.network import cam, saliency
 from trainer.network import model as model_lib
@@ -117,7 +117,7 @@ REFERENCE = json.loads(saliency_reference.FILE.read_text())
 
 def test_every_method_that_another_library_has_is_compared():
     assert set(REFERENCE) == set(saliency.METHODS) - {"fused_layer_cam"}
-    assert list(saliency.METHODS) == list(options.METHOD_TITLES)
+    assert list(saliency.METHODS) == list(artifact.METHOD_TITLES)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from tests.support import browser, small_artifact, small_run
 from trainer import main, overlay, radiograph
+from trainer.artifact import METHOD_TITLES
 from trainer.errors import ConfigError, DataError
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
-from trainer.options import METHOD_TITLES, ExplainOptions
+from trainer.options import ExplainOptions
 from trainer.publishing import explain
 
 ALL = tuple(METHOD_TITLES)
@@ -114,22 +115,17 @@ def test_a_caption_says_what_the_colours_count_and_which_layer_was_asked(output)
 
 
 def test_the_colour_bar_is_that_of_the_maps(output):
-    """From the first to the last colour that `overlay` draws."""
+    """From grey to the tint of the full scale, which `overlay` draws on that grey."""
     (stops,) = re.findall(
         r"linear-gradient\(to right, (.*?)\);", (output / "arm.png.html").read_text()
-    )
-    ramp = overlay.draw(
-        np.zeros((64, 64), np.uint8),
-        np.linspace(0, 1, 64, dtype=np.float32)[None],
-        64,
-        1.0,
-        "heatmap",
     )
     first, *_, last = (
         tuple(map(int, colour)) for colour in re.findall(r"rgb\((\d+) (\d+) (\d+)\)", stops)
     )
-    for colour, drawn in ((first, ramp[0, 0, ::-1]), (last, ramp[0, -1, ::-1])):
-        np.testing.assert_allclose(colour, drawn, atol=3)
+    assert first == (first[0],) * 3
+    flat = np.full((64, 64), first[0], np.uint8)
+    full = overlay.draw(flat, np.ones((4, 4), np.float32), 64, 1.0, "overlay")
+    np.testing.assert_array_equal(last, full[32, 32, ::-1])
 
 
 def test_of_an_ensemble_features_and_patterns_are_those_of_the_first_and_say_so(output):
@@ -147,12 +143,22 @@ def test_a_name_that_is_no_utf8_is_explained_and_told_readably(model, tmp_path, 
     given = [str(tmp_path / os.fsdecode(name)) for name in (b"\xff.png", b"\xfe.png", b"\xfd.png")]
     assert (
         main.explain(
-            ["humerus-explain", model, *given, "--method=grad_cam", f"--output={tmp_path / 'out'}"]
+            [
+                "humerus-explain",
+                model,
+                *given,
+                "--method=grad_cam",
+                "--legend",
+                f"--output={tmp_path / 'out'}",
+            ]
         )
         == 0
     )
     (page,) = (tmp_path / "out").glob("*.html")
     assert "<h1>\\udcff.png</h1>" in page.read_text()
+    (drawn,) = (cv2.imread(str(path)) for path in (tmp_path / "out").rglob("grad_cam.png"))
+    (read,) = (cv2.imread(str(path)) for path in (tmp_path / "out").rglob("original.png"))
+    assert len(drawn) > len(read) + 40, "--legend puts a strip below it"
     said = capsys.readouterr().out
     assert "\\udcfe.png: empty" in said and "\\udcfd.png: cannot be opened or read" in said
 

@@ -80,14 +80,14 @@ def export_model(
     logit = (
         model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     )
-    network = Network(architecture, (Member(model),))
+    network = Network((Member(model, architecture),))
     trained = Trained(network, TRAIN, Scored(held_out, logit), ORIGIN, mirror_gain=0.004)
     measured = Measured(POINT, {"test": {}, held_out_name: {}})
     return export.export(trained, measured, dataset, str(directory))
 
 
 def served_by(model, scaling):
-    return serving_function(Network(Architecture(), (Member(model),)), scaling)
+    return serving_function(Network((Member(model, Architecture()),)), scaling)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypa
     images, _ = small_run.pictures(3, SIZE, seed=4)
     expected, other, found = (
         m(images)[model_lib.FEATURES].numpy()
-        for m in (model, otherwise, export.copy_in_float32(Member(model)).model)
+        for m in (model, otherwise, export.copy_in_float32(Member(model, architecture)).model)
     )
     assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())

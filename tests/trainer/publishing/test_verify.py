@@ -20,7 +20,7 @@ from trainer.evaluation.calibration import OperatingPoint
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
-from trainer.publishing import export, onnx_export, quantize, verify
+from trainer.publishing import export, onnx_export, quantize, verification_images, verify
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 from trainer.scaling import Scaling
@@ -54,7 +54,7 @@ def build(
         kernel, bias = layer.get_weights()
         layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
     held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
-    trained = Trained(Network(architecture, (Member(network),)), TRAIN, held_out)
+    trained = Trained(Network((Member(network, architecture),)), TRAIN, held_out)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
     options = ExportOptions(verify_engines=verify_engines)
     return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
@@ -156,6 +156,8 @@ def test_what_is_recorded_of_an_export(made):
         assert record["images"] == len(VALIDATION) and record["from"] == "validation"
         assert record["images_per_second"] > 0 and record["device"] == "CPU"
     assert described.engines["openvino/float32"]["probability_largest"] < 1e-5
+    rounded = {name for name in described.engines if not name.endswith("/float32")}
+    assert {name for name, record in described.engines.items() if "alignment" in record} == rounded
     table = verify.format_table(described)
     assert all(f"| {name} |" in table for name in described.engines)
 
@@ -176,7 +178,7 @@ def copied(plain, tmp_path):
 def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     before = artifact.load(copied)
     assert not before.engines
-    samples = verify.choose_samples(TRAIN, VALIDATION)
+    samples = verification_images.choose_samples(TRAIN, VALIDATION)
     first = verify.verify(copied, *samples)
     assert first.model_id == before.model_id
     kept = (copied / "openvino" / "int8.bin").stat().st_mtime_ns
@@ -188,6 +190,32 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     assert "is used (" in (copied / artifact.MODEL_CARD).read_text()
     verify.verify(copied, *samples, requantize=True)
     assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns != kept
+
+
+def test_an_engine_that_compresses_logits_is_aligned_and_scorers_align_it_too(copied, monkeypatch):
+    load, image = engines.OpenVinoEngine.run, VALIDATION.images[:32]
+
+    def compressed(engine, pixels):
+        outputs = load(engine, pixels)
+        return outputs | {"logit": 0.5 * outputs["logit"] - 1}
+
+    monkeypatch.setattr(engines.OpenVinoEngine, "run", compressed)
+    described = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
+    record = described.engines["openvino/int8"]
+    assert record["alignment"]["slope"] == pytest.approx(2, rel=0.1)
+    assert record["logit_difference"] < 0.2
+    outputs, expected = (
+        engines.load(copied, described, choice, 32).run(image)
+        for choice in (Choice("openvino", "int8"), engines.REFERENCE)
+    )
+    spread = expected["logit"].std()
+    np.testing.assert_allclose(outputs["logit"], expected["logit"], atol=0.5 * spread)
+    np.testing.assert_allclose(
+        outputs["probability"], 1 / (1 + np.exp(-outputs["logit"])), atol=1e-6
+    )
+    # Verified again, the alignment is fitted to the engine's own logits, not to aligned ones.
+    again = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
+    assert again.engines["openvino/int8"]["alignment"] == record["alignment"]
 
 
 def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied, monkeypatch):
@@ -208,7 +236,7 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
         return Crooked(engine) if choice == Choice("openvino", "float32") else engine
 
     monkeypatch.setattr(engines, "load", wrong)
-    found = verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION)).engines
+    found = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION)).engines
     assert found["openvino/int8"] == {
         "error": "RuntimeError: no such instruction",
         "within_tolerance": False,
@@ -240,7 +268,7 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
         raise RuntimeError("unsupported operation")
 
     monkeypatch.setattr(quantize, "quantize", fails)
-    found = verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION))
+    found = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
     assert (
         "openvino/int8" not in found.engines
         and found.engines["openvino/float32"]["within_tolerance"]
@@ -252,25 +280,36 @@ def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
     monkeypatch.setattr(engines, "has_onnxruntime", lambda: False)
     for module in (quantize, onnx_export):
         monkeypatch.setattr(module, "is_available", lambda: False)
-    assert set(verify.verify(copied, *verify.choose_samples(TRAIN, VALIDATION)).engines) == {
-        "tensorflow/float32"
-    }
+    assert set(
+        verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION)).engines
+    ) == {"tensorflow/float32"}
 
 
-@pytest.mark.parametrize("held_out", [0, 40, 127, 128, 300])
-def test_images_measured_on_are_not_those_calibrated_with_where_it_can_be_helped(held_out):
+@pytest.mark.parametrize(
+    ("held_out", "test", "count"), [(0, 0, 136), (40, 0, 40), (40, 30, 70), (300, 30, 330)]
+)
+def test_all_images_held_out_are_measured_on_and_none_is_calibrated_with(held_out, test, count):
     train = small_run.split(200, 16)
-    measured, calibration = verify.choose_samples(
-        train, small_run.split(held_out, 16, seed=1, name="validation")
+    measured, calibration = verification_images.choose_samples(
+        train,
+        small_run.split(held_out, 16, seed=1, name="validation"),
+        small_run.split(test, 16, seed=2, name="test"),
     )
     own = {image.tobytes() for image in measured.images}
-    common = own & {image.tobytes() for image in calibration.images}
-    assert not common and len(calibration) == verify.CALIBRATION_IMAGES
+    assert not own & {image.tobytes() for image in calibration.images}
+    assert len(calibration) == verification_images.CALIBRATION_IMAGES
+    assert len(measured) == count == len(measured.truth)
     assert (
-        len(measured)
-        == {0: 136, 40: 40, 127: 127, 128: 64, 300: 236}[held_out]
-        == len(measured.truth)
+        measured.name
+        == {0: "train", 1: "validation", 2: "validation and test"}[bool(held_out) + bool(test)]
     )
+
+
+def test_an_ensemble_is_measured_on_the_images_that_it_is_not_calibrated_with():
+    pool = small_run.split(200, 16)
+    measured, calibration = verification_images.choose_samples(pool, pool)
+    own = {image.tobytes() for image in measured.images}
+    assert len(own) == 136 and not own & {image.tobytes() for image in calibration.images}
 
 
 def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog):

@@ -1,0 +1,61 @@
+"""Make the DICOM results of a scored radiograph, as a task of a worker process."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from trainer import overlay
+from trainer.decoding.dicom_containment import contain_errors
+from trainer.dicom_output import capture, report, source_header
+
+
+def make_results_task(
+    arrays: Sequence[np.ndarray],
+    kinds: Sequence[str],
+    finding: dict[str, Any],
+    drawing: dict[str, Any],
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return the files of `kinds` in their order, each uint8 [n].
+
+    Args:
+      arrays: the header of `source_header.extract`, uint8 [n]; for `sc` also the picture and the
+        map, as `overlay.draw` takes them.
+      kinds: `sc`, `sr` or both.
+      finding: the fields of `trainer.workers.dicom_results.Finding`.
+      drawing: the further arguments of `overlay.draw`.
+    """
+    made = []
+    with contain_errors():
+        source = source_header.parse(arrays[0].tobytes())
+        settings = [finding["model"], finding["engine"], finding["method"], finding["frame"]]
+        for kind in kinds:
+            if kind == "sc":
+                drawn = overlay.draw(arrays[1], arrays[2], **drawing)
+                looks = [drawing["style"], drawing["colours"]]
+                dataset = capture.make(
+                    source, drawn, [*settings, *looks], finding["frame"], finding["created"]
+                )
+            else:
+                dataset = report.make(
+                    source,
+                    finding["label"],
+                    finding["probability"],
+                    {
+                        "engine": finding["engine"],
+                        "threshold": finding["threshold"],
+                    },
+                    [*settings, finding["threshold"]],
+                    finding["frame"],
+                    finding["created"],
+                )
+            made.append(np.frombuffer(_encode(dataset), np.uint8))
+    return {}, made
+
+
+def _encode(dataset: pydicom.Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

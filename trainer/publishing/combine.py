@@ -1,0 +1,223 @@
+"""Combine finished artifacts, of the same or of different backbones, to one that averages them.
+
+The mean of the calibrated logits of several networks is better than each of them, the more so the
+more they differ (Lakshminarayanan et al. 2017, arXiv:1612.01474). Operating point and calibration
+are fitted anew on the validation split.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer.artifact import Artifact
+from trainer.dataset import input_pipeline
+from trainer.dataset.input_pipeline import Split
+from trainer.errors import ConfigError, DataError
+from trainer.evaluation import calibration, evaluate, fit_weights, metrics
+from trainer.evaluation.calibration import OperatingPoint
+from trainer.network import trained_network
+from trainer.network.serving import Member, Network, serving_function
+from trainer.publishing import export
+from trainer.publishing.export import ExportOptions
+from trainer.publishing.trained import Measured, Scored, Trained
+
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """An artifact that is combined.
+
+    Attributes:
+      path: where it lies.
+      network: all its members, each with its own temperature.
+    """
+
+    path: str
+    info: Artifact
+    network: Network
+
+    def score(self, split: Split, mirrored: bool) -> np.ndarray:
+        """Return the logits of the images, float32 [N], before calibration."""
+        serve = serving_function(dataclasses.replace(self.network, mirrored=mirrored))
+        logits = [
+            serve(tf.constant(split.images[start : start + _BATCH]))["logit"].numpy()
+            for start in range(0, len(split), _BATCH)
+        ]
+        return np.concatenate([np.zeros(0, np.float32), *logits])
+
+
+def combine(
+    models: Sequence[str],
+    data_dir: str,
+    output: str,
+    threshold_rule: str = calibration.DEFAULT_RULE,
+    verify_engines: bool = True,
+) -> dict[str, Any]:
+    """Write an artifact to `output` that averages the logits and maps of the artifacts `models`.
+
+    Args:
+      models: two or more artifacts, local or in a bucket, that take images of the same size.
+      data_dir: the data that `humerus-prepare` wrote for them. Weights, calibration and threshold
+        are fitted on the validation split, and all is measured on the test split.
+      threshold_rule: see `calibration.check_rule`.
+      verify_engines: measure the engines that score faster than TensorFlow.
+
+    Returns:
+      `model_id`; `parts`: `path`, `model_id` and `weight` of each artifact, and `test`, the
+      combination minus it as `metrics.compare` returns it; and the metrics of `validation` and
+      `test` of the combination, as in `metrics.json`.
+
+    Raises:
+      ConfigError: fewer than two artifacts, the same one twice, or `output` is one of them.
+      ArtifactError: an artifact is damaged.
+      DataError: an artifact needs other images than `data_dir` holds, or has seen the validation
+        split in training.
+    """
+    calibration.check_rule(threshold_rule)
+    _check_paths(models, output)
+    dataset = input_pipeline.read_dataset_info(data_dir)
+    infos = [evaluate.load_info(model) for model in models]
+    for path, info in zip(models, infos, strict=True):
+        evaluate.check_compatible(info, dataset, data_dir, path)
+        _check_unseen(info, path, dataset.fingerprint)
+    _check_different(models, infos)
+    parts = [
+        _Part(path, info, trained_network.load(path, info))
+        for path, info in zip(models, infos, strict=True)
+    ]
+    train, validation, test = (
+        input_pipeline.load_split(data_dir, name) for name in ("train", "validation", "test")
+    )
+    mirrored = any(part.network.mirrored for part in parts)
+    logits, test_logits = (
+        np.stack([part.score(split, mirrored) for part in parts]) for split in (validation, test)
+    )
+    temperatures = np.array([[part.info.temperature] for part in parts])
+    weights = fit_weights.choose(logits / temperatures, evaluate.make_cases(validation, logits[0]))
+    held_out, tested = (
+        Scored(split, weights @ (of_parts / temperatures))
+        for split, of_parts in ((validation, logits), (test, test_logits))
+    )
+    described = [
+        {"model_id": part.info.model_id, "weight": float(weight)}
+        for part, weight in zip(parts, weights, strict=True)
+    ]
+    trained = Trained(
+        Network(_weigh_members(parts, weights), mirrored), train, held_out, parts=described
+    )
+    point = calibration.fit(held_out.compute_cases(), threshold_rule)
+    measured = {
+        name: evaluate.measure(scored.split, scored.logit, point)
+        for name, scored in (("validation", held_out), ("test", tested))
+    }
+    options = ExportOptions(verify_engines)
+    sealed = export.export(trained, Measured(point, measured), dataset, output, options, test)
+    rows = [
+        {"path": part.path, **row, "test": _compare_alone(part, logit, tested, point)}
+        for part, row, logit in zip(parts, described, test_logits, strict=True)
+    ]
+    return {"model_id": sealed.model_id, "parts": rows, **measured}
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """Format what `combine` returned as lines for a terminal."""
+    lines = [f"{'model':18}{'weight':>8}"]
+    lines += [f"{part['model_id']:18}{part['weight']:8.3f}" for part in result["parts"]]
+    if result["test"]:
+        lines += ["\nAUROC per image of the test split:", f"{'':18}{metrics.DIFFERENCE_COLUMNS}"]
+        lines += [
+            metrics.format_difference(part["model_id"], part["test"]["image"]["auroc"])
+            for part in result["parts"]
+        ]
+    shown = [(name, result[name]) for name in ("validation", "test") if result[name]]
+    tables = [f"\n{name}:\n{metrics.format_table(found)}" for name, found in shown]
+    return "\n".join([*lines, *tables])
+
+
+def _check_paths(models: Sequence[str], output: str) -> None:
+    if len(models) < 2:
+        raise ConfigError(
+            f"name two or more artifacts to combine, separated by spaces; got {len(models)}"
+        )
+    if output.rstrip("/") in [model.rstrip("/") for model in models]:
+        raise ConfigError(
+            f"--output={output} is one of the artifacts that are combined; name another folder"
+        )
+
+
+def _check_different(models: Sequence[str], infos: Sequence[Artifact]) -> None:
+    """Refuse a model that is named twice: it would count double."""
+    first: dict[str, str] = {}
+    for path, info in zip(models, infos, strict=True):
+        if info.model_id in first:
+            raise ConfigError(
+                f"{first[info.model_id]} and {path} are the same model ({info.model_id}); name "
+                "each once"
+            )
+        first[info.model_id] = path
+
+
+def _check_unseen(info: Artifact, path: str, fingerprint: str) -> None:
+    """Refuse an artifact that was trained on the validation split; warn where that isn't known."""
+    if info.dataset.get("fingerprint") != fingerprint:
+        logging.warning(
+            "%s was trained on other data than --data_dir; where its training images are in the"
+            " validation split here, weights, calibration and threshold are optimistic.",
+            path,
+        )
+    elif "out_of_fold" in info.metrics:
+        raise DataError(
+            f"{path} was cross-validated: its networks have seen the validation split, on which a "
+            "combination is calibrated; combine artifacts that were trained without --folds"
+        )
+
+
+def _weigh_members(parts: Sequence[_Part], weights: np.ndarray) -> tuple[Member, ...]:
+    """Return the members of all parts with a weight.
+
+    Their temperatures are such that the plain mean over all of them is the weighted mean over the
+    parts.
+    """
+    kept = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight > 0]
+    for part, weight in zip(parts, weights, strict=True):
+        if weight == 0:
+            logging.warning("%s gains nothing beside the others and is omitted.", part.path)
+    total = sum(len(part.network.members) for part, _ in kept)
+    return tuple(
+        dataclasses.replace(
+            member,
+            temperature=float(
+                member.temperature
+                * part.info.temperature
+                * len(part.network.members)
+                / (total * weight)
+            ),
+        )
+        for part, weight in kept
+        for member in part.network.members
+    )
+
+
+def _compare_alone(
+    part: _Part, logit: np.ndarray, combined: Scored, point: OperatingPoint
+) -> dict[str, Any]:
+    """Compare the combination with one of its parts, paired by image; {} without images.
+
+    Args:
+      logit: the part's logits of the images, float [N].
+    """
+    if not len(combined.split):
+        return {}
+    alone = evaluate.make_cases(combined.split, logit, part.info.scaling)
+    return metrics.compare(
+        alone,
+        combined.compute_cases(point.scaling),
+        part.info.threshold,
+        point.threshold,
+        scalings=(part.info.study_scaling, point.of_studies),
+    )
