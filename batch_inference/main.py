@@ -5,6 +5,7 @@ import functools
 
 from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
+from trainer import hub
 from trainer.program.command_line import Program, Result, check_writable
 
 
@@ -31,8 +32,8 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
 
     It takes Apache Beam's options too, such as --runner=FlinkRunner or --direct_num_workers=4.
     """
-    options = dataclasses.replace(options, beam=beam_options)
     check_writable("output", options.output)
+    options = dataclasses.replace(options, beam=beam_options, model=hub.fetch(options.model))
     if not dry_run:
         engine_loading.begin(options)
     # Importing Beam takes seconds and writes to the terminal, so that it waits until here.

@@ -23,6 +23,7 @@ LEVELS = {
         {"legend", "dicom_output"},
         {"overlay", "options"},
         {
+            "hub",
             "radiograph",
             "artifact",
             "program",
@@ -94,6 +95,7 @@ SHARED = {
     "manifest_text",
     "folder_walk",
     "machine",
+    "hub",
     "program",
     "regular_file",
     "workers",

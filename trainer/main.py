@@ -6,7 +6,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from trainer import errors, options
+from trainer import errors, hub, options
 from trainer.program.command_line import Program, Result, check_file_writable, check_writable
 from trainer.training import recipes
 
@@ -122,18 +122,19 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     from trainer.evaluation import metrics
 
     split, predictions = given.split or "test", given.predictions
-    if given.baseline:
+    model, baseline = hub.fetch(given.model), given.baseline and hub.fetch(given.baseline)
+    if baseline:
         result = evaluate_lib.compare(
-            given.model, given.baseline, data_dir, split, given.baseline_data_dir, predictions
+            model, baseline, data_dir, split, given.baseline_data_dir, predictions
         )
         tables = [metrics.format_comparison(result)]
     else:
         result = (
             evaluate_lib.evaluate_source(
-                given.model, source, layout, given.body_parts, given.split, predictions
+                model, source, layout, given.body_parts, given.split, predictions
             )
             if source
-            else evaluate_lib.evaluate(given.model, data_dir, split, predictions)
+            else evaluate_lib.evaluate(model, data_dir, split, predictions)
         )
         tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
