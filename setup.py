@@ -21,8 +21,8 @@ setup(
         include=["trainer", "trainer.*", "batch_inference", "batch_inference.*"]
     ),
     package_data={
-        "batch_inference.gallery": ["assets/*"],
-        "trainer": ["templates/*.j2"],
+        "batch_inference.gallery": ["assets/*", "assets/vendor/*"],
+        "trainer": ["templates/*"],
         "trainer.dataset": ["README.md", "CITATIONS.bib"],
     },
     install_requires=[
@@ -60,6 +60,7 @@ setup(
         "wandb": ["wandb~=0.28"],
         "hf": ["huggingface_hub>=1,<3"],
         "dev": [
+            "axe-core-python~=0.1.0",
             "build~=1.2",
             "cryptography>=43",
             "cyclonedx-bom~=7.0",
@@ -88,6 +89,7 @@ setup(
             "humerus-train = trainer.main:train",
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-combine = trainer.main:combine",
+            "humerus-report = trainer.main:report",
             "humerus-verify = trainer.main:verify",
             "humerus-wait = trainer.main:wait",
             "humerus-explain = trainer.main:explain",

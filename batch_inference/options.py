@@ -163,10 +163,12 @@ class GalleryOptions(Selection):
     """The options of humerus-gallery."""
 
     scored: str = option("Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES)
+    page: str = option("Name of the page in that folder, such as positives.html.", "gallery.html")
+    overwrite: bool = option("Replace a page that shows more rows than this one.", False)
 
     def is_of_a_part(self) -> bool:
         """Return whether the options may omit images."""
-        return self != GalleryOptions(self.scored)
+        return self != GalleryOptions(self.scored, page=self.page, overwrite=self.overwrite)
 
 
 @dataclasses.dataclass(frozen=True)

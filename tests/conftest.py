@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import bucket_server
+from tests.support import browser, bucket_server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -18,6 +18,20 @@ def shared() -> pathlib.Path:
     if not (folder / "data" / "fracatlas_shoulder").is_dir():
         pytest.skip(f"the folder of real test radiographs is absent: {folder} (set HUMERUS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory) -> Iterator[browser.Page]:
+    """Start one browser for all tests of pages."""
+    with browser.chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(chromium) -> browser.Page:
+    """Return the page of the shared browser, without what earlier tests left in it."""
+    chromium.reset()
+    return chromium
 
 
 @pytest.fixture(scope="module")

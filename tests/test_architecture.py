@@ -52,7 +52,7 @@ LEVELS = {
         {"preflight"},
         {"inputs", "inference", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options", "concurrent_map"},
+        {"storage", "options", "concurrent_map", "lean_import"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower

@@ -150,6 +150,13 @@ class CombineOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """The options of humerus-report beside the folders of runs."""
+
+    output: str = option("The page, local or gs://.", "compare.html", schemes=SCHEMES)
+
+
+@dataclasses.dataclass(frozen=True)
 class WaitOptions:
     """The options of humerus-wait."""
 

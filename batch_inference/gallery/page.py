@@ -1,4 +1,4 @@
-"""Writes a page to look through a scored folder: `gallery.html`, and its rows in `gallery_rows/`.
+"""Writes a page to look through a scored folder: `gallery.html`, its rows in `gallery_rows/`.
 
 The page needs no server: a browser opens it from a folder, or from the static site of a bucket. The
 rows are scripts, because a page that is opened from a file may load scripts but no data.
@@ -12,25 +12,29 @@ import itertools
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem
-from trainer import overlay
+from trainer import legend, overlay
 from trainer.artifact import FREE_METHOD
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 
 MAX_ROWS = 100_000
 """The most that a page may show: a browser would need a minute and gigabytes for a million rows."""
 ROWS_PER_FILE = 5_000
+VENDORED = "vendor/d3-zoom.min.js"
+"""The library of the page that zooms and pans, in `assets/`; see `assets/vendor/README.md`."""
 
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
+_PAGE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html")
+_COUNT = '<meta name="humerus-rows" content="{}">'
 _SHOWN_WHERE_KNOWN = ("modality", "body_part", "view", "warnings")
 
 
@@ -47,12 +51,18 @@ class Gallery:
 
 
 def write(options: GalleryOptions) -> Gallery:
-    """Write the page of a scored folder, in place of any earlier one.
+    """Write the page of a scored folder, in place of an earlier one that shows no more rows.
 
     Raises:
+      ConfigError: the page has no name of a page, or would replace one that shows more rows.
       DataError: the folder holds no finished run, the options select nothing, or they select more
         than `MAX_ROWS`.
     """
+    if not _PAGE_NAME.fullmatch(options.page):
+        raise ConfigError(
+            f"--page={options.page} is no name of a page; name it like positives.html, of letters, "
+            "digits, dots, - and _"
+        )
     scored = filesystem.absolute(options.scored)
     run, summary = (
         _read_json(scored, name) for name in (output_folder.RUN_JSON, output_folder.SUMMARY_JSON)
@@ -68,21 +78,25 @@ def write(options: GalleryOptions) -> Gallery:
         )
     if images + rejected > MAX_ROWS:
         raise _refuse_too_many(scored)
+    if not options.overwrite:
+        _refuse_fuller(scored, options.page, images + rejected)
     for row in row_files.read(scored, "studies"):
         if row["study"] in shown:
             study = [row["study"], row["label"], float(row["probability"]), int(row["images"])]
             rows["studies"].append((-study[2], _format_script(study)))
-    filesystem.delete(filesystem.join(scored, output_folder.GALLERY))
+    folder = f"{options.page.removesuffix('.html')}_rows"
+    filesystem.delete(filesystem.join(scored, folder))
     files = []
     for kind, of_kind in rows.items():
         # In the order in which the page opens, so that its first view needs only the first file.
         of_kind.sort()
         for number, start in enumerate(range(0, len(of_kind), ROWS_PER_FILE)):
             scripts = [script for _, script in of_kind[start : start + ROWS_PER_FILE]]
-            files.append(_write_rows(scored, kind, number, scripts))
-    page = filesystem.join(scored, output_folder.GALLERY_HTML)
+            files.append(_write_rows(scored, f"{folder}/{kind}-{number:05d}.js", kind, scripts))
+    page = filesystem.join(scored, options.page)
     described = _describe_run(scored, run, summary, options)
-    filesystem.write(page, _render(described, files).encode("utf-8"), "text/html")
+    count = _COUNT.format(images + rejected)
+    filesystem.write(page, _render(described, files, count).encode("utf-8"), "text/html")
     return Gallery(images, rejected, page)
 
 
@@ -91,6 +105,19 @@ def _refuse_too_many(scored: str) -> DataError:
         f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; select a part: "
         f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
     )
+
+
+def _refuse_fuller(scored: str, page: str, rows: int) -> None:
+    """Raise `ConfigError` where a page of this name shows more rows than `rows`."""
+    uri = filesystem.join(scored, page)
+    if not filesystem.exists(uri):
+        return
+    found = re.search(_COUNT.format("([0-9]+)").encode(), filesystem.read(uri))
+    if found and int(found[1]) > rows:
+        raise ConfigError(
+            f"{uri} shows {int(found[1])} rows and this selection has {rows}; give it a name of "
+            "its own with --page=part.html, or replace the fuller page with --overwrite"
+        )
 
 
 def _collect_rows(
@@ -104,9 +131,10 @@ def _collect_rows(
     """
     rows: dict[str, list[tuple[Any, str]]] = {"images": [], "studies": [], "rejected": []}
     shown = set()
+    copies = set(filesystem.files(filesystem.join(scored, picture_paths.ORIGINALS)))
     for kind, row in itertools.islice(_select_rows(scored, options), MAX_ROWS + 1):
         if kind == "predictions":
-            image = _describe_image(row, drawn)
+            image = _describe_image(row, drawn, copies)
             rows["images"].append((-image[2], _format_script(image)))
             shown.add(row["study"])
         else:
@@ -138,9 +166,11 @@ def _select_rows(scored: str, options: GalleryOptions) -> Iterator[tuple[str, di
 
 
 def _describe_image(
-    row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str]
+    row: Mapping[str, Any], drawn: Mapping[tuple[str, int | None], str], copies: Set[str]
 ) -> list[Any]:
-    """Return uri, label, probability, study, picture, frame and further columns, for gallery.js."""
+    """Return uri, label, probability, study, picture, frame, further columns and the path of the
+    copy of its radiograph, for gallery.js.
+    """
     frame = int(row["frame"]) if row.get("frame") not in (None, "") else None
     cam = row.get("cam") or None
     if cam and cam.endswith(".parquet"):
@@ -150,7 +180,10 @@ def _describe_image(
         for name in (*_SHOWN_WHERE_KNOWN, *(key for key in row if key not in _OWN))
         if row.get(name)
     }
-    return [row["uri"], row["label"], float(row["probability"]), row["study"], cam, frame, further]
+    values = [row["uri"], row["label"], float(row["probability"]), row["study"], cam, frame]
+    copy = picture_paths.original_path(cam) if cam else ""
+    kept = copy.removeprefix(f"{picture_paths.ORIGINALS}/") in copies
+    return [*values, further, copy if kept else None]
 
 
 def _find_drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | None], str]:
@@ -188,9 +221,12 @@ def _describe_run(
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
+        "legend": asked.get("cam_legend", False),
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),
+        # Where the paths of masks begin that a manifest names: beside it, as those of its images.
+        "base": filesystem.absolute(posixpath.dirname(asked.get("input") or "")),
         # The browser keeps marks under this name, so that they survive a move of the folder.
         "key": hashlib.sha256(
             f"{summary['model']}\0{asked.get('input', '')}".encode("utf-8", "surrogatepass")
@@ -212,18 +248,17 @@ def _format_script(row: list[Any]) -> str:
     return json.dumps(row, separators=(",", ":"))
 
 
-def _write_rows(scored: str, kind: str, number: int, scripts: list[str]) -> str:
+def _write_rows(scored: str, name: str, kind: str, scripts: list[str]) -> str:
     """Write a file of rows, and return its address from the page.
 
     The address has a hash of the content, so that no cache returns an earlier file.
     """
-    name = f"{output_folder.GALLERY}/{kind}-{number:05d}.js"
     script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n".encode("ascii")
     filesystem.write(filesystem.join(scored, name), script, "text/javascript")
     return f"{name}?v={hashlib.sha256(script).hexdigest()[:8]}"
 
 
-def _render(described: Mapping[str, Any], files: list[str]) -> str:
+def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:
     """Return the HTML of the page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("batch_inference.gallery", "assets"),
@@ -236,18 +271,14 @@ def _render(described: Mapping[str, Any], files: list[str]) -> str:
         else _draw_colour_bar(described["style"], described["colours"])
     )
     return environment.get_template("gallery.html.j2").render(
-        run=described, colour_bar=bar, files=files
+        run=described, colour_bar=bar, files=files, count=count, vendored=VENDORED
     )
 
 
 def _draw_colour_bar(style: str, colours: str) -> str:
     """Return a bar from no evidence to full colour, drawn as the maps are, as a `data:` address."""
-    evidence = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
-    grey = np.full(evidence.shape, 64, np.uint8)
-    drawn = overlay.draw(
-        grey, evidence, 64, 1.0, "heatmap" if style == "heatmap" else "overlay", colours
-    )
-    png = base64.b64encode(overlay.encode(drawn[:1], "png")).decode("ascii")
+    bar = legend.draw_bar(64, "heatmap" if style == "heatmap" else "overlay", colours)
+    png = base64.b64encode(overlay.encode(bar, "png")).decode("ascii")
     return f"data:image/png;base64,{png}"
 
 

@@ -105,6 +105,7 @@ class Decode:
             found.tags,
             warnings,
             found.header,
+            found.is_shown_by_browsers,
         )
 
     def _keep(self, source: Source, known: Prediction) -> journal.Entry:

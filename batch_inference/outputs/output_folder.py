@@ -20,7 +20,13 @@ SUMMARY_JSON = "summary.json"
 GALLERY_HTML = "gallery.html"
 GALLERY = "gallery_rows"
 _COMPLETED_LAST = {SUMMARY_JSON, GALLERY_HTML, GALLERY}
-_KEPT_TO_RESUME = {RUN_JSON, picture_paths.CAMS, picture_paths.DICOM, journal.JOURNAL}
+_KEPT_TO_RESUME = {
+    RUN_JSON,
+    picture_paths.CAMS,
+    picture_paths.ORIGINALS,
+    picture_paths.DICOM,
+    journal.JOURNAL,
+}
 _TEMPORARY = "beam-temp-"
 
 _NOT_IN_ROWS = {
@@ -135,7 +141,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
         filesystem.remove_partial_files(output)
         if taken:
             replaced = (
-                {*taken, picture_paths.CAMS} - {RUN_JSON}
+                {*taken, picture_paths.CAMS, picture_paths.ORIGINALS} - {RUN_JSON}
                 if overwrite
                 else set(taken) - _KEPT_TO_RESUME
             )

@@ -6,6 +6,8 @@ import re
 
 CAMS = "cams"
 DICOM = "dicom_results"
+ORIGINALS = "originals"
+"""Grey 8-bit copies of radiographs that no browser shows, named as their pictures in `CAMS`."""
 _FOLDERS = (CAMS, DICOM)
 _ENDINGS = (".jpg", ".png", ".webp", ".parquet", ".sc.dcm", ".sr.dcm")
 _PLAIN_PATH = re.compile(
@@ -65,6 +67,11 @@ def _name(name: str, suffix: str, frame: int | None) -> str:
         ]
     )
     return f"{path[-_MAX_PATH:].lstrip('/.-')}~{digest}{suffix}"
+
+
+def original_path(cam: str) -> str:
+    """Return the path of the copy of a radiograph, for the path of its picture in `CAMS`."""
+    return f"{ORIGINALS}{cam.removeprefix(CAMS).rpartition('.')[0]}.jpg"
 
 
 def _replace_unsafe(part: str) -> str:

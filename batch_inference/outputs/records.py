@@ -66,6 +66,7 @@ class Example:
       warnings: keys of `WARNINGS`, sorted.
       header: what DICOM results repeat of the file, with identifiers; empty or None where there
         are none.
+      is_shown_by_browsers: as of `imaging.Decoded`.
     """
 
     source: Source
@@ -77,6 +78,7 @@ class Example:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     header: bytes | None = dataclasses.field(default=None, repr=False)
+    is_shown_by_browsers: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,8 +93,15 @@ class DeleteUnnamedPictures(beam.PTransform):
             (left | "Left" >> beam.Map(lambda path: (path, False)), named)
             | grouping.GroupCompactly(lambda item: item[0])
             | beam.FlatMapTuple(lambda _, packs: find_unnamed(grouping.unpack(packs)))
-            | "Delete" >> beam.Map(lambda path: filesystem.delete(filesystem.join(output, path)))
+            | "Delete" >> beam.Map(lambda path: delete_picture(output, path))
         )
+
+
+def delete_picture(output: str, path: str) -> None:
+    """Delete a picture, and the copy of its radiograph if there is one."""
+    filesystem.delete(filesystem.join(output, path))
+    if path.startswith(f"{picture_paths.CAMS}/"):
+        filesystem.delete(filesystem.join(output, picture_paths.original_path(path)))
 
 
 def find_unnamed(items: Iterable[tuple[str, bool]]) -> set[str]:

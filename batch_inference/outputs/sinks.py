@@ -135,6 +135,10 @@ class Finish:
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
         )
+        # The copy comes first, so that a picture that is there has its copy beside it.
+        if not scored.example.is_shown_by_browsers and self.style != "side_by_side":
+            copy = filesystem.join(self.output, picture_paths.original_path(path))
+            filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
         filesystem.write(
             filesystem.join(self.output, path),
             encoded.tobytes(),

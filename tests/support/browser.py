@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import functools
+import importlib.resources
 import json
 import os
 import pathlib
@@ -26,6 +28,15 @@ _CODES = {
     "Tab": 9,
 }
 _TEXTS = {"Enter": "\r"}
+_SHIFT = 8
+SIZES = {"desk": (1400, 900), "small": (800, 600), "phone": (390, 844)}
+"""Width and height of the windows in which every page is looked at."""
+
+
+@functools.cache
+def _axe() -> str:
+    """Return the source of axe-core, which checks a page's accessibility."""
+    return importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
 
 
 class Page:
@@ -69,8 +80,70 @@ class Page:
         elif message["method"] == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
 
-    def open(self, path: pathlib.Path, width: int = 1280, height: int = 800) -> None:
-        """Load a file in a window of this size, and wait until it is complete."""
+    def reset(self) -> None:
+        """Forget errors and requests, and the scheme that was asked for."""
+        self.errors.clear()
+        self.requests.clear()
+        self.emulate(None)
+
+    def emulate(self, scheme: str | None) -> None:
+        """Show the page as on a system that is set to `light` or `dark`."""
+        asked = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
+        self.call("Emulation.setEmulatedMedia", features=asked)
+
+    def list_barriers(self) -> list[str]:
+        """Return what axe-core finds serious or critical: the rule, then the elements."""
+        self.ask(f"window.axe ? 0 : (0, eval)({json.dumps(_axe())}), 0")
+        found = self.ask("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+        return [
+            f"{rule['id']}: {rule['help']}: {[node['html'][:150] for node in rule['nodes'][:4]]}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+
+    def find(self, selector: str) -> tuple[float, float]:
+        """Return the middle of an element in the window, scrolled to where it is needed."""
+        return tuple(
+            self.ask(
+                f"(e => {{ e.scrollIntoView({{block: 'nearest'}});"
+                " const b = e.getBoundingClientRect();"
+                " return [b.x + b.width / 2, b.y + b.height / 2]; })"
+                f"(document.querySelector({selector!r}))"
+            )
+        )
+
+    def click(self, selector: str) -> None:
+        """Click on the middle of an element with the mouse."""
+        self.drag(selector, 0, 0)
+
+    def drag(
+        self, selector: str, right: float, down: float, button: str = "left", shift: bool = False
+    ) -> None:
+        """Drag with the mouse from the middle of an element, in four steps."""
+        x, y = self.find(selector)
+        buttons = {"left": 1, "right": 2}[button]
+        common = {"button": button, "modifiers": _SHIFT if shift else 0, "clickCount": 1}
+        self.mouse("mouseMoved", x, y)
+        self.mouse("mousePressed", x, y, buttons=buttons, **common)
+        for step in range(1, 5 if right or down else 1):
+            place = x + right * step / 4, y + down * step / 4
+            self.mouse("mouseMoved", *place, buttons=buttons, **common)
+        self.mouse("mouseReleased", x + right, y + down, **common)
+
+    def wheel(self, selector: str, down: float) -> None:
+        """Turn the wheel over the middle of an element."""
+        self.mouse("mouseWheel", *self.find(selector), deltaX=0, deltaY=down)
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        """Send an event of the mouse, at a place in the window."""
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def open(
+        self, path: pathlib.Path, width: int = 1280, height: int = 800, part: str = ""
+    ) -> None:
+        """Load a file, at a part such as `#top`, in a window of this size; wait until it is
+        complete.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -78,7 +151,9 @@ class Page:
             deviceScaleFactor=1,
             mobile=False,
         )
-        self.call("Page.navigate", url=path.as_uri())
+        # An address that differs in its part alone would not load the file again.
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=path.as_uri() + part)
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def ask(self, script: str) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -41,6 +41,7 @@ def write(
     per_study: int = 2,
     threshold: float = 0.5,
     cautions: Sequence[str] = (),
+    further: Callable[[int], Mapping[str, str]] = lambda image: {},
     **options: str,
 ) -> pathlib.Path:
     """`root/scored` of so many images and three rejections, and `root/in` with the first
@@ -52,6 +53,7 @@ def write(
     rows are others and the pictures the same.
 
     Args:
+      further: returns the columns that a manifest gives to an image.
       options: further ones of the run.
     """
     scored, source = root / "scored", root / "in"
@@ -84,6 +86,7 @@ def write(
                 "frame": None,
                 "view": "AP" if i % 2 else None,
                 "ward": f"W{i % 3}",
+                **further(i),
             }
         )
     studies = [

@@ -15,6 +15,7 @@ from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics, predictions
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.program.progress import show_each
 from trainer.scaling import IDENTITY, Scaling
 
 
@@ -230,7 +231,7 @@ def _score(
 def _score_images(model: str, info: Artifact, loaded: Split) -> metrics.Cases:
     """Score images with the SavedModel of an artifact; return the calibrated cases."""
     serve = tf.saved_model.load(model).signatures["serving_default"]
-    starts = range(0, len(loaded), 32)
+    starts = show_each(range(0, len(loaded), 32), "scoring")
     logit = np.concatenate(
         [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
     )

@@ -88,7 +88,7 @@ def draw_curves(
                 )
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
-        _finish_axes(ax, title, "epoch", "")
+        finish_axes(ax, title, "epoch", "")
         ax.set_xlim(epoch.min(initial=1) - 0.5, epoch.max(initial=1) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -103,8 +103,21 @@ def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """Draw the ROC curve and operating point of each level (`image`, `study`) with both classes."""
+def locate_axes(figure: Figure) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the first axes of a rendered figure, as shares of its
+    width and height from the upper left corner.
+    """
+    (left, bottom), (right, top) = figure.axes[0].get_position().get_points()
+    return left, 1 - top, right, 1 - bottom
+
+
+def draw_roc(
+    levels: Mapping[str, Cases], threshold: float, areas: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the ROC curve and operating point of each level (`image`, `study`) with both classes.
+
+    `areas` says, by level, the area under the curve with its interval, for the legend.
+    """
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         false_positive_rate, true_positive_rate, _ = roc_curve(
@@ -116,14 +129,19 @@ def draw_roc(levels: Mapping[str, Cases], threshold: float) -> Figure:
         return c["fp"] / (c["fp"] + c["tn"]), c["tp"] / (c["tp"] + c["fn"])
 
     figure, ax = _make_panel()
-    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
-    _draw_levels(ax, levels, threshold, curve, point)
-    _finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1.2, label="chance")
+    _draw_levels(ax, levels, threshold, curve, point, areas)
+    finish_axes(ax, "ROC", "1 - specificity", "sensitivity", "lower right")
     return figure
 
 
-def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figure:
-    """Draw the precision-recall curve and operating point of each level with both classes."""
+def draw_precision_recall(
+    levels: Mapping[str, Cases], threshold: float, areas: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the precision-recall curve and operating point of each level with both classes.
+
+    A dotted line marks the prevalence, the precision of calls at random. `areas` as in `draw_roc`.
+    """
 
     def curve(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(cases.label, cases.probability)
@@ -134,8 +152,16 @@ def draw_precision_recall(levels: Mapping[str, Cases], threshold: float) -> Figu
         return c["tp"] / (c["tp"] + c["fn"]), c["tp"] / called if called else float("nan")
 
     figure, ax = _make_panel()
-    _draw_levels(ax, levels, threshold, curve, point)
-    _finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
+    prevalence = float(next(iter(levels.values())).label.mean())
+    ax.axhline(
+        prevalence,
+        color=NEUTRAL,
+        linestyle=":",
+        linewidth=1.2,
+        label=f"prevalence {prevalence:.2f}",
+    )
+    _draw_levels(ax, levels, threshold, curve, point, areas)
+    finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
 
@@ -162,7 +188,7 @@ def draw_reliability(cases: Cases) -> Figure:
         linewidth=1,
         label="95 % interval",
     )
-    _finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
+    finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
     return figure
 
 
@@ -209,19 +235,25 @@ def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
             linewidth=0,
             label="uncertain",
         )
-    _finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
+    finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, ax.get_ylim()[1] / top)
     return figure
 
 
 def _draw_levels(
-    ax: Axes, levels: Mapping[str, Cases], threshold: float, curve: Any, point: Any
+    ax: Axes,
+    levels: Mapping[str, Cases],
+    threshold: float,
+    curve: Any,
+    point: Any,
+    areas: Mapping[str, str] | None,
 ) -> None:
     for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
         if not 0 < cases.label.sum() < len(cases):
             continue
-        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=f"per {name}")
+        label = f"per {name}" + (f", {areas[name]}" if areas else "")
+        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=label)
         ax.plot(
             *point(count_confusion(cases, threshold)),
             color=colour,
@@ -247,7 +279,8 @@ def _make_panel() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _finish_axes(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+def finish_axes(ax: Axes, title: str, x: str, y: str, legend: Any = "best") -> None:
+    """Give axes their title, labels, grid and legend, in the colours of the page."""
     ax.set_title(title, color=_INK, fontsize=11, fontweight="bold", loc="left")
     ax.set_xlabel(x, color=_INK)
     ax.set_ylabel(y, color=_INK)

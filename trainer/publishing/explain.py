@@ -269,11 +269,11 @@ def _render_page(
         label=info.label(probability),
         info=info,
         pictures=pictures,
-        colours=_list_colours(),
+        colours=list_colours(),
     )
 
 
-def _list_colours() -> str:
+def list_colours() -> str:
     """Return the colours of the maps, from 0 to the last, as stops of a CSS gradient."""
     stops = legend.draw_bar(65, "overlay", "viridis")[0]
     return ", ".join(f"rgb({red} {green} {blue})" for blue, green, red in stops)

@@ -1,4 +1,7 @@
-"""Render the HTML report of a run: one file that needs neither network nor JavaScript."""
+"""Render the HTML report of a run: one file that needs no network.
+
+Without JavaScript, only the threshold cannot be moved.
+"""
 
 import base64
 import dataclasses
@@ -15,6 +18,8 @@ from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_in
 from trainer.storage import write_text
 
 REPORT = "report.html"
+_QUANTITIES = {"roc": ("1 - specificity", "sensitivity"), "pr": ("sensitivity", "PPV")}
+"""What the axes show of the figures on which the threshold can be moved."""
 _HEADLINES = (
     ("image", "accuracy"),
     ("image", "auroc"),
@@ -22,13 +27,38 @@ _HEADLINES = (
     ("image", "specificity"),
     ("study", "kappa"),
 )
-_NAMES = {
+NAMES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auroc": "AUROC",
     "auprc": "AUPRC", "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV",
     "npv": "NPV", "f1": "F1",
     "kappa": "Cohen's kappa", "brier": "Brier score", "ece": "Calibration error (ECE)",
     "coverage": "Called (not uncertain)", "called_accuracy": "Accuracy when called",
 }  # fmt: skip
+
+
+FEWEST_IN_A_SLICE = 10
+_MOST_CASES = 20_000
+"""Above it, a page with all cases would open slowly; the threshold cannot be moved then."""
+_WIDE_INTERVAL = 0.2
+"""Width of the interval of the AUROC from which a split is called too small."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image that was called wrongly.
+
+    Attributes:
+      path: of the image, as in the data.
+      called, truth: `positive` or `negative`.
+      probability: calibrated.
+      png: the map over the image.
+    """
+
+    path: str
+    called: str
+    truth: str
+    probability: float
+    png: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +76,11 @@ class RunReport:
       settings: every setting of the run by its name.
       environment: versions, devices, durations and the like, by name.
       slices: what `metrics.evaluate_slices` returned for the split whose figures are drawn.
-      examples: caption and PNG of the most confident errors.
+      examples: the most confident errors.
+      colours: of the maps, from 0 to the last, as stops of a CSS gradient.
+      full_colour: value of the maps' last colour and its unit; the first colour is 0.
+      map_checks: as in the artifact, see `map_checks.check`.
+      links: text and address, from the page, of what else the run left.
       folds: a row for each fold of a cross-validation: `fold`, `images`, `positives`, `auroc`,
         `temperature` and `epochs`.
     """
@@ -60,7 +94,11 @@ class RunReport:
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
-    examples: Sequence[tuple[str, bytes]] = ()
+    examples: Sequence[Example] = ()
+    colours: str = ""
+    full_colour: str = ""
+    map_checks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    links: Sequence[tuple[str, str]] = ()
     folds: Sequence[Mapping[str, Any]] = ()
 
 
@@ -86,11 +124,12 @@ def render(report: RunReport) -> str:
     )
     environment.filters["interval"] = format_interval
     environment.filters["spoken"] = _name_split
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     return environment.get_template("report.html.j2").render(
         report=report,
         splits=splits,
         shown=shown,
-        names=_NAMES,
+        names=NAMES,
         fitted_on="out of fold" if report.folds else "on validation",
         headlines=_select_headlines(splits, shown),
         metric_names=list(next(iter(splits.values()))["image"]) if splits else [],
@@ -99,10 +138,55 @@ def render(report: RunReport) -> str:
         coverage=describe_coverage(*splits.values()),
         calibrations=fit_scaling.describe(report.operating_point.records),
         figures=_draw_figures(report, shown),
-        examples=[
-            (caption, base64.b64encode(picture).decode()) for caption, picture in report.examples
-        ],
+        slices=select_slices(report.slices),
+        fewest=FEWEST_IN_A_SLICE,
+        too_small=_judge_size(splits[shown]["image"]) if shown in splits else "",
+        cases=_list_cases(report, shown),
     )
+
+
+def _judge_size(measured: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return a sentence where a split is too small to tell how good the network is, or nothing."""
+    auroc = measured["auroc"]
+    low, high = auroc["low"], auroc["high"]
+    if low is None or high is None:
+        return "the AUROC has no interval"
+    if low <= 0.5 <= high:
+        return f"an AUROC between {low:.2f} and {high:.2f} fits it, chance (0.5) among them"
+    if high - low > _WIDE_INTERVAL:
+        return f"any AUROC between {low:.2f} and {high:.2f} fits it"
+    return ""
+
+
+def select_slices(
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return name and measurements of the slices with enough images, those that are alike once.
+
+    Slices of the same counts and metrics hold the same images, as `PNG` and `grey` may do; their
+    names are joined.
+    """
+    names: dict[str, list[str]] = {}
+    rows: dict[str, Mapping[str, Any]] = {}
+    for column, groups in slices.items():
+        for group, row in groups.items():
+            if row["images"] >= FEWEST_IN_A_SLICE:
+                names.setdefault(repr(sorted(row.items())), []).append(f"{column}: {group}")
+                rows[repr(sorted(row.items()))] = row
+    return [("; ".join(names[key]), row) for key, row in rows.items()]
+
+
+def _list_cases(report: RunReport, shown: str | None) -> dict[str, Any] | None:
+    """Return what the script of the page needs to move the threshold; None where it can't."""
+    cases = report.cases.get(shown or "")
+    if cases is None or not 0 < len(cases) <= _MOST_CASES:
+        return None
+    scored = zip(cases.path, cases.label, cases.probability, strict=True)
+    return {
+        "threshold": report.operating_point.threshold,
+        "cases": [[str(path), int(label), float(score)] for path, label, score in scored],
+        "drawn": {example.path: i for i, example in enumerate(report.examples)},
+    }
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -135,7 +219,15 @@ def _draw_figures(report: RunReport, shown: str | None) -> list[dict[str, Any]]:
     curves = _draw_training_curves(report)
     scores = _draw_score_figures(report, shown) if shown else []
     return [
-        {"name": name, "svg": figures.render_svg(figure, name), "alt": alt, "curve": is_curve}
+        {
+            "name": name,
+            "svg": figures.render_svg(figure, name),
+            "alt": alt,
+            "curve": is_curve,
+            # Known only after it was rendered.
+            "axes": " ".join(f"{share:.4f}" for share in figures.locate_axes(figure)),
+            "quantities": _QUANTITIES.get(name),
+        }
         for is_curve, drawn in ((True, curves), (False, scores))
         for name, figure, alt in drawn
     ]
@@ -159,12 +251,19 @@ def _draw_score_figures(report: RunReport, shown: str) -> list[tuple[str, Any, s
     cases, point = report.cases[shown], report.operating_point
     levels = {"image": cases, "study": aggregate_by_study(cases, point.of_studies)}
     images = f"{_name_split(shown)}, {len(cases)} images"
+    measured = report.metrics.get(shown) or {}
+    roc, pr = (
+        {level: f"{NAMES[name]} {format_interval(measured[level][name])}" for level in levels}
+        if measured
+        else None
+        for name in ("auroc", "auprc")
+    )
     drawn = []
     if 0 < cases.label.sum() < len(cases):
         alt = f"ROC curves, {images}, per image and per study, with the operating point."
-        drawn.append(("roc", figures.draw_roc(levels, point.threshold), alt))
+        drawn.append(("roc", figures.draw_roc(levels, point.threshold, roc), alt))
         alt = f"Precision-recall curves, {images}, with the operating point."
-        drawn.append(("pr", figures.draw_precision_recall(levels, point.threshold), alt))
+        drawn.append(("pr", figures.draw_precision_recall(levels, point.threshold, pr), alt))
     alt = f"Reliability diagram, {images}: share of positives by predicted probability."
     drawn.append(("reliability", figures.draw_reliability(cases), alt))
     alt = f"Histogram of calibrated probabilities, {images}, by label, with the threshold."

@@ -4,8 +4,11 @@
 """
 
 import dataclasses
+import datetime
 import json
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +25,7 @@ from trainer.dataset.input_pipeline import Split
 from trainer.evaluation import calibration, evaluate
 from trainer.evaluation.cases import Cases
 from trainer.network.serving import Network
-from trainer.publishing import export, report
+from trainer.publishing import explain, export, report
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained, describe_mirroring
 
@@ -30,6 +33,15 @@ METRICS = "metrics.json"
 SETTINGS = "config.json"
 CURVES = "curves.png"
 _MOST_EXAMPLES = 8
+_LINKS = (
+    ("artifact", "artifact/"),
+    ("model card", "artifact/MODEL_CARD.md"),
+    ("model.json", "artifact/model.json"),
+    ("metrics.json", METRICS),
+    ("history.csv", "history.csv"),
+    ("TensorBoard's logs", "tensorboard/"),
+)
+"""What the report of a run links to, beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +129,15 @@ def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> r
         metrics=measured.metrics,
         history=run.history,
         settings=run.settings,
-        environment=_describe_environment(run.workdir, artifact),
+        environment=_describe_environment(run, artifact),
         slices=evaluate.evaluate_by_attribute(split, cases[shown], point.threshold)
         if len(split)
         else {},
         examples=_draw_errors(split, cases[shown], artifact, f"{run.workdir}/artifact"),
+        colours=explain.list_colours(),
+        full_colour=f"{artifact.cam['scale']:.3g} logits per cell",
+        map_checks=artifact.map_checks,
+        links=_LINKS,
         folds=run.folds,
     )
 
@@ -134,8 +150,8 @@ def _name_network(network: Network) -> str:
 
 def _draw_errors(
     split: Split, cases: Cases, artifact: Artifact, directory: str
-) -> list[tuple[str, bytes]]:
-    """Draw the most confident errors: caption and overlay as PNG."""
+) -> list[report.Example]:
+    """Draw the most confident errors."""
     worst = rank_errors(cases, artifact.threshold)[:_MOST_EXAMPLES]
     if not len(worst):
         return []
@@ -150,9 +166,16 @@ def _draw_errors(
             artifact.cam["scale"],
             "overlay",
         )
-        label = "positive" if cases.label[index] else "negative"
-        caption = f"{split.path[index]}: {label}, probability {cases.probability[index]:.2f}"
-        examples.append((caption, overlay.encode(picture, "png")))
+        probability, is_positive = float(cases.probability[index]), bool(cases.label[index])
+        names = ("negative", "positive")
+        example = report.Example(
+            str(split.path[index]),
+            called=names[probability >= artifact.threshold],
+            truth=names[is_positive],
+            probability=probability,
+            png=overlay.encode(picture, "png"),
+        )
+        examples.append(example)
     return examples
 
 
@@ -171,19 +194,26 @@ def rank_errors(cases: Cases, threshold: float) -> np.ndarray:
     return wrong[np.argsort(-np.abs(distance), kind="stable")]
 
 
-def _describe_environment(workdir: str, artifact: Artifact) -> dict[str, str]:
-    """Return devices, the scorer's engine, duration and versions, by name."""
+def _describe_environment(run: FinishedRun, artifact: Artifact) -> dict[str, str]:
+    """Return what was trained, when, how and where: command, devices and versions, by name."""
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     names = {
         tf.config.experimental.get_device_details(d).get("device_name", d.device_type)
         for d in devices
     }
+    origin, parameters = run.trained.origin, run.trained.network.members[0].model.count_params()
     return {
+        "made": datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds"),
+        "command": shlex.join([sys.argv[0].rpartition("/")[2], *sys.argv[1:]]),
+        "run folder": run.workdir,
+        "network that was trained": f"{_name_network(run.trained.network)}, {parameters:,} "
+        f"parameters, from {origin.weights if origin else 'unknown'} weights",
+        "TensorBoard": f"tensorboard --logdir={shlex.quote(run.workdir)}/tensorboard",
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{engines.processor()}, cores: {machine.cores()}",
         "scoring": engine_records.explain_fastest(artifact.engines),
         "mirror image": describe_mirroring(artifact.architecture),
-        "duration": _format_duration(workdir),
+        "duration": _format_duration(run.workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

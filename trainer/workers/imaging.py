@@ -32,6 +32,8 @@ REASONS: dict[str, str] = {
     "decode_failed": "decoding failed in a way that no other reason names",
 }
 """Why a file cannot become pixels, when it is decoded by a worker."""
+_FORMATS_OF_BROWSERS = ("PNG", "JPEG", "BMP", "WEBP")
+_DEEP_MODES = ("grey16", "grey32", "float")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Decoded:
       header: of a DICOM file, as of `source_header.extract`, with identifiers; empty where that
         gives none; None unless it was asked for.
       refusal: reason and detail; the reason is a key of `REASONS`, or `unreadable`.
+      is_shown_by_browsers: whether a page can show the file itself: DICOM and TIFF not at all,
+        pictures of more than 8 bits not at the brightness that they are read with.
     """
 
     sha256: str | None
@@ -58,6 +62,7 @@ class Decoded:
     frames: int = 1
     header: bytes | None = dataclasses.field(default=None, repr=False)
     refusal: tuple[str, str] | None = None
+    is_shown_by_browsers: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,8 +338,18 @@ def _made(
 
         extracted = source_header.extract(contents) or b""
         made["header"] = np.frombuffer(extracted, np.uint8)
-    fields = {"sha256": sha256, "tags": dict(found.tags), "warnings": found.warnings}
+    fields = {
+        "sha256": sha256,
+        "tags": dict(found.tags),
+        "warnings": found.warnings,
+        "is_shown_by_browsers": _is_shown_by_browsers(found),
+    }
     return {**fields, "made": list(made)}, list(made.values())
+
+
+def _is_shown_by_browsers(found: radiograph.Radiograph) -> bool:
+    deep = found.source_mode in _DEEP_MODES
+    return found.source_format in _FORMATS_OF_BROWSERS and not deep
 
 
 def _contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
@@ -358,6 +373,7 @@ def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded
         frames=fields.get("frames", 1),
         header=None if header is None else header.tobytes(),
         refusal=tuple(refusal) if refusal else None,
+        is_shown_by_browsers=fields.get("is_shown_by_browsers", True),
     )
 
 

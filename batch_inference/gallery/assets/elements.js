@@ -20,10 +20,33 @@ function makeNamed(tag, kind, name) {
   return element;
 }
 
-function makeImage(source, text) {
+function makeImage(source, text, kind = "") {
   const element = new Image();
   element.decoding = "async";
+  element.draggable = false;
+  element.className = kind;
   element.alt = visible(text);
   element.src = source;
   return element;
+}
+
+function makeButton(text, action) {
+  const element = make("button", "", text);
+  element.type = "button";
+  element.addEventListener("click", action);
+  return element;
+}
+
+// The address, from the page, of a file of the run or of a manifest; null where a page can't reach it.
+function addressOf(uri) {
+  const { from, to } = RUN.originals;
+  return uri.startsWith(from) ? to + uri.slice(from.length).split("/").map(encodeURIComponent).join("/") : null;
+}
+
+function download(name, type, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -1,17 +1,19 @@
 "use strict";
 // The queue, and what is selected in it. Rows come in by gallery.add().
 const gallery = (() => {
-  const ROW = 64, SPARE = 6, FIGURES = 24;
+  const ROW = 64, SPARE = 6, FIGURES = 24, SETTLED = 200;  // px, rows, images, ms
   const SYMBOL = { positive: "▲", negative: "▽", uncertain: "◇" };
   const MARK = { agree: "✓ agree", disagree: "✗ disagree", changed: "label changed since" };
   const NOUN = { images: "images", studies: "studies", rejected: "rejected files" };
+  const OUTCOME = { tp: "true positive", fp: "false positive", fn: "false negative", tn: "true negative" };
+  const FIELDS = ["text", "study", "label", "reason", "mark", "order", "truth", "outcome"];
   const rows = { images: [], studies: [], rejected: [] };
   const byStudy = new Map();  // study -> its images
-  const narrow = matchMedia("(max-width: 760px)");  // as in the style sheet
-  let listing = "images", shown = [], position = -1, drawn = new Map(), waiting = false, loaded = false;
+  const narrow = matchMedia("(max-width: 760px)"), low = matchMedia("(max-height: 700px)");  // as in the style sheet
+  let listing = "images", shown = [], position = -1, drawn = new Map(), waiting = false, loaded = false, saving = 0, drawnKey;
 
   const PICKERS = {
-    images: (r) => ({ kind: "image", key: `${r[0]}#${r[5] ?? ""}`, uri: r[0], label: r[1], probability: r[2], study: r[3], cam: r[4], frame: r[5], further: r[6] }),
+    images: (r) => ({ kind: "image", key: `${r[0]}#${r[5] ?? ""}`, uri: r[0], label: r[1], probability: r[2], study: r[3], cam: r[4], frame: r[5], further: r[6], original: r[7] }),
     studies: (r) => ({ kind: "study", key: `study ${r[0]}`, uri: "", study: r[0], label: r[1], probability: r[2], images: r[3], frame: null, further: {} }),
     rejected: (r) => ({ kind: "rejected", key: `${r[0]}#${r[3] ?? ""}`, uri: r[0], reason: r[1], detail: r[2], frame: r[3], study: "", further: {} }),
   };
@@ -23,21 +25,20 @@ const gallery = (() => {
       rows[kind].push(row);
       if (kind === "images") byStudy.has(row.study) ? byStudy.get(row.study).push(row) : byStudy.set(row.study, [row]);
     }
-    choices("label", "images", (row) => row.label);
-    choices("reason", "rejected", (row) => row.reason);
+    choices("label", rows.images.map((row) => row.label));
+    choices("reason", rows.rejected.map((row) => row.reason));
     later();
   }
 
-  function choices(id, kind, value) {
+  function choices(id, values) {
     const known = new Set([...$(id).options].map((option) => option.value));
-    for (const name of [...new Set(rows[kind].map(value))].sort()) if (!known.has(name)) $(id).append(new Option(name, name));
+    for (const name of [...new Set(values)].sort()) if (!known.has(name)) $(id).append(new Option(visible(name), name));
   }
 
   const imagesIn = (study) => byStudy.get(study) ?? [];
   const labelOf = ({ label }) => `${SYMBOL[label] ?? ""} ${label}`;
   const nameOf = (row) => (row.kind === "study" ? row.study : row.uri.slice(row.uri.lastIndexOf("/") + 1)) + (row.frame === null ? "" : `, frame ${row.frame}`);
   const toldOf = (row) => `${nameOf(row)}, ${row.label}, probability ${row.probability.toFixed(3)}`;
-
   const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
   function sizeOf({ images, study }) {
@@ -47,25 +48,28 @@ const gallery = (() => {
 
   // ---- what is listed ----------------------------------------------------------------------------------------------------
   const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  const fromThreshold = (row) => Math.abs(row.probability - truth.threshold());
   const ORDERS = {
     high: (a, b) => b.probability - a.probability,
     low: (a, b) => a.probability - b.probability,
-    near: (a, b) => Math.abs(a.probability - RUN.threshold) - Math.abs(b.probability - RUN.threshold),
+    near: (a, b) => fromThreshold(a) - fromThreshold(b),
     path: (a, b) => byText(a.uri, b.uri) || byText(a.study, b.study) || (a.frame ?? 0) - (b.frame ?? 0),
   };
 
   function listed() {
     const text = $("text").value.toLowerCase(), study = $("study").value.toLowerCase();
-    const label = $("label").value, reason = $("reason").value, mark = $("mark").value;
-    const words = (row) => !text || row.words.includes(text);
+    const label = $("label").value, reason = $("reason").value, mark = $("mark").value, outcome = $("outcome").value;
+    const words = (row) => !text || row.words.includes(text) || marks.words(row).includes(text);
     if (listing === "rejected") return rows.rejected.filter((row) => (!reason || row.reason === reason) && words(row));
     const found = rows[listing].filter((row) => (!label || row.label === label)
       && (!study || row.study.toLowerCase().includes(study))
       && (words(row) || (row.kind === "study" && imagesIn(row.study).some(words)))
       && (!mark || marks.standing(row) === mark));
+    if ($("truth").value) truth.show(found, imagesIn, NOUN[listing]);
+    const kept = outcome && $("truth").value ? found.filter((row) => truth.outcome(row, imagesIn) === outcome) : found;
     // Rows come sorted by probability, highest first; sorting is stable.
     const order = $("order").value;
-    return order === "high" ? found : found.sort(ORDERS[order]);
+    return order === "high" ? kept : kept.sort(ORDERS[order]);
   }
 
   function refresh(key = shown[position]?.key) {
@@ -96,6 +100,31 @@ const gallery = (() => {
     refresh(key);
   }
 
+  // ---- the address: a link opens the same case, filters and threshold -------------------------------------------------------
+  function save() {
+    clearTimeout(saving);
+    // Browsers refuse addresses that change too often, as with a key held down.
+    if (loaded) saving = setTimeout(() => history.replaceState(null, "", `#${describe()}`), SETTLED);
+  }
+
+  function describe() {
+    const said = new URLSearchParams({ view: listing });
+    for (const name of FIELDS) if ($(name).value && $(name).value !== $(name).dataset.start) said.set(name, $(name).value);
+    if (truth.isMoved()) said.set("threshold", truth.threshold());
+    if (shown[position]) said.set("case", shown[position].key);
+    return said;
+  }
+
+  function restore() {
+    const said = new URLSearchParams(location.hash.slice(1)), name = said.get("view");
+    for (const field of FIELDS) {
+      $(field).value = said.get(field) ?? $(field).dataset.start ?? "";
+      if ($(field).selectedIndex === -1) $(field).selectedIndex = 0;
+    }
+    truth.moveTo(said.has("threshold") ? Number(said.get("threshold")) : NaN);
+    view(name in rows ? name : "images", said.get("case") ?? "");
+  }
+
   function select(index) {
     position = shown.length ? Math.max(0, Math.min(index, shown.length - 1)) : -1;
     const list = $("list"), top = position * ROW;
@@ -105,6 +134,7 @@ const gallery = (() => {
     }
     drawList();
     drawSelected();
+    save();
   }
 
   function drawList() {
@@ -132,22 +162,28 @@ const gallery = (() => {
     const words = make("span", "words");
     words.append(makeNamed("span", "name", nameOf(row)), makeNamed("span", "where", where));
     if (row.kind === "rejected") { element.append(words); return element; }
-    const thumb = make("span", "thumb"), cam = row.cam ?? imagesIn(row.study)[0]?.cam;
+    const thumb = make("span", "thumb"), cam = row.cam ?? imagesIn(row.study)[0]?.cam, outcome = truth.outcome(row, imagesIn);
     if (cam) thumb.append(pictures.thumbnail(cam));
-    const figures = make("span", "figures");
-    figures.append(make("span", `chip ${row.label}`, row.probability.toFixed(3)), make("small", "", labelOf(row)), make("small", "mark", MARK[marks.standing(row)]));
+    const figures = make("span", "figures"), small = make("small", "", labelOf(row));
+    if (outcome) small.append(" ", make("abbr", `outcome ${outcome}`, outcome.toUpperCase()));
+    figures.append(make("span", `chip ${row.label}`, row.probability.toFixed(3)), small, make("small", "mark", MARK[marks.standing(row)]));
     element.append(thumb, words, figures);
     return element;
   }
 
   // ---- the selected image or study ---------------------------------------------------------------------------------------
   function drawSelected() {
-    const row = shown[position], area = $("selected");
+    const row = shown[position], area = $("selected"), said = row && marks.of(row);
     for (const name of ["agree", "disagree"]) {
       $(name).disabled = !row;
       $(name).setAttribute("aria-pressed", Boolean(row) && marks.standing(row) === name);
     }
+    for (const name of ["tags", "note-text"]) { $(name).disabled = !row; $(name).value = said?.[name === "tags" ? name : "note"] ?? ""; }
+    // What is shown already keeps its pictures, and with them its zoom.
+    if (row && loaded && row.key === drawnKey) { area.firstChild.replaceWith(headOf(row)); return; }
+    drawnKey = loaded ? row?.key : undefined;
     area.replaceChildren();
+    pictures.clear();
     area.scrollTop = 0;
     if (row) {
       area.append(headOf(row));
@@ -187,7 +223,7 @@ const gallery = (() => {
 
   function figureOf(image) {
     const figure = make("figure"), caption = make("figcaption");
-    caption.append(make("bdi", "", nameOf(image)), " ", make("b", image.label, `${labelOf(image)} ${image.probability.toFixed(3)}`));
+    caption.append(make("bdi", "", nameOf(image)), " ", make("b", image.label, `${labelOf(image)} ${image.probability.toFixed(3)}`), ` ${image.further.view ?? ""}`);
     figure.append(pictures.pair(image, toldOf(image)), caption);
     return figure;
   }
@@ -203,6 +239,8 @@ const gallery = (() => {
     head.append(makeNamed("h2", "", nameOf(row)));
     if (row.kind === "rejected") { head.append(fact("reason", row.reason)); return head; }
     head.append(fact("probability", row.probability.toFixed(4)), fact("label", labelOf(row)));
+    const outcome = truth.outcome(row, imagesIn);
+    if (outcome) head.append(fact("at the threshold a", OUTCOME[outcome]));
     if (row.kind === "study") head.append(fact("study of", sizeOf(row)));
     if (marks.standing(row) === "changed") {
       const { mark, label, probability } = marks.of(row);
@@ -214,15 +252,34 @@ const gallery = (() => {
   function originOf(row) {
     const origin = make("div", "facts origin");
     if (row.study) {
-      const study = make("span", "", "study "), button = make("button", "", row.study);
-      button.type = "button";
-      button.addEventListener("click", openStudy);
-      study.append(button);
+      const study = make("span", "", "study ");
+      study.append(makeButton(row.study, openStudy));
       origin.append(study);
     }
     if (row.frame !== null) origin.append(fact("frame", row.frame));
-    origin.append(...Object.entries(row.further).map(([name, value]) => fact(name, value)), fact("file", row.uri));
+    origin.append(...Object.entries(row.further).map(([name, value]) => fact(name, value)), pathOf(row));
     return origin;
+  }
+
+  function pathOf(row) {
+    const file = make("span", "", "file "), address = addressOf(row.uri), copy = makeButton("Copy path", () => {
+      copyText(row.uri);
+      copy.textContent = "Copied";
+    });
+    const name = make(address ? "a" : "bdi", "", row.uri);
+    if (address) Object.assign(name, { href: address, target: "_blank", rel: "noreferrer" });
+    file.append(name, " ", copy);
+    return file;
+  }
+
+  // The clipboard of a page without a server takes only what is selected in it.
+  function copyText(text) {
+    const field = make("textarea");
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
   }
 
   function openStudy() {
@@ -231,32 +288,35 @@ const gallery = (() => {
     if (row?.kind === "study") view("images", imagesIn(row.study)[0]?.key);
   }
 
-  // ---- marks -------------------------------------------------------------------------------------------------------------
+  // ---- marks, tags and notes ---------------------------------------------------------------------------------------------
   function mark(name) {
     const row = shown[position];
     if (!row || row.kind === "rejected") return;
     const next = (name && shown[position + 1]) || row;
-    marks.set(row, name);
+    marks.set(row, { mark: name });
     tellMarks();
     if ($("mark").value) { refresh(next.key); return; }
-    // The list stays as it is, which takes no time however long it is.
-    drawn.get(position)?.remove();
-    drawn.delete(position);
+    redraw(position);
     select(next === row ? position : position + 1);
+  }
+
+  // The list stays as it is, which takes no time however long it is.
+  function redraw(index) {
+    drawn.get(index)?.remove();
+    drawn.delete(index);
+  }
+
+  function note() {
+    const row = shown[position];
+    if (!row || row.kind === "rejected") return;
+    marks.set(row, { tags: $("tags").value.trim(), note: $("note-text").value.trim() });
+    tellMarks();
   }
 
   function tellMarks() {
     const number = marks.number();
     $("marked").textContent = `${number} marked${marks.areKept() ? "" : "; this browser doesn't keep them: export before you close"}`;
-    $("export").disabled = $("forget").disabled = !number;
-  }
-
-  function exportMarks() {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([marks.csv()], { type: "text/csv" }));
-    link.download = "marks.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    for (const name of ["export", "export-json", "forget"]) $(name).disabled = !number;
   }
 
   function forgetMarks() {
@@ -276,9 +336,12 @@ const gallery = (() => {
     PageDown: () => select(position + page()), PageUp: () => select(position - page()),
     Home: () => select(0), End: () => select(shown.length - 1),
   };
+  const PANS = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
   const ACTIONS = {
-    a: () => mark("agree"), d: () => mark("disagree"), u: () => mark(""), s: openStudy,
-    m: () => pictures.toggle("map"), b: () => pictures.toggle("beside"), "[": () => pictures.fade(-10), "]": () => pictures.fade(10),
+    a: () => mark("agree"), d: () => mark("disagree"), u: () => mark(""), s: openStudy, n: () => $("note-text").focus(),
+    m: () => pictures.toggle("map"), o: () => pictures.toggle("masks"), b: () => pictures.toggle("beside"),
+    w: () => pictures.toggle("windows"), i: () => pictures.toggle("invert"), r: pictures.reset,
+    "[": () => pictures.fade(-10), "]": () => pictures.fade(10), "+": () => pictures.zoomBy(1.5), "-": () => pictures.zoomBy(1 / 1.5),
     "/": search, "?": () => help($("help").hidden), Escape: leave,
   };
 
@@ -301,8 +364,9 @@ const gallery = (() => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     // A field takes its keys itself, and what scrolls or slides moves itself while it has the focus.
-    if (event.target.matches("input:not([type=range]), select") && key !== "Escape") return;
-    if (/^(Arrow|Page|Home|End)/.test(key) && event.target.closest("#opacity, #selected")) return;
+    if (event.target.matches("input:not([type=range]), select, textarea") && key !== "Escape") return;
+    if (event.shiftKey && PANS[key]) { event.preventDefault(); pictures.pan(...PANS[key]); return; }
+    if (/^(Arrow|Page|Home|End)/.test(key) && event.target.closest("input[type=range], #selected")) return;
     const action = MOVES[key] ?? ACTIONS[key];
     // A key held down moves on and on, but does anything else once: so does Enter on a button.
     const isDone = event.repeat && (key in ACTIONS || key === "Enter");
@@ -313,15 +377,32 @@ const gallery = (() => {
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("list").addEventListener("scroll", drawList);
   addEventListener("resize", drawList);
+  addEventListener("hashchange", restore);
   $("help-button").addEventListener("click", ACTIONS["?"]);
   for (const name of ["agree", "disagree"]) $(name).addEventListener("click", () => mark(marks.standing(shown[position]) === name ? "" : name));
-  $("export").addEventListener("click", exportMarks);
+  for (const name of ["tags", "note-text"]) $(name).addEventListener("input", note);
+  $("export").addEventListener("click", () => download("marks.csv", "text/csv", marks.csv()));
+  $("export-json").addEventListener("click", () => download("marks.json", "application/json", marks.json()));
   $("forget").addEventListener("click", forgetMarks);
+  $("truth").addEventListener("input", () => view(listing));
+  $("threshold").addEventListener("input", () => { truth.moveTo(Number($("threshold").value)); later(); });
+  $("run-threshold").addEventListener("click", () => { truth.moveTo(NaN); later(); });
+  for (const name of Object.keys(OUTCOME)) $(name).addEventListener("click", () => { $("outcome").value = $("outcome").value === name ? "" : name; view(listing); });
   for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => view(button.dataset.view));
 
-  const fold = () => { $("fold").open = !narrow.matches; };
-  narrow.addEventListener("change", fold);
+  function complete() {
+    loaded = true;
+    const columns = truth.findColumns(rows.images);
+    choices("truth", columns);
+    $("truth").dataset.start = $("truth").value = columns[0] ?? "";
+    $("outcome-field").hidden = $("against").hidden = !columns.length;
+    if (location.hash) restore();
+    else later();
+  }
+
+  const fold = () => { $("fold").open = $("against").open = !narrow.matches && !low.matches; };
+  for (const query of [narrow, low]) query.addEventListener("change", fold);
   fold();
   tellMarks();
-  return { add, complete() { loaded = true; later(); } };
+  return { add, complete };
 })();

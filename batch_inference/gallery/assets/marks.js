@@ -1,9 +1,9 @@
 "use strict";
-// What a reader says of images and studies. Each mark holds what stood there when it was given, and is kept in the browser by itself:
-// galleries of other parts, and other windows, add to the same marks.
+// What a reader says of images and studies: agree or disagree, tags, a note. Each entry holds what stood there when it was given, and is
+// kept in the browser by itself: galleries of other parts, and other windows, add to the same entries.
 const marks = (() => {
   const PREFIX = `humerus-mark:${RUN.key}:`;
-  const COLUMNS = ["kind", "uri", "frame", "study", "label", "probability", "mark", "marked_at", "model"];
+  const COLUMNS = ["kind", "uri", "frame", "study", "label", "probability", "mark", "marked_at", "model", "tags", "note"];
   let given = new Map(), kept = true;
 
   function keep(action) {
@@ -17,11 +17,14 @@ const marks = (() => {
     });
   }
 
-  // An empty `mark` takes back the one that is there.
-  function set({ key, kind, uri, frame, study, label, probability }, mark) {
-    if (!mark) return remove(key);
-    given.set(key, { kind, uri, frame, study, label, probability, mark, marked_at: new Date().toISOString() });
-    keep(() => localStorage.setItem(PREFIX + key, JSON.stringify(given.get(key))));
+  // Change `mark`, `tags` or `note`; an entry without any of them goes. A mark is of the label that stands there now.
+  function set({ key, kind, uri, frame, study, label, probability }, change) {
+    const before = given.get(key);
+    const now = "mark" in change || !before ? { label, probability } : {};
+    const entry = { kind, uri, frame, study, mark: "", tags: "", note: "", ...before, ...now, ...change, marked_at: new Date().toISOString() };
+    if (!entry.mark && !entry.tags && !entry.note) return remove(key);
+    given.set(key, entry);
+    keep(() => localStorage.setItem(PREFIX + key, JSON.stringify(entry)));
   }
 
   function remove(key) {
@@ -29,7 +32,7 @@ const marks = (() => {
     keep(() => localStorage.removeItem(PREFIX + key));
   }
 
-  // Keys of all marks, those of other windows too.
+  // Keys of all entries, those of other windows too.
   function keys() {
     if (kept) read();
     return [...given.keys()];
@@ -37,9 +40,16 @@ const marks = (() => {
 
   // none, agree, disagree; or changed: the mark was given to another label than the row has now.
   function standing(row) {
-    const mark = given.get(row.key);
-    if (!mark) return "none";
-    return mark.label === row.label ? mark.mark : "changed";
+    const entry = given.get(row.key);
+    if (!entry?.mark) return "none";
+    return entry.label === row.label ? entry.mark : "changed";
+  }
+
+  const words = (row) => { const entry = given.get(row.key); return entry ? `${entry.tags ?? ""} ${entry.note ?? ""}`.toLowerCase() : ""; };
+
+  function entries() {
+    const rows = keys().map((key) => ({ ...given.get(key), model: RUN.model })).sort((a, b) => (a.marked_at < b.marked_at ? -1 : 1));
+    return rows.map((row) => Object.fromEntries(COLUMNS.map((name) => [name, row[name] ?? (name === "frame" ? null : "")])));
   }
 
   // Spreadsheets take what begins so for a formula, unless an apostrophe stands before it.
@@ -48,11 +58,9 @@ const marks = (() => {
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
 
-  function csv() {
-    const rows = keys().map((key) => ({ ...given.get(key), model: RUN.model })).sort((a, b) => (a.marked_at < b.marked_at ? -1 : 1));
-    return [COLUMNS, ...rows.map((row) => COLUMNS.map((name) => row[name]))].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
-  }
+  const csv = () => [COLUMNS, ...entries().map(Object.values)].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+  const json = () => `${JSON.stringify(entries(), null, 2)}\n`;
 
   read();
-  return { set, remove, keys, standing, csv, of: (row) => given.get(row.key), number: () => given.size, areKept: () => kept };
+  return { set, remove, keys, standing, words, csv, json, of: (row) => given.get(row.key), number: () => given.size, areKept: () => kept };
 })();

@@ -1,55 +1,90 @@
 "use strict";
-// The picture of an image: its map over the original, and how much of it is seen.
+// The picture of an image: its map over the original; how much of it is seen, how large, and at which window.
 const pictures = (() => {
-  const state = { map: true, opacity: 100, beside: false };
-  const PACKED = "The map is packed: humerus-overlay draws it.";
+  const state = { map: true, masks: true, opacity: 100, beside: false, windows: false, level: 128, width: 256, invert: false };
+  const PACKED = "The map is packed: humerus-overlay draws it.", MOST = 16;
+  let pairs = [];  // those that are shown
 
   // The picture with its map, and the original alone to stand beside it. The style sheet says how high they may be.
   function pair(row, name) {
-    const both = make("div", "pair"), picture = make("div", "picture"), plain = make("div", "picture plain"), original = originalOf(row);
+    const both = make("div", "pair"), picture = makePane(), plain = makePane("plain"), original = originalOf(row);
     if (!row.cam && !original) { both.append(make("p", "absent", RUN.packed ? PACKED : "No picture was kept of this image.")); return both; }
     const sized = (wide, high) => { for (const box of [picture, plain]) box.style.setProperty("--shape", wide / high); };
     const absent = () => picture.replaceWith(make("p", "absent", RUN.packed ? PACKED : "The picture is not where it was written."));
     const shown = (image, isLoaded) => { image.addEventListener("load", isLoaded); image.addEventListener("error", absent); };
+    const layers = picture.firstChild;
     if (!row.cam) {
       const only = makeImage(original, name);
-      shown(only, () => sized(only.naturalWidth, only.naturalHeight));
-      picture.append(only);
+      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); addMask(row, only, picture); });
+      layers.append(only);
     } else if (RUN.style === "side_by_side") {
       const under = half(row.cam, "");
       shown(under.firstChild, () => sized(under.firstChild.naturalWidth / 2, under.firstChild.naturalHeight));
-      picture.append(under, half(row.cam, `${name}, with its map`, "right over"));
+      layers.append(under, half(row.cam, `${name}, with its map`, "right over"));
       picture.classList.add("fades");
-      plain.append(half(row.cam, `${name}, original`));
+      plain.firstChild.append(half(row.cam, `${name}, original`));
     } else {
-      const over = makeImage(row.cam, `${name}, with its map`);
-      over.className = "over";
-      shown(over, () => { sized(over.naturalWidth, over.naturalHeight); if (original) addOriginal(picture, plain, original, over, name); });
-      picture.append(over);
+      const over = makeImage(row.cam, `${name}, with its map`, "over");
+      shown(over, () => {
+        sized(over.naturalWidth, over.naturalHeight);
+        if (original) addOriginal(picture, plain, original, over, name);
+        addMask(row, over, picture, plain);
+      });
+      layers.append(over);
     }
     both.append(picture);
     if (row.cam) both.append(plain);
+    zoomTogether(both);
     return both;
   }
+
+  function makePane(kind = "") {
+    const pane = make("div", `picture ${kind}`);
+    pane.append(make("div", "layers"));
+    return pane;
+  }
+
+  // Another shape is another picture, or one that the browser turns and the program doesn't.
+  const shapeOf = (image) => image.naturalWidth / image.naturalHeight;
+  const isAlike = (one, other) => Math.abs(shapeOf(one) / shapeOf(other) - 1) <= 0.03;
 
   function addOriginal(picture, plain, original, over, name) {
     const under = makeImage(original, "");
     under.addEventListener("load", () => {
-      // Another shape is another picture, or one that the browser turns and the program doesn't.
-      const shape = (image) => image.naturalWidth / image.naturalHeight;
-      if (Math.abs(shape(under) / shape(over) - 1) > 0.03) return look();
-      picture.prepend(under);
+      const isOverStrip = RUN.legend && shapeOf(under) > shapeOf(over);
+      if (!isOverStrip && !isAlike(under, over)) return look();
+      if (isOverStrip) {
+        // The strip with the legend lies below the picture: it goes, as the head of the page has the legend.
+        for (const pane of [picture, plain]) pane.style.setProperty("--shape", shapeOf(under));
+        over.style.height = `${(100 * shapeOf(under)) / shapeOf(over)}%`;
+      }
+      picture.firstChild.prepend(under);
       picture.classList.add("fades");
-      plain.append(makeImage(original, `${name}, original`));
+      plain.firstChild.prepend(makeImage(original, `${name}, original`));
       look();
     });
     under.addEventListener("error", look);
   }
 
+  // The outline of a mask that the manifest names; it hides nothing of what it surrounds.
+  function addMask(row, over, ...panes) {
+    const named = row.further.mask ?? row.further.mask_path;
+    const address = named && addressOf(/^\/|:\/\//.test(named) ? named : `${RUN.base}/${named}`);
+    if (!address) return;
+    const mask = makeImage(address, `outline of the mask of ${nameless(row)}`, "mask");
+    mask.addEventListener("load", () => {
+      if (!isAlike(mask, over) && !RUN.legend) return;
+      for (const pane of panes) pane.firstChild.append(pane === panes[0] ? mask : makeImage(address, "", "mask"));
+      look();
+    });
+  }
+
+  const nameless = (row) => row.uri.slice(row.uri.lastIndexOf("/") + 1);
+
   function originalOf(row) {
-    const { from, to } = RUN.originals;
-    if (row.frame !== null || !row.uri.startsWith(from) || /\.(dcm|dicom|tiff?)$/i.test(row.uri)) return null;
-    return to + row.uri.slice(from.length).split("/").map(encodeURIComponent).join("/");
+    if (row.original) return row.original;
+    if (row.frame !== null || /\.(dcm|dicom|tiff?)$/i.test(row.uri)) return null;
+    return addressOf(row.uri);
   }
 
   function half(source, text, side = "") {
@@ -66,15 +101,86 @@ const pictures = (() => {
     return picture;
   }
 
+  // ---- zoom --------------------------------------------------------------------------------------------------------------
+  // Where the page itself scrolls, the wheel zooms with Ctrl only, or once a picture is zoomed.
+  const isScrolled = () => [$("selected"), document.scrollingElement].some((area) => area.scrollHeight > area.clientHeight + 1);
+
+  function zoomTogether(both) {
+    const panes = [...both.querySelectorAll(".picture")];
+    let seen = { x: 0, y: 0, k: 1 };  // offsets as shares of the pane
+    const zoom = d3.zoom().scaleExtent([1, MOST])
+      .extent(function () { return [[0, 0], [this.clientWidth, this.clientHeight]]; })
+      .filter(function (event) {
+        if (event.type === "wheel") return event.ctrlKey || d3.zoomTransform(this).k > 1 || !isScrolled();
+        return event.type.startsWith("touch") ? event.touches.length > 1 || d3.zoomTransform(this).k > 1 : !event.button && !event.shiftKey;
+      })
+      // The picture always fills its pane, however large that is just now.
+      .constrain((transform, [, [wide, high]]) => {
+        const within = (offset, size) => Math.min(0, Math.max(offset, size * (1 - transform.k)));
+        return d3.zoomIdentity.translate(within(transform.x, wide), within(transform.y, high)).scale(transform.k);
+      })
+      .on("zoom", function ({ transform }) {
+        seen = { x: transform.x / this.clientWidth, y: transform.y / this.clientHeight, k: transform.k };
+        both.style.setProperty("--zoom", `translate(${100 * seen.x}%, ${100 * seen.y}%) scale(${seen.k})`);
+        both.classList.toggle("zoomed", seen.k > 1);
+        fit();
+      });
+    // d3 keeps its transform in pixels: of a pane that has another size now, they are others.
+    const fit = () => panes.forEach((pane) => { pane.__zoom = d3.zoomIdentity.translate(seen.x * pane.clientWidth, seen.y * pane.clientHeight).scale(seen.k); });
+    panes.forEach((pane) => d3.select(pane).call(zoom));
+    new ResizeObserver(fit).observe(both);
+    pairs.push({ zoom, pane: d3.select(panes[0]) });
+  }
+
+  const zoomBy = (factor) => pairs.forEach(({ zoom, pane }) => zoom.scaleBy(pane, factor));
+  const pan = (x, y) => pairs.forEach(({ zoom, pane }) => { const { k } = d3.zoomTransform(pane.node()); zoom.translateBy(pane, x / k, y / k); });
+
+  // ---- window ------------------------------------------------------------------------------------------------------------
+  const isWindowed = () => state.level !== 128 || state.width !== 256 || state.invert;
+
+  // Grey levels from level - width / 2 to level + width / 2 are spread from black to white.
+  function setWindow(level, width) {
+    state.level = Math.round(Math.max(0, Math.min(255, level)));
+    state.width = Math.round(Math.max(2, Math.min(512, width)));
+    look();
+  }
+
+  function dragWindow(event) {
+    const isWanted = state.windows || event.shiftKey || event.button === 2;
+    if (!isWanted || event.button === 1 || !event.target.closest(".picture")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { level, width } = state, { clientX, clientY } = event, area = $("selected");
+    const move = (moved) => setWindow(level + (moved.clientY - clientY) / 2, width + moved.clientX - clientX);
+    const end = () => { area.removeEventListener("pointermove", move); area.removeEventListener("pointerup", end); area.removeEventListener("pointercancel", end); };
+    area.setPointerCapture(event.pointerId);
+    area.addEventListener("pointermove", move);
+    area.addEventListener("pointerup", end);
+    area.addEventListener("pointercancel", end);
+  }
+
+  function reset() {
+    Object.assign(state, { level: 128, width: 256, invert: false });
+    pairs.forEach(({ zoom, pane }) => zoom.transform(pane, d3.zoomIdentity));
+    look();
+  }
+
+  // ---- what is seen ------------------------------------------------------------------------------------------------------
   function look() {
     const viewer = $("viewer"), fades = Boolean(document.querySelector("#selected .fades"));
     viewer.style.setProperty("--map", state.map ? state.opacity / 100 : 0);
-    viewer.classList.toggle("beside", state.beside && fades);
-    $("map").setAttribute("aria-pressed", state.map);
-    $("beside").setAttribute("aria-pressed", state.beside);
-    $("opacity").value = state.opacity;
+    for (const [name, isOn] of Object.entries({ beside: state.beside && fades, windows: state.windows, windowed: isWindowed(), unmasked: !state.masks })) viewer.classList.toggle(name, isOn);
+    const slope = (state.invert ? -255 : 255) / state.width, low = (state.level - state.width / 2) / 255;
+    for (const transfer of $("window").querySelectorAll("feFuncR, feFuncG, feFuncB")) {
+      transfer.setAttribute("slope", slope);
+      transfer.setAttribute("intercept", (state.invert ? 1 : 0) - slope * low);
+    }
+    for (const name of ["map", "masks", "beside", "windows", "invert"]) $(name).setAttribute("aria-pressed", state[name]);
+    for (const name of ["opacity", "level", "width"]) $(name).value = state[name];
     $("percent").textContent = `${state.opacity} %`;
+    $("values").textContent = `level ${state.level}, width ${state.width}`;
     for (const id of ["map", "opacity", "beside"]) $(id).disabled = !fades;
+    $("masks").hidden = !document.querySelector("#selected .mask");
     $("note").hidden = fades || !document.querySelector("#selected .over");
   }
 
@@ -89,8 +195,15 @@ const pictures = (() => {
     look();
   }
 
-  $("map").addEventListener("click", () => toggle("map"));
-  $("beside").addEventListener("click", () => toggle("beside"));
+  for (const name of ["map", "masks", "beside", "windows", "invert"]) $(name).addEventListener("click", () => toggle(name));
+  for (const name of ["level", "width"]) $(name).addEventListener("input", () => setWindow(Number($("level").value), Number($("width").value)));
   $("opacity").addEventListener("input", () => fadeTo(Number($("opacity").value)));
-  return { pair, thumbnail, look, toggle, fade: (change) => fadeTo(state.opacity + change) };
+  $("reset").addEventListener("click", reset);
+  // In the capturing phase, before the picture takes the drag for a pan; d3 listens to mouse and touch events.
+  for (const type of ["mousedown", "touchstart"]) {
+    $("selected").addEventListener(type, (event) => { if ((state.windows || event.shiftKey || event.button === 2) && event.target.closest(".picture")) event.stopPropagation(); }, true);
+  }
+  $("selected").addEventListener("pointerdown", dragWindow, true);
+  $("selected").addEventListener("contextmenu", (event) => { if (event.target.closest(".picture")) event.preventDefault(); });
+  return { pair, clear: () => { pairs = []; }, thumbnail, look, toggle, originalOf, zoomBy, pan, reset, fade: (change) => fadeTo(state.opacity + change) };
 })();

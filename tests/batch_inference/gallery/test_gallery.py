@@ -28,12 +28,6 @@ POSITION = "document.querySelector('.row[aria-selected=true]').getAttribute('ari
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> browser.Page:
-    with browser.chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def large(tmp_path_factory) -> pathlib.Path:
     folder = scored_folder.write(
         tmp_path_factory.mktemp("large"), 5000, cautions=["The <i>check</i> of sign fails."]
@@ -59,8 +53,6 @@ def read(page: browser.Page, folder: pathlib.Path, width: int = 1280, height: in
 @pytest.fixture
 def unmarked(page, large) -> browser.Page:
     """Yield a page whose browser has no marks and has met no errors."""
-    page.errors.clear()
-    page.requests.clear()
     page.open(large / "gallery.html")
     page.ask("localStorage.clear()")
     return page
@@ -353,7 +345,7 @@ def test_marks_of_all_parts_are_exported_and_forgotten_knowingly(unmarked, tmp_p
     gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     read(unmarked, folder)
     unmarked.press("a", "a")
-    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative"))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative", overwrite=True))
     read(unmarked, folder)
     assert unmarked.ask(MARKED) == "2 marked"
     unmarked.press("d")
@@ -529,7 +521,6 @@ def test_where_originals_are_out_of_reach(page, tmp_path, style):
     """Side-by-side pictures are cut in two; a map drawn in can't fade, and the page says so."""
     folder = scored_folder.write(tmp_path, 4, style=style, originals=0)
     gallery_page.write(gallery_page.GalleryOptions(str(folder)))
-    page.errors.clear()
     page.open(folder / "gallery.html")
     page.wait(f"{ROWS} === 4 && !{COUNT}.includes('loading')")
     if style == "side_by_side":
@@ -558,10 +549,9 @@ def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiogr
         (broken.parent / path.name).write_bytes(path.read_bytes())
     output = tmp_path / "out"
     pipeline.run(pipeline.Options(str(broken.parent), str(model), str(output), format=("csv",)))
-    page.errors.clear()
     page.open(output / "gallery.html")
     page.wait(f"{ROWS} >= 10 && !{COUNT}.includes('loading')")
-    with next(output.glob("predictions.csv-*")).open(newline="") as lines:
+    with next(output.glob("predictions.csv*")).open(newline="") as lines:
         rows = sorted(
             csv.DictReader(lines), key=lambda row: (-float(row["probability"]), row["uri"])
         )
@@ -596,7 +586,7 @@ def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, 
     assert len(list((folder / "gallery_rows").glob("images-*.js"))) == 3
     part = gallery_page.write(
         gallery_page.GalleryOptions(
-            str(folder), label="positive", min_probability=0.9, uri="*/image*"
+            str(folder), label="positive", min_probability=0.9, uri="*/image*", overwrite=True
         )
     )
     assert (part.images, part.rejected) == (1, 0)
@@ -619,7 +609,7 @@ def test_no_cache_gives_a_page_the_rows_of_another(tmp_path):
     before = addresses()
     gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     assert addresses() == before
-    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative"))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative", overwrite=True))
     assert addresses().isdisjoint(before)
 
 

@@ -163,14 +163,16 @@ def test_a_name_that_is_no_utf8_is_explained_and_told_readably(model, tmp_path, 
     assert "\\udcfe.png: empty" in said and "\\udcfd.png: cannot be opened or read" in said
 
 
-def test_a_browser_shows_it_wide_and_narrow(output, tmp_path):
-    with browser.chromium(tmp_path / "profile") as page:
-        for width in (1280, 400):
-            page.open(output / "_b_x_amp_.png.html", width)
-            assert page.ask("[...document.images].every(image => image.naturalWidth > 0)")
-            assert page.ask("document.documentElement.scrollWidth") <= width
-            assert page.ask("document.querySelector('h1').textContent") == "<b>x&amp;.png"
-        assert not page.errors and all(request.startswith("file://") for request in page.requests)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_in_every_window_without_barriers(output, page, scheme):
+    page.emulate(scheme)
+    for width, height in browser.SIZES.values():
+        page.open(output / "_b_x_amp_.png.html", width, height)
+        assert page.ask("[...document.images].every(image => image.naturalWidth > 0)")
+        assert page.ask("document.documentElement.scrollWidth") <= width
+        assert page.ask("document.querySelector('h1').textContent") == "<b>x&amp;.png"
+        assert not page.list_barriers()
+    assert not page.errors and all(request.startswith("file://") for request in page.requests)
 
 
 def test_the_first_map_is_the_one_that_the_scorer_draws(model, images, output):

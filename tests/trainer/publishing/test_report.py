@@ -8,88 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
 
-from tests.support import browser
-from trainer.dataset.dataset_info import DatasetInfo
+from tests.support import browser, run_report
 from trainer.evaluation import calibration, metrics
-from trainer.evaluation.cases import Cases
+from trainer.evaluation.cases import count_confusion
 from trainer.publishing import model_card, report
 
 FIGURES = {"curve-loss", "curve-accuracy", "curve-auroc", "roc", "pr", "reliability", "scores"}
 
 
-def scored(patients: int, seed: int) -> Cases:
-    generator = np.random.default_rng(seed)
-    patient = np.repeat(np.arange(patients), generator.integers(1, 4, size=patients))
-    label = generator.integers(2, size=patients)[patient]
-    names = [f"patient{p:05d}" for p in patient]
-    paths = [f"{name}/study1/image{k}.png" for k, name in enumerate(names)]
-    logits = 2 * (generator.normal(size=len(patient)) + 2.1 * (label - 0.5))
-    return Cases(np.full(len(patient), 0.5), logits, label, ["study1"] * len(patient), names, paths)
-
-
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def run() -> report.RunReport:
-    validation, test = scored(40, 0), scored(60, 1)
-    point = calibration.fit(validation, abstain=0.1)
-    cases = {
-        "validation": calibration.apply(point.scaling, validation),
-        "test": calibration.apply(point.scaling, test),
-    }
-    counts = {"images": 100, "studies": 60, "patients": 50, "positives": 47, "rejected": 1}
-    rising = np.linspace(0.5, 0.9, 8)
-    return report.RunReport(
-        title="first <run> & more",
-        dataset=DatasetInfo(
-            simulated=True,
-            layout="mura",
-            body_parts=("XR_HUMERUS",),
-            image_size=320,
-            preprocessing={},
-            fingerprint="0123456789abcdef0123",
-            splits={"train": counts, "validation": counts, "test": counts},
-            rejections={"truncated": 6},
-            warnings=(
-                "two files are the same image",
-                "such as " + "a_long_folder/" * 9 + "image.png",
-            ),
-        ),
-        operating_point=point,
-        cases=cases,
-        metrics={
-            split: metrics.evaluate(
-                cases[split], point.threshold, point.uncertain_band, resamples=100
-            )
-            for split in ("test", "validation")
-        },
-        history=[
-            {
-                "epoch": k + 1,
-                "loss": 1 - v,
-                "accuracy": v,
-                "val_loss": 1.1 - v,
-                "val_accuracy": v - 0.1,
-                "val_auroc": v,
-                "criterion": v,
-            }
-            for k, v in enumerate(rising)
-        ],
-        settings={"backbone": "densenet121", "augmentation.rotation": 30.0},
-        environment={"tensorflow": "2.21.0"},
-        slices=metrics.evaluate_slices(
-            cases["test"],
-            {"source_mode": np.resize(["grey", "rgb"], len(test))},
-            point.threshold,
-            resamples=20,
-        ),
-        examples=[("image7.png: called positive at 0.98", picture())],
-    )
+    return run_report.make()
 
 
 class Page(html.parser.HTMLParser):
@@ -120,7 +52,6 @@ def page(text) -> Page:
 
 
 def test_the_page_is_whole_and_asks_for_nothing(text, page):
-    assert "<script" not in text
     links = [
         value
         for _, attributes in page.tags
@@ -128,7 +59,8 @@ def test_the_page_is_whole_and_asks_for_nothing(text, page):
         if name in ("src", "href", "xlink:href")
     ]
     assert links
-    assert all(value.startswith(("data:", "#")) for value in links)
+    beside = {value for value in links if not value.startswith(("data:", "#"))}
+    assert beside == {"artifact/MODEL_CARD.md"}
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
 
@@ -148,10 +80,13 @@ def test_every_figure_is_there_with_a_text_alternative(page):
     figures = {
         attributes["id"]: attributes
         for tag, attributes in page.tags
-        if tag == "figure" and "id" in attributes
+        if tag == "figure" and attributes.get("id", "").startswith("figure-")
     }
     assert set(figures) == {f"figure-{name}" for name in FIGURES}
-    assert all(len(attributes["aria-label"]) > 20 for attributes in figures.values())
+    said = [
+        attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "img"
+    ]
+    assert len(said) == len(FIGURES) and all(len(text) > 20 for text in said)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
 
 
@@ -163,9 +98,13 @@ def test_the_numbers_are_those_of_the_run(run, page):
     table = page.text[
         page.text.index("Confusion per image") : page.text.index("Confusion per study")
     ]
-    assert [int(number) for number in re.findall(r"\b\d+\b", table)] == [
-        cells[name] for name in ("tp", "fn", "fp", "tn")
-    ]
+    row = {
+        name: sum(cells[n] for n in names)
+        for names in (("tp", "fn"), ("fp", "tn"))
+        for name in names
+    }
+    for name in ("tp", "fn", "fp", "tn"):
+        assert re.search(rf"\b{cells[name]}\b\s+{100 * cells[name] / row[name]:.1f} %", table), name
     assert f"{run.operating_point.threshold:.3f}" in page.text
     assert "uncertain ones counted by their side of the threshold" in table
     for expected in (
@@ -266,31 +205,124 @@ def test_the_curves_as_png(run):
         assert (np.abs(shown.astype(int) - colour).max(axis=1) < 8).sum() > 100
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_chromium_shows_it_without_an_error(text, tmp_path, width):
+@pytest.fixture
+def shown(chromium, text, tmp_path) -> browser.Page:
+    """Return the browser, with the report's file in `file`."""
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
-    with browser.chromium(tmp_path / "profile") as shown:
-        shown.open(tmp_path / "report.html", width, 900)
-        laid_out = """Object.fromEntries(
-            [...document.querySelectorAll("figure[id]")].map(figure => {
-            const box = figure.querySelector("svg").getBoundingClientRect();
-            return [figure.id, Math.min(box.width, box.height)];
-        }))"""
-        sizes = shown.ask(laid_out)
-        assert set(sizes) == {f"figure-{name}" for name in FIGURES}
-        assert min(sizes.values()) > 150, sizes
-        assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
-        assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
-        if width == 1280:  # data, curves and metrics are in the first screen
-            names = "['data', 'figure-curve-loss', 'figure-curve-auroc', 'metrics']"
-            bottom = "getBoundingClientRect().bottom"
-            ends = f"{names}.map(id => document.getElementById(id).{bottom})"
-            assert max(shown.ask(ends)) < 960
-            row = "document.querySelector('#metrics tbody tr:nth-child(12)')"
-            assert shown.ask(f"{row}.{bottom}") < 900
-        asked = [address for address in shown.requests if not address.startswith("data:")]
-        assert asked == [(tmp_path / "report.html").as_uri()]
-        assert shown.errors == []
+    chromium.reset()
+    chromium.file = tmp_path / "report.html"
+    return chromium
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", browser.SIZES)
+def test_chromium_shows_it_without_errors_or_barriers(shown, size, scheme):
+    shown.emulate(scheme)
+    shown.open(shown.file, *browser.SIZES[size])
+    laid_out = """Object.fromEntries(
+        [...document.querySelectorAll("figure[id^=figure-]")].map(figure => {
+        const box = figure.querySelector("svg").getBoundingClientRect();
+        return [figure.id, Math.min(box.width, box.height)];
+    }))"""
+    sizes = shown.ask(laid_out)
+    assert set(sizes) == {f"figure-{name}" for name in FIGURES}
+    assert min(sizes.values()) > 150, sizes
+    assert shown.ask("[...document.images].map(image => image.naturalWidth > 0)") == [True]
+    assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert shown.ask("document.querySelector('.examples img').clientWidth") >= 300
+    shown.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert not shown.list_barriers()
+    asked = [address for address in shown.requests if not address.startswith("data:")]
+    assert set(asked) <= {shown.file.as_uri(), "about:blank"}
+    assert shown.errors == []
+
+
+def test_the_threshold_moves_by_slider_and_on_the_curve(shown, run):
+    def cells() -> dict[str, int]:
+        names = ("tp", "fp", "fn", "tn")
+        return {n: int(shown.ask(f"document.querySelector('#{n} b').textContent")) for n in names}
+
+    cases, plot = run.cases["test"], "#figure-roc .plot"
+    shown.open(shown.file, 1400, 900)
+    assert cells() == count_confusion(cases, run.operating_point.threshold)
+    shown.ask("document.querySelector('#threshold').focus()")
+    shown.press("Home")
+    assert cells() == count_confusion(cases, 0.0)
+    left, top, right, bottom = map(
+        float, shown.ask(f"document.querySelector('{plot}').dataset.axes").split()
+    )
+    shown.find(plot)
+    x, y, width, height = shown.ask(
+        f"(b => [b.x, b.y, b.width, b.height])"
+        f"(document.querySelector('{plot}').getBoundingClientRect())"
+    )
+    specificity, sensitivity, thresholds = roc_curve(
+        cases.label, cases.probability, drop_intermediate=False
+    )
+    middle = len(thresholds) // 2
+    place = (
+        x + width * (left + (right - left) * (specificity[middle] + 0.02) / 1.04),
+        y + height * (bottom - (bottom - top) * (sensitivity[middle] + 0.02) / 1.04),
+    )
+    shown.mouse("mouseMoved", *place)
+    said = f"threshold {thresholds[middle]:.3f}: 1 - specificity {specificity[middle]:.3f}"
+    assert said in shown.ask(f"document.querySelector('{plot} .tip').textContent")
+    shown.mouse("mousePressed", *place, button="left", buttons=1, clickCount=1)
+    shown.mouse("mouseReleased", *place, button="left", clickCount=1)
+    assert cells() == count_confusion(cases, thresholds[middle])
+    nearest = cases.path[np.argmin(np.abs(cases.probability - thresholds[middle]))]
+    assert shown.ask("document.querySelector('#listed td').textContent") == nearest
+    shown.click("#fp")
+    rows = shown.ask("[...document.querySelectorAll('#listed tr')].map(row => row.innerText)")
+    assert len(rows) == min(50, cells()["fp"])
+    assert all(row.split("\t")[2:] == ["positive", "negative"] for row in rows)
+    low, high = binomtest(cells()["tp"], cells()["tp"] + cells()["fn"]).proportion_ci(
+        method="wilson"
+    )
+    assert f"({low:.3f} to {high:.3f}), specificity" in shown.ask(
+        "document.querySelector('#moved').textContent"
+    )
+    shown.click("#fitted")
+    assert cells() == count_confusion(cases, run.operating_point.threshold)
+    assert not shown.errors
+
+
+def test_the_curves_state_their_areas_and_what_chance_gives(text, run):
+    for level in ("image", "study"):
+        for name, title in (("auroc", "AUROC"), ("auprc", "AUPRC")):
+            stated = metrics.format_interval(run.metrics["test"][level][name])
+            assert f"per {level}, {title} {stated}" in text
+    assert ">chance<" in text
+    assert f">prevalence {run.cases['test'].label.mean():.2f}<" in text
+
+
+def test_checks_that_were_not_measured_are_told(page):
+    assert re.search(r"localisation\s+not measured\s+there are no masks", page.text)
+    assert re.search(r"flip\s+passed", page.text)
+
+
+def test_a_split_that_tells_nothing_is_said_to(run):
+    def measure(auroc: tuple) -> str:
+        value = dict(zip(("value", "low", "high"), auroc, strict=True))
+        test = run.metrics["test"]
+        image = {**test["image"], "auroc": value}
+        changed = {**run.metrics, "test": {**test, "image": image}}
+        return Page(report.render(replace(run, metrics=changed))).text
+
+    assert "any AUROC between 0.60 and 0.90 fits it" in measure((0.8, 0.6, 0.9))
+    assert "chance (0.5) among them" in measure((0.6, 0.45, 0.75))
+    assert "the AUROC has no interval" in measure((None, None, None))
+    assert "too small" not in measure((0.9, 0.85, 0.95))
+
+
+def test_slices_are_large_enough_and_none_stands_twice(run):
+    cases = run.cases["test"]
+    mode = np.resize(["grey", "rgb"], len(cases))
+    few = np.where(np.arange(len(cases)) < 9, "rare", "often")
+    columns = {"mode": mode, "colour": np.char.upper(mode), "rare": few}
+    measured = metrics.evaluate_slices(cases, columns, 0.5, resamples=20)
+    names = [name for name, _ in report.select_slices(measured)]
+    assert names == ["mode: grey; colour: GREY", "mode: rgb; colour: RGB", "rare: often"]
 
 
 def card(run, **changes) -> str:

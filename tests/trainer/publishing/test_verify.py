@@ -159,7 +159,9 @@ def test_what_is_recorded_of_an_export(made):
     rounded = {name for name in described.engines if not name.endswith("/float32")}
     assert {name for name, record in described.engines.items() if "alignment" in record} == rounded
     table = verify.format_table(described)
-    assert all(f"| {name} |" in table for name in described.engines)
+    lines = table.splitlines()
+    assert {line.split()[0] for line in lines[2:]} == set(described.engines)
+    assert "|" not in table and set(lines[1]) == {"-", " "}
 
 
 @pytest.fixture(scope="module")
@@ -369,5 +371,6 @@ def test_the_command_prints_what_it_recorded(copied, tmp_path):
         [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "| openvino/float32 |" in done.stdout and "Statistics" not in done.stdout
+    printed = [line.split()[0] for line in done.stdout.splitlines() if line]
+    assert "openvino/float32" in printed and "Statistics" not in done.stdout
     assert "openvino/float32" in artifact.load(copied).engines

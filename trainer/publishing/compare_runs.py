@@ -1,0 +1,213 @@
+"""Set finished runs side by side on one page: metrics, curves, and the settings that differ."""
+
+import csv
+import dataclasses
+import html
+import io
+import json
+import os
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from trainer import storage
+from trainer.artifact import MODEL_JSON
+from trainer.errors import ConfigError
+from trainer.evaluation import figures
+from trainer.evaluation.metrics import METRICS, NO_INTERVAL, format_interval
+from trainer.publishing import report
+from trainer.publishing.report import REPORT
+
+_SPLITS = ("test", "out_of_fold", "validation")
+"""The splits that a run may be judged by, the best first."""
+_CASES = re.compile(r'<script type="application/json" id="cases">(.*?)</script>', re.DOTALL)
+_COLOURS = ("#2f86c8", "#d9730d", "#3a9a5b", "#b0559c", "#8c6d31", "#808890")
+_DASHES = ("-", "--", "-.", ":")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      name: its folder's name; the whole path where two runs have one name.
+      folder: its folder, local or in a bucket.
+      split: by which it is judged.
+      measured: the content of `metrics.json` for this split.
+      settings: as in `config.json`.
+      model: the content of `model.json`.
+      epochs: number and AUROC of each epoch on validation images, where it has one.
+      scores: labels, 0 or 1, and probabilities of the images of the split; empty where the report
+        of the run does not hold them.
+    """
+
+    name: str
+    folder: str
+    split: str
+    measured: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    epochs: Sequence[tuple[int, float]]
+    scores: Sequence[tuple[int, float]]
+
+
+def write(folders: Sequence[str], output: str) -> list[Run]:
+    """Write the page to `output`, local or in a bucket, and return the runs.
+
+    Raises:
+      ConfigError: there is no folder, or one that no finished run left.
+    """
+    if not folders:
+        raise ConfigError("name the folders of one or several finished runs, such as runs/first")
+    plain = [folder.rstrip("/") for folder in folders]
+    if twice := [folder for folder in plain if plain.count(folder) > 1]:
+        raise ConfigError(f"{twice[0]} is named twice; name each run once")
+    names = [posixpath.basename(folder) for folder in plain]
+    named = plain if len(set(names)) < len(names) else names
+    runs = [_read(folder, name) for folder, name in zip(plain, named, strict=True)]
+    storage.write_text(output, render(runs, posixpath.dirname(output)))
+    return runs
+
+
+def _read(folder: str, name: str) -> Run:
+    """Return the run of a folder; raise `ConfigError` where it holds none that is finished."""
+    content = storage.read_bytes(f"{folder}/metrics.json")
+    if content is None:
+        raise ConfigError(
+            f"{folder} holds no finished run (no metrics.json there); name the --workdir of a "
+            "humerus-train that has ended"
+        )
+    try:
+        metrics = json.loads(content)
+        split = next(split for split in _SPLITS if metrics.get(split))
+        measured = metrics[split]
+        settings = json.loads(storage.read_bytes(f"{folder}/config.json") or b"{}")
+        model = json.loads(storage.read_bytes(f"{folder}/artifact/{MODEL_JSON}") or b"{}")
+    except (ValueError, AttributeError, StopIteration) as error:
+        reason = str(error) or "no split is measured"
+        raise ConfigError(
+            f"the metrics of {folder} cannot be read ({reason}); run the same humerus-train again"
+        ) from error
+    history = (storage.read_bytes(f"{folder}/history.csv") or b"").decode("utf-8")
+    epochs = [
+        (int(float(row["epoch"])), float(row["val_auroc"]))
+        for row in csv.DictReader(io.StringIO(history))
+        if row.get("val_auroc") not in (None, "", "nan")
+    ]
+    return Run(name, folder, split, measured, settings, model, epochs, _read_scores(folder))
+
+
+def _read_scores(folder: str) -> list[tuple[int, float]]:
+    """Return label and probability of each image that the report of a run lists."""
+    page = (storage.read_bytes(f"{folder}/{REPORT}") or b"").decode("utf-8", "replace")
+    found = _CASES.search(page)
+    if not found:
+        return []
+    return [(label, score) for _, label, score in json.loads(html.unescape(found[1]))["cases"]]
+
+
+def render(runs: Sequence[Run], beside: str) -> str:
+    """Return the page; `beside` is the folder that it will lie in."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["interval"] = format_interval
+    return environment.get_template("compare.html.j2").render(
+        runs=runs,
+        reports=[_locate(f"{run.folder}/{REPORT}", beside) for run in runs],
+        metrics=[(name, report.NAMES[name]) for name in METRICS],
+        facts=_list_facts(runs),
+        differing=list_differing(runs),
+        several=len({_find_data(run) for run in runs}) > 1,
+        no_interval=NO_INTERVAL,
+        figures=_draw(runs),
+    )
+
+
+def list_differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return each setting whose value differs between runs, with its values; empty if absent."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    rows = [(key, [str(run.settings.get(key, "")) for run in runs]) for key in keys]
+    return [(key.removeprefix("config."), values) for key, values in rows if len(set(values)) > 1]
+
+
+def _list_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return what was trained and measured, by name, for each run."""
+
+    def describe(run: Run) -> dict[str, str]:
+        built, counts = run.model.get("architecture", {}), run.measured["counts"]
+        return {
+            "network that was trained": str(built.get("backbone", "unknown")),
+            "model": str(run.model.get("model_id", "unknown")),
+            "made": str(run.model.get("created", "unknown")),
+            "data": _find_data(run)[:16],
+            "measured on": f"{run.split.replace('_', ' ')}: {counts['images']} images "
+            f"({counts['positive_images']} positive) of {counts['patients']} patients",
+            "threshold": f"{run.measured['threshold']:.3f}",
+        }
+
+    described = [describe(run) for run in runs]
+    return [(name, [facts[name] for facts in described]) for name in described[0]]
+
+
+def _find_data(run: Run) -> str:
+    """Return the fingerprint of the prepared data."""
+    return str(run.settings.get("data.fingerprint", "unknown"))
+
+
+def _locate(path: str, beside: str) -> str:
+    """Return the address of a file from a page in the folder `beside`."""
+    if storage.is_remote(path) or storage.is_remote(beside):
+        return path
+    return os.path.relpath(path, beside or ".")
+
+
+def _draw(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return text alternative and SVG of the ROC curves and of the AUROC by epoch."""
+    styles: list[dict[str, Any]] = [
+        {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i // len(_COLOURS) % 4]}
+        for i in range(len(runs))
+    ]
+    roc, epochs = (Figure(figsize=(5.2, 4.2), layout="constrained") for _ in range(2))
+    axes, by_epoch = roc.subplots(), epochs.subplots()
+    axes.plot([0, 1], [0, 1], color=figures.NEUTRAL, linestyle=":", linewidth=1.2, label="chance")
+    for run, style in zip(runs, styles, strict=True):
+        if len({label for label, _ in run.scores}) == 2:
+            labels, scores = zip(*run.scores, strict=True)
+            x, y, _ = roc_curve(labels, scores)
+            area = roc_auc_score(labels, scores)
+            axes.plot(x, y, label=f"{run.name}, AUROC {area:.3f}", **style)
+        if run.epochs:
+            by_epoch.plot(*zip(*run.epochs, strict=True), label=run.name, **style)
+    figures.finish_axes(axes, "ROC per image", "1 - specificity", "sensitivity", "lower right")
+    figures.finish_axes(by_epoch, "AUROC on validation images", "epoch", "")
+    drawn = [
+        (any(run.scores for run in runs), "ROC curves per image", roc, "roc"),
+        (any(run.epochs for run in runs), "AUROC on validation images by epoch", epochs, "epochs"),
+    ]
+    names = ", ".join(run.name for run in runs)
+    return [
+        (f"{title} of {names}.", figures.render_svg(figure, name))
+        for has_values, title, figure, name in drawn
+        if has_values
+    ]
+
+
+def format_table(runs: Sequence[Run], output: str) -> str:
+    """Format the AUROC and accuracy of each run as lines for a terminal."""
+    width = max(len(run.name) for run in runs)
+    lines = [f"{'':{width}}  {'AUROC':26}{'accuracy':26}measured on"]
+    for run in runs:
+        image = run.measured["image"]
+        values = "".join(f"{format_interval(image[name]):26}" for name in ("auroc", "accuracy"))
+        lines.append(f"{run.name:{width}}  {values}{run.split.replace('_', ' ')}")
+    return "\n".join([*lines, f"Page: {output}"])
