@@ -1,11 +1,15 @@
 """The scorer's commands. `trainer.errors` defines their exit codes."""
 
+import contextlib
 import dataclasses
 import functools
 
+from batch_inference import lean_import
 from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
-from trainer.program.command_line import Program, Result, check_writable
+from trainer.errors import DataError
+from trainer.program import path_checks
+from trainer.program.command_line import Program, Result
 
 
 def _write(uri: str, text: str) -> None:
@@ -32,11 +36,15 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     It takes Apache Beam's options too, such as --runner=FlinkRunner or --direct_num_workers=4.
     """
     options = dataclasses.replace(options, beam=beam_options)
-    check_writable("output", options.output)
+    path_checks.check_writable("output", options.output)
+    path_checks.check_artifact(options.model)
+    path_checks.check_input(options.input)
     if not dry_run:
         engine_loading.begin(options)
-    # Importing Beam takes seconds and writes to the terminal, so that it waits until here.
-    from batch_inference import pipeline, preflight
+    # Importing Beam takes seconds and writes to the terminal, so that it waits until here. The
+    # embedded runner needs fewer clients than others.
+    with contextlib.nullcontext() if options.beam else lean_import.skip_unused_clients():
+        from batch_inference import pipeline, preflight
 
     if dry_run:
         planned = preflight.plan(options).dry_run()
@@ -53,7 +61,11 @@ def overlay(options: OverlayOptions) -> Result:
 
     humerus-overlay --scored=scored --output=pictures --label=positive --min_probability=0.9
     """
-    check_writable("output", options.output)
+    path_checks.check_writable("output", options.output)
+    if path_checks.is_missing(options.scored, "cams"):
+        raise DataError(
+            f"{options.scored}/cams holds no packed maps; score with --cam_store=parquet first"
+        )
     from batch_inference.outputs import redraw
 
     drawn = redraw.run(options)
@@ -68,6 +80,7 @@ def gallery(options: GalleryOptions) -> Result:
 
     humerus-score writes the gallery of all images itself.
     """
+    path_checks.check_scored(options.scored)
     from batch_inference.gallery import page
 
     written = page.write(options)

@@ -5,19 +5,22 @@ r"""Compare the speed, memory and cost of `humerus-score` with simpler scripts o
         --sizes=224,320
     python -m benchmarks.score --model=runs/first/artifact --source=radiographs
     python -m benchmarks.score --train_on=data --weights=xception_notop.weights.h5 \
-        --source=radiographs --images=200,2000 --slow=2000 --table=score_trained \
-        --only=auto,float32,labels
+        --source=radiographs --images=2000 --slow=2000 --table=score_trained \
+        --only='auto takes$|float32$|Beam pipeline, labels'
 
 Cases and numbers of images run in turn, round after round, and the table has medians. On a shared
-machine processor time says more than the clock, so it has both; the cost of a million images is
+machine processor time says more than the clock, so it has both, and ratios of the runs of one
+round; the cost of a million images is
 that of the processor time. Writes its table and plot into benchmarks/README.md.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import os
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -27,6 +30,7 @@ import time
 import cv2
 import numpy as np
 import psutil
+import scipy.stats
 
 from benchmarks import tables
 from trainer import artifact, radiograph
@@ -232,16 +236,12 @@ def main() -> None:
         help="which table of benchmarks/README.md to write; the plot belongs to `score`",
     )
     parser.add_argument(
-        "--only", default="", help="cases whose name contains one of these, with commas"
+        "--only", default="", help="regular expression that the names of the cases contain"
     )
     options = parser.parse_args()
     if options.train_on:
         options.model = _train(options)
-    chosen = [
-        case
-        for case in cases(options.slow)
-        if any(part in case.name for part in options.only.split(","))
-    ]
+    chosen = [case for case in cases(options.slow) if re.search(options.only, case.name)]
     rows, plotted = [], {}
     sizes = (
         [artifact.load(options.model).image_size]
@@ -345,9 +345,13 @@ def _row(
 
 
 def _format_ratios(ratios: list[float]) -> str:
-    """Return the median of the ratios of paired runs, and the range of several."""
-    spread = f" ({min(ratios):.2f}-{max(ratios):.2f})" if len(ratios) > 1 else ""
-    return f"{statistics.median(ratios):.2f}{spread}"
+    """Return the geometric mean of the ratios of paired runs, with Student's 95 % interval."""
+    logs = np.log(ratios)
+    mean = math.exp(logs.mean())
+    if len(ratios) < 3:  # the interval of two would be wider than any use of it
+        return f"{mean:.2f}"
+    half = scipy.stats.t.ppf(0.975, len(logs) - 1) * scipy.stats.sem(logs)
+    return f"{mean:.2f} ({mean * math.exp(-half):.2f} to {mean * math.exp(half):.2f})"
 
 
 def _train(options: argparse.Namespace) -> pathlib.Path:

@@ -83,7 +83,7 @@ def main() -> None:
             "--overwrite",
         ]
         peak, seconds = peak_of_tree([sys.executable, "-c", _PROGRAM, *flags])
-        lines = sum(1 for part in output.glob("predictions.jsonl-*") for _ in part.open())
+        lines = sum(1 for part in output.glob("predictions.jsonl*") for _ in part.open())
         journal = sum(part.stat().st_size for part in (output / "journal").iterdir())
         summary = json.loads((output / "summary.json").read_text())
         assert lines == summary["scored"] == count

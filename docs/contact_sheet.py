@@ -18,7 +18,7 @@ SIDE, COLUMNS, ROWS = 230, 6, 2
 
 
 def main(scored: str, output: str) -> None:
-    shards = sorted(pathlib.Path(scored).glob("predictions.csv-*"))
+    shards = sorted(pathlib.Path(scored).glob("predictions.csv*"))
     rows = [row for path in shards for row in csv.DictReader(io.StringIO(path.read_text()))]
     rows.sort(key=lambda row: float(row["probability"]))
     count = COLUMNS * ROWS // 2

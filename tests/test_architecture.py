@@ -36,6 +36,7 @@ LEVELS = {
             "machine",
             "manifest_columns",
             "mura_paths",
+            "study_folders",
             "folder_walk",
             "decoding",
             "configs",
@@ -51,7 +52,7 @@ LEVELS = {
         {"preflight"},
         {"inputs", "inference", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options", "concurrent_map"},
+        {"storage", "options", "concurrent_map", "lean_import"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower
@@ -69,6 +70,7 @@ WITHOUT_TENSORFLOW = {
     "overlay",
     "manifest_columns",
     "mura_paths",
+    "study_folders",
     "manifest_text",
     "urls",
     "folder_walk",
@@ -91,6 +93,7 @@ SHARED = {
     "engine_records",
     "manifest_columns",
     "mura_paths",
+    "study_folders",
     "manifest_text",
     "folder_walk",
     "machine",

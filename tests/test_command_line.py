@@ -71,7 +71,7 @@ def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
 
 
 def test_these_are_all():
-    assert len(PROGRAMS) == 12
+    assert len(PROGRAMS) == 13
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -160,7 +160,7 @@ MISTAKES = [
     ("humerus-prepare", ["--surce={empty}"], 2, "Did you mean: source"),
     (
         "humerus-score",
-        ["--inptu={empty}", "--input={empty}", "--model={empty}", "--output={out}"],
+        ["--inptu={empty}", "--input={empty}", "--model={model}", "--output={out}"],
         2,
         "did you mean --input",
     ),
@@ -177,7 +177,7 @@ MISTAKES = [
         "humerus-prepare",
         ["--source={empty}", "--layout=heap", "--data_dir={out}"],
         2,
-        "<mura|folders|manifest>",
+        "<mura|folders|manifest|fracatlas|graz>",
     ),
     (
         "humerus-prepare",
@@ -360,7 +360,7 @@ MISTAKES = [
         (name, [*arguments, "--model={broken}"], 3, "is not the file that was exported")
         for name, arguments in {
             "humerus-score": ["--input={images}", "--output={out}"],
-            "humerus-explain": ["image.png", "--output={out}"],
+            "humerus-explain": ["{images}/0.png", "--output={out}"],
             "humerus-verify": ["--images={images}"],
         }.items()
     ),
@@ -602,6 +602,64 @@ def test_nothing_of_the_libraries_reaches_the_terminal(places, tmp_path, engine)
         line for line in lines if not any(re.fullmatch(known, line) for known in TERMINAL.values())
     ] == []
     assert "images scored" in said and "scoring " in said
+
+
+WRONG_PATHS = [
+    ("trainer.main", "prepare", "--source={gone} --layout=mura --data_dir={new}", 3),
+    ("trainer.main", "prepare", "--source={gone}.csv --layout=manifest --data_dir={new}", 3),
+    ("trainer.main", "train", "--data_dir={gone} --workdir={new}", 3),
+    ("trainer.main", "evaluate", "--model={gone} --data_dir={data}", 2),
+    ("trainer.main", "evaluate", "--model={model} --data_dir={gone}", 3),
+    ("trainer.main", "evaluate", "--model={model} --source={gone} --layout=folders", 3),
+    ("trainer.main", "evaluate", "--model={model} --baseline={gone} --data_dir={data}", 2),
+    ("trainer.main", "verify", "--model={gone} --images={data}", 2),
+    ("trainer.main", "verify", "--model={model} --images={gone}", 3),
+    ("trainer.main", "verify", "--model={model} --images={data} --masks={gone}", 3),
+    ("trainer.main", "explain", "{gone} a.png", 2),
+    ("trainer.main", "explain", "{model} {gone}.png {gone}.dcm", 3),
+    ("trainer.main", "train", "--data_dir={data} --workdir={new} --config.weights={gone}", 2),
+    ("batch_inference.main", "score", "--input={data} --model={gone} --output={new}", 2),
+    ("batch_inference.main", "score", "--input={gone} --model={model} --output={new}", 3),
+    ("batch_inference.main", "gallery", "--scored={gone}", 3),
+    ("batch_inference.main", "overlay", "--scored={gone} --output={new}", 3),
+]
+"""Module, command and flags with one wrong path, and the exit code."""
+
+REFUSE = """
+import importlib, json, resource, sys
+for module, command, flags, _ in json.loads(sys.argv[1]):
+    sys.argv = [f"humerus-{command}", *flags.split()]
+    code = getattr(importlib.import_module(module), command)()
+    taken = resource.getrusage(resource.RUSAGE_SELF)
+    heavy = sorted({"tensorflow", "keras", "apache_beam"} & set(sys.modules))
+    print(json.dumps([code, taken.ru_utime + taken.ru_stime, heavy]))
+"""
+
+
+def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(tmp_path):
+    """All in one process, which in the end has taken less than two seconds of the processor."""
+    places = {name: tmp_path / name for name in ("gone", "new", "model", "data")}
+    (places["model"]).mkdir()
+    (places["model"] / "model.json").write_text("{}")
+    places["data"].mkdir()
+    (places["data"] / "dataset_info.json").write_text("{}")
+    wrong = [(*case[:2], case[2].format(**places), case[3]) for case in WRONG_PATHS]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE, json.dumps(wrong)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [code for code, *_ in found] == [code for *_, code in wrong]
+    assert all(not heavy for *_, heavy in found)
+    assert found[-1][1] < 2.0
+    said = done.stderr.splitlines()
+    assert len(said) == len(wrong)
+    assert [line for line in said if "gone" not in line] == []
+    assert not places["new"].exists()
 
 
 AFTER_AN_EXPORT = """

@@ -131,7 +131,7 @@ def check_promised(folder: pathlib.Path) -> None:
     summary = json.loads((scored / "summary.json").read_text())
     assert (summary["scored"], summary["rejected"], summary["cams"]) == (images, 0, images)
     for name in ("predictions", "studies", "rejections"):
-        assert list(scored.glob(f"{name}.jsonl-*")) and list(scored.glob(f"{name}.csv-*"))
+        assert list(scored.glob(f"{name}.jsonl")) and list(scored.glob(f"{name}.csv"))
     assert {"run.json", "gallery.html"} <= names(scored)
     assert len(list((scored / "cams").rglob("*.jpg"))) == images
 

@@ -7,8 +7,12 @@ import os
 from ml_collections import ConfigDict
 
 from trainer import errors, options
-from trainer.program.command_line import Program, Result, check_file_writable, check_writable
-from trainer.training import recipes
+from trainer.dataset.locate import locate
+from trainer.program import path_checks
+from trainer.program.command_line import Program, Result
+from trainer.program.logging_setup import import_tensorflow
+from trainer.training import recipes, sweeps
+from trainer.urls import is_remote
 
 
 def _write(path: str, text: str) -> None:
@@ -17,9 +21,13 @@ def _write(path: str, text: str) -> None:
     write_text(path, text)
 
 
+def _check_prepared(data_dir: str) -> None:
+    if not is_remote(data_dir):
+        locate(data_dir)
+
+
 _Program = functools.partial(
     Program,
-    tensorflow=True,
     when_stopped="run the same command to continue from what is finished",
     write=_write,
 )
@@ -31,7 +39,7 @@ def phantom(given: options.PhantomOptions) -> None:
 
     humerus-phantom --output=simulated --patients=400
     """
-    check_writable("output", given.output)
+    path_checks.check_writable("output", given.output)
     from trainer.phantom import files
 
     files.write(given.output, given.patients, given.seed)
@@ -43,7 +51,9 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
 
     humerus-prepare --source=MURA-v1.1 --layout=mura --data_dir=data --image_size=320
     """
-    check_writable("data_dir", given.data_dir)
+    path_checks.check_writable("data_dir", given.data_dir)
+    path_checks.check_source(given.source, given.layout)
+    import_tensorflow()
     from trainer.dataset import prepare as prepare_lib
 
     done = prepare_lib.prepare(**vars(given), dry_run=dry_run)
@@ -55,7 +65,7 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
     options.TrainOptions,
     has_dry_run=True,
     define_config=recipes.define_config,
-    rewrite_argv=recipes.replace_names,
+    rewrite_argv=lambda argv: recipes.replace_names(sweeps.replace_trial(argv)),
 )
 def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> Result | None:
     """Fine-tunes, evaluates and exports a network; the same command continues a stopped run.
@@ -63,10 +73,14 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     humerus-train --data_dir=data --workdir=runs/first
     humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
         --config.backbone=xception --config.weights=xception_notop.weights.h5
+    humerus-train --data_dir=data --workdir=runs/sweep --sweep=sweep.txt --sweep_line=0
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
-    check_writable("workdir", given.workdir)
+    path_checks.check_writable("workdir", given.workdir)
+    _check_prepared(given.data_dir)
+    path_checks.check_weights(config.weights)
+    import_tensorflow()
     from trainer.evaluation import metrics
     from trainer.training import dry_run as dry_run_lib
     from trainer.training import train as train_lib
@@ -93,6 +107,25 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     return Result("\n".join([*tables, *places]), result)
 
 
+@_Program("humerus-sweep", options.SweepOptions)
+def sweep(given: options.SweepOptions) -> Result:
+    """Trains the trials of a sweep one after the other, and prints a table that compares them.
+
+    humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep
+    humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep --table_only --split=test
+
+    The same command continues a stopped sweep.
+    """
+    path_checks.check_writable("workdir", given.workdir)
+    _check_prepared(given.data_dir)
+    sweeps.read(given.sweep)
+    import_tensorflow()
+    from trainer.training import run_sweep
+
+    done = run_sweep.run(given)
+    return Result(str(done), dataclasses.asdict(done))
+
+
 @_Program("humerus-evaluate", options.EvaluateOptions)
 def evaluate(given: options.EvaluateOptions) -> Result:
     """Measures an artifact on labelled images, with 95 % intervals.
@@ -114,7 +147,15 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     if given.baseline_data_dir and not given.baseline:
         raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
     if given.predictions:
-        check_file_writable("predictions", given.predictions)
+        path_checks.check_file_writable("predictions", given.predictions)
+    for folder in filter(None, (data_dir, given.baseline_data_dir)):
+        _check_prepared(folder)
+    path_checks.check_artifact(given.model)
+    if given.baseline:
+        path_checks.check_artifact(given.baseline, "baseline")
+    if source:
+        path_checks.check_source(source, layout)
+    import_tensorflow()
     from trainer.evaluation import evaluate as evaluate_lib
     from trainer.evaluation import metrics
 
@@ -147,6 +188,14 @@ def verify(given: options.VerifyOptions) -> Result:
 
     The artifact keeps the measurements, for humerus-score.
     """
+    path_checks.check_artifact(given.model)
+    if given.data_dir:
+        _check_prepared(given.data_dir)
+    if given.images:
+        path_checks.check_source(given.images, "folders")
+    if given.masks:
+        path_checks.check_file("masks", given.masks)
+    import_tensorflow()
     from trainer.evaluation import map_checks
     from trainer.publishing import verify as verify_lib
 
@@ -171,10 +220,18 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
     humerus-combine runs/first/artifact runs/resnet/artifact --data_dir=data \\
         --output=runs/both/artifact
     """
-    check_writable("output", given.output)
+    if len(models) < 2:
+        raise errors.ConfigError(
+            f"name two or more artifacts to combine, separated by spaces; got {len(models)}"
+        )
+    path_checks.check_writable("output", given.output)
+    _check_prepared(given.data_dir)
+    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
+    for path in paths:
+        path_checks.check_artifact(path)
+    import_tensorflow()
     from trainer.publishing import combine as combine_lib
 
-    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
     result = combine_lib.combine(paths, **vars(given))
     return Result(combine_lib.format_table(result), result)
 
@@ -192,7 +249,7 @@ def report(given: options.ReportOptions, *runs: str) -> Result:
     """
     if not given.output.endswith(".html"):
         raise errors.ConfigError(f"--output={given.output} is no page; name a file like runs.html")
-    check_file_writable("output", given.output)
+    path_checks.check_file_writable("output", given.output)
     from trainer.publishing import compare_runs
 
     folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
@@ -210,6 +267,7 @@ def wait(given: options.WaitOptions) -> None:
     """
     if bool(given.data_dir) == bool(given.model):
         raise errors.ConfigError("name one thing to wait for: --data_dir or --model")
+    import_tensorflow()
     from trainer import wait as wait_lib
 
     wait_lib.wait(given.data_dir, given.model, given.hours * 3600)
@@ -232,7 +290,11 @@ def explain(given: options.ExplainOptions, *arguments: str) -> Result:
         raise errors.ConfigError(
             "name one or several images after the artifact; see humerus-explain --help"
         )
-    check_writable("output", given.output)
+    path_checks.check_writable("output", given.output)
+    path_checks.check_artifact(model)
+    if not given.list_layers:
+        path_checks.check_radiographs(images)
+    import_tensorflow()
     from trainer.publishing import explain as explain_lib
 
     if given.list_layers:

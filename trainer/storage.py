@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from glob import glob as _glob
 from typing import Any
 
 from trainer import regular_file
@@ -83,14 +84,24 @@ def explain_write_error(what: str) -> Iterator[None]:
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder of this name."""
+    if not is_remote(path):
+        return pathlib.Path(path).exists()
     with _gfile() as gfile:
         return gfile.exists(path)
 
 
 def glob(*patterns: str) -> list[str]:
     """Return the paths that match any of the patterns; `*` does not match `/`."""
-    with _gfile() as gfile:
-        return gfile.glob(list(patterns))
+    local = [pattern for pattern in patterns if not is_remote(pattern)]
+    found = [
+        path
+        for pattern in local
+        for path in sorted(_glob(pattern, include_hidden=True))  # noqa: PTH207, it may be absolute
+    ]
+    if remote := [pattern for pattern in patterns if is_remote(pattern)]:
+        with _gfile() as gfile:
+            found += gfile.glob(remote)
+    return found
 
 
 def list_folder(folder: str) -> list[str]:

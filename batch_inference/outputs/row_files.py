@@ -20,8 +20,15 @@ FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
 """Folder of local files until the run ends. Beam lists the folder of its files several times, which
 is slow in the output with all its pictures."""
-_SHARD = r"-\d{5,}-of-\d{5,}"
+_SHARD = r"(?:-\d{5,}-of-\d{5,})?"
 _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
+_MIME_TYPES = {
+    "jsonl": "application/jsonl",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
+SORTED_BYTES = 1 << 25
+"""Larger files keep the order in which their rows were made: to sort is to hold them in memory."""
 
 
 class WriteRows(beam.PTransform):
@@ -29,7 +36,8 @@ class WriteRows(beam.PTransform):
 
     The files are `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN` and, as readers of Parquet
     go by the ending, `NAME-SSSSS-of-NNNNN.parquet`. Without rows they are empty, or hold a header.
-    Call `move_into_place` once the pipeline has ended.
+    Call `move_into_place` once the pipeline has ended: it names a file without others
+    `NAME.jsonl`, `NAME.csv` or `NAME.parquet`.
     """
 
     def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
@@ -66,14 +74,68 @@ class WriteRows(beam.PTransform):
 
 
 def move_into_place(output: str) -> None:
-    """Move the files that `WriteRows` wrote into the output, once the pipeline has ended."""
-    if filesystem.is_remote(output):
+    """Move the files that `WriteRows` wrote into the output, once the pipeline has ended.
+
+    A file that holds all rows of its kind gets a name without numbers and, up to `SORTED_BYTES`,
+    its rows in the order of their paths.
+    """
+    staged = output if filesystem.is_remote(output) else filesystem.join(output, _STAGED)
+    files: dict[tuple[str, str], list[str]] = {}
+    for file in filesystem.names(staged):
+        if kind := parse_name(file):
+            files.setdefault(kind, []).append(file)
+    for (name, format_), shards in files.items():
+        if len(shards) == 1:
+            _write_sorted(output, staged, shards[0], name, format_)
+        elif staged != output:
+            for shard in shards:
+                pathlib.Path(staged, shard).replace(pathlib.Path(output, shard))
+    if staged != output:
+        filesystem.delete(staged)
+
+
+def _write_sorted(output: str, staged: str, shard: str, name: str, format_: str) -> None:
+    """Give the only file of some rows its plain name, and its rows their order."""
+    source, target = filesystem.join(staged, shard), filesystem.join(output, f"{name}.{format_}")
+    if not filesystem.is_remote(output) and pathlib.Path(source).stat().st_size > SORTED_BYTES:
+        pathlib.Path(source).replace(target)
         return
-    staged = pathlib.Path(output, _STAGED)
-    for file in staged.iterdir():
-        if parse_name(file.name):
-            file.replace(staged.parent / file.name)
-    filesystem.delete(str(staged))
+    try:
+        contents = filesystem.read(source)
+    except filesystem.TooLargeError:
+        return  # in a bucket, where a new name is a copy
+    if len(contents) <= SORTED_BYTES:
+        contents = _SORT[format_](contents, "study" if name == "studies" else "uri")
+    filesystem.write(target, contents, _MIME_TYPES[format_])
+    filesystem.delete(source)
+
+
+def _sort_json(contents: bytes, key: str) -> bytes:
+    def find_place(line: bytes) -> tuple[str, int]:
+        row = json.loads(line)
+        return row[key], row.get("frame") or 0
+
+    lines: list[bytes] = contents.splitlines(keepends=True)
+    lines.sort(key=find_place)
+    return b"".join(lines)
+
+
+def _sort_csv(contents: bytes, key: str) -> bytes:
+    header, *rows = csv.reader(io.StringIO(contents.decode(), newline=""))
+    column, frame = header.index(key), header.index("frame") if "frame" in header else None
+    rows.sort(key=lambda row: (row[column], int(row[frame] or 0) if frame is not None else 0))
+    return b"".join(format_csv(row) + b"\n" for row in [header, *rows])
+
+
+def _sort_parquet(contents: bytes, key: str) -> bytes:
+    table = pyarrow.parquet.read_table(io.BytesIO(contents))
+    keys = [(name, "ascending") for name in (key, "frame") if name in table.column_names]
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(table.sort_by(keys), written, compression="zstd")
+    return written.getvalue()
+
+
+_SORT = {"jsonl": _sort_json, "csv": _sort_csv, "parquet": _sort_parquet}
 
 
 def format_json(record: Any) -> bytes:

@@ -63,19 +63,19 @@ def radiographs(tmp_path_factory) -> pathlib.Path:
 
 
 def json_rows(output: pathlib.Path, name: str) -> list[dict]:
-    """All rows of `name`.jsonl-*, by URI or study."""
+    """All rows of `name`.jsonl or its shards, by URI or study."""
     rows = [
         json.loads(line)
-        for shard in sorted(output.glob(f"{name}.jsonl-*-of-*"))
+        for shard in sorted(output.glob(f"{name}.jsonl*"))
         for line in shard.open(encoding="utf-8")
     ]
     return sorted(rows, key=lambda row: row.get("uri") or row["study"])
 
 
 def csv_rows(output: pathlib.Path, name: str) -> list[dict]:
-    """All rows of `name`.csv-*, by URI or study."""
+    """All rows of `name`.csv or its shards, by URI or study."""
     rows = []
-    for shard in sorted(output.glob(f"{name}.csv-*-of-*")):
+    for shard in sorted(output.glob(f"{name}.csv*")):
         with shard.open(newline="", encoding="utf-8") as file:
             rows.extend(csv.DictReader(file))
     return sorted(rows, key=lambda row: row.get("uri") or row["study"])

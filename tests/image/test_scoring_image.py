@@ -105,7 +105,7 @@ def test_the_job_scores_ten_files(volumes):
     assert summary["scored"] == 10
     rows = [
         json.loads(line)
-        for file in output.glob("predictions.jsonl-*")
+        for file in output.glob("predictions.jsonl*")
         for line in file.read_text().splitlines()
     ]
     assert len(rows) == 10 and all(0 <= row["probability"] <= 1 for row in rows)

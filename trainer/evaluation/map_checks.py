@@ -29,7 +29,8 @@ from trainer.evaluation import bootstrap, localisation
 from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.serving import Network, serving_function
-from trainer.program import telemetry
+from trainer.program import telemetry, text_table
+from trainer.program.progress import show_each
 
 CHECKS = ("randomisation", "flip", "sign", "evidence", "localisation")
 MOST_IMAGES = 96
@@ -92,23 +93,21 @@ def check(
         if labels is not None
         else np.argsort(-logit)[: max(FEWEST_IMAGES, len(logit) // 2)]
     )
-    return {
-        "randomisation": _check_randomisation(network, images, maps, rng),
-        "flip": _check_flip(network, images),
-        "sign": _check_sign(serve, images[positive], maps[positive], rng),
-        "evidence": _check_evidence(network, images, maps, labels, rng),
-        "localisation": _check_localisation(serve, everything, masks),
+    checks: dict[str, Callable[[], dict[str, Any]]] = {
+        "randomisation": lambda: _check_randomisation(network, images, maps, rng),
+        "flip": lambda: _check_flip(network, images),
+        "sign": lambda: _check_sign(serve, images[positive], maps[positive], rng),
+        "evidence": lambda: _check_evidence(network, images, maps, labels, rng),
+        "localisation": lambda: _check_localisation(serve, everything, masks),
     }
+    return {name: checks[name]() for name in show_each(checks, "checking the maps", "checks")}
 
 
 def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format the results of the checks as a Markdown table."""
+    """Format the results of the checks as a table for a terminal."""
     verdicts = {True: "passed", False: "FAILED", None: "not measured"}
-    rows = [
-        f"| {name} | {verdicts[found['passed']]} | {found['said']} |"
-        for name, found in checks.items()
-    ]
-    return "\n".join(["| check of the maps | | |", "|---|---|---|", *rows])
+    rows = [(name, verdicts[found["passed"]], found["said"]) for name, found in checks.items()]
+    return text_table.align(("check of the maps", "", ""), rows)
 
 
 def select_rows(labels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ import importlib.metadata
 import inspect
 import json
 import os
-import pathlib
 import shutil
 import sys
 import textwrap
@@ -68,30 +67,6 @@ class _JsonOption:
     )
 
 
-def check_writable(flag: str, folder: str) -> None:
-    """Raise `ConfigError` if a flag names a local folder that cannot be made or written to."""
-    if storage.is_remote(folder):
-        return
-    given = pathlib.Path(folder).absolute()
-    place = next(place for place in (given, *given.parents) if os.path.lexists(place))
-    if not place.is_dir():
-        raise ConfigError(
-            f"--{flag}={folder} cannot be written (Not a directory: {place}); choose another folder"
-        )
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"--{flag}={folder} cannot be written (no right to write in {place}); "
-            "choose another folder"
-        )
-
-
-def check_file_writable(flag: str, path: str) -> None:
-    """Raise `ConfigError` if a flag names a local file that cannot be written."""
-    if not storage.is_remote(path) and pathlib.Path(path).is_dir():
-        raise ConfigError(f"--{flag}={path} is a folder; name a file in it")
-    check_writable(flag, str(pathlib.PurePath(path).parent))
-
-
 @dataclasses.dataclass(frozen=True)
 class Program:
     """Makes a command of a function `work(options, *arguments) -> Result | None`.
@@ -101,11 +76,10 @@ class Program:
       options: the dataclass of the options, whose fields are the flags.
       has_dry_run: define --dry_run; the work gets its value as the keyword `dry_run`.
       has_json: define --json, for the result.
-      define_config: defines the flag --config and returns a function that reads it; the work gets
-        what it reads as the keyword `config`.
+      define_config: defines the flag --config of a command line and returns a function that reads
+        it; the work gets what it reads as the keyword `config`.
       takes_arguments: pass arguments that are not flags to the work; otherwise they are an error.
       passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
-      tensorflow: import TensorFlow without its messages before the work imports it.
       rewrite_argv: changes the command line before it is parsed.
       when_stopped: what a user may do after a signal ended the command.
       write: writes a text to a path, local or in a bucket, for --json.
@@ -115,10 +89,9 @@ class Program:
     options: type
     has_dry_run: bool = False
     has_json: bool = True
-    define_config: Callable[[flags.FlagValues], Callable[[], Any]] | None = None
+    define_config: Callable[[flags.FlagValues, list[str] | None], Callable[[], Any]] | None = None
     takes_arguments: bool = False
     passes_unknown_flags: bool = False
-    tensorflow: bool = False
     rewrite_argv: Callable[[list[str]], list[str]] = list
     when_stopped: str = "run again"
     write: Callable[[str, str], None] | None = None
@@ -150,18 +123,18 @@ class Program:
         logging_setup.configure_logs()
         values = _make_flag_values()
         options, arguments, more = self.parse(values, argv)
-        if self.tensorflow:
-            logging_setup.import_tensorflow()
         result = work(options, *arguments, **more)
         self._write_result(result, values["json"].value if self.has_json else None)
         return EXIT_DONE
 
-    def define_flags(self, values: flags.FlagValues) -> dict[str, Callable[[], Any]]:
+    def define_flags(
+        self, values: flags.FlagValues, argv: list[str] | None = None
+    ) -> dict[str, Callable[[], Any]]:
         """Define all flags; return what reads the value of each further keyword of the work."""
         define_flags(self.options, values)
         readers: dict[str, Callable[[], Any]] = {}
         if self.define_config:
-            readers["config"] = self.define_config(values)
+            readers["config"] = self.define_config(values, argv)
         if self.has_dry_run:
             define_flags(_DryRunOption, values)
             readers["dry_run"] = lambda: values["dry_run"].value
@@ -178,7 +151,7 @@ class Program:
           ConfigError: a flag is wrong or missing, or there are arguments that nobody takes.
         """
         try:
-            readers = self.define_flags(values)
+            readers = self.define_flags(values, argv)
             _, *arguments = values(argv, known_only=self.passes_unknown_flags)
         except flags.Error as error:
             raise ConfigError(_describe(error)) from error

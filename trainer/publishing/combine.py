@@ -73,7 +73,7 @@ def combine(
       `test` of the combination, as in `metrics.json`.
 
     Raises:
-      ConfigError: fewer than two artifacts, the same one twice, or `output` is one of them.
+      ConfigError: the same artifact twice, or `output` is one of them.
       ArtifactError: an artifact is damaged.
       DataError: an artifact needs other images than `data_dir` holds, or has seen the validation
         split in training.
@@ -140,10 +140,6 @@ def format_table(result: dict[str, Any]) -> str:
 
 
 def _check_paths(models: Sequence[str], output: str) -> None:
-    if len(models) < 2:
-        raise ConfigError(
-            f"name two or more artifacts to combine, separated by spaces; got {len(models)}"
-        )
     if output.rstrip("/") in [model.rstrip("/") for model in models]:
         raise ConfigError(
             f"--output={output} is one of the artifacts that are combined; name another folder"

@@ -27,6 +27,7 @@ from trainer.evaluation.cases import spread_rows
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
+from trainer.program.progress import show_each
 from trainer.publishing import model_card, verification_images, verify
 from trainer.publishing.trained import Measured, Trained
 
@@ -228,7 +229,8 @@ def _run_on_sample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return maps [n, h, w] and probabilities [n] of images spread evenly over a split."""
     rows = spread_rows(len(split), _SAMPLE_IMAGES)
-    batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    starts = show_each(range(0, len(rows), batch_size), "scoring a sample for the export")
+    batches = (rows[start : start + batch_size] for start in starts)
     outputs = [serve(tf.constant(split.images[batch])) for batch in batches]
     maps, probability = (
         np.concatenate([output[name].numpy() for output in outputs])

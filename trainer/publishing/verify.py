@@ -20,7 +20,8 @@ from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, map_checks
 from trainer.network import trained_network
-from trainer.program import telemetry
+from trainer.program import text_table
+from trainer.program.progress import show_each
 from trainer.publishing import model_card, onnx_export, quantize, verification_images
 from trainer.publishing.verification_images import Sample
 
@@ -130,17 +131,24 @@ def verify_artifact(
 
 
 def format_table(described: Artifact) -> str:
-    """Format the records as a Markdown table, fastest first."""
+    """Format the records as a table for a terminal, fastest first."""
     columns = {
         "probability_mean": ".5f",
         "probability_largest": ".5f",
         "labels_changed": ".1%",
     }
-    lines = [
-        "| engine | images/s | probability differs by, mean | largest | labels changed | AUROC"
-        " | accuracy | maps correlate | verified |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    header = (
+        "engine",
+        "images/s",
+        "differs, mean",
+        "largest",
+        "labels changed",
+        "AUROC",
+        "accuracy",
+        "maps correlate",
+        "verified",
+    )
+    rows = []
     records: dict[str, Any] = dict(described.engines)
     for name, record in sorted(
         records.items(), key=lambda item: -item[1].get("images_per_second", 0.0)
@@ -158,8 +166,8 @@ def format_table(described: Artifact) -> str:
         accepted = "yes" if record.get("within_tolerance") else "no"
         verdict = f"{accepted}{reason and f': {reason}'}"
         is_reference = name == str(engines.REFERENCE)
-        lines.append(f"| {' | '.join([*cells, 'the reference' if is_reference else verdict])} |")
-    return "\n".join(lines)
+        rows.append([*cells, "the reference" if is_reference else verdict])
+    return text_table.align(header, rows)
 
 
 def _format_change(change: Mapping[str, float | None] | None) -> str:
@@ -213,8 +221,9 @@ def _measure(
     a scorer's.
     """
     engine = engines.load(directory, described, choice, engines.BATCH_SIZE)
-    fitted_on, _ = _run(engine, calibration, 0)
-    outputs, seconds = _run(engine, measured, _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE)
+    fitted_on, _ = _run(engine, calibration, 0, f"aligning {choice}")
+    least = _FEWEST_TIMED_BATCHES * engines.BATCH_SIZE
+    outputs, seconds = _run(engine, measured, least, f"measuring {choice}")
     return (
         outputs,
         fitted_on,
@@ -230,15 +239,17 @@ def _measure(
 
 
 def _run(
-    engine: engines.Engine, sample: Sample, least: int
+    engine: engines.Engine, sample: Sample, least: int, shown: str
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     """Return the outputs for all images, and the seconds that each batch took.
 
     Args:
       least: number of images to run at least; a small sample is run several times.
+      shown: what the progress says.
     """
     batches, seconds = [], []
-    for start in telemetry.report_each(range(0, max(len(sample), least), engines.BATCH_SIZE)):
+    numbers = range(0, max(len(sample), least), engines.BATCH_SIZE)
+    for start in show_each(numbers, shown):
         rows = np.arange(start, start + engines.BATCH_SIZE) % len(sample)
         begin = time.perf_counter()
         batches.append(engine.run(sample.images[rows]))

@@ -551,7 +551,7 @@ def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiogr
     pipeline.run(pipeline.Options(str(broken.parent), str(model), str(output), format=("csv",)))
     page.open(output / "gallery.html")
     page.wait(f"{ROWS} >= 10 && !{COUNT}.includes('loading')")
-    with next(output.glob("predictions.csv-*")).open(newline="") as lines:
+    with next(output.glob("predictions.csv*")).open(newline="") as lines:
         rows = sorted(
             csv.DictReader(lines), key=lambda row: (-float(row["probability"]), row["uri"])
         )

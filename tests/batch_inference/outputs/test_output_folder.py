@@ -18,6 +18,8 @@ OURS = [
         "predictions.jsonl-00000-of-00001",
         "studies.csv-00002-of-00011",
         "rejections-00000-of-00001.parquet",
+        "predictions.jsonl",
+        "studies.parquet",
     ),
     *(
         "summary.json",
@@ -29,7 +31,7 @@ OURS = [
 KEPT = ["cams/a.png.jpg", "journal/0001-ab.jsonl.gz"]
 OTHERS = [
     *(
-        "studies.csv",
+        "studies.csv.txt",
         "studies.xlsx",
         "studies-2019/a.png",
         "predictions.ipynb",
@@ -154,7 +156,7 @@ def tree(tmp_path) -> pathlib.Path:
     (root / "studies-2019").mkdir(parents=True)
     for index in range(2):
         cv2.imwrite(str(root / "studies-2019" / f"{index}.png"), picture(index))
-    (root / "studies.csv").write_text("path\nstudies-2019/0.png\nstudies-2019/1.png\n")
+    (root / "list.csv").write_text("path\nstudies-2019/0.png\nstudies-2019/1.png\n")
     return root
 
 
@@ -162,7 +164,7 @@ def tree(tmp_path) -> pathlib.Path:
 def test_a_manifest_and_its_images_may_lie_in_the_output(tree, model, how):
     before = files(tree)
     for more in ({}, {how: True}):
-        pipeline.run(pipeline.Options(str(tree / "studies.csv"), str(model), str(tree), **more))
+        pipeline.run(pipeline.Options(str(tree / "list.csv"), str(model), str(tree), **more))
         assert [row["uri"] for row in json_rows(tree, "predictions")] == [
             f"{tree}/studies-2019/{i}.png" for i in (0, 1)
         ]

@@ -1,0 +1,108 @@
+"""Check the local paths of a command line before anything heavy is imported.
+
+A wrong path is then refused at once. Paths in a bucket, and what files hold, are checked where they
+are read.
+"""
+
+import glob
+import os
+import pathlib
+from collections.abc import Sequence
+
+from trainer.errors import ConfigError, DataError
+from trainer.program.logging_setup import escape_name
+from trainer.urls import is_remote
+
+
+def check_writable(flag: str, folder: str) -> None:
+    """Raise `ConfigError` if a flag names a local folder that cannot be made or written to."""
+    if is_remote(folder):
+        return
+    given = pathlib.Path(folder).absolute()
+    place = next(place for place in (given, *given.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        raise ConfigError(
+            f"--{flag}={folder} cannot be written (Not a directory: {place}); choose another folder"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--{flag}={folder} cannot be written (no right to write in {place}); "
+            "choose another folder"
+        )
+
+
+def check_file_writable(flag: str, path: str) -> None:
+    """Raise `ConfigError` if a flag names a local file that cannot be written."""
+    if not is_remote(path) and pathlib.Path(path).is_dir():
+        raise ConfigError(f"--{flag}={path} is a folder; name a file in it")
+    check_writable(flag, str(pathlib.PurePath(path).parent))
+
+
+def check_artifact(model: str, flag: str = "model") -> None:
+    """Raise `ConfigError` if a flag names a local path that is no artifact."""
+    if is_missing(model, "model.json"):
+        raise ConfigError(
+            f"--{flag}={model} is not an exported model (no model.json there); name the `artifact` "
+            "folder of a run"
+        )
+
+
+def check_source(source: str, layout: str) -> None:
+    """Raise `DataError` if a source of labelled images is a local path that its layout can't be."""
+    if is_remote(source):
+        return
+    if layout == "manifest" and is_missing(source):
+        raise DataError(
+            f"{source} is not a file; the manifest layout expects a CSV file with the columns "
+            "path,label"
+        )
+    if layout != "manifest" and not pathlib.Path(source).is_dir():
+        raise DataError(f"{source} is not a folder; name the one that holds the images")
+
+
+def check_input(location: str) -> None:
+    """Raise `DataError` if the input of the scorer is a local path that doesn't exist."""
+    is_text = location.isprintable()  # the scorer refuses bytes that are not UTF-8
+    if is_text and not glob.has_magic(location) and is_missing(location):
+        raise DataError(
+            f"nothing to score: no file matches {location}; "
+            "expected a folder, a glob or a manifest with files in it"
+        )
+
+
+def check_scored(scored: str) -> None:
+    """Raise `DataError` if a local folder is not that of a run."""
+    if is_missing(scored, "run.json"):
+        raise DataError(
+            f"{scored} is not the folder of a finished run: its run.json cannot be read "
+            "(No such file or directory)"
+        )
+
+
+def check_radiographs(paths: Sequence[str]) -> None:
+    """Raise `DataError` if every one of several paths is local and absent."""
+    if paths and all(map(is_missing, paths)):
+        reasons = "; ".join(f"{escape_name(path)}: cannot be opened or read" for path in paths)
+        raise DataError(f"none of the images can be read: {reasons}")
+
+
+def check_file(flag: str, path: str) -> None:
+    """Raise `DataError` if a flag names a local path that doesn't exist."""
+    if is_missing(path):
+        raise DataError(f"--{flag}={path} does not exist; check the path")
+
+
+def check_weights(weights: str) -> None:
+    """Raise `ConfigError` if the setting `weights` names a local path that is absent."""
+    if weights not in ("imagenet", "none") and is_missing(
+        os.path.expanduser(weights)  # noqa: PTH111, a URL is not a path
+    ):
+        raise ConfigError(
+            f"weights={weights!r}: no such file; expected imagenet, none, a weights file (.h5),"
+            " a .keras file or an artifact"
+        )
+
+
+def is_missing(path: str, name: str = "") -> bool:
+    """Return whether a path is local and absent, or a folder without a file of this name."""
+    return not is_remote(path) and not pathlib.Path(path, name).exists()
