@@ -197,7 +197,7 @@ def verify(given: options.VerifyOptions) -> Result:
     if given.data_dir:
         _check_prepared(given.data_dir)
     if given.images:
-        path_checks.check_source(given.images, "folders")
+        path_checks.check_images(given.images)
     if given.masks:
         path_checks.check_file("masks", given.masks)
     import_tensorflow()
