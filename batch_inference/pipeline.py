@@ -205,7 +205,7 @@ def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary
 def _write_gallery(output: str) -> None:
     """Write the gallery page; where that fails, the results are complete without it."""
     try:
-        page.write(page.GalleryOptions(output))
+        page.write(page.GalleryOptions(output, overwrite=True))
     except (DataError, filesystem.StorageError) as error:
         logging.warning("%s was not written: %s", output_folder.GALLERY_HTML, error)
 
