@@ -87,6 +87,7 @@ setup(
             "humerus-phantom = trainer.main:phantom",
             "humerus-prepare = trainer.main:prepare",
             "humerus-train = trainer.main:train",
+            "humerus-sweep = trainer.main:sweep",
             "humerus-evaluate = trainer.main:evaluate",
             "humerus-combine = trainer.main:combine",
             "humerus-report = trainer.main:report",

@@ -71,7 +71,7 @@ def places(given, tmp_path, monkeypatch) -> dict[str, pathlib.Path]:
 
 
 def test_these_are_all():
-    assert len(PROGRAMS) == 12
+    assert len(PROGRAMS) == 13
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -177,7 +177,7 @@ MISTAKES = [
         "humerus-prepare",
         ["--source={empty}", "--layout=heap", "--data_dir={out}"],
         2,
-        "<mura|folders|manifest>",
+        "<mura|folders|manifest|fracatlas|graz>",
     ),
     (
         "humerus-prepare",

@@ -11,7 +11,7 @@ from trainer.dataset.locate import locate
 from trainer.program import path_checks
 from trainer.program.command_line import Program, Result
 from trainer.program.logging_setup import import_tensorflow
-from trainer.training import recipes
+from trainer.training import recipes, sweeps
 from trainer.urls import is_remote
 
 
@@ -65,7 +65,7 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
     options.TrainOptions,
     has_dry_run=True,
     define_config=recipes.define_config,
-    rewrite_argv=recipes.replace_names,
+    rewrite_argv=lambda argv: recipes.replace_names(sweeps.replace_trial(argv)),
 )
 def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> Result | None:
     """Fine-tunes, evaluates and exports a network; the same command continues a stopped run.
@@ -74,6 +74,7 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
         --config.backbone=xception --config.weights=xception_notop.weights.h5
     humerus-train --data_dir=data --workdir=runs/third --track=mlflow
+    humerus-train --data_dir=data --workdir=runs/sweep --sweep=sweep.txt --sweep_line=0
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
@@ -108,6 +109,25 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     ]
     places = [f"Report: {given.workdir}/report.html", f"Artifact: {given.workdir}/artifact"]
     return Result("\n".join([*tables, *places]), result)
+
+
+@_Program("humerus-sweep", options.SweepOptions)
+def sweep(given: options.SweepOptions) -> Result:
+    """Trains the trials of a sweep one after the other, and prints a table that compares them.
+
+    humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep
+    humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep --table_only --split=test
+
+    The same command continues a stopped sweep.
+    """
+    path_checks.check_writable("workdir", given.workdir)
+    _check_prepared(given.data_dir)
+    sweeps.read(given.sweep)
+    import_tensorflow()
+    from trainer.training import run_sweep
+
+    done = run_sweep.run(given)
+    return Result(str(done), dataclasses.asdict(done))
 
 
 @_Program("humerus-evaluate", options.EvaluateOptions)

@@ -72,6 +72,30 @@ class TrainOptions:
         None,
         choices=("mlflow", "wandb"),
     )
+    sweep: str | None = option(
+        "Text file with a trial on each line: its name, then settings. Trains that of --sweep_line "
+        "in a folder of its name in --workdir.",
+        None,
+        schemes=(),
+    )
+    sweep_line: int | None = option("Index of the trial, from 0.", None, low=0, high=10**6)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """The options of humerus-sweep."""
+
+    sweep: str = option(
+        "Text file with a trial on each line: its name, then settings such as "
+        "--config.dropout=0.5. The others are compared with the first.",
+        schemes=(),
+    )
+    data_dir: str = option(_PREPARED, schemes=SCHEMES)
+    workdir: str = option("Folder of the trials' folders, local or gs://.", schemes=SCHEMES)
+    split: str = option(
+        "Split to compare on.", "validation", choices=("train", "validation", "test")
+    )
+    table_only: bool = option("Train nothing; compare the trials that are finished.", False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from absl import flags as flags_lib
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.support import documents, manifests
 from trainer import errors
 from trainer.program import telemetry
+from trainer.training import recipes, settings, sweeps
 
 CRDS = pathlib.Path(__file__).with_name("crds")
 VERSIONS = sorted(
@@ -180,7 +182,9 @@ def test_jobs_end_and_restart_as_documented(name):
             "action": "Ignore",
             "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
         }
-        assert wrong["action"] == "FailJob" and stopped["action"] == "Ignore"
+        by_trial = name == "sweep" and job["metadata"]["name"] == "train"
+        assert wrong["action"] == ("FailIndex" if by_trial else "FailJob")
+        assert ("backoffLimitPerIndex" in spec) == by_trial and stopped["action"] == "Ignore"
         assert wrong["onExitCodes"] == {
             "operator": "In",
             "values": [errors.EXIT_CONFIG, errors.EXIT_DATA],
@@ -194,6 +198,37 @@ def test_jobs_end_and_restart_as_documented(name):
             started["exec"] == alive["exec"]
             and started["periodSeconds"] * started["failureThreshold"] >= 300
         )
+
+
+def test_a_sweep_has_a_pod_for_each_trial_of_its_file(tmp_path):
+    objects = manifests.overlay("sweep")
+    flags = manifests.named(objects, "ConfigMap", "humerus-flags")["data"]
+    (tmp_path / "sweep.txt").write_text(flags["sweep.txt"])
+    trials = sweeps.read(str(tmp_path / "sweep.txt"))
+    (job,) = [found for found in manifests.jobs(objects) if found["metadata"]["name"] == "train"]
+    spec, (main,) = job["spec"], job["spec"]["template"]["spec"]["containers"]
+    assert spec["completionMode"] == "Indexed" and spec["completions"] == len(trials) == 4
+    assert "train.flags" in flags and not [
+        found for found in manifests.jobs(objects) if "score" in found["metadata"]["name"]
+    ]
+    # What the kubelet and the program make of the arguments of the last pod.
+    (tmp_path / "train.flags").write_text(flags["train.flags"])
+    variables = {"STORAGE": "gs://bucket", "RUN": "first", "JOB_COMPLETION_INDEX": "3"}
+    words = [
+        re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], word).replace(
+            "/etc/humerus", str(tmp_path)
+        )
+        for word in main["args"]
+    ]
+    replaced = sweeps.replace_trial(["humerus-train", *words])
+    assert "--workdir=gs://bucket/runs/first/flip" in replaced
+    assert replaced[-1] == "--config.test_time_flip=true"
+    for trial in trials:
+        values = flags_lib.FlagValues()
+        argv = recipes.replace_names(["humerus-train", *trial.settings])
+        read = recipes.define_config(values, argv)
+        values(argv)
+        settings.check(read())
 
 
 @EVERY
@@ -214,10 +249,17 @@ def test_every_variable_of_a_command_line_is_set(name):
     """Kubernetes leaves `$(NAME)` as it stands where there is no such variable."""
     objects = manifests.overlay(name)
     config = manifests.named(objects, "ConfigMap", "humerus-env")
-    for _, pod in manifests.pod_specs(objects):
+    indexed = [
+        job["metadata"]["name"]
+        for job in manifests.jobs(objects)
+        if job["spec"].get("completionMode") == "Indexed"
+    ]
+    for workload, pod in manifests.pod_specs(objects):
+        # The Job controller sets it in every container.
+        of_job = {"JOB_COMPLETION_INDEX"} if workload in indexed else set()
         for container in manifests.containers(pod):
             assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
-            known = {*config["data"], *(one["name"] for one in container.get("env", []))}
+            known = {*of_job, *config["data"], *(one["name"] for one in container.get("env", []))}
             assert set(re.findall(r"\$\((\w+)\)", " ".join(container["args"]))) <= known
             assert "" not in [one["value"] for one in container.get("env", [])]
 
@@ -325,6 +367,7 @@ MOST = {
     "multi-node-2x8": (177.0, 646.0),
     "multi-node-jobset": (177.0, 646.0),
     "score-cpu": (14.0, 16.0),
+    "sweep": (12.5, 51.0),
     "dataflow-launcher": (0.25, 2.0),
 }
 """CPUs and GiB that all pods of an overlay may ask for together; a nightly pod runs alone."""

@@ -67,9 +67,9 @@ def evaluate(
       ConfigError: there is no artifact.
       DataError: the split is empty, or the model needs another image size or preprocessing.
     """
-    loaded = _load_split(data_dir, split)
-    info, scored = _score(model, data_dir, loaded)
-    caveats = _list_caveats(model, info, data_dir, split)
+    loaded = load_split(data_dir, split)
+    info, scored = score(model, data_dir, loaded)
+    caveats = list_caveats(model, info, data_dir, split)
     return _describe(info, loaded, scored, caveats, predictions_file)
 
 
@@ -154,11 +154,11 @@ def compare(
       ArtifactError, DataError: as `evaluate` does, for either model.
     """
     baseline_data_dir = baseline_data_dir or data_dir
-    info, scored = _score(model, data_dir, _load_split(data_dir, split))
-    other, other_scored = _score(
+    info, scored = score(model, data_dir, load_split(data_dir, split))
+    other, other_scored = score(
         baseline,
         baseline_data_dir,
-        _load_split(baseline_data_dir, split),
+        load_split(baseline_data_dir, split),
         "the baseline (whose --baseline_data_dir may be another)",
     )
     if predictions_file:
@@ -168,8 +168,8 @@ def compare(
         "baseline_id": other.model_id,
         "split": split,
         "warnings": [
-            *_list_caveats(model, info, data_dir, split),
-            *_list_caveats(baseline, other, baseline_data_dir, split),
+            *list_caveats(model, info, data_dir, split),
+            *list_caveats(baseline, other, baseline_data_dir, split),
         ],
         **metrics.compare(
             other_scored,
@@ -191,7 +191,7 @@ def write_predictions(path: str, scored: metrics.Cases, split: str, threshold: f
     predictions.write_csv(path, scored, {"split": np.full(len(scored), split), "predicted": called})
 
 
-def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
+def list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
     """List why the metrics are optimistic on a split that the model was trained or calibrated on.
 
     Data sets are compared by fingerprint: nothing is known about a model on other data.
@@ -212,14 +212,19 @@ def _list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list
     ]
 
 
-def _load_split(data_dir: str, split: str) -> Split:
+def load_split(data_dir: str, split: str) -> Split:
+    """Load a split of prepared data.
+
+    Raises:
+      DataError: it is empty.
+    """
     loaded = input_pipeline.load_split(data_dir, split)
     if not len(loaded):
         raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
     return loaded
 
 
-def _score(
+def score(
     model: str, data_dir: str, loaded: Split, role: str = "the model"
 ) -> tuple[Artifact, metrics.Cases]:
     """Score a split with an artifact; return its description and the calibrated cases."""

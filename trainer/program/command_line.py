@@ -76,8 +76,8 @@ class Program:
       options: the dataclass of the options, whose fields are the flags.
       has_dry_run: define --dry_run; the work gets its value as the keyword `dry_run`.
       has_json: define --json, for the result.
-      define_config: defines the flag --config and returns a function that reads it; the work gets
-        what it reads as the keyword `config`.
+      define_config: defines the flag --config of a command line and returns a function that reads
+        it; the work gets what it reads as the keyword `config`.
       takes_arguments: pass arguments that are not flags to the work; otherwise they are an error.
       passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
       rewrite_argv: changes the command line before it is parsed.
@@ -89,7 +89,7 @@ class Program:
     options: type
     has_dry_run: bool = False
     has_json: bool = True
-    define_config: Callable[[flags.FlagValues], Callable[[], Any]] | None = None
+    define_config: Callable[[flags.FlagValues, list[str] | None], Callable[[], Any]] | None = None
     takes_arguments: bool = False
     passes_unknown_flags: bool = False
     rewrite_argv: Callable[[list[str]], list[str]] = list
@@ -127,12 +127,14 @@ class Program:
         self._write_result(result, values["json"].value if self.has_json else None)
         return EXIT_DONE
 
-    def define_flags(self, values: flags.FlagValues) -> dict[str, Callable[[], Any]]:
+    def define_flags(
+        self, values: flags.FlagValues, argv: list[str] | None = None
+    ) -> dict[str, Callable[[], Any]]:
         """Define all flags; return what reads the value of each further keyword of the work."""
         define_flags(self.options, values)
         readers: dict[str, Callable[[], Any]] = {}
         if self.define_config:
-            readers["config"] = self.define_config(values)
+            readers["config"] = self.define_config(values, argv)
         if self.has_dry_run:
             define_flags(_DryRunOption, values)
             readers["dry_run"] = lambda: values["dry_run"].value
@@ -149,7 +151,7 @@ class Program:
           ConfigError: a flag is wrong or missing, or there are arguments that nobody takes.
         """
         try:
-            readers = self.define_flags(values)
+            readers = self.define_flags(values, argv)
             _, *arguments = values(argv, known_only=self.passes_unknown_flags)
         except flags.Error as error:
             raise ConfigError(_describe(error)) from error

@@ -25,8 +25,15 @@ def list_names() -> str:
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
 
 
-def define_config(values: flags.FlagValues) -> Callable[[], ConfigDict]:
-    """Define the flag --config; return what reads the settings once the flags are parsed."""
+def define_config(
+    values: flags.FlagValues, argv: Sequence[str] | None = None
+) -> Callable[[], ConfigDict]:
+    """Define the flag --config; return what reads the settings once the flags are parsed.
+
+    Args:
+      values: where the flag is defined.
+      argv: the command line that is parsed; by default, that of this process.
+    """
     # Without this, a --flagfile is not searched for settings of the recipe: the search would end
     # at the name of the program.
     flags.FLAGS.set_gnu_getopt(True)
@@ -38,6 +45,7 @@ def define_config(values: flags.FlagValues) -> Callable[[], ConfigDict]:
         f"Recipe ({list_names()}), or a file of your own; by default, humerus. "
         "--config.KEY=VALUE changes a setting of it, see docs/training.md.",
         flag_values=values,
+        sys_argv=None if argv is None else list(argv),
     )
 
     def read() -> ConfigDict:

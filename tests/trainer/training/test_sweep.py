@@ -1,0 +1,133 @@
+"""Sweeps: the file of trials, one trial of it, and all of them one after the other."""
+
+import json
+
+import pytest
+
+from tests.support import commands
+from trainer import main
+from trainer.errors import ConfigError
+from trainer.evaluation import evaluate, run_table
+from trainer.training import recipes, sweeps
+
+TEXT = """
+# name   settings
+*        --config.epochs=3
+base
+slow     --config.learning_rate=1e-4   # ten times smaller
+both     --config=smoke --config.dropout=0.5 --config.seed="7"
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "sweep.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def test_a_trial_is_a_name_and_settings(file):
+    assert sweeps.read(file) == [
+        sweeps.Trial("base", ("--config.epochs=3",)),
+        sweeps.Trial("slow", ("--config.epochs=3", "--config.learning_rate=1e-4")),
+        sweeps.Trial(
+            "both",
+            ("--config.epochs=3", "--config=smoke", "--config.dropout=0.5", "--config.seed=7"),
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# none\n\n", "lists no trial"),
+        ("a\n* --config.seed=1", r"line 2: the settings of all trials \(\*\) stand before"),
+        ("* --config.seed=1", "lists no trial"),
+        ("a\nb\na", "line 3: the name a stands in an earlier line"),
+        ("../a --config.seed=1", r"line 1: '\.\./a' cannot name a trial"),
+        ("--config.seed=1", "line 1: '--config.seed=1' cannot name a trial"),
+        ("a --workdir=x", "line 1: '--workdir=x' is not a setting"),
+        ("a --config.seed 1", "line 1: '--config.seed' is not a setting"),
+        ('a --config.seed="1', "line 1: a quotation mark is not closed"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, text, sentence):
+    (tmp_path / "sweep.txt").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        sweeps.read(str(tmp_path / "sweep.txt"))
+
+
+def test_a_sweep_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
+        sweeps.read(str(tmp_path / "sweep.txt"))
+
+
+@pytest.mark.parametrize("form", [["--workdir=runs/"], ["--workdir", "runs"]])
+def test_the_settings_of_a_trial_come_last_and_its_folder_in_that_of_the_sweep(file, form):
+    given = ["humerus-train", "--config=humerus", *form, "--config.dropout=0.1", "--data_dir=data"]
+    changed = sweeps.replace_trial([*given, f"--sweep={file}", "--sweep_line=2"])
+    assert changed == [
+        *("humerus-train", "--config=smoke", "--config.dropout=0.1", "--data_dir=data"),
+        *("--workdir=runs/both", "--config.epochs=3", "--config.dropout=0.5", "--config.seed=7"),
+    ]
+    assert sweeps.replace_trial(given) == given
+    assert recipes.replace_names(changed)[1].endswith("configs/smoke.py")
+    other = sweeps.replace_trial([*given, f"--sweep={file}", "--sweep_line=1"])
+    assert other[1] == "--config=humerus" and other[-1] == "--config.learning_rate=1e-4"
+
+
+@pytest.mark.parametrize("line", ["3", "-1", "x", ""])
+def test_a_line_that_is_not_there_ends_with_exit_code_2(file, capsys, line):
+    flags = ["--data_dir=data", "--workdir=runs", f"--sweep={file}", f"--sweep_line={line}"]
+    assert main.train(["humerus-train", *flags]) == 2
+    assert "lists 3 trials; expected a whole number from 0 to 2" in capsys.readouterr().err
+
+
+def test_a_sweep_without_a_line_is_refused(file, capsys):
+    assert main.train(["humerus-train", f"--sweep={file}", "--workdir=runs"]) == 2
+    assert "--sweep_line must be given too" in capsys.readouterr().err
+
+
+def row(value: float, difference: float | None) -> dict:
+    measured = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    apart = difference and {"value": difference, "low": difference - 0.05, "high": None}
+    apart = apart and {**apart, "high": difference + 0.05}
+    return {**measured, "difference": apart, "p_value": apart and 0.012}
+
+
+def test_the_table_has_differences_from_the_first_run():
+    runs = {
+        name: {metric: row(value, difference) for metric in run_table.COLUMNS}
+        for name, value, difference in (("base", 0.7, None), ("slow", 0.75, 0.05), ("c", 0.6, -0.1))
+    }
+    result = {"baseline": "base", "split": "validation", "images": 9, "patients": 5, "runs": runs}
+    lines = run_table.format_table(result, {"slow": ["--config.a=1"]}).splitlines()
+    assert lines[0].startswith("9 images of 5 patients, split validation; differences from base")
+    assert lines[3].split() == ["base", "0.700", "(0.600", "to", "0.800)"]
+    assert "+0.050 (+0.000 to +0.100)" in lines[4] and lines[4].endswith("0.012  --config.a=1")
+    assert "-0.100" in lines[5] and "2 comparisons" in lines[-1]
+
+
+@pytest.mark.slow  # trains two networks and starts TensorFlow three times
+def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, capsys):
+    file = tmp_path / "sweep.txt"
+    recipe = f"{commands.ROOT}/tests/support/small_recipe.py"
+    file.write_text(f"* --config={recipe}\nbase\nseed --config.seed=5\nwrong --config.dropout=7\n")
+    flags = [f"--sweep={file}", f"--data_dir={data_dir}", f"--workdir={tmp_path}/runs"]
+    assert main.sweep(["humerus-sweep", *flags, "--json=-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["missing"] == ["wrong"] and list(result["table"]["runs"]) == ["base", "seed"]
+    settings = json.loads((tmp_path / "runs" / "seed" / "config.json").read_text())
+    assert settings["config.seed"] == 5
+    artifacts = [f"{tmp_path}/runs/{name}/artifact" for name in ("seed", "base")]
+    expected = evaluate.compare(*artifacts, data_dir, "validation")["image"]
+    assert expected["brier"]["difference"]
+    for metric in run_table.COLUMNS:
+        found = result["table"]["runs"]["seed"][metric]
+        assert found["value"] == expected[metric]["b"]
+        for name in ("difference", "low", "high"):
+            key = "value" if name == "difference" else name
+            assert found["difference"][key] == expected[metric][name]
+    assert main.sweep(["humerus-sweep", *flags, "--table_only", "--split=test"]) == 0
+    said = capsys.readouterr().out
+    assert "split test" in said and "not finished: wrong" in said

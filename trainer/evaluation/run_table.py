@@ -1,0 +1,118 @@
+"""Compare several runs on the same images: a table with paired differences from the first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainer.evaluation import evaluate, metrics
+
+COLUMNS = ("auroc", "accuracy", "brier")
+"""Metrics of the table; of `brier`, less is better."""
+_NAME_WIDTH = 16
+
+
+def compare_runs(artifacts: Mapping[str, str], data_dir: str, split: str) -> dict[str, Any]:
+    """Score a split with each artifact once, and compare each with the first.
+
+    Args:
+      artifacts: artifact directories by the name of their run, the baseline first.
+      data_dir: the data set that `humerus-prepare` wrote.
+      split: `train`, `validation` or `test`.
+
+    Returns:
+      `{"baseline", "split", "images", "patients", "runs": {name: {"model_id", metric: {"value",
+      "low", "high", "difference", "p_value"}, ...}}, "warnings"}`. Differences are those of
+      `metrics.compare` per image: `{"value", "low", "high"}`; None of the baseline itself. The
+      p-value of `auroc` is that of DeLong's test with patients as clusters.
+
+    Raises:
+      ArtifactError, ConfigError, DataError: as `evaluate.evaluate`, for any of them.
+    """
+    loaded = evaluate.load_split(data_dir, split)
+    rows: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    first = None
+    for name, model in artifacts.items():
+        info, scored = evaluate.score(model, data_dir, loaded, f"the model of {name}")
+        warnings += evaluate.list_caveats(model, info, data_dir, split)
+        measured = metrics.evaluate(scored, info.threshold, study_scaling=info.study_scaling)
+        row: dict[str, Any] = {"model_id": info.model_id}
+        row |= {
+            metric: {**measured["image"][metric], "difference": None, "p_value": None}
+            for metric in COLUMNS
+        }
+        if first is None:
+            first = info, scored
+        else:
+            compared = metrics.compare(
+                first[1],
+                scored,
+                first[0].threshold,
+                info.threshold,
+                scalings=(first[0].study_scaling, info.study_scaling),
+            )["image"]
+            for metric in COLUMNS:
+                row[metric] |= _read_difference(compared[metric])
+        rows[name] = row
+    return {
+        "baseline": next(iter(artifacts)),
+        "split": split,
+        "images": len(loaded),
+        "patients": len(set(loaded.patient_id.tolist())),
+        "runs": rows,
+        "warnings": warnings,
+    }
+
+
+def _read_difference(compared: Mapping[str, Any]) -> dict[str, Any]:
+    tested = compared.get("delong", compared)
+    return {
+        "difference": {
+            "value": compared["difference"],
+            "low": compared["low"],
+            "high": compared["high"],
+        },
+        "p_value": tested["p_value"],
+    }
+
+
+def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]]) -> str:
+    """Format what `compare_runs` returned as lines for a terminal, a table for each metric.
+
+    Args:
+      result: what `compare_runs` returned.
+      settings: by the name of the run, what it changes; shown beside it.
+    """
+    lines = [
+        f"{result['images']} images of {result['patients']} patients, split {result['split']}; "
+        f"differences from {result['baseline']}, paired by patient"
+    ]
+    width = max([_NAME_WIDTH, *map(len, result["runs"])]) + 2
+    for metric in COLUMNS:
+        lines.append(f"\n{metric:{width}}{'value (95 %)':>24}{'difference (95 %)':>28}{'p':>8}")
+        for name, row in result["runs"].items():
+            value = metrics.format_interval(row[metric])
+            difference, p = _format_difference(row[metric])
+            changed = " ".join(settings.get(name, ()))
+            lines.append(f"{name:{width}}{value:>24}{difference:>28}{p:>8}  {changed}".rstrip())
+    others = len(result["runs"]) - 1
+    lines.append(
+        f"\n95 % patient-bootstrap intervals, {metrics.NO_INTERVAL}; p of auroc by DeLong's test."
+    )
+    if others > 1:
+        lines.append(
+            f"{others} comparisons: by chance alone, one in twenty has p below 0.05. Choose on the "
+            "validation split, and measure the chosen run on the test split once."
+        )
+    return "\n".join(lines)
+
+
+def _format_difference(row: Mapping[str, Any]) -> tuple[str, str]:
+    difference = row["difference"]
+    if difference is None:
+        return "", ""
+    if difference["value"] is None:
+        return "undefined", ""
+    text = f"{difference['value']:+.3f}"
+    if difference["low"] is not None:
+        text += f" ({difference['low']:+.3f} to {difference['high']:+.3f})"
+    return text, "" if row["p_value"] is None else f"{row['p_value']:.3f}"

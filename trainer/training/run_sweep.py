@@ -1,0 +1,99 @@
+"""Train the trials of a sweep on this machine, one after the other, and compare them."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from trainer import artifact, storage
+from trainer.errors import EXIT_STOPPED, DataError, StoppedError
+from trainer.evaluation import run_table
+from trainer.options import SweepOptions
+from trainer.training import sweeps
+
+_TRAIN = (
+    "import sys; from trainer.main import train; sys.exit(train(['humerus-train'] + sys.argv[1:]))"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepResult:
+    """What became of a sweep.
+
+    Attributes:
+      table: what `run_table.compare_runs` returned; None where no trial is finished.
+      settings: of each trial, by its name.
+      missing: names of the trials that have no artifact.
+    """
+
+    table: Mapping[str, Any] | None
+    settings: Mapping[str, Sequence[str]]
+    missing: Sequence[str]
+
+    def __str__(self) -> str:
+        parts = [run_table.format_table(self.table, self.settings)] if self.table else []
+        if self.missing:
+            parts.append(f"not finished: {', '.join(self.missing)}")
+        return "\n".join(
+            [*parts, *(f"warning: {each}" for each in (self.table or {}).get("warnings", ()))]
+        )
+
+
+def run(options: SweepOptions) -> SweepResult:
+    """Train the trials that are not finished, unless only the table is asked for; compare all.
+
+    A trial that fails does not keep the others from being trained.
+
+    Raises:
+      ConfigError: the sweep is wrong.
+      DataError: no trial is finished.
+      StoppedError: a signal ended a trial.
+    """
+    trials = sweeps.read(options.sweep)
+    workdir = options.workdir.rstrip("/")
+    if not options.table_only:
+        _train_all(trials, options)
+    artifacts = {trial.name: f"{workdir}/{trial.name}/artifact" for trial in trials}
+    finished = {name: path for name, path in artifacts.items() if _is_finished(path)}
+    if not finished:
+        raise DataError(f"no trial of {options.sweep} is finished in {workdir}; see their logs")
+    return SweepResult(
+        run_table.compare_runs(finished, options.data_dir, options.split),
+        {trial.name: trial.settings for trial in trials},
+        [name for name in artifacts if name not in finished],
+    )
+
+
+def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> None:
+    """Train each trial in a process of its own, which frees its memory and devices."""
+    for index, trial in enumerate(trials):
+        logging.info("trial %d of %d: %s", index + 1, len(trials), trial.name)
+        flags = [
+            f"--data_dir={options.data_dir}",
+            f"--workdir={options.workdir}",
+            f"--sweep={options.sweep}",
+            f"--sweep_line={index}",
+        ]
+        code = _run([sys.executable, "-c", _TRAIN, *flags])
+        if code == EXIT_STOPPED:
+            raise StoppedError("a signal ended a trial; run the same command to continue")
+        if code:
+            logging.error("trial %s ended with exit code %d", trial.name, code)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command and return its exit code; what interrupts this process ends it gently."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()  # it writes a checkpoint first
+        process.wait()
+        raise
+
+
+def _is_finished(path: str) -> bool:
+    return storage.exists(f"{path}/{artifact.MODEL_JSON}")
