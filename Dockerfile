@@ -46,7 +46,7 @@ RUN mkdir -p /opt/weights && if [ -n "$BACKBONE" ]; then KERAS_HOME=/tmp/keras \
 # Scoring needs TensorFlow to reach gs:// and where OpenVINO can't run: without CUDA, and without
 # the headers for custom operations. It quantises no network, so that nncf is left out.
 FROM builder AS score-packages
-RUN echo tensorflow >excluded.txt && uv pip install --excludes excluded.txt . openvino tensorflow-cpu \
+RUN echo tensorflow >excluded.txt && uv pip install --excludes excluded.txt ".[dicom]" openvino tensorflow-cpu \
     && uv pip uninstall humerus uv \
     && rm -r "$VIRTUAL_ENV"/lib/python3.*/site-packages/tensorflow/include
 

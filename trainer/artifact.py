@@ -45,6 +45,7 @@ METHOD_TITLES = {
     "grad_cam_pp": "Grad-CAM++",
     "layer_cam": "LayerCAM",
     "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "refined_cam": "Grad-CAM, refined by the features of the block before",
     "score_cam": "Score-CAM",
     "occlusion": "Occlusion",
 }

@@ -73,8 +73,8 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     humerus-train --data_dir=data --workdir=runs/first
     humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
         --config.backbone=xception --config.weights=xception_notop.weights.h5
-    humerus-train --data_dir=data --workdir=runs/third --track=mlflow
     humerus-train --data_dir=data --workdir=runs/sweep --sweep=sweep.txt --sweep_line=0
+    humerus-train --data_dir=data --workdir=runs/third --track=mlflow
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
@@ -197,7 +197,7 @@ def verify(given: options.VerifyOptions) -> Result:
     if given.data_dir:
         _check_prepared(given.data_dir)
     if given.images:
-        path_checks.check_source(given.images, "folders")
+        path_checks.check_images(given.images)
     if given.masks:
         path_checks.check_file("masks", given.masks)
     import_tensorflow()

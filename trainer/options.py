@@ -203,7 +203,8 @@ class ExplainOptions:
     output: str = option("Folder for the pages.", "explained", schemes=SCHEMES)
     method: tuple[str, ...] = option("Comma-separated methods of the maps.", tuple(METHOD_TITLES))
     layer: str = option(
-        "Layer of the maps; fused_layer_cam uses the ends of the blocks up to it.", "features"
+        "Layer of the maps; fused_layer_cam and refined_cam use ends of the blocks up to it.",
+        "features",
     )
     feature_maps: tuple[str, ...] = option(
         "Comma-separated layers whose outputs are shown as a grid.", ()

@@ -231,6 +231,9 @@ def _listing(search: Callable[[], _T]) -> _T:
         except requests.HTTPError as error:
             code = error.response.status_code if error.response is not None else 500
             raise exceptions.from_http_status(code, "") from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
+            # Their messages quote the address.
+            raise ConfigError("the address of the DICOM archive names no valid host") from None
 
     try:
         return DEFAULT_RETRY(attempt)()

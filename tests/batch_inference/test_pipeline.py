@@ -40,6 +40,7 @@ KEYS = [
     "body_part",
     "view",
     "warnings",
+    "dicom",
 ]
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
 

@@ -136,7 +136,9 @@ def test_an_offered_combination_is_taken_scheduled_and_deleted(results, overlay,
     else:
         assert not result.client[1].returncode, result.client[1].stderr
 
-    kind = {"local": "e2-standard-8", "gpu-1": "g2-standard-8"}.get(overlay, "g2-standard-96")
+    kind = {"local": "e2-standard-8", "gpu-1": "g2-standard-8", "sweep": "g2-standard-8"}.get(
+        overlay, "g2-standard-96"
+    )
     spot = "-spot" if component == "spot" or overlay == "multi-node-jobset" else ""
     for node in result.nodes.get("train", []):
         shape, _, _ = node.rpartition("-")

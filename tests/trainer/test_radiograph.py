@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.dicom_files import dicom_file
 from tests.support.image_files import image_files, tiff_file
 from tests.support.pictures import (
     encode,
@@ -361,6 +362,20 @@ def test_adam7_of_an_odd_size():
 def test_the_details_name_what_came(name, words):
     with pytest.raises(RadiographError, match=words):
         read(FILES[name].data)
+
+
+@pytest.mark.parametrize("start", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"])
+def test_jpeg_xl_is_refused_by_its_name(start):
+    with pytest.raises(RadiographError, match="or DICOM, the content is JPEG XL") as caught:
+        read(start + bytes(100))
+    assert caught.value.reason == "unsupported"
+
+
+def test_several_frames_are_refused_with_their_number():
+    pixels = np.zeros((24, 30), np.uint8)
+    with pytest.raises(RadiographError, match="the DICOM file holds 3 frames") as caught:
+        read(dicom_file(pixels, NumberOfFrames=3, Rows=8))
+    assert caught.value.reason == "unsupported"
 
 
 def test_the_error_survives_pickling():

@@ -8,9 +8,11 @@ import sys
 import threading
 
 import cv2
+import pydicom
 import pytest
 from apache_beam.io.gcp import gcsio_retry
 from google.cloud.storage.retry import DEFAULT_RETRY
+from pydicom.data import get_testdata_file
 
 from batch_inference import main, pipeline, preflight
 from batch_inference.inference import model_copy
@@ -138,6 +140,20 @@ def test_a_run_goes_on_in_a_bucket(server, filled, on_disk, tmp_path, monkeypatc
         not [name for name in left if "/cams/" in name]
         and len([name for name in left if "/journal/" in name]) == 1
     )
+
+
+def test_results_in_dicom_lie_in_the_bucket_too(server, bucket, model, tmp_path):
+    source = pathlib.Path(get_testdata_file("RG1_UNCI.dcm", download=False))
+    server.put(bucket, "in/radiograph.dcm", source.read_bytes())
+    server.faults.rate = 0.2
+    score(f"gs://{bucket}/in", model, f"gs://{bucket}/out", dicom=("sc", "sr"), cam_format="png")
+    server.faults.rate = 0.0
+    output = download(server, f"gs://{bucket}", "out", tmp_path)
+    (row,) = json_rows(output, "predictions")
+    assert row["dicom"] == [f"dicom_results/radiograph.dcm.{kind}.dcm" for kind in ("sc", "sr")]
+    capture, report = (pydicom.dcmread(output / path) for path in row["dicom"])
+    assert capture.StudyInstanceUID == report.StudyInstanceUID
+    assert (capture.pixel_array[..., ::-1] == cv2.imread(str(output / row["cam"]))).all()
 
 
 def test_of_two_runs_at_once_one_writes_and_the_other_is_refused(server, filled, on_disk, tmp_path):
