@@ -46,9 +46,9 @@ class Options:
     )
     study_key: str = option(
         "What the images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom "
-        "(StudyInstanceUID), or a column of the manifest. auto: the manifest's column study, "
-        "otherwise dicom, path or folder, in this order; files in the root of the input have no "
-        "folder.",
+        "(StudyInstanceUID), image (each is its own), or a column of the manifest. auto: the "
+        "manifest's column study, otherwise dicom, path or folder, in this order; the root of the "
+        "input is no such folder, nor are train, positive and the like.",
         "auto",
     )
     id_salt: str | None = option(

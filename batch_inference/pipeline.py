@@ -95,8 +95,13 @@ def build(
         if options.bigquery:
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
-    (predictions, rejections) | summary.WriteSummary(
-        output, described, str(choice), engine_records.explain(described.engines, str(choice))
+    (predictions, rejections, rows["studies"]) | summary.WriteSummary(
+        output,
+        described,
+        str(choice),
+        engine_records.explain(described.engines, str(choice)),
+        by_folder=options.study_key == "auto"
+        and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),
     )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
@@ -163,6 +168,9 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     except Exception as error:
         embedded = runners.is_embedded(plan.beam_options)
         raise (_explain(error, output, embedded) or error) from error
+    for caution in finished.content["cautions"]:
+        if caution not in described.cautions():  # what this run showed
+            logging.warning("%s", caution)
     _check_rejections(finished, options.max_rejection_rate)
     return finished
 

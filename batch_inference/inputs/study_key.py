@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 from batch_inference.inputs import manifest
 from batch_inference.outputs.records import Source, printable
+from trainer import study_folders
 from trainer.errors import ConfigError
 
-KEYS = ("auto", "folder", "path", "dicom")
+KEYS = ("auto", "folder", "path", "dicom", "image")
 _PUBLIC_KEY = "humerus"
 """The key without a salt. It hides UIDs, but whoever has a list of UIDs can recognise them."""
 _MURA_STUDY = re.compile(r"(?:.*/)?patient\d+/study[^/]*(?=/)")
@@ -23,9 +24,9 @@ class StudyKey:
 
     Attributes:
       by: `folder` (the parent folder), `path` (MURA's patientNNNNN/studyK), `dicom` (a pseudonym of
-        StudyInstanceUID), the name of a manifest's column as in the rows, or `auto`: the manifest's
-        column `study`, else `dicom`, else `path`, else `folder`. With `auto`, a file in the root of
-        the input is a study of its own.
+        StudyInstanceUID), `image` (each is its own), the name of a manifest's column as in the
+        rows, or `auto`: the manifest's column `study`, else `dicom`, else `path`, else the folder
+        of `study_folders`.
       salt: the secret that pseudonyms are made with, or None.
     """
 
@@ -47,6 +48,8 @@ class StudyKey:
             return posixpath.dirname(source.name) or posixpath.basename(
                 posixpath.dirname(source.uri)
             )
+        if self.by == "image":
+            return ""
         if self.by == "path":
             return _find_mura_study(source)
         if self.by == "dicom":
@@ -58,7 +61,7 @@ class StudyKey:
         return source.study or (
             self.pseudonym(uid)
             if uid
-            else _find_mura_study(source) or posixpath.dirname(source.name)
+            else _find_mura_study(source) or study_folders.find_folder(source.name)
         )
 
     def pseudonym(self, uid: str) -> str:

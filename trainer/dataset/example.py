@@ -4,15 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 LABELS = ("negative", "positive")
-LABEL_WORDS = {"0": 0, "negative": 0, "normal": 0, "1": 1, "positive": 1, "abnormal": 1}
 SPLITS = ("train", "validation", "test")
-SPLIT_WORDS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
 
 # Preparation adds these attributes to each image, as text. Sizes are in pixels, before the
 # letterbox.

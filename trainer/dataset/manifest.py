@@ -22,8 +22,9 @@ from trainer import (
     urls,
 )
 from trainer.dataset import mura
-from trainer.dataset.example import DERIVED_ATTRIBUTES, LABEL_WORDS, SPLIT_WORDS, Example
+from trainer.dataset.example import DERIVED_ATTRIBUTES, Example
 from trainer.errors import DataError
+from trainer.study_folders import LABEL_WORDS, SPLIT_WORDS
 
 # Spreadsheet programs write numbers and truth values in ways of their own.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}

@@ -1,12 +1,13 @@
 """List the radiographs of a source: five layouts, local or `gs://`."""
 
 import collections
+import dataclasses
 import posixpath
 from collections.abc import Iterable, Sequence
 
-from trainer import mura_paths, storage
+from trainer import mura_paths, storage, study_folders
 from trainer.dataset import fracatlas, graz, manifest, mura
-from trainer.dataset.example import LABEL_WORDS, LABELS, SPLIT_WORDS, Example
+from trainer.dataset.example import LABELS, Example
 from trainer.dataset.listing import (
     OUTSIDE_LAYOUT,
     Listing,
@@ -16,6 +17,7 @@ from trainer.dataset.listing import (
 )
 from trainer.errors import ConfigError, DataError
 from trainer.options import LAYOUTS
+from trainer.study_folders import LABEL_WORDS, SPLIT_WORDS
 
 
 def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
@@ -76,6 +78,7 @@ def _list(root: str, paths: Sequence[str]) -> Listing:
             continue
         uri = posixpath.join(root, path)
         examples.append(Example(path, uri, label, patient_id=path, study_id=path, split=split))
+    examples = _group_by_folder(examples)
     if not examples:
         folders = collections.Counter(path.split("/")[0] for path in outside)
         names = ", ".join(name for name, _ in folders.most_common(5))
@@ -86,6 +89,18 @@ def _list(root: str, paths: Sequence[str]) -> Listing:
         )
     detail = f"the file lies in none of the class folders {' and '.join(LABELS)}"
     return Listing(examples, [Omission(path, OUTSIDE_LAYOUT, detail) for path in outside])
+
+
+def _group_by_folder(examples: Sequence[Example]) -> list[Example]:
+    """Make the images of a folder one study and patient, unless it holds too many for one."""
+    folders = [study_folders.find_folder(example.path) for example in examples]
+    images = collections.Counter(folders)
+    return [
+        dataclasses.replace(example, patient_id=folder, study_id=folder)
+        if folder and images[folder] <= study_folders.MANY_IMAGES
+        else example
+        for example, folder in zip(examples, folders, strict=True)
+    ]
 
 
 def _advise(root: str, paths: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from trainer import study_folders
 from trainer.dataset.example import LABELS, SPLITS, Example
 from trainer.errors import ConfigError, DataError
 
@@ -92,7 +93,32 @@ def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
     return [
         f"the source names no patients, so each {counted} counts as one, and a person with several "
         "may be in two splits, which makes every metric too good; name the patients in the column "
-        "patient of a manifest"
+        "patient of a manifest",
+        *_warn_of_crowded_folders(examples),
+    ]
+
+
+def _warn_of_crowded_folders(examples: Iterable[Example]) -> list[str]:
+    """Return a warning if folders hold too many images for a study, so that each is its own."""
+    images = collections.Counter(
+        study_folders.find_folder(example.path)
+        for example in examples
+        if example.study_id == example.path
+    )
+    crowded = {
+        folder: number
+        for folder, number in images.items()
+        if number > study_folders.MANY_IMAGES
+        and folder
+        and study_folders.is_sorting(folder.split("/")[0])  # of the layout `folders`
+    }
+    if not crowded:
+        return []
+    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
+    return [
+        f"folders with more than {study_folders.MANY_IMAGES} images are no studies, so that each "
+        f"image counts as a study and a patient of its own: {len(crowded)}, such as {largest} with "
+        f"{crowded[largest]}; name patients and studies in the columns of a manifest"
     ]
 
 

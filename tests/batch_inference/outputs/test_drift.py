@@ -1,5 +1,7 @@
 """The population stability index against hand-computed values, and its rate of false alarms."""
 
+import dataclasses
+import itertools
 import json
 
 import cv2
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 from batch_inference import pipeline
-from batch_inference.outputs import drift
+from batch_inference.outputs import drift, summary
+from batch_inference.outputs.records import Study
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import tiny_artifact
 
@@ -101,11 +104,14 @@ def test_where_nothing_can_be_said_the_reason_is(counts, histogram, reason):
     assert said["psi"] is None and reason in said["reason"] and "drift" not in said
 
 
-def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path):
-    (tmp_path / "in").mkdir()
+def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
+    for folder in ("ward", "exam", "positive"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
     (tmp_path / "in" / "empty.png").touch()
-    for index in range(60):
-        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture(index, 32, 32) // 4)
+    # Too many for one study, as many as one may have, and a folder that only sorts.
+    folders = ["ward"] * 13 + ["exam"] * 12 + ["positive"] * 14 + ["."] * 21
+    for index, folder in enumerate(folders):
+        cv2.imwrite(str(tmp_path / "in" / folder / f"{index}.png"), picture(index, 32, 32) // 4)
     edges = np.linspace(0, 255, 11).tolist()
     bright = {"edges": edges, "shares": [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0], "images": 300}
     tiny_artifact.make(
@@ -122,7 +128,7 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path):
         [row["brightness"] for row in json_rows(tmp_path / "out", "predictions")], edges
     )
     assert content["brightness"]["shares"] == pytest.approx((counts / 60).tolist(), abs=1e-6)
-    counted, of_the_model, of_the_folder = str(told).splitlines()
+    counted, of_the_model, of_studies, of_the_folder = str(told).splitlines()
     assert "60 of 61 images scored" in counted and "1 rejected (1 empty)" in counted
     assert (
         of_the_model
@@ -132,3 +138,28 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path):
         of_the_folder.startswith("caution: these images differ much")
         and "brightness (PSI" in of_the_folder
     )
+    crowded = (
+        "folders with more than 12 images count as one study each: 1, such as ward with 13; if a "
+        "folder is not one examination, use --study_key=image, or --study_key with a column of a "
+        "manifest"
+    )
+    assert of_studies == f"caution: {crowded}"
+    assert [record.message for record in caplog.records].count(crowded) == 1
+    studies = {row["study"]: row["images"] for row in json_rows(tmp_path / "out", "studies")}
+    assert studies.pop("ward") == 13 and studies.pop("exam") == 12
+    assert len(studies) == 35 and set(studies.values()) == {1}
+
+
+def test_the_largest_of_crowded_studies_is_named_in_whatever_order_they_come():
+    found = [
+        Study(name, "positive", 0.5, images, f"/in/{name}/0.png", "m")
+        for name, images in (("a/b", 40), ("c", 12), ("d", 99), ("e", 99))
+    ]
+    assert [summary.is_crowded(study) for study in found] == [True, False, True, True]
+    elsewhere = dataclasses.replace(found[0], highest="/in/x/b/0.png")
+    assert not summary.is_crowded(elsewhere), "its name comes from a manifest"
+    crowded = [study for study in found if summary.is_crowded(study)]
+    for order in itertools.permutations(crowded):
+        halves = summary.add_crowded(order[:1]), summary.add_crowded(order[1:])
+        assert summary.add_crowded(halves) == summary.add_crowded(order) == (3, 99, "e")
+    assert summary.warn_of_crowded(summary.add_crowded([])) == []

@@ -24,6 +24,7 @@ from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
 from batch_inference.outputs.records import Source
 from trainer import radiograph
+from trainer.dataset import sources, splits
 from trainer.dataset.locate import locate
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
@@ -137,6 +138,28 @@ def class_folders(root: pathlib.Path, each: int = 6) -> pathlib.Path:
             image = Image.fromarray(picture(100 * label + number).astype(np.uint8))
             (root / name / f"{number}.png").write_bytes(encoded(image, "PNG"))
     return root
+
+
+def test_a_folder_below_a_class_is_a_study_unless_it_holds_too_many(tmp_path):
+    """By the rule of the scorer, which names the same studies."""
+    names = [
+        *(f"positive/{number}.png" for number in range(3)),
+        *(f"negative/exam {number // 3}/{number}.png" for number in range(12)),
+        *(f"negative/ward/{number}.png" for number in range(13)),
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    examples = sources.list_source(str(tmp_path), "folders", ()).examples
+    studies = {example.path: example.study_id for example in examples}
+    assert all(example.patient_id == example.study_id for example in examples)
+    assert studies.keys() == set(names)
+    for name, study in studies.items():
+        scored = StudyKey()(Source(str(tmp_path / name), name), {})
+        assert study == (name if "ward" in name else scored)
+    assert len({study for name, study in studies.items() if "exam" in name}) == 4
+    _, told = splits.warn_of_unnamed_patients(examples)
+    assert "such as negative/ward with 13; name patients and studies" in told
 
 
 def tree(root: pathlib.Path) -> dict[str, bytes]:

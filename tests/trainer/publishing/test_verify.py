@@ -365,7 +365,7 @@ def test_the_command_prints_what_it_recorded(copied, tmp_path):
     refused = subprocess.run(
         [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
     )
-    assert refused.returncode == 3 and "holds no image to measure on" in refused.stderr
+    assert refused.returncode == 3 and "is not a folder; name the one" in refused.stderr
     arguments[1] = f"--images={tmp_path}"
     done = subprocess.run(
         [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
