@@ -34,7 +34,7 @@ BEAM    := $(shell sed -n 's/^apache-beam.*==\([0-9.]*\).*/\1/p' $(LOCK))
 # For example BENCH_FLAGS="--images=2000,20000 --cores=1,2 --sizes=224,320 --source=DIR".
 BENCH_FLAGS ?=
 
-.PHONY: help bench train-local test test-slow test-distributed test-cluster test-image lint format lock clean
+.PHONY: help bench train-local test test-slow test-distributed test-cluster test-image lint docs dist format lock clean
 .PHONY: k8s-site k8s-render k8s-delete-jobs
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -113,17 +113,29 @@ bench: $(STAMP)
 	$(INSTALL) "ray[data]" tf-explain
 	$(BIN)/python -m benchmarks.score $(BENCH_FLAGS)
 
-## make lint                                  check with ruff, mypy and hadolint
+## make lint                                  check with ruff, mypy and hadolint, and that the pages of the interface build
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy trainer batch_inference
 	$(BIN)/hadolint Dockerfile
+	$(MAKE) --no-print-directory docs
 
 ## make format                                mend what `make lint` reports, where ruff can
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## make docs                                  write the pages of the Python interface to build/api
+API := trainer.predictor trainer.radiograph trainer.artifact trainer.artifact_fields trainer.scaling trainer.hub \
+	trainer.errors batch_inference.outputs.records
+docs: $(STAMP)
+	$(BIN)/python -W error -m pdoc --docformat google --no-show-source --output-directory build/api $(API)
+
+## make dist                                  build wheel, source archive and list of packages (SBOM) in dist
+dist: $(STAMP)
+	umask 022 && SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/cyclonedx-py requirements $(LOCK) --output-reproducible --output-file dist/humerus.cdx.json
 
 ## make lock                                  write requirements.lock from setup.py and requirements.in
 lock: $(STAMP)

@@ -56,7 +56,7 @@ setup(
         "cpu": ["openvino~=2026.4", "nncf~=3.4"],
         "dicom": ["dicomweb-client~=0.61", "highdicom~=0.28"],
         "onnx": ["onnxruntime~=1.23", "tf2onnx~=1.17"],
-        "mlflow": ["mlflow-skinny~=3.17"],
+        "mlflow": ["mlflow-skinny~=3.17", "alembic~=1.13", "sqlalchemy~=2.0"],
         "wandb": ["wandb~=0.28"],
         "hf": ["huggingface_hub>=1,<3"],
         "dev": [

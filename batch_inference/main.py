@@ -7,6 +7,7 @@ import functools
 from batch_inference import lean_import
 from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
+from trainer import hub
 from trainer.errors import DataError
 from trainer.program import path_checks
 from trainer.program.command_line import Program, Result
@@ -35,8 +36,8 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
 
     It takes Apache Beam's options too, such as --runner=FlinkRunner or --direct_num_workers=4.
     """
-    options = dataclasses.replace(options, beam=beam_options)
     path_checks.check_writable("output", options.output)
+    options = dataclasses.replace(options, beam=beam_options, model=hub.fetch(options.model))
     path_checks.check_artifact(options.model)
     path_checks.check_input(options.input)
     if not dry_run:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from trainer import hub
 from trainer.artifact import FREE_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
@@ -23,7 +24,9 @@ class Options:
         schemes=(*BEAM_SCHEMES, "dicomweb+http", "dicomweb+https"),
     )
     model: str = option(
-        "The `artifact` folder that training exported, local or gs://.", schemes=BEAM_SCHEMES
+        "The `artifact` folder that training exported, local or gs://, or hf://user/name of the "
+        "Hugging Face Hub.",
+        schemes=(*BEAM_SCHEMES, hub.SCHEME),
     )
     output: str = option("Folder for the results, local or gs://.", schemes=BEAM_SCHEMES)
     exclude: tuple[str, ...] = option(

@@ -7,7 +7,12 @@ r"""Measure how well the maps of every method lie on known findings, and what ea
         --model=runs/simulated/artifact --fracatlas=fracatlas --folds=runs/cross_validation/humerus
 
 `--folds` is a run of `humerus-train --folds=5` on FracAtlas: each image is asked of the network
-that hasn't seen its patient. Writes its tables into benchmarks/README.md.
+that hasn't seen its patient. `--single` is an artifact of one network, which has seen most of the
+images. Writes its tables into benchmarks/README.md; `--table` names them.
+
+    python -m benchmarks.localisation --table=finer --methods=grad_cam,refined_cam,fused_layer_cam \
+        --simulated=simulated/MURA-v1.1 --model=runs/simulated/artifact \
+        --fracatlas=fracatlas --single=runs/humerus/artifact
 """
 
 import argparse
@@ -35,6 +40,9 @@ TIMED, LEAST_SECONDS = 16, 10
 counts.
 """
 
+TWICE = "twice"
+"""In `--methods`: the free map of images at twice the side."""
+
 Maps = Callable[[keras.Model, np.ndarray], np.ndarray]
 """uint8 [N, size, size] -> float32 [N, h, w]."""
 
@@ -46,15 +54,24 @@ def main() -> None:
         for name, method in saliency.METHODS.items()
         if name in options.methods.split(",")
     }
+    twice = TWICE in options.methods.split(",")
     if options.simulated:
         info = artifact.load(options.model)
         (member,) = trained_network.load(options.model, info).members
         pictures, masks = simulated(pathlib.Path(options.simulated), info.image_size)
+        asked = [(member.model, np.arange(len(pictures)))]
         replace_table(
-            "localisation_simulated",
-            table(info, methods, [(member.model, np.arange(len(pictures)))], pictures, masks),
+            f"{options.table}_simulated", table(info, methods, asked, pictures, masks, twice)
         )
-    if options.fracatlas:
+    if options.fracatlas and options.single:
+        info = artifact.load(options.single)
+        (member,) = trained_network.load(options.single, info).members
+        pictures, masks = fracatlas(pathlib.Path(options.fracatlas), None, info.image_size)[:2]
+        asked = [(member.model, np.arange(len(pictures)))]
+        replace_table(
+            f"{options.table}_fracatlas", table(info, methods, asked, pictures, masks, twice)
+        )
+    elif options.fracatlas:
         info = artifact.load(f"{options.folds}/artifact")
         members = [
             member.model
@@ -64,7 +81,9 @@ def main() -> None:
             pathlib.Path(options.fracatlas), pathlib.Path(options.folds), info.image_size
         )
         asked = [(model, np.flatnonzero(fold == k)) for k, model in enumerate(members)]
-        replace_table("localisation_fracatlas", table(info, methods, asked, pictures, masks))
+        replace_table(
+            f"{options.table}_fracatlas", table(info, methods, asked, pictures, masks, twice)
+        )
 
 
 def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -82,16 +101,19 @@ def simulated(root: pathlib.Path, size: int) -> tuple[list[np.ndarray], np.ndarr
 
 
 def fracatlas(
-    root: pathlib.Path, run: pathlib.Path, size: int
+    root: pathlib.Path, run: pathlib.Path | None, size: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Read the fractured training radiographs, their polygons as masks, and the fold of each,
-    counted from 0.
+    counted from 0; without a run, all that can be read.
     """
     outlines = finding_masks.read(str(root / "fracture_masks.coco.json"))
-    with (run / "out_of_fold.csv").open(newline="") as lines:
-        folds = {
-            pathlib.PurePath(row["path"]).name: int(row["fold"]) for row in csv.DictReader(lines)
-        }
+    folds = dict.fromkeys(outlines, 0)
+    if run:
+        with (run / "out_of_fold.csv").open(newline="") as lines:
+            folds = {
+                pathlib.PurePath(row["path"]).name: int(row["fold"])
+                for row in csv.DictReader(lines)
+            }
     pictures, masks, fold = [], [], []
     for name in sorted(outlines):
         if name not in folds:  # truncated
@@ -110,10 +132,13 @@ def table(
     asked: list[tuple[keras.Model, np.ndarray]],
     pictures: list[np.ndarray],
     masks: np.ndarray,
+    twice: bool,
 ) -> str:
-    """Format a row for each method and baseline; `asked` selects the pictures of each network."""
-    images, bigger = (_squares(pictures, size) for size in (info.image_size, 2 * info.image_size))
-    large = [(_enlarged(model, 2 * info.image_size), rows_) for model, rows_ in asked]
+    """Format a row for each method and baseline; `asked` selects the pictures of each network.
+
+    `twice` adds the map of the images at twice the side.
+    """
+    images = _squares(pictures, info.image_size)
     forward = _seconds(saliency.logit, asked[0][0], images)
     rows = []
 
@@ -135,7 +160,11 @@ def table(
             _served if name == FREE_METHOD else functools.partial(method, layer=model_lib.FEATURES)
         )
         measure(f"`{name}`", at_the_end, asked, images)
-    measure(f"`{FREE_METHOD}` of the image at twice the side", _served, large, bigger)
+    if twice:
+        side = 2 * info.image_size
+        large = [(_enlarged(model, side), rows_) for model, rows_ in asked]
+        name = f"`{FREE_METHOD}` of the image at twice the side"
+        measure(name, _served, large, _squares(pictures, side))
     for name, baseline in localisation.BASELINES.items():
         rows.append(
             _row(
@@ -238,10 +267,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", help="artifact of one network, trained on them")
     parser.add_argument("--fracatlas", help="folder with images/ and fracture_masks.coco.json")
     parser.add_argument("--folds", help="workdir of humerus-train --folds on FracAtlas")
+    parser.add_argument("--single", help="artifact of one network, instead of --folds")
+    parser.add_argument("--table", default="localisation", help="start of the tables' names")
     parser.add_argument(
         "--methods",
-        default=",".join(saliency.METHODS),
-        help="rows to measure; the last two cost a hundred passes",
+        default=",".join([*saliency.METHODS, TWICE]),
+        help="rows to measure; score_cam and occlusion cost a hundred passes",
     )
     return parser.parse_args()
 

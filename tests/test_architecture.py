@@ -14,7 +14,7 @@ LEVELS = {
     "trainer": (
         {"main"},
         {"training", "local"},
-        {"publishing", "wait"},
+        {"publishing", "wait", "tracking"},
         {"evaluation", "predictor"},
         {"dataset", "network", "engine_choice"},
         {"engines"},
@@ -23,6 +23,7 @@ LEVELS = {
         {"legend", "dicom_output"},
         {"overlay", "options"},
         {
+            "hub",
             "radiograph",
             "artifact",
             "program",
@@ -97,6 +98,7 @@ SHARED = {
     "manifest_text",
     "folder_walk",
     "machine",
+    "hub",
     "program",
     "regular_file",
     "workers",

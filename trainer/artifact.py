@@ -5,7 +5,7 @@
                                    -> {probability, logit, cam}
       model.keras                  the Keras model, to continue training from
       model.json                   everything below
-      MODEL_CARD.md                the same for people
+      MODEL_CARD.md, README.md     the same for people, and for the Hugging Face Hub
       openvino/int8.xml, .bin      the network in 8-bit arithmetic, if `trainer.publishing.verify`
                                    made one; the model's id does not depend on it
       onnx/model.onnx              the network in ONNX, likewise
@@ -34,6 +34,8 @@ FORMAT_VERSION = 2
 MODEL_JSON = "model.json"
 KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
+HUB_CARD = "README.md"
+"""The model card with the metadata that the Hugging Face Hub reads."""
 INT8_NETWORK = "openvino/int8.xml"
 ONNX_NETWORK = "onnx/model.onnx"
 FREE_METHOD = "grad_cam"
@@ -43,6 +45,7 @@ METHOD_TITLES = {
     "grad_cam_pp": "Grad-CAM++",
     "layer_cam": "LayerCAM",
     "fused_layer_cam": "LayerCAM, fused over the block ends",
+    "refined_cam": "Grad-CAM, refined by the features of the block before",
     "score_cam": "Score-CAM",
     "occlusion": "Occlusion",
 }

@@ -6,7 +6,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from trainer import errors, options
+from trainer import errors, hub, options
 from trainer.dataset.locate import locate
 from trainer.program import path_checks
 from trainer.program.command_line import Program, Result
@@ -74,19 +74,23 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
     humerus-train --data_dir=data --workdir=runs/second --config=humerus \\
         --config.backbone=xception --config.weights=xception_notop.weights.h5
     humerus-train --data_dir=data --workdir=runs/sweep --sweep=sweep.txt --sweep_line=0
+    humerus-train --data_dir=data --workdir=runs/third --track=mlflow
     """
     if given.folds == 1:
         raise errors.ConfigError("--folds=1 holds nothing out; use 2 or more, or omit the flag")
     path_checks.check_writable("workdir", given.workdir)
     _check_prepared(given.data_dir)
     path_checks.check_weights(config.weights)
+    from trainer.tracking import tracker
+
+    tracker.check_installed(given.track)
     import_tensorflow()
     from trainer.evaluation import metrics
     from trainer.training import dry_run as dry_run_lib
     from trainer.training import train as train_lib
     from trainer.training.job import create_job
 
-    job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile)
+    job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile, given.track)
     if dry_run:
         plan = dry_run_lib.plan(job)
         return Result(str(plan), dataclasses.asdict(plan))
@@ -160,18 +164,19 @@ def evaluate(given: options.EvaluateOptions) -> Result:
     from trainer.evaluation import metrics
 
     split, predictions = given.split or "test", given.predictions
-    if given.baseline:
+    model, baseline = hub.fetch(given.model), given.baseline and hub.fetch(given.baseline)
+    if baseline:
         result = evaluate_lib.compare(
-            given.model, given.baseline, data_dir, split, given.baseline_data_dir, predictions
+            model, baseline, data_dir, split, given.baseline_data_dir, predictions
         )
         tables = [metrics.format_comparison(result)]
     else:
         result = (
             evaluate_lib.evaluate_source(
-                given.model, source, layout, given.body_parts, given.split, predictions
+                model, source, layout, given.body_parts, given.split, predictions
             )
             if source
-            else evaluate_lib.evaluate(given.model, data_dir, split, predictions)
+            else evaluate_lib.evaluate(model, data_dir, split, predictions)
         )
         tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
@@ -192,7 +197,7 @@ def verify(given: options.VerifyOptions) -> Result:
     if given.data_dir:
         _check_prepared(given.data_dir)
     if given.images:
-        path_checks.check_source(given.images, "folders")
+        path_checks.check_images(given.images)
     if given.masks:
         path_checks.check_file("masks", given.masks)
     import_tensorflow()

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from trainer import hub
 from trainer.artifact import METHOD_TITLES
 from trainer.program.flag_types import SCHEMES
 from trainer.program.flags_from_dataclass import option
@@ -11,7 +12,8 @@ MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 
 _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
-_ARTIFACT = "Artifact, local or gs://."
+_ARTIFACT = "Artifact, local or gs://, or hf://user/name of the Hugging Face Hub."
+_ARTIFACT_SCHEMES = (*SCHEMES, hub.SCHEME)
 _BODY_PARTS = "Layouts mura and fracatlas: comma-separated body parts to take, or all."
 
 
@@ -64,6 +66,12 @@ class TrainOptions:
         high=1000,
     )
     profile: bool = option("Record ten of the first steps for TensorBoard's profiler.", False)
+    track: str | None = option(
+        "Record settings, curves, metrics, report and artifact with an experiment tracker, which "
+        "its own environment variables configure. The report shows radiographs.",
+        None,
+        choices=("mlflow", "wandb"),
+    )
     sweep: str | None = option(
         "Text file with a trial on each line: its name, then settings. Trains that of --sweep_line "
         "in a folder of its name in --workdir.",
@@ -94,7 +102,7 @@ class SweepOptions:
 class EvaluateOptions:
     """The options of humerus-evaluate."""
 
-    model: str = option(_ARTIFACT, schemes=SCHEMES)
+    model: str = option(_ARTIFACT, schemes=_ARTIFACT_SCHEMES)
     data_dir: str | None = option(_PREPARED, None, schemes=SCHEMES)
     source: str | None = option(
         "Labelled images that are not prepared: a folder, or the CSV file of a manifest.",
@@ -104,7 +112,9 @@ class EvaluateOptions:
     layout: str | None = option("Layout of --source.", None, choices=LAYOUTS)
     body_parts: tuple[str, ...] = option(_BODY_PARTS, ("XR_HUMERUS",))
     baseline: str | None = option(
-        "Another artifact, with which --model is compared image by image.", None, schemes=SCHEMES
+        "Another artifact, with which --model is compared image by image.",
+        None,
+        schemes=_ARTIFACT_SCHEMES,
     )
     baseline_data_dir: str | None = option(
         "Prepared data for a --baseline that takes images of another size.", None, schemes=SCHEMES
@@ -193,7 +203,8 @@ class ExplainOptions:
     output: str = option("Folder for the pages.", "explained", schemes=SCHEMES)
     method: tuple[str, ...] = option("Comma-separated methods of the maps.", tuple(METHOD_TITLES))
     layer: str = option(
-        "Layer of the maps; fused_layer_cam uses the ends of the blocks up to it.", "features"
+        "Layer of the maps; fused_layer_cam and refined_cam use ends of the blocks up to it.",
+        "features",
     )
     feature_maps: tuple[str, ...] = option(
         "Comma-separated layers whose outputs are shown as a grid.", ()

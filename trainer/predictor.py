@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
-from trainer import artifact, engine_choice, engines, legend, machine, overlay, storage
+from trainer import artifact, engine_choice, engines, hub, legend, machine, overlay, storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.program.logging_setup import escape_name
@@ -110,7 +110,7 @@ class Predictor:
         """Load the network of an artifact.
 
         Args:
-          model: the `artifact` folder of a run, local or `gs://`.
+          model: the `artifact` folder of a run, local or `gs://`, or `hf://user/name[@revision]`.
           engine: `auto` (the fastest one that the artifact records as verified), `tensorflow`,
             `openvino` or `onnx`.
           precision: `auto`, or one of the engine.
@@ -126,7 +126,7 @@ class Predictor:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold} is not a probability: take 0 to 1")
         with tempfile.TemporaryDirectory() as copy:
-            folder, described = _fetch(os.fspath(model), pathlib.Path(copy))
+            folder, described = _fetch(hub.fetch(os.fspath(model)), pathlib.Path(copy))
             choice = engine_choice.choose(described, engine, precision)
             self._engine = engines.load(
                 folder, described, choice, batch_size, machine.cache_folder()

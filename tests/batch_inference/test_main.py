@@ -44,7 +44,7 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
     ("arguments", "code", "sentence"),
     [
         ([], 2, "--input and --model and --output must be given"),
-        (["--engine=abacus"], 2, "value should be one of <auto|tensorflow|openvino>"),
+        (["--engine=abacus"], 2, "value should be one of <auto|tensorflow|openvino|onnx>"),
         (["--batch_size=0"], 2, "batch_size"),
         (["--format=csv,xlsx"], 2, "one or several of jsonl,csv,parquet"),
         (["--input=/nowhere", "--model={model}", "--output={out}"], 3, "nothing to score"),

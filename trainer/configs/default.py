@@ -114,7 +114,7 @@ def get_config() -> ml_collections.ConfigDict:
     # later.
     config.verify_engines = True
     # Comma-separated: maps that humerus-score --method may draw beside grad_cam, such as
-    # fused_layer_cam.
+    # fused_layer_cam or refined_cam.
     config.cam_methods = ""
     config.seed = 0
     return config.lock()

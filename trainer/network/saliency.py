@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import ConfigError
+from trainer.network import cam
 from trainer.network import model as model_lib
 
 Method = Callable[[keras.Model, np.ndarray, str], np.ndarray]
@@ -26,6 +27,7 @@ SCORE_CAM_CHANNELS = 64
 """Score-CAM runs the network once for each of this many channels, those that vary most."""
 OCCLUSION_CELLS = 14
 """Cells of the occlusion map along each side; a patch covers two by two cells."""
+_SEVERAL_LAYERS = ("fused_layer_cam", "refined_cam")
 FUSED_STAGES = 4
 """Number of resolutions that the fused map combines; DenseNet has four dense blocks."""
 _BATCH = 32
@@ -96,7 +98,7 @@ def occlusion(model: keras.Model, images: np.ndarray, layer: str = "") -> np.nda
     return fall / covered
 
 
-EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam")
+EXPORTED = ("hires_cam", "grad_cam_pp", "layer_cam", "fused_layer_cam", "refined_cam")
 """Methods that a SavedModel can hold beside `grad_cam`; each takes one backward pass."""
 
 
@@ -122,7 +124,7 @@ def build_in_graph(
 
     It must be called inside a `tf.function`.
     """
-    ends = _find_ends_up_to(model, layer) if method == "fused_layer_cam" else [layer]
+    ends = _find_ends_up_to(model, layer) if method in _SEVERAL_LAYERS else [layer]
     _check_layer(list(layers(model)), layer)
     tapped = keras.Model(
         model.input, [*(model.get_layer(end).output for end in ends), _logit_of(model.output)]
@@ -130,6 +132,8 @@ def build_in_graph(
 
     def compute(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         *activations, logit = tapped(images, training=False)
+        if method == "refined_cam":  # no gradient of the earlier layer, which costs a pass
+            finer, activations = activations[-2:-1], activations[-1:]
         # Symbolic gradients: a tape loses track of layers that come before any trainable variable.
         gradients = tf.gradients(
             logit, activations, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -140,6 +144,9 @@ def build_in_graph(
         ]
         if method == "fused_layer_cam":
             return logit, _fuse([_layer_cam(*pair) for pair in pairs])
+        if method == "refined_cam":
+            coarse = _grad_cam(*pairs[0])
+            return logit, cam.refine(coarse, tf.cast(finer[0], tf.float32)) if finer else coarse
         return logit, _FORMULAS[method](*pairs[0])
 
     return compute
@@ -272,7 +279,7 @@ def _compute_by_gradient(
 METHODS: dict[str, Method] = {
     **{
         name: functools.partial(_compute_by_gradient, method=name)
-        for name in (*_FORMULAS, "fused_layer_cam")
+        for name in (*_FORMULAS, *_SEVERAL_LAYERS)
     },
     "score_cam": score_cam,
     "occlusion": occlusion,

@@ -60,6 +60,15 @@ def check_source(source: str, layout: str) -> None:
         raise DataError(f"{source} is not a folder; name the one that holds the images")
 
 
+def check_images(folder: str) -> None:
+    """Raise `DataError` if the images to measure on are a local path that is no folder."""
+    if not is_remote(folder) and not pathlib.Path(folder).is_dir():
+        raise DataError(
+            f"{folder} is not a folder and holds no image to measure on; "
+            "name the folder of the images"
+        )
+
+
 def check_input(location: str) -> None:
     """Raise `DataError` if the input of the scorer is a local path that doesn't exist."""
     is_text = location.isprintable()  # the scorer refuses bytes that are not UTF-8

@@ -234,6 +234,7 @@ def _describe_map(method: str, layer: str, maps: np.ndarray) -> str:
     where = {
         "occlusion": "looks at no layer",
         "fused_layer_cam": f"block ends up to {layer}",
+        "refined_cam": f"layer {layer} and the block end before",
     }.get(method, f"layer {layer}")
     return f"{maps.shape[1]} x {maps.shape[2]} cells, {where}"
 

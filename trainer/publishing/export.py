@@ -83,7 +83,7 @@ def export(
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary) / "artifact"
         _write_models(local, plain, served)
-        (local / artifact.MODEL_CARD).write_text(model_card.render(fields), encoding="utf-8")
+        model_card.write(local, fields)
         sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
         if options.verify_engines:
             samples = verification_images.choose_samples(

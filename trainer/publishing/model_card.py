@@ -1,5 +1,6 @@
 """Render the model card of an artifact: what the model is for, how good it is, and its limits."""
 
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +8,24 @@ from typing import Any
 import jinja2
 
 from trainer import engine_records
+from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
 from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
 from trainer.publishing.trained import describe_mirroring
+
+
+def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
+    """Write the card into an artifact, as `MODEL_CARD` and, for the Hugging Face Hub, `HUB_CARD`.
+
+    Args:
+      directory: local folder of the artifact.
+      fields: as for `render`.
+    """
+    card = render(fields)
+    (directory / MODEL_CARD).write_text(card, encoding="utf-8")
+    hub_card = _make_environment().get_template("hub_card.md.j2")
+    rendered = hub_card.render(card=card, **fields, measured=_list_measured(fields))
+    (directory / HUB_CARD).write_text(rendered, encoding="utf-8")
 
 
 def render(fields: Mapping[str, Any]) -> str:
@@ -21,6 +37,32 @@ def render(fields: Mapping[str, Any]) -> str:
         `versions` and `created`; `intercept`, `study_calibration`, `calibration`, `map_checks` and
         `engines` where they were measured.
     """
+    measured = _list_measured(fields)
+    metric_names = list(next(iter(measured.values()))["image"]) if measured else []
+    card = (
+        _make_environment()
+        .get_template("model_card.md.j2")
+        .render(
+            **fields,
+            checks=fields.get("map_checks", {}),
+            scoring=engine_records.explain_fastest(fields.get("engines", {})),
+            measured=measured,
+            metric_names=metric_names,
+            no_interval=NO_INTERVAL,
+            coverage=describe_coverage(*measured.values()),
+            mirroring=describe_mirroring(fields["architecture"]),
+            calibrations=fit_scaling.describe(fields.get("calibration", {})),
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
+
+
+def _list_measured(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of the splits that hold images."""
+    return {split: levels for split, levels in fields["metrics"].items() if levels}
+
+
+def _make_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer"),
         undefined=jinja2.StrictUndefined,
@@ -28,17 +70,4 @@ def render(fields: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = format_interval
-    measured = {split: levels for split, levels in fields["metrics"].items() if levels}
-    metric_names = list(next(iter(measured.values()))["image"]) if measured else []
-    card = environment.get_template("model_card.md.j2").render(
-        **fields,
-        checks=fields.get("map_checks", {}),
-        scoring=engine_records.explain_fastest(fields.get("engines", {})),
-        measured=measured,
-        metric_names=metric_names,
-        no_interval=NO_INTERVAL,
-        coverage=describe_coverage(*measured.values()),
-        mirroring=describe_mirroring(fields["architecture"]),
-        calibrations=fit_scaling.describe(fields.get("calibration", {})),
-    )
-    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
+    return environment

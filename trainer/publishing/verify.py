@@ -88,9 +88,7 @@ def check_maps(
 def _amend_with_card(directory: pathlib.Path, described: Artifact, **fields: Any) -> Artifact:
     """Replace fields of the artifact, in `model.json` and in the model card."""
     amended = dataclasses.replace(described, **fields)
-    (directory / artifact.MODEL_CARD).write_text(
-        model_card.render(dataclasses.asdict(amended)), encoding="utf-8"
-    )
+    model_card.write(directory, dataclasses.asdict(amended))
     return artifact.amend(directory, amended)
 
 

@@ -8,6 +8,7 @@ calibrated logits and maps of all networks (Lakshminarayanan et al. 2017, arXiv:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Origin, Scored, Trained
+from trainer.tracking.tracker import Tracker
 from trainer.training import mirroring
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
@@ -56,7 +58,9 @@ class _Fold:
     history: Sequence[Mapping[str, float]]
 
 
-def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRun:
+def train_folds(
+    job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Tracker
+) -> FinishedRun:
     """Train every fold and export the best single network; a fold that was interrupted continues.
 
     The workdir gets what one run leaves, for the ensemble, and besides: `fold-K/` with the history
@@ -74,7 +78,7 @@ def train_folds(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedR
     test = input_pipeline.load_split(job.data_dir, "test", cache)
     fold_of = assign_folds(pool, job.folds, job.settings.seed)
     _warn_of_optimism(job.settings)
-    scored = [_train_fold(job, strategy, pool, test, fold_of, k) for k in range(job.folds)]
+    scored = [_train_fold(job, strategy, tracker, pool, test, fold_of, k) for k in range(job.folds)]
     # One decision for all networks, since the artifact scores an image with all of them.
     candidates = mirroring.list_candidates(job.settings.test_time_flip)
     logits = {m: _collect_logits([fold[m] for fold in scored], len(pool)) for m in candidates}
@@ -138,6 +142,7 @@ def _warn_of_optimism(settings: ml_collections.FrozenConfigDict) -> None:
 def _train_fold(
     job: TrainingJob,
     strategy: tf.distribute.Strategy,
+    tracker: Tracker,
     pool: Split,
     test: Split,
     fold_of: np.ndarray,
@@ -163,7 +168,7 @@ def _train_fold(
     keras.backend.clear_session()
     keras.config.set_dtype_policy(policy)
     run = build_run(job.for_fold(k + 1), strategy, train, held_out)
-    state = fit(run)
+    state = fit(run, functools.partial(tracker.log_history, fold=f"fold-{k + 1}"))
     scored = {}
     for mirrored in mirroring.list_candidates(job.settings.test_time_flip):
         logit, test_logit = run.predict(held_out, mirrored), run.predict(test, mirrored)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -117,8 +117,15 @@ class Journal:
         return state
 
 
-def fit(run: Run) -> State:
+def _ignore(history: Sequence[Mapping[str, float]]) -> None:
+    """Do nothing with a history."""
+
+
+def fit(run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = _ignore) -> State:
     """Train from the state that the run is in to its end, and leave the best weights in the model.
+
+    Args:
+      on_history: is given the history at the start, and after every epoch once it is saved.
 
     Raises:
       StoppedError: this host or another got SIGTERM or SIGINT; the checkpoint is written.
@@ -130,9 +137,11 @@ def fit(run: Run) -> State:
         state = journal.restore()
         if state.total_steps:
             logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
+        on_history(state.history)
         try:
             while state.epoch < run.loop.epochs and not state.stopped_early:
                 _train_and_validate(run, state, journal, signals.arrived)
+                on_history(state.history)
             # The other hosts wait here until the chief has written the best weights.
             if any(strategy_lib.gather_from_hosts(strategy, signals.arrived())):
                 raise Interrupted

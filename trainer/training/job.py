@@ -26,6 +26,7 @@ class TrainingJob:
       workdir: folder of the run, local or in a bucket.
       folds: number of folds of a cross-validation; 0 trains one network on the training split.
       profile: trace some steps for TensorBoard's profiler.
+      track: experiment tracker that records the run, a key of `tracker.PACKAGES`.
     """
 
     settings: ml_collections.ConfigDict
@@ -34,6 +35,7 @@ class TrainingJob:
     workdir: str
     folds: int = 0
     profile: bool = False
+    track: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", ml_collections.FrozenConfigDict(self.settings))
@@ -75,6 +77,7 @@ def create_job(
     workdir: str,
     folds: int = 0,
     profile: bool = False,
+    track: str | None = None,
 ) -> TrainingJob:
     """Check the settings, read the metadata of the data, and return the job.
 
@@ -84,4 +87,4 @@ def create_job(
     """
     settings_lib.check(settings)
     dataset = input_pipeline.read_dataset_info(data_dir)
-    return TrainingJob(settings, dataset, data_dir, workdir, folds, profile)
+    return TrainingJob(settings, dataset, data_dir, workdir, folds, profile, track)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from trainer.program import run_lock
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
+from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
 from trainer.training import cross_validation, mirroring, optimization, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
@@ -51,6 +53,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
     continues = check_workdir(job)
     if (finished := _read_metrics(job.workdir)) is not None:
         logging.info("The run in %s is finished already.", job.workdir)
+        _send_what_is_missing(job, finished)
         return finished
     if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
@@ -82,8 +85,13 @@ def _train_and_publish(
         settings_exist = storage.exists(f"{job.workdir}/{results.SETTINGS}")
         strategy_lib.check_shared(strategy, settings_exist, job.workdir)
         train = cross_validation.train_folds if job.folds else _train_one
-        finished_run = train(job, strategy)
-        published = results.publish(finished_run) if strategy_lib.is_chief(strategy) else {}
+        is_chief = strategy_lib.is_chief(strategy)
+        with track(
+            job.track if is_chief else None, job.workdir, _describe_settings(job)
+        ) as tracker:
+            finished_run = train(job, strategy, tracker)
+            published = results.publish(finished_run) if is_chief else {}
+            tracker.log_results(published)
         strategy_lib.wait_for_hosts(strategy)
         return published
     except (tf.errors.OpError, MemoryError) as error:
@@ -135,14 +143,29 @@ def _write_settings(job: TrainingJob) -> None:
     storage.write_text(f"{job.workdir}/{results.SETTINGS}", f"{text}\n")
 
 
-def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy) -> FinishedRun:
+def _describe_settings(job: TrainingJob) -> dict[str, Any]:
+    """Return what `config.json` records of a run, as it stands there."""
+    return json.loads(json.dumps(settings.select_recorded(job.settings, job.dataset, job.folds)))
+
+
+def _send_what_is_missing(job: TrainingJob, metrics: Mapping[str, Any]) -> None:
+    """Send to the tracker what it lacks of a finished run."""
+    if job.track is None or is_recorded(job.workdir):
+        return
+    with track(job.track, job.workdir, _describe_settings(job)) as tracker:
+        for fold in [f"fold-{k + 1}" for k in range(job.folds)] or [""]:
+            tracker.log_history(read_history(f"{job.workdir}/{fold}".rstrip("/")), fold)
+        tracker.log_results(metrics)
+
+
+def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Tracker) -> FinishedRun:
     """Train one network on the training split, and score the other splits with it."""
     train, validation, test = (
         input_pipeline.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")
     )
     run = build_run(job, strategy, train, validation)
-    state = fit(run)
+    state = fit(run, tracker.log_history)
     candidates = mirroring.list_candidates(job.settings.test_time_flip)
     logits = {mirrored: run.predict(validation, mirrored) for mirrored in candidates}
     mirrors = mirroring.choose(validation.labels, logits)

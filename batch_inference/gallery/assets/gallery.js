@@ -1,30 +1,16 @@
 "use strict";
 // The queue, and what is selected in it. Rows come in by gallery.add().
 const gallery = (() => {
-  const ROW = 64, SPARE = 6, FIGURES = 24, SETTLED = 200;  // px, rows, images, ms
-  const SYMBOL = { positive: "▲", negative: "▽", uncertain: "◇" };
-  const MARK = { agree: "✓ agree", disagree: "✗ disagree", changed: "label changed since" };
+  const ROW = 64, SPARE = 6, SETTLED = 200;  // px, rows, ms
   const NOUN = { images: "images", studies: "studies", rejected: "rejected files" };
-  const OUTCOME = { tp: "true positive", fp: "false positive", fn: "false negative", tn: "true negative" };
+  const { rows, imagesIn, labelOf, nameOf, many, sizeOf, ORDERS } = table;
+  const { MARK, OUTCOME } = details;
   const FIELDS = ["text", "study", "label", "reason", "mark", "order", "truth", "outcome"];
-  const rows = { images: [], studies: [], rejected: [] };
-  const byStudy = new Map();  // study -> its images
   const narrow = matchMedia("(max-width: 760px)"), low = matchMedia("(max-height: 700px)");  // as in the style sheet
   let listing = "images", shown = [], position = -1, drawn = new Map(), waiting = false, loaded = false, saving = 0, drawnKey;
 
-  const PICKERS = {
-    images: (r) => ({ kind: "image", key: `${r[0]}#${r[5] ?? ""}`, uri: r[0], label: r[1], probability: r[2], study: r[3], cam: r[4], frame: r[5], further: r[6], original: r[7] }),
-    studies: (r) => ({ kind: "study", key: `study ${r[0]}`, uri: "", study: r[0], label: r[1], probability: r[2], images: r[3], frame: null, further: {} }),
-    rejected: (r) => ({ kind: "rejected", key: `${r[0]}#${r[3] ?? ""}`, uri: r[0], reason: r[1], detail: r[2], frame: r[3], study: "", further: {} }),
-  };
-
   function add(kind, more) {
-    for (const values of more) {
-      const row = PICKERS[kind](values);
-      row.words = [row.uri, row.study, row.detail, ...Object.values(row.further)].join("\n").toLowerCase();
-      rows[kind].push(row);
-      if (kind === "images") byStudy.has(row.study) ? byStudy.get(row.study).push(row) : byStudy.set(row.study, [row]);
-    }
+    table.add(kind, more);
     choices("label", rows.images.map((row) => row.label));
     choices("reason", rows.rejected.map((row) => row.reason));
     later();
@@ -35,27 +21,7 @@ const gallery = (() => {
     for (const name of [...new Set(values)].sort()) if (!known.has(name)) $(id).append(new Option(visible(name), name));
   }
 
-  const imagesIn = (study) => byStudy.get(study) ?? [];
-  const labelOf = ({ label }) => `${SYMBOL[label] ?? ""} ${label}`;
-  const nameOf = (row) => (row.kind === "study" ? row.study : row.uri.slice(row.uri.lastIndexOf("/") + 1)) + (row.frame === null ? "" : `, frame ${row.frame}`);
-  const toldOf = (row) => `${nameOf(row)}, ${row.label}, probability ${row.probability.toFixed(3)}`;
-  const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-
-  function sizeOf({ images, study }) {
-    const here = imagesIn(study).length;
-    return many(images, "image") + (here < images ? `, ${here} shown` : "");
-  }
-
   // ---- what is listed ----------------------------------------------------------------------------------------------------
-  const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  const fromThreshold = (row) => Math.abs(row.probability - truth.threshold());
-  const ORDERS = {
-    high: (a, b) => b.probability - a.probability,
-    low: (a, b) => a.probability - b.probability,
-    near: (a, b) => fromThreshold(a) - fromThreshold(b),
-    path: (a, b) => byText(a.uri, b.uri) || byText(a.study, b.study) || (a.frame ?? 0) - (b.frame ?? 0),
-  };
-
   function listed() {
     const text = $("text").value.toLowerCase(), study = $("study").value.toLowerCase();
     const label = $("label").value, reason = $("reason").value, mark = $("mark").value, outcome = $("outcome").value;
@@ -180,106 +146,14 @@ const gallery = (() => {
     }
     for (const name of ["tags", "note-text"]) { $(name).disabled = !row; $(name).value = said?.[name === "tags" ? name : "note"] ?? ""; }
     // What is shown already keeps its pictures, and with them its zoom.
-    if (row && loaded && row.key === drawnKey) { area.firstChild.replaceWith(headOf(row)); return; }
+    if (row && loaded && row.key === drawnKey) { area.firstChild.replaceWith(details.headOf(row)); return; }
     drawnKey = loaded ? row?.key : undefined;
     area.replaceChildren();
     pictures.clear();
     area.scrollTop = 0;
-    if (row) {
-      area.append(headOf(row));
-      if (row.uri) area.append(originOf(row));
-      ({ image: drawImage, study: drawStudy, rejected: drawRejected })[row.kind](row, area);
-    } else area.append(make("p", "absent", loaded ? "Nothing is listed: no row fits the filters." : "Loading."));
+    if (row) details.draw(row, area, openStudy);
+    else area.append(make("p", "absent", loaded ? "Nothing is listed: no row fits the filters." : "Loading."));
     pictures.look();
-  }
-
-  function drawImage(row, area) {
-    const single = make("div", "pictures single");
-    single.append(pictures.pair(row, toldOf(row)));
-    area.append(single);
-  }
-
-  // Of the thousands of images that a class folder makes one study, only as many are drawn as are looked at.
-  function drawStudy(row, area) {
-    const grid = make("div", "pictures"), rest = make("p", "rest"), images = imagesIn(row.study);
-    const reached = new IntersectionObserver((entries) => { if (entries.at(-1).isIntersecting) more(); });
-    let from = 0;
-    function more() {
-      grid.append(...images.slice(from, from + FIGURES).map(figureOf));
-      from += FIGURES;
-      rest.textContent = from < images.length ? `${from} of ${images.length} images` : "";
-      // Observed anew, it tells once more where the end is in sight still.
-      reached.disconnect();
-      if (from < images.length) reached.observe(rest);
-      pictures.look();
-    }
-    area.append(grid, rest);
-    more();
-  }
-
-  function drawRejected(row, area) {
-    area.append(make("p", "", row.detail));
-  }
-
-  function figureOf(image) {
-    const figure = make("figure"), caption = make("figcaption");
-    caption.append(make("bdi", "", nameOf(image)), " ", make("b", image.label, `${labelOf(image)} ${image.probability.toFixed(3)}`), ` ${image.further.view ?? ""}`);
-    figure.append(pictures.pair(image, toldOf(image)), caption);
-    return figure;
-  }
-
-  function fact(name, value) {
-    const element = make("span", "", `${name} `);
-    element.append(make("bdi", "", value));
-    return element;
-  }
-
-  function headOf(row) {
-    const head = make("div", "facts");
-    head.append(makeNamed("h2", "", nameOf(row)));
-    if (row.kind === "rejected") { head.append(fact("reason", row.reason)); return head; }
-    head.append(fact("probability", row.probability.toFixed(4)), fact("label", labelOf(row)));
-    const outcome = truth.outcome(row, imagesIn);
-    if (outcome) head.append(fact("at the threshold a", OUTCOME[outcome]));
-    if (row.kind === "study") head.append(fact("study of", sizeOf(row)));
-    if (marks.standing(row) === "changed") {
-      const { mark, label, probability } = marks.of(row);
-      head.append(fact("marked", `${MARK[mark]} with ${labelOf({ label })} ${probability.toFixed(4)}; ${MARK.changed}`));
-    }
-    return head;
-  }
-
-  function originOf(row) {
-    const origin = make("div", "facts origin");
-    if (row.study) {
-      const study = make("span", "", "study ");
-      study.append(makeButton(row.study, openStudy));
-      origin.append(study);
-    }
-    if (row.frame !== null) origin.append(fact("frame", row.frame));
-    origin.append(...Object.entries(row.further).map(([name, value]) => fact(name, value)), pathOf(row));
-    return origin;
-  }
-
-  function pathOf(row) {
-    const file = make("span", "", "file "), address = addressOf(row.uri), copy = makeButton("Copy path", () => {
-      copyText(row.uri);
-      copy.textContent = "Copied";
-    });
-    const name = make(address ? "a" : "bdi", "", row.uri);
-    if (address) Object.assign(name, { href: address, target: "_blank", rel: "noreferrer" });
-    file.append(name, " ", copy);
-    return file;
-  }
-
-  // The clipboard of a page without a server takes only what is selected in it.
-  function copyText(text) {
-    const field = make("textarea");
-    field.value = text;
-    document.body.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
   }
 
   function openStudy() {

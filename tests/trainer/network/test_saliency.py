@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.support import saliency_reference, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact
@@ -112,11 +113,39 @@ def test_fused_by_hand(by_hand):
     np.testing.assert_allclose(fused, expected, rtol=1e-6)
 
 
+def test_refined_by_hand(by_hand):
+    """One channel before the last: the pixels less their mean, 18 / 16, times the positive map."""
+    map_ = saliency.resize(np.array([[[0, -4], [-8, 12]]], np.float32), 4, 4)[0].clip(0)
+    centred = IMAGE[0, ..., 0] - 18 / 16
+    weight = (centred * map_).sum()
+    alike = (centred * weight).clip(0)
+    assert weight > 0 and map_.argmax() == 15
+    found = saliency.METHODS["refined_cam"](by_hand, IMAGE, "conv")[0]
+    np.testing.assert_allclose(found, map_ * alike / alike.max(), rtol=1e-5, atol=1e-6)
+    # The bright pixels of the cell at the lower right, where the map is positive.
+    assert (found[2:, 2:] > 0).all() and not found[:2, :2].any()
+
+
+def test_refining_ignores_a_change_of_sign_or_scale_and_an_offset_of_a_channel():
+    """A channel of the other sign has a weight of the other sign."""
+    random = np.random.default_rng(0)
+    coarse = random.normal(size=(2, 3, 3)).astype(np.float32)
+    finer = random.normal(size=(2, 6, 6, 5)).astype(np.float32)
+    refined = cam.refine(coarse, tf.constant(finer)).numpy()
+    flipped = finer * [-1, 1, -1, 1, 1] + [5, 0, -3, 0, 9]
+    again = cam.refine(coarse, tf.constant(flipped, tf.float32)).numpy()
+    np.testing.assert_allclose(again, refined, rtol=1e-3, atol=1e-5)
+    doubled = cam.refine(2 * coarse, tf.constant(3 * finer)).numpy()
+    np.testing.assert_allclose(doubled, 2 * refined, rtol=1e-4, atol=1e-6)
+    assert refined.min() == 0 and (refined.max((1, 2)) <= coarse.max((1, 2)) + 1e-6).all()
+    assert not cam.refine(-np.abs(coarse), tf.constant(finer)).numpy().any()
+
+
 REFERENCE = json.loads(saliency_reference.FILE.read_text())
 
 
 def test_every_method_that_another_library_has_is_compared():
-    assert set(REFERENCE) == set(saliency.METHODS) - {"fused_layer_cam"}
+    assert set(REFERENCE) == set(saliency.METHODS) - {"fused_layer_cam", "refined_cam"}
     assert list(saliency.METHODS) == list(artifact.METHOD_TITLES)
 
 

@@ -1,5 +1,6 @@
 """The network in ONNX answers as the SavedModel does, for every kind of network that is served."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -11,8 +12,8 @@ from tests.support import small_artifact
 from trainer import artifact, engines, onnx_engine
 from trainer.artifact import ONNX_NETWORK
 from trainer.network import saliency
-from trainer.network.serving import Network
 from trainer.publishing import onnx_export, verify
+from trainer.publishing.verification_images import Sample
 
 TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU"))
 
@@ -21,12 +22,11 @@ TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA
 def exported(tmp_path_factory):
     """An artifact of two networks and their mirror images, verified on noise."""
     directory = tmp_path_factory.mktemp("run") / "artifact"
-    built = small_artifact.network(2)
-    network = Network(built.architecture, built.members, mirrored=True)
+    network = dataclasses.replace(small_artifact.network(2), mirrored=True)
     method = next(iter(saliency.EXPORTED))
     small_artifact.make(directory, network, cam_methods=(method,))
     images = np.random.default_rng(5).integers(0, 256, (9, 48, 48, 1), dtype=np.uint8)
-    sample = verify.Sample(images, None, "images")
+    sample = Sample(images, None, "images")
     return directory, verify.verify(directory, sample, sample), images
 
 
@@ -56,7 +56,7 @@ def test_a_conversion_that_fails_leaves_the_other_engines(exported, monkeypatch,
         raise NotImplementedError("no such operator")
 
     monkeypatch.setattr(onnx_export, "export", fail)
-    sample = verify.Sample(images, None, "images")
+    sample = Sample(images, None, "images")
     verified = verify.verify(copy, sample, sample)
     assert "There is no network in ONNX: NotImplementedError: no such operator" in caplog.text
     assert ONNX_NETWORK not in verified.files and "onnx/float32" not in verified.engines

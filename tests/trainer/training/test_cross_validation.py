@@ -83,7 +83,9 @@ def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(
     config = small_recipe.get_config()
     config.weights = weights
     with pytest.raises(pytest.fail.Exception, match="far enough"):
-        cross_validation.train_folds(create_job(config, data_dir, str(tmp_path), folds=3), None)
+        cross_validation.train_folds(
+            create_job(config, data_dir, str(tmp_path), folds=3), None, None
+        )
     assert (
         "out-of-fold figures, temperatures and threshold are optimistic" in caplog.text
     ) == warned

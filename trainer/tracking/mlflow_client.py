@@ -1,0 +1,105 @@
+"""Record a run with MLflow, on a server or in a database of the workdir."""
+
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+from trainer import storage
+from trainer.errors import ConfigError
+from trainer.tracking.tracker import Row, Started
+
+# MLflow reads these when it is imported. By default it reports its use to its makers, and repeats a
+# request that fails for minutes, in which training would stand still.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+
+_EXPERIMENT = "humerus"
+_PARAMS_AT_ONCE = 100
+_METRICS_AT_ONCE = 1000
+_LONGEST_PARAM = 500
+_STATUS = {
+    "finished": RunStatus.FINISHED,
+    "stopped": RunStatus.KILLED,
+    "failed": RunStatus.FAILED,
+}
+
+
+def open_run(started: Started) -> "MlflowRun":
+    """Begin a run, or go on with one.
+
+    `MLFLOW_TRACKING_URI` names the server; without it, the record is `mlflow.db` in a local
+    workdir. `MLFLOW_EXPERIMENT_NAME` names the experiment, by default `humerus`.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        if storage.is_remote(started.workdir):
+            raise ConfigError(
+                "--track=mlflow: no server is named, and a database can't lie in a bucket; set "
+                "MLFLOW_TRACKING_URI, or use a local --workdir"
+            )
+        folder = pathlib.Path(started.workdir).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri)
+    if started.run_id is None:
+        return MlflowRun(client, _begin(client, started, uri))
+    client.update_run(started.run_id, status="RUNNING")
+    return MlflowRun(client, started.run_id)
+
+
+def _begin(client: MlflowClient, started: Started, uri: str) -> str:
+    """Begin a run, with its settings as parameters, and return its id."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
+    if (experiment := client.get_experiment_by_name(name)) is not None:
+        experiment_id = experiment.experiment_id
+    else:
+        # Otherwise files of a database in the workdir would lie in the current folder.
+        beside = f"{pathlib.Path(started.workdir).absolute()}/mlflow"
+        place = beside if uri.startswith("sqlite:") else None
+        experiment_id = client.create_experiment(name, artifact_location=place)
+    run_id = client.create_run(experiment_id, run_name=started.name).info.run_id
+    params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in started.settings.items()]
+    for start in range(0, len(params), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
+    return run_id
+
+
+class MlflowRun:
+    """A run of MLflow; see `tracker.Client`."""
+
+    def __init__(self, client: MlflowClient, run_id: str):
+        self._client = client
+        self.run_id = run_id
+
+    def log_rows(self, rows: Sequence[Row], prefix: str) -> None:
+        now = int(time.time() * 1000)
+        self._log(
+            [
+                Metric(f"{prefix}{name}", value, now, int(row["epoch"]))
+                for row in rows
+                for name, value in row.items()
+                if name != "epoch"
+            ]
+        )
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        self._log([Metric(name, value, now, 0) for name, value in metrics.items()])
+
+    def log_files(self, folder: pathlib.Path, model_id: str) -> None:
+        for name in ("report.html", "curves.png"):
+            self._client.log_artifact(self.run_id, str(folder / name))
+        self._client.log_artifacts(self.run_id, str(folder / "artifact"), "artifact")
+        self._client.log_batch(self.run_id, tags=[RunTag("model_id", model_id)])
+
+    def close(self, state: str) -> None:
+        self._client.set_terminated(self.run_id, RunStatus.to_string(_STATUS[state]))
+
+    def _log(self, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), _METRICS_AT_ONCE):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
