@@ -183,7 +183,8 @@ class AlignmentRecord(TypedDict):
 
     slope: Annotated[Positive, Field(description="factor of the logit")]
     offset: Annotated[
-        float, Field(allow_inf_nan=False, description="added to the logit afterwards")
+        float,
+        Field(ge=-1000, le=1000, allow_inf_nan=False, description="added to the logit afterwards"),
     ]
 
 

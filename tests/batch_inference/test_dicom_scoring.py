@@ -263,6 +263,6 @@ def test_the_command_chooses_among_inputs(model, tmp_path, capsys):
         == 2
     )
     assert (
-        "--study_key=exam: expected auto, folder, path, dicom or a column"
+        "--study_key=exam: expected auto, folder, path, dicom, image or a column"
         in capsys.readouterr().err
     )

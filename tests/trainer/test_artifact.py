@@ -240,6 +240,7 @@ FULL = FIELDS | {
             "labels_changed_high": 0.03,
             "logit_difference": 0.1,
             "cam_correlation": 0.99,
+            "alignment": {"slope": 1.1, "offset": -0.1},
             "auroc": {"difference": 0.0, "low": -0.01, "high": 0.01},
             "accuracy": {"difference": 0.0, "low": None, "high": None},
             "ece": {"difference": 0.0, "low": -0.01, "high": 0.01},

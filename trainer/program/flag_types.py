@@ -24,7 +24,7 @@ class PathParser(flags.ArgumentParser):
     def parse(self, argument: str) -> str:
         if urls.is_remote(argument) and urls.split_url(argument)[0] not in self._schemes:
             known = ", ".join(urls.join_url(scheme, "") for scheme in self._schemes)
-            raise ValueError(f"expected a local path or a URL with {known}")
+            raise ValueError(f"expected a local path{known and f' or a URL with {known}'}")
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is not a path
 
 
