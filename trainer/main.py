@@ -255,6 +255,7 @@ def report(given: options.ReportOptions, *runs: str) -> Result:
     if not given.output.endswith(".html"):
         raise errors.ConfigError(f"--output={given.output} is no page; name a file like runs.html")
     path_checks.check_file_writable("output", given.output)
+    import_tensorflow()
     from trainer.publishing import compare_runs
 
     folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
