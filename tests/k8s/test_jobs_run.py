@@ -149,7 +149,7 @@ def test_three_jobs_started_at_once_end_in_a_scored_folder(finished):
     assert summary["scored"] == len(images) > 0
     assert {
         path.name.split(".")[1][:5] for path in (data / "scored/first").glob("predictions*")
-    } == {"jsonl", "csv-0", "parqu"}
+    } == {"jsonl", "csv", "parqu"}
     # Besides the volume and the pods' own folders, nothing was written.
     assert {path.name for path in finished.iterdir()} == {
         "data",
