@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -20,7 +19,7 @@ from trainer.artifact import MODEL_JSON
 from trainer.errors import ConfigError
 from trainer.evaluation import figures
 from trainer.evaluation.metrics import METRICS, NO_INTERVAL, format_interval
-from trainer.publishing import report
+from trainer.publishing import page_templates, report
 from trainer.publishing.report import REPORT
 
 _SPLITS = ("test", "out_of_fold", "validation")
@@ -113,14 +112,7 @@ def _read_scores(folder: str) -> list[tuple[int, float]]:
 
 def render(runs: Sequence[Run], beside: str) -> str:
     """Return the page; `beside` is the folder that it will lie in."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["interval"] = format_interval
+    environment = page_templates.make_environment()
     return environment.get_template("compare.html.j2").render(
         runs=runs,
         reports=[_locate(f"{run.folder}/{REPORT}", beside) for run in runs],

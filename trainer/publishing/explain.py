@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import cv2
-import jinja2
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -23,6 +22,7 @@ from trainer.network import model as model_lib
 from trainer.network.serving import Network
 from trainer.options import ExplainOptions
 from trainer.program.logging_setup import escape_name
+from trainer.publishing import page_templates
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
 
@@ -256,12 +256,7 @@ def _name_pages(paths: Sequence[str]) -> list[str]:
 def _render_page(
     path: str, folder: str, probability: float, info: Artifact, pictures: Sequence[Picture]
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-    )
+    environment = page_templates.make_environment()
     return environment.get_template("explain.html.j2").render(
         path=path,
         title=pathlib.PurePosixPath(path).name,

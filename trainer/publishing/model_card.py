@@ -5,12 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from trainer import engine_records
 from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
-from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
+from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage
+from trainer.publishing import page_templates
 from trainer.publishing.trained import describe_mirroring
 
 
@@ -23,7 +22,7 @@ def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
     """
     card = render(fields)
     (directory / MODEL_CARD).write_text(card, encoding="utf-8")
-    hub_card = _make_environment().get_template("hub_card.md.j2")
+    hub_card = page_templates.make_environment(autoescape=False).get_template("hub_card.md.j2")
     rendered = hub_card.render(card=card, **fields, measured=_list_measured(fields))
     (directory / HUB_CARD).write_text(rendered, encoding="utf-8")
 
@@ -40,7 +39,7 @@ def render(fields: Mapping[str, Any]) -> str:
     measured = _list_measured(fields)
     metric_names = list(next(iter(measured.values()))["image"]) if measured else []
     card = (
-        _make_environment()
+        page_templates.make_environment(autoescape=False)
         .get_template("model_card.md.j2")
         .render(
             **fields,
@@ -60,14 +59,3 @@ def render(fields: Mapping[str, Any]) -> str:
 def _list_measured(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of the splits that hold images."""
     return {split: levels for split, levels in fields["metrics"].items() if levels}
-
-
-def _make_environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["interval"] = format_interval
-    return environment

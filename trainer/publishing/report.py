@@ -8,13 +8,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.evaluation import figures, fit_scaling
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
 from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
+from trainer.publishing import page_templates
 from trainer.storage import write_text
 
 REPORT = "report.html"
@@ -115,14 +114,7 @@ def render(report: RunReport) -> str:
     shown = next(
         (split for split in ("test", *report.cases) if len(report.cases.get(split, ()))), None
     )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["interval"] = format_interval
+    environment = page_templates.make_environment()
     environment.filters["spoken"] = _name_split
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     return environment.get_template("report.html.j2").render(
