@@ -36,7 +36,6 @@ LEVELS = {
             "errors",
             "machine",
             "manifest_columns",
-            "mura_paths",
             "study_folders",
             "folder_walk",
             "decoding",
@@ -45,7 +44,7 @@ LEVELS = {
             "artifact_fields",
             "scaling",
         },
-        {"urls", "regular_file"},
+        {"urls", "regular_file", "mura_paths"},
     ),
     "batch_inference": (
         {"main"},
