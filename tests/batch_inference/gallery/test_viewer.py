@@ -308,6 +308,8 @@ def test_it_has_no_barriers_in_any_window_and_scheme(page, folder, scheme, size)
     read(page, folder, width=width, height=height)
     page.press("w", "j")
     page.wait(FADES)
+    seen = page.ask("document.querySelector('#selected .picture').clientHeight")
+    assert seen >= height / 2, "the window is for the picture"
     assert page.ask("document.documentElement.scrollWidth") <= width
     assert not page.list_barriers()
     dark = page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(16, 19, 22)"
