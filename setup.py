@@ -34,6 +34,7 @@ setup(
         "apache-beam[gcp]~=2.77.0",
         "google-cloud-storage~=3.1",
         "absl-py~=2.1",
+        "kornia-rs~=0.2.0",
         "ml_collections~=1.0",
         "opencv-python-headless~=4.10",
         "pillow>=11,<13",
