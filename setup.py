@@ -36,7 +36,7 @@ setup(
         "absl-py~=2.1",
         "kornia-rs~=0.2.0",
         "ml_collections~=1.0",
-        "opencv-python-headless~=4.10",
+        "opencv-python-headless~=4.14",
         "pillow>=11,<13",
         "pydantic~=2.11",
         "pydicom~=3.0",
