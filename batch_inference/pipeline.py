@@ -182,6 +182,8 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
             f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
             "that, then run the same command with --resume to continue"
         )
+    if type(error) in (ConfigError, DataError):
+        return type(error)(str(error).partition(" [while running")[0])  # which Beam adds
     if not embedded and not isinstance(error, OSError | DataError):
         message = " ".join(str(error).split())[:400]
         return RunnerError(
