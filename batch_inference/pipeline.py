@@ -60,6 +60,7 @@ def build(
     remote = filesystem.is_remote(output) or filesystem.is_remote(options.input)
     pool = PoolSize.choose(options.batch_size, remote)
     model = filesystem.absolute(options.model)
+    engine = engine_records.identify(described, str(choice))
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
@@ -74,7 +75,7 @@ def build(
     scored, unscored = (
         examples
         | "Score" >> RunInference(ScoringHandler(request))
-        | FinishImages(options, described, choice, attempt, pool)
+        | FinishImages(options, described, engine, attempt, pool)
     )
     parts = {
         "new": scored,
@@ -98,7 +99,7 @@ def build(
     (predictions, rejections, rows["studies"]) | summary.WriteSummary(
         output,
         described,
-        str(choice),
+        engine,
         engine_records.explain(described.engines, str(choice)),
         by_folder=options.study_key == "auto"
         and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),

@@ -21,7 +21,7 @@ LEVELS = {
         {"onnx_engine"},
         {"workers"},
         {"legend", "dicom_output"},
-        {"overlay", "options"},
+        {"overlay", "options", "engine_records"},
         {
             "hub",
             "radiograph",
@@ -29,7 +29,6 @@ LEVELS = {
             "program",
             "phantom",
             "manifest_text",
-            "engine_records",
             "logit_alignment",
         },
         {
