@@ -117,7 +117,7 @@ def _draw_lines(drawn: np.ndarray, level: np.ndarray, colours: str) -> None:
     step = 2 if is_large else 1
     # A region at the edge of the picture goes on outside, so that no line follows the edge.
     coarse = cv2.copyMakeBorder(
-        level[::step, ::step], *[_MARGIN] * 4, borderType=cv2.BORDER_REPLICATE
+        level[::step, ::step], _MARGIN, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_REPLICATE
     )
     for share in SHARES:
         value = round(share * 255)
