@@ -9,8 +9,8 @@ from batch_inference.outputs.records import Rejection
 from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
 from trainer.artifact import METHOD_TITLES, Artifact
-from trainer.engines import Choice
-from trainer.legend import UNIT, Legend
+from trainer.drawing.legend import UNIT, Legend
+from trainer.inference.engines import Choice
 
 
 class FinishImages(beam.PTransform):
