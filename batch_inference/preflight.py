@@ -14,10 +14,11 @@ from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
 from batch_inference.storage import filesystem
-from trainer import engine_choice, radiograph
+from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
-from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+from trainer.inference import engine_choice, engine_records
+from trainer.inference.engines import Choice
 from trainer.workers import dicom_results
 
 
@@ -59,7 +60,7 @@ class Plan:
             self.shown,
             self.inputs,
             self.described.model_id,
-            str(self.choice),
+            self.record.engine,
             self.described.threshold,
             self.output,
             options.format,
@@ -157,7 +158,14 @@ def plan(options: Options) -> Plan:
         "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
-    record = output_folder.RunRecord(described.model_id, str(choice), asked)
+    record = output_folder.RunRecord(
+        described.model_id,
+        engine_records.identify(described, str(choice)),
+        asked,
+        described.threshold,
+        described.uncertain_band,
+        described.cam["scale"],
+    )
     return Plan(options, described, choice, shown, inputs, output, record, beam_options, workers)
 
 

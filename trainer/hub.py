@@ -5,8 +5,8 @@ Its own client keeps the files in its cache, and answers from there where the Hu
 
 import importlib.util
 
-from trainer import urls
 from trainer.errors import ConfigError
+from trainer.files import urls
 
 SCHEME = "hf"
 

@@ -7,7 +7,7 @@ import apache_beam as beam
 
 from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Prediction, Source, printable
-from trainer import study_folders
+from trainer.files import study_folders
 
 
 @dataclasses.dataclass(frozen=True)

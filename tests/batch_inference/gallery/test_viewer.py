@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from batch_inference import pipeline
 from batch_inference.gallery import page as gallery_page
 from tests.support import browser, scored_folder
-from trainer import legend, overlay
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError
 
 COUNT = "document.querySelector('#count').textContent"

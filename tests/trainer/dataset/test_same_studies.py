@@ -14,8 +14,8 @@ from batch_inference.inputs import sources as scorer
 from batch_inference.inputs import tasks
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
-from trainer import study_folders
 from trainer.dataset import sources
+from trainer.files import study_folders
 
 MURA = "train/XR_HUMERUS/patient0000{}/study{}_positive/image{}.png"
 

@@ -10,7 +10,7 @@ import collections
 import posixpath
 from collections.abc import Iterable
 
-from trainer import mura_paths
+from trainer.files import mura_paths
 
 LABEL_WORDS = {"0": 0, "negative": 0, "normal": 0, "1": 1, "positive": 1, "abnormal": 1}
 SPLIT_WORDS = {
