@@ -262,7 +262,12 @@ def _write_rows(scored: str, name: str, kind: str, scripts: list[str]) -> str:
 def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:
     """Return the HTML of the page."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("batch_inference.gallery", "assets"),
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.PackageLoader("batch_inference.gallery", "assets"),
+                jinja2.PackageLoader("trainer"),  # confusion.js is the report's too
+            ]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )

@@ -38,11 +38,7 @@ const pictures = (() => {
     return both;
   }
 
-  function makePane(kind = "") {
-    const pane = make("div", `picture ${kind}`);
-    pane.append(make("div", "layers"));
-    return pane;
-  }
+  const makePane = (kind = "") => make("div", `picture ${kind}`, make("div", "layers"));
 
   // Another shape is another picture, or one that the browser turns and the program doesn't.
   const shapeOf = (image) => image.naturalWidth / image.naturalHeight;
@@ -92,17 +88,12 @@ const pictures = (() => {
     return addressOf(row.uri);
   }
 
-  function half(source, text, side = "") {
-    const element = make("div", `half ${side}`);
-    element.append(makeImage(source, text));
-    return element;
-  }
+  const half = (source, text, side = "") => make("div", `half ${side}`, makeImage(source, text));
 
   function thumbnail(cam) {
     if (RUN.style !== "side_by_side") return makeImage(cam, "");
-    const picture = make("div", "picture"), right = half(cam, "", "right"), image = right.firstChild;
+    const right = half(cam, "", "right"), image = right.firstChild, picture = make("div", "picture", right);
     image.addEventListener("load", () => picture.style.setProperty("--shape", image.naturalWidth / 2 / image.naturalHeight));
-    picture.append(right);
     return picture;
   }
 
@@ -117,7 +108,8 @@ const pictures = (() => {
       .extent(function () { return [[0, 0], [this.clientWidth, this.clientHeight]]; })
       .filter(function (event) {
         if (event.type === "wheel") return event.ctrlKey || d3.zoomTransform(this).k > 1 || !isScrolled();
-        return event.type.startsWith("touch") ? event.touches.length > 1 || d3.zoomTransform(this).k > 1 : !event.button && !event.shiftKey;
+        if (event.type !== "dblclick" && isForWindow(event)) return false;
+        return event.type.startsWith("touch") ? event.touches.length > 1 || d3.zoomTransform(this).k > 1 : !event.button;
       })
       // The picture always fills its pane, however large that is just now.
       .constrain((transform, [, [wide, high]]) => {
@@ -132,7 +124,7 @@ const pictures = (() => {
       });
     // d3 keeps its transform in pixels: of a pane that has another size now, they are others.
     const fit = () => panes.forEach((pane) => { pane.__zoom = d3.zoomIdentity.translate(seen.x * pane.clientWidth, seen.y * pane.clientHeight).scale(seen.k); });
-    panes.forEach((pane) => d3.select(pane).call(zoom));
+    panes.forEach((pane) => d3.select(pane).call(zoom).call(windowing).style("touch-action", null));  // the style sheet says which
     new ResizeObserver(fit).observe(both);
     pairs.push({ zoom, pane: d3.select(panes[0]) });
   }
@@ -150,19 +142,10 @@ const pictures = (() => {
     look();
   }
 
-  function dragWindow(event) {
-    const isWanted = state.windows || event.shiftKey || event.button === 2;
-    if (!isWanted || event.button === 1 || !event.target.closest(".picture")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const { level, width } = state, { clientX, clientY } = event, area = $("selected");
-    const move = (moved) => setWindow(level + (moved.clientY - clientY) / 2, width + moved.clientX - clientX);
-    const end = () => { area.removeEventListener("pointermove", move); area.removeEventListener("pointerup", end); area.removeEventListener("pointercancel", end); };
-    area.setPointerCapture(event.pointerId);
-    area.addEventListener("pointermove", move);
-    area.addEventListener("pointerup", end);
-    area.addEventListener("pointercancel", end);
-  }
+  let started = state;  // the state when a drag began
+  const isForWindow = (event) => event.button !== 1 && (state.windows || event.shiftKey || event.button === 2);
+  const windowing = d3.drag().filter(isForWindow).on("start", () => { started = { ...state }; })
+    .on("drag", ({ x, y, subject }) => setWindow(started.level + (y - subject.y) / 2, started.width + x - subject.x));
 
   function reset() {
     Object.assign(state, { level: 128, width: 256, invert: false });
@@ -204,11 +187,6 @@ const pictures = (() => {
   for (const name of ["level", "width"]) $(name).addEventListener("input", () => setWindow(Number($("level").value), Number($("width").value)));
   $("opacity").addEventListener("input", () => fadeTo(Number($("opacity").value)));
   $("reset").addEventListener("click", reset);
-  // In the capturing phase, before the picture takes the drag for a pan; d3 listens to mouse and touch events.
-  for (const type of ["mousedown", "touchstart"]) {
-    $("selected").addEventListener(type, (event) => { if ((state.windows || event.shiftKey || event.button === 2) && event.target.closest(".picture")) event.stopPropagation(); }, true);
-  }
-  $("selected").addEventListener("pointerdown", dragWindow, true);
   $("selected").addEventListener("contextmenu", (event) => { if (event.target.closest(".picture")) event.preventDefault(); });
   return { pair, clear: () => { pairs = []; }, thumbnail, look, toggle, originalOf, zoomBy, pan, reset, fade: (change) => fadeTo(state.opacity + change) };
 })();
