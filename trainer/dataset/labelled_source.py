@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from trainer.dataset import input_pipeline, sources, splits
+from trainer.dataset import prepared_split, sources, splits
 from trainer.dataset.encode import Encoded, encode, in_threads
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 
 
@@ -39,7 +39,7 @@ def load(
         )
     # A patient may be in several splits here, since nothing is trained.
     splits.check_groups(dataclasses.replace(example, split=None) for example in chosen)
-    images = input_pipeline.allocate((len(chosen), image_size, image_size, 1), "auto")
+    images = prepared_split.allocate((len(chosen), image_size, image_size, 1), "auto")
     taken: list[Encoded] = []
     refused: list[Encoded] = []
     for outcome in in_threads(functools.partial(encode, image_size=image_size), chosen):

@@ -18,7 +18,8 @@ from trainer import storage
 from trainer.artifact import MODEL_JSON
 from trainer.errors import ConfigError
 from trainer.evaluation import figures
-from trainer.evaluation.metrics import METRICS, NO_INTERVAL, format_interval
+from trainer.evaluation.metric_tables import NO_INTERVAL, format_interval
+from trainer.evaluation.metrics import METRICS
 from trainer.publishing import page_templates, report
 from trainer.publishing.report import REPORT
 

@@ -20,7 +20,7 @@ from absl import logging
 from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import spread_rows

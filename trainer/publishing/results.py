@@ -21,7 +21,7 @@ import tensorflow as tf
 from trainer import machine, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.drawing import overlay
 from trainer.evaluation import calibration, evaluate
 from trainer.evaluation.cases import Cases

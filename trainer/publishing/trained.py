@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases

@@ -9,8 +9,8 @@ from absl import logging
 
 from trainer import radiograph
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset import prepared_split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 from trainer.evaluation import cases, evaluate, finding_masks
 from trainer.evaluation.cases import Cases, spread_rows
@@ -80,9 +80,9 @@ class Images:
 
 def load_prepared(described: Artifact, data_dir: str, masks: str | None) -> Images:
     """Load the images of prepared data, and the masks of a file."""
-    evaluate.check_compatible(described, input_pipeline.read_dataset_info(data_dir), data_dir)
+    evaluate.check_compatible(described, prepared_split.read_dataset_info(data_dir), data_dir)
     train, validation, test = (
-        input_pipeline.load_split(data_dir, name) for name in ("train", "validation", "test")
+        prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
     )
     most = len(validation) + len(test) or MEASURED_IMAGES
     measured, calibration = choose_samples(train, validation, test, most=most)

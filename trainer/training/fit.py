@@ -12,7 +12,9 @@ import sklearn.metrics
 import tensorflow as tf
 from absl import logging
 
-from trainer.dataset.input_pipeline import Augmentation, Split, count_steps_per_epoch
+from trainer.dataset.augmentation import Augmentation
+from trainer.dataset.input_pipeline import count_steps_per_epoch
+from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.network import model as model_lib
 from trainer.program import telemetry
@@ -23,8 +25,9 @@ from trainer.training import strategy as strategy_lib
 from trainer.training.checkpoints import Checkpoints, remove_leftovers
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.job import TrainingJob
-from trainer.training.loop import Interrupted, Loop, Objective, State
+from trainer.training.loop import Interrupted, Loop, State
 from trainer.training.progress import ProgressReporter
+from trainer.training.training_step import Objective
 
 HISTORY = "history.csv"
 _SHOWN_OF_EACH_CLASS = 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.network import saliency
 from trainer.publishing.export import ExportOptions
@@ -86,5 +86,5 @@ def create_job(
       DataError: there are no prepared data in `data_dir`.
     """
     settings_lib.check(settings)
-    dataset = input_pipeline.read_dataset_info(data_dir)
+    dataset = prepared_split.read_dataset_info(data_dir)
     return TrainingJob(settings, dataset, data_dir, workdir, folds, profile, track)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, prepared_split
 from trainer.errors import ConfigError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.program import run_lock
@@ -161,7 +161,7 @@ def _send_what_is_missing(job: TrainingJob, metrics: Mapping[str, Any]) -> None:
 def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Tracker) -> FinishedRun:
     """Train one network on the training split, and score the other splits with it."""
     train, validation, test = (
-        input_pipeline.load_split(job.data_dir, name, job.settings.cache)
+        prepared_split.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")
     )
     run = build_run(job, strategy, train, validation)
