@@ -33,7 +33,7 @@ File = str | os.PathLike[str] | bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of one radiograph.
+    """Holds what the model says of one radiograph.
 
     Attributes:
       file: path as it was given; None for bytes.

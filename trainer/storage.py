@@ -83,7 +83,7 @@ def explain_write_error(what: str) -> Iterator[None]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder of this name."""
+    """Return whether there is a file or folder of this name."""
     if not is_remote(path):
         return pathlib.Path(path).exists()
     with _gfile() as gfile:

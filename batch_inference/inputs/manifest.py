@@ -10,7 +10,7 @@ from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
-from batch_inference.storage import dicomweb, filesystem
+from batch_inference.storage import dicomweb, filesystem, storage_errors
 from trainer.errors import DataError
 from trainer.files import manifest_columns, manifest_text, mura_paths
 
@@ -20,7 +20,7 @@ STUDY_COLUMN = "study"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One input of a manifest.
+    """Describes one input of a manifest.
 
     Attributes:
       path: path or URI as written.
@@ -151,8 +151,8 @@ def _reading(uri: str) -> Iterator[None]:
     """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
     advice = "expected a text file of paths in UTF-8 or UTF-16, or CSV with a column path"
     with (
-        filesystem.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
-        filesystem.translate_errors(),
+        storage_errors.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
+        storage_errors.translate_errors(),
     ):
         yield
 

@@ -15,7 +15,7 @@ from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
-from batch_inference.storage import dicomweb, filesystem
+from batch_inference.storage import dicomweb, filesystem, storage_errors
 from trainer.errors import ConfigError
 from trainer.files import folder_walk, manifest_text, mura_paths
 
@@ -226,7 +226,7 @@ def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
 def _find_in_archive(uri: str, key: StudyKey | None) -> Iterator[Source]:
     """Yield the instances of a DICOM archive, each in a folder of its study."""
     service = f"dicomweb+{dicomweb.parse(uri).service}"
-    with filesystem.translate_errors():
+    with storage_errors.translate_errors():
         for found in dicomweb.find(uri):
             if key is None:
                 name = "/".join((found.study, found.series, found.uid))

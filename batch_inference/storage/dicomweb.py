@@ -39,7 +39,7 @@ _ADDRESS = re.compile(
     r"/(?P<path>(?:studies|series|instances)(?:/[^?#]*?)?)/?(?:\?(?P<query>[^#]*))?"
 )
 _UID = re.compile(r"[0-9.]{1,64}")
-_PAGE = 500
+PAGE_SIZE = 500
 """Results that are asked for at once."""
 _SECONDS = (10.0, 60.0)
 """Limits on the time to connect and between two bytes."""
@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 
 
 class Address(NamedTuple):
-    """What an address asks for.
+    """Describes what an address asks for.
 
     Attributes:
       service: URL of the service.
@@ -70,7 +70,7 @@ class Address(NamedTuple):
 
 
 class Instance(NamedTuple):
-    """An instance: its address, and the UIDs of its study, of its series and of itself."""
+    """Names an instance: its address, and the UIDs of its study, of its series and of itself."""
 
     address: str
     study: str
@@ -205,7 +205,7 @@ def _search(
     service: str, uids: Mapping[str, str], level: str, query: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the results of a query, page by page, in DICOM's JSON."""
-    client = _client(service)
+    client = _client(service, _read_credentials())
     search: Callable[..., list[dict]] = getattr(client, f"search_for_{level}")
     within = {
         f"{name}_instance_uid": uids[key]
@@ -214,7 +214,7 @@ def _search(
     }
     seen, first = 0, None
     while True:
-        params = {**query, "limit": _PAGE, "offset": seen}
+        params = {**query, "limit": PAGE_SIZE, "offset": seen}
         page = _listing(functools.partial(search, **within, additional_params=params))
         # Some servers ignore the offset and would give the same page without end.
         if not page or page[0] == first:
@@ -247,7 +247,7 @@ def _listing(search: Callable[[], _T]) -> _T:
 def _fetch(service: str, url: str, limit: int) -> bytes:
     accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
     contents = bytearray()
-    session = _session(service)
+    session = _session(service, _read_credentials())
     with session.get(url, headers={"Accept": accept}, stream=True, timeout=_SECONDS) as answer:
         if answer.status_code >= 400:
             raise exceptions.from_http_status(answer.status_code, "")
@@ -270,7 +270,7 @@ def _unwrap(content_type: str, body: bytes) -> bytes:
     _, _, contents = part.partition(b"\r\n\r\n")
     end = contents.rfind(b"\r\n" + delimiter)
     if end < 0:
-        raise requests.exceptions.ChunkedEncodingError("the answer of the archive is cut")
+        raise requests.exceptions.ChunkedEncodingError("the answer of the archive is incomplete")
     return contents[:end]
 
 
@@ -289,16 +289,22 @@ def _may_hold_pictures(series: Mapping[str, Any]) -> bool:
     return not is_ours and _read_value(series, _MODALITY) not in _WITHOUT_PICTURES
 
 
+def _read_credentials() -> tuple[str, str, str]:
+    """Return user, password and token of the environment; an empty string for what is not set."""
+    return os.environ.get(USER, ""), os.environ.get(PASSWORD, ""), os.environ.get(TOKEN, "")
+
+
 @functools.cache
-def _session(service: str) -> requests.Session:
+def _session(service: str, credentials: tuple[str, str, str]) -> requests.Session:
     """Return the connections of this process to a service."""
+    user, password, token = credentials
     session = requests.Session()
     adapter = HTTPAdapter(pool_connections=4, pool_maxsize=64)
     session.mount(service, adapter)
-    if os.environ.get(TOKEN):
-        session.auth = _Bearer(os.environ[TOKEN])
-    elif os.environ.get(USER):
-        session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
+    if token:
+        session.auth = _Bearer(token)
+    elif user:
+        session.auth = (user, password)
     return session
 
 
@@ -314,7 +320,7 @@ class _Bearer(requests.auth.AuthBase):
 
 
 @functools.cache
-def _client(service: str) -> "DICOMwebClient":
+def _client(service: str, credentials: tuple[str, str, str]) -> "DICOMwebClient":
     if importlib.util.find_spec("dicomweb_client") is None:
         raise ConfigError(
             "a DICOM archive as input needs the package dicomweb-client; install humerus with the "
@@ -325,7 +331,7 @@ def _client(service: str) -> "DICOMwebClient":
     # It logs the UIDs that it asks for.
     logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)
     client = DICOMwebClient(
-        service, session=_session(service), timeout=_SECONDS, permissive_uid=True
+        service, session=_session(service, credentials), timeout=_SECONDS, permissive_uid=True
     )
     client.set_http_retry_params(retry=False)
     return client

@@ -131,7 +131,7 @@ def test_a_newer_format_is_refused_and_a_field_from_the_future_is_not(sealed):
 )
 def test_what_is_not_ours_is_refused(sealed, text):
     (sealed / artifact.MODEL_JSON).write_text(text)
-    with pytest.raises(ArtifactError, match="damaged or not of this program"):
+    with pytest.raises(ArtifactError, match="damaged or was not written by this program"):
         artifact.load(sealed)
 
 

@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """What became of one example.
+    """Says what became of one example.
 
     Attributes:
       example: as listed.

@@ -1,8 +1,7 @@
-"""Read prepared TFRecords as batches of `uint8 [B, size, size, 1]`; augment them in training.
+"""Make batches of `uint8 [B, size, size, 1]` from a loaded split, augmented in training.
 
-A split is decoded once: into memory, or into an unlinked file on the local disk if it is too large.
-After that an epoch is a pure function of (seed, epoch), which gives the order of the examples and
-their augmentation. So a run can continue at any step of any epoch, and any number of replicas gets
+An epoch is a pure function of (seed, epoch), which gives the order of the examples and their
+augmentation. So a run can continue at any step of any epoch, and any number of replicas gets
 the same batches.
 """
 

@@ -35,7 +35,7 @@ def load(
     chosen = [example for example in listed if split in (None, example.split)]
     if not chosen:
         raise DataError(
-            f"{source} puts no image into the split {split!r}; omit --split to take all its images"
+            f"{source} has no image in the split {split!r}; omit --split to take all its images"
         )
     # A patient may be in several splits here, since nothing is trained.
     splits.check_groups(dataclasses.replace(example, split=None) for example in chosen)

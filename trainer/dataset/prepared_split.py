@@ -1,4 +1,8 @@
-"""Load a split of a prepared data set: its images decoded, its labels and its patients."""
+"""Load a split of a prepared data set: its images decoded, its labels and its patients.
+
+Images are decoded once: into memory, or into an unlinked file on the local disk if they are too
+large.
+"""
 
 import dataclasses
 import json
@@ -166,7 +170,7 @@ def allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
     except OSError as error:
         raise OSError(
             f"{folder} has no room for {size / 1e9:.1f} GB of decoded images ({error.strerror}); "
-            "let TMPDIR name a larger disk"
+            "set TMPDIR to a folder on a larger disk"
         ) from error
     logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, folder)
     return np.memmap(file, np.uint8, "w+", shape=shape)

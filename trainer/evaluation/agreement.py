@@ -1,4 +1,4 @@
-"""Whether an engine may stand in for the reference: close on every image, or not inferior.
+"""Decide whether an engine may replace the reference: close on every image, or not inferior.
 
 One of two tests must hold, and the maps must agree in any case.
 

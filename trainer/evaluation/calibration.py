@@ -62,7 +62,7 @@ class OperatingPoint:
 
     @property
     def of_studies(self) -> Scaling:
-        """The scaling of studies."""
+        """Return the scaling of studies."""
         return self.study_scaling or self.scaling
 
 

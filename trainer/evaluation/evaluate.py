@@ -274,7 +274,9 @@ def load_info(model: str) -> Artifact:
 def check_compatible(
     info: Artifact, dataset: DatasetInfo, data_dir: str, role: str = "the model"
 ) -> None:
-    """Check that data were prepared as the model needs them; messages call the model `role`.
+    """Check that data were prepared as the model needs them.
+
+    Messages name the model by its `role`.
 
     Raises:
       DataError: the image size or the preprocessing is another.

@@ -37,7 +37,7 @@ class WeightsUnavailableError(ConfigError):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What is needed to build the same network again.
+    """Describes a network, so that the same one can be built again.
 
     Attributes:
       backbone: a classifier of `keras.applications`, in lower case: `densenet121`, `xception`,

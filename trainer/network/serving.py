@@ -33,7 +33,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network or an ensemble.
+    """Holds one network or an ensemble.
 
     Attributes:
       members: one or more, which take images of the same size.
@@ -46,7 +46,7 @@ class Network:
 
     @property
     def backbones(self) -> str:
-        """The name of the backbone; of members with several, all of them, joined by `+`."""
+        """Name the backbone; where members differ, all backbones, joined by `+`."""
         return "+".join(dict.fromkeys(member.architecture.backbone for member in self.members))
 
 

@@ -127,7 +127,10 @@ def render(runs: Sequence[Run], beside: str) -> str:
 
 
 def list_differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return each setting whose value differs between runs, with its values; empty if absent."""
+    """Return each setting that differs between runs, with the value of each run.
+
+    The value is empty where a run lacks the setting.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     rows = [(key, [str(run.settings.get(key, "")) for run in runs]) for key in keys]
     return [(key.removeprefix("config."), values) for key, values in rows if len(set(values)) > 1]

@@ -40,7 +40,7 @@ Serve = Callable[..., Mapping[str, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What an export does beside writing the network.
+    """Says what an export does beside writing the network.
 
     Attributes:
       verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may

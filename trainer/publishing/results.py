@@ -48,7 +48,7 @@ _LINKS = (
 
 @dataclasses.dataclass(frozen=True)
 class PublishingOptions:
-    """How results are made of a trained network.
+    """Says how results are made of a trained network.
 
     Attributes:
       threshold_rule: see `calibration.check_rule`.

@@ -113,7 +113,7 @@ def verify_artifact(
     """
     described = evaluate.load_info(model)
     if masks and not data_dir:
-        raise ConfigError("--masks belong to prepared data; set --data_dir too")
+        raise ConfigError("--masks needs --data_dir: it marks findings in prepared images")
     if data_dir:
         chosen = verification_images.load_prepared(described, data_dir, masks)
     elif images:

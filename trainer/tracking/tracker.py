@@ -35,7 +35,7 @@ Row = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """What a tracker is told of a run at its start.
+    """Holds what a tracker is told when a run starts.
 
     Attributes:
       name: name of the workdir's folder.

@@ -71,7 +71,8 @@ def _build_model(
         if not settings.fallback_backbone:
             raise
         logging.warning(
-            "STARTING FROM RANDOM WEIGHTS with %s, which ends worse than pre-trained ones: %s",
+            "Starting from random weights with %s, which makes a worse model than"
+            " pre-trained ones: %s",
             settings.fallback_backbone,
             error,
         )

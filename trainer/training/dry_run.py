@@ -17,7 +17,7 @@ from trainer.training.job import TrainingJob
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Describes what a run would do.
 
     Attributes:
       images, positives: number of images, and of positive ones, by split.

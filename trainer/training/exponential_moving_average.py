@@ -33,7 +33,7 @@ class WeightsAverage:
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Use the averages as weights inside this block, however it ends."""
+        """Use the averages as the weights inside this block, and restore the weights after it."""
         self._swap()
         try:
             yield

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this host writes the results."""
+        """Return whether this host writes the results."""
         return strategy_lib.is_chief(self.loop.strategy)
 
     def predict(self, split: Split, mirrored: bool = False) -> np.ndarray:
@@ -58,7 +58,7 @@ class Run:
 
 
 class Journal:
-    """What a run saves and reports while it goes on; all hosts read it, the chief writes it."""
+    """Saves and reports the progress of a run: the chief writes, all hosts read."""
 
     def __init__(self, run: Run):
         workdir, folder = run.job.workdir, f"{run.job.workdir}/checkpoints"
@@ -139,7 +139,7 @@ def fit(run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = 
     with contextlib.closing(Journal(run)) as journal, RecordedSignals() as signals:
         state = journal.restore()
         if state.total_steps:
-            logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
+            logging.info("Continuing from step %d (epoch %d).", state.total_steps, state.epoch + 1)
         on_history(state.history)
         try:
             while state.epoch < run.loop.epochs and not state.stopped_early:

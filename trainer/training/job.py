@@ -17,7 +17,7 @@ from trainer.training import settings as settings_lib
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, on which data, and where the results go.
+    """Says what is trained, on which data, and where the results go.
 
     Attributes:
       settings: a recipe of `trainer.configs`, with the changes of the command line; checked.

@@ -1,4 +1,4 @@
-"""The training loop: the same for one device, several GPUs of a host, and several hosts.
+"""Train and predict in one loop: on one device, several GPUs of a host, or several hosts.
 
 It owns the step counter, the position in the data and the checkpoint, so that a run that was killed
 continues exactly. Everything that decides what comes next is in `State` or in a checkpointed
@@ -30,7 +30,7 @@ from trainer.training.training_step import (
 
 @dataclasses.dataclass
 class State:
-    """How far a run has come; saved with every checkpoint.
+    """Says how far a run has come; it is saved with every checkpoint.
 
     Attributes:
       epoch: the current epoch, from 0, counted over all phases.

@@ -19,7 +19,7 @@ Batch = Mapping[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Several epochs with their own trainable variables and optimizer.
+    """Describes several epochs that share trainable variables and an optimizer.
 
     Attributes:
       variables: the variables that are trained.
@@ -37,7 +37,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss: binary cross-entropy of smoothed labels, with a weight for each class.
+    """Computes the loss: binary cross-entropy of smoothed labels, with a weight for each class.
 
     Attributes:
       label_smoothing: in [0, 1).

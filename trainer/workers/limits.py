@@ -1,5 +1,4 @@
-"""Limits that the kernel holds for this process: address space and processor time, set anew for
-each task."""
+"""Limit the address space and the processor time of this process, anew for each task."""
 
 import functools
 import math

@@ -13,7 +13,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from batch_inference import main
 from batch_inference.inputs import sources
 from batch_inference.inputs.study_key import StudyKey
-from batch_inference.storage import dicomweb, filesystem, gcs
+from batch_inference.storage import dicomweb, filesystem, gcs, storage_errors
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import orthanc as orthanc_lib
 from tests.support.dicom_files import dicom_file
@@ -55,12 +55,10 @@ def archive(tmp_path_factory) -> Iterator[orthanc_lib.Orthanc]:
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch):
-    """Give the right ones; forget the connections of other tests."""
+    """Give the right ones."""
     monkeypatch.setenv(dicomweb.USER, orthanc_lib.USER)
     monkeypatch.setenv(dicomweb.PASSWORD, orthanc_lib.PASSWORD)
     monkeypatch.delenv(dicomweb.TOKEN, raising=False)
-    dicomweb._session.cache_clear()
-    dicomweb._client.cache_clear()
 
 
 FIRST, SECOND = STUDIES
@@ -85,7 +83,7 @@ PICTURES = {instance_uid(FIRST, 0), instance_uid(FIRST, 1)}
     ],
 )
 def test_which_instances_an_address_names(archive, monkeypatch, path, uids):
-    monkeypatch.setattr(dicomweb, "_PAGE", 1)  # so that results come in several pages
+    monkeypatch.setattr(dicomweb, "PAGE_SIZE", 1)  # so that results come in several pages
     found = list(dicomweb.find(f"dicomweb+{archive.url}/{path}"))
     assert {each.uid for each in found} == uids and len(found) == len(uids)
     for each in found:
@@ -233,8 +231,8 @@ def test_an_archive_that_does_not_answer_is_an_outage(monkeypatch):
     with answering() as server:
         gone = address(server)
     with (
-        pytest.raises(filesystem.OutageError, match="cannot be listed"),
-        filesystem.explain_failure(ConfigError, "it cannot be listed", "check it"),
+        pytest.raises(storage_errors.OutageError, match="cannot be listed"),
+        storage_errors.explain_failure(ConfigError, "it cannot be listed", "check it"),
     ):
         list(sources.find(gone))
 
@@ -250,7 +248,7 @@ def test_an_instance_that_is_refused_has_a_reason_without_its_address(monkeypatc
     monkeypatch.setattr(dicomweb, "DEFAULT_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     with (
         answering(*[(status, {}, b"")] * 3) as server,
-        pytest.raises(filesystem.StorageError, match=f"answers {status}") as caught,
+        pytest.raises(storage_errors.StorageError, match=f"answers {status}") as caught,
     ):
         filesystem.read(address(server))
     assert "1.4" not in str(caught.value)

@@ -411,7 +411,7 @@ def test_images_that_do_not_fit_are_a_clear_error(data_dir, tmp_path, monkeypatc
         with pytest.raises(
             OSError,
             match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* "
-            "let TMPDIR name",
+            "set TMPDIR to a folder",
         ):
             prepared_split.load_split(data_dir, "train", "disk")
     with pytest.raises(

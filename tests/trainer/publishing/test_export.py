@@ -322,7 +322,7 @@ def test_what_a_source_lacks_is_said(made, tmp_path):
     _, directory, _ = made
     small_run.write_source(tmp_path / "source", {"train": 12})
     source = tmp_path / "source" / "manifest.csv"
-    with pytest.raises(DataError, match="puts no image into the split 'validation'; omit --split"):
+    with pytest.raises(DataError, match="has no image in the split 'validation'; omit --split"):
         evaluate.evaluate_source(str(directory), str(source), "manifest", (), "validation")
     (tmp_path / "source" / "train3.png").write_bytes(b"no image")
     found = evaluate.evaluate_source(str(directory), str(source), "manifest", ())
