@@ -28,6 +28,15 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "humerus"
 
 
+def has_bfloat16_products(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def cores(cgroup: pathlib.Path = _CGROUP) -> int:
     """Return how many threads to use: one for each core that this process may keep busy.
 

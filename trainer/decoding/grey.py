@@ -61,6 +61,13 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("L")
 
 
+def flatten_plain(pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return uint8 [height, width] and the mode of grey [height, width] or RGB [..., 3]."""
+    if pixels.ndim == 2:
+        return pixels, "grey"
+    return np.asarray(Image.fromarray(pixels).convert("L")), "rgb"
+
+
 def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that maps the deep grey values of `image` to uint8."""
     if image.mode.startswith("I;16"):
