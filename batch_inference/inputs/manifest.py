@@ -10,7 +10,7 @@ from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
-from batch_inference.storage import dicomweb, filesystem, storage_errors
+from batch_inference.storage import dicomweb_address, filesystem, storage_errors
 from trainer.errors import DataError
 from trainer.files import manifest_columns, manifest_text, mura_paths
 
@@ -41,7 +41,7 @@ def is_manifest(location: str) -> bool:
     """Return whether an input is a list of inputs: its name ends in `.txt` or `.csv`, and it is no
     folder."""
     uri = filesystem.absolute(location)
-    if dicomweb.is_address(uri):
+    if dicomweb_address.is_address(uri):
         return False
     return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
 

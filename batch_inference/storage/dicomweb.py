@@ -1,11 +1,7 @@
 """Find and read the instances of a DICOM archive over DICOMweb (PS3.18), by QIDO-RS and WADO-RS.
 
-An address is that of a service with `dicomweb+` before it, and what is wanted of it:
-
-    dicomweb+https://archive/dicom-web/studies/1.2.3[/series/1.2.4[/instances/1.2.5]]
-    dicomweb+https://archive/dicom-web/studies?PatientID=123     (or series?..., instances?...)
-
-Requests are repeated as those of a bucket are. Files are only fetched here, never parsed.
+`dicomweb_address` parses what is asked for. Requests are repeated as those of a bucket are. Files
+are only fetched here, never parsed.
 """
 
 import email.message
@@ -13,8 +9,6 @@ import functools
 import importlib.util
 import logging as python_logging
 import os
-import re
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,21 +19,13 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from batch_inference.storage import gcs
+from batch_inference.storage.dicomweb_address import LEVELS, PASSWORD, TOKEN, UID, USER, parse
 from trainer.dicom_output import identity
 from trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
 
-SCHEMES = ("dicomweb+http", "dicomweb+https")
-USER, PASSWORD, TOKEN = (f"HUMERUS_DICOMWEB_{name}" for name in ("USER", "PASSWORD", "TOKEN"))
-"""Environment variables of the credentials."""
-_LEVELS = ("studies", "series", "instances")
-_ADDRESS = re.compile(
-    r"dicomweb\+(?P<service>https?://[^/?#]+(?:/[^?#]*?)??)"
-    r"/(?P<path>(?:studies|series|instances)(?:/[^?#]*?)?)/?(?:\?(?P<query>[^#]*))?"
-)
-_UID = re.compile(r"[0-9.]{1,64}")
 PAGE_SIZE = 500
 """Results that are asked for at once."""
 _SECONDS = (10.0, 60.0)
@@ -54,22 +40,6 @@ _MODALITY, _DESCRIPTION = "00080060", "0008103E"
 _T = TypeVar("_T")
 
 
-class Address(NamedTuple):
-    """Describes what an address asks for.
-
-    Attributes:
-      service: URL of the service.
-      uids: UIDs of study, series and instance by level, as far as they are named.
-      level: one of `_LEVELS`: that of the last UID, or that of the query.
-      query: attributes to match, by keyword or tag; of a resource, empty.
-    """
-
-    service: str
-    uids: Mapping[str, str]
-    level: str
-    query: Mapping[str, list[str]]
-
-
 class Instance(NamedTuple):
     """Names an instance: its address, and the UIDs of its study, of its series and of itself."""
 
@@ -77,65 +47,6 @@ class Instance(NamedTuple):
     study: str
     series: str
     uid: str
-
-
-def is_address(uri: str) -> bool:
-    """Return whether `uri` names something in a DICOM archive."""
-    return uri.partition("://")[0] in SCHEMES
-
-
-def parse(uri: str) -> Address:
-    """Return what an address asks for.
-
-    Raises:
-      ConfigError: it is not an address, or holds a password; the message does not repeat it.
-    """
-    match = _ADDRESS.fullmatch(uri)
-    names = match["path"].split("/") if match else []
-    levels, uids = names[0::2], names[1::2]
-    allowed = [list(_LEVELS[:1]), list(_LEVELS[:2]), list(_LEVELS), ["series"], ["instances"]]
-    allowed.append(["studies", "instances"])
-    is_query = len(uids) < len(levels)
-    if (
-        match is None
-        or levels not in allowed
-        or not all(_UID.fullmatch(uid) for uid in uids)
-        or (match["query"] and not is_query)
-        or (not is_query and levels != list(_LEVELS[: len(levels)]))
-    ):
-        raise ConfigError(
-            "the address of a DICOM archive is incomplete or malformed: expected "
-            "dicomweb+https://HOST/PATH/studies/UID, also with /series/UID and /instances/UID, or "
-            "a query such as dicomweb+https://HOST/PATH/studies?PatientID=..."
-        )
-    if "@" in match["service"]:
-        raise ConfigError(
-            "the address of a DICOM archive holds credentials, which logs would show; give them "
-            f"in the environment variables {USER} and {PASSWORD}, or {TOKEN}"
-        )
-    query = urllib.parse.parse_qs(match["query"] or "", keep_blank_values=True)
-    if {"limit", "offset"} & query.keys():
-        raise ConfigError(
-            "the query of a DICOM archive names limit or offset, which this program sets itself; "
-            "omit them"
-        )
-    return Address(match["service"], dict(zip(levels, uids, strict=False)), levels[-1], query)
-
-
-def describe(uri: str, pseudonym: Callable[[str], str]) -> str:
-    """Return an address without identifiers: pseudonyms for UIDs, and * for what a query matches.
-
-    Raises:
-      ConfigError: as `parse`.
-    """
-    address = parse(uri)
-    words = [address.service]
-    for level, uid in address.uids.items():
-        words += [level, pseudonym(uid)]
-    if address.level not in address.uids:
-        words.append(address.level)
-    query = "&".join(f"{name}=*" for name in address.query)
-    return f"dicomweb+{'/'.join(words)}{'?' if query else ''}{query}"
 
 
 def find(uri: str) -> Iterator[Instance]:
@@ -196,8 +107,8 @@ def _list(
 ) -> Iterator[Instance]:
     within = {name: uid for name, uid in uids.items() if name != "instances"}
     for found in _search(service, within, level, query):
-        study, series, uid = (({**uids} | _read_uids(found)).get(name, "") for name in _LEVELS)
-        if all(map(_UID.fullmatch, (study, series, uid))):
+        study, series, uid = (({**uids} | _read_uids(found)).get(name, "") for name in LEVELS)
+        if all(map(UID.fullmatch, (study, series, uid))):
             path = f"studies/{study}/series/{series}/instances/{uid}"
             yield Instance(f"dicomweb+{service}/{path}", study, series, uid)
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from batch_inference.storage import dicomweb, gcs, storage_errors
+from batch_inference.storage import dicomweb, dicomweb_address, gcs, storage_errors
 from batch_inference.storage.storage_errors import StorageError, TooLargeError, translate_errors
 from trainer.files import manifest_text, regular_file
 from trainer.radiograph import MAX_BYTES
@@ -76,7 +76,13 @@ def _read_local(path: str) -> bytes:
 
 
 def _read_remote(uri: str) -> bytes:
-    own = gcs if uri.startswith(gcs.SCHEME) else dicomweb if dicomweb.is_address(uri) else None
+    own = (
+        gcs
+        if uri.startswith(gcs.SCHEME)
+        else dicomweb
+        if dicomweb_address.is_address(uri)
+        else None
+    )
     if own:
         try:
             return own.read(uri, MAX_BYTES)

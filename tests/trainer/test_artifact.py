@@ -114,7 +114,8 @@ def test_an_altered_or_missing_file_is_named(sealed, name):
     with pytest.raises(ArtifactError, match=f"{name} is not the file that was exported"):
         artifact.load(sealed)
     (sealed / name).unlink()
-    with pytest.raises(ArtifactError, match=f"lacks its file {name}; copy the artifact again"):
+    sentence = f"lacks its file {name}; copy the whole artifact again"
+    with pytest.raises(ArtifactError, match=sentence):
         artifact.load(sealed)
 
 
