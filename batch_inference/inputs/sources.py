@@ -61,8 +61,8 @@ def find(
     """Yield every input under `location`, once for each mention, in no order.
 
     Of a folder, these are all files at any depth but hidden ones (leading dot). What cannot be read
-    is yielded too, so that it ends as a rejection: a dangling link, a folder without permission, a
-    link to a folder that holds the link or that another link has led to.
+    is yielded too, so that it ends as a rejection. Examples are a dangling link, a folder without
+    permission, and a link that leads in a circle or to a folder that another link has led to.
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest. A manifest is

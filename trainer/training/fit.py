@@ -283,7 +283,7 @@ def _describe_stop(signal_name: str, state: State, is_chief: bool) -> StoppedErr
     """Return the error that ends a run that was asked to stop."""
     cause = signal_name or "a signal to another host"
     then = (
-        "the same command goes on from there"
+        "the same command continues from there"
         if is_chief
         else "the first host has written the checkpoint"
     )

@@ -186,7 +186,7 @@ def _translate(
     # Of a full disk, TensorFlow says nearly the same as of a full device.
     if "No space left" in message:
         return OSError(
-            f"the disk is full: {message}; make room, and the same command goes on from the last"
+            f"the disk is full: {message}; make room, and the same command continues from the last"
             " checkpoint"
         )
     is_exhausted = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)

@@ -261,7 +261,7 @@ def test_a_stopped_run_goes_on_exactly(undisturbed, tmp_path, step, number):
     )
     with pytest.raises(
         StoppedError,
-        match=f"stopped by {number.name} after step {step + 1}; the same command goes on",
+        match=f"stopped by {number.name} after step {step + 1}; the same command continues",
     ):
         fit.fit(run)
     assert signal.getsignal(number) is handler
@@ -277,7 +277,7 @@ def test_a_stop_between_calls_of_several_steps_comes_after_the_next_one_and_goes
     stop = at(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     run = make_run(tmp_path, on_step=stop, steps_per_execution=3, checkpoint_every_steps=100)
     with pytest.raises(
-        StoppedError, match="stopped by SIGTERM after step 7; the same command goes on"
+        StoppedError, match="stopped by SIGTERM after step 7; the same command continues"
     ):
         fit.fit(run)
     again = make_run(tmp_path)
@@ -299,7 +299,7 @@ def test_a_run_stopped_while_it_validates_goes_on_exactly(undisturbed, tmp_path)
     validation = dataclasses.replace(VALIDATION, images=StoppingWhenRead(VALIDATION.images))
     run = make_run(tmp_path, validation=validation, checkpoint_every_steps=100)
     with pytest.raises(
-        StoppedError, match="stopped by SIGTERM after step 4; the same command goes on"
+        StoppedError, match="stopped by SIGTERM after step 4; the same command continues"
     ):
         fit.fit(run)
     again = make_run(tmp_path)

@@ -373,7 +373,7 @@ def test_a_full_disk_is_told_from_a_full_device(data_dir, tmp_path, monkeypatch)
     full = tf.errors.ResourceExhaustedError(None, None, "/data/run/ckpt-7; No space left on device")
     error = failing(monkeypatch, data_dir, tmp_path, raising(full))
     assert isinstance(error, OSError) and re.match(
-        "the disk is full: .*ckpt-7.*the same command goes on", str(error)
+        "the disk is full: .*ckpt-7.*the same command continues", str(error)
     )
 
 

@@ -98,7 +98,7 @@ def test_two_hosts_of_which_one_is_asked_to_stop_do_so_together(
     assert max((workdir / "checkpoints").glob("ckpt-*.json")).name == f"ckpt-{step:08d}.json"
     assert {by for by, _, _ in stopped} == {"SIGTERM", "a signal to another host"}
     assert {then for _, _, then in stopped} == {
-        "the same command goes on from there",
+        "the same command continues from there",
         "the first host has written the checkpoint",
     }
     assert f"Continuing from step {step} " in finished(data_dir, workdir)
