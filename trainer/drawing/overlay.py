@@ -115,9 +115,8 @@ def _draw_lines(drawn: np.ndarray, level: np.ndarray, colours: str) -> None:
     is_large = max(level.shape) >= _LARGE
     step = 2 if is_large else 1
     # A region at the edge of the picture goes on outside, so that no line follows the edge.
-    coarse = cv2.copyMakeBorder(
-        level[::step, ::step], _MARGIN, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_REPLICATE
-    )
+    around = (_MARGIN, _MARGIN, _MARGIN, _MARGIN)
+    coarse = cv2.copyMakeBorder(level[::step, ::step], *around, borderType=cv2.BORDER_REPLICATE)
     for share in SHARES:
         value = round(share * 255)
         outlines, _ = cv2.findContours(
