@@ -139,7 +139,7 @@ def plan(options: Options) -> Plan:
     FileSystems.set_options(beam_options)
     _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
-    described = described.drawn_by(options.method).called_at(options.threshold)
+    described = described.with_map_method(options.method).with_threshold(options.threshold)
     engine, precision = engine_choice.check_method(
         options.method, options.engine, options.precision
     )

@@ -114,7 +114,7 @@ class Artifact:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
 
-    def called_at(self, threshold: float | None) -> "Artifact":
+    def with_threshold(self, threshold: float | None) -> "Artifact":
         """Return the same with another threshold, in [0, 1]; for None, the artifact as it is.
 
         The uncertain band goes, because it was drawn around the artifact's own threshold.
@@ -125,7 +125,7 @@ class Artifact:
             else dataclasses.replace(self, threshold=threshold, uncertain_band=None)
         )
 
-    def drawn_by(self, method: str) -> "Artifact":
+    def with_map_method(self, method: str) -> "Artifact":
         """Return the same with `cam` describing the map of another method.
 
         Raises:

@@ -54,7 +54,7 @@ def read_lines(uri: str) -> Iterator[Line]:
         `read_carried_columns`.
       OutageError: the storage does not answer.
     """
-    with _reading(uri), filesystem.open_text(uri) as text:
+    with _explain_failures(uri), filesystem.open_text(uri) as text:
         yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text)
 
 
@@ -141,13 +141,13 @@ def _read_header(location: str) -> _Header | None:
     uri = filesystem.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
         return None
-    with _reading(uri), filesystem.open_text(uri) as text:
+    with _explain_failures(uri), filesystem.open_text(uri) as text:
         first: list[str] = next(_split_rows(text), [])
         return None if _is_of_mura(first) else _Header(first, uri)
 
 
 @contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def _explain_failures(uri: str) -> Iterator[None]:
     """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
     advice = "expected a text file of paths in UTF-8 or UTF-16, or CSV with a column path"
     with (

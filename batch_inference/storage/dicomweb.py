@@ -132,7 +132,7 @@ def _search(
     earlier: set[tuple[str, ...]] = set()
     while True:
         params = {**query, "limit": PAGE_SIZE, "offset": offset}
-        page = _listing(functools.partial(search, **within, additional_params=params))
+        page = _retry_search(functools.partial(search, **within, additional_params=params))
         if not page:
             return
         named = {tuple(_read_uids(found).values()) for found in page}
@@ -173,7 +173,7 @@ def _warn_of_ignored_offset(service: str) -> None:
     )
 
 
-def _listing(search: Callable[[], _T]) -> _T:
+def _retry_search(search: Callable[[], _T]) -> _T:
     def attempt() -> _T:
         try:
             return search()

@@ -19,7 +19,7 @@ from PIL import (
 )
 
 from trainer.decoding import png
-from trainer.decoding.filled_memory import PATTERNS, filled
+from trainer.decoding.filled_memory import PATTERNS, fill_new_memory
 from trainer.decoding.grey import (
     TIFF_SIGNED,
     convert_to_grey,
@@ -181,9 +181,9 @@ def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np
     if image.tag_v2.get(_TIFF_COMPRESSION, _TIFF_UNCOMPRESSED) == _TIFF_UNCOMPRESSED:
         return _decode(image, data, "TIFF")
     one, two = PATTERNS
-    with filled(one):
+    with fill_new_memory(one):
         grey, mode = _decode(image, data, "TIFF")
-    with filled(two), _OPENERS["TIFF"](io.BytesIO(data)) as again:
+    with fill_new_memory(two), _OPENERS["TIFF"](io.BytesIO(data)) as again:
         repeated, _ = _decode(again, data, "TIFF")
     if not np.array_equal(grey, repeated):
         refuse("truncated", "the data of the TIFF file do not make the whole picture")

@@ -32,7 +32,7 @@ class WeightsAverage:
             average.assign(decay * average + (1.0 - decay) * tf.cast(weight, average.dtype))
 
     @contextlib.contextmanager
-    def swapped_in(self) -> Iterator[None]:
+    def use_averages(self) -> Iterator[None]:
         """Use the averages as the weights inside this block, and restore the weights after it."""
         self._swap()
         try:

@@ -192,7 +192,7 @@ def _train_and_validate(
         after_step=journal.after_step,
         should_stop=should_stop,
     )
-    with run.average.swapped_in():
+    with run.average.use_averages():
         validated = _validate(run, state, journal.progress, should_stop)
         row = {"epoch": state.epoch + 1, **trained, **validated}
         row["criterion"] = _compute_criterion([*state.history, row], settings)

@@ -147,8 +147,8 @@ class Imaging:
                 header=header,
             )
         except TaskError as error:
-            return Decoded(digest(file), refusal=_refusal(error))
-        return _decoded(fields, arrays)
+            return Decoded(digest(file), refusal=_describe_refusal(error))
+        return _parse_decoded(fields, arrays)
 
     def decode_frames(
         self,
@@ -172,10 +172,10 @@ class Imaging:
                 frames=list(frames),
                 header=header,
             ):
-                yield _decoded(fields, arrays)
+                yield _parse_decoded(fields, arrays)
                 done += 1
         except TaskError as error:
-            lost = Decoded(digest(file), refusal=_refusal(error))
+            lost = Decoded(digest(file), refusal=_describe_refusal(error))
             yield from (lost for _ in frames[done:])
 
     def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
@@ -185,7 +185,7 @@ class Imaging:
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
         except TaskError as error:
-            return EncodedSquare(digest(file), refusal=_refusal(error))
+            return EncodedSquare(digest(file), refusal=_describe_refusal(error))
         if "refusal" in fields:
             return EncodedSquare(
                 fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
@@ -233,7 +233,7 @@ def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:
     return (file, []) if isinstance(file, str) else (None, [np.frombuffer(file, np.uint8)])
 
 
-def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
+def _parse_decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
     refusal = fields.get("refusal")
     made = dict(zip(fields.get("made", ()), arrays, strict=True))
     header = made.get("header")
@@ -250,7 +250,7 @@ def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded
     )
 
 
-def _refusal(error: TaskError) -> tuple[str, str]:
+def _describe_refusal(error: TaskError) -> tuple[str, str]:
     """Return reason and detail of what ended a worker's task; the text of an error might quote the
     file."""
     if isinstance(error, TaskMemoryError):

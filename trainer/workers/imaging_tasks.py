@@ -30,19 +30,19 @@ def decode_task(
     """Run `Imaging.decode` in a worker."""
     sha256 = None
     try:
-        contents = _contents(path, arrays)
+        contents = _read_contents(path, arrays)
         sha256 = hashlib.sha256(contents).hexdigest()
         if sha256 in known:
             return {"sha256": sha256}, []
         if not all_frames:
             found = radiograph.read(contents)
-            return _made(found, contents, sha256, image_size, picture, header)
+            return _pack_result(found, contents, sha256, image_size, picture, header)
         number, read = radiograph.frames(contents)
         if number == 1:
-            return _made(read(0), contents, sha256, image_size, picture, header)
+            return _pack_result(read(0), contents, sha256, image_size, picture, header)
         return {"sha256": sha256, "frames": number}, []
     except (RadiographError, OSError) as error:
-        return {"sha256": sha256, "refusal": _reason(error)}, []
+        return {"sha256": sha256, "refusal": _describe_refusal(error)}, []
 
 
 def frames_task(
@@ -54,14 +54,14 @@ def frames_task(
     header: bool,
 ) -> Iterator[Result]:
     """Run `Imaging.decode_frames` in a worker."""
-    contents = _contents(path, arrays)
+    contents = _read_contents(path, arrays)
     sha256 = hashlib.sha256(contents).hexdigest()
     number, read = radiograph.frames(contents)
     for frame in frames:
         try:
-            made = _made(read(frame), contents, sha256, image_size, picture, header)
+            made = _pack_result(read(frame), contents, sha256, image_size, picture, header)
         except RadiographError as error:
-            made = {"sha256": sha256, "refusal": _reason(error), "frames": number}, []
+            made = {"sha256": sha256, "refusal": _describe_refusal(error), "frames": number}, []
         yield made
 
 
@@ -69,12 +69,12 @@ def encode_square_task(arrays: Sequence[np.ndarray], path: str | None, image_siz
     """Run `Imaging.encode_square` in a worker."""
     sha256 = None
     try:
-        contents = _contents(path, arrays)
+        contents = _read_contents(path, arrays)
         sha256 = hashlib.sha256(contents).hexdigest()
         found = radiograph.read(contents)
     except (RadiographError, OSError) as error:
         number = getattr(error, "errno", None)
-        return {"sha256": sha256, "refusal": _reason(error), "errno": number}, []
+        return {"sha256": sha256, "refusal": _describe_refusal(error), "errno": number}, []
     height, width = found.pixels.shape
     source = {
         "source_format": found.source_format,
@@ -109,7 +109,7 @@ def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:
     return {}, []
 
 
-def _made(
+def _pack_result(
     found: radiograph.Radiograph,
     contents: bytes,
     sha256: str,
@@ -139,11 +139,11 @@ def _is_shown_by_browsers(found: radiograph.Radiograph) -> bool:
     return found.source_format in _FORMATS_OF_BROWSERS and not deep
 
 
-def _contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
+def _read_contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
     return arrays[0].tobytes() if path is None else regular_file.read(path, MAX_BYTES)
 
 
-def _reason(error: RadiographError | OSError) -> list[str]:
+def _describe_refusal(error: RadiographError | OSError) -> list[str]:
     """Return reason and detail of a file that cannot be read or decoded, without its name."""
     if isinstance(error, RadiographError):
         return [error.reason, error.detail]

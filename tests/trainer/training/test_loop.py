@@ -230,7 +230,7 @@ def test_the_average_of_the_weights_by_hand():
         average.update(tf.constant(step, tf.int64))
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.array(value)
-    with average.swapped_in():
+    with average.use_averages():
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
     np.testing.assert_array_equal(weight.numpy(), [7.0, 7.0])
 
