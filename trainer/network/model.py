@@ -140,7 +140,7 @@ def _read_normalization(model: keras.Model) -> tuple[list[float], list[float]]:
 def _find_normalization(
     backbone: str, input_scale: str, weights: str, earlier: keras.Model | None
 ) -> tuple[list[float], list[float]]:
-    """Return factor and offset per channel; those of an earlier run are its own.
+    """Return factor and offset per channel: those of the earlier run, else of the backbone.
 
     Raises:
       ConfigError: the scale is not known, or another one than that of the earlier run was set.
@@ -191,7 +191,7 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
 
 
 def _suggest_backbone(weights: str, other_than: str) -> str:
-    """Return such as `=xception` where the file's name contains a backbone; else nothing."""
+    """Return `=NAME` of another backbone that the file's name contains; "" if there is none."""
     file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
     found = [name for name in backbones.available_backbones() if name in file]
     best = max(found, key=len, default=other_than)

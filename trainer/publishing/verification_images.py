@@ -100,8 +100,7 @@ def load_folder(folder: pathlib.Path, size: int) -> Images:
     """
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is not a folder and holds no image to measure on; "
-            "name the folder of the images"
+            f"{folder} is not a folder with images to measure on; name the folder of the images"
         )
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -70,7 +70,7 @@ def verify(
 def check_maps(
     directory: pathlib.Path, described: Artifact, measured: Sample, masks: np.ndarray | None = None
 ) -> Artifact:
-    """Check that the maps mean something, and record it in the local artifact and its card.
+    """Check whether the maps are faithful, and record it in the local artifact and its card.
 
     An artifact whose Keras file was removed, which scoring doesn't need, keeps its record.
 

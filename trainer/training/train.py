@@ -140,7 +140,7 @@ def _write_settings(job: TrainingJob) -> None:
 
 
 def _describe_settings(job: TrainingJob) -> dict[str, Any]:
-    """Return what `config.json` records of a run, as it stands there."""
+    """Return the record of a run that `config.json` holds."""
     return json.loads(json.dumps(settings.select_recorded(job.settings, job.dataset, job.folds)))
 
 

@@ -138,5 +138,5 @@ class Channel:
             self._arena.madvise(mmap.MADV_REMOVE, begin, ARENA_BYTES - begin)
 
     def close(self) -> None:
-        """Close the connection. The arena goes when the last view of it is gone."""
+        """Close the connection. The arena is freed with the last view of it."""
         self._connection.close()

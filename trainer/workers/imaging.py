@@ -251,8 +251,10 @@ def _parse_decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> D
 
 
 def _describe_refusal(error: TaskError) -> tuple[str, str]:
-    """Return reason and detail of what ended a worker's task; the text of an error might quote the
-    file."""
+    """Return reason and detail of what ended a worker's task.
+
+    They omit the text of the error, which might quote the file.
+    """
     if isinstance(error, TaskMemoryError):
         return "too_large", f"decoding it takes more than {pool.MEMORY >> 20} MiB of memory"
     if isinstance(error, TaskTimeError):

@@ -18,8 +18,7 @@ def address_space() -> int:
 
 @functools.cache
 def _open_statm() -> int | None:
-    """Return a descriptor of the kernel's account of this process's memory, kept open since it is
-    read for each task."""
+    """Open the kernel's account of this process's memory, which is read for each task."""
     try:
         return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
