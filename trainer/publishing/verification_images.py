@@ -11,9 +11,9 @@ from trainer import radiograph
 from trainer.artifact import Artifact
 from trainer.dataset import prepared_split
 from trainer.dataset.prepared_split import Split
-from trainer.errors import DataError
 from trainer.evaluation import cases, evaluate, finding_masks
 from trainer.evaluation.cases import Cases, spread_rows
+from trainer.program import path_checks
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 512
@@ -98,10 +98,7 @@ def load_folder(folder: pathlib.Path, size: int) -> Images:
     Raises:
       DataError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} is not a folder with images to measure on; name the folder of the images"
-        )
+    path_checks.check_images(str(folder))
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
