@@ -91,6 +91,8 @@ SHARED = {
     "engines",
     "onnx_engine",
     "engine_records",
+    "dataset",
+    "evaluation",
     "manifest_columns",
     "mura_paths",
     "study_folders",
