@@ -20,6 +20,7 @@ from batch_inference.outputs import (
     bigquery,
     duplicates,
     journal,
+    labelled,
     output_folder,
     progress,
     resuming,
@@ -159,7 +160,13 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
             build(pipeline, options, described, plan.choice, attempt, known)
         row_files.move_into_place(output)
         kept = journal.count_written(pipeline.result, journal.KEPT) if known else 0
-        finished = _complete_summary(output, time.monotonic() - start, kept)
+        seconds = time.monotonic() - start
+        measured = None
+        if manifest.has_labels(options.input):
+            measured = labelled.measure(
+                filesystem.absolute(options.input), output, attempt, described
+            )
+        finished = _complete_summary(output, seconds, kept, measured)
         journal.keep_only(output, attempt)
         if options.bigquery:
             bigquery.load(dataset, tables, staged, output)
@@ -193,14 +200,20 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     return None
 
 
-def _complete_summary(output: str, seconds: float, kept: int) -> summary.Summary:
-    """Add to `summary.json` what only this process knows: the run's time and speed."""
+def _complete_summary(
+    output: str, seconds: float, kept: int, measured: labelled.Measured | None
+) -> summary.Summary:
+    """Add to `summary.json` what only this process knows: the run's time and speed, and what the
+    labels of the manifest say, if it has any."""
     uri = filesystem.join(output, output_folder.SUMMARY_JSON)
     content = json.loads(filesystem.read(uri))
     content |= {
         "seconds": round(seconds, 3),
         "images_per_second": round((content["inputs"] - kept) / seconds, 2),
     }
+    if measured:
+        content["metrics"] = measured.metrics
+        content["cautions"] += measured.cautions
     output_folder.write_json(uri, content)
     return summary.Summary(output, content, kept)
 

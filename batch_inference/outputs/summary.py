@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from batch_inference.outputs import drift, output_folder
+from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection, Study
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
@@ -57,7 +57,8 @@ class Summary:
         cautions = [*content["cautions"], *drift.describe(content["drift"])]
         if content["warnings"]:
             cautions.append(f"images have warnings ({format_counts(content['warnings'])})")
-        return "\n".join([outcome, *(f"caution: {caution}" for caution in cautions)])
+        labels = [labelled.format_line(content["metrics"])] if content.get("metrics") else []
+        return "\n".join([outcome, *labels, *(f"caution: {caution}" for caution in cautions)])
 
 
 def format_counts(counts: dict[str, int]) -> str:
