@@ -65,13 +65,14 @@ def build(
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
+    crowded = found | tasks.FindCrowdedFolders(options.study_key)
     earlier = pipeline | journal.ReadEarlierEntries(known)
     pictures = None
     if options.resume and (options.cam != "none" or options.dicom):
         pictures = pipeline | resuming.FindPictures(options)
         earlier = (earlier, pictures) | resuming.KeepWithPicture()
     examples, undecoded, kept = (
-        (found, earlier) | tasks.MakeTasks() | DecodeTasks(options, described, pool)
+        (found, earlier) | tasks.MakeTasks(crowded) | DecodeTasks(options, described, pool)
     )
     scored, unscored = (
         examples
@@ -97,13 +98,12 @@ def build(
         if options.bigquery:
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
-    (predictions, rejections, rows["studies"]) | summary.WriteSummary(
+    (predictions, rejections) | summary.WriteSummary(
         output,
         described,
         engine,
         engine_records.explain(described.engines, str(choice)),
-        by_folder=options.study_key == "auto"
-        and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),
+        crowded,
     )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)

@@ -221,7 +221,8 @@ def _describe_run(
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
-        "legend": asked.get("cam_legend", False),
+        "legend": asked.get("cam_legend", False)
+        and {"width": legend.MIN_WIDTH, "low": legend.LOWEST, "high": legend.HIGHEST},
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),
