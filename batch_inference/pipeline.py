@@ -30,7 +30,7 @@ from batch_inference.outputs import (
     summary,
 )
 from batch_inference.outputs.finish_images import FinishImages
-from batch_inference.storage import filesystem, gcs
+from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.artifact import Artifact
 from trainer.errors import ConfigError, DataError, RunnerError
 from trainer.inference import engine_records
@@ -136,7 +136,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         staged = bigquery.choose_temporary_folder(plan.beam_options, output)
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError, f"--output={output} cannot be read", "check access"
     ):
         known = journal.list_parts(output) if options.resume else []
@@ -185,8 +185,8 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
 
 def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     """Return an error that says what the user can do; None where there is nothing to add."""
-    if reason := filesystem.find_write_failure(error):
-        return filesystem.UnwritableError(
+    if reason := storage_errors.find_write_failure(error):
+        return storage_errors.UnwritableError(
             f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
             "that, then run the same command with --resume to continue"
         )
@@ -222,7 +222,7 @@ def _write_gallery(output: str) -> None:
     """Write the gallery page; where that fails, the results are complete without it."""
     try:
         page.write(page.GalleryOptions(output, overwrite=True))
-    except (DataError, filesystem.StorageError) as error:
+    except (DataError, storage_errors.StorageError) as error:
         logging.warning("%s was not written: %s", output_folder.GALLERY_HTML, error)
 
 

@@ -21,7 +21,7 @@ import jinja2
 from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import FREE_METHOD
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
@@ -60,8 +60,8 @@ def write(options: GalleryOptions) -> Gallery:
     """
     if not _PAGE_NAME.fullmatch(options.page):
         raise ConfigError(
-            f"--page={options.page} is no name of a page; name it like positives.html, of letters, "
-            "digits, dots, - and _"
+            f"--page={options.page} is not a name for a page; expected one such as "
+            "positives.html, of letters, digits, dots, - and _"
         )
     scored = filesystem.absolute(options.scored)
     run, summary = (
@@ -287,7 +287,7 @@ def _read_json(scored: str, name: str) -> dict[str, Any]:
     """Return the content of a JSON file; raise `DataError` where it is missing or damaged."""
     try:
         return json.loads(filesystem.read(filesystem.join(scored, name)))
-    except (filesystem.StorageError, ValueError) as error:
+    except (storage_errors.StorageError, ValueError) as error:
         raise DataError(
             f"{scored} is not the folder of a finished run: its {name} cannot be read ({error})"
         ) from error

@@ -152,7 +152,7 @@ class Count(beam.CombineFn):
     def add_input(
         self, accumulator: collections.Counter, element: Prediction | Rejection
     ) -> collections.Counter:
-        accumulator.update(self._counted(element))
+        accumulator.update(self._count_row(element))
         return accumulator
 
     def merge_accumulators(
@@ -163,7 +163,7 @@ class Count(beam.CombineFn):
     def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
         return accumulator
 
-    def _counted(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
+    def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
         if isinstance(row, Rejection):
             yield "rejection", row.reason
             return
