@@ -32,8 +32,8 @@ from batch_inference.outputs.finish_images import FinishImages
 from batch_inference.storage import filesystem, gcs
 from trainer.artifact import Artifact
 from trainer.errors import ConfigError, DataError, RunnerError
+from trainer.inference import engine_records
 from trainer.inference.engines import Choice
-from trainer.model_json import engine_records
 from trainer.program import run_lock
 from trainer.workers import pool as workers
 from trainer.workers.imaging import Imaging
@@ -60,6 +60,7 @@ def build(
     remote = filesystem.is_remote(output) or filesystem.is_remote(options.input)
     pool = PoolSize.choose(options.batch_size, remote)
     model = filesystem.absolute(options.model)
+    engine = engine_records.identify(described, str(choice))
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
@@ -74,7 +75,7 @@ def build(
     scored, unscored = (
         examples
         | "Score" >> RunInference(ScoringHandler(request))
-        | FinishImages(options, described, choice, attempt, pool)
+        | FinishImages(options, described, engine, attempt, pool)
     )
     parts = {
         "new": scored,
@@ -98,7 +99,7 @@ def build(
     (predictions, rejections, rows["studies"]) | summary.WriteSummary(
         output,
         described,
-        str(choice),
+        engine,
         engine_records.explain(described.engines, str(choice)),
         by_folder=options.study_key == "auto"
         and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),
@@ -182,6 +183,8 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
             f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
             "that, then run the same command with --resume to continue"
         )
+    if type(error) in (ConfigError, DataError):
+        return type(error)(str(error).partition(" [while running")[0])  # which Beam adds
     if not embedded and not isinstance(error, OSError | DataError):
         message = " ".join(str(error).split())[:400]
         return RunnerError(

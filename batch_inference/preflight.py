@@ -17,7 +17,7 @@ from batch_inference.storage import filesystem
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
-from trainer.inference import engine_choice
+from trainer.inference import engine_choice, engine_records
 from trainer.inference.engines import Choice
 from trainer.workers import dicom_results
 
@@ -60,7 +60,7 @@ class Plan:
             self.shown,
             self.inputs,
             self.described.model_id,
-            str(self.choice),
+            self.record.engine,
             self.described.threshold,
             self.output,
             options.format,
@@ -158,7 +158,14 @@ def plan(options: Options) -> Plan:
         "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
-    record = output_folder.RunRecord(described.model_id, str(choice), asked)
+    record = output_folder.RunRecord(
+        described.model_id,
+        engine_records.identify(described, str(choice)),
+        asked,
+        described.threshold,
+        described.uncertain_band,
+        described.cam["scale"],
+    )
     return Plan(options, described, choice, shown, inputs, output, record, beam_options, workers)
 
 

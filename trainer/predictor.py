@@ -23,7 +23,7 @@ from trainer import artifact, hub, machine, storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
-from trainer.inference import engine_choice, engines
+from trainer.inference import engine_choice, engine_records, engines
 from trainer.program.logging_setup import escape_name
 from trainer.workers.imaging import Decoded, Imaging
 
@@ -98,7 +98,7 @@ class Predictor:
 
     Attributes:
       model: the content of the artifact's `model.json`.
-      engine: the engine that scores, such as `openvino/float32`.
+      engine: the engine that scores, named as in the rows of `humerus-score`.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Predictor:
                 folder, described, choice, batch_size, machine.cache_folder()
             )
         self.model = described.called_at(threshold)
-        self.engine = str(choice)
+        self.engine = engine_records.identify(described, str(choice))
         self._batch_size = batch_size
         self._imaging = Imaging()
 

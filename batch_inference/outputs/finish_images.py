@@ -10,22 +10,21 @@ from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
 from trainer.artifact import METHOD_TITLES, Artifact
 from trainer.drawing.legend import UNIT, Legend
-from trainer.inference.engines import Choice
 
 
 class FinishImages(beam.PTransform):
     """Stores the map of each image, then passes it on as a `journal.Entry` or a `Rejection`."""
 
     def __init__(
-        self, options: Options, described: Artifact, choice: Choice, attempt: str, pool: PoolSize
+        self, options: Options, described: Artifact, engine: str, attempt: str, pool: PoolSize
     ):
-        """Take the options, the model's artifact, its engine, the prefix of this attempt's files,
-        and how many images are drawn at once.
+        """Take the options, the model's artifact, what rows name as its engine, the prefix of this
+        attempt's files, and how many images are drawn at once.
         """
         super().__init__()
         self._options = options
         self._described = described
-        self._choice = choice
+        self._engine = engine
         self._attempt = attempt
         self._pool = pool
 
@@ -42,7 +41,7 @@ class FinishImages(beam.PTransform):
         finish = Finish(
             output,
             described,
-            str(self._choice),
+            self._engine,
             options.cam,
             options.cam_format,
             options.cam_colours,

@@ -46,6 +46,8 @@ _NOT_IN_ROWS = {
     ),
 }
 """Options on which no row or picture depends: a resumed run may have others."""
+_COMPARED = ("model", "engine", "threshold", "uncertain_band", "cam_scale")
+"""Fields of the record that a resumed run has too."""
 _DEFAULTS = {
     field.name: json.loads(json.dumps(field.default))
     for field in dataclasses.fields(Options)
@@ -59,14 +61,19 @@ class RunRecord:
 
     Attributes:
       model: id of the artifact.
-      engine: engine and precision, as `openvino/int8`.
+      engine: as in the rows.
       options: values by name.
+      threshold, uncertain_band, cam_scale: of the artifact, with which labels were called and maps
+        drawn. The model's id does not cover them.
       started: when, ISO 8601 in UTC.
     """
 
     model: str
     engine: str
     options: Mapping[str, Any]
+    threshold: float
+    uncertain_band: tuple[float, float] | None
+    cam_scale: float
     started: str = dataclasses.field(default_factory=lambda: _now())
 
     def write(self, output: str, finished: bool) -> None:
@@ -169,8 +176,9 @@ def _check_earlier(
             "or choose another --output"
         )
     ours = json.loads(json.dumps(dataclasses.asdict(record)))
-    for name in ("model", "engine"):
-        if ours[name] != earlier.get(name):
+    for name in _COMPARED:
+        # An earlier version wrote model and engine only.
+        if name in earlier and ours[name] != earlier[name]:
             raise _refuse(
                 output, f"{name} {earlier.get(name)}, and this run has {name} {ours[name]}"
             )

@@ -157,7 +157,11 @@ class Prediction:
         "null where there is none",
     ]
     model: Annotated[str, "id of the artifact"]
-    engine: Annotated[str, "engine and precision that made the row, as openvino/int8"]
+    engine: Annotated[
+        str,
+        "engine and precision that made the row, as openvino/int8@1c9a3f20; after the @ an id of "
+        "what humerus-verify made for this engine, where there is any",
+    ]
     brightness: Annotated[
         float, "mean grey level of the square that the model saw, in [0, 255]; float32 precision"
     ]

@@ -11,7 +11,7 @@ Requests are repeated as those of a bucket are. Files are only fetched here, nev
 import email.message
 import functools
 import importlib.util
-import logging
+import logging as python_logging
 import os
 import re
 import urllib.parse
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import requests
+from absl import logging
 from google.api_core import exceptions
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
@@ -145,7 +146,7 @@ def find(uri: str) -> Iterator[Instance]:
 
     Raises:
       ConfigError: as `parse`, or the package of the client is missing.
-      DataError: the archive refuses the credentials.
+      DataError: the archive refuses the credentials, or can't list more than a page.
       GoogleAPICallError, RequestException: the archive refuses, or does not answer.
     """
     address = parse(uri)
@@ -204,7 +205,11 @@ def _list(
 def _search(
     service: str, uids: Mapping[str, str], level: str, query: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield the results of a query, page by page, in DICOM's JSON."""
+    """Yield the results of a query, page by page, in DICOM's JSON.
+
+    Raises:
+      DataError: the archive gives the same full page at any offset, so that results are missing.
+    """
     client = _client(service)
     search: Callable[..., list[dict]] = getattr(client, f"search_for_{level}")
     within = {
@@ -212,16 +217,49 @@ def _search(
         for name, key in (("study", "studies"), ("series", "series"))
         if key in uids and level != "studies"
     }
-    seen, first = 0, None
+    offset = 0
+    earlier: set[tuple[str, ...]] = set()
     while True:
-        params = {**query, "limit": _PAGE, "offset": seen}
+        params = {**query, "limit": _PAGE, "offset": offset}
         page = _listing(functools.partial(search, **within, additional_params=params))
-        # Some servers ignore the offset and would give the same page without end.
-        if not page or page[0] == first:
+        if not page:
             return
-        first = page[0]
-        seen += len(page)
+        named = {tuple(_read_uids(found).values()) for found in page}
+        if named <= earlier:
+            _check_complete(service, len(page))
+            return
         yield from page
+        offset += len(page)
+        earlier = named
+
+
+def _check_complete(service: str, results: int) -> None:
+    """Check that an archive that ignores the offset gave everything at once, as far as one can see.
+
+    Args:
+      service: URL of the service.
+      results: number of results in the page that it repeats.
+
+    Raises:
+      DataError: it kept to the limit, so that there may be more.
+    """
+    if results == _PAGE:
+        raise DataError(
+            f"the DICOM archive {service} gives the same {results} results at any offset, so that "
+            "further ones cannot be listed; ask for fewer at once: one study, or a query that "
+            "matches less"
+        )
+    if results < _PAGE:
+        _warn_of_ignored_offset(service)
+
+
+@functools.cache
+def _warn_of_ignored_offset(service: str) -> None:
+    logging.warning(
+        "The DICOM archive %s ignores the offset of a query: if it limits the number of results "
+        "itself, images beyond that are not found.",
+        service,
+    )
 
 
 def _listing(search: Callable[[], _T]) -> _T:
@@ -323,7 +361,7 @@ def _client(service: str) -> "DICOMwebClient":
     from dicomweb_client import DICOMwebClient
 
     # It logs the UIDs that it asks for.
-    logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)
+    python_logging.getLogger("dicomweb_client").setLevel(python_logging.CRITICAL)
     client = DICOMwebClient(
         service, session=_session(service), timeout=_SECONDS, permissive_uid=True
     )

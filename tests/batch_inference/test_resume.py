@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,15 @@ from batch_inference.inference import model_handler
 from batch_inference.outputs import cam_store, journal, redraw
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
+from trainer import artifact
 from trainer.errors import ConfigError
 from trainer.program import run_lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = 25
+ALIGNED = {
+    "openvino/float32": {"within_tolerance": True, "alignment": {"slope": 1.5, "offset": 0.25}}
+}
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +296,7 @@ def scored(folder, model, tmp_path_factory) -> pathlib.Path:
         ),
         ({"cam": "none"}, "made with --cam=overlay, and this run has --cam=none"),
         ({"input": "{folder}/study0"}, "made with --input="),
-        ({"threshold": 0.3}, "made with no --threshold, and this run has --threshold=0.3"),
+        ({"threshold": 0.3}, "made with threshold 0.5, and this run has threshold 0.3"),
         ({"overwrite": True}, "choose one of them"),
     ],
     ids=str,
@@ -310,6 +315,47 @@ def test_results_of_another_model_or_other_options_are_refused(
     with pytest.raises(ConfigError, match=sentence):
         pipeline.run(pipeline.Options(**options | {"resume": True} | changed))
     assert everything(scored) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"engines": ALIGNED}, "made with engine openvino/float32, and this run has engine .*@"),
+        ({"threshold": 0.4}, "made with threshold 0.5, and this run has threshold 0.4"),
+        (
+            {"uncertain_band": (0.4, 0.6)},
+            r"uncertain_band None, and .* uncertain_band \[0.4, 0.6\]",
+        ),
+        ({"cam": {"scale": 0.25}}, "made with cam_scale 0.5, and this run has cam_scale 0.25"),
+    ],
+    ids=str,
+)
+def test_results_of_the_same_model_that_was_amended_are_refused(
+    folder, model, scored, tmp_path, changed, sentence
+):
+    """The model's id does not cover how an engine is aligned, nor how its answers are called."""
+    shutil.copytree(model, tmp_path / "model")
+    described = artifact.load(model)
+    if "cam" in changed:
+        changed = {"cam": described.cam | changed["cam"]}
+    amended = artifact.amend(tmp_path / "model", described, **changed)
+    assert amended.model_id == described.model_id
+    before = everything(scored)
+    with pytest.raises(ConfigError, match=sentence):
+        score(folder, tmp_path / "model", scored, resume=True)
+    assert everything(scored) == before
+
+
+def test_rows_of_an_aligned_engine_are_named_after_its_alignment(folder, model, scored, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    artifact.amend(tmp_path / "model", artifact.load(model), engines=ALIGNED)
+    score(folder, tmp_path / "model", tmp_path / "out")
+    before, after = (json_rows(place, "predictions") for place in (scored, tmp_path / "out"))
+    (name,) = {row["engine"] for row in after}
+    assert re.fullmatch(r"openvino/float32@[0-9a-f]{8}", name)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["engine"] == name
+    for one, other in zip(before, after, strict=True):
+        assert other["logit"] == pytest.approx(1.5 * one["logit"] + 0.25, abs=1e-5)
 
 
 def test_results_without_the_record_of_their_run_are_refused(folder, model, scored, tmp_path):

@@ -25,7 +25,7 @@ from trainer.dataset.input_pipeline import Split
 from trainer.drawing import overlay
 from trainer.evaluation import calibration, evaluate
 from trainer.evaluation.cases import Cases
-from trainer.model_json import engine_records
+from trainer.inference import engine_records
 from trainer.network.serving import Network
 from trainer.publishing import explain, export, report
 from trainer.publishing.export import ExportOptions

@@ -67,7 +67,7 @@ def files(folder: pathlib.Path) -> set[str]:
 
 @pytest.fixture
 def record() -> output_folder.RunRecord:
-    return output_folder.RunRecord("model", "engine", {"cam": "overlay"})
+    return output_folder.RunRecord("model", "engine", {"cam": "overlay"}, 0.5, None, 1.0)
 
 
 @pytest.fixture

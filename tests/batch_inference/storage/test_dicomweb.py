@@ -5,6 +5,7 @@ import http.server
 import json
 import pathlib
 import threading
+import urllib.parse
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,7 @@ from batch_inference.storage import dicomweb, filesystem, gcs
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import orthanc as orthanc_lib
 from tests.support.dicom_files import dicom_file
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 
 ROOT = "1.2.826.0.1.3680043.8.498.5550123"
 STUDIES = {f"{ROOT}.1": ("CR", "CR", "SR"), f"{ROOT}.2": ("DX",)}
@@ -175,6 +176,68 @@ def test_an_address_is_described_without_identifiers():
     )
 
 
+class Archive(http.server.BaseHTTPRequestHandler):
+    """Lists `server.total` instances of a study; `server.ignores` names what it does not heed."""
+
+    def do_GET(self) -> None:
+        asked = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)
+        self.server.asked += 1
+        limit = self.server.total if "limit" in self.server.ignores else int(asked["limit"][0])
+        first = 0 if "offset" in self.server.ignores else int(asked["offset"][0])
+        end = min(first + limit, first + self.server.cap, self.server.total)
+        numbers = list(range(first, end))
+        if self.server.asked % 2:
+            numbers.reverse()  # an order that differs from answer to answer
+        uids = {"0020000D": "1.2", "0020000E": "1.3"}
+        found = [
+            {
+                tag: {"vr": "UI", "Value": [uid]}
+                for tag, uid in {**uids, "00080018": f"1.4.{n}"}.items()
+            }
+            for n in numbers
+        ]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/dicom+json")
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("total", "cap", "ignores", "outcome"),
+    [
+        (1001, 10_000, (), None),
+        (1000, 10_000, (), None),
+        (1001, 100, (), None),
+        (501, 10_000, ("offset",), "the same 500 results at any offset"),
+        (501, 10_000, ("offset", "limit"), None),
+        (40, 10_000, ("offset",), "ignores the offset"),
+        (0, 10_000, ("offset",), None),
+    ],
+)
+def test_a_listing_is_whole_or_says_that_it_is_not(total, cap, ignores, outcome, caplog):
+    with serving(Archive, total=total, cap=cap, ignores=ignores, asked=0) as server:
+        found = dicomweb.find(f"dicomweb+http://127.0.0.1:{server.server_port}/instances")
+        if total > 500 and outcome:
+            with pytest.raises(DataError, match=outcome):
+                list(found)
+            return
+        assert sorted(each.uid for each in found) == sorted(f"1.4.{n}" for n in range(total))
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == bool(outcome) and all(outcome in line for line in warned)
+
+
+def test_a_run_on_a_cut_listing_ends_with_one_sentence(model, tmp_path, capsys):
+    with serving(Archive, total=501, cap=501, ignores=("offset",), asked=0) as server:
+        location = f"--input=dicomweb+http://127.0.0.1:{server.server_port}/instances"
+        flags = [f"--model={model}", f"--output={tmp_path}/out"]
+        assert main.score(["humerus-score", location, *flags]) == 3
+    assert capsys.readouterr().err.strip().endswith("or a query that matches less")
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
 class Answers(http.server.BaseHTTPRequestHandler):
     """Gives the answers of its server one after the other: status, headers, body."""
 
@@ -192,9 +255,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def answering(*answers) -> Iterator[http.server.HTTPServer]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
-        server.answers, server.asked = list(answers), []
+def serving(handler: type, **attributes) -> Iterator[http.server.HTTPServer]:
+    """Yield a server on this machine whose handler finds `attributes` on it."""
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        vars(server).update(attributes)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -202,6 +266,10 @@ def answering(*answers) -> Iterator[http.server.HTTPServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def answering(*answers) -> contextlib.AbstractContextManager[http.server.HTTPServer]:
+    return serving(Answers, answers=list(answers), asked=[])
 
 
 def address(server: http.server.HTTPServer) -> str:

@@ -1,12 +1,36 @@
 """Put into words what an artifact records of its engines: which is used, which was refused, why."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.artifact import INT8_NETWORK, Artifact
 from trainer.model_json.fields import EngineRecord
 
 Records = Mapping[str, EngineRecord] | Mapping[str, Any]
 """Records of `model.json` by engine and precision, such as `openvino/int8`; keys may be missing."""
+
+
+def identify(described: Artifact, name: str) -> str:
+    """Return the name of an engine in rows, such as `openvino/int8@1c9a3f20`.
+
+    After the @ stands an id of what `humerus-verify` made for the engine: the network in 8-bit
+    arithmetic and the line that aligns its logits. The model's id does not cover them. Where there
+    is neither, the name is as it came.
+
+    Args:
+      name: engine and precision.
+    """
+    made: dict[str, Any] = {}
+    if line := described.engines.get(name, {}).get("alignment"):
+        made["alignment"] = line
+    stem = INT8_NETWORK.removesuffix("xml")
+    if INT8_NETWORK.startswith(f"{name}."):
+        made |= {file: sha for file, sha in described.files.items() if file.startswith(stem)}
+    if not made:
+        return name
+    return f"{name}@{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def explain(records: Records, name: str) -> str:
