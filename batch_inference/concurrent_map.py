@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from trainer.engines import usable_cores
+from trainer import machine
 
 _REMOTE_THREADS = 32
 """Threads where files are remote: they wait for the network, so there may be more than cores."""
@@ -35,7 +35,7 @@ class PoolSize:
     def choose(cls, batch_size: int, remote: bool) -> "PoolSize":
         """Return the size that keeps a network busy that takes `batch_size` images at once."""
         threads = _REMOTE_THREADS if remote else None
-        return cls(batch_size + 2 * (threads or usable_cores()), threads)
+        return cls(batch_size + 2 * (threads or machine.cores()), threads)
 
 
 class ConcurrentMap(beam.DoFn):
@@ -64,7 +64,7 @@ class ConcurrentMap(beam.DoFn):
         # they bring.
         cv2.setNumThreads(1)
         threadpoolctl.threadpool_limits(1, user_api="blas")
-        self._pool = ThreadPoolExecutor(self._threads or usable_cores() + 1)
+        self._pool = ThreadPoolExecutor(self._threads or machine.cores() + 1)
 
     def start_bundle(self) -> None:
         # A bundle that failed may have left some behind; its elements come again.

@@ -50,7 +50,8 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     if dry_run:
         planned = preflight.plan(options).dry_run()
         return Result(str(planned), dataclasses.asdict(planned))
-    finished = pipeline.run(options)
+    with lean_import.skip_ipython():
+        finished = pipeline.run(options)
     return Result(
         str(finished), {"output": finished.output, "kept": finished.kept, **finished.content}
     )

@@ -31,10 +31,10 @@ from batch_inference.outputs import (
 )
 from batch_inference.outputs.finish_images import FinishImages
 from batch_inference.storage import filesystem, gcs
-from trainer import engine_records
 from trainer.artifact import Artifact
-from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError, RunnerError
+from trainer.inference import engine_records
+from trainer.inference.engines import Choice
 from trainer.program import run_lock
 from trainer.workers import pool as workers
 from trainer.workers.imaging import Imaging

@@ -14,10 +14,11 @@ from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
 from batch_inference.storage import filesystem
-from trainer import engine_choice, engine_records, radiograph
+from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
-from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
+from trainer.inference import engine_choice, engine_records
+from trainer.inference.engines import Choice
 from trainer.workers import dicom_results
 
 

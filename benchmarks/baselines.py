@@ -182,7 +182,7 @@ def loop(files: list[str], artifact: str, size: int, output: pathlib.Path) -> No
 
 def engine(files: list[str], artifact: str, size: int, output: pathlib.Path, choice: str) -> None:
     from trainer import artifact as artifact_lib
-    from trainer import engines
+    from trainer.inference import engines
 
     loaded = engines.load(
         pathlib.Path(artifact),

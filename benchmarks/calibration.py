@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import tables
 from trainer.evaluation import bootstrap, calibration, fit_scaling
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.scaling import IDENTITY, Scaling
+from trainer.model_json.scaling import IDENTITY, Scaling
 
 SEPARATION = 1.6  # AUROC 0.87
 OVERCONFIDENCE = 1.2

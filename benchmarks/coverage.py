@@ -15,7 +15,7 @@ import scipy.special
 from benchmarks import tables
 from trainer.evaluation import bootstrap, metrics
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.scaling import IDENTITY
+from trainer.model_json.scaling import IDENTITY
 
 SEPARATION = 2.0  # between the classes, in standard deviations of the score: AUROC 0.92
 PATIENT_SHARE = 0.5  # share of the score's variance that images of one patient have in common

@@ -15,7 +15,8 @@ import time
 import numpy as np
 
 from benchmarks import tables
-from trainer import artifact, engines
+from trainer import artifact, machine
+from trainer.inference import engines
 from trainer.publishing import onnx_export
 
 ROUNDS = 12
@@ -57,7 +58,7 @@ def main(directory: str) -> None:
         "engine speed",
         tables.markdown(header, rows)
         + f"\n\n{described.architecture['backbone']}, {shape[1]} px, batches of {shape[0]}, "
-        f"medians of {ROUNDS} in turns, on {engines.processor()}. The logits span {spread[0]:.2f} "
+        f"medians of {ROUNDS} in turns, on {machine.processor()}. The logits span {spread[0]:.2f} "
         f"and the cells of the maps {spread[1]:.2f}.",
     )
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks import score, tables
 from tests.support import tiny_artifact
-from trainer import machine, overlay, radiograph
+from trainer import machine, radiograph
+from trainer.drawing import overlay
 from trainer.workers.imaging import Imaging, digest
 from trainer.workers.pool import Pool
 

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 
 from benchmarks.tables import markdown, replace_table
-from trainer import overlay, radiograph
+from trainer import radiograph
+from trainer.drawing import overlay
 from trainer.evaluation import finding_masks
 
 SIZE, CELLS = 256, 8

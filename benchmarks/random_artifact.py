@@ -17,13 +17,13 @@ from trainer import radiograph
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
-from trainer.scaling import Scaling
 
 
 def main(directory: str, size: str, source: str | None = None) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.tables import markdown, replace_table
-from trainer import engines
+from trainer import machine
 from trainer.configs import humerus
 from trainer.dataset import input_pipeline
 from trainer.dataset.dataset_info import DatasetInfo
@@ -325,7 +325,7 @@ def _machine() -> str:
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return ", ".join([f"{os.cpu_count()} x {engines.processor()}", *gpus])
+    return ", ".join([f"{os.cpu_count()} x {machine.processor()}", *gpus])
 
 
 def _options() -> argparse.Namespace:

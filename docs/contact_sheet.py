@@ -12,7 +12,8 @@ import sys
 import cv2
 import numpy as np
 
-from trainer import artifact, legend, radiograph
+from trainer import artifact, radiograph
+from trainer.drawing import legend
 
 SIDE, COLUMNS, ROWS = 230, 6, 2
 

@@ -24,10 +24,10 @@ from typing import Any, cast
 import pydantic
 from typing_extensions import TypedDict
 
-from trainer import artifact_fields as types
-from trainer import regular_file
 from trainer.errors import ConfigError, DataError
-from trainer.scaling import Scaling
+from trainer.files import regular_file
+from trainer.model_json import fields as types
+from trainer.model_json.scaling import Scaling
 
 FORMAT_VERSION = 2
 """Format 1 has no `weights_digest`, and names a model by the bytes of its SavedModel."""
@@ -38,6 +38,8 @@ HUB_CARD = "README.md"
 """The model card with the metadata that the Hugging Face Hub reads."""
 INT8_NETWORK = "openvino/int8.xml"
 ONNX_NETWORK = "onnx/model.onnx"
+OUTPUTS = ("probability", "logit", "cam")
+"""Names of what the network returns for a batch of images."""
 FREE_METHOD = "grad_cam"
 METHOD_TITLES = {
     "grad_cam": "Grad-CAM",
@@ -63,7 +65,7 @@ class ArtifactError(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """Content of `model.json`; `trainer.artifact_fields` has the meaning of each field."""
+    """Content of `model.json`; `trainer.model_json.fields` has the meaning of each field."""
 
     model_id: types.ModelId
     image_size: types.ImageSize

@@ -5,8 +5,9 @@ Its own client keeps the files in its cache, and answers from there where the Hu
 
 import importlib.util
 
-from trainer import storage, urls
+from trainer import storage
 from trainer.errors import ConfigError
+from trainer.files import urls
 
 SCHEME = "hf"
 

@@ -1,8 +1,10 @@
-"""What this process may use of its machine: memory, cores, and a folder for copies."""
+"""Find out what this machine has and what this process may use of it: memory, cores, devices."""
 
+import functools
 import math
 import os
 import pathlib
+import platform
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 
@@ -26,6 +28,15 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "humerus"
 
 
+def has_bfloat16_products(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def cores(cgroup: pathlib.Path = _CGROUP) -> int:
     """Return how many threads to use: one for each core that this process may keep busy.
 
@@ -47,3 +58,32 @@ def _read_cpu_limit(cgroup: pathlib.Path) -> float:
     except OSError:
         return math.inf
     return int(quota) / int(period) if quota.isdigit() else math.inf
+
+
+def has_gpu() -> bool:
+    return pathlib.Path("/dev/nvidia0").exists()
+
+
+def processor() -> str:
+    """Return the name of the processor as the system gives it."""
+    try:
+        lines = (
+            pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        )
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+@functools.cache
+def has_int8_products() -> bool:
+    """Return whether the processor multiplies bytes without overflow (VNNI, AMX, Arm dot product).
+
+    Older processors run an int8 network more slowly, and products may saturate.
+    """
+    try:
+        flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))

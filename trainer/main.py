@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 from trainer import errors, hub, options
 from trainer.dataset.locate import locate
+from trainer.files.urls import is_remote
 from trainer.program import path_checks
 from trainer.program.command_line import Program, Result
 from trainer.program.logging_setup import import_tensorflow
 from trainer.training import recipes, sweeps
-from trainer.urls import is_remote
 
 
 def _write(path: str, text: str) -> None:

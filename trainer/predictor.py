@@ -19,19 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
-from trainer import (
-    artifact,
-    engine_choice,
-    engine_records,
-    engines,
-    hub,
-    legend,
-    machine,
-    overlay,
-    storage,
-)
+from trainer import artifact, hub, machine, storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
+from trainer.inference import engine_choice, engine_records, engines
 from trainer.program.logging_setup import escape_name
 from trainer.workers.imaging import Decoded, Imaging
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
-from trainer import regular_file
-from trainer.urls import is_remote
+from trainer.files import regular_file
+from trainer.files.urls import is_remote
 
 PARTIAL = ".partial-"
 """Part of the name of a file that is not finished."""

@@ -22,8 +22,8 @@ from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem
-from trainer import legend, overlay
 from trainer.artifact import FREE_METHOD
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 
 MAX_ROWS = 100_000

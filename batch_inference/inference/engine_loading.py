@@ -9,8 +9,9 @@ import os
 import pathlib
 
 from batch_inference.options import Options
-from trainer import artifact, engine_choice, engines, machine
+from trainer import artifact, machine
 from trainer.artifact import FREE_METHOD
+from trainer.inference import engine_choice, engines, openvino_engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,9 @@ def begin(options: Options) -> None:
     reported when the run is planned, not here.
     """
     _begun.clear()
-    if options.beam or "://" in options.model or not engines.has_openvino():
+    if options.beam or "://" in options.model or not openvino_engine.has_openvino():
         return
-    engines.import_openvino()
+    openvino_engine.import_openvino()
     executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load-engine")
     _begun.append(executor.submit(_load, options))
     executor.shutdown(wait=False)

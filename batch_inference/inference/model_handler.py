@@ -8,7 +8,8 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from batch_inference.inference import engine_loading, model_copy
 from batch_inference.outputs.records import Example, Rejection, Scored, reject_example
-from trainer import engines, machine
+from trainer import machine
+from trainer.inference import engines
 
 
 class ScoringHandler(ModelHandler[Example, Scored | Rejection, engines.Engine]):

@@ -11,8 +11,8 @@ from typing import Any
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
 from batch_inference.storage import dicomweb, filesystem
-from trainer import manifest_columns, manifest_text, mura_paths
 from trainer.errors import DataError
+from trainer.files import manifest_columns, manifest_text, mura_paths
 
 SUFFIXES = (".txt", ".csv")
 STUDY_COLUMN = "study"

@@ -16,8 +16,8 @@ from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
 from batch_inference.storage import dicomweb, filesystem
-from trainer import folder_walk, manifest_text, mura_paths
 from trainer.errors import ConfigError
+from trainer.files import folder_walk, manifest_text, mura_paths
 
 _MAGIC = re.compile(r"[*?\[]")
 _PUBLIC_KEY = StudyKey()

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from batch_inference.inputs import manifest
 from batch_inference.outputs.records import Source, printable
-from trainer import study_folders
 from trainer.errors import ConfigError
+from trainer.files import study_folders
 
 KEYS = ("auto", "folder", "path", "dicom", "image")
 _PUBLIC_KEY = "humerus"

@@ -25,8 +25,8 @@ from batch_inference.outputs.records import (
     reject_example,
 )
 from batch_inference.storage import filesystem
-from trainer import overlay
 from trainer.artifact import Artifact
+from trainer.drawing import overlay
 
 MAPS_PER_PACK = 256
 BYTES_PER_PACK = 1 << 24

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 MEASURED = ("probability", "brightness")
 """The columns of a prediction whose histogram the artifact may hold."""
@@ -79,6 +78,8 @@ def chance_limit(bins: int, images: int, reference_images: int) -> float:
     properties of population stability index", Western Michigan University, 2018. Images of one
     patient are alike, which makes larger values more likely.
     """
+    from scipy import special  # which takes a fifth of a second to import
+
     return float((1 / images + 1 / reference_images) * special.chdtri(bins - 1, 0.05))
 
 

@@ -9,7 +9,7 @@ from batch_inference.outputs.records import Rejection
 from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
 from trainer.artifact import METHOD_TITLES, Artifact
-from trainer.legend import UNIT, Legend
+from trainer.drawing.legend import UNIT, Legend
 
 
 class FinishImages(beam.PTransform):

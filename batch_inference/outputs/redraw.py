@@ -13,9 +13,9 @@ from batch_inference.options import OverlayOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, progress
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
-from trainer import legend, overlay
+from trainer import machine
 from trainer.artifact import FREE_METHOD, METHOD_TITLES
-from trainer.engines import usable_cores
+from trainer.drawing import legend, overlay
 from trainer.errors import DataError
 
 _COLUMNS = [field.name for field in dataclasses.fields(PackedCam)]
@@ -50,7 +50,7 @@ def run(options: OverlayOptions) -> Drawn:
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
     method = _read_method(scored) if options.cam_legend else ""
     pictures = failed = 0
-    with ThreadPoolExecutor(usable_cores()) as pool, progress.show(None):
+    with ThreadPoolExecutor(machine.cores()) as pool, progress.show(None):
         # In the order of attempts, so that the newest map of a changed file is drawn last.
         for name in sorted(packs):
             done = list(

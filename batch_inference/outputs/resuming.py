@@ -11,7 +11,7 @@ from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal, picture_paths
 from batch_inference.outputs.records import Prediction
 from batch_inference.storage import filesystem
-from trainer import overlay
+from trainer.drawing import overlay
 
 
 class FindPictures(beam.PTransform):

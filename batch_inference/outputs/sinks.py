@@ -13,9 +13,9 @@ from batch_inference.outputs.records import (
     reject_example,
 )
 from batch_inference.storage import filesystem
-from trainer import overlay
 from trainer.artifact import Artifact
-from trainer.legend import Legend
+from trainer.drawing import overlay
+from trainer.drawing.legend import Legend
 from trainer.workers import dicom_results
 from trainer.workers.imaging import Imaging
 from trainer.workers.process import TaskError

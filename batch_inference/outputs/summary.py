@@ -11,8 +11,8 @@ import apache_beam as beam
 from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection, Study
 from batch_inference.storage import filesystem
-from trainer import study_folders
 from trainer.artifact import Artifact
+from trainer.files import study_folders
 
 HISTOGRAM_BINS = 20
 

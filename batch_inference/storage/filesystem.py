@@ -15,8 +15,8 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference.storage import dicomweb, gcs
-from trainer import manifest_text, regular_file
 from trainer.errors import ConfigError, DataError
+from trainer.files import manifest_text, regular_file
 from trainer.radiograph import MAX_BYTES
 
 _PARTIAL = ".partial"

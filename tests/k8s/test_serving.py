@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tests.k8s.test_manifests import VERSIONS
 from tests.support import manifests, tiny_artifact
-from trainer import artifact, engines
+from trainer import artifact
+from trainer.artifact import OUTPUTS
 from trainer.predictor import Predictor
 from trainer.publishing import onnx_export
 
@@ -88,7 +89,7 @@ def test_the_signature_is_what_the_client_sends(model, client):
     ((name, spec),) = signature.structured_input_signature[1].items()
     assert list(body["inputs"]) == [name]
     assert spec.is_compatible_with(tf.constant(body["inputs"][name], spec.dtype))
-    assert set(signature.structured_outputs) == set(engines.OUTPUTS)
+    assert set(signature.structured_outputs) == set(OUTPUTS)
 
 
 @pytest.fixture
@@ -108,8 +109,8 @@ def stand_in(model):
                 (tensor,) = body["inputs"]
                 assert tensor["datatype"] == "UINT8"
                 image = np.array(tensor["data"], np.uint8).reshape(tensor["shape"])
-                outputs = session.run(list(engines.OUTPUTS), {tensor["name"]: image})
-                named = zip(engines.OUTPUTS, outputs, strict=True)
+                outputs = session.run(list(OUTPUTS), {tensor["name"]: image})
+                named = zip(OUTPUTS, outputs, strict=True)
                 answer = {
                     "outputs": [
                         {"name": k, "shape": v.shape, "data": v.ravel().tolist()} for k, v in named

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 
-from trainer import overlay
+from trainer.drawing import overlay
 
 MODEL = "0123456789abcdef"
 HOSTILE = """<img src=x onerror="document.title='taken'">&amp;'<b>%41 #1?\u202e.png"""

@@ -11,12 +11,12 @@ from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
-from trainer.scaling import Scaling
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 

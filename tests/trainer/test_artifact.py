@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trainer import artifact
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 FIELDS = {
     "weights_digest": "0" * 64,

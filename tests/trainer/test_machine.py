@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trainer import engines, machine
+from trainer import machine
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -43,7 +43,3 @@ def test_a_limit_on_processor_time_is_a_limit_on_threads(tmp_path, monkeypatch, 
     for name, content in files.items():
         (tmp_path / name).write_text(content + "\n")
     assert machine.cores(tmp_path) == expected
-
-
-def test_scoring_takes_as_many_threads():
-    assert engines.usable_cores is machine.cores

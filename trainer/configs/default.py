@@ -99,7 +99,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # How it runs. None of these changes what is learnt, beyond rounding.
 
-    # `float32`, `mixed_bfloat16` or `mixed_float16`.
+    # `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: bfloat16 where the devices are fast
+    # in it, else float32.
     config.precision = "float32"
     # Compile forward and backward pass with XLA: takes half a minute first, slower on a CPU, worth
     # a try on a GPU.

@@ -4,9 +4,10 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from trainer import folder_walk, storage
+from trainer import storage
 from trainer.dataset.example import Example
 from trainer.errors import DataError
+from trainer.files import folder_walk
 
 OUTSIDE_LAYOUT = "outside_layout"
 OTHER_BODY_PART = "other_body_part"

@@ -12,19 +12,19 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from trainer import (
+from trainer import storage
+from trainer.dataset import mura
+from trainer.dataset.example import DERIVED_ATTRIBUTES, Example
+from trainer.errors import DataError
+from trainer.files import (
     folder_walk,
     manifest_columns,
     manifest_text,
     mura_paths,
     regular_file,
-    storage,
     urls,
 )
-from trainer.dataset import mura
-from trainer.dataset.example import DERIVED_ATTRIBUTES, Example
-from trainer.errors import DataError
-from trainer.study_folders import LABEL_WORDS, SPLIT_WORDS
+from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
 
 # Spreadsheet programs write numbers and truth values in ways of their own.
 _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}

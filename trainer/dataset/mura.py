@@ -9,7 +9,7 @@ from absl import logging
 from trainer.dataset.example import LABELS, Example
 from trainer.dataset.listing import OTHER_BODY_PART, OUTSIDE_LAYOUT, Listing, Omission
 from trainer.errors import ConfigError, DataError
-from trainer.mura_paths import IMAGE_PATH
+from trainer.files.mura_paths import IMAGE_PATH
 
 ALL_BODY_PARTS = "all"
 EXAMPLE = "train/XR_HUMERUS/patient00001/study1_positive/image1.png"

@@ -5,7 +5,7 @@ import dataclasses
 import posixpath
 from collections.abc import Iterable, Sequence
 
-from trainer import mura_paths, storage, study_folders
+from trainer import storage
 from trainer.dataset import fracatlas, graz, manifest, mura
 from trainer.dataset.example import LABELS, Example
 from trainer.dataset.listing import (
@@ -16,8 +16,9 @@ from trainer.dataset.listing import (
     split_off_unencodable,
 )
 from trainer.errors import ConfigError, DataError
+from trainer.files import mura_paths, study_folders
+from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
 from trainer.options import LAYOUTS
-from trainer.study_folders import LABEL_WORDS, SPLIT_WORDS
 
 
 def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:

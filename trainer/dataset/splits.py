@@ -5,9 +5,9 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from trainer import study_folders
 from trainer.dataset.example import LABELS, SPLITS, Example
 from trainer.errors import ConfigError, DataError
+from trainer.files import study_folders
 
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:

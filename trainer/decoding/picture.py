@@ -1,14 +1,12 @@
 """Decode PNG, JPEG, TIFF, BMP and WebP files to grey pixels with Pillow.
 
 A file that is cut short, damaged or too large is refused. Pillow reports most damage by itself.
-This module also checks what Pillow ignores: the checksums of PNG and the end of JPEG. Peak memory
-stays under 1 GiB for any input.
+This module also checks what Pillow ignores, as the end of JPEG; `png` checks the checksums of PNG.
+Peak memory stays under 1 GiB for any input.
 """
 
 import io
 import re
-import struct
-import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from trainer.decoding import png
 from trainer.decoding.filled_memory import PATTERNS, filled
 from trainer.decoding.jpeg_stream import (
     END_MARKER,
@@ -106,7 +105,9 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
         )
     try:
         if kind == "PNG":
-            data = _critical_png(data)
+            data = png.select_chunks(data)
+            if (plain := png.decode_plain(data)) is not None:
+                return *_flatten_plain(plain), frozenset()
         if kind == "WEBP":  # Pillow allocates the canvas as it opens the file
             check_size(*_webp_size(data))
         with _OPENERS[kind](io.BytesIO(data)) as image:
@@ -205,43 +206,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return height, width
 
 
-def _critical_png(data: bytes) -> bytes:
-    """Return the PNG file with only the chunks that make the picture, their checksums verified.
-
-    Pillow checks neither the checksums of the pixels nor the end of the file. It inflates texts and
-    colour profiles, which the picture does not need.
-    """
-    view = memoryview(data)
-    parts, position = [view[:8]], 8
-    while True:
-        if position + 12 > len(view):
-            refuse("truncated", "the PNG file ends before its IEND chunk")
-        length, name = struct.unpack_from(">I4s", view, position)
-        end = position + 12 + length
-        if end > len(view):
-            refuse("truncated", "the PNG file ends inside a chunk")
-        if name == b"CgBI":
-            refuse(
-                "unsupported",
-                "the PNG file is of Apple's CgBI variant, which only iOS reads",
-            )
-        if name == b"acTL" and length >= 4 and struct.unpack_from(">I", view, position + 8)[0] > 1:
-            refuse("unsupported", "expected one picture, the PNG file is animated")
-        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"):
-            if (
-                zlib.crc32(view[position + 4 : end - 4])
-                != struct.unpack_from(">I", view, end - 4)[0]
-            ):
-                refuse(
-                    "truncated",
-                    f"the checksum of a {name.decode()} chunk of the PNG file is wrong",
-                )
-            parts.append(view[position:end])
-        if name == b"IEND":
-            return b"".join(parts)
-        position = end
-
-
 def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
     """Make Pillow decode an open JPEG file to its luma plane, and CMYK in the right polarity.
 
@@ -338,6 +302,13 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return image.getchannel("L")
     return image if image.mode == "L" else image.convert("L")
+
+
+def _flatten_plain(pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return uint8 [height, width] and the mode of grey [height, width] or RGB [..., 3]."""
+    if pixels.ndim == 2:
+        return pixels, "grey"
+    return np.asarray(Image.fromarray(pixels).convert("L")), "rgb"
 
 
 def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from trainer import overlay
 from trainer.decoding.dicom_containment import contain_errors
 from trainer.dicom_output import capture, report, source_header
+from trainer.drawing import overlay
 
 
 def make_results_task(

@@ -26,7 +26,7 @@ from trainer.errors import ConfigError
 from trainer.evaluation import fit_scaling
 from trainer.evaluation.bootstrap import draw_multiplicities
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 DEFAULT_RULE = "kappa"
 _BALANCED_RULES = ("youden", "kappa", "accuracy")

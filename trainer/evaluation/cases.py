@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from trainer.dataset.input_pipeline import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics, predictions
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.program.progress import show_each
-from trainer.scaling import IDENTITY, Scaling
 
 
 def make_cases(

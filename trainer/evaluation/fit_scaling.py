@@ -16,7 +16,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 from trainer.evaluation import bootstrap
 from trainer.evaluation.cases import Cases
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 TEMPERATURE_RANGE = (0.2, 10.0)
 MIN_CASES = 10

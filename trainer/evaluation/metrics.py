@@ -17,7 +17,7 @@ from trainer.errors import DataError
 from trainer.evaluation import bootstrap, delong
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import group_values
-from trainer.scaling import IDENTITY, Scaling
+from trainer.model_json.scaling import IDENTITY, Scaling
 
 RESAMPLES = 2000
 NO_INTERVAL = (

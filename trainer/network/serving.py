@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from trainer.artifact import FREE_METHOD
+from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.network import cam, saliency
 from trainer.network import model as model_lib
-from trainer.scaling import IDENTITY, Scaling
 
 Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """Function from images uint8 [B, size, size, 1] to logits [B, 1] and maps [B, h, w]."""

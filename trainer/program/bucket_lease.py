@@ -23,7 +23,7 @@ from google.api_core.retry import Retry
 from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from trainer import urls
+from trainer.files import urls
 from trainer.storage import StorageOutageError
 
 RENEW_SECONDS = 10.0

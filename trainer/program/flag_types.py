@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from trainer import urls
+from trainer.files import urls
 
 SCHEMES = ("gs", "file")
 """Schemes of the URLs that TensorFlow's file functions open."""

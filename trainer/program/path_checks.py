@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Sequence
 
 from trainer.errors import ConfigError, DataError
+from trainer.files.urls import is_remote
 from trainer.program.logging_setup import escape_name
-from trainer.urls import is_remote
 
 
 def check_writable(flag: str, folder: str) -> None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from trainer import storage, urls
+from trainer import storage
 from trainer.errors import EXIT_FAILURE, ConfigError
+from trainer.files import urls
 from trainer.program import signals
 
 if TYPE_CHECKING:

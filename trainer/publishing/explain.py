@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import legend, overlay, storage
+from trainer import storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import engine_records
 from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
 from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage
+from trainer.inference import engine_records
 from trainer.publishing import page_templates
 from trainer.publishing.trained import describe_mirroring
 

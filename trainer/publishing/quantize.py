@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer import logit_alignment
 from trainer.artifact import INT8_NETWORK
-from trainer.engines import import_openvino
+from trainer.inference import logit_alignment
+from trainer.inference.openvino_engine import import_openvino
 
 _EXACT_SHARE = 1 / 12
 """Share of the convolutions, from the first on, that are not quantised."""

@@ -18,12 +18,14 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from trainer import engine_records, engines, machine, overlay, radiograph, storage
+from trainer import machine, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.input_pipeline import Split
+from trainer.drawing import overlay
 from trainer.evaluation import calibration, evaluate
 from trainer.evaluation.cases import Cases
+from trainer.inference import engine_records
 from trainer.network.serving import Network
 from trainer.publishing import explain, export, report
 from trainer.publishing.export import ExportOptions
@@ -210,7 +212,7 @@ def _describe_environment(run: FinishedRun, artifact: Artifact) -> dict[str, str
         f"parameters, from {origin.weights if origin else 'unknown'} weights",
         "TensorBoard": f"tensorboard --logdir={shlex.quote(run.workdir)}/tensorboard",
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
-        "processor": f"{engines.processor()}, cores: {machine.cores()}",
+        "processor": f"{machine.processor()}, cores: {machine.cores()}",
         "scoring": engine_records.explain_fastest(artifact.engines),
         "mirror image": describe_mirroring(artifact.architecture),
         "duration": _format_duration(run.workdir),

@@ -10,8 +10,8 @@ from trainer.dataset.input_pipeline import Split
 from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases
+from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.network.serving import Network
-from trainer.scaling import IDENTITY, Scaling
 
 
 @dataclasses.dataclass(frozen=True)

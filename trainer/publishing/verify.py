@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from trainer import artifact, engines, logit_alignment, storage
-from trainer.artifact import Artifact
-from trainer.engines import Choice
+from trainer import artifact, machine, storage
+from trainer.artifact import OUTPUTS, Artifact
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import agreement, evaluate, map_checks
+from trainer.inference import engines, logit_alignment
+from trainer.inference.engines import Choice
 from trainer.network import trained_network
 from trainer.program import text_table
 from trainer.program.progress import show_each
@@ -231,7 +232,7 @@ def _measure(
             # The best batch: something else may have run beside the others.
             "images_per_second": round(engines.BATCH_SIZE / min(seconds), 1),
             "device": engines.device(choice),
-            "processor": engines.processor(),
+            "processor": machine.processor(),
         },
     )
 
@@ -253,8 +254,7 @@ def _run(
         batches.append(engine.run(sample.images[rows]))
         seconds.append(time.perf_counter() - begin)
     outputs = {
-        name: np.concatenate([batch[name] for batch in batches])[: len(sample)]
-        for name in engines.OUTPUTS
+        name: np.concatenate([batch[name] for batch in batches])[: len(sample)] for name in OUTPUTS
     }
     return outputs, seconds
 

@@ -23,7 +23,7 @@ from absl import logging
 
 from trainer import artifact, storage
 from trainer.errors import ConfigError, StoppedError
-from trainer.urls import hide_credentials
+from trainer.files.urls import hide_credentials
 
 RECORD = "tracking.json"
 PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}

@@ -169,6 +169,7 @@ def _train_fold(
     keras.config.set_dtype_policy(policy)
     run = build_run(job.for_fold(k + 1), strategy, train, held_out)
     state = fit(run, functools.partial(tracker.log_history, fold=f"fold-{k + 1}"))
+    run = run.convert_to_float32()
     scored = {}
     for mirrored in mirroring.list_candidates(job.settings.test_time_flip):
         logit, test_logit = run.predict(held_out, mirrored), run.predict(test, mirrored)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer import storage
 from trainer.dataset import input_pipeline
 from trainer.publishing import results
-from trainer.training import cross_validation
+from trainer.training import cross_validation, precision
 from trainer.training import train as train_lib
 from trainer.training.build_run import build_run
 from trainer.training.job import TrainingJob
@@ -71,8 +71,10 @@ def plan(job: TrainingJob) -> Plan:
     Raises:
       ConfigError, DataError: what `train.train_and_evaluate` would raise before it trains.
     """
+    job = precision.take_recorded(job)
     continues = train_lib.check_workdir(job)
     finished = storage.exists(f"{job.workdir}/{results.METRICS}")
+    job = precision.choose(job, tf.distribute.get_strategy())
     keras.config.set_dtype_policy(job.settings.precision)
     splits = {
         name: input_pipeline.load_split(job.data_dir, name, job.settings.cache)

@@ -15,8 +15,10 @@ from absl import logging
 from trainer.dataset.input_pipeline import Augmentation, Split, count_steps_per_epoch
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.network import model as model_lib
+from trainer.network.serving import Member
 from trainer.program import telemetry
 from trainer.program.signals import RecordedSignals
+from trainer.publishing.export import copy_in_float32
 from trainer.publishing.trained import Origin
 from trainer.storage import write_text
 from trainer.training import strategy as strategy_lib
@@ -48,6 +50,20 @@ class Run:
     def is_chief(self) -> bool:
         """Whether this host writes the results."""
         return strategy_lib.is_chief(self.loop.strategy)
+
+    def convert_to_float32(self) -> "Run":
+        """Return the trained run with its network in float32, as the artifact has it.
+
+        So the figures of a run, and the operating point fitted on them, are those of its artifact.
+        """
+        if self.job.settings.precision == "float32":
+            return self
+        strategy = self.loop.strategy
+        with strategy.scope():
+            model = copy_in_float32(Member(self.model, self.architecture)).model
+            average = WeightsAverage([], 0)
+            loop = Loop(model, strategy, [], self.objective, average)
+        return dataclasses.replace(self, model=model, loop=loop, average=average)
 
     def predict(self, split: Split, mirrored: bool = False) -> np.ndarray:
         """Return the logits of a split, float32 [N], see `Loop.predict`."""

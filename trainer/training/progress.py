@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from trainer import overlay
+from trainer.drawing import overlay
 
 TRACED_STEPS = 10
 """Steps that `--profile` traces, after as many that warm up."""

@@ -157,7 +157,7 @@ RULES: Mapping[str, Rule] = {
     "test_time_flip": Switch(may_be_open=True),
     "threshold_rule": Text("a threshold rule", calibration.check_rule),
     "abstain": _SHARE,
-    "precision": Choice(("float32", "mixed_bfloat16", "mixed_float16")),
+    "precision": Choice(("auto", "float32", "mixed_bfloat16", "mixed_float16")),
     "xla": Switch(),
     "steps_per_execution": WholeNumber(1, 10_000),
     "cache": Choice(("auto", "memory", "disk")),

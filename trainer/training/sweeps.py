@@ -15,8 +15,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from trainer import manifest_text, regular_file
 from trainer.errors import ConfigError
+from trainer.files import manifest_text, regular_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_BYTES = 1 << 20

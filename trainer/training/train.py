@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import ml_collections
 import tensorflow as tf
 from absl import logging
 
@@ -20,7 +19,7 @@ from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
 from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
-from trainer.training import cross_validation, mirroring, optimization, settings
+from trainer.training import cross_validation, mirroring, optimization, precision, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import check_same_run
@@ -50,6 +49,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
       StoppedError, TrainingDivergedError: see `fit`.
       HostLostError: another host of this run was lost.
     """
+    job = precision.take_recorded(job)
     continues = check_workdir(job)
     if (finished := _read_metrics(job.workdir)) is not None:
         logging.info("The run in %s is finished already.", job.workdir)
@@ -57,8 +57,12 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         return finished
     if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
-    _prepare_keras(job.settings)
+    if job.settings.deterministic:
+        keras.utils.set_random_seed(job.settings.seed)
+        tf.config.experimental.enable_op_determinism()
     strategy = strategy_lib.create()
+    job = precision.choose(job, strategy)
+    keras.config.set_dtype_policy(job.settings.precision)
     strategy_lib.check_precision(strategy, job.settings.precision)
     writes = strategy_lib.is_chief(strategy)
     lock = run_lock.hold(job.workdir, "humerus-train") if writes else contextlib.nullcontext()
@@ -123,14 +127,6 @@ def has_checkpoint(workdir: str) -> bool:
     return bool(storage.glob(*patterns))
 
 
-def _prepare_keras(settings: ml_collections.FrozenConfigDict) -> None:
-    """Set precision and determinism of this process."""
-    keras.config.set_dtype_policy(settings.precision)
-    if settings.deterministic:
-        keras.utils.set_random_seed(settings.seed)
-        tf.config.experimental.enable_op_determinism()
-
-
 def _read_metrics(workdir: str) -> dict[str, Any] | None:
     """Return the results of a finished run; None where the run isn't finished."""
     contents = storage.read_bytes(f"{workdir}/{results.METRICS}")
@@ -166,6 +162,7 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Trac
     )
     run = build_run(job, strategy, train, validation)
     state = fit(run, tracker.log_history)
+    run = run.convert_to_float32()
     candidates = mirroring.list_candidates(job.settings.test_time_flip)
     logits = {mirrored: run.predict(validation, mirrored) for mirrored in candidates}
     mirrors = mirroring.choose(validation.labels, logits)

@@ -14,8 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainer import legend, overlay, radiograph, regular_file
-from trainer.legend import Legend
+from trainer import radiograph
+from trainer.drawing import legend, overlay
+from trainer.drawing.legend import Legend
+from trainer.files import regular_file
 from trainer.radiograph import MAX_BYTES, RadiographError
 from trainer.workers import pool
 from trainer.workers.process import (

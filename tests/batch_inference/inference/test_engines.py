@@ -20,10 +20,12 @@ from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
-from trainer import artifact, engine_choice, engines, onnx_engine
-from trainer.engines import Choice
+from trainer import artifact, machine
 from trainer.errors import ConfigError
 from trainer.evaluation import agreement
+from trainer.inference import engine_choice, engines, onnx_engine, openvino_engine
+from trainer.inference.engines import Choice
+from trainer.inference.tensorflow_engine import TensorFlowEngine
 from trainer.publishing import onnx_export, verify
 
 FINE = {"within_tolerance": True}
@@ -86,7 +88,7 @@ def test_a_handler_that_needs_another_engine_does_not_take_it(model, choice, bat
     engine = make_handler(model, choice, batch_size).load_model()
     outputs = engine.run(np.zeros((batch_size, 32, 32, 1), np.uint8))
     assert outputs["logit"].shape == (batch_size,)
-    assert isinstance(engine, engines.TensorFlowEngine) == (choice.engine == "tensorflow")
+    assert isinstance(engine, TensorFlowEngine) == (choice.engine == "tensorflow")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,8 @@ def test_openvino_starts_no_process_and_calls_nobody(model):
         import pathlib, sys
         refused = ("os.fork", "socket.connect", "socket.getaddrinfo")
         sys.addaudithook(lambda event, _: event in refused and print(event))
-        from trainer import artifact, engines
+        from trainer import artifact
+        from trainer.inference import engines
         model = pathlib.Path(sys.argv[1])
         engines.load(model, artifact.load(model), engines.Choice("openvino", "float32"), 1)
         print("loaded")
@@ -256,9 +259,9 @@ def choose(recorded: dict, model, *asked: str) -> str:
 @pytest.fixture
 def modern(monkeypatch):
     """Simulate a processor with every feature that OpenVINO can use, and no GPU."""
-    monkeypatch.setattr(engines, "has_gpu", lambda: False)
-    monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32", "BF16"))
-    monkeypatch.setattr(engines, "has_int8_products", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(openvino_engine, "cpu_capabilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr(machine, "has_int8_products", lambda: True)
 
 
 def measured(images_per_second: float, device: str = "CPU", good: bool = True) -> dict:
@@ -274,11 +277,11 @@ def test_only_a_verified_engine_is_taken_of_its_own_accord(model, modern, monkey
     assert choose(both | {"openvino/int8": FINE}, model) == "openvino/int8"
     assert choose(both, model, "auto", "float32") == "openvino/float32"
     assert choose(both, model, "tensorflow") == "tensorflow/float32"
-    monkeypatch.setattr(engines, "has_int8_products", lambda: False)
+    monkeypatch.setattr(machine, "has_int8_products", lambda: False)
     assert choose(both | {"openvino/int8": FINE}, model) == "openvino/bfloat16"
-    monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32",))
+    monkeypatch.setattr(openvino_engine, "cpu_capabilities", lambda: ("FP32",))
     assert choose(both, model) == "openvino/float32"
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
     assert choose(both, model) == "tensorflow/float32"
 
 
@@ -295,7 +298,7 @@ def test_of_those_the_one_that_was_measured_as_fastest(model, modern, monkeypatc
         == "openvino/bfloat16"
     )
     assert choose(recorded | {"tensorflow/float32": measured(4000)}, model) == "tensorflow/float32"
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
     on_gpu = {
         "tensorflow/float32": measured(2000, "GPU"),
         "tensorflow/float16": measured(4000, "GPU"),
@@ -327,7 +330,7 @@ def test_an_unverified_engine_is_used_only_when_named(model, modern):
 def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_would_be_faster(
     model, monkeypatch, caplog
 ):
-    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
     caplog.set_level("INFO", "absl")
     described = dataclasses.replace(artifact.load(model), engines={"openvino/float32": FINE})
     choice = engine_choice.choose(described)
@@ -345,9 +348,10 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
 
 def test_openvino_leaves_the_log_in_its_form():
     script = (
-        "from trainer import engines; from trainer.program import logging_setup, telemetry; "
+        "from absl import logging; from trainer.inference import openvino_engine; "
+        "from trainer.program import logging_setup, telemetry; "
         "telemetry.start(['']); logging_setup.configure_logs(); "
-        "engines.import_openvino(); engines.logging.error('said')"
+        "openvino_engine.import_openvino(); logging.error('said')"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
@@ -365,7 +369,7 @@ def test_openvino_leaves_the_log_in_its_form():
     ],
 )
 def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch, words, answer):
-    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
     recorded = {"openvino/float32": FINE, "openvino/bfloat16": FINE, "openvino/int8": FINE}
     described = dataclasses.replace(artifact.load(model), engines=recorded)
     assert str(engine_choice.choose(described, *words, runs_here=False)) == answer

@@ -11,7 +11,8 @@ from batch_inference import pipeline
 from batch_inference.outputs import cam_store, redraw
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_artifact, small_run
-from trainer import artifact, overlay
+from trainer import artifact
+from trainer.drawing import overlay
 from trainer.errors import ConfigError
 from trainer.network import saliency, trained_network
 

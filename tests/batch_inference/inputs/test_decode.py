@@ -15,8 +15,9 @@ from batch_inference.outputs.records import Example, Rejection, Source
 from tests.batch_inference.conftest import picture
 from tests.support.dicom_files import dicom_file
 from tests.support.pictures import encode
-from trainer import legend, overlay, radiograph
-from trainer.legend import Legend
+from trainer import radiograph
+from trainer.drawing import legend, overlay
+from trainer.drawing.legend import Legend
 from trainer.workers import imaging
 from trainer.workers.pool import Pool
 

@@ -3,9 +3,9 @@
 import pytest
 
 from batch_inference.inputs import manifest, sources, study_key
-from trainer import manifest_columns
 from trainer.dataset import manifest as training_manifest
 from trainer.errors import DataError
+from trainer.files import manifest_columns
 
 
 def write(tmp_path, text: str, name: str = "list.csv", encoding: str = "utf-8") -> str:

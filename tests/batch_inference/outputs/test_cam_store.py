@@ -16,7 +16,8 @@ from batch_inference.outputs import cam_store, redraw
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem
 from tests.batch_inference.conftest import json_rows, picture
-from trainer import artifact, legend, overlay, radiograph
+from trainer import artifact, radiograph
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 
 

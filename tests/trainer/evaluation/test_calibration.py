@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration, fit_scaling
 from trainer.evaluation.cases import Cases, count_confusion
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 
 def cases(logits, label, patient_id=None) -> Cases:

@@ -9,7 +9,7 @@ from scipy.special import logit
 
 from trainer.evaluation import bootstrap, calibration, fit_scaling
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 SEPARATION = 2.087  # AUROC 0.93
 

@@ -13,7 +13,7 @@ from trainer.errors import DataError
 from trainer.evaluation import bootstrap, metrics
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import OTHERS
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:

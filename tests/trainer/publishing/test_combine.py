@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tests.support import small_artifact, small_run
-from trainer import artifact, engines, main
+from trainer import artifact, main
+from trainer.artifact import OUTPUTS
 from trainer.dataset import prepare
+from trainer.inference import engines
 from trainer.network import model as model_lib
 from trainer.network import trained_network
 from trainer.network.serving import Member, Network
@@ -124,7 +126,7 @@ def test_every_engine_that_runs_here_agrees(combined):
     assert len(runs) > 1
     for choice in runs:
         found = engines.load(folder, info, choice, len(images)).run(images)
-        for name in engines.OUTPUTS:
+        for name in OUTPUTS:
             close = 1e-4 if choice.precision == "float32" else 0.2
             scale = max(1.0, np.abs(expected[name]).max())
             assert np.abs(found[name] - expected[name]).max() < close * scale, (choice, name)

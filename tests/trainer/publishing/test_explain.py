@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tests.support import browser, small_artifact, small_run
-from trainer import main, overlay, radiograph
+from trainer import main, radiograph
 from trainer.artifact import METHOD_TITLES
+from trainer.drawing import overlay
 from trainer.errors import ConfigError, DataError
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib

@@ -23,12 +23,12 @@ from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate, metrics
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
 from trainer.publishing.trained import Measured, Origin, Scored, Trained
-from trainer.scaling import Scaling
 
 SIZE = small_run.SIZE
 POINT = OperatingPoint(

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tests.support import small_artifact
-from trainer import artifact, engines, onnx_engine
-from trainer.artifact import ONNX_NETWORK
+from trainer import artifact
+from trainer.artifact import ONNX_NETWORK, OUTPUTS
+from trainer.inference import onnx_engine
 from trainer.network import saliency
 from trainer.publishing import onnx_export, verify
 from trainer.publishing.verification_images import Sample
@@ -35,7 +36,7 @@ def test_members_mirror_image_and_calibration_are_inside(exported):
     served = tf.saved_model.load(str(directory)).signatures["serving_default"]
     session = onnxruntime.InferenceSession(directory / ONNX_NETWORK)
     names = [output.name for output in session.get_outputs()]
-    assert set(names) == set(engines.OUTPUTS)
+    assert set(names) == set(OUTPUTS)
     for count in (1, 9):  # a batch of any size
         expected = served(image=tf.constant(images[:count]))
         found = dict(zip(names, session.run(names, {"image": images[:count]}), strict=True))

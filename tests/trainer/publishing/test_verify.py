@@ -11,19 +11,21 @@ import openvino
 import pytest
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
-from trainer import artifact, engines, radiograph
+from trainer import artifact, radiograph
+from trainer.artifact import OUTPUTS
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.engines import Choice
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.inference import engines, onnx_engine, openvino_engine
+from trainer.inference.engines import Choice
+from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export, onnx_export, quantize, verification_images, verify
 from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
-from trainer.scaling import Scaling
 
 SIZE = small_run.SIZE
 TRAIN, VALIDATION = small_run.split(80, SIZE), small_run.split(40, SIZE, seed=1, name="validation")
@@ -104,7 +106,7 @@ def test_the_network_kept_between_runs_answers_to_the_bit_like_the_one_just_conv
         for cache in (None, tmp_path, tmp_path)
     )
     assert (first["logit"].view(np.uint32) & 0xFFFF).all()
-    for output in engines.OUTPUTS:
+    for output in OUTPUTS:
         np.testing.assert_array_equal(first[output], fresh[output])
         np.testing.assert_array_equal(later[output], fresh[output])
 
@@ -131,7 +133,7 @@ def test_only_a_product_with_one_column_is_made_exact_and_none_changes(
         given, openvino.opset13.constant(kernel), transpose_a, transpose_b
     )
     network = openvino.Model([openvino.opset13.result(product)], [given])
-    engines.keep_logit_exact(network)
+    openvino_engine.keep_logit_exact(network)
     assert ("MatMul" not in {operation.get_type_name() for operation in network.get_ops()}) == exact
     answer = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(features)[
         0
@@ -195,13 +197,13 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
 
 
 def test_an_engine_that_compresses_logits_is_aligned_and_scorers_align_it_too(copied, monkeypatch):
-    load, image = engines.OpenVinoEngine.run, VALIDATION.images[:32]
+    load, image = openvino_engine.OpenVinoEngine.run, VALIDATION.images[:32]
 
     def compressed(engine, pixels):
         outputs = load(engine, pixels)
         return outputs | {"logit": 0.5 * outputs["logit"] - 1}
 
-    monkeypatch.setattr(engines.OpenVinoEngine, "run", compressed)
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "run", compressed)
     described = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
     record = described.engines["openvino/int8"]
     assert record["alignment"]["slope"] == pytest.approx(2, rel=0.1)
@@ -282,8 +284,8 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
 
 
 def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
-    monkeypatch.setattr(engines, "has_openvino", lambda: False)
-    monkeypatch.setattr(engines, "has_onnxruntime", lambda: False)
+    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
+    monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: False)
     for module in (quantize, onnx_export):
         monkeypatch.setattr(module, "is_available", lambda: False)
     assert set(

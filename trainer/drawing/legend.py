@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trainer import overlay, radiograph
+from trainer import radiograph
+from trainer.drawing import overlay
 
 NOTICE = "Assists research; not a medical device."
 UNIT = "logits per cell"

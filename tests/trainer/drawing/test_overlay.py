@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer import overlay, radiograph
+from trainer import radiograph
+from trainer.drawing import overlay
 
 
 def find_centre(levels: np.ndarray) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from absl import logging
 
-from trainer import engines, onnx_engine
+from trainer import machine
 from trainer.artifact import FREE_METHOD, Artifact
-from trainer.engines import Choice
 from trainer.errors import ConfigError
+from trainer.inference import engines, onnx_engine, openvino_engine
+from trainer.inference.engines import Choice
 
 _PACKAGES: dict[str, tuple[str, str, Callable[[], bool]]] = {
-    "openvino": ("openvino", "cpu", lambda: engines.has_openvino()),
+    "openvino": ("openvino", "cpu", lambda: openvino_engine.has_openvino()),
     "onnx": ("onnxruntime", "onnx", lambda: onnx_engine.has_onnxruntime()),
 }
 """Package that an engine needs, the extra that installs it, and whether it is installed."""
@@ -69,7 +70,12 @@ def choose(
 
 def log_advice(described: Artifact, choice: Choice, engine: str, runs_here: bool) -> None:
     """Log what would be faster than the engine that is used, or that it is not verified."""
-    if engine == "auto" and runs_here and not engines.has_openvino() and not engines.has_gpu():
+    if (
+        engine == "auto"
+        and runs_here
+        and not openvino_engine.has_openvino()
+        and not machine.has_gpu()
+    ):
         logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
     if not _is_verified(described, choice):
         recorded = (
@@ -126,7 +132,7 @@ def _is_verified(described: Artifact, choice: Choice) -> bool:
 def _rank(described: Artifact, choice: Choice) -> tuple[float, int]:
     """Return what orders the engines: speed, if measured on a device like this, then `CHOICES`."""
     record = described.engines.get(str(choice), {})
-    comparable = record.get("device") == ("GPU" if engines.has_gpu() else "CPU")
+    comparable = record.get("device") == ("GPU" if machine.has_gpu() else "CPU")
     return (record.get("images_per_second", 0.0) if comparable else 0.0), -engines.CHOICES.index(
         choice
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.artifact import INT8_NETWORK, Artifact
-from trainer.artifact_fields import EngineRecord
+from trainer.model_json.fields import EngineRecord
 
 Records = Mapping[str, EngineRecord] | Mapping[str, Any]
 """Records of `model.json` by engine and precision, such as `openvino/int8`; keys may be missing."""

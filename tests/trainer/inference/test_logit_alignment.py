@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from trainer import logit_alignment
-from trainer.engines import AlignedEngine
-from trainer.logit_alignment import Alignment
-from trainer.scaling import Scaling
+from trainer.inference import logit_alignment
+from trainer.inference.engines import AlignedEngine
+from trainer.inference.logit_alignment import Alignment
+from trainer.model_json.scaling import Scaling
 
 LOGIT = np.random.default_rng(0).normal(0.3, 2, 64).astype(np.float32)
 SCALING = Scaling(temperature=1.7, intercept=-0.4)

@@ -106,10 +106,8 @@ def tint(picture: np.ndarray, level: np.ndarray, colours: str) -> np.ndarray:
     """
     # One look-up for each pixel, by 256 times the grey value plus the level.
     index = cv2.merge([level, picture]).view("<u2")[..., 0]
-    return cv2.cvtColor(
-        np.take(_tint_table(colours), index).view(np.uint8).reshape(*picture.shape, 4),
-        cv2.COLOR_BGRA2BGR,
-    )
+    colour = cv2.LUT(index, _tint_table(colours), np.empty(index.shape, np.int32))
+    return cv2.cvtColor(colour.view(np.uint8).reshape(*index.shape, 4), cv2.COLOR_BGRA2BGR)
 
 
 def _draw_lines(drawn: np.ndarray, level: np.ndarray, colours: str) -> None:
@@ -118,7 +116,8 @@ def _draw_lines(drawn: np.ndarray, level: np.ndarray, colours: str) -> None:
     is_large = max(level.shape) >= _LARGE
     step = 2 if is_large else 1
     # A region at the edge of the picture goes on outside, so that no line follows the edge.
-    coarse = np.pad(level[::step, ::step], _MARGIN, mode="edge")
+    around = (_MARGIN, _MARGIN, _MARGIN, _MARGIN)
+    coarse = cv2.copyMakeBorder(level[::step, ::step], *around, borderType=cv2.BORDER_REPLICATE)
     for share in SHARES:
         value = round(share * 255)
         outlines, _ = cv2.findContours(
@@ -147,7 +146,7 @@ def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: flo
     rows = _interpolation(-(-height // step), place.top, place.height, image_size, cam.shape[0])
     columns = _interpolation(-(-width // step), place.left, place.width, image_size, cam.shape[1])
     values = rows @ (cam.astype(np.float32) * np.float32(255 / scale)) @ columns.T
-    coarse = np.clip(values, 0, 255).astype(np.uint8)
+    coarse = np.clip(values, 0, 255, out=values).astype(np.uint8)
     return (
         coarse if step == 1 else cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     )
@@ -181,7 +180,7 @@ def colour_table(colours: str) -> np.ndarray:
 
 @functools.cache
 def _tint_table(colours: str) -> np.ndarray:
-    """Return the tinted colours, uint32 [65536], bytes BGR and one more, by 256 grey + level.
+    """Return the tinted colours, int32 [1, 65536], bytes BGR and one more, by 256 grey + level.
 
     A colour that the screen lacks at this luminance gets the largest chroma that it has.
     """
@@ -200,7 +199,7 @@ def _tint_table(colours: str) -> np.ndarray:
     lab[..., 1:] = chroma * within
     bgr = (cv2.cvtColor(lab, cv2.COLOR_Lab2BGR) * 255).round().clip(0, 255).astype(np.uint8)
     bgr[:, 0] = grey[:, None]
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA).view(np.uint32).ravel()
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA).view(np.int32).reshape(1, -1)
 
 
 def _is_displayable(lab: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import BinaryIO, TextIO
 
-from trainer import urls
 from trainer.errors import DataError
+from trainer.files import urls
 
 _SEPARATORS = ",;\t"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer import engine_records
+from trainer.inference import engine_records
 
 
 def measured(speed: float, good: bool = True, device: str = "CPU", **more) -> dict:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from trainer.scaling import Scaling
+from trainer.model_json.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from trainer.machine import cores as usable_cores
+from trainer import machine
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -47,7 +47,7 @@ class OnnxEngine:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = usable_cores()
+        settings.intra_op_num_threads = machine.cores()
         # Threads that wait for work in a loop take the cores from those that decode images.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = _ERRORS_ONLY

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from trainer import legend, overlay
+from trainer.drawing import legend, overlay
 
 GIVEN = legend.Legend(0.4327, legend.UNIT, "Grad-CAM", "0f" * 8, 7, 7, 224)
 
