@@ -69,8 +69,10 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
         )
     except (DataError, OSError) as error:
         return Measured(None, [f"the labels of the manifest were not used: {error}"])
-    left_out = f"frames have no label of their own: {multi_frame} rows were not measured"
-    return Measured(found, [left_out] if multi_frame else [])
+    cautions = metrics.describe_coverage(found)
+    if multi_frame:
+        cautions.append(f"frames have no label of their own: {multi_frame} rows were not measured")
+    return Measured(found, cautions)
 
 
 def format_line(found: dict[str, Any]) -> str:
