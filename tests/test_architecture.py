@@ -58,6 +58,8 @@ SHARED = {
     "inference",
     "model_json",
     "files",
+    "dataset",
+    "evaluation",
     "machine",
     "hub",
     "program",

@@ -35,6 +35,10 @@ VENDORED = "vendor/d3-zoom.min.js"
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
 _PAGE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html")
 _COUNT = '<meta name="humerus-rows" content="{}">'
+_NEEDED: dict[str, dict[str, type]] = {
+    output_folder.RUN_JSON: {"options": dict},
+    output_folder.SUMMARY_JSON: {"scored": int, "rejected": int, "model": str, "engine": str},
+}
 _SHOWN_WHERE_KNOWN = ("modality", "body_part", "view", "warnings")
 
 
@@ -221,7 +225,8 @@ def _describe_run(
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
-        "legend": asked.get("cam_legend", False),
+        "legend": asked.get("cam_legend", False)
+        and {"width": legend.MIN_WIDTH, "low": legend.LOWEST, "high": legend.HIGHEST},
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),
@@ -285,7 +290,11 @@ def _draw_colour_bar(style: str, colours: str) -> str:
 def _read_json(scored: str, name: str) -> dict[str, Any]:
     """Return the content of a JSON file; raise `DataError` where it is missing or damaged."""
     try:
-        return json.loads(filesystem.read(filesystem.join(scored, name)))
+        content = json.loads(filesystem.read(filesystem.join(scored, name)))
+        for key, kind in _NEEDED[name].items():
+            if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+                raise ValueError(f"its {key} is missing or damaged")
+        return content
     except (storage_errors.StorageError, ValueError) as error:
         raise DataError(
             f"{scored} is not the folder of a finished run: its {name} cannot be read ({error})"

@@ -83,6 +83,16 @@ def read_study_columns(location: str) -> list[str]:
     return [*header.carried, *([STUDY_COLUMN] if header.study is not None else [])]
 
 
+def has_labels(location: str) -> bool:
+    """Return whether an input is a CSV manifest with a column of labels.
+
+    Raises:
+      DataError: as `read_carried_columns`.
+    """
+    header = _read_header(location)
+    return header is not None and header.has_labels
+
+
 class _Header:
     """The first line of a CSV manifest: the indices of the columns by their role."""
 
@@ -99,6 +109,7 @@ class _Header:
                 f"the manifest {uri} has the columns {names}; expected one of {expected}"
             )
         self.path, self.study, self.patient = role["path"], role.get("study"), role.get("patient")
+        self.has_labels = "label" in role
         ours = {
             column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)
         }

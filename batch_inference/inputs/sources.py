@@ -159,7 +159,9 @@ def is_pattern(uri: str) -> bool:
 def _make_source(uri: str, root: str, line: manifest.Line | None = None) -> Source:
     """Return an input, named after its path below `root`."""
     name = uri[len(root.rstrip("/")) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
-    return Source(uri, name, line.study, line.carried) if line else Source(uri, name)
+    if line is None:
+        return Source(uri, name)
+    return Source(uri, name, line.study, line.carried, is_grouped=False)
 
 
 def _ignore_case(pattern: str) -> str:

@@ -41,6 +41,7 @@ class Source:
         inputs have no common root.
       study: value of the manifest's column `study`, or empty.
       carried: (name, value) of the further columns of the manifest, in their order.
+      is_grouped: whether its folder may stand for its study; see `study_folders.find_study`.
       address: what to read instead of `uri` where that is a pseudonym.
     """
 
@@ -48,6 +49,7 @@ class Source:
     name: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
+    is_grouped: bool = True
     address: str | None = dataclasses.field(default=None, repr=False)
 
 

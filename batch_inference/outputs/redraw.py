@@ -108,7 +108,7 @@ def _read_method(scored: str) -> str:
     uri = filesystem.join(scored, output_folder.RUN_JSON)
     try:
         return METHOD_TITLES[json.loads(filesystem.read(uri))["options"].get("method", FREE_METHOD)]
-    except (storage_errors.StorageError, ValueError, KeyError) as error:
+    except (storage_errors.StorageError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{uri}, which --cam_legend needs, cannot be read ({error}); omit the flag"
         ) from error

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import cv2
+
 from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
     NO_DICOM_RESULT,
@@ -74,7 +76,7 @@ class Finish:
             cam=cam,
             model=self.described.model_id,
             engine=self.engine,
-            brightness=float32(example.pixels.mean()),
+            brightness=float32(cv2.sumElems(example.pixels)[0] / example.pixels.size),
             sha256=example.sha256,
             frame=example.frame,
             modality=example.tags.get("modality"),

@@ -34,7 +34,7 @@ def absolute(uri: str) -> str:
         return uri.rstrip("/")
     if uri.startswith("file://"):
         uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
-    return os.path.normpath(pathlib.Path(os.path.expanduser(uri)).absolute())
+    return os.path.abspath(os.path.expanduser(uri))
 
 
 def resolve_links(uri: str) -> str:

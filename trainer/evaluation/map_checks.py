@@ -102,7 +102,7 @@ def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the results of the checks as a table for a terminal."""
     verdicts = {True: "passed", False: "FAILED", None: "not measured"}
     rows = [(name, verdicts[found["passed"]], found["said"]) for name, found in checks.items()]
-    return text_table.align(("check of the maps", "", ""), rows)
+    return text_table.align(("check of the maps", "result", "what was found"), rows)
 
 
 def select_rows(labels: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
 
     Args:
       result: what `compare_runs` returned.
-      settings: by the name of the run, what it changes; shown beside it.
+      settings: by the name of the run, words that are shown beside it.
     """
     lines = [
         f"{result['images']} images of {result['patients']} patients, split {result['split']}; "

@@ -21,7 +21,8 @@ _HEAD_BYTES = 64
 _KEPT_BYTES = 1 << 24
 _ALIGNMENT = 64
 _LONGEST_LINE = 1 << 20
-_DTYPES = ("uint8", "float32")
+_DTYPES = ("|u1", "<f4")
+"""uint8 and float32, in the protocol of NumPy's arrays."""
 
 
 class ClosedError(ConnectionError):
@@ -79,7 +80,7 @@ class Channel:
                 raise MemoryError(f"arrays of more than {ARENA_BYTES} bytes")
             there = np.frombuffer(self._arena, array.dtype, array.size, begin)
             there.reshape(array.shape)[...] = array
-            places.append([begin, array.dtype.name, list(array.shape)])
+            places.append([begin, array.dtype.str, list(array.shape)])
         line = json.dumps([fields, places, end]).encode("ascii") + b"\n"
         try:
             self._connection.sendall(line)

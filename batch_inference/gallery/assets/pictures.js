@@ -13,9 +13,9 @@ const pictures = (() => {
     const absent = () => picture.replaceWith(make("p", "absent", RUN.packed ? PACKED : "The picture is not where it was written."));
     const shown = (image, isLoaded) => { image.addEventListener("load", isLoaded); image.addEventListener("error", absent); };
     const layers = picture.firstChild;
-    if (!row.cam) {
-      const only = makeImage(original, name);
-      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); addMask(row, only, picture); });
+    if (!row.cam || (RUN.legend && RUN.style === "side_by_side")) {
+      const only = makeImage(row.cam ?? original, name);
+      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); if (!row.cam) addMask(row, only, picture); });
       layers.append(only);
     } else if (RUN.style === "side_by_side") {
       const under = half(row.cam, "");
@@ -48,16 +48,21 @@ const pictures = (() => {
   const shapeOf = (image) => image.naturalWidth / image.naturalHeight;
   const isAlike = (one, other) => Math.abs(shapeOf(one) / shapeOf(other) - 1) <= 0.03;
 
+  // Whether a radiograph or mask covers the drawn picture. Where a strip with the legend lies below that, the strip goes: it would move
+  // with the zoom, and the head of the page has the legend.
+  function fits(image, over, panes) {
+    if (!RUN.legend || !over.classList.contains("over")) return isAlike(image, over);
+    const strip = over.naturalHeight - over.naturalWidth / shapeOf(image);  // narrower pictures than `width` have a margin
+    if (over.naturalWidth <= RUN.legend.width || strip < RUN.legend.low || strip > RUN.legend.high) return false;
+    for (const pane of panes) pane.style.setProperty("--shape", shapeOf(image));
+    over.style.height = `${(100 * shapeOf(image)) / shapeOf(over)}%`;
+    return true;
+  }
+
   function addOriginal(picture, plain, original, over, name) {
     const under = makeImage(original, "");
     under.addEventListener("load", () => {
-      const isOverStrip = RUN.legend && shapeOf(under) > shapeOf(over);
-      if (!isOverStrip && !isAlike(under, over)) return look();
-      if (isOverStrip) {
-        // The strip with the legend lies below the picture: it goes, as the head of the page has the legend.
-        for (const pane of [picture, plain]) pane.style.setProperty("--shape", shapeOf(under));
-        over.style.height = `${(100 * shapeOf(under)) / shapeOf(over)}%`;
-      }
+      if (!fits(under, over, [picture, plain])) return look();
       picture.firstChild.prepend(under);
       picture.classList.add("fades");
       plain.firstChild.prepend(makeImage(original, `${name}, original`));
@@ -73,7 +78,7 @@ const pictures = (() => {
     if (!address) return;
     const mask = makeImage(address, `outline of the mask of ${nameless(row)}`, "mask");
     mask.addEventListener("load", () => {
-      if (!isAlike(mask, over) && !RUN.legend) return;
+      if (!fits(mask, over, panes)) return;
       for (const pane of panes) pane.firstChild.append(pane === panes[0] ? mask : makeImage(address, "", "mask"));
       look();
     });
