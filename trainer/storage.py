@@ -83,7 +83,7 @@ def explain_write_error(what: str) -> Iterator[None]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder of this name."""
+    """Return whether there is a file or folder of this name."""
     if not is_remote(path):
         return pathlib.Path(path).exists()
     with _gfile() as gfile:
@@ -116,7 +116,7 @@ def list_folder(folder: str) -> list[str]:
         return []
 
 
-def modified(path: str) -> float:
+def read_time_modified(path: str) -> float:
     """Return when a file was last written, in seconds since 1970."""
     with _gfile() as gfile:
         return gfile.stat(path).mtime_nsec / 1e9
