@@ -83,9 +83,10 @@ def explain_write_error(what: str) -> Iterator[None]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder of this name."""
+    """Whether there is a file or folder of this name; not where the name is too long or a folder
+    above is closed."""
     if not is_remote(path):
-        return pathlib.Path(path).exists()
+        return os.path.exists(path)  # noqa: PTH110, pathlib's raises then
     with _gfile() as gfile:
         return gfile.exists(path)
 
