@@ -6,6 +6,7 @@ are fitted anew on the validation split.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import calibration, evaluate, fit_weights, metric_tables, metrics
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.files import urls
 from trainer.network import trained_network
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
@@ -143,7 +145,10 @@ def format_table(result: dict[str, Any]) -> str:
 
 
 def _check_paths(models: Sequence[str], output: str) -> None:
-    if output.rstrip("/") in [model.rstrip("/") for model in models]:
+    def resolve(path: str) -> str:
+        return path.rstrip("/") if urls.is_remote(path) else os.path.realpath(path)
+
+    if resolve(output) in map(resolve, models):
         raise ConfigError(
             f"--output={output} is one of the artifacts that are combined; name another folder"
         )
