@@ -68,7 +68,7 @@ class StudyKey:
         return hmac.new(key, uid.encode("utf-8"), hashlib.sha256).hexdigest()[:16]
 
     def fingerprint_salt(self) -> str | None:
-        """Return what is equal for equal salts and does not reveal them; None without a salt."""
+        """Return a digest of a salt, which does not reveal it; None without a salt."""
         return f"hmac-sha256:{self.pseudonym('')}" if self.salt else None
 
 

@@ -33,7 +33,7 @@ WARNINGS: dict[str, str] = {
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Source:
-    """One input.
+    """Describes one input.
 
     Attributes:
       uri: absolute path or URI, as in the rows.
@@ -114,7 +114,7 @@ class PackedCam:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What the model says of an example.
+    """Holds what the model says of an example.
 
     Attributes:
       example: the image.

@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from batch_inference.outputs import drift, output_folder
+from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
@@ -54,7 +54,8 @@ class Summary:
         cautions = [*content["cautions"], *drift.describe(content["drift"])]
         if content["warnings"]:
             cautions.append(f"images have warnings ({format_counts(content['warnings'])})")
-        return "\n".join([outcome, *(f"caution: {caution}" for caution in cautions)])
+        labels = [labelled.format_line(content["metrics"])] if content.get("metrics") else []
+        return "\n".join([outcome, *labels, *(f"caution: {caution}" for caution in cautions)])
 
 
 def format_counts(counts: dict[str, int]) -> str:
@@ -151,7 +152,7 @@ class Count(beam.CombineFn):
     def add_input(
         self, accumulator: collections.Counter, element: Prediction | Rejection
     ) -> collections.Counter:
-        accumulator.update(self._counted(element))
+        accumulator.update(self._count_row(element))
         return accumulator
 
     def merge_accumulators(
@@ -162,7 +163,7 @@ class Count(beam.CombineFn):
     def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
         return accumulator
 
-    def _counted(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
+    def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
         if isinstance(row, Rejection):
             yield "rejection", row.reason
             return

@@ -159,7 +159,7 @@ def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
         )
     if len(set(header)) < len(header) or "" in header:
         raise DataError(
-            f"{source}: every column needs a name of its own, found {','.join(header)[:200]}"
+            f"{source}: the columns need different names, found {','.join(header)[:200]}"
         )
     if clash := set(header) & set(DERIVED_ATTRIBUTES):
         raise DataError(

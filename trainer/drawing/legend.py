@@ -25,7 +25,7 @@ _MARGIN, _BAR_HEIGHT, _MAX_BAR = 8, 12, 360
 
 @dataclasses.dataclass(frozen=True)
 class Legend:
-    """What the strip says of a map; fields are as in the arguments of `overlay.draw`.
+    """Holds what the strip says of a map; fields are as the arguments of `overlay.draw`.
 
     Attributes:
       scale: value of the full colour.

@@ -633,6 +633,16 @@ def test_too_many_rows_are_refused_with_the_way_out_and_cost_no_run(
         gallery_page.write(gallery_page.GalleryOptions(str(tmp_path / "out")))
 
 
+@pytest.mark.parametrize("name", ["run.json", "summary.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"options": [], "scored": "3"}'])
+def test_a_damaged_record_of_the_run_is_told(tmp_path, capsys, name, content):
+    folder = scored_folder.write(tmp_path, 3)
+    (folder / name).write_text(content)
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    assert f"its {name} cannot be read (" in capsys.readouterr().err
+    assert not (folder / "gallery.html").exists()
+
+
 def test_the_command(tmp_path, capsys):
     folder = scored_folder.write(tmp_path, 3)
     assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 0

@@ -371,7 +371,7 @@ def test_a_fuller_page_is_replaced_only_when_asked(tmp_path):
     assert gallery_page.write(gallery_page.GalleryOptions(str(folder))).images == 6
     with pytest.raises(ConfigError, match=r"shows 9 rows and this selection has 3.*--page="):
         gallery_page.write(gallery_page.GalleryOptions(**options))
-    with pytest.raises(ConfigError, match="is no name of a page"):
+    with pytest.raises(ConfigError, match="is not a name for a page"):
         gallery_page.write(gallery_page.GalleryOptions(**options, page="../other.html"))
     part = gallery_page.write(gallery_page.GalleryOptions(**options, page="positives.html"))
     assert part.images == 3 and part.page.endswith("/positives.html")

@@ -365,8 +365,8 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
     assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.format_table()
     with pytest.raises(
         DataError,
-        match="none of the files that .*none.csv lists is there; "
-        rf".* no file {source}/elsewhere/0.png",
+        match="none of the files that .*none.csv lists exists; "
+        rf"the first is {source}/elsewhere/0.png",
     ):
         prepare(
             str(source / "none.csv"),
@@ -382,8 +382,8 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
         ({"layout": "zip"}, ConfigError, "unknown layout 'zip'"),
         ({"image_size": 0}, ConfigError, "image_size must be from 32 to 4096 pixels, got 0"),
         ({"validation_fraction": 1.5}, ConfigError, "validation_fraction"),
-        ({"source": ""}, ConfigError, "no source"),
-        ({"data_dir": ""}, ConfigError, "no data_dir"),
+        ({"source": ""}, ConfigError, "source is empty"),
+        ({"data_dir": ""}, ConfigError, "data_dir is empty"),
         ({"layout": "mura", "body_parts": ()}, ConfigError, "no body part"),
         ({"source": "nowhere"}, DataError, "nowhere is not a folder"),
         ({"layout": "mura"}, DataError, "nothing in the MURA layout"),
