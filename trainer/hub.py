@@ -5,6 +5,7 @@ Its own client keeps the files in its cache, and answers from there where the Hu
 
 import importlib.util
 
+from trainer import storage
 from trainer.errors import ConfigError
 from trainer.files import urls
 
@@ -17,8 +18,9 @@ def fetch(model: str) -> str:
     The client's own variables apply: `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`.
 
     Raises:
-      ConfigError: the address names no repository, the client is not installed, or the files can
-        neither be fetched nor be found in the cache.
+      ConfigError: the address names no repository that may be read, the client is not installed,
+        or it is offline and the cache lacks the files.
+      OSError: the Hub does not answer, or the disk is full.
     """
     scheme, place = urls.split_url(model)
     if scheme != SCHEME:
@@ -37,8 +39,24 @@ def fetch(model: str) -> str:
     try:
         return huggingface_hub.snapshot_download(name, revision=revision or None)
     except Exception as error:  # of the client, of its HTTP library, or of the disk
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = urls.hide_credentials(" ".join(str(error).split())[:300]) or type(error).__name__
+        if _may_pass(error):
+            raise storage.StorageOutageError(
+                f"{model} cannot be fetched now ({said}); start the same command again"
+            ) from error
         raise ConfigError(
             f"{model} cannot be fetched ({said}); check the name, the connection, and HF_TOKEN "
             "where the repository is private"
         ) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether the same call may succeed later: the Hub, the way to it or the disk failed."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError):  # it was asked, and the cache is empty
+        return not isinstance(error.__cause__, errors.OfflineModeIsEnabled)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        return status >= 500 or status == 429
+    return isinstance(error, OSError) and error.errno is not None

@@ -1,4 +1,4 @@
-"""Writes rows to small files while a run goes on, so that a later run need not score them again.
+"""Writes rows to small files during a run, so that a later run need not score them again.
 
     OUTPUT/journal/ATTEMPT-HASH.jsonl.gz
 

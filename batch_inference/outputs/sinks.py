@@ -1,4 +1,4 @@
-"""What is made of a scored image: a picture, results in DICOM, and a row."""
+"""Make the outputs of a scored image: a picture, results in DICOM, and a row."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from batch_inference.outputs.records import (
     printable,
     reject_example,
 )
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import Artifact
 from trainer.drawing import overlay
 from trainer.drawing.legend import Legend
@@ -62,7 +62,7 @@ class Finish:
         try:
             cam = scored.stored or self._write_picture(scored)
             dicom = self._write_dicom(scored, has_picture=cam is not None)
-        except filesystem.UnwritableError:
+        except storage_errors.UnwritableError:
             raise
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.

@@ -68,7 +68,12 @@ def test_pushed_pulled_scored_and_scored_offline(made, tmp_path):
         assert first.returncode == 0, first.stderr[-3000:]
         missing = run(SCORE, environment, *flags, "--model=hf://user/legs", "--output=x")
         assert missing.returncode == 2 and "hf://user/legs cannot be fetched (" in missing.stderr
+    # Nobody answers any more, as in an outage.
+    unknown = run(SCORE, environment, *flags, "--model=hf://user/legs", "--output=x")
+    assert unknown.returncode == 1 and "cannot be fetched now (" in unknown.stderr
     offline = environment | {"HF_HUB_OFFLINE": "1"}
+    absent = run(SCORE, offline, *flags, "--model=hf://user/legs", "--output=x")
+    assert absent.returncode == 2 and "hf://user/legs cannot be fetched (" in absent.stderr
     model = f"--model=hf://user/arms@{digest}"
     again = run(SCORE, offline, *flags, model, f"--output={tmp_path / 'again'}")
     assert again.returncode == 0, again.stderr[-3000:]

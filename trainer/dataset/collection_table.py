@@ -9,20 +9,32 @@ from trainer.errors import DataError
 TABLE = "dataset.csv"
 _FALSE, _TRUE = frozenset(("", "0", "0.0", "false")), frozenset(("1", "1.0", "true"))
 
-Row = dict[str, str]
+
+class Row(dict[str, str]):
+    """A row by column.
+
+    Attributes:
+      where: the table and the line, for messages.
+    """
+
+    where = ""
 
 
-def read(root: str, paths: Sequence[str], columns: Sequence[str], name: str) -> Iterator[Row]:
-    """Yield the rows of the table by column.
+def read(
+    root: str, paths: Sequence[str], names: Sequence[str], columns: Sequence[str], name: str
+) -> Iterator[Row]:
+    """Yield each row of the table as a mapping from column to cell.
 
     Args:
       root: folder of the collection.
       paths: its files, relative to it.
-      columns: those that the table must have.
+      names: columns that name something in each row; the first is that of the file.
+      columns: further columns that the table must have.
       name: of the collection, for messages.
 
     Raises:
-      DataError: there is no such table in `root`, or it is not that of the collection.
+      DataError: there is no such table in `root`, it is not that of the collection, or a row has
+        no name, no proper file name, or the file of another row.
     """
     if TABLE not in paths:
         below = sorted(path for path in paths if posixpath.basename(path) == TABLE)
@@ -36,22 +48,35 @@ def read(root: str, paths: Sequence[str], columns: Sequence[str], name: str) -> 
     rows = manifest.read_rows(table)
     _, header = next(rows, (0, []))
     header = [cell.lower() for cell in header]
-    missing = [column for column in columns if column not in header]
+    missing = [column for column in (*names, *columns) if column not in header]
     if missing or len(set(header)) < len(header):
         raise DataError(
             f"{table} has no column {missing[0] if missing else 'of its own name'}: expected that "
             f"of {name}, found {','.join(header)[:200] or 'an empty file'}"
         )
+    lines: dict[str, int] = {}
     for line, cells in rows:
         if len(cells) != len(header):
             raise DataError(
                 f"{table} line {line}: expected {len(header)} cells as in the header, "
                 f"got {len(cells)}"
             )
-        yield dict(zip(header, cells, strict=True))
+        row = Row(zip(header, cells, strict=True))
+        row.where = f"{table} line {line}"
+        if blank := [column for column in names if not row[column]]:
+            raise DataError(f"{row.where}: the column {blank[0]} is blank; fill it in every row")
+        file = row[names[0]]
+        if "/" in file or "\\" in file or file in (".", ".."):
+            raise DataError(f"{row.where}: {names[0]} is {file!r}; expected a name without folders")
+        if file in lines:
+            raise DataError(
+                f"{row.where}: {file} was listed in line {lines[file]} already; list each file once"
+            )
+        lines[file] = line
+        yield row
 
 
-def read_flag(row: Row, column: str, root: str) -> bool:
+def read_flag(row: Row, column: str) -> bool:
     """Return a truth value of a row, where blank is false.
 
     Raises:
@@ -59,7 +84,5 @@ def read_flag(row: Row, column: str, root: str) -> bool:
     """
     value = row[column].lower()
     if value not in _FALSE | _TRUE:
-        raise DataError(
-            f"{posixpath.join(root, TABLE)}: {column} is {row[column]!r}; expected 0 or 1"
-        )
+        raise DataError(f"{row.where}: {column} is {row[column]!r}; expected 0 or 1")
     return value in _TRUE

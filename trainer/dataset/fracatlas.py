@@ -36,22 +36,28 @@ def list_source(root: str, paths: Sequence[str], body_parts: Sequence[str]) -> L
       DataError: the folder or its table is not that of FracAtlas.
     """
     wanted = _select(body_parts)
-    columns = ("image_id", *BODY_PARTS, *_CARRIED, "fractured")
-    rows = list(collection_table.read(root, paths, columns, "FracAtlas"))
-    images = {posixpath.basename(path): path for path in paths if _IMAGE.fullmatch(path)}
+    columns = (*BODY_PARTS, *_CARRIED, "fractured")
+    rows = list(collection_table.read(root, paths, ("image_id",), columns, "FracAtlas"))
+    images: dict[str, str] = {}
+    for path in filter(_IMAGE.fullmatch, paths):
+        first = images.setdefault(posixpath.basename(path), path)
+        if first != path:
+            raise DataError(
+                f"{first} and {path} in {root} are the same image of FracAtlas; remove one of them"
+            )
     if not images:
         raise DataError(
             f"{root} holds no images of FracAtlas: expected images/Fractured/ and "
             "images/Non_fractured/; unpack the whole collection there"
         )
-    patients = _group([row["image_id"] for row in rows], [_read_parts(row, root) for row in rows])
+    patients = _group([row["image_id"] for row in rows], [_read_parts(row) for row in rows])
     examples, omissions = [], []
     for row, patient in zip(rows, patients, strict=True):
-        path = images.pop(row["image_id"], None)
-        parts = _read_parts(row, root)
-        label = collection_table.read_flag(row, "fractured", root)
+        parts = _read_parts(row)
+        label = collection_table.read_flag(row, "fractured")
         folder = "Fractured" if label else "Non_fractured"
-        path = path or f"images/{folder}/{row['image_id']}"
+        # A row without its file becomes a rejection.
+        path = images.pop(row["image_id"], f"images/{folder}/{row['image_id']}")
         if not wanted & set(parts):
             shown = " and ".join(parts) or "no body part"
             omissions.append(Omission(path, OTHER_BODY_PART, f"{shown} is not among --body_parts"))
@@ -82,8 +88,8 @@ def _select(asked: Sequence[str]) -> set[str]:
     return wanted
 
 
-def _read_parts(row: collection_table.Row, root: str) -> tuple[str, ...]:
-    return tuple(part for part in BODY_PARTS if collection_table.read_flag(row, part, root))
+def _read_parts(row: collection_table.Row) -> tuple[str, ...]:
+    return tuple(part for part in BODY_PARTS if collection_table.read_flag(row, part))
 
 
 def _group(names: Sequence[str], parts: Sequence[tuple[str, ...]]) -> list[str]:

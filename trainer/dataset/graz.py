@@ -13,7 +13,7 @@ from trainer.dataset.example import Example
 from trainer.dataset.listing import OUTSIDE_LAYOUT, Listing, Omission
 from trainer.errors import DataError
 
-_NEEDED = ("filestem", "patient_id", "study_number", "fracture_visible")
+_NAMES = ("filestem", "patient_id", "study_number")
 _CARRIED = (
     *("gender", "age", "laterality", "projection", "initial_exam", "ao_classification", "cast"),
     *("diagnosis_uncertain", "osteopenia", "metal"),
@@ -34,7 +34,7 @@ def list_source(root: str, paths: Sequence[str]) -> Listing:
     Raises:
       DataError: the folder or its table is not that of GRAZPEDWRI-DX, or a file is there twice.
     """
-    rows = list(collection_table.read(root, paths, _NEEDED, "GRAZPEDWRI-DX"))
+    rows = list(collection_table.read(root, paths, _NAMES, ("fracture_visible",), "GRAZPEDWRI-DX"))
     images: dict[str, str] = {}
     for path in paths:
         stem, ending = posixpath.splitext(posixpath.basename(path))
@@ -53,7 +53,7 @@ def list_source(root: str, paths: Sequence[str]) -> Listing:
         )
     labels: dict[str, set[bool]] = collections.defaultdict(set)
     for row in rows:
-        labels[_name_study(row)].add(collection_table.read_flag(row, "fracture_visible", root))
+        labels[_name_study(row)].add(collection_table.read_flag(row, "fracture_visible"))
     examples = []
     for row in rows:
         # A row without its file becomes a rejection.
@@ -63,7 +63,7 @@ def list_source(root: str, paths: Sequence[str]) -> Listing:
             Example(
                 path,
                 posixpath.join(root, path),
-                int(collection_table.read_flag(row, "fracture_visible", root)),
+                int(collection_table.read_flag(row, "fracture_visible")),
                 patient_id=row["patient_id"],
                 study_id=study if len(labels[study]) == 1 else path,
                 attributes={name: row[name] for name in _CARRIED if name in row},

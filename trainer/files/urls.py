@@ -1,5 +1,7 @@
 """Tell URLs, such as `gs://bucket/folder`, from paths of this machine."""
 
+import re
+
 _SEPARATOR = "://"
 
 
@@ -17,3 +19,11 @@ def split_url(path: str) -> tuple[str, str]:
 def join_url(scheme: str, place: str) -> str:
     """Return the URL of a scheme and a place."""
     return f"{scheme}{_SEPARATOR}{place}"
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text, such as the message of another program, without the credentials in its URLs.
+
+    `http://user:password@host` becomes `http://***@host`.
+    """
+    return re.sub(r"(?<=://)[^/\s@]*@", "***@", text)

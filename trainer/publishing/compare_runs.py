@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,9 @@ from trainer import storage
 from trainer.artifact import MODEL_JSON
 from trainer.errors import ConfigError
 from trainer.evaluation import figures
-from trainer.evaluation.metrics import METRICS, NO_INTERVAL, format_interval
+from trainer.evaluation.metric_tables import NO_INTERVAL, format_interval
+from trainer.evaluation.metrics import METRICS
+from trainer.program.logging_setup import escape_name
 from trainer.publishing import page_templates, report
 from trainer.publishing.report import REPORT
 
@@ -67,7 +70,7 @@ def write(folders: Sequence[str], output: str) -> list[Run]:
     if twice := [folder for folder in plain if plain.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; name each run once")
     names = [posixpath.basename(folder) for folder in plain]
-    named = plain if len(set(names)) < len(names) else names
+    named = map(escape_name, plain if len(set(names)) < len(names) else names)
     runs = [_read(folder, name) for folder, name in zip(plain, named, strict=True)]
     storage.write_text(output, render(runs, posixpath.dirname(output)))
     return runs
@@ -87,18 +90,20 @@ def _read(folder: str, name: str) -> Run:
         measured = metrics[split]
         settings = json.loads(storage.read_bytes(f"{folder}/config.json") or b"{}")
         model = json.loads(storage.read_bytes(f"{folder}/artifact/{MODEL_JSON}") or b"{}")
-    except (ValueError, AttributeError, StopIteration) as error:
+        history = (storage.read_bytes(f"{folder}/history.csv") or b"").decode("utf-8")
+        epochs = [
+            (int(float(row["epoch"])), float(row["val_auroc"]))
+            for row in csv.DictReader(io.StringIO(history))
+            if row.get("val_auroc") not in (None, "", "nan")
+        ]
+        run = Run(name, folder, split, measured, settings, model, epochs, _read_scores(folder))
+        _list_facts([run])  # fails here where something is missing
+    except (ValueError, AttributeError, KeyError, TypeError, StopIteration) as error:
         reason = str(error) or "no split is measured"
         raise ConfigError(
-            f"the metrics of {folder} cannot be read ({reason}); run the same humerus-train again"
+            f"the results of {folder} are damaged ({reason}); run the same humerus-train again"
         ) from error
-    history = (storage.read_bytes(f"{folder}/history.csv") or b"").decode("utf-8")
-    epochs = [
-        (int(float(row["epoch"])), float(row["val_auroc"]))
-        for row in csv.DictReader(io.StringIO(history))
-        if row.get("val_auroc") not in (None, "", "nan")
-    ]
-    return Run(name, folder, split, measured, settings, model, epochs, _read_scores(folder))
+    return run
 
 
 def _read_scores(folder: str) -> list[tuple[int, float]]:
@@ -126,7 +131,10 @@ def render(runs: Sequence[Run], beside: str) -> str:
 
 
 def list_differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return each setting whose value differs between runs, with its values; empty if absent."""
+    """Return each setting that differs between runs, with the value of each run.
+
+    The value is empty where a run lacks the setting.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     rows = [(key, [str(run.settings.get(key, "")) for run in runs]) for key in keys]
     return [(key.removeprefix("config."), values) for key, values in rows if len(set(values)) > 1]
@@ -160,7 +168,8 @@ def _locate(path: str, beside: str) -> str:
     """Return the address of a file from a page in the folder `beside`."""
     if storage.is_remote(path) or storage.is_remote(beside):
         return path
-    return os.path.relpath(path, beside or ".")
+    # Quoted, so that a folder's name is neither a scheme nor a query.
+    return urllib.parse.quote(os.path.relpath(path, beside or "."))
 
 
 def _draw(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -173,13 +182,15 @@ def _draw(runs: Sequence[Run]) -> list[tuple[str, str]]:
     axes, by_epoch = roc.subplots(), epochs.subplots()
     axes.plot([0, 1], [0, 1], color=figures.NEUTRAL, linestyle=":", linewidth=1.2, label="chance")
     for run, style in zip(runs, styles, strict=True):
+        # Matplotlib takes text between $ for a formula, and omits what begins with _.
+        label = f"\N{ZERO WIDTH SPACE}{run.name}".replace("$", r"\$")
         if len({label for label, _ in run.scores}) == 2:
             labels, scores = zip(*run.scores, strict=True)
             x, y, _ = roc_curve(labels, scores)
             area = roc_auc_score(labels, scores)
-            axes.plot(x, y, label=f"{run.name}, AUROC {area:.3f}", **style)
+            axes.plot(x, y, label=f"{label}, AUROC {area:.3f}", **style)
         if run.epochs:
-            by_epoch.plot(*zip(*run.epochs, strict=True), label=run.name, **style)
+            by_epoch.plot(*zip(*run.epochs, strict=True), label=label, **style)
     figures.finish_axes(axes, "ROC per image", "1 - specificity", "sensitivity", "lower right")
     figures.finish_axes(by_epoch, "AUROC on validation images", "epoch", "")
     drawn = [

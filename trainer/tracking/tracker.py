@@ -1,9 +1,9 @@
 """Record a training run with an experiment tracker: `--track=mlflow` or `--track=wandb`.
 
 The record gets settings, a point per epoch of each curve, metrics with their intervals, report and
-artifact. `tracking.json` in the workdir keeps the record's id and what it holds already, so that a
-run that was stopped goes on in the same record, and what could not be sent is sent later. A tracker
-that fails after the start costs a warning, never the run.
+artifact. `tracking.json` in the workdir keeps the record's id and what it holds already. So a
+run that was stopped continues in the same record, and what could not be sent is sent later. If a
+tracker fails after the start, there is a warning, and the run continues.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from absl import logging
 
 from trainer import artifact, storage
 from trainer.errors import ConfigError, StoppedError
+from trainer.files.urls import hide_credentials
 
 RECORD = "tracking.json"
 PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
@@ -35,7 +36,7 @@ Row = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """What a tracker is told of a run at its start.
+    """Holds what a tracker is told when a run starts.
 
     Attributes:
       name: name of the workdir's folder.
@@ -115,7 +116,7 @@ class Tracker:
                 "%s could not be sent to %s: %s; the same command sends what is missing",
                 what,
                 self._held["tracker"],
-                " ".join(str(error).split())[:300],
+                _quote(error),
             )
 
 
@@ -141,7 +142,8 @@ def track(tracker: str | None, workdir: str, settings: Mapping[str, Any]) -> Ite
       settings: every setting by its name.
 
     Raises:
-      ConfigError: the tracker can't be reached, or the run is recorded by another one.
+      ConfigError: the tracker can't be reached as the run begins, the run is recorded by another
+        one, or the file that says so is damaged.
     """
     if tracker is None:
         yield Tracker(None, workdir, {})
@@ -150,16 +152,26 @@ def track(tracker: str | None, workdir: str, settings: Mapping[str, Any]) -> Ite
     held = _read_record(tracker, workdir)
     name = workdir.rstrip("/").rpartition("/")[2]
     module = importlib.import_module(f"trainer.tracking.{tracker}_client")
+    client: Client | None = None
     try:
-        client: Client = module.open_run(Started(name, workdir, settings, held["run_id"]))
+        client = module.open_run(Started(name, workdir, settings, held["run_id"]))
     except ConfigError:
         raise
     except Exception as error:  # each client has exceptions of its own
-        raise ConfigError(
-            f"--track={tracker}: no record could be opened "
-            f"({' '.join(str(error).split())[:300]}); check the tracker's address and access, or "
-            "omit the flag"
-        ) from error
+        if not held["run_id"]:
+            raise ConfigError(
+                f"--track={tracker}: no record could be opened "
+                f"({_quote(error)}); check the tracker's address and access, or omit the flag"
+            ) from error
+        logging.warning(
+            "the record of the run cannot be opened in %s: %s; the same command sends what is "
+            "missing",
+            tracker,
+            _quote(error),
+        )
+    if client is None:  # the run began earlier, and goes on without its record
+        yield Tracker(None, workdir, {})
+        return
     held["run_id"] = client.run_id
     opened = Tracker(client, workdir, held)
     opened._write()
@@ -179,19 +191,34 @@ def _read_record(tracker: str, workdir: str) -> dict[str, Any]:
     contents = storage.read_bytes(f"{workdir}/{RECORD}")
     if contents is None:
         return {"tracker": tracker, "run_id": None, "epochs": {}, "finished": False}
-    held: dict[str, Any] = json.loads(contents)
-    if held["tracker"] != tracker:
+    try:
+        held: dict[str, Any] = json.loads(contents)
+        named = held["tracker"]
+        held = {"run_id": None, "epochs": {}, "finished": False} | held
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"--track={tracker}: the run in {workdir} is recorded by {held['tracker']}; name that, "
+            f"{workdir}/{RECORD} is damaged; remove it to begin a new record in {tracker}"
+        ) from error
+    if named != tracker:
+        raise ConfigError(
+            f"--track={tracker}: the run in {workdir} is recorded by {named}; name that, "
             f"or remove {workdir}/{RECORD}"
         )
     return held
 
 
+def _quote(error: Exception) -> str:
+    """Return the message of a client's error on one line, without the credentials of its server."""
+    return hide_credentials(" ".join(str(error).split())[:300])
+
+
 def is_recorded(workdir: str) -> bool:
     """Return whether the record of a finished run is complete."""
     contents = storage.read_bytes(f"{workdir}/{RECORD}")
-    return contents is not None and bool(json.loads(contents)["finished"])
+    try:
+        return bool(json.loads(contents or b"{}").get("finished"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """Train the trials of a sweep on this machine, one after the other, and compare them."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from trainer import artifact, storage
 from trainer.errors import EXIT_STOPPED, DataError, StoppedError
 from trainer.evaluation import run_table
 from trainer.options import SweepOptions
+from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
 
 _TRAIN = (
@@ -21,12 +23,13 @@ _TRAIN = (
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """What became of a sweep.
+    """Says what became of a sweep.
 
     Attributes:
       table: what `run_table.compare_runs` returned; None where no trial is finished.
-      settings: of each trial, by its name.
-      missing: names of the trials that have no artifact.
+      settings: by the name of a finished trial, those that differ between them, as its run
+        recorded them.
+      missing: names of the trials that have no artifact, or failed in this call.
     """
 
     table: Mapping[str, Any] | None
@@ -54,21 +57,47 @@ def run(options: SweepOptions) -> SweepResult:
     """
     trials = sweeps.read(options.sweep)
     workdir = options.workdir.rstrip("/")
-    if not options.table_only:
-        _train_all(trials, options)
-    artifacts = {trial.name: f"{workdir}/{trial.name}/artifact" for trial in trials}
-    finished = {name: path for name, path in artifacts.items() if _is_finished(path)}
+    failed = [] if options.table_only else _train_all(trials, options)
+    finished = {
+        trial.name: path
+        for trial in trials
+        if trial.name not in failed and _is_finished(path := f"{workdir}/{trial.name}/artifact")
+    }
     if not finished:
         raise DataError(f"no trial of {options.sweep} is finished in {workdir}; see their logs")
     return SweepResult(
         run_table.compare_runs(finished, options.data_dir, options.split),
-        {trial.name: trial.settings for trial in trials},
-        [name for name in artifacts if name not in finished],
+        _list_differing(workdir, list(finished)),
+        [trial.name for trial in trials if trial.name not in finished],
     )
 
 
-def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> None:
-    """Train each trial in a process of its own, which frees its memory and devices."""
+def _list_differing(workdir: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the settings that differ between runs, such as `dropout=0.5`, by the run's name.
+
+    They are those that a run recorded: the file of the sweep may have been changed since.
+    """
+    recorded = {
+        name: json.loads(storage.read_bytes(f"{workdir}/{name}/{SETTINGS}") or b"{}")
+        for name in names
+    }
+    keys = dict.fromkeys(key for settings in recorded.values() for key in settings)
+    differing = [
+        key for key in keys if len({str(settings.get(key)) for settings in recorded.values()}) > 1
+    ]
+    return {
+        name: [f"{key.removeprefix('config.')}={settings.get(key)}" for key in differing]
+        for name, settings in recorded.items()
+    }
+
+
+def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> list[str]:
+    """Train each trial in a process of its own, which frees its memory and devices.
+
+    Returns:
+      The names of the trials that failed.
+    """
+    failed = []
     for index, trial in enumerate(trials):
         logging.info("trial %d of %d: %s", index + 1, len(trials), trial.name)
         flags = [
@@ -82,6 +111,8 @@ def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> None:
             raise StoppedError("a signal ended a trial; run the same command to continue")
         if code:
             logging.error("trial %s ended with exit code %d", trial.name, code)
+            failed.append(trial.name)
+    return failed
 
 
 def _run(command: Sequence[str]) -> int:

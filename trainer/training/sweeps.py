@@ -11,14 +11,15 @@
 """
 
 import dataclasses
-import pathlib
 import re
 import shlex
 from collections.abc import Sequence
 
 from trainer.errors import ConfigError
+from trainer.files import manifest_text, regular_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_BYTES = 1 << 20
 _ALL = "*"
 """The name that stands for all trials."""
 _FLAGS = ("sweep", "sweep_line", "workdir")
@@ -26,7 +27,7 @@ _FLAGS = ("sweep", "sweep_line", "workdir")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One line of a sweep.
+    """Describes one line of a sweep.
 
     Attributes:
       name: of its folder in the folder of the sweep.
@@ -45,11 +46,13 @@ def read(path: str) -> list[Trial]:
       ConfigError: there is no such file, or a line of it is wrong.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        content = regular_file.read(path, _MAX_BYTES)
+        lines = content.decode(manifest_text.detect_encoding(content)).splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or error
         raise ConfigError(
-            f"--sweep={path} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'}); "
-            "expected a text file with a name and settings on each line"
+            f"--sweep={path} cannot be read ({reason}); expected a text file with a name and "
+            "settings on each line"
         ) from error
     of_all: list[str] = []
     trials: dict[str, Trial] = {}
@@ -76,7 +79,9 @@ def read(path: str) -> list[Trial]:
                     "--config=RECIPE"
                 )
         if name == _ALL and trials:
-            raise ConfigError(f"{where}: the settings of all trials (*) stand before the first one")
+            raise ConfigError(
+                f"{where}: write the settings of all trials (*) before the first trial"
+            )
         if name == _ALL:
             of_all += settings
         else:

@@ -1,5 +1,4 @@
-"""Messages between a process and its worker: lines of JSON over a socket, arrays in memory that
-both map.
+"""Exchange messages with a worker: lines of JSON over a socket, arrays in shared memory.
 
 Nothing is unpickled: a worker that a hostile file has taken over can send wrong numbers, but no
 code.
@@ -43,7 +42,7 @@ def make_arena() -> int:
 
 
 class Channel:
-    """One side of a conversation in which both sides take turns.
+    """Sends and receives on one side of a conversation; both sides take turns.
 
     A side writes behind what it was sent, so that it may read that while it writes.
     """
@@ -56,7 +55,7 @@ class Channel:
 
     @property
     def accepted(self) -> bool:
-        """Whether the worker has begun its task; kept in the arena, which outlives it."""
+        """Return whether the worker has begun its task; the shared memory keeps this if it dies."""
         return self._arena[0] == 1
 
     @accepted.setter
@@ -140,5 +139,5 @@ class Channel:
             self._arena.madvise(mmap.MADV_REMOVE, begin, ARENA_BYTES - begin)
 
     def close(self) -> None:
-        """Close the connection. The arena goes when the last view of it is gone."""
+        """Close the connection. The arena is freed with the last view of it."""
         self._connection.close()

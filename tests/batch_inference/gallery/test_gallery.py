@@ -425,11 +425,11 @@ def test_a_picture_takes_the_room_that_the_window_leaves(unmarked, large):
         assert unmarked.ask(f"{picture}.bottom <= {SELECTED}.getBoundingClientRect().bottom"), (
             "nothing is cut"
         )
-        assert unmarked.ask(f"{picture}.height") > 0.25 * height
+        assert unmarked.ask(f"{picture}.height") > 0.5 * height
         assert unmarked.ask(f"{picture}.width / {picture}.height") == pytest.approx(
             60 / 90, rel=0.01
         )
-    read(unmarked, large, 1280, 400)
+    read(unmarked, large, 1280, 300)
     unmarked.wait(LOOKED)
     assert unmarked.ask(f"{picture}.height") == pytest.approx(200, abs=1), (
         "of a lower one, a part is seen"
@@ -631,6 +631,16 @@ def test_too_many_rows_are_refused_with_the_way_out_and_cost_no_run(
         DataError, match=r"more than the 13 rows .* humerus-gallery --scored=.* --label=positive"
     ):
         gallery_page.write(gallery_page.GalleryOptions(str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("name", ["run.json", "summary.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"options": [], "scored": "3"}'])
+def test_a_damaged_record_of_the_run_is_told(tmp_path, capsys, name, content):
+    folder = scored_folder.write(tmp_path, 3)
+    (folder / name).write_text(content)
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    assert f"its {name} cannot be read (" in capsys.readouterr().err
+    assert not (folder / "gallery.html").exists()
 
 
 def test_the_command(tmp_path, capsys):

@@ -191,6 +191,35 @@ def test_a_folder_that_is_not_the_collection(tmp_path, layout):
 
 
 @pytest.mark.parametrize(
+    ("layout", "old", "new", "sentence"),
+    [
+        ("fracatlas", "IMG0000002", "IMG0000001", "line 3: IMG0000001.jpg was listed in line 2"),
+        ("fracatlas", "IMG0000002", "../IMG0000002", "line 3: image_id is '../IMG0000002.jpg'"),
+        ("fracatlas", "IMG0000002.jpg", "", "line 3: the column image_id is blank"),
+        ("graz", "0001_01_b", "0001_01_a", "line 3: 0001_01_a was listed in line 2 already"),
+        ("graz", "0001_01_b", "..", r"line 3: filestem is '\.\.'; expected a name without folders"),
+        ("graz", "0001_01_b,1", "0001_01_b,", "line 3: the column patient_id is blank"),
+        ("graz", "0001_01_b,1,1", "0001_01_b,1,", "line 3: the column study_number is blank"),
+        ("graz", "0001_01_b,1,1", "0001_01_b,1", "line 3: expected 15 cells as in the header"),
+    ],
+)
+def test_a_row_that_names_no_image_of_its_own_is_refused(tmp_path, layout, old, new, sentence):
+    make, rows = {"fracatlas": (fracatlas, ROWS), "graz": (graz, GRAZ_ROWS)}[layout]
+    source = make(tmp_path, *rows)
+    table = tmp_path / "dataset.csv"
+    table.write_text(table.read_text().replace(old, new), encoding="utf-8-sig")
+    with pytest.raises(DataError, match=sentence):
+        sources.list_source(source, layout, ("all",))
+
+
+def test_a_file_of_fracatlas_that_is_there_twice(tmp_path):
+    source = fracatlas(tmp_path, *ROWS)
+    (tmp_path / "images" / "Fractured" / "IMG0000001.jpg").write_bytes(JPEG)
+    with pytest.raises(DataError, match="are the same image of FracAtlas"):
+        sources.list_source(source, "fracatlas", ("all",))
+
+
+@pytest.mark.parametrize(
     ("layout", "make", "rows"), [("fracatlas", fracatlas, ROWS), ("graz", graz, GRAZ_ROWS)]
 )
 def test_a_word_in_the_place_of_a_flag_is_refused(tmp_path, layout, make, rows):

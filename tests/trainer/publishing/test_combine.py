@@ -138,6 +138,7 @@ def test_every_engine_that_runs_here_agrees(combined):
         (["two"], "new", 2, "name two or more artifacts"),
         (["two", "two"], "new", 2, "are the same model"),
         (["two", "coarse"], "two", 2, "is one of the artifacts"),
+        (["two", "coarse"], "coarse/../two/", 2, "is one of the artifacts"),
         (["two", "missing"], "new", 2, "is not an exported model"),
         (["two", "small"], "new", 3, "takes 32"),
     ],

@@ -1,14 +1,17 @@
 """Runs side by side: the command, and its page in a browser."""
 
+import html
 import json
+import re
 import shutil
+import urllib.parse
 
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.support import browser, run_report
 from trainer import main
-from trainer.evaluation import metrics
+from trainer.evaluation import metric_tables
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_the_page_sets_metrics_and_differing_settings_side_by_side(runs, page, s
     ]
     measured = json.loads((runs[0] / "metrics.json").read_text())["test"]["image"]
     row = "[...document.querySelectorAll('#metrics-image tr')].map(row => row.innerText)"
-    stated = metrics.format_interval(measured["auroc"])
+    stated = metric_tables.format_interval(measured["auroc"])
     assert f"AUROC\t{stated}\t{stated}" in page.ask(row)
     assert "xception" in page.ask("document.querySelector('#facts').innerText")
     assert page.ask("document.querySelector('#several')") is None
@@ -65,11 +68,31 @@ def test_different_data_is_told_and_the_terminal_has_a_table(runs, tmp_path, cap
     assert "AUROC" in lines[0] and lines[1].endswith("test")
 
 
+def test_names_of_folders_are_text_and_nothing_else(runs, tmp_path, capsys):
+    names = ["javascript:alert(1)", "<script>alert(1)", "a$x^$b", "_under", "q?x#y%20", "a\u202eb"]
+    for name in names:
+        shutil.copytree(runs[0], tmp_path / name)
+    folders = [str(tmp_path / name) for name in names]
+    assert main.report(["humerus-report", *folders, f"--output={tmp_path}/compare.html"]) == 0
+    text = (tmp_path / "compare.html").read_text()
+    links = [
+        urllib.parse.unquote(html.unescape(link))
+        for link in re.findall('href="([^#"]*html)"', text)
+    ]
+    assert links == [f"{name}/report.html" for name in names]
+    assert "javascript:" not in " ".join(re.findall('href="[^"]*"', text))
+    assert "<script>alert" not in text and "\u202e" not in text + capsys.readouterr().out
+    for name in ("a$x^$b", "_under"):
+        assert f"{name}, AUROC" in text
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
         (None, "holds no finished run (no metrics.json there)"),
-        ("{", "the metrics of"),
+        ("{", "are damaged (Expecting"),
+        ("[1]", "are damaged ("),
+        ('{"test": {"image": {}}}', "are damaged ('counts')"),
         ('{"test": {}}', "no split is measured"),
     ],
 )

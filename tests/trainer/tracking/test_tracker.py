@@ -147,14 +147,21 @@ def test_a_tracker_that_fails_later_costs_a_warning_and_is_sent_what_it_lacks(tm
 def test_what_is_refused_before_a_run(tmp_path, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        nobody = f"http://user:s3cret@127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
-        pytest.raises(ConfigError, match="--track=mlflow: no record could be opened"),
+        pytest.raises(ConfigError, match="--track=mlflow: no record could be opened") as caught,
         tracker.track("mlflow", str(tmp_path), SETTINGS),
     ):
         pass
+    assert "***@127.0.0.1" in str(caught.value) and "s3cret" not in str(caught.value)
+    # A run that has begun goes on without its record.
+    record = {"tracker": "mlflow", "run_id": "a", "epochs": {"": 1}, "finished": False}
+    (tmp_path / tracker.RECORD).write_text(json.dumps(record))
+    with tracker.track("mlflow", str(tmp_path), SETTINGS) as tracked:
+        tracked.log_history(HISTORY)
+    assert json.loads((tmp_path / tracker.RECORD).read_text()) == record
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     in_bucket = tracker.Started("run", "gs://bucket/run", SETTINGS, None)
     with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI"):
@@ -167,6 +174,14 @@ def test_what_is_refused_before_a_run(tmp_path, monkeypatch):
         tracker.track("mlflow", str(tmp_path), SETTINGS),
     ):
         pass
+    for damaged in ("", "[]", "{}", '{"tracker"'):
+        (tmp_path / tracker.RECORD).write_text(damaged)
+        assert not tracker.is_recorded(str(tmp_path))
+        with (
+            pytest.raises(ConfigError, match=r"tracking\.json is damaged; remove it"),
+            tracker.track("mlflow", str(tmp_path), SETTINGS),
+        ):
+            pass
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"pip install 'humerus\[wandb\]'"):
         tracker.check_installed("wandb")

@@ -57,9 +57,26 @@ def test_a_wrong_line_is_named(tmp_path, text, sentence):
         sweeps.read(str(tmp_path / "sweep.txt"))
 
 
-def test_a_sweep_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
-        sweeps.read(str(tmp_path / "sweep.txt"))
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("none.txt", "No such file or directory"),
+        (".", "expected a regular file"),
+        ("/dev/zero", "expected a regular file"),
+        ("binary.txt", "not UTF-8"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read(tmp_path, path, reason):
+    (tmp_path / "binary.txt").write_bytes(b"base\xff")
+    with pytest.raises(ConfigError, match=rf"cannot be read \({reason}"):
+        sweeps.read(str(tmp_path / path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_sweep_may_come_from_an_editor_of_windows(tmp_path, encoding):
+    path = tmp_path / "sweep.txt"
+    path.write_bytes(TEXT.strip().replace("\n", "\r\n").encode(encoding))
+    assert [trial.name for trial in sweeps.read(str(path))] == ["base", "slow", "both"]
 
 
 @pytest.mark.parametrize("form", [["--workdir=runs/"], ["--workdir", "runs"]])
@@ -117,6 +134,7 @@ def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, 
     assert main.sweep(["humerus-sweep", *flags, "--json=-"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["missing"] == ["wrong"] and list(result["table"]["runs"]) == ["base", "seed"]
+    assert result["settings"] == {"base": ["seed=3"], "seed": ["seed=5"]}
     settings = json.loads((tmp_path / "runs" / "seed" / "config.json").read_text())
     assert settings["config.seed"] == 5
     artifacts = [f"{tmp_path}/runs/{name}/artifact" for name in ("seed", "base")]
@@ -131,3 +149,10 @@ def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, 
     assert main.sweep(["humerus-sweep", *flags, "--table_only", "--split=test"]) == 0
     said = capsys.readouterr().out
     assert "split test" in said and "not finished: wrong" in said
+    # Of a line that was changed later, the table shows what was trained, or nothing.
+    file.write_text(f"base --config={recipe}\nseed --config={recipe} --config.seed=6\n")
+    assert main.sweep(["humerus-sweep", *flags, "--table_only", "--json=-"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["seed"] == ["seed=5"]
+    file.write_text(f"seed --config={recipe} --config.seed=6\n")
+    assert main.sweep(["humerus-sweep", *flags]) == 3
+    assert "no trial of" in capsys.readouterr().err

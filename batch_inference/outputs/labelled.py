@@ -1,0 +1,103 @@
+"""Measures a finished run against the labels of its manifest, as `humerus-evaluate` does."""
+
+import dataclasses
+import posixpath
+from typing import Any
+
+import numpy as np
+
+from batch_inference.outputs import journal
+from batch_inference.outputs.records import printable
+from batch_inference.storage import filesystem
+from trainer.artifact import Artifact
+from trainer.errors import DataError
+
+SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
+"""Metrics that the last lines of a run show."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What the labels say of a run.
+
+    Attributes:
+      metrics: as `metrics.evaluate` returns them; None where the labels can't be used.
+      cautions: sentences on what was left out.
+    """
+
+    metrics: dict[str, Any] | None
+    cautions: list[str]
+
+
+def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Measured:
+    """Compare the predictions of a run with the labels of its manifest.
+
+    Each image counts once, copies of the same content too. Labels that `humerus-evaluate` would
+    refuse cost the metrics, not the run.
+
+    Args:
+      manifest: absolute URI of a CSV file with labels.
+      output: folder of the run.
+      attempt: prefix of the journal's parts that hold its rows.
+      described: the model's artifact, with the threshold of the run.
+    """
+    # They need SciPy, whose import takes half a second.
+    from trainer.dataset import manifest as labels
+    from trainer.dataset import splits
+    from trainer.evaluation import metric_tables, metrics
+    from trainer.evaluation.cases import Cases
+
+    logits, multi_frame = _read_logits(output, attempt)
+    try:
+        listed = labels.read(manifest, posixpath.dirname(manifest))
+        named = ((printable(filesystem.absolute(each.uri)), each) for each in listed)
+        scored = [(logits[uri], each) for uri, each in named if uri in logits]
+        splits.check_groups(dataclasses.replace(each, split=None) for _, each in scored)
+        logit = np.array([value for value, _ in scored])
+        cases = Cases(
+            probability=described.scaling.compute_probability(logit),
+            logit=logit,
+            label=np.array([each.label for _, each in scored]),
+            study_id=np.array([each.study_id for _, each in scored]),
+            patient_id=np.array([each.patient_id for _, each in scored]),
+            path=np.array([each.path for _, each in scored]),
+        )
+        found = metrics.evaluate(
+            cases,
+            described.threshold,
+            described.uncertain_band,
+            study_scaling=described.study_scaling,
+        )
+    except (DataError, OSError) as error:
+        return Measured(None, [f"the labels of the manifest were not used: {error}"])
+    cautions = metric_tables.describe_coverage(found)
+    if multi_frame:
+        cautions.append(f"frames have no label of their own: {multi_frame} rows were not measured")
+    return Measured(found, cautions)
+
+
+def format_line(found: dict[str, Any]) -> str:
+    """Return `Measured.metrics` as a line, with the metrics of `SHOWN` per image."""
+    from trainer.evaluation.metric_tables import format_interval
+
+    counts = found["counts"]
+    shown = ", ".join(f"{name} {format_interval(found['image'][name])}" for name in SHOWN)
+    return (
+        f"against the labels of {counts['images']} images ({counts['positive_images']} positive, "
+        f"{counts['patients']} patients), threshold {found['threshold']:.3f}: {shown}"
+    )
+
+
+def _read_logits(output: str, attempt: str) -> tuple[dict[str, float], int]:
+    """Return the logits of a run by URI, and the number of rows of single frames, left out."""
+    logits: dict[str, float] = {}
+    frames = set()
+    for part in journal.list_parts(output):
+        if not part.rpartition("/")[2].startswith(f"{attempt}-"):
+            continue
+        for row in journal.read_predictions(part):
+            if row.frame is None:
+                logits[row.uri] = row.logit
+            else:
+                frames.add((row.uri, row.frame))
+    return logits, len(frames)
