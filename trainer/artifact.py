@@ -41,6 +41,7 @@ ONNX_NETWORK = "onnx/model.onnx"
 OUTPUTS = ("probability", "logit", "cam")
 """Names of what the network returns for a batch of images."""
 FREE_METHOD = "grad_cam"
+"""Method of the map that `serving_default` returns."""
 METHOD_TITLES = {
     "grad_cam": "Grad-CAM",
     "hires_cam": "HiResCAM",
@@ -52,7 +53,6 @@ METHOD_TITLES = {
     "occlusion": "Occlusion",
 }
 """Titles of the methods that `network.saliency.METHODS` implements."""
-"""Method of the map that `serving_default` returns."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
 """Keys of `architecture` that the network's answer depends on."""

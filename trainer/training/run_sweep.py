@@ -1,5 +1,6 @@
 """Train the trials of a sweep on this machine, one after the other, and compare them."""
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -13,9 +14,11 @@ from trainer import artifact, storage
 from trainer.errors import EXIT_STOPPED, DataError, StoppedError
 from trainer.evaluation import run_table
 from trainer.options import SweepOptions
+from trainer.program.signals import RecordedSignals
 from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
 
+_POLL_SECONDS = 0.2
 _TRAIN = (
     "import sys; from trainer.main import train; sys.exit(train(['humerus-train'] + sys.argv[1:]))"
 )
@@ -116,14 +119,19 @@ def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> list[st
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run a command and return its exit code; what interrupts this process ends it gently."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()  # it writes a checkpoint first
-        process.wait()
-        raise
+    """Run a command and return its exit code; a signal to this process is passed on, and its end
+    waited for, however long its checkpoint takes.
+    """
+    with RecordedSignals() as signals:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            while not signals.arrived():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(_POLL_SECONDS)
+        finally:
+            process.terminate()  # nothing, where it has ended
+            process.wait()
+        return EXIT_STOPPED
 
 
 def _is_finished(path: str) -> bool:

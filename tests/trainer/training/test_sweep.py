@@ -1,6 +1,12 @@
 """Sweeps: the file of trials, one trial of it, and all of them one after the other."""
 
 import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
 
 import pytest
 
@@ -8,7 +14,8 @@ from tests.support import commands
 from trainer import main
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluate, run_table
-from trainer.training import recipes, sweeps
+from trainer.program import signals
+from trainer.training import recipes, run_sweep, sweeps
 
 TEXT = """
 # name   settings
@@ -123,6 +130,36 @@ def test_the_table_has_differences_from_the_first_run():
     assert lines[3].split() == ["base", "0.700", "(0.600", "to", "0.800)"]
     assert "+0.050 (+0.000 to +0.100)" in lines[4] and lines[4].endswith("0.012  --config.a=1")
     assert "-0.100" in lines[5] and "2 comparisons" in lines[-1]
+
+
+SLOW_TO_SAVE = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit(4)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_to_the_trial_whose_checkpoint_is_waited_for(
+    tmp_path, monkeypatch, number
+):
+    monkeypatch.setattr(signals, "GRACE_SECONDS", 0.2)  # far less than the trial takes
+
+    def send() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), signals.interrupt_on_signals("sweep", "again"):
+        run_sweep._run([sys.executable, "-c", SLOW_TO_SAVE, str(tmp_path)])
+    logging.disable(logging.NOTSET)  # an interruption silences the log
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.slow  # trains two networks and starts TensorFlow three times
