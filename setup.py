@@ -61,7 +61,6 @@ setup(
         "wandb": ["wandb~=0.28"],
         "hf": ["huggingface_hub>=1,<3"],
         "dev": [
-            "axe-core-python~=0.1.0",
             "build~=1.2",
             "cryptography>=43",
             "cyclonedx-bom~=7.0",

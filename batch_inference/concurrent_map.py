@@ -21,7 +21,7 @@ _REMOTE_THREADS = 32
 
 @dataclasses.dataclass(frozen=True)
 class PoolSize:
-    """How much of a map runs at once.
+    """Says how much of a map runs at once.
 
     Attributes:
       window: elements that may be under way.

@@ -51,7 +51,8 @@ class Options:
         "What the images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom "
         "(StudyInstanceUID), image (each is its own), or a column of the manifest. auto: the "
         "manifest's column study, otherwise dicom, path or folder, in this order; the root of the "
-        "input is no such folder, nor are train, positive and the like.",
+        "input is no such folder, nor are train, positive and the like, nor one that holds more "
+        "than a dozen images. The folders of a manifest's files count only with folder.",
         "auto",
     )
     id_salt: str | None = option(

@@ -30,7 +30,7 @@ from batch_inference.outputs import (
     summary,
 )
 from batch_inference.outputs.finish_images import FinishImages
-from batch_inference.storage import filesystem, gcs
+from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.artifact import Artifact
 from trainer.errors import ConfigError, DataError, RunnerError
 from trainer.inference import engine_records
@@ -65,13 +65,14 @@ def build(
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
+    crowded = found | tasks.FindCrowdedFolders(options.study_key)
     earlier = pipeline | journal.ReadEarlierEntries(known)
     pictures = None
     if options.resume and (options.cam != "none" or options.dicom):
         pictures = pipeline | resuming.FindPictures(options)
         earlier = (earlier, pictures) | resuming.KeepWithPicture()
     examples, undecoded, kept = (
-        (found, earlier) | tasks.MakeTasks() | DecodeTasks(options, described, pool)
+        (found, earlier) | tasks.MakeTasks(crowded) | DecodeTasks(options, described, pool)
     )
     scored, unscored = (
         examples
@@ -97,13 +98,12 @@ def build(
         if options.bigquery:
             folder = bigquery.choose_temporary_folder(pipeline.options, output)
             rows[name] | f"Stage {name}" >> bigquery.Stage(folder, name)
-    (predictions, rejections, rows["studies"]) | summary.WriteSummary(
+    (predictions, rejections) | summary.WriteSummary(
         output,
         described,
         engine,
         engine_records.explain(described.engines, str(choice)),
-        by_folder=options.study_key == "auto"
-        and manifest.STUDY_COLUMN not in manifest.read_study_columns(options.input),
+        crowded,
     )
     if pictures is not None:
         (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
@@ -136,7 +136,7 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         staged = bigquery.choose_temporary_folder(plan.beam_options, output)
         bigquery.prepare(dataset, tables, staged)
     output_folder.claim(output, plan.record, options.resume, options.overwrite)
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError, f"--output={output} cannot be read", "check access"
     ):
         known = journal.list_parts(output) if options.resume else []
@@ -185,8 +185,8 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
 
 def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     """Return an error that says what the user can do; None where there is nothing to add."""
-    if reason := filesystem.find_write_failure(error):
-        return filesystem.UnwritableError(
+    if reason := storage_errors.find_write_failure(error):
+        return storage_errors.UnwritableError(
             f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
             "that, then run the same command with --resume to continue"
         )
@@ -222,7 +222,7 @@ def _write_gallery(output: str) -> None:
     """Write the gallery page; where that fails, the results are complete without it."""
     try:
         page.write(page.GalleryOptions(output, overwrite=True))
-    except (DataError, filesystem.StorageError) as error:
+    except (DataError, storage_errors.StorageError) as error:
         logging.warning("%s was not written: %s", output_folder.GALLERY_HTML, error)
 
 

@@ -13,7 +13,7 @@ from batch_inference.inputs import manifest, sources, study_key
 from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer import radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class DryRun:
-    """What a run would read and write; as text, what --dry_run prints.
+    """Describes what a run would read and write; its text is what --dry_run prints.
 
     Attributes:
       inputs: number of inputs; None where they were not counted.
@@ -139,7 +139,7 @@ def plan(options: Options) -> Plan:
     FileSystems.set_options(beam_options)
     _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
-    described = described.drawn_by(options.method).called_at(options.threshold)
+    described = described.with_map_method(options.method).with_threshold(options.threshold)
     engine, precision = engine_choice.check_method(
         options.method, options.engine, options.precision
     )
@@ -243,7 +243,7 @@ def count_inputs(
     """
     shown = shown or location
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError, f"--input={shown} cannot be listed", "check the address and access"
     ):
         if counted:

@@ -52,7 +52,7 @@ _MOST_WORKERS = 1024
 
 
 class Workers(enum.Enum):
-    """Where a runner's workers are, seen from the process that starts the run."""
+    """Says where a runner's workers are, seen from the process that starts the run."""
 
     THREADS = "in this process"
     PROCESSES = "on this machine, with the packages of this process"

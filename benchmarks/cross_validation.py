@@ -27,9 +27,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tables import markdown, replace_table
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
-from trainer.evaluation import metrics
+from trainer.dataset import prepared_split
+from trainer.dataset.prepared_split import Split
+from trainer.evaluation import metric_tables, metrics
 from trainer.evaluation.cases import Cases
 from trainer.network import model as model_lib
 from trainer.training import cross_validation
@@ -50,7 +50,7 @@ class Arm:
 
 def main() -> None:
     options = _options()
-    pool = input_pipeline.load_split(options.data_dir, "train+validation")
+    pool = prepared_split.load_split(options.data_dir, "train+validation")
     pool = pool.select(np.argsort(pool.path))
     fold_of = cross_validation.assign_folds(pool, FOLDS, SEED)
     sizes = np.array([[float(row["width"]), float(row["height"])] for row in pool.attributes])
@@ -190,7 +190,7 @@ def table(pool: Split, fold_of: np.ndarray, arms: list[Arm]) -> str:
             [
                 arm.name,
                 spread,
-                *(metrics.format_interval(measured[name]) for name in ("auroc", "auprc")),
+                *(metric_tables.format_interval(measured[name]) for name in ("auroc", "auprc")),
                 gain,
             ]
         )

@@ -159,7 +159,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/host"))
     parser.add_argument("--source", type=pathlib.Path, help="radiographs; simulated otherwise")
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--cores", default="1,2", help="numbers of cores, with commas")
+    parser.add_argument("--cores", default="1,2", help="comma-separated numbers of cores")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

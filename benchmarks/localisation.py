@@ -41,7 +41,7 @@ counts.
 """
 
 TWICE = "twice"
-"""In `--methods`: the free map of images at twice the side."""
+"""In `--methods`: the one-pass map of images at twice the side."""
 
 Maps = Callable[[keras.Model, np.ndarray], np.ndarray]
 """uint8 [N, size, size] -> float32 [N, h, w]."""

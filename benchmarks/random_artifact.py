@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import score
 from trainer import radiograph
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib

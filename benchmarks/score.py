@@ -221,11 +221,11 @@ def main() -> None:
     parser.add_argument("--backbone", default="xception", help="of the artifact to train")
     parser.add_argument("--weights", default="imagenet", help="that training starts from")
     parser.add_argument("--epochs", type=int, default=8, help="of that training")
-    parser.add_argument("--images", default="200,2000", help="numbers of files, with commas")
+    parser.add_argument("--images", default="200,2000", help="comma-separated numbers of files")
     parser.add_argument(
-        "--cores", default=str(len(os.sched_getaffinity(0))), help="numbers of cores, with commas"
+        "--cores", default=str(len(os.sched_getaffinity(0))), help="comma-separated core counts"
     )
-    parser.add_argument("--sizes", default="224", help="sides of the network's square, with commas")
+    parser.add_argument("--sizes", default="224", help="comma-separated sides of the square")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--slow", type=int, default=200, help="at most so many images for what computes in 32 bits"

@@ -31,13 +31,16 @@ import tensorflow as tf
 from benchmarks.tables import markdown, replace_table
 from trainer import machine
 from trainer.configs import humerus
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, prepared_split
+from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Augmentation, Split
+from trainer.dataset.prepared_split import Split
 from trainer.network import model as model_lib
+from trainer.network import trainable_layers
 from trainer.training import build_run, fit, optimization
 from trainer.training.job import TrainingJob
-from trainer.training.loop import Objective, State
+from trainer.training.loop import State
+from trainer.training.training_step import Objective
 
 LOOP, BARE, KERAS, INPUT = (
     "the whole loop",
@@ -90,7 +93,7 @@ def _prepare(name: str, options: argparse.Namespace, folder: str) -> None:
     if name != KERAS:
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
-    pool = input_pipeline.load_split(options.data_dir, "train")
+    pool = prepared_split.load_split(options.data_dir, "train")
     if len(pool) < options.steps * config.global_batch_size:
         raise SystemExit(
             f"{options.data_dir} holds {len(pool)} images; {options.steps} steps need more"
@@ -259,7 +262,7 @@ def _plain_keras(split: Split, config: ml_collections.ConfigDict, folder: pathli
         num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
     network = model_lib.build(_architecture(config), size)
-    model_lib.freeze(network, config.unfreeze_layers, train_batch_norm=False)
+    trainable_layers.freeze(network, config.unfreeze_layers, train_batch_norm=False)
     model = keras.Model(network.input, network.output[model_lib.LOGIT])
     model.compile(
         keras.optimizers.AdamW(config.learning_rate),

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 
 from benchmarks import tables
+from trainer.dataset import prepared_split
+from trainer.dataset.augmentation import Augmentation
 
 BATCH_SIZE, IMAGES, EPOCHS, SMALL = 16, 2000, 4, 8
 
@@ -34,8 +36,8 @@ def run_pipeline(cores: int, size: int, augment: bool = True) -> Rate:
     tf.config.experimental.enable_op_determinism()
     names = np.arange(IMAGES).astype(str)
     labels, attributes = np.arange(IMAGES) % 2, ({},) * IMAGES
-    split = input_pipeline.Split("train", draw(size), labels, names, names, names, attributes)
-    augmentation = input_pipeline.Augmentation() if augment else None
+    split = prepared_split.Split("train", draw(size), labels, names, names, names, attributes)
+    augmentation = Augmentation() if augment else None
 
     def read(epoch: int) -> None:
         for batch in input_pipeline.make_batches(

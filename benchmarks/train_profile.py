@@ -33,7 +33,7 @@ def profile(backbone: str, precision: str, size: int) -> dict[str, float]:
     from trainer.configs import humerus
     from trainer.network import model as model_lib
     from trainer.training import optimization
-    from trainer.training.loop import Objective
+    from trainer.training.training_step import Objective
 
     keras.config.set_dtype_policy(precision)
     config = humerus.get_config()

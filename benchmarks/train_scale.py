@@ -30,7 +30,7 @@ import sys, time
 from trainer import input_pipeline
 started = time.monotonic()
 names = ("train", "validation", "test")
-images = sum(len(input_pipeline.load_split(sys.argv[1], name)) for name in names)
+images = sum(len(prepared_split.load_split(sys.argv[1], name)) for name in names)
 print(images / (time.monotonic() - started))
 """
 RECIPE = [

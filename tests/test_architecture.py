@@ -184,6 +184,7 @@ def test_commands_load_nothing_heavy_before_they_know_their_flags(path):
         "trainer.radiograph",
         "trainer.artifact",
         "trainer.workers.imaging",
+        "trainer.workers.imaging_tasks",
     ],
 )
 def test_importing_it_loads_neither_tensorflow_nor_beam(module):

@@ -89,12 +89,12 @@ def test_help_is_a_sentence_an_example_and_the_programs_own_flags(name, capsys):
     assert set(shown_flags(capsys.readouterr().out)) == set(own) | OF_EVERY_PROGRAM
 
 
-def test_a_help_text_fits_the_terminal(monkeypatch, capsys):
-    for columns in ("60", "90"):
-        monkeypatch.setenv("COLUMNS", columns)
-        assert call("humerus-score", "--help") == 0
-        described = capsys.readouterr().out.split("\n\n")[3]
-        assert max(map(len, described.splitlines())) <= int(columns)
+@pytest.mark.parametrize("columns", [60, 90])
+def test_a_help_text_fits_the_terminal(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert call("humerus-score", "--help") == 0
+    described = capsys.readouterr().out.split("\n\n")[3]
+    assert max(map(len, described.splitlines())) <= columns
 
 
 def test_the_same_flag_means_the_same_everywhere(capsys):

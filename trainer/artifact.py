@@ -97,12 +97,12 @@ class Artifact:
 
     @property
     def scaling(self) -> Scaling:
-        """What turns the logit of an image into its calibrated probability."""
+        """Return what turns the logit of an image into its calibrated probability."""
         return Scaling(self.temperature, self.intercept)
 
     @property
     def study_scaling(self) -> Scaling:
-        """What turns the mean logit of a study's images into its calibrated probability."""
+        """Return what turns the mean logit of a study's images into its probability."""
         return Scaling(**self.study_calibration) if self.study_calibration else self.scaling
 
     def label(self, probability: float) -> str:
@@ -114,7 +114,7 @@ class Artifact:
             return "uncertain"
         return "positive" if probability >= self.threshold else "negative"
 
-    def called_at(self, threshold: float | None) -> "Artifact":
+    def with_threshold(self, threshold: float | None) -> "Artifact":
         """Return the same with another threshold, in [0, 1]; for None, the artifact as it is.
 
         The uncertain band goes, because it was drawn around the artifact's own threshold.
@@ -125,7 +125,7 @@ class Artifact:
             else dataclasses.replace(self, threshold=threshold, uncertain_band=None)
         )
 
-    def drawn_by(self, method: str) -> "Artifact":
+    def with_map_method(self, method: str) -> "Artifact":
         """Return the same with `cam` describing the map of another method.
 
         Raises:
@@ -228,7 +228,7 @@ def load(directory: str | os.PathLike) -> Artifact:
         path, inside = root / name, pathlib.PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or not path.is_file():
             raise ArtifactError(
-                f"{root} lacks its file {_escape(name)}; copy the artifact again, whole"
+                f"{root} lacks its file {_escape(name)}; copy the whole artifact again"
             )
         if _sha256(path) != expected:
             raise ArtifactError(
@@ -253,7 +253,7 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
         version = _VERSION.validate_json(text, strict=True)["format_version"]
     except pydantic.ValidationError as error:
         raise ArtifactError(
-            f"{source}: {MODEL_JSON} is damaged or not of this program "
+            f"{source}: {MODEL_JSON} is damaged or was not written by this program "
             f"({_describe(error)}); export the model again"
         ) from error
     if version > FORMAT_VERSION:

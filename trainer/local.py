@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from trainer import artifact
-from trainer.evaluation.metrics import format_interval
+from trainer.evaluation.metric_tables import format_interval
 from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from trainer.program.command_line import Program, Result
 from trainer.program.flags_from_dataclass import option

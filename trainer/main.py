@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from trainer import errors, hub, options
 from trainer.dataset.locate import locate
+from trainer.evaluation import metric_tables
 from trainer.files.urls import is_remote
 from trainer.program import path_checks
 from trainer.program.command_line import Program, Result
@@ -85,7 +86,6 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
 
     tracker.check_installed(given.track)
     import_tensorflow()
-    from trainer.evaluation import metrics
     from trainer.training import dry_run as dry_run_lib
     from trainer.training import train as train_lib
     from trainer.training.job import create_job
@@ -103,7 +103,7 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
         "validation": "Validation split (optimistic, since the threshold is chosen on it)",
     }
     tables = [
-        f"{title}:\n{metrics.format_table(result[name])}"
+        f"{title}:\n{metric_tables.format_table(result[name])}"
         for name, title in titles.items()
         if result.get(name)
     ]
@@ -161,7 +161,6 @@ def evaluate(given: options.EvaluateOptions) -> Result:
         path_checks.check_source(source, layout)
     import_tensorflow()
     from trainer.evaluation import evaluate as evaluate_lib
-    from trainer.evaluation import metrics
 
     split, predictions = given.split or "test", given.predictions
     model, baseline = hub.fetch(given.model), given.baseline and hub.fetch(given.baseline)
@@ -169,7 +168,7 @@ def evaluate(given: options.EvaluateOptions) -> Result:
         result = evaluate_lib.compare(
             model, baseline, data_dir, split, given.baseline_data_dir, predictions
         )
-        tables = [metrics.format_comparison(result)]
+        tables = [metric_tables.format_comparison(result)]
     else:
         result = (
             evaluate_lib.evaluate_source(
@@ -178,7 +177,10 @@ def evaluate(given: options.EvaluateOptions) -> Result:
             if source
             else evaluate_lib.evaluate(model, data_dir, split, predictions)
         )
-        tables = [metrics.format_table(result), *metrics.format_slice_tables(result["slices"])]
+        tables = [
+            metric_tables.format_table(result),
+            *metric_tables.format_slice_tables(result["slices"]),
+        ]
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
     return Result("\n".join([*tables, *warnings]), result)
 

@@ -49,7 +49,9 @@ class PrepareOptions:
         "Share of the patients, if the source has no test split.", 0.2, low=0, high=1
     )
     seed: int = option("Seed of the assignment of patients to splits.", 0, low=0, high=_MAX_SEED)
-    overwrite: bool = option("Replace other data prepared in the same place.", False)
+    overwrite: bool = option(
+        "Replace a data set that other content or options made in --data_dir.", False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,8 @@ class TrainOptions:
         choices=("mlflow", "wandb"),
     )
     sweep: str | None = option(
-        "Text file with a trial on each line: its name, then settings. Trains that of --sweep_line "
-        "in a folder of its name in --workdir.",
+        "Text file with a trial on each line: its name, then settings. Trains the trial of "
+        "--sweep_line, in a folder of --workdir with the trial's name.",
         None,
         schemes=(),
     )

@@ -33,7 +33,7 @@ File = str | os.PathLike[str] | bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of one radiograph.
+    """Holds what the model says of one radiograph.
 
     Attributes:
       file: path as it was given; None for bytes.
@@ -133,7 +133,7 @@ class Predictor:
             self._engine = engines.load(
                 folder, described, choice, batch_size, machine.cache_folder()
             )
-        self.model = described.called_at(threshold)
+        self.model = described.with_threshold(threshold)
         self.engine = engine_records.identify(described, str(choice))
         self._batch_size = batch_size
         self._imaging = Imaging()

@@ -82,7 +82,7 @@ _SAMPLE_STEP = 8
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """One decoded picture.
+    """Holds one decoded picture.
 
     Attributes:
       pixels: uint8 [height, width], bone bright, orientation applied.
@@ -103,7 +103,7 @@ class Radiograph:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a picture lies inside its letterbox square, in pixels of the square."""
+    """Says where a picture lies in its letterbox square, in pixels of the square."""
 
     top: int
     left: int

@@ -83,8 +83,10 @@ def explain_write_error(what: str) -> Iterator[None]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder of this name; not where the name is too long or a folder
-    above is closed."""
+    """Return whether there is a file or folder of this name.
+
+    A name that is too long and a name in a closed folder are none.
+    """
     if not is_remote(path):
         return os.path.exists(path)  # noqa: PTH110, pathlib's raises then
     with _gfile() as gfile:
@@ -117,7 +119,7 @@ def list_folder(folder: str) -> list[str]:
         return []
 
 
-def modified(path: str) -> float:
+def read_time_modified(path: str) -> float:
     """Return when a file was last written, in seconds since 1970."""
     with _gfile() as gfile:
         return gfile.stat(path).mtime_nsec / 1e9

@@ -21,7 +21,7 @@ import jinja2
 from batch_inference.options import GalleryOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
 from batch_inference.outputs.records import Prediction, printable
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import FREE_METHOD
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
@@ -64,8 +64,8 @@ def write(options: GalleryOptions) -> Gallery:
     """
     if not _PAGE_NAME.fullmatch(options.page):
         raise ConfigError(
-            f"--page={options.page} is no name of a page; name it like positives.html, of letters, "
-            "digits, dots, - and _"
+            f"--page={options.page} is not a name for a page; expected one such as "
+            "positives.html, of letters, digits, dots, - and _"
         )
     scored = filesystem.absolute(options.scored)
     run, summary = (
@@ -225,7 +225,8 @@ def _describe_run(
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
-        "legend": asked.get("cam_legend", False),
+        "legend": asked.get("cam_legend", False)
+        and {"width": legend.MIN_WIDTH, "low": legend.LOWEST, "high": legend.HIGHEST},
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),
@@ -265,7 +266,12 @@ def _write_rows(scored: str, name: str, kind: str, scripts: list[str]) -> str:
 def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:
     """Return the HTML of the page."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("batch_inference.gallery", "assets"),
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.PackageLoader("batch_inference.gallery", "assets"),
+                jinja2.PackageLoader("trainer"),  # confusion.js is the report's too
+            ]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
@@ -294,7 +300,7 @@ def _read_json(scored: str, name: str) -> dict[str, Any]:
             if not isinstance(content, dict) or not isinstance(content.get(key), kind):
                 raise ValueError(f"its {key} is missing or damaged")
         return content
-    except (filesystem.StorageError, ValueError) as error:
+    except (storage_errors.StorageError, ValueError) as error:
         raise DataError(
             f"{scored} is not the folder of a finished run: its {name} cannot be read ({error})"
         ) from error

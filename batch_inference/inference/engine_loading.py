@@ -38,11 +38,11 @@ _begun: list[concurrent.futures.Future[tuple[Request, engines.Engine] | None]] =
 
 
 def begin(options: Options) -> None:
-    """Begin to load the engine that the options lead to, if this process will run it.
+    """Start to load the engine that the options name, if this process is sure to run it.
 
-    That is certain for a local model, OpenVINO and no options of Beam. TensorFlow isn't loaded
-    ahead: its import would only compete with that of Beam. What is wrong with the options is
-    reported when the run is planned, not here.
+    It is sure with a local model, OpenVINO and no options of Beam. TensorFlow isn't loaded ahead:
+    its import would only compete with that of Beam. Mistakes in the options are reported when the
+    run is planned, not here.
     """
     _begun.clear()
     if options.beam or "://" in options.model or not openvino_engine.has_openvino():

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer import artifact, machine
 from trainer.errors import ConfigError
 
@@ -23,7 +23,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
     uri = filesystem.absolute(uri)
     if not filesystem.is_remote(uri):
         return pathlib.Path(uri), artifact.load(uri)
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError,
         f"{uri} cannot be copied here",
         "name the `artifact` folder of a run, and check access",
@@ -48,7 +48,7 @@ def fetch(uri: str) -> tuple[pathlib.Path, artifact.Artifact]:
 
 def _copy(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
     """Copy an artifact into the folder `copy`, completely or not at all."""
-    with filesystem.translate_errors():
+    with storage_errors.translate_errors():
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
         try:

@@ -1,4 +1,4 @@
-"""Read and decode an input: for the network, for the overlay, and for what the row says of it."""
+"""Read and decode an input: a square for the network, a picture to draw on, facts for the row."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,16 +14,15 @@ from batch_inference.outputs.records import (
     Source,
     reject,
 )
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.workers.imaging import Decoded, Imaging
-
-_imaging = Imaging()
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """Turns a task into an Example or a Rejection, or into the row that is known where the file is
-    still the same; of several frames, into one of these for each.
+    """Turns a task into an Example or a Rejection; of several frames, into one for each.
+
+    Where an earlier attempt left a row and the file is the same, it returns that row.
 
     Attributes:
       image_size: side of the square that the model takes.
@@ -33,6 +32,7 @@ class Decode:
       header_wanted: whether to keep what DICOM results repeat of the file.
       all_frames: whether several frames of a file are taken one by one; else such a file is
         rejected.
+      imaging: decodes, by default in the workers that this process shares.
     """
 
     image_size: int
@@ -41,22 +41,22 @@ class Decode:
     study_key: StudyKey
     all_frames: bool = False
     header_wanted: bool = False
+    imaging: Imaging = dataclasses.field(default_factory=Imaging)
 
     def __call__(self, task: Task) -> Iterable[Example | Rejection | journal.Entry]:
-        """Decode several frames as they are asked for, so that a long film needs the memory of
-        few."""
+        """Return the results of a task; frames are decoded as they are asked for."""
         source = task.source
         try:
             # A worker reads a local file itself, which spares a copy.
             place = source.address or source.uri
             remote = filesystem.is_remote(place)
             file = (filesystem.read if remote else filesystem.absolute)(place)
-        except filesystem.StorageError as error:
-            too_large = isinstance(error, filesystem.TooLargeError)
+        except storage_errors.StorageError as error:
+            too_large = isinstance(error, storage_errors.TooLargeError)
             refusal = ("too_large" if too_large else "unreadable", str(error))
             return [self._reject(source, Decoded(None, refusal=refusal), None)]
         whole = {row.sha256: row for row in task.known if row.frame is None}
-        found = _imaging.decode(
+        found = self.imaging.decode(
             file,
             self.image_size,
             self.picture_wanted,
@@ -81,7 +81,7 @@ class Decode:
         for frame in known:
             yield self._keep(source, known[frame])
         missing = [frame for frame in range(number) if frame not in known]
-        decoded = _imaging.decode_frames(
+        decoded = self.imaging.decode_frames(
             file, self.image_size, self.picture_wanted, missing, self.header_wanted
         )
         for frame, found in zip(missing, decoded, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
-from batch_inference.storage import dicomweb, filesystem
+from batch_inference.storage import dicomweb_address, filesystem, storage_errors
 from trainer.errors import DataError
 from trainer.files import manifest_columns, manifest_text, mura_paths
 
@@ -20,7 +20,7 @@ STUDY_COLUMN = "study"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One input of a manifest.
+    """Describes one input of a manifest.
 
     Attributes:
       path: path or URI as written.
@@ -41,7 +41,7 @@ def is_manifest(location: str) -> bool:
     """Return whether an input is a list of inputs: its name ends in `.txt` or `.csv`, and it is no
     folder."""
     uri = filesystem.absolute(location)
-    if dicomweb.is_address(uri):
+    if dicomweb_address.is_address(uri):
         return False
     return uri.lower().endswith(SUFFIXES) and not pathlib.Path(uri).is_dir()
 
@@ -54,7 +54,7 @@ def read_lines(uri: str) -> Iterator[Line]:
         `read_carried_columns`.
       OutageError: the storage does not answer.
     """
-    with _reading(uri), filesystem.open_text(uri) as text:
+    with _explain_failures(uri), filesystem.open_text(uri) as text:
         yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text)
 
 
@@ -152,18 +152,18 @@ def _read_header(location: str) -> _Header | None:
     uri = filesystem.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
         return None
-    with _reading(uri), filesystem.open_text(uri) as text:
+    with _explain_failures(uri), filesystem.open_text(uri) as text:
         first: list[str] = next(_split_rows(text), [])
         return None if _is_of_mura(first) else _Header(first, uri)
 
 
 @contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def _explain_failures(uri: str) -> Iterator[None]:
     """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
     advice = "expected a text file of paths in UTF-8 or UTF-16, or CSV with a column path"
     with (
-        filesystem.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
-        filesystem.translate_errors(),
+        storage_errors.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
+        storage_errors.translate_errors(),
     ):
         yield
 

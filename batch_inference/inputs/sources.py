@@ -15,7 +15,7 @@ from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
 from batch_inference.outputs import output_folder
 from batch_inference.outputs.records import Source, printable
-from batch_inference.storage import dicomweb, filesystem
+from batch_inference.storage import dicomweb, dicomweb_address, filesystem, storage_errors
 from trainer.errors import ConfigError
 from trainer.files import folder_walk, manifest_text, mura_paths
 
@@ -61,8 +61,8 @@ def find(
     """Yield every input under `location`, once for each mention, in no order.
 
     Of a folder, these are all files at any depth but hidden ones (leading dot). What cannot be read
-    is yielded too, so that it ends as a rejection: a dangling link, a folder without permission, a
-    link to a folder that holds the link or that another link has led to.
+    is yielded too, so that it ends as a rejection. Examples are a dangling link, a folder without
+    permission, and a link that leads in a circle or to a folder that another link has led to.
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest. A manifest is
@@ -82,7 +82,7 @@ def find(
       StorageError: there is no such bucket, no access, or no answer.
     """
     uri = filesystem.absolute(location)
-    if dicomweb.is_address(uri):
+    if dicomweb_address.is_address(uri):
         found = _find_in_archive(uri, key)
     elif manifest.is_manifest(uri):
         found = _find_listed(uri)
@@ -110,7 +110,9 @@ def describe(location: str, key: StudyKey) -> str:
       ConfigError: it is a malformed address.
     """
     uri = filesystem.absolute(location)
-    return dicomweb.describe(uri, key.pseudonym) if dicomweb.is_address(uri) else uri
+    return (
+        dicomweb_address.describe(uri, key.pseudonym) if dicomweb_address.is_address(uri) else uri
+    )
 
 
 def has_any(
@@ -149,7 +151,7 @@ def find_root(location: str) -> str:
 
 def is_pattern(uri: str) -> bool:
     """Return whether `uri` has wildcards and is not the name of a local file or folder."""
-    if dicomweb.is_address(uri):
+    if dicomweb_address.is_address(uri):
         return False
     return bool(_MAGIC.search(uri)) and (filesystem.is_remote(uri) or not os.path.lexists(uri))
 
@@ -157,7 +159,9 @@ def is_pattern(uri: str) -> bool:
 def _make_source(uri: str, root: str, line: manifest.Line | None = None) -> Source:
     """Return an input, named after its path below `root`."""
     name = uri[len(root.rstrip("/")) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
-    return Source(uri, name, line.study, line.carried) if line else Source(uri, name)
+    if line is None:
+        return Source(uri, name)
+    return Source(uri, name, line.study, line.carried, is_grouped=False)
 
 
 def _ignore_case(pattern: str) -> str:
@@ -225,8 +229,8 @@ def _find_remote(uri: str, recursive: bool) -> Iterator[Source]:
 
 def _find_in_archive(uri: str, key: StudyKey | None) -> Iterator[Source]:
     """Yield the instances of a DICOM archive, each in a folder of its study."""
-    service = f"dicomweb+{dicomweb.parse(uri).service}"
-    with filesystem.translate_errors():
+    service = f"dicomweb+{dicomweb_address.parse(uri).service}"
+    with storage_errors.translate_errors():
         for found in dicomweb.find(uri):
             if key is None:
                 name = "/".join((found.study, found.series, found.uid))

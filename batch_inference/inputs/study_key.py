@@ -4,18 +4,16 @@ import dataclasses
 import hashlib
 import hmac
 import posixpath
-import re
 from collections.abc import Mapping
 
 from batch_inference.inputs import manifest
 from batch_inference.outputs.records import Source, printable
 from trainer.errors import ConfigError
-from trainer.files import study_folders
+from trainer.files import mura_paths, study_folders
 
 KEYS = ("auto", "folder", "path", "dicom", "image")
 _PUBLIC_KEY = "humerus"
 """The key without a salt. It hides UIDs, but whoever has a list of UIDs can recognise them."""
-_MURA_STUDY = re.compile(r"(?:.*/)?patient\d+/study[^/]*(?=/)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +23,8 @@ class StudyKey:
     Attributes:
       by: `folder` (the parent folder), `path` (MURA's patientNNNNN/studyK), `dicom` (a pseudonym of
         StudyInstanceUID), `image` (each is its own), the name of a manifest's column as in the
-        rows, or `auto`: the manifest's column `study`, else `dicom`, else `path`, else the folder
-        of `study_folders`.
+        rows, or `auto`: the manifest's column `study`, else `dicom`, else the place of the file by
+        `study_folders.find_study`.
       salt: the secret that pseudonyms are made with, or None.
     """
 
@@ -51,7 +49,7 @@ class StudyKey:
         if self.by == "image":
             return ""
         if self.by == "path":
-            return _find_mura_study(source)
+            return mura_paths.find_study(source.name, source.uri)
         if self.by == "dicom":
             return self.pseudonym(uid) if uid else ""
         if self.by != "auto":
@@ -61,7 +59,7 @@ class StudyKey:
         return source.study or (
             self.pseudonym(uid)
             if uid
-            else _find_mura_study(source) or study_folders.find_folder(source.name)
+            else study_folders.find_study(source.name, source.uri, source.is_grouped)
         )
 
     def pseudonym(self, uid: str) -> str:
@@ -70,7 +68,7 @@ class StudyKey:
         return hmac.new(key, uid.encode("utf-8"), hashlib.sha256).hexdigest()[:16]
 
     def fingerprint_salt(self) -> str | None:
-        """Return what is equal for equal salts and does not reveal them; None without a salt."""
+        """Return a digest of a salt, which does not reveal it; None without a salt."""
         return f"hmac-sha256:{self.pseudonym('')}" if self.salt else None
 
 
@@ -95,15 +93,3 @@ def make_study_key(by: str, salt: str | None, location: str) -> StudyKey:
     if salt == "":
         raise ConfigError("--id_salt is empty; give it a secret text, or omit the option")
     return StudyKey(by, salt)
-
-
-def _find_mura_study(source: Source) -> str:
-    """Return the path up to MURA's study folder, or "" where there is none.
-
-    The root of the input may lie above or within a patient's folder.
-    """
-    match = _MURA_STUDY.match(source.name)
-    if match:
-        return match[0]
-    inside = _MURA_STUDY.match(source.uri)
-    return "/".join(inside[0].split("/")[-2:]) if inside else ""

@@ -1,12 +1,13 @@
 """Joins each input with the rows that earlier attempts made of it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import apache_beam as beam
 
 from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Prediction, Source, printable
+from trainer.files import study_folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +23,38 @@ class Task:
     known: tuple[Prediction, ...] = ()
 
 
+class FindCrowdedFolders(beam.PTransform):
+    """(place in the list, Source) of each mention -> (folder, number of its images), of the folders
+    that hold too many for one study."""
+
+    def __init__(self, study_key: str):
+        """Take `Options.study_key`: folders are examined only where nobody said what a study is."""
+        super().__init__()
+        self._examined = study_key == "auto"
+
+    def expand(self, found: beam.PCollection) -> beam.PCollection:
+        examined = self._examined
+        return (
+            found
+            | beam.Filter(lambda mention: examined and mention[1].is_grouped)
+            | beam.MapTuple(lambda _, source: printable(source.name))
+            | grouping.GroupCompactly(study_folders.find_folder)
+            | beam.FlatMapTuple(
+                lambda _, packs: study_folders.find_crowded(grouping.unpack(packs)).items()
+            )
+        )
+
+
 class MakeTasks(beam.PTransform):
     """((place in the list, Source) of each mention, journal.Entry) -> Task of each URI.
 
     Of several mentions of a URI, the first counts. The tasks are spread over the workers.
     """
+
+    def __init__(self, crowded: beam.PCollection):
+        """Take what `FindCrowdedFolders` returned."""
+        super().__init__()
+        self._crowded = beam.pvalue.AsDict(crowded)
 
     def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
         return (
@@ -36,12 +64,20 @@ class MakeTasks(beam.PTransform):
                     item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri)
                 )
             )
-            | beam.FlatMapTuple(lambda _, packs: join_tasks(grouping.unpack(packs)))
+            | beam.Values()
+            | beam.FlatMap(
+                lambda packs, crowded: join_tasks(grouping.unpack(packs), crowded), self._crowded
+            )
         )
 
 
-def join_tasks(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[Task]:
-    """Yield the tasks in order of URI, of mentions and entries in any order."""
+def join_tasks(
+    items: Iterable[tuple[int, Source] | journal.Entry], crowded: Container[str]
+) -> Iterator[Task]:
+    """Yield the tasks in order of URI, of mentions and entries in any order.
+
+    The folders of `crowded` don't stand for studies.
+    """
     mentions: dict[str, tuple[int, Source]] = {}
     rows: dict[str, list[Prediction]] = {}
     for item in items:
@@ -51,4 +87,6 @@ def join_tasks(items: Iterable[tuple[int, Source] | journal.Entry]) -> Iterator[
             _, source = item
             mentions[source.uri] = min(item, mentions.get(source.uri, item))
     for _, (_, source) in sorted(mentions.items()):
+        if study_folders.find_folder(printable(source.name)) in crowded:
+            source = dataclasses.replace(source, is_grouped=False)
         yield Task(source, tuple(rows.get(journal.digest(source), ())))

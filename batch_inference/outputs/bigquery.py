@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from batch_inference.outputs import row_files, schema
 from batch_inference.outputs.schema import Column
-from batch_inference.storage import filesystem, gcs
+from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.errors import ConfigError, DataError
 
 TEMPORARY = "beam-temp-bigquery"
@@ -88,7 +88,7 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
         f"--bigquery={dataset} cannot be written to",
         "check the names of project and dataset, and access",
     )
-    with filesystem.explain_failure(ConfigError, what, advice), _translate_errors():
+    with storage_errors.explain_failure(ConfigError, what, advice), _translate_errors():
         client = bigquery.Client(project=dataset.project)
         for name, table in tables.items():
             _check_names(table)
@@ -108,7 +108,7 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
                         f"{there[field['name'].casefold()]}, these rows hold it as "
                         f"{field['type']}; name another dataset"
                     )
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError, f"{folder} cannot be emptied", "check --temp_location and access"
     ):
         filesystem.delete(folder)
@@ -159,8 +159,8 @@ def load(
                     job,
                     f"humerus-{name}-{_digest(output, str(dataset), rows)}",
                 )
-        except filesystem.StorageError as error:
-            kind = filesystem.StorageError if error.temporary else DataError
+        except storage_errors.StorageError as error:
+            kind = storage_errors.StorageError if error.temporary else DataError
             advice = "the same command with --resume loads them without scoring again"
             raise kind(f"BigQuery did not take the {name} ({error}); {advice}") from error
 
@@ -193,7 +193,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (GoogleAPIError, GoogleAuthError) as error:
         message = " ".join(str(getattr(error, "message", None) or error).split())[:300]
-        raise filesystem.StorageError(message, gcs.is_temporary(error)) from error
+        raise storage_errors.StorageError(message, gcs.is_temporary(error)) from error
 
 
 def _check_names(table: Sequence[Column]) -> None:

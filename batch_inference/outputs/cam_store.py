@@ -24,7 +24,7 @@ from batch_inference.outputs.records import (
     printable,
     reject_example,
 )
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import Artifact
 from trainer.drawing import overlay
 
@@ -166,7 +166,7 @@ class WritePacks(beam.DoFn):
         path, failure = None, None
         try:
             path = write_pack(self._output, self._attempt, packed) if packed else None
-        except filesystem.UnwritableError:
+        except storage_errors.UnwritableError:
             raise
         except Exception as error:
             failure = error

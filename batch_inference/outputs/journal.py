@@ -1,4 +1,4 @@
-"""Writes rows to small files while a run goes on, so that a later run need not score them again.
+"""Writes rows to small files during a run, so that a later run need not score them again.
 
     OUTPUT/journal/ATTEMPT-HASH.jsonl.gz
 
@@ -13,6 +13,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import apache_beam as beam
 from absl import logging
@@ -47,8 +48,9 @@ def digest(source: Source) -> str:
 
     They say whether a row still holds, together with the row's own `sha256` of the content.
     """
-    fields = dataclasses.astuple(source)
-    fields = fields if source.address else fields[:-1]
+    fields: list[Any] = [source.uri, source.name, source.study, source.carried]
+    if source.address:
+        fields.append(source.address)
     return hashlib.blake2b(json.dumps(fields).encode("ascii"), digest_size=16).hexdigest()
 
 

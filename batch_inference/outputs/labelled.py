@@ -44,7 +44,8 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
     # They need SciPy, whose import takes half a second.
     from trainer.dataset import manifest as labels
     from trainer.dataset import splits
-    from trainer.evaluation import metrics
+    from trainer.evaluation import metric_tables, metrics
+    from trainer.evaluation.cases import Cases
 
     logits, multi_frame = _read_logits(output, attempt)
     try:
@@ -53,7 +54,7 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
         scored = [(logits[uri], each) for uri, each in named if uri in logits]
         splits.check_groups(dataclasses.replace(each, split=None) for _, each in scored)
         logit = np.array([value for value, _ in scored])
-        cases = metrics.Cases(
+        cases = Cases(
             probability=described.scaling.compute_probability(logit),
             logit=logit,
             label=np.array([each.label for _, each in scored]),
@@ -69,7 +70,7 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
         )
     except (DataError, OSError) as error:
         return Measured(None, [f"the labels of the manifest were not used: {error}"])
-    cautions = metrics.describe_coverage(found)
+    cautions = metric_tables.describe_coverage(found)
     if multi_frame:
         cautions.append(f"frames have no label of their own: {multi_frame} rows were not measured")
     return Measured(found, cautions)
@@ -77,10 +78,10 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
 
 def format_line(found: dict[str, Any]) -> str:
     """Return `Measured.metrics` as a line, with the metrics of `SHOWN` per image."""
-    from trainer.evaluation import metrics
+    from trainer.evaluation.metric_tables import format_interval
 
     counts = found["counts"]
-    shown = ", ".join(f"{name} {metrics.format_interval(found['image'][name])}" for name in SHOWN)
+    shown = ", ".join(f"{name} {format_interval(found['image'][name])}" for name in SHOWN)
     return (
         f"against the labels of {counts['images']} images ({counts['positive_images']} positive, "
         f"{counts['patients']} patients), threshold {found['threshold']:.3f}: {shown}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from batch_inference.options import Options
 from batch_inference.outputs import journal, picture_paths, row_files
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.errors import ConfigError
 
 RUN_JSON = "run.json"
@@ -57,7 +57,7 @@ _DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run's results were made with.
+    """Records what the results of a run were made with.
 
     Attributes:
       model: id of the artifact.
@@ -105,7 +105,7 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
         raise ConfigError(
             "--resume keeps what was scored and --overwrite deletes it; choose one of them"
         )
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError, f"--output={output} cannot be listed", "check the address and access"
     ):
         taken = [name for name in filesystem.names(output) if _is_result(name)]
@@ -135,7 +135,7 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
       OutageError: there is no room, or the storage does not answer.
     """
     taken = check(output, record, resume, overwrite)
-    with filesystem.explain_failure(
+    with storage_errors.explain_failure(
         ConfigError,
         f"--output={output} cannot be written",
         "choose another folder, or check access",
@@ -201,7 +201,7 @@ def _read_earlier(output: str) -> dict[str, Any] | None:
             if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict)
             else None
         )
-    except filesystem.StorageError as error:
+    except storage_errors.StorageError as error:
         if error.temporary:
             raise
         return None

@@ -33,7 +33,7 @@ WARNINGS: dict[str, str] = {
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Source:
-    """One input.
+    """Describes one input.
 
     Attributes:
       uri: absolute path or URI, as in the rows.
@@ -41,6 +41,7 @@ class Source:
         inputs have no common root.
       study: value of the manifest's column `study`, or empty.
       carried: (name, value) of the further columns of the manifest, in their order.
+      is_grouped: whether its folder may stand for its study; see `study_folders.find_study`.
       address: what to read instead of `uri` where that is a pseudonym.
     """
 
@@ -48,6 +49,7 @@ class Source:
     name: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
+    is_grouped: bool = True
     address: str | None = dataclasses.field(default=None, repr=False)
 
 
@@ -112,7 +114,7 @@ class PackedCam:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What the model says of an example.
+    """Holds what the model says of an example.
 
     Attributes:
       example: the image.

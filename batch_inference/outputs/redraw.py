@@ -12,7 +12,7 @@ from absl import logging
 from batch_inference.options import OverlayOptions
 from batch_inference.outputs import cam_store, output_folder, picture_paths, progress
 from batch_inference.outputs.records import PackedCam
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer import machine
 from trainer.artifact import FREE_METHOD, METHOD_TITLES
 from trainer.drawing import legend, overlay
@@ -82,7 +82,7 @@ def select_maps(pack: str, options: OverlayOptions) -> list[PackedCam]:
             ]
             rows = file.read(_COLUMNS).filter(fits).to_pylist() if any(fits) else []
             return [PackedCam(**row) for row in rows]
-    except (filesystem.StorageError, pyarrow.ArrowException, KeyError, TypeError) as error:
+    except (storage_errors.StorageError, pyarrow.ArrowException, KeyError, TypeError) as error:
         raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
 
 
@@ -108,7 +108,7 @@ def _read_method(scored: str) -> str:
     uri = filesystem.join(scored, output_folder.RUN_JSON)
     try:
         return METHOD_TITLES[json.loads(filesystem.read(uri))["options"].get("method", FREE_METHOD)]
-    except (filesystem.StorageError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (storage_errors.StorageError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{uri}, which --cam_legend needs, cannot be read ({error}); omit the flag"
         ) from error

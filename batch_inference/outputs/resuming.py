@@ -64,7 +64,7 @@ class KeepWithPicture(beam.PTransform):
 
 
 def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.Entry]:
-    """Yield, of paths and entries in any order, the entries all of whose paths are there."""
+    """Yield the entries whose paths are all there; paths and entries come in any order."""
     entries: list[journal.Entry] = []
     there: set[str] = set()
     for item in items:

@@ -14,7 +14,7 @@ from apache_beam.coders import BytesCoder
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.schema import Column
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 
 FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
@@ -102,7 +102,7 @@ def _write_sorted(output: str, staged: str, shard: str, name: str, format_: str)
         return
     try:
         contents = filesystem.read(source)
-    except filesystem.TooLargeError:
+    except storage_errors.TooLargeError:
         return  # in a bucket, where a new name is a copy
     if len(contents) <= SORTED_BYTES:
         contents = _SORT[format_](contents, "study" if name == "studies" else "uri")
@@ -178,7 +178,7 @@ def read(output: str, name: str) -> Iterator[dict[str, Any]]:
     for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
         if shards := sorted(file for file in files if parse_name(file) == (name, format_)):
             for shard in shards:
-                with filesystem.translate_errors():
+                with storage_errors.translate_errors():
                     yield from reader(filesystem.join(output, shard))
             return
 

@@ -27,7 +27,7 @@ _BIGQUERY = {str: "STRING", float: "FLOAT64", int: "INT64", bool: "BOOL", tuple:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column.
+    """Describes one column.
 
     Attributes:
       name: of the column.

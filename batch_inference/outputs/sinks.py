@@ -1,6 +1,8 @@
-"""What is made of a scored image: a picture, results in DICOM, and a row."""
+"""Make the outputs of a scored image: a picture, results in DICOM, and a row."""
 
 import dataclasses
+
+import cv2
 
 from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
@@ -12,7 +14,7 @@ from batch_inference.outputs.records import (
     printable,
     reject_example,
 )
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import Artifact
 from trainer.drawing import overlay
 from trainer.drawing.legend import Legend
@@ -60,7 +62,7 @@ class Finish:
         try:
             cam = scored.stored or self._write_picture(scored)
             dicom = self._write_dicom(scored, has_picture=cam is not None)
-        except filesystem.UnwritableError:
+        except storage_errors.UnwritableError:
             raise
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
@@ -74,7 +76,7 @@ class Finish:
             cam=cam,
             model=self.described.model_id,
             engine=self.engine,
-            brightness=float32(example.pixels.mean()),
+            brightness=float32(cv2.sumElems(example.pixels)[0] / example.pixels.size),
             sha256=example.sha256,
             frame=example.frame,
             modality=example.tags.get("modality"),

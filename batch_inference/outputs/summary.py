@@ -3,21 +3,18 @@
 import collections
 import dataclasses
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
 
 from batch_inference.outputs import drift, labelled, output_folder
-from batch_inference.outputs.records import Prediction, Rejection, Study
+from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
 from trainer.files import study_folders
 
 HISTOGRAM_BINS = 20
-
-Crowded = tuple[int, int, str]
-"""Number of studies with too many images, images of the largest, and its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,30 +64,35 @@ def format_counts(counts: dict[str, int]) -> str:
 
 
 class WriteSummary(beam.PTransform):
-    """(Prediction, Rejection, Study) -> nothing; writes `summary.json` but for the run's time."""
+    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time."""
 
     def __init__(
-        self, output: str, described: Artifact, engine: str, engine_reason: str, by_folder: bool
+        self,
+        output: str,
+        described: Artifact,
+        engine: str,
+        engine_reason: str,
+        crowded: beam.PCollection,
     ):
         """Take the folder of the run, the model's artifact, its engine, why that was chosen, and
-        whether folders may stand for studies although nobody said so."""
+        the folders with too many images for a study, as (folder, number of images)."""
         super().__init__()
         self._uri = filesystem.join(output, output_folder.SUMMARY_JSON)
         self._described = described
         self._engine = {"engine": engine, "engine_reason": engine_reason}
-        self._by_folder = by_folder
+        self._crowded = beam.pvalue.AsDict(crowded)
 
-    def expand(self, rows: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> None:
+    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> None:
         uri, described, engine = self._uri, self._described, self._engine
         # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
         counts = [
             of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
-            for name, of_kind in zip(("predictions", "rejections"), rows[:2], strict=True)
+            for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
         ]
-        crowded = (
-            rows[2]
-            | "Select crowded" >> beam.Filter(lambda study: self._by_folder and is_crowded(study))
-            | "Add crowded" >> beam.CombineGlobally(add_crowded)
+        split_up = (
+            rows[0]
+            | "Folders" >> beam.FlatMap(find_split_up, self._crowded)
+            | "Each once" >> beam.combiners.ToSet()
         )
         (
             counts
@@ -98,37 +100,37 @@ class WriteSummary(beam.PTransform):
             | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
             | "Summarise"
             >> beam.Map(
-                lambda counts, crowded: make_content(counts, described, engine, crowded),
-                beam.pvalue.AsSingleton(crowded),
+                lambda counts, split_up, crowded: make_content(
+                    counts, described, engine, {folder: crowded[folder] for folder in split_up}
+                ),
+                beam.pvalue.AsSingleton(split_up),
+                self._crowded,
             )
             | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
         )
 
 
-def is_crowded(study: Study) -> bool:
-    """Return whether the folder of its images stands for a study, and holds too many for one."""
-    folder = posixpath.dirname(study.highest)
-    return study.images > study_folders.MANY_IMAGES and f"/{folder}".endswith(f"/{study.study}")
+def find_split_up(row: Prediction, crowded: Container[str]) -> Iterator[str]:
+    """Yield the crowded folder of an image that is a study by itself for this reason."""
+    folder = posixpath.dirname(row.study)
+    if folder in crowded and f"/{row.uri}".endswith(f"/{row.study}"):
+        yield folder
 
 
-def add_crowded(found: Iterable[Study | Crowded]) -> Crowded:
-    """Return how many studies are crowded, the most images in one of them, and its name."""
-    parts = [(1, one.images, one.study) if isinstance(one, Study) else one for one in found]
-    return (
-        sum(number for number, *_ in parts),
-        *max(((images, name) for _, images, name in parts), default=(0, "")),
-    )
+def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
+    """Return a sentence on folders whose images count by themselves, where there are any.
 
-
-def warn_of_crowded(crowded: Crowded) -> list[str]:
-    """Return a sentence on what `add_crowded` returned, where there is something to say."""
-    number, images, name = crowded
-    if not number:
+    Args:
+      crowded: the number of images in each folder.
+    """
+    if not crowded:
         return []
+    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
     return [
-        f"folders with more than {study_folders.MANY_IMAGES} images count as one study each: "
-        f"{number}, such as {name} with {images}; if a folder is not one examination, use "
-        "--study_key=image, or --study_key with a column of a manifest"
+        f"folders with more than {study_folders.MANY_IMAGES} images are no studies, so that each "
+        f"image counts as one: {len(crowded)}, such as {largest} with {crowded[largest]}; if a "
+        "folder is one examination, use --study_key=folder, or --study_key with a column of a "
+        "manifest"
     ]
 
 
@@ -150,7 +152,7 @@ class Count(beam.CombineFn):
     def add_input(
         self, accumulator: collections.Counter, element: Prediction | Rejection
     ) -> collections.Counter:
-        accumulator.update(self._counted(element))
+        accumulator.update(self._count_row(element))
         return accumulator
 
     def merge_accumulators(
@@ -161,7 +163,7 @@ class Count(beam.CombineFn):
     def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
         return accumulator
 
-    def _counted(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
+    def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
         if isinstance(row, Rejection):
             yield "rejection", row.reason
             return
@@ -181,7 +183,7 @@ def make_content(
     counts: collections.Counter,
     described: Artifact,
     engine: dict[str, str],
-    crowded: Crowded,
+    crowded: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
     labels, rejections = _select(counts, "label"), _select(counts, "rejection")

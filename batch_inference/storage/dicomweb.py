@@ -1,11 +1,7 @@
 """Find and read the instances of a DICOM archive over DICOMweb (PS3.18), by QIDO-RS and WADO-RS.
 
-An address is that of a service with `dicomweb+` before it, and what is wanted of it:
-
-    dicomweb+https://archive/dicom-web/studies/1.2.3[/series/1.2.4[/instances/1.2.5]]
-    dicomweb+https://archive/dicom-web/studies?PatientID=123     (or series?..., instances?...)
-
-Requests are repeated as those of a bucket are. Files are only fetched here, never parsed.
+`dicomweb_address` parses what is asked for. Requests are repeated as those of a bucket are. Files
+are only fetched here, never parsed.
 """
 
 import email.message
@@ -13,8 +9,6 @@ import functools
 import importlib.util
 import logging as python_logging
 import os
-import re
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,22 +19,14 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from batch_inference.storage import gcs
+from batch_inference.storage.dicomweb_address import LEVELS, PASSWORD, TOKEN, UID, USER, parse
 from trainer.dicom_output import identity
 from trainer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
 
-SCHEMES = ("dicomweb+http", "dicomweb+https")
-USER, PASSWORD, TOKEN = (f"HUMERUS_DICOMWEB_{name}" for name in ("USER", "PASSWORD", "TOKEN"))
-"""Environment variables of the credentials."""
-_LEVELS = ("studies", "series", "instances")
-_ADDRESS = re.compile(
-    r"dicomweb\+(?P<service>https?://[^/?#]+(?:/[^?#]*?)??)"
-    r"/(?P<path>(?:studies|series|instances)(?:/[^?#]*?)?)/?(?:\?(?P<query>[^#]*))?"
-)
-_UID = re.compile(r"[0-9.]{1,64}")
-_PAGE = 500
+PAGE_SIZE = 500
 """Results that are asked for at once."""
 _SECONDS = (10.0, 60.0)
 """Limits on the time to connect and between two bytes."""
@@ -54,88 +40,13 @@ _MODALITY, _DESCRIPTION = "00080060", "0008103E"
 _T = TypeVar("_T")
 
 
-class Address(NamedTuple):
-    """What an address asks for.
-
-    Attributes:
-      service: URL of the service.
-      uids: UIDs of study, series and instance by level, as far as they are named.
-      level: one of `_LEVELS`: that of the last UID, or that of the query.
-      query: attributes to match, by keyword or tag; of a resource, empty.
-    """
-
-    service: str
-    uids: Mapping[str, str]
-    level: str
-    query: Mapping[str, list[str]]
-
-
 class Instance(NamedTuple):
-    """An instance: its address, and the UIDs of its study, of its series and of itself."""
+    """Names an instance: its address, and the UIDs of its study, of its series and of itself."""
 
     address: str
     study: str
     series: str
     uid: str
-
-
-def is_address(uri: str) -> bool:
-    """Return whether `uri` names something in a DICOM archive."""
-    return uri.partition("://")[0] in SCHEMES
-
-
-def parse(uri: str) -> Address:
-    """Return what an address asks for.
-
-    Raises:
-      ConfigError: it is not an address, or holds a password; the message does not repeat it.
-    """
-    match = _ADDRESS.fullmatch(uri)
-    names = match["path"].split("/") if match else []
-    levels, uids = names[0::2], names[1::2]
-    allowed = [list(_LEVELS[:1]), list(_LEVELS[:2]), list(_LEVELS), ["series"], ["instances"]]
-    allowed.append(["studies", "instances"])
-    is_query = len(uids) < len(levels)
-    if (
-        match is None
-        or levels not in allowed
-        or not all(_UID.fullmatch(uid) for uid in uids)
-        or (match["query"] and not is_query)
-        or (not is_query and levels != list(_LEVELS[: len(levels)]))
-    ):
-        raise ConfigError(
-            "the address of a DICOM archive is incomplete or malformed: expected "
-            "dicomweb+https://HOST/PATH/studies/UID, also with /series/UID and /instances/UID, or "
-            "a query such as dicomweb+https://HOST/PATH/studies?PatientID=..."
-        )
-    if "@" in match["service"]:
-        raise ConfigError(
-            "the address of a DICOM archive holds credentials, which logs would show; give them "
-            f"in the environment variables {USER} and {PASSWORD}, or {TOKEN}"
-        )
-    query = urllib.parse.parse_qs(match["query"] or "", keep_blank_values=True)
-    if {"limit", "offset"} & query.keys():
-        raise ConfigError(
-            "the query of a DICOM archive names limit or offset, which this program sets itself; "
-            "omit them"
-        )
-    return Address(match["service"], dict(zip(levels, uids, strict=False)), levels[-1], query)
-
-
-def describe(uri: str, pseudonym: Callable[[str], str]) -> str:
-    """Return an address without identifiers: pseudonyms for UIDs, and * for what a query matches.
-
-    Raises:
-      ConfigError: as `parse`.
-    """
-    address = parse(uri)
-    words = [address.service]
-    for level, uid in address.uids.items():
-        words += [level, pseudonym(uid)]
-    if address.level not in address.uids:
-        words.append(address.level)
-    query = "&".join(f"{name}=*" for name in address.query)
-    return f"dicomweb+{'/'.join(words)}{'?' if query else ''}{query}"
 
 
 def find(uri: str) -> Iterator[Instance]:
@@ -196,8 +107,8 @@ def _list(
 ) -> Iterator[Instance]:
     within = {name: uid for name, uid in uids.items() if name != "instances"}
     for found in _search(service, within, level, query):
-        study, series, uid = (({**uids} | _read_uids(found)).get(name, "") for name in _LEVELS)
-        if all(map(_UID.fullmatch, (study, series, uid))):
+        study, series, uid = (({**uids} | _read_uids(found)).get(name, "") for name in LEVELS)
+        if all(map(UID.fullmatch, (study, series, uid))):
             path = f"studies/{study}/series/{series}/instances/{uid}"
             yield Instance(f"dicomweb+{service}/{path}", study, series, uid)
 
@@ -210,7 +121,7 @@ def _search(
     Raises:
       DataError: the archive gives the same full page at any offset, so that results are missing.
     """
-    client = _client(service)
+    client = _client(service, _read_credentials())
     search: Callable[..., list[dict]] = getattr(client, f"search_for_{level}")
     within = {
         f"{name}_instance_uid": uids[key]
@@ -220,8 +131,8 @@ def _search(
     offset = 0
     earlier: set[tuple[str, ...]] = set()
     while True:
-        params = {**query, "limit": _PAGE, "offset": offset}
-        page = _listing(functools.partial(search, **within, additional_params=params))
+        params = {**query, "limit": PAGE_SIZE, "offset": offset}
+        page = _retry_search(functools.partial(search, **within, additional_params=params))
         if not page:
             return
         named = {tuple(_read_uids(found).values()) for found in page}
@@ -243,13 +154,13 @@ def _check_complete(service: str, results: int) -> None:
     Raises:
       DataError: it kept to the limit, so that there may be more.
     """
-    if results == _PAGE:
+    if results == PAGE_SIZE:
         raise DataError(
             f"the DICOM archive {service} gives the same {results} results at any offset, so that "
             "further ones cannot be listed; ask for fewer at once: one study, or a query that "
             "matches less"
         )
-    if results < _PAGE:
+    if results < PAGE_SIZE:
         _warn_of_ignored_offset(service)
 
 
@@ -262,7 +173,7 @@ def _warn_of_ignored_offset(service: str) -> None:
     )
 
 
-def _listing(search: Callable[[], _T]) -> _T:
+def _retry_search(search: Callable[[], _T]) -> _T:
     def attempt() -> _T:
         try:
             return search()
@@ -285,7 +196,7 @@ def _listing(search: Callable[[], _T]) -> _T:
 def _fetch(service: str, url: str, limit: int) -> bytes:
     accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
     contents = bytearray()
-    session = _session(service)
+    session = _session(service, _read_credentials())
     with session.get(url, headers={"Accept": accept}, stream=True, timeout=_SECONDS) as answer:
         if answer.status_code >= 400:
             raise exceptions.from_http_status(answer.status_code, "")
@@ -308,7 +219,7 @@ def _unwrap(content_type: str, body: bytes) -> bytes:
     _, _, contents = part.partition(b"\r\n\r\n")
     end = contents.rfind(b"\r\n" + delimiter)
     if end < 0:
-        raise requests.exceptions.ChunkedEncodingError("the answer of the archive is cut")
+        raise requests.exceptions.ChunkedEncodingError("the answer of the archive is incomplete")
     return contents[:end]
 
 
@@ -327,16 +238,22 @@ def _may_hold_pictures(series: Mapping[str, Any]) -> bool:
     return not is_ours and _read_value(series, _MODALITY) not in _WITHOUT_PICTURES
 
 
+def _read_credentials() -> tuple[str, str, str]:
+    """Return user, password and token of the environment; an empty string for what is not set."""
+    return os.environ.get(USER, ""), os.environ.get(PASSWORD, ""), os.environ.get(TOKEN, "")
+
+
 @functools.cache
-def _session(service: str) -> requests.Session:
+def _session(service: str, credentials: tuple[str, str, str]) -> requests.Session:
     """Return the connections of this process to a service."""
+    user, password, token = credentials
     session = requests.Session()
     adapter = HTTPAdapter(pool_connections=4, pool_maxsize=64)
     session.mount(service, adapter)
-    if os.environ.get(TOKEN):
-        session.auth = _Bearer(os.environ[TOKEN])
-    elif os.environ.get(USER):
-        session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
+    if token:
+        session.auth = _Bearer(token)
+    elif user:
+        session.auth = (user, password)
     return session
 
 
@@ -352,7 +269,7 @@ class _Bearer(requests.auth.AuthBase):
 
 
 @functools.cache
-def _client(service: str) -> "DICOMwebClient":
+def _client(service: str, credentials: tuple[str, str, str]) -> "DICOMwebClient":
     if importlib.util.find_spec("dicomweb_client") is None:
         raise ConfigError(
             "a DICOM archive as input needs the package dicomweb-client; install humerus with the "
@@ -363,7 +280,7 @@ def _client(service: str) -> "DICOMwebClient":
     # It logs the UIDs that it asks for.
     python_logging.getLogger("dicomweb_client").setLevel(python_logging.CRITICAL)
     client = DICOMwebClient(
-        service, session=_session(service), timeout=_SECONDS, permissive_uid=True
+        service, session=_session(service, credentials), timeout=_SECONDS, permissive_uid=True
     )
     client.set_http_retry_params(retry=False)
     return client

@@ -1,7 +1,6 @@
 """Read, write, list and delete files by URI, local or remote; a write is atomic."""
 
 import contextlib
-import errno
 import os
 import pathlib
 import re
@@ -14,8 +13,8 @@ from typing import Any, BinaryIO, TextIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from batch_inference.storage import dicomweb, gcs
-from trainer.errors import ConfigError, DataError
+from batch_inference.storage import dicomweb, dicomweb_address, gcs, storage_errors
+from batch_inference.storage.storage_errors import StorageError, TooLargeError, translate_errors
 from trainer.files import manifest_text, regular_file
 from trainer.radiograph import MAX_BYTES
 
@@ -24,39 +23,8 @@ _MAX_TEXT_BYTES = 1 << 36
 """Largest local list of files: hundreds of millions of lines."""
 
 
-class StorageError(OSError):
-    """A file cannot be read or written; the message is one sentence without the file's name.
-
-    Attributes:
-      temporary: whether the same may succeed later: there was no answer, or no room.
-    """
-
-    def __init__(self, message: str, temporary: bool = False):
-        super().__init__(message)
-        self.temporary = temporary
-
-
-class OutageError(StorageError):
-    """The storage does not answer or is full; the message says what failed and what to do."""
-
-
-class TooLargeError(StorageError):
-    """The file is larger than any picture that is decoded."""
-
-
-class UnwritableError(StorageError):
-    """No file can be written there: there is no room, no right, or no answer."""
-
-
-_NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-_UNWRITABLE = re.compile(
-    r"\[Errno (\d+)\] ([^:\n\[]+)|UnwritableError: (.+?)(?= \[while running|\n|$)"
-)
-
-
 def is_remote(uri: str) -> bool:
-    """Whether `uri` names something outside the local file system, as `gs://bucket/file`."""
+    """Return whether `uri` names something outside the local file system, as `gs://bucket/file`."""
     return "://" in uri and not uri.startswith("file://")
 
 
@@ -66,7 +34,7 @@ def absolute(uri: str) -> str:
         return uri.rstrip("/")
     if uri.startswith("file://"):
         uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
-    return os.path.normpath(pathlib.Path(os.path.expanduser(uri)).absolute())
+    return os.path.abspath(os.path.expanduser(uri))
 
 
 def resolve_links(uri: str) -> str:
@@ -75,7 +43,7 @@ def resolve_links(uri: str) -> str:
 
 
 def is_within(inner: str, outer: str) -> bool:
-    """Whether `inner` is `outer` or lies in it at any depth, with all links followed."""
+    """Return whether `inner` is `outer` or lies in it at any depth, with all links followed."""
     return join(resolve_links(inner), "").startswith(join(resolve_links(outer), ""))
 
 
@@ -108,7 +76,13 @@ def _read_local(path: str) -> bytes:
 
 
 def _read_remote(uri: str) -> bytes:
-    own = gcs if uri.startswith(gcs.SCHEME) else dicomweb if dicomweb.is_address(uri) else None
+    own = (
+        gcs
+        if uri.startswith(gcs.SCHEME)
+        else dicomweb
+        if dicomweb_address.is_address(uri)
+        else None
+    )
     if own:
         try:
             return own.read(uri, MAX_BYTES)
@@ -156,25 +130,7 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
         else:
             _write_local(uri, contents)
     except Exception as error:
-        final = gcs.refuses_all_writes(error) or (
-            isinstance(error, OSError) and error.errno in _NOTHING_CAN_BE_WRITTEN
-        )
-        raise (UnwritableError if final else StorageError)(
-            _describe(error), _is_temporary(error)
-        ) from error
-
-
-def find_write_failure(error: Exception) -> str | None:
-    """Return why nothing can be written, if that made a pipeline fail, here or on a worker.
-
-    Runners add to the text of an error, or raise an error of their own that quotes it.
-    """
-    if isinstance(error, UnwritableError):
-        return str(error).partition(" [while running")[0]
-    for number, system, ours in _UNWRITABLE.findall(str(error)):
-        if ours or int(number) in _NOTHING_CAN_BE_WRITTEN:
-            return ours or system.strip()
-    return None
+        raise storage_errors.translate_write_error(error) from error
 
 
 def _write_local(path: str, contents: bytes) -> None:
@@ -199,7 +155,7 @@ def _fill(path: str, contents: bytes) -> None:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file (or a local folder) under this URI.
+    """Return whether there is a file (or a local folder) under this URI.
 
     Raises:
       StorageError: no bucket of that name, no access, no answer.
@@ -290,58 +246,3 @@ def remove_partial_files(folder: str) -> None:
     if not is_remote(folder):
         for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{_PARTIAL}"):
             partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explain_failure(mistake: type[ValueError], what: str, advice: str) -> Iterator[None]:
-    """Add to a storage error what failed and what to do about it.
-
-    Raises:
-      OutageError: the storage error is temporary.
-      mistake: it is not, so that the user must correct something, as `advice` says.
-    """
-    try:
-        yield
-    except OutageError:
-        raise
-    except StorageError as error:
-        if error.temporary:
-            raise OutageError(
-                f"{what} ({error}); when that is over, start the same command again"
-            ) from error
-        raise mistake(f"{what} ({error}); {advice}") from error
-
-
-@contextlib.contextmanager
-def translate_errors() -> Iterator[None]:
-    """Raise the errors of all storage clients as `StorageError`."""
-    try:
-        yield
-    except (StorageError, ConfigError, DataError):
-        raise
-    except Exception as error:
-        raise StorageError(_describe(error), _is_temporary(error)) from error
-
-
-def _is_temporary(error: Exception) -> bool:
-    cause = _cause(error)
-    return (isinstance(cause, OSError) and cause.errno in _PASSING) or gcs.is_temporary(cause)
-
-
-def _cause(error: Exception) -> Exception:
-    """Return the error of the one file that Beam was asked for."""
-    return (
-        next(iter(error.exception_details.values()))
-        if isinstance(error, BeamIOError) and error.exception_details
-        else error
-    )
-
-
-def _describe(error: Exception) -> str:
-    """Describe an error in one line, without the path, which may be long or hold a line break."""
-    error = _cause(error)
-    if isinstance(error, StorageError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return gcs.describe_error(error) or " ".join(f"{type(error).__name__}: {error}".split())[:300]

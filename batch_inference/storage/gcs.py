@@ -55,7 +55,7 @@ def write(uri: str, contents: bytes, mime_type: str) -> None:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object of this name; a bucket is not an object."""
+    """Return whether there is an object of this name; a bucket is not an object."""
     is_bucket = "/" not in uri.removeprefix(SCHEME)
     return not is_bucket and _blob(uri).exists(retry=DEFAULT_RETRY, timeout=_SECONDS)
 
@@ -94,7 +94,7 @@ def describe_error(error: Exception) -> str | None:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether the same request may succeed later: the storage was busy, down or out of reach."""
+    """Return whether the same request may succeed later: storage was busy or out of reach."""
     if isinstance(error, exceptions.RetryError):
         return True
     if isinstance(error, google.auth.exceptions.GoogleAuthError) and error.retryable:
@@ -104,7 +104,9 @@ def is_temporary(error: Exception) -> bool:
 
 
 def refuses_all_writes(error: Exception) -> bool:
-    """Whether other writes would fail too: no success in two minutes, no access, no bucket."""
+    """Return whether other writes would fail too: no success in two minutes, no access, no
+    bucket.
+    """
     return isinstance(
         error,
         exceptions.RetryError

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from batch_inference import pipeline
-from batch_inference.storage import filesystem
+from batch_inference.storage import storage_errors
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_disk
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
@@ -147,22 +147,22 @@ def test_an_output_that_cannot_be_made_is_refused(model, radiographs, tmp_path):
 
 
 def test_only_what_hits_every_file_ends_a_run():
-    assert filesystem.find_write_failure(
+    assert storage_errors.find_write_failure(
         RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")
     ) == ("No space left on device")
     of_worker = (
-        "batch_inference.storage.filesystem.UnwritableError: "
+        "batch_inference.storage.storage_errors.UnwritableError: "
         "the storage answers 403 Forbidden [while running 'x']"
     )
     assert (
-        filesystem.find_write_failure(RuntimeError(of_worker))
+        storage_errors.find_write_failure(RuntimeError(of_worker))
         == "the storage answers 403 Forbidden"
     )
     assert (
-        filesystem.find_write_failure(RuntimeError("OSError: [Errno 36] File name too long"))
+        storage_errors.find_write_failure(RuntimeError("OSError: [Errno 36] File name too long"))
         is None
     )
-    assert filesystem.find_write_failure(RuntimeError("ValueError: broken")) is None
+    assert storage_errors.find_write_failure(RuntimeError("ValueError: broken")) is None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.support import runner_servers
 from tests.support.documents import ROOT
 
@@ -27,12 +29,12 @@ def test_every_install_is_checked_against_the_hashes_of_the_lock():
         assert line.startswith("uv ") or "--require-hashes" in line or "--no-index" in line, line
 
 
-def test_an_edit_of_ours_leaves_the_layers_of_all_other_packages():
-    for target in ("train", "score"):
-        assert "COPY trainer" not in STAGES["builder"] + STAGES[f"{target}-packages"]
-        assert f"COPY --from={target}-packages /opt/humerus" in STAGES[target]
-        *_, last = re.findall(r"^(?:COPY|RUN) .*$", STAGES[target], re.MULTILINE)
-        assert last.startswith("RUN --mount=from=packages,") and "--no-deps --no-index" in last
+@pytest.mark.parametrize("target", ["train", "score"])
+def test_an_edit_of_ours_leaves_the_layers_of_all_other_packages(target):
+    assert "COPY trainer" not in STAGES["builder"] + STAGES[f"{target}-packages"]
+    assert f"COPY --from={target}-packages /opt/humerus" in STAGES[target]
+    *_, last = re.findall(r"^(?:COPY|RUN) .*$", STAGES[target], re.MULTILINE)
+    assert last.startswith("RUN --mount=from=packages,") and "--no-deps --no-index" in last
 
 
 def test_the_scoring_image_is_a_container_of_beams():

@@ -214,7 +214,9 @@ def test_whatever_ends_a_pod_nothing_is_lost_but_the_steps_since_the_last_checkp
     again = Job(local, "train", prepared)
     assert again.wait() == "Complete", again.log()
     log = job.log() + again.log()
-    assert f"Going on from step {stopped_at} " in log and f"Going on from step {killed_at} " in log
+    assert (
+        f"Continuing from step {stopped_at} " in log and f"Continuing from step {killed_at} " in log
+    )
     assert history(prepared) == history(finished), "as if nothing had happened"
 
 
@@ -255,7 +257,7 @@ def test_two_workers_one_killed_are_restarted_by_the_jobs_rules(two_workers, tmp
     assert not (run / "metrics.json").exists()
     assert job.wait() == "Complete", job.log()
     assert len(job.pods) == 6 and job.failures == 4 and job.codes() == {0: 2, 137: 2, 1: 2}
-    assert job.log().count("Going on from step") == 4
+    assert job.log().count("Continuing from step") == 4
     assert (run / "metrics.json").exists()
 
 
@@ -274,4 +276,4 @@ def test_two_workers_one_frozen_end_in_a_failure_that_is_counted(two_workers, tm
         # It ends without having seen the signal, or says that it lost the other.
         assert pod.wait() in (137, 1)
     assert job.wait() == "Complete", job.log()
-    assert job.failures == 2 and len(job.pods) == 4 and job.log().count("Going on from step") == 2
+    assert job.failures == 2 and len(job.pods) == 4 and job.log().count("Continuing from step") == 2

@@ -113,9 +113,9 @@ def test_the_metadata_server_and_googles_addresses_are_reached_for_a_bucket_alon
         (("other", {"k8s-app": "kube-dns"}), 53),
     ],
 )
-def test_nothing_else_is_reached(name, other, port):
-    for protocol in ("UDP", "TCP"):
-        assert not lets_through(manifests.overlay(name), TRAIN, "egress", other, port, protocol)
+@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
+def test_nothing_else_is_reached(name, other, port, protocol):
+    assert not lets_through(manifests.overlay(name), TRAIN, "egress", other, port, protocol)
 
 
 @EVERY

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import functools
-import importlib.resources
 import json
 import os
 import pathlib
@@ -36,7 +35,7 @@ SIZES = {"desk": (1400, 900), "small": (800, 600), "phone": (390, 844)}
 @functools.cache
 def _axe() -> str:
     """Return the source of axe-core, which checks a page's accessibility."""
-    return importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
+    return (pathlib.Path(__file__).parent / "axe" / "axe.min.js").read_text("utf-8")
 
 
 class Page:

@@ -17,9 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = "import sys; from trainer.main import train; sys.exit(train())"
 SHORT_LEASE = """
 from trainer.program import bucket_lease
-bucket_lease.RENEW_SECONDS, bucket_lease._POLL_SECONDS = 0.2, 0.1
+bucket_lease.RENEW_SECONDS, bucket_lease.POLL_SECONDS = 0.2, 0.1
 bucket_lease.GIVE_UP_SECONDS, bucket_lease.EXPIRE_SECONDS = 2.0, 10.0
-bucket_lease._SHORT_RETRY = bucket_lease._SHORT_RETRY.with_timeout(1.0)
+bucket_lease.RETRY_SECONDS = 1.0
 """
 """What a process runs first whose lease of a folder in a bucket is to be lost in seconds."""
 TWO_DEVICES = """

@@ -9,7 +9,7 @@ from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone 
 from trainer import radiograph
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib

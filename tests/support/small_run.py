@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 
 SIZE = 48
 SPLITS = {"train": 26, "validation": 10, "test": 10}

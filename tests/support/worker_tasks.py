@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from trainer.workers import imaging
+from trainer.workers import imaging_tasks
 
 
 def double(arrays, **arguments):
@@ -39,7 +39,7 @@ def crash_on_bytes(arrays, path, **arguments):
         loop(arrays)
     if start == b"alot!":
         exhaust(arrays)
-    return imaging.decode_task(arrays, path, **arguments)
+    return imaging_tasks.decode_task(arrays, path, **arguments)
 
 
 def loop(arrays):

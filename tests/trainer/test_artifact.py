@@ -114,7 +114,8 @@ def test_an_altered_or_missing_file_is_named(sealed, name):
     with pytest.raises(ArtifactError, match=f"{name} is not the file that was exported"):
         artifact.load(sealed)
     (sealed / name).unlink()
-    with pytest.raises(ArtifactError, match=f"lacks its file {name}; copy the artifact again"):
+    sentence = f"lacks its file {name}; copy the whole artifact again"
+    with pytest.raises(ArtifactError, match=sentence):
         artifact.load(sealed)
 
 
@@ -131,7 +132,7 @@ def test_a_newer_format_is_refused_and_a_field_from_the_future_is_not(sealed):
 )
 def test_what_is_not_ours_is_refused(sealed, text):
     (sealed / artifact.MODEL_JSON).write_text(text)
-    with pytest.raises(ArtifactError, match="damaged or not of this program"):
+    with pytest.raises(ArtifactError, match="damaged or was not written by this program"):
         artifact.load(sealed)
 
 

@@ -238,15 +238,17 @@ def test_a_colour_jpeg_is_decoded_as_its_luma_plane():
     )
 
 
-def test_transparency_is_laid_over_black():
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_over_black(mode):
     grey, alpha = picture(), 255 - picture()
-    layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
+    layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)][-len(mode) :]
     expected = np.rint(grey.astype(float) * alpha / 255)
-    for data in (
-        encode(Image.merge("RGBA", layers), "PNG"),
-        encode(Image.merge("LA", layers[2:]), "PNG"),
-    ):
-        assert np.abs(read(data).pixels - expected).max() <= 1
+    data = encode(Image.merge(mode, layers), "PNG")
+    assert np.abs(read(data).pixels - expected).max() <= 1
+
+
+def test_a_transparent_value_is_black():
+    grey = picture()
     transparent_black = read(encode(Image.fromarray(grey), "PNG", transparency=255)).pixels
     assert np.array_equal(transparent_black, np.where(grey == 255, 0, grey))
 
@@ -436,10 +438,13 @@ def test_a_variant_that_is_not_read_is_named(data, words):
         (picture(), False),
     ],
 )
-def test_a_picture_that_shows_nothing_carries_a_warning(pixels, blank):
-    for kind in ("PNG", "TIFF"):
-        found = read(encode(pixels.astype(np.uint8), kind))
-        assert found.warnings == (("blank",) if blank else ())
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_picture_that_shows_nothing_carries_a_warning(pixels, blank, kind):
+    found = read(encode(pixels.astype(np.uint8), kind))
+    assert found.warnings == (("blank",) if blank else ())
+
+
+def test_a_picture_that_shows_something_carries_no_warning():
     assert read(FILES["grey.png"].data).warnings == read(FILES["explicit.dcm"].data).warnings == ()
 
 

@@ -23,7 +23,7 @@ class Row(dict[str, str]):
 def read(
     root: str, paths: Sequence[str], names: Sequence[str], columns: Sequence[str], name: str
 ) -> Iterator[Row]:
-    """Yield the rows of the table by column.
+    """Yield each row of the table as a mapping from column to cell.
 
     Args:
       root: folder of the collection.

@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """What became of one example.
+    """Says what became of one example.
 
     Attributes:
       example: as listed.
@@ -58,10 +58,10 @@ def encode(example: Example, image_size: int) -> Encoded:
     """
     file = _file(example)
     if file is None:
-        return _missing(example)
+        return _reject_missing(example)
     found = _imaging.encode_square(file, image_size)
     if found.errno in _NOT_THERE:
-        return _missing(example)
+        return _reject_missing(example)
     if found.errno in _FAILING_STORAGE:
         raise OSError(found.errno, os.strerror(found.errno), example.uri)
     sha256 = found.sha256 or ""
@@ -89,7 +89,7 @@ def _file(example: Example) -> str | bytes | None:
     return read_bytes(example.uri) if is_remote(example.uri) else example.uri
 
 
-def _missing(example: Example) -> Encoded:
+def _reject_missing(example: Example) -> Encoded:
     return Encoded(example, sha256="", reason=MISSING, detail=f"there is no file {example.uri}")
 
 

@@ -1,177 +1,17 @@
-"""Read prepared TFRecords as batches of `uint8 [B, size, size, 1]`; augment them in training.
+"""Make batches of `uint8 [B, size, size, 1]` from a loaded split, augmented in training.
 
-A split is decoded once: into memory, or into an unlinked file on the local disk if it is too large.
-After that an epoch is a pure function of (seed, epoch), which gives the order of the examples and
-their augmentation. So a run can continue at any step of any epoch, and any number of replicas gets
+An epoch is a pure function of (seed, epoch), which gives the order of the examples and their
+augmentation. So a run can continue at any step of any epoch, and any number of replicas gets
 the same batches.
 """
 
-import dataclasses
-import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-
-import cv2
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
-from absl import logging
 
 from trainer import machine
-from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.example import SPLITS
-from trainer.dataset.locate import locate
-from trainer.errors import ConfigError, DataError
-from trainer.program import telemetry
-
-_BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-_UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
-MEMORY_SHARE = 0.3
-"""Share of the memory that decoded images may occupy before `cache=auto` uses the disk."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Holds a decoded split.
-
-    Attributes:
-      images: uint8 [N, size, size, 1], indexed along the first axis only.
-      labels: int64 [N], 1 for positive.
-      patient_id, study_id, path: str [N].
-      attributes: one mapping per image, of what its source says beside the label.
-    """
-
-    name: str
-    images: "np.ndarray | Rows"
-    labels: np.ndarray
-    patient_id: np.ndarray
-    study_id: np.ndarray
-    path: np.ndarray
-    attributes: tuple[Mapping[str, str], ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: np.ndarray) -> "Split":
-        """Return the examples at `indices`, int [M], in that order; pixels are not copied."""
-        columns = {
-            name: getattr(self, name)[indices]
-            for name in ("labels", "patient_id", "study_id", "path")
-        }
-        attributes = tuple(self.attributes[i] for i in indices)
-        return dataclasses.replace(
-            self, images=Rows(self.images, indices), attributes=attributes, **columns
-        )
-
-
-class Rows:
-    """Selects rows of an array without a copy, so that a fold of a split needs no memory."""
-
-    def __init__(self, base: "np.ndarray | Rows", index: np.ndarray):
-        self._base, self._index = base, np.asarray(index, np.int64)
-        self.shape: tuple[int, ...] = (len(self._index), *base.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, rows: "int | slice | np.ndarray") -> np.ndarray:
-        return self._base[self._index[rows]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Holds the ranges of random augmentation; 0 or False switches one off.
-
-    Attributes:
-      horizontal_flip, vertical_flip: whether to mirror with probability 0.5.
-      rotation: largest angle either way, in degrees.
-      shift: largest shift along each axis, as a fraction of the side.
-      zoom: the factor is from 1 / (1 + zoom) to 1 + zoom.
-      contrast: the exponent of a gamma curve is from 1 / (1 + contrast) to 1 + contrast. Black
-        stays black, including the letterbox.
-      brightness: the gain is from 1 / (1 + brightness) to 1 + brightness.
-    """
-
-    horizontal_flip: bool = True
-    vertical_flip: bool = False
-    rotation: float = 30.0
-    shift: float = 0.05
-    zoom: float = 0.1
-    contrast: float = 0.2
-    brightness: float = 0.1
-
-
-def read_dataset_info(data_dir: str) -> DatasetInfo:
-    """Read what preparation recorded beside the images.
-
-    Raises:
-      DataError: there is no prepared data set, or its metadata lack a field.
-    """
-    metadata = tfds.builder_from_directory(locate(data_dir)).info.metadata
-    return DatasetInfo.parse(metadata or {}, data_dir)
-
-
-def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
-    """Decode one split; a split that is empty in the data set has no examples.
-
-    Args:
-      data_dir: the data set that `humerus-prepare` wrote.
-      name: `train`, `validation`, `test`, or several joined by `+`.
-      cache: `memory`, `disk`, or `auto`, which uses memory up to `MEMORY_SHARE` of it.
-
-    Raises:
-      DataError: there is no such split, or its records are damaged.
-      ConfigError: the images do not fit into memory.
-      OSError: they do not fit onto the disk.
-    """
-    builder = tfds.builder_from_directory(locate(data_dir))
-    wanted = name.split("+")
-    if unknown := set(wanted) - set(SPLITS):
-        raise DataError(
-            f"{data_dir} has no split {min(unknown)!r}; it has {', '.join(builder.info.splits)}"
-        )
-    present = [split for split in wanted if split in builder.info.splits]
-    count = sum(builder.info.splits[split].num_examples for split in present)
-    images = allocate((count, *builder.info.features["image"].shape), cache)
-    try:
-        columns = _read_records(builder, present if count else [], images)
-    except _UNREADABLE as error:
-        raise DataError(
-            f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; "
-            "prepare them again"
-        ) from error
-    if (found := len(columns["label"])) != count:
-        raise DataError(
-            f"{data_dir}, split {name!r}, announces {count} images and holds {found}; "
-            "prepare them again"
-        )
-    text = {
-        key: np.array([value.decode() for value in columns[key]], dtype=str)
-        for key in ("patient_id", "study_id", "path")
-    }
-    attributes = tuple(json.loads(value) for value in columns["attributes"])
-    return Split(
-        name, images, np.asarray(columns["label"], np.int64), attributes=attributes, **text
-    )
-
-
-def _read_records(
-    builder: tfds.core.DatasetBuilder, splits: Sequence[str], images: np.ndarray
-) -> dict[str, list]:
-    """Decode the images of some splits into `images`; return their other features by name."""
-    columns: dict[str, list] = {
-        key: [] for key in ("label", "patient_id", "study_id", "path", "attributes")
-    }
-    if not splits:
-        return columns
-    records = builder.as_dataset(split="+".join(splits), shuffle_files=False, batch_size=64)
-    for batch in telemetry.report_each(records.as_numpy_iterator()):
-        filled = len(columns["label"])
-        images[filled : filled + len(batch["image"])] = batch["image"]
-        for key, values in columns.items():
-            values.extend(batch[key])
-    return columns
+from trainer.dataset.augmentation import Augmentation, augment, draw_augmentation
+from trainer.dataset.prepared_split import Split
+from trainer.errors import ConfigError
 
 
 def make_batches(
@@ -199,7 +39,7 @@ def make_batches(
     positions = _fill_up(order, steps, global_batch_size)
     if augmentation:
         random = np.random.default_rng([seed, epoch, 1])
-        positions |= _draw_augmentation(
+        positions |= draw_augmentation(
             augmentation, len(positions["index"]), split.images.shape[1], random
         )
 
@@ -282,7 +122,7 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
 
     def read(index: np.ndarray, *change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = split.images[index]
-        return (_augment(images, *change) if change else images), split.labels[index].astype(
+        return (augment(images, *change) if change else images), split.labels[index].astype(
             "float32"
         )
 
@@ -300,83 +140,6 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
     }
 
 
-def _augment(images: np.ndarray, transform: np.ndarray, tone: np.ndarray) -> np.ndarray:
-    """Change the tone of images and warp them.
-
-    OpenCV needs an eighth of the time of TensorFlow's operations, and releases the GIL.
-
-    Args:
-      images: uint8 [B, size, size, 1].
-      transform: float32 [B, 2, 3], from output to input pixels.
-      tone: uint8 [B, 256], by grey level.
-
-    Returns:
-      uint8 [B, size, size, 1].
-    """
-    changed = np.empty_like(images)
-    size = (images.shape[2], images.shape[1])
-    for image, matrix, levels, target in zip(images, transform, tone, changed, strict=True):
-        # Pixels from outside the image become black.
-        cv2.warpAffine(
-            cv2.LUT(image[:, :, 0], levels), matrix, size, dst=target[:, :, 0], flags=_BILINEAR
-        )
-    return changed
-
-
-def _draw_augmentation(
-    augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Draw the parameters of `_augment` for each position, with leading dimension `count`."""
-
-    def factor(reach: float) -> np.ndarray:
-        return np.exp(rng.uniform(-1, 1, count) * np.log1p(reach))
-
-    flips = [np.where(rng.random(count) < 0.5, -1.0, 1.0) for _ in range(2)]
-    flip_x = flips[0] if augmentation.horizontal_flip else np.ones(count)
-    flip_y = flips[1] if augmentation.vertical_flip else np.ones(count)
-    angle = np.deg2rad(augmentation.rotation) * rng.uniform(-1, 1, count)
-    zoom = factor(augmentation.zoom)
-    shift = augmentation.shift * size * rng.uniform(-1, 1, (2, count))
-    a, b = np.cos(angle) * flip_x / zoom, -np.sin(angle) * flip_y / zoom
-    c, d = np.sin(angle) * flip_x / zoom, np.cos(angle) * flip_y / zoom
-    centre = (size - 1) / 2
-    tx = centre - a * centre - b * centre + shift[0]
-    ty = centre - c * centre - d * centre + shift[1]
-    transform = np.stack([a, b, tx, c, d, ty], axis=1).reshape(count, 2, 3).astype("float32")
-    gamma, gain = factor(augmentation.contrast)[:, None], factor(augmentation.brightness)[:, None]
-    tone = np.minimum(gain * (np.arange(256) / 255.0) ** gamma, 1.0) * 255.0
-    return {"transform": transform, "tone": np.rint(tone).astype(np.uint8)}
-
-
 def _shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled order of an epoch, int [count]."""
     return np.random.default_rng([seed, epoch, 0]).permutation(count)
-
-
-def allocate(shape: tuple[int, ...], cache: str) -> np.ndarray:
-    """Allocate uint8 of this shape in memory or in an unlinked file; see `load_split`."""
-    if cache not in ("auto", "memory", "disk"):
-        raise ConfigError(f"cache={cache!r}: expected auto, memory or disk")
-    size = int(np.prod(shape, dtype=np.int64))
-    if cache == "auto":
-        cache = "memory" if size < MEMORY_SHARE * machine.memory() else "disk"
-    if cache == "memory" or not size:
-        try:
-            return np.empty(shape, np.uint8)
-        except MemoryError as error:
-            raise ConfigError(
-                f"{size / 1e9:.1f} GB of decoded images don't fit into memory; "
-                "set --config.cache=disk"
-            ) from error
-    file = tempfile.TemporaryFile(prefix="humerus-")  # noqa: SIM115 (lives as long as the array)
-    folder = tempfile.gettempdir()
-    try:
-        # A disk that fills up later would end the process without a message (SIGBUS).
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        raise OSError(
-            f"{folder} has no room for {size / 1e9:.1f} GB of decoded images ({error.strerror}); "
-            "let TMPDIR name a larger disk"
-        ) from error
-    logging.info("Decoded images take %.1f GB: kept in a temporary file in %s.", size / 1e9, folder)
-    return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from trainer.dataset import input_pipeline, sources, splits
+from trainer.dataset import prepared_split, sources, splits
 from trainer.dataset.encode import Encoded, encode, in_threads
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 
 
@@ -35,11 +35,11 @@ def load(
     chosen = [example for example in listed if split in (None, example.split)]
     if not chosen:
         raise DataError(
-            f"{source} puts no image into the split {split!r}; omit --split to take all its images"
+            f"{source} has no image in the split {split!r}; omit --split to take all its images"
         )
     # A patient may be in several splits here, since nothing is trained.
     splits.check_groups(dataclasses.replace(example, split=None) for example in chosen)
-    images = input_pipeline.allocate((len(chosen), image_size, image_size, 1), "auto")
+    images = prepared_split.allocate((len(chosen), image_size, image_size, 1), "auto")
     taken: list[Encoded] = []
     refused: list[Encoded] = []
     for outcome in in_threads(functools.partial(encode, image_size=image_size), chosen):

@@ -22,6 +22,7 @@ from trainer.files import (
     manifest_text,
     mura_paths,
     regular_file,
+    study_folders,
     urls,
 )
 from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
@@ -39,7 +40,8 @@ _NumberedRows = Iterator[tuple[int, list[str]]]
 def read(source: str, root: str) -> Iterator[Example]:
     """Yield the images that the CSV file `source` lists; relative paths start at `root`.
 
-    If there is no patient, each study counts as one. If there is no study, each image is one.
+    If there is no patient, each study counts as one. If there is no study, a study is what
+    `study_folders.find_study` finds in a list.
 
     Raises:
       DataError: the manifest is wrong; the message names the line.
@@ -122,9 +124,10 @@ def _read_table(
         row = dict(zip(header, cells, strict=True))
         given = {role: _read_cell(row, column, where) for role, column in roles.items()}
         path, uri = _resolve(root, given["path"], where)
-        study = path
         if "study" in given:
             study = manifest_columns.join_study(given.get("patient", ""), given["study"])
+        else:
+            study = study_folders.find_study(path, uri, is_grouped=False) or path
         split = (
             _read_word(SPLIT_WORDS, given["split"], "split", where) if "split" in given else None
         )
@@ -156,7 +159,7 @@ def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
         )
     if len(set(header)) < len(header) or "" in header:
         raise DataError(
-            f"{source}: every column needs a name of its own, found {','.join(header)[:200]}"
+            f"{source}: the columns need different names, found {','.join(header)[:200]}"
         )
     if clash := set(header) & set(DERIVED_ATTRIBUTES):
         raise DataError(

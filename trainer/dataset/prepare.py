@@ -54,9 +54,7 @@ def prepare(
       DataError: the source is wrong. Nothing is written.
     """
     if not source:
-        raise ConfigError(
-            "no source: name the folder or the CSV file that the radiographs come from"
-        )
+        raise ConfigError("source is empty; name the folder or the CSV file of the radiographs")
     config = RadiographsConfig(
         source=source,
         layout=layout,
@@ -67,7 +65,7 @@ def prepare(
         seed=seed,
     )
     if not data_dir:
-        raise ConfigError("no data_dir: name the folder that the data set is to be written to")
+        raise ConfigError("data_dir is empty; name the folder to write the data set to")
     target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
     _ = config.examples  # runs all checks of the source before there is anything to clean up
     if dry_run:
@@ -115,8 +113,7 @@ def _plan(target: str, config: RadiographsConfig) -> Summary:
     if len(missing) == len(sought):
         which = "files" if len(sought) == len(config.examples) else f"first {len(sought)} files"
         raise DataError(
-            f"none of the {which} that {config.source} lists is there; first: there is no file "
-            f"{missing[0].uri}"
+            f"none of the {which} that {config.source} lists exists; the first is {missing[0].uri}"
         )
     simulated = sources.is_simulated(config.source, config.layout)
     return Summary.from_plan(target, config.listing, config.examples, missing, simulated)

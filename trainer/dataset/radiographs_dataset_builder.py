@@ -66,8 +66,8 @@ class RadiographsConfig(tfds.core.BuilderConfig):
             )
         if not self.body_parts:
             raise ConfigError(
-                f"no body part: name some, such as {PrepareOptions.body_parts[0]}, "
-                f"or {mura.ALL_BODY_PARTS!r}"
+                "no body part is given; name one or several, such as "
+                f"{PrepareOptions.body_parts[0]}, or {mura.ALL_BODY_PARTS!r}"
             )
         splits.check_fractions(self.validation_fraction, self.test_fraction)
         has_parts = self.layout in ("mura", "fracatlas")

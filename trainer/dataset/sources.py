@@ -94,13 +94,16 @@ def _list(root: str, paths: Sequence[str]) -> Listing:
 
 def _group_by_folder(examples: Sequence[Example]) -> list[Example]:
     """Make the images of a folder one study and patient, unless it holds too many for one."""
-    folders = [study_folders.find_folder(example.path) for example in examples]
-    images = collections.Counter(folders)
+    crowded = study_folders.find_crowded(example.path for example in examples)
+    studies = [
+        study_folders.find_study(
+            example.path, example.uri, study_folders.find_folder(example.path) not in crowded
+        )
+        for example in examples
+    ]
     return [
-        dataclasses.replace(example, patient_id=folder, study_id=folder)
-        if folder and images[folder] <= study_folders.MANY_IMAGES
-        else example
-        for example, folder in zip(examples, folders, strict=True)
+        dataclasses.replace(example, patient_id=study, study_id=study) if study else example
+        for example, study in zip(examples, studies, strict=True)
     ]
 
 

@@ -100,17 +100,11 @@ def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
 
 def _warn_of_crowded_folders(examples: Iterable[Example]) -> list[str]:
     """Return a warning if folders hold too many images for a study, so that each is its own."""
-    images = collections.Counter(
-        study_folders.find_folder(example.path)
-        for example in examples
-        if example.study_id == example.path
-    )
+    alone = (example.path for example in examples if example.study_id == example.path)
     crowded = {
         folder: number
-        for folder, number in images.items()
-        if number > study_folders.MANY_IMAGES
-        and folder
-        and study_folders.is_sorting(folder.split("/")[0])  # of the layout `folders`
+        for folder, number in study_folders.find_crowded(alone).items()
+        if study_folders.is_sorting(folder.split("/")[0])  # of the layout `folders`
     }
     if not crowded:
         return []

@@ -34,7 +34,7 @@ _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
 class Decoded(NamedTuple):
-    """One decoded frame.
+    """Holds one decoded frame.
 
     Attributes:
       pixels: uint8 [height, width], bone bright.

@@ -13,7 +13,7 @@ from trainer.decoding.refusal import refuse
 
 
 class Lut(NamedTuple):
-    """One look-up table.
+    """Holds one look-up table.
 
     Attributes:
       entries: float64 [n], not scaled.

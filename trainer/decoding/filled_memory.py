@@ -15,7 +15,7 @@ PATTERNS = (0x55, 0xAA)
 
 
 @contextlib.contextmanager
-def filled(pattern: int) -> Iterator[None]:
+def fill_new_memory(pattern: int) -> Iterator[None]:
     """Fill what is allocated during the block with a byte in [1, 255].
 
     The C library does it (`mallopt`, M_PERTURB); another than glibc ignores it.

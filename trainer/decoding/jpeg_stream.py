@@ -70,9 +70,9 @@ def _pixels_start(data: bytes) -> int:
 def has_all_rows(data: bytes) -> bool:
     """Return whether a JPEG stream without its end marker has all its rows.
 
-    It has them if no continuation of the data changes the picture, and if the data without their
-    last bytes are not complete in this sense: then what was decoded as pixels is not a filling
-    behind the picture. The answer is False for a stream of several scans, of which some may miss.
+    It has them if no continuation of the data changes the picture, and if without its last bytes
+    that is no longer so: otherwise these bytes would only be padding behind the picture. The answer
+    is False for a stream of several scans, of which some may miss.
     """
     components = {
         marker: data[start + 5 : start + 6] if marker in _SEQUENTIAL else data[start : start + 1]

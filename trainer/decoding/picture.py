@@ -7,14 +7,11 @@ Peak memory stays under 1 GiB for any input.
 
 import io
 import re
-from collections.abc import Callable
 
 import numpy as np
 from PIL import (
     BmpImagePlugin,
-    Image,
     ImageFile,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -22,7 +19,14 @@ from PIL import (
 )
 
 from trainer.decoding import png
-from trainer.decoding.filled_memory import PATTERNS, filled
+from trainer.decoding.filled_memory import PATTERNS, fill_new_memory
+from trainer.decoding.grey import (
+    TIFF_SIGNED,
+    convert_to_grey,
+    flatten_plain,
+    sample_format,
+    turn_upright,
+)
 from trainer.decoding.jpeg_stream import (
     END_MARKER,
     check_scans,
@@ -31,8 +35,7 @@ from trainer.decoding.jpeg_stream import (
     jpeg_segments,
 )
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
-from trainer.decoding.sixteen_bits import full_scale_table, has_deep_colour, read_deep_colour
-from trainer.decoding.tiles import iterate_tiles
+from trainer.decoding.sixteen_bits import has_deep_colour, read_deep_colour
 
 # Only these formats are parsed. Image.open would try others, and it has a process-wide warning of
 # decompression bombs.
@@ -64,13 +67,9 @@ MODES = {
     "LAB": "lab",
 }
 
-_EXIF_ORIENTATION = 0x0112
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 259, 262, 277
-_TIFF_PLANES, _TIFF_SAMPLE_FORMAT = 284, 339
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_SAMPLES, _TIFF_PLANES = 258, 259, 277, 284
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
-_TIFF_MIN_IS_WHITE = 0
 _TIFF_PLANE_BY_PLANE = 2
-_TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
 _TIFF_UNCOMPRESSED = 1
 _TIFF_JPEG = (6, 7)
 # Lossless and differential processes: Pillow opens them, libjpeg decodes none.
@@ -107,7 +106,7 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
         if kind == "PNG":
             data = png.select_chunks(data)
             if (plain := png.decode_plain(data)) is not None:
-                return *_flatten_plain(plain), frozenset()
+                return *flatten_plain(plain), frozenset()
         if kind == "WEBP":  # Pillow allocates the canvas as it opens the file
             check_size(*_webp_size(data))
         with _OPENERS[kind](io.BytesIO(data)) as image:
@@ -168,10 +167,10 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
     else:
         image.load()
-        grey = _grey(image, transparent)
+        grey = convert_to_grey(image, transparent)
     if kind == "TIFF":  # Pillow has applied the orientation already
         return grey, mode
-    return _upright(grey, image), mode
+    return turn_upright(grey, image), mode
 
 
 def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np.ndarray, str]:
@@ -182,9 +181,9 @@ def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np
     if image.tag_v2.get(_TIFF_COMPRESSION, _TIFF_UNCOMPRESSED) == _TIFF_UNCOMPRESSED:
         return _decode(image, data, "TIFF")
     one, two = PATTERNS
-    with filled(one):
+    with fill_new_memory(one):
         grey, mode = _decode(image, data, "TIFF")
-    with filled(two), _OPENERS["TIFF"](io.BytesIO(data)) as again:
+    with fill_new_memory(two), _OPENERS["TIFF"](io.BytesIO(data)) as again:
         repeated, _ = _decode(again, data, "TIFF")
     if not np.array_equal(grey, repeated):
         refuse("truncated", "the data of the TIFF file do not make the whole picture")
@@ -234,15 +233,11 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
             "unsupported",
             "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
         )
-    if bits == 8 and _sample_format(image) == _TIFF_SIGNED:
+    if bits == 8 and sample_format(image) == TIFF_SIGNED:
         refuse(
             "unsupported",
             "expected unsigned samples of 8 bits, those of the TIFF file are signed",
         )
-
-
-def _sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
-    return image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (_TIFF_UNSIGNED,))[0]
 
 
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
@@ -266,88 +261,3 @@ def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
         check_size(tags.get(_TIFF_TILE_HEIGHT, 1), tags.get(_TIFF_TILE_WIDTH, 1))
         return held + strip + coefficients + 1  # the grey picture of the first decoding
     return held
-
-
-def _grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
-    """Return a decoded picture as uint8 [height, width].
-
-    It is converted by tiles, because every conversion copies and some widen to 4 bytes per pixel.
-    `transparent` is the 16-bit grey value that becomes black.
-    """
-    grey = np.empty((image.height, image.width), np.uint8)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        table = _ramp(image)
-        for place, tile in iterate_tiles(image):
-            grey[place] = table(np.asarray(tile))
-            if transparent is not None:
-                grey[place][np.asarray(tile) == transparent] = 0
-        if (
-            isinstance(image, TiffImagePlugin.TiffImageFile)
-            and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE
-        ):
-            np.subtract(255, grey, out=grey)
-        return grey
-    for place, tile in iterate_tiles(image):
-        grey[place] = np.asarray(_flatten(tile))
-    return grey
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return an 8-bit picture in mode L: transparency over black, colour as luma of ITU-R 601."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("L", image.size)
-        black.paste(image.convert("L"), mask=image.getchannel("A"))
-        return black
-    if image.mode == "LAB":
-        return image.getchannel("L")
-    return image if image.mode == "L" else image.convert("L")
-
-
-def _flatten_plain(pixels: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return uint8 [height, width] and the mode of grey [height, width] or RGB [..., 3]."""
-    if pixels.ndim == 2:
-        return pixels, "grey"
-    return np.asarray(Image.fromarray(pixels).convert("L")), "rgb"
-
-
-def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function that maps the deep grey values of `image` to uint8."""
-    if image.mode.startswith("I;16"):
-        maximum = max(int(np.asarray(tile).max()) for _, tile in iterate_tiles(image))
-        table = full_scale_table(maximum)
-        return lambda values: table[values]
-    low, high = np.inf, -np.inf
-    for _, tile in iterate_tiles(image):
-        values = np.asarray(tile)
-        values = values[np.isfinite(values)]
-        if values.size:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if (
-        low < 0
-        and isinstance(image, TiffImagePlugin.TiffImageFile)
-        and _sample_format(image) == _TIFF_UNSIGNED
-    ):
-        refuse(
-            "unsupported",
-            "expected values under 2,147,483,648, those of the TIFF file are larger",
-        )
-    if not low < high:
-        return lambda values: np.zeros(values.shape, np.uint8)
-    scale = 255 / (high - low)
-    return lambda values: np.rint(
-        (np.where(np.isfinite(values), values, low) - low) * scale
-    ).astype(np.uint8)
-
-
-def _upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Return `grey` in the EXIF orientation of `image`; ignore damaged EXIF data."""
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:
-        return grey
-    if orientation not in range(2, 9):
-        return grey
-    turned = Image.fromarray(grey)
-    turned.getexif()[_EXIF_ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(turned))

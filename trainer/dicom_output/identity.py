@@ -1,4 +1,4 @@
-"""What results in DICOM are called: UIDs that follow from the source, series, dates and texts."""
+"""Identify results in DICOM: UIDs that follow from the source, series, dates and texts."""
 
 import hashlib
 import json

@@ -48,9 +48,9 @@ _MAX_BYTES = 1 << 18
 def extract(contents: bytes) -> bytes | None:
     """Return the attributes as a DICOM data set in UTF-8, or None where results cannot refer to it.
 
-    That is the case where a UID of `MANDATORY` is missing or malformed, or where the name or the
-    number of the patient cannot be read: a result filed under the wrong patient is worse than none.
-    Another malformed attribute is omitted.
+    They cannot where a UID of `MANDATORY` is missing or malformed, or where the patient's name or
+    number cannot be read. A result filed under the wrong patient is worse than none. Any other
+    malformed attribute is omitted.
 
     Args:
       contents: of a DICOM file that has been decoded.

@@ -15,6 +15,8 @@ UNIT = "logits per cell"
 """Unit of the maps of `humerus-score`."""
 MIN_WIDTH = 200
 """Narrower pictures get a black margin at the right, in pixels."""
+LOWEST, HIGHEST = 80, 180
+"""The height of a strip lies between these, in pixels, by which a page knows it from a picture."""
 
 _GREY = 150
 _BACKGROUND, _TEXT, _FAINT = (17, 17, 17), (224, 224, 224), (150, 150, 150)
@@ -23,7 +25,7 @@ _MARGIN, _BAR_HEIGHT, _MAX_BAR = 8, 12, 360
 
 @dataclasses.dataclass(frozen=True)
 class Legend:
-    """What the strip says of a map; fields are as in the arguments of `overlay.draw`.
+    """Holds what the strip says of a map; fields are as the arguments of `overlay.draw`.
 
     Attributes:
       scale: value of the full colour.

@@ -24,7 +24,7 @@ MIME_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
 
 class Colours(NamedTuple):
-    """How a map is coloured.
+    """Says how a map is coloured.
 
     Attributes:
       table: colour map of OpenCV, 256 colours.
@@ -46,7 +46,6 @@ on a dark radiograph is not a colour; jet is what older software shows. The tint
 hue of its last colour, and more chroma for more evidence. One hue is in the same order for every
 kind of colour vision."""
 
-_POINTS = 24
 _MARGIN = 3
 _LARGE = 512
 """Longer side, in pixels, from which on lines are found at half the size and the last is wider."""
@@ -132,17 +131,18 @@ def _draw_lines(drawn: np.ndarray, level: np.ndarray, colours: str) -> None:
         cv2.drawContours(drawn, outlines, -1, table[value], width, cv2.LINE_AA)
 
 
-def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: float) -> np.ndarray:
+def levels(
+    cam: np.ndarray, height: int, width: int, image_size: int, scale: float, points: int = 24
+) -> np.ndarray:
     """Resize the map to the picture: uint8 [height, width], 0 at and below zero, 255 at and above
     `scale`.
 
     A pixel lies at its place inside the letterbox square; values between the centres of cells are
-    interpolated (cubic). Of a large
-    picture that is done on a coarser grid, two dozen points to a cell, with straight lines between
-    them.
+    interpolated (cubic). Of a large picture that is done on a coarser grid, at least `points` to
+    the side of a cell, with straight lines between them.
     """
     place = radiograph.placement(height, width, image_size)
-    step = max(1, min(height // (_POINTS * cam.shape[0]), width // (_POINTS * cam.shape[1])))
+    step = max(1, min(height // (points * cam.shape[0]), width // (points * cam.shape[1])))
     rows = _interpolation(-(-height // step), place.top, place.height, image_size, cam.shape[0])
     columns = _interpolation(-(-width // step), place.left, place.width, image_size, cam.shape[1])
     values = rows @ (cam.astype(np.float32) * np.float32(255 / scale)) @ columns.T
@@ -154,7 +154,9 @@ def levels(cam: np.ndarray, height: int, width: int, image_size: int, scale: flo
 
 @functools.lru_cache(maxsize=1024)
 def _interpolation(pixels: int, start: int, extent: int, image_size: int, cells: int) -> np.ndarray:
-    """float32 [pixels, cells]: weights of each cell at each pixel along one axis, edges repeated.
+    """Return the weight of each cell at each pixel along one axis, float32 [pixels, cells].
+
+    Beyond the centres of the outer cells, their values are repeated.
 
     Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -1/2.
     """

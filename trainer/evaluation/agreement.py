@@ -1,4 +1,4 @@
-"""Whether an engine may stand in for the reference: close on every image, or not inferior.
+"""Decide whether an engine may replace the reference: close on every image, or not inferior.
 
 One of two tests must hold, and the maps must agree in any case.
 
@@ -42,7 +42,7 @@ def compare(
     threshold: float,
     known: Cases | None = None,
 ) -> dict[str, Any]:
-    """Return how `outputs` differ from `reference`, and whether they may stand in for them.
+    """Return how `outputs` differ from `reference`, and whether they may replace them.
 
     Args:
       reference: `probability` [N], `logit` [N] and `cam` [N, h, w] of the reference, float32.

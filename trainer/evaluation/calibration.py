@@ -62,7 +62,7 @@ class OperatingPoint:
 
     @property
     def of_studies(self) -> Scaling:
-        """The scaling of studies."""
+        """Return the scaling of studies."""
         return self.study_scaling or self.scaling
 
 
@@ -159,8 +159,8 @@ def _find_supported_cut(cases: Cases, kind: str, seed: int) -> float:
     patient bootstrap, of the middle of the best plateau.
 
     The cut is shrunk (empirical Bayes): it moves from `implied` towards the mean of the other two
-    by the factor d^2 / (d^2 + s^2), where d is the distance and s the bootstrap's standard
-    deviation. So noise is ignored, while a bias, or many images, moves the cut.
+    by the factor d^2 / (d^2 + s^2). Here d is the distance and s the standard deviation of the
+    bootstrap. So noise is ignored, while a bias, or many images, moves the cut.
     """
     z = logit(np.clip(cases.probability, _SMALLEST, 1 - _SMALLEST))
     implied = float(logit(compute_implied_probability(z, expit(z), kind)))

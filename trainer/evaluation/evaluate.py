@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from trainer import artifact, radiograph, storage
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline, labelled_source
+from trainer.dataset import labelled_source, prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics, predictions
 from trainer.evaluation.calibration import OperatingPoint
@@ -198,7 +198,7 @@ def list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[
     """
     if (
         split == "test"
-        or info.dataset.get("fingerprint") != input_pipeline.read_dataset_info(data_dir).fingerprint
+        or info.dataset.get("fingerprint") != prepared_split.read_dataset_info(data_dir).fingerprint
     ):
         return []
     if split == "train" or "out_of_fold" in info.metrics:
@@ -218,7 +218,7 @@ def load_split(data_dir: str, split: str) -> Split:
     Raises:
       DataError: it is empty.
     """
-    loaded = input_pipeline.load_split(data_dir, split)
+    loaded = prepared_split.load_split(data_dir, split)
     if not len(loaded):
         raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
     return loaded
@@ -229,7 +229,7 @@ def score(
 ) -> tuple[Artifact, metrics.Cases]:
     """Score a split with an artifact; return its description and the calibrated cases."""
     info = load_info(model)
-    check_compatible(info, input_pipeline.read_dataset_info(data_dir), data_dir, role)
+    check_compatible(info, prepared_split.read_dataset_info(data_dir), data_dir, role)
     return info, _score_images(model, info, loaded)
 
 
@@ -274,7 +274,9 @@ def load_info(model: str) -> Artifact:
 def check_compatible(
     info: Artifact, dataset: DatasetInfo, data_dir: str, role: str = "the model"
 ) -> None:
-    """Check that data were prepared as the model needs them; messages call the model `role`.
+    """Check that data were prepared as the model needs them.
+
+    Messages name the model by its `role`.
 
     Raises:
       DataError: the image size or the preprocessing is another.

@@ -104,8 +104,9 @@ def list_panels(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def locate_axes(figure: Figure) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of the first axes of a rendered figure, as shares of its
-    width and height from the upper left corner.
+    """Return left, top, right and bottom of the first axes of a rendered figure.
+
+    They are shares of its width and height from the upper left corner.
     """
     (left, bottom), (right, top) = figure.axes[0].get_position().get_points()
     return left, 1 - top, right, 1 - bottom

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from trainer import radiograph, storage
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 
 Polygon = np.ndarray

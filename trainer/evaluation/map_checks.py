@@ -18,7 +18,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
@@ -27,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 from trainer.evaluation import bootstrap, localisation
 from trainer.evaluation.cases import spread_rows
+from trainer.evaluation.deletion_curves import Serve, compute_curves
 from trainer.network import model as model_lib
 from trainer.network.serving import Network, serving_function
 from trainer.program import telemetry, text_table
@@ -47,12 +47,7 @@ HEAD_ORDERS, AS_GOOD = 999, 9
 
 That is a permutation test at the level (9 + 1) / (999 + 1) = 1 %.
 """
-_SHARES = np.arange(1, 6) / 10
-"""Shares of the cells along a deletion or insertion curve, which ends at half of the map."""
 _BATCH = 32
-
-Serve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Maps images, uint8 [N, size, size, 1], to logits [N] and class activation maps [N, h, w]."""
 
 
 def check(
@@ -107,7 +102,7 @@ def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the results of the checks as a table for a terminal."""
     verdicts = {True: "passed", False: "FAILED", None: "not measured"}
     rows = [(name, verdicts[found["passed"]], found["said"]) for name, found in checks.items()]
-    return text_table.align(("check of the maps", "", ""), rows)
+    return text_table.align(("check of the maps", "result", "what was found"), rows)
 
 
 def select_rows(labels: np.ndarray) -> np.ndarray:
@@ -184,23 +179,7 @@ def _check_sign(
 ) -> dict[str, Any]:
     if len(images) < FEWEST_IMAGES:
         return _report_not_measured(f"{len(images)} positive images are too few")
-    blurred = np.stack(
-        [cv2.GaussianBlur(image, (0, 0), image.shape[0] / 10)[..., None] for image in images]
-    )
-    falling = (-maps.reshape(len(maps), -1)).argsort(axis=1)
-
-    def curve(under: np.ndarray, over: np.ndarray, order: Callable[[], np.ndarray]) -> np.ndarray:
-        """Compute logits, float [shares, N], with growing shares of the cells taken from `over`."""
-        mixed = [_mix_images(under, over, order(), share, maps.shape[1:]) for share in _SHARES]
-        return np.array([serve(some)[0] for some in mixed])
-
-    by_map, random = (lambda: falling), (lambda: rng.permuted(falling, axis=1))
-    curves = {
-        "deletion": curve(images, blurred, by_map),
-        "random_deletion": curve(images, blurred, random),
-        "insertion": curve(blurred, images, by_map),
-        "random_insertion": curve(blurred, images, random),
-    }
+    curves = compute_curves(serve, images, maps, rng)
     deletion = localisation.compute_interval(
         (curves["random_deletion"] - curves["deletion"]).mean(axis=0)
     )
@@ -219,23 +198,6 @@ def _check_sign(
         "insertion": insertion,
         "curves": {name: logits.mean(axis=1).round(4).tolist() for name, logits in curves.items()},
     }
-
-
-def _mix_images(
-    under: np.ndarray, over: np.ndarray, order: np.ndarray, share: float, grid: tuple[int, ...]
-) -> np.ndarray:
-    """Replace cells of `under` by those of `over`, both uint8 [N, size, size, 1].
-
-    Replaced is the given share of the cells, the first ones in `order`, int [N, cells].
-    """
-    size, cells = under.shape[1], order.shape[1]
-    chosen = np.zeros(order.shape, np.uint8)
-    np.put_along_axis(chosen, order[:, : max(1, round(share * cells))], 1, axis=1)
-    place = [
-        cv2.resize(one.reshape(grid), (size, size), interpolation=cv2.INTER_NEAREST)
-        for one in chosen
-    ]
-    return np.where(np.stack(place)[..., None] > 0, over, under)
 
 
 def _check_evidence(

@@ -20,14 +20,6 @@ from trainer.evaluation.grouping import group_values
 from trainer.model_json.scaling import IDENTITY, Scaling
 
 RESAMPLES = 2000
-NO_INTERVAL = (
-    f"none where all resamples agree or there are fewer than {bootstrap.MIN_PATIENTS} patients"
-)
-"""Says when a table has no interval for a metric; every table of intervals quotes it."""
-ENOUGH_PATIENTS = 90
-"""From here on, simulated intervals of every metric cover 90 % or more; see
-`benchmarks/coverage.py`."""
-COVERAGE_OF_FEW = "91 % or more, but for the calibration error per study, 69 %"
 METRICS = (
     "accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity",
     "ppv", "npv", "f1", "kappa", "brier", "ece",
@@ -175,98 +167,6 @@ def compare(
         name: _measure_differences(*pair, threshold_a, threshold_b, resamples, seed)
         for name, pair in pairs.items()
     }
-
-
-def format_table(result: Mapping[str, Any]) -> str:
-    """Format what `evaluate` returned as lines for a terminal.
-
-    An example of a line is `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`.
-    """
-    counts = result["counts"]
-    rows = [f"{'':18}{'image':>26}{'study':>26}"]
-    for name in result["image"]:
-        rows.append(
-            f"{name:18}{format_interval(result['image'][name]):>26}"
-            f"{format_interval(result['study'][name]):>26}"
-        )
-    rows.append(
-        f"{counts['images']} images ({counts['positive_images']} positive), "
-        f"{counts['studies']} studies, {counts['patients']} patients; "
-        f"threshold {result['threshold']:.3f}"
-    )
-    rows.append(f"95 % patient-bootstrap intervals, {NO_INTERVAL}")
-    return "\n".join([*rows, *describe_coverage(result)])
-
-
-def describe_coverage(*results: Mapping[str, Any]) -> list[str]:
-    """Return a sentence where the intervals of one of `results` cover less than they say.
-
-    Args:
-      *results: what `evaluate` returned.
-    """
-    fewest = min((result["counts"]["patients"] for result in results), default=ENOUGH_PATIENTS)
-    if fewest >= ENOUGH_PATIENTS:
-        return []
-    return [
-        f"with fewer than {ENOUGH_PATIENTS} patients (here {fewest}), 95 % intervals cover less:"
-        f" in simulations of 30 patients, {COVERAGE_OF_FEW}"
-    ]
-
-
-def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Format what `evaluate_slices` returned as lines for a terminal, one table per column."""
-    tables = []
-    for column, rows in slices.items():
-        lines = [f"\n{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}"]
-        for name, row in rows.items():
-            figures = f"{format_interval(row['accuracy']):>26}{format_interval(row['auroc']):>26}"
-            lines.append(f"  {name[:28]:30}{row['images']:>8}{row['positives']:>10}{figures}")
-        tables.append("\n".join(lines))
-    return tables
-
-
-DIFFERENCE_COLUMNS = f"{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
-"""Headings of the columns that `format_difference` writes after the name."""
-
-
-def format_comparison(result: Mapping[str, Any]) -> str:
-    """Format what `compare` returned as lines for a terminal, per image and per study.
-
-    An example of a line is `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`.
-    """
-    lines = []
-    for level in ("image", "study"):
-        lines.append(f"{'per ' + level:18}{DIFFERENCE_COLUMNS}")
-        for name, row in result[level].items():
-            lines.append(format_difference(name, row))
-            if name == "auroc":
-                lines.append(format_difference("  by DeLong's test", {**row, **row["delong"]}))
-    return "\n".join(
-        [
-            *lines,
-            f"Paired patient bootstrap, {NO_INTERVAL}; brier and ece are better when lower. "
-            "DeLong's test has patients as clusters.",
-        ]
-    )
-
-
-def format_difference(name: str, row: Mapping[str, Any]) -> str:
-    """Format one metric of two models as a line of `format_comparison`."""
-    a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
-    difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
-    if row["low"] is not None:
-        difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-    return f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}"
-
-
-def format_interval(measured: Mapping[str, float | None]) -> str:
-    """Format a metric: `0.884 (0.846 to 0.921)`, `0.884` without an interval, or `undefined`."""
-    if measured["value"] is None:
-        return "undefined"
-    if measured["low"] is None:
-        return f"{measured['value']:.3f}"
-    return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
 
 
 def _measure_with_intervals(

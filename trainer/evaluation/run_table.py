@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.evaluation import evaluate, metrics
+from trainer.evaluation import evaluate, metric_tables, metrics
 
 COLUMNS = ("auroc", "accuracy", "brier")
 """Metrics of the table; of `brier`, less is better."""
@@ -90,13 +90,14 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
     for metric in COLUMNS:
         lines.append(f"\n{metric:{width}}{'value (95 %)':>24}{'difference (95 %)':>28}{'p':>8}")
         for name, row in result["runs"].items():
-            value = metrics.format_interval(row[metric])
+            value = metric_tables.format_interval(row[metric])
             difference, p = _format_difference(row[metric])
             changed = " ".join(settings.get(name, ()))
             lines.append(f"{name:{width}}{value:>24}{difference:>28}{p:>8}  {changed}".rstrip())
     others = len(result["runs"]) - 1
     lines.append(
-        f"\n95 % patient-bootstrap intervals, {metrics.NO_INTERVAL}; p of auroc by DeLong's test."
+        f"\n95 % patient-bootstrap intervals, {metric_tables.NO_INTERVAL};"
+        " p of auroc by DeLong's test."
     )
     if others > 1:
         lines.append(

@@ -14,7 +14,22 @@ STUDY_PATH = re.compile(
 )
 IMAGE_PATH = re.compile(STUDY_PATH.pattern.removesuffix("/?$") + "/[^/]+$", re.IGNORECASE)
 
+_STUDY_FOLDER = re.compile(r"(?:.*/)?patient\d+/study\d+[^/]*(?=/)", re.IGNORECASE)
+
 
 def is_listed(path: str) -> bool:
     """Return whether `path` is an image or a study in MURA's layout, with folders above or not."""
     return bool(IMAGE_PATH.search(path) or STUDY_PATH.search(path))
+
+
+def find_study(path: str, uri: str) -> str:
+    """Return the path of a file up to MURA's `patientNNNNN/studyK`, "" where there is none.
+
+    Args:
+      path: path of the file relative to its source, which may lie within a patient's folder.
+      uri: its full path or URI.
+    """
+    if match := _STUDY_FOLDER.match(path):
+        return match[0]
+    inside = _STUDY_FOLDER.match(uri)
+    return "/".join(inside[0].split("/")[-2:]) if inside else ""

@@ -1,10 +1,16 @@
-"""Decide which folder stands for a study, by one rule for training and for scoring.
+"""Decide which images make a study by their paths, by one rule for training and for scoring.
 
-A folder stands for the study of the images in it. The root of a source doesn't, nor do folders that
-sort images by label or split, such as `train/positive`.
+MURA's study folders name studies wherever they are. In a tree of files, any other folder stands for
+the study of the images in it, unless it holds more than a dozen. The root of a source doesn't, nor
+do folders that sort images by label or split, such as `train/positive`. In a list of files folders
+say nothing: without a column for studies, each image is one.
 """
 
+import collections
 import posixpath
+from collections.abc import Iterable
+
+from trainer.files import mura_paths
 
 LABEL_WORDS = {"0": 0, "negative": 0, "normal": 0, "1": 1, "positive": 1, "abnormal": 1}
 SPLIT_WORDS = {
@@ -20,8 +26,30 @@ MANY_IMAGES = 12
 _SORTING = {*LABEL_WORDS, *SPLIT_WORDS}
 
 
+def find_study(path: str, uri: str, is_grouped: bool) -> str:
+    """Return the study that the place of an image names, "" where the image is one by itself.
+
+    Args:
+      path: path of the image relative to its source.
+      uri: its full path or URI.
+      is_grouped: whether its folder may stand for a study: it was found in a tree, not in a list,
+        and the folder is none of `find_crowded`.
+    """
+    return mura_paths.find_study(path, uri) or (find_folder(path) if is_grouped else "")
+
+
+def find_crowded(paths: Iterable[str]) -> dict[str, int]:
+    """Return the folders that hold too many images for one study, with their numbers of images.
+
+    Args:
+      paths: path of every file of a tree, or of all that lie in some of its folders.
+    """
+    images = collections.Counter(find_folder(path) for path in set(paths))
+    return {folder: number for folder, number in images.items() if folder and number > MANY_IMAGES}
+
+
 def find_folder(path: str) -> str:
-    """Return the folder that stands for the study of an image, "" where none does.
+    """Return the folder of an image, "" where that can't stand for a study.
 
     Args:
       path: path of the image relative to its source.

@@ -70,12 +70,12 @@ def choose_providers(has_gpu: bool) -> list[str]:
     import onnxruntime
 
     present = set(onnxruntime.get_available_providers()) if has_gpu else set()
-    if not _has_tensorrt():
+    if not has_tensorrt():
         present.discard(_TENSORRT)
     return [name for name in (_TENSORRT, _CUDA) if name in present] + [_CPU]
 
 
-def _has_tensorrt() -> bool:
+def has_tensorrt() -> bool:
     """Return whether TensorRT is installed: ONNX Runtime lists its provider even where it is not.
 
     The library may be one of the system or of the package `tensorrt`.

@@ -39,7 +39,7 @@ Text = Annotated[str, Field(max_length=10_000)]
 
 
 class Map(TypedDict):
-    """What one kind of map is like."""
+    """Describes one kind of map."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -51,7 +51,7 @@ class Map(TypedDict):
 
 
 class Cam(Map):
-    """What the map of `serving_default` is like, and those of the further signatures."""
+    """Describes the map of `serving_default` and those of the further signatures."""
 
     layer: Annotated[Name, Field(description="layer of the network that the map is made of")]
     methods: NotRequired[
@@ -63,7 +63,7 @@ class Cam(Map):
 
 
 class Preprocessing(TypedDict):
-    """How a file became pixels; `radiograph.PREPROCESSING`."""
+    """Records how a file became pixels; see `radiograph.PREPROCESSING`."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -73,7 +73,7 @@ class Preprocessing(TypedDict):
 
 
 class Network(TypedDict):
-    """What one network is made of."""
+    """Describes one network of an ensemble."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -101,7 +101,7 @@ class Part(TypedDict):
 
 
 class Architecture(Network):
-    """What the network is made of, and what training started from."""
+    """Describes the network, and what training started from."""
 
     networks: NotRequired[
         Annotated[
@@ -135,7 +135,7 @@ class Architecture(Network):
 
 
 class Dataset(TypedDict, total=False):
-    """What preparation recorded of the training data."""
+    """Repeats what preparation recorded of the training data."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -189,7 +189,7 @@ class AlignmentRecord(TypedDict):
 
 
 class EngineRecord(TypedDict, total=False):
-    """What was measured of one engine and precision."""
+    """Records what was measured of one engine and precision."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -235,7 +235,7 @@ class StudyLine(TypedDict):
 
 
 class CalibrationFigures(TypedDict, total=False):
-    """How good the probabilities of one method are, on cases that it was not fitted on."""
+    """Records how good the probabilities of one method are on cases that it was not fitted on."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -245,7 +245,7 @@ class CalibrationFigures(TypedDict, total=False):
 
 
 class CalibrationRecord(TypedDict, total=False):
-    """Which method of calibration was chosen."""
+    """Records which method of calibration was chosen."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 
@@ -257,7 +257,7 @@ class CalibrationRecord(TypedDict, total=False):
 
 
 class MapCheck(TypedDict):
-    """The result of one check that the maps mean something."""
+    """Records the result of one check of the class activation maps."""
 
     __pydantic_config__ = _MORE_KEYS  # type: ignore[misc]
 

@@ -33,7 +33,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network or an ensemble.
+    """Holds one network or an ensemble.
 
     Attributes:
       members: one or more, which take images of the same size.
@@ -46,7 +46,7 @@ class Network:
 
     @property
     def backbones(self) -> str:
-        """The name of the backbone; of members with several, all of them, joined by `+`."""
+        """Name the backbone; where members differ, all backbones, joined by `+`."""
         return "+".join(dict.fromkeys(member.architecture.backbone for member in self.members))
 
 
@@ -63,9 +63,9 @@ def serving_function(
         one of `saliency.EXPORTED` at the last layer, which takes a backward pass.
 
     Returns:
-      A function from `image` uint8 [B, size, size, 1] to float32 `probability` [B], calibrated;
-      `logit` [B], the mean over the members, each divided by its temperature, and over the mirror
-      image; and `cam` [B, h, w], the same mean of their maps.
+      A function from `image` uint8 [B, size, size, 1] to float32 `probability` [B], calibrated,
+      `logit` [B] and `cam` [B, h, w]. A logit is divided by its member's temperature. Logits and
+      maps are means over the members and over the mirror image.
     """
     size = network.members[0].model.input_shape[1:]
     answers = [

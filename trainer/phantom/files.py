@@ -124,8 +124,8 @@ def count_finished_folder(root: pathlib.Path, note: str) -> dict[str, int]:
     missing = [path for path in findings if not (root / path).is_file()]
     if missing:
         raise ConfigError(
-            f"{root} has lost {len(missing)} of its {len(findings)} images, "
-            f"{missing[0]} first; remove the folder"
+            f"{root} lacks {len(missing)} of its {len(findings)} images, "
+            f"such as {missing[0]}; remove the folder"
         )
-    logging.info("kept the %d simulated radiographs that stand in %s", len(findings), root)
+    logging.info("kept the %d simulated radiographs that are in %s", len(findings), root)
     return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}

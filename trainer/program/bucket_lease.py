@@ -1,4 +1,4 @@
-"""One run per folder in a bucket: a lease, which its holder renews and a dead run loses.
+"""Allow one run per folder of a bucket, by a lease that its holder renews and a dead run loses.
 
 The lease is an object in the folder. It is created only where there is none, and renewed, taken
 over and deleted only in the generation that was seen: of two runs, the storage lets one succeed.
@@ -33,10 +33,12 @@ GIVE_UP_SECONDS = 120.0
 ends a run anyway."""
 EXPIRE_SECONDS = 180.0
 """Age at which a lease may be taken over. Its holder has stopped by then."""
-_POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0
+"""Time between two looks at a lease that another run holds."""
+RETRY_SECONDS = 10.0
+"""Time for which one renewal is tried again."""
 _TIMEOUT = (5.0, 10.0)
 """Limits on the time to connect and between two bytes."""
-_SHORT_RETRY = DEFAULT_RETRY.with_timeout(RENEW_SECONDS)
 
 
 class LeaseError(Exception):
@@ -88,7 +90,7 @@ def hold(
         return
     except google.auth.exceptions.GoogleAuthError as error:
         # TensorFlow looks for credentials by itself, and may have others.
-        logging.warning("nothing keeps other runs away from %s: %s", folder, error)
+        logging.warning("%s is not locked against other runs: %s", folder, error)
         yield
         return
     over = threading.Event()
@@ -122,6 +124,10 @@ def _keep(lease: "_Lease", over: threading.Event, when_lost: Callable[[str], Non
                     " run may take it over"
                 )
                 return
+
+
+def _retry_briefly() -> Retry:
+    return DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
 
 class _Lease:
@@ -165,7 +171,7 @@ class _Lease:
             if (now - blob.updated).total_seconds() > EXPIRE_SECONDS:
                 replaceable = seen
             else:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
 
     def renew(self) -> None:
         """Copy the lease onto itself, which makes it young.
@@ -179,11 +185,11 @@ class _Lease:
         blob = self._bucket.blob(self._name)
         try:
             blob.rewrite(
-                blob, if_generation_match=self._generation, timeout=_TIMEOUT, retry=_SHORT_RETRY
+                blob, if_generation_match=self._generation, timeout=_TIMEOUT, retry=_retry_briefly()
             )
             self._generation = blob.generation
         except (exceptions.PreconditionFailed, exceptions.NotFound):
-            found = self._read(_SHORT_RETRY)
+            found = self._read(_retry_briefly())
             if found is None:
                 raise LeaseError("another run") from None
             blob, content = found
@@ -202,11 +208,13 @@ class _Lease:
 
     def _delete(self) -> None:
         """Delete the lease if this run holds it."""
-        while (found := self._read(_SHORT_RETRY)) and found[1] == self._content:
+        while (found := self._read(_retry_briefly())) and found[1] == self._content:
             # If this fails, an attempt whose answer was lost has deleted it.
             with contextlib.suppress(exceptions.PreconditionFailed, exceptions.NotFound):
                 found[0].delete(
-                    if_generation_match=found[0].generation, timeout=_TIMEOUT, retry=_SHORT_RETRY
+                    if_generation_match=found[0].generation,
+                    timeout=_TIMEOUT,
+                    retry=_retry_briefly(),
                 )
 
     def _write(self, generation: int, retry: Retry) -> None:

@@ -1,4 +1,4 @@
-"""Define the flags of a program from a dataclass, so that defaults, limits and help stand once.
+"""Define the flags of a program from a dataclass, which states default, limits and help once.
 
 @dataclasses.dataclass(frozen=True)
 class Options:

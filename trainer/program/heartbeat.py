@@ -31,7 +31,7 @@ class Heartbeat:
 
     def has_probe_failed(self) -> bool:
         """Return whether the probe has failed since the file was last touched."""
-        return _touched(_failure_file(self._path)) > _touched(self._path)
+        return _read_time_touched(_failure_file(self._path)) > _read_time_touched(self._path)
 
 
 def _failure_file(path: pathlib.Path) -> pathlib.Path:
@@ -41,10 +41,10 @@ def _failure_file(path: pathlib.Path) -> pathlib.Path:
 
 def age(path: str | pathlib.Path) -> float:
     """Return the seconds since the file was touched; infinite if there is none."""
-    return max(0.0, time.time() - _touched(path))
+    return max(0.0, time.time() - _read_time_touched(path))
 
 
-def _touched(path: str | pathlib.Path) -> float:
+def _read_time_touched(path: str | pathlib.Path) -> float:
     """Return the time when the file was touched, in seconds since 1970; -inf if there is none."""
     try:
         return pathlib.Path(path).stat().st_mtime

@@ -64,8 +64,7 @@ def check_images(folder: str) -> None:
     """Raise `DataError` if the images to measure on are a local path that is no folder."""
     if not is_remote(folder) and not os.path.isdir(folder):  # noqa: PTH112
         raise DataError(
-            f"{folder} is not a folder and holds no image to measure on; "
-            "name the folder of the images"
+            f"{folder} is not a folder with images to measure on; name the folder of the images"
         )
 
 

@@ -1,4 +1,4 @@
-"""One run per folder: a second command that would write to the same results is refused.
+"""Allow one run per folder: refuse a second command that would write to the same results.
 
 The lock of a local folder is the kernel's (`flock`): it goes with the process that holds it,
 however that ends, so that a killed run keeps nobody waiting. It holds among the processes of one
@@ -66,7 +66,7 @@ def hold(
         raise _refuse(folder, _read_holder(path)) from None
     except OSError as error:
         if error.errno in _UNSUPPORTED:
-            logging.warning("nothing keeps other runs away from %s: %s", folder, error.strerror)
+            logging.warning("%s is not locked against other runs: %s", folder, error.strerror)
         yield
         return
     try:

@@ -53,12 +53,12 @@ def interrupt_on_signals(name: str, advice: str) -> Iterator[Interruption]:
         python_logging.disable()
         raise KeyboardInterrupt
 
-    with _handled_by(interrupt), _watchdog(f"{name}: stopped; {advice}\n"):
+    with _handle_signals(interrupt), _watchdog(f"{name}: stopped; {advice}\n"):
         yield interruption
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     earlier = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield

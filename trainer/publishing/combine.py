@@ -15,10 +15,10 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset import prepared_split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import calibration, evaluate, fit_weights, metrics
+from trainer.evaluation import calibration, evaluate, fit_weights, metric_tables, metrics
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.files import urls
 from trainer.network import trained_network
@@ -82,7 +82,7 @@ def combine(
     """
     calibration.check_rule(threshold_rule)
     _check_paths(models, output)
-    dataset = input_pipeline.read_dataset_info(data_dir)
+    dataset = prepared_split.read_dataset_info(data_dir)
     infos = [evaluate.load_info(model) for model in models]
     for path, info in zip(models, infos, strict=True):
         evaluate.check_compatible(info, dataset, data_dir, path)
@@ -93,7 +93,7 @@ def combine(
         for path, info in zip(models, infos, strict=True)
     ]
     train, validation, test = (
-        input_pipeline.load_split(data_dir, name) for name in ("train", "validation", "test")
+        prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
     )
     mirrored = any(part.network.mirrored for part in parts)
     logits, test_logits = (
@@ -131,13 +131,16 @@ def format_table(result: dict[str, Any]) -> str:
     lines = [f"{'model':18}{'weight':>8}"]
     lines += [f"{part['model_id']:18}{part['weight']:8.3f}" for part in result["parts"]]
     if result["test"]:
-        lines += ["\nAUROC per image of the test split:", f"{'':18}{metrics.DIFFERENCE_COLUMNS}"]
         lines += [
-            metrics.format_difference(part["model_id"], part["test"]["image"]["auroc"])
+            "\nAUROC per image of the test split:",
+            f"{'':18}{metric_tables.DIFFERENCE_COLUMNS}",
+        ]
+        lines += [
+            metric_tables.format_difference(part["model_id"], part["test"]["image"]["auroc"])
             for part in result["parts"]
         ]
     shown = [(name, result[name]) for name in ("validation", "test") if result[name]]
-    tables = [f"\n{name}:\n{metrics.format_table(found)}" for name, found in shown]
+    tables = [f"\n{name}:\n{metric_tables.format_table(found)}" for name, found in shown]
     return "\n".join([*lines, *tables])
 
 

@@ -19,7 +19,8 @@ from trainer import storage
 from trainer.artifact import MODEL_JSON
 from trainer.errors import ConfigError
 from trainer.evaluation import figures
-from trainer.evaluation.metrics import METRICS, NO_INTERVAL, format_interval
+from trainer.evaluation.metric_tables import NO_INTERVAL, format_interval
+from trainer.evaluation.metrics import METRICS
 from trainer.program.logging_setup import escape_name
 from trainer.publishing import page_templates, report
 from trainer.publishing.report import REPORT
@@ -130,7 +131,10 @@ def render(runs: Sequence[Run], beside: str) -> str:
 
 
 def list_differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return each setting whose value differs between runs, with its values; empty if absent."""
+    """Return each setting that differs between runs, with the value of each run.
+
+    The value is empty where a run lacks the setting.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     rows = [(key, [str(run.settings.get(key, "")) for run in runs]) for key in keys]
     return [(key.removeprefix("config."), values) for key, values in rows if len(set(values)) > 1]

@@ -20,7 +20,7 @@ from absl import logging
 from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import spread_rows
@@ -40,7 +40,7 @@ Serve = Callable[..., Mapping[str, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What an export does beside writing the network.
+    """Says what an export does beside writing the network.
 
     Attributes:
       verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
-from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage
+from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage
 from trainer.inference import engine_records
 from trainer.publishing import page_templates
 from trainer.publishing.trained import describe_mirroring

@@ -2,7 +2,7 @@
 
 import jinja2
 
-from trainer.evaluation.metrics import format_interval
+from trainer.evaluation.metric_tables import format_interval
 
 
 def make_environment(autoescape: bool = True) -> jinja2.Environment:

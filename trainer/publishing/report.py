@@ -12,7 +12,7 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.evaluation import figures, fit_scaling
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.evaluation.metrics import NO_INTERVAL, describe_coverage, format_interval
+from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, format_interval
 from trainer.publishing import page_templates
 from trainer.storage import write_text
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from trainer import machine, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.drawing import overlay
 from trainer.evaluation import calibration, evaluate
 from trainer.evaluation.cases import Cases
@@ -48,7 +48,7 @@ _LINKS = (
 
 @dataclasses.dataclass(frozen=True)
 class PublishingOptions:
-    """How results are made of a trained network.
+    """Says how results are made of a trained network.
 
     Attributes:
       threshold_rule: see `calibration.check_rule`.
@@ -86,7 +86,7 @@ class FinishedRun:
     settings: Mapping[str, Any]
     folds: Sequence[Mapping[str, Any]] = ()
 
-    def scored_splits(self) -> dict[str, Scored]:
+    def select_scored_splits(self) -> dict[str, Scored]:
         """Return the scored images by the names that metrics and report use."""
         return {"test": self.test, self.held_out_name: self.trained.held_out}
 
@@ -108,7 +108,7 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
     )
     metrics = {
         name: evaluate.measure(scored.split, scored.logit, point)
-        for name, scored in run.scored_splits().items()
+        for name, scored in run.select_scored_splits().items()
     }
     measured = Measured(point, metrics)
     artifact = export.export(
@@ -119,7 +119,7 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
 
 def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> report.RunReport:
     """Return what the report shows."""
-    point, scored = measured.operating_point, run.scored_splits()
+    point, scored = measured.operating_point, run.select_scored_splits()
     cases = {name: found.compute_cases(point.scaling) for name, found in scored.items()}
     shown = "test" if len(run.test.split) else run.held_out_name
     split, folder = scored[shown].split, run.workdir.rstrip("/").rpartition("/")[2]
@@ -228,5 +228,5 @@ def _format_duration(workdir: str) -> str:
     path = f"{workdir}/{SETTINGS}"
     if not storage.exists(path):
         return "unknown"
-    minutes = (time.time() - storage.modified(path)) / 60
+    minutes = (time.time() - storage.read_time_modified(path)) / 60
     return f"{minutes:.1f} minutes, interruptions included"

@@ -1,4 +1,4 @@
-"""What publishing is given: trained networks, their scores of unseen images, their origin."""
+"""Describe what is published: trained networks, their scores of unseen images, their origin."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases
@@ -31,7 +31,7 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the weights of a network come from.
+    """Says where the weights of a network come from.
 
     Attributes:
       recipe: name of the recipe; empty where it has none.
@@ -69,7 +69,7 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What was found out about a trained network.
+    """Holds what was measured of a trained network.
 
     Attributes:
       operating_point: fitted on the images that were held out.

@@ -9,11 +9,11 @@ from absl import logging
 
 from trainer import radiograph
 from trainer.artifact import Artifact
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
-from trainer.errors import DataError
+from trainer.dataset import prepared_split
+from trainer.dataset.prepared_split import Split
 from trainer.evaluation import cases, evaluate, finding_masks
 from trainer.evaluation.cases import Cases, spread_rows
+from trainer.program import path_checks
 
 CALIBRATION_IMAGES = 64
 MEASURED_IMAGES = 512
@@ -80,9 +80,9 @@ class Images:
 
 def load_prepared(described: Artifact, data_dir: str, masks: str | None) -> Images:
     """Load the images of prepared data, and the masks of a file."""
-    evaluate.check_compatible(described, input_pipeline.read_dataset_info(data_dir), data_dir)
+    evaluate.check_compatible(described, prepared_split.read_dataset_info(data_dir), data_dir)
     train, validation, test = (
-        input_pipeline.load_split(data_dir, name) for name in ("train", "validation", "test")
+        prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
     )
     most = len(validation) + len(test) or MEASURED_IMAGES
     measured, calibration = choose_samples(train, validation, test, most=most)
@@ -98,11 +98,7 @@ def load_folder(folder: pathlib.Path, size: int) -> Images:
     Raises:
       DataError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} is not a folder and holds no image to measure on; "
-            "name the folder of the images"
-        )
+    path_checks.check_images(str(folder))
     pixels = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:

@@ -70,7 +70,7 @@ def verify(
 def check_maps(
     directory: pathlib.Path, described: Artifact, measured: Sample, masks: np.ndarray | None = None
 ) -> Artifact:
-    """Check that the maps mean something, and record it in the local artifact and its card.
+    """Check whether the maps are faithful, and record it in the local artifact and its card.
 
     An artifact whose Keras file was removed, which scoring doesn't need, keeps its record.
 
@@ -113,7 +113,7 @@ def verify_artifact(
     """
     described = evaluate.load_info(model)
     if masks and not data_dir:
-        raise ConfigError("--masks belong to prepared data; set --data_dir too")
+        raise ConfigError("--masks needs --data_dir: it marks findings in prepared images")
     if data_dir:
         chosen = verification_images.load_prepared(described, data_dir, masks)
     elif images:

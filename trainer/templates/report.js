@@ -1,25 +1,16 @@
 "use strict";
 // The threshold of the report, moved by the slider or on a curve: confusion, rates and cases follow.
 (() => {
-  const $ = (id) => document.getElementById(id);
   const { threshold: fitted, cases, drawn } = JSON.parse($("cases").textContent);
-  const NAMES = { tp: "true positives", fp: "false positives", fn: "false negatives", tn: "true negatives" };
-  const MOST = 50, Z = 1.959964, PAD = 0.02;  // rows listed; of a normal distribution; around the axes
+  const { OUTCOME, rate } = confusion, MOST = 50, PAD = 0.02;  // rows listed; around the axes
   let threshold = fitted, outcome = "";
 
-  const outcomeOf = ([, label, probability], at) => (probability >= at ? (label ? "tp" : "fp") : (label ? "fn" : "tn"));
+  const outcomeOf = ([, label, probability], at) => confusion.outcomeOf(label, probability, at);
 
   function count(at) {
     const found = { tp: 0, fp: 0, fn: 0, tn: 0 };
     for (const row of cases) found[outcomeOf(row, at)] += 1;
     return found;
-  }
-
-  function rate(name, k, n) {
-    if (!n) return `${name} undefined`;
-    const share = k / n, square = Z * Z, centre = (share + square / (2 * n)) / (1 + square / n);
-    const half = (Z * Math.sqrt(share * (1 - share) / n + square / (4 * n * n))) / (1 + square / n);
-    return `${name} ${share.toFixed(3)} (${Math.max(0, centre - half).toFixed(3)} to ${Math.min(1, centre + half).toFixed(3)})`;
   }
 
   // The points of each curve, one for each probability: x, y, threshold.
@@ -80,18 +71,13 @@
       }
       return line;
     }));
-    $("listing").textContent = `${outcome ? NAMES[outcome] : "images"}, nearest to the threshold first: ${Math.min(MOST, rows.length)} of ${rows.length}`;
+    $("listing").textContent = `${outcome ? `${OUTCOME[outcome]}s` : "images"}, nearest to the threshold first: ${Math.min(MOST, rows.length)} of ${rows.length}`;
   }
 
   function show() {
     const found = count(threshold);
-    for (const name of Object.keys(NAMES)) {
-      $(name).querySelector("b").textContent = found[name];
-      $(name).setAttribute("aria-pressed", outcome === name);
-    }
-    $("moved").textContent = [
-      rate("Sensitivity", found.tp, found.tp + found.fn), rate("specificity", found.tn, found.tn + found.fp), rate("PPV", found.tp, found.tp + found.fp), rate("NPV", found.tn, found.tn + found.fn),
-    ].join(", ");
+    const rates = [...confusion.show(found, outcome), rate("PPV", found.tp, found.tp + found.fp), rate("NPV", found.tn, found.tn + found.fn)];
+    $("moved").textContent = rates.join(", ");
     $("threshold").value = threshold;
     $("at").textContent = threshold.toFixed(3);
     $("fitted").disabled = threshold === fitted;
@@ -101,7 +87,7 @@
 
   $("threshold").addEventListener("input", () => { threshold = Number($("threshold").value); show(); });
   $("fitted").addEventListener("click", () => { threshold = fitted; show(); });
-  for (const name of Object.keys(NAMES)) $(name).addEventListener("click", () => { outcome = outcome === name ? "" : name; show(); });
+  for (const name of Object.keys(OUTCOME)) $(name).addEventListener("click", () => { outcome = outcome === name ? "" : name; show(); });
   $("explore").hidden = false;
   show();
 })();

@@ -30,7 +30,7 @@ _STATUS = {
 
 
 def open_run(started: Started) -> "MlflowRun":
-    """Begin a run, or go on with one.
+    """Start a run, or continue an earlier one.
 
     `MLFLOW_TRACKING_URI` names the server; without it, the record is `mlflow.db` in a local
     workdir. `MLFLOW_EXPERIMENT_NAME` names the experiment, by default `humerus`.

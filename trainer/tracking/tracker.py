@@ -1,9 +1,9 @@
 """Record a training run with an experiment tracker: `--track=mlflow` or `--track=wandb`.
 
 The record gets settings, a point per epoch of each curve, metrics with their intervals, report and
-artifact. `tracking.json` in the workdir keeps the record's id and what it holds already, so that a
-run that was stopped goes on in the same record, and what could not be sent is sent later. A tracker
-that fails after the start costs a warning, never the run.
+artifact. `tracking.json` in the workdir keeps the record's id and what it holds already. So a
+run that was stopped continues in the same record, and what could not be sent is sent later. If a
+tracker fails after the start, there is a warning, and the run continues.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ Row = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """What a tracker is told of a run at its start.
+    """Holds what a tracker is told when a run starts.
 
     Attributes:
       name: name of the workdir's folder.

@@ -18,7 +18,7 @@ _PROJECT = "humerus"
 
 
 def open_run(started: Started) -> "WandbRun":
-    """Begin a run, or go on with one.
+    """Start a run, or continue an earlier one.
 
     The client's own variables apply: `WANDB_PROJECT` (by default `humerus`), `WANDB_API_KEY`,
     `WANDB_BASE_URL`, and `WANDB_MODE=offline`, with which the record is `wandb/` in the workdir.

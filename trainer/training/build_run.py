@@ -10,15 +10,17 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 from trainer.network import model as model_lib
+from trainer.network import trainable_layers
 from trainer.publishing.trained import Origin
 from trainer.training import optimization
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.fit import Run
 from trainer.training.job import TrainingJob
-from trainer.training.loop import Loop, Objective
+from trainer.training.loop import Loop
+from trainer.training.training_step import Objective
 
 
 def build_run(
@@ -40,7 +42,7 @@ def build_run(
         phases = optimization.build_phases(
             model, settings, steps, pretrained=weights != model_lib.RANDOM_WEIGHTS
         )
-        changing = [*model.trainable_variables, *model_lib.moving_statistics(model)]
+        changing = [*model.trainable_variables, *trainable_layers.moving_statistics(model)]
         average = WeightsAverage(changing, settings.ema_decay)
         loop = Loop(model, strategy, phases, objective, average, settings.xla)
     # Only the last part of a path is recorded: in which folder it lay concerns nobody.
@@ -69,7 +71,8 @@ def _build_model(
         if not settings.fallback_backbone:
             raise
         logging.warning(
-            "STARTING FROM RANDOM WEIGHTS with %s, which ends worse than pre-trained ones: %s",
+            "Starting from random weights with %s, which makes a worse model than"
+            " pre-trained ones: %s",
             settings.fallback_backbone,
             error,
         )

@@ -20,8 +20,8 @@ import sklearn.model_selection
 import tensorflow as tf
 from absl import logging
 
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Split
+from trainer.dataset import prepared_split
+from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 from trainer.evaluation import fit_scaling, predictions
 from trainer.network import model as model_lib
@@ -74,8 +74,8 @@ def train_folds(
       DataError: fewer patients of either class than folds.
     """
     cache = job.settings.cache
-    pool = input_pipeline.load_split(job.data_dir, "train+validation", cache)
-    test = input_pipeline.load_split(job.data_dir, "test", cache)
+    pool = prepared_split.load_split(job.data_dir, "train+validation", cache)
+    test = prepared_split.load_split(job.data_dir, "test", cache)
     fold_of = assign_folds(pool, job.folds, job.settings.seed)
     _warn_of_optimism(job.settings)
     scored = [_train_fold(job, strategy, tracker, pool, test, fold_of, k) for k in range(job.folds)]

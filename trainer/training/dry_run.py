@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import storage
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, prepared_split
 from trainer.publishing import results
 from trainer.training import cross_validation, precision
 from trainer.training import train as train_lib
@@ -17,7 +17,7 @@ from trainer.training.job import TrainingJob
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Describes what a run would do.
 
     Attributes:
       images, positives: number of images, and of positive ones, by split.
@@ -77,12 +77,12 @@ def plan(job: TrainingJob) -> Plan:
     job = precision.choose(job, tf.distribute.get_strategy())
     keras.config.set_dtype_policy(job.settings.precision)
     splits = {
-        name: input_pipeline.load_split(job.data_dir, name, job.settings.cache)
+        name: prepared_split.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")
     }
     train, validation = splits["train"], splits["validation"]
     if job.folds:
-        pool = input_pipeline.load_split(job.data_dir, "train+validation", job.settings.cache)
+        pool = prepared_split.load_split(job.data_dir, "train+validation", job.settings.cache)
         in_first = cross_validation.assign_folds(pool, job.folds, job.settings.seed) == 0
         train, validation = (pool.select(np.flatnonzero(rows)) for rows in (~in_first, in_first))
     run = build_run(job, tf.distribute.get_strategy(), train, validation)

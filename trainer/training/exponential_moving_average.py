@@ -32,8 +32,8 @@ class WeightsAverage:
             average.assign(decay * average + (1.0 - decay) * tf.cast(weight, average.dtype))
 
     @contextlib.contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Use the averages as weights inside this block, however it ends."""
+    def use_averages(self) -> Iterator[None]:
+        """Use the averages as the weights inside this block, and restore the weights after it."""
         self._swap()
         try:
             yield

@@ -12,7 +12,9 @@ import sklearn.metrics
 import tensorflow as tf
 from absl import logging
 
-from trainer.dataset.input_pipeline import Augmentation, Split, count_steps_per_epoch
+from trainer.dataset.augmentation import Augmentation
+from trainer.dataset.input_pipeline import count_steps_per_epoch
+from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
 from trainer.network import model as model_lib
 from trainer.network.serving import Member
@@ -25,8 +27,9 @@ from trainer.training import strategy as strategy_lib
 from trainer.training.checkpoints import Checkpoints, remove_leftovers
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.job import TrainingJob
-from trainer.training.loop import Interrupted, Loop, Objective, State
+from trainer.training.loop import Interrupted, Loop, State
 from trainer.training.progress import ProgressReporter
+from trainer.training.training_step import Objective
 
 HISTORY = "history.csv"
 _SHOWN_OF_EACH_CLASS = 4
@@ -48,7 +51,7 @@ class Run:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this host writes the results."""
+        """Return whether this host writes the results."""
         return strategy_lib.is_chief(self.loop.strategy)
 
     def convert_to_float32(self) -> "Run":
@@ -71,7 +74,7 @@ class Run:
 
 
 class Journal:
-    """What a run saves and reports while it goes on; all hosts read it, the chief writes it."""
+    """Saves and reports the progress of a run: the chief writes, all hosts read."""
 
     def __init__(self, run: Run):
         workdir, folder = run.job.workdir, f"{run.job.workdir}/checkpoints"
@@ -152,7 +155,7 @@ def fit(run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = 
     with contextlib.closing(Journal(run)) as journal, RecordedSignals() as signals:
         state = journal.restore()
         if state.total_steps:
-            logging.info("Going on from step %d (epoch %d).", state.total_steps, state.epoch + 1)
+            logging.info("Continuing from step %d (epoch %d).", state.total_steps, state.epoch + 1)
         on_history(state.history)
         try:
             while state.epoch < run.loop.epochs and not state.stopped_early:
@@ -189,7 +192,7 @@ def _train_and_validate(
         after_step=journal.after_step,
         should_stop=should_stop,
     )
-    with run.average.swapped_in():
+    with run.average.use_averages():
         validated = _validate(run, state, journal.progress, should_stop)
         row = {"epoch": state.epoch + 1, **trained, **validated}
         row["criterion"] = _compute_criterion([*state.history, row], settings)
@@ -280,7 +283,7 @@ def _describe_stop(signal_name: str, state: State, is_chief: bool) -> StoppedErr
     """Return the error that ends a run that was asked to stop."""
     cause = signal_name or "a signal to another host"
     then = (
-        "the same command goes on from there"
+        "the same command continues from there"
         if is_chief
         else "the first host has written the checkpoint"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.network import saliency
 from trainer.publishing.export import ExportOptions
@@ -17,7 +17,7 @@ from trainer.training import settings as settings_lib
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, on which data, and where the results go.
+    """Says what is trained, on which data, and where the results go.
 
     Attributes:
       settings: a recipe of `trainer.configs`, with the changes of the command line; checked.
@@ -86,5 +86,5 @@ def create_job(
       DataError: there are no prepared data in `data_dir`.
     """
     settings_lib.check(settings)
-    dataset = input_pipeline.read_dataset_info(data_dir)
+    dataset = prepared_split.read_dataset_info(data_dir)
     return TrainingJob(settings, dataset, data_dir, workdir, folds, profile, track)

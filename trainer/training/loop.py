@@ -1,4 +1,4 @@
-"""The training loop: the same for one device, several GPUs of a host, and several hosts.
+"""Train and predict in one loop: on one device, several GPUs of a host, or several hosts.
 
 It owns the step counter, the position in the data and the checkpoint, so that a run that was killed
 continues exactly. Everything that decides what comes next is in `State` or in a checkpointed
@@ -7,28 +7,30 @@ variable.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, prepared_split
+from trainer.dataset.augmentation import Augmentation
 from trainer.errors import TrainingDivergedError
 from trainer.network import cam
-from trainer.network import model as model_lib
 from trainer.program import telemetry
-from trainer.training.clock import Clock, read_clock
+from trainer.training.clock import Clock
 from trainer.training.exponential_moving_average import WeightsAverage
-from trainer.training.gradient_clipping import clip_global_norm
-
-Batch = Mapping[str, tf.Tensor]
-"""`image` uint8 [b, size, size, 1], `label` float32 [b] and `weight` float32 [b] of one replica."""
+from trainer.training.training_step import (
+    Batch,
+    Objective,
+    Phase,
+    build_predict_step,
+    build_train_steps,
+)
 
 
 @dataclasses.dataclass
 class State:
-    """How far a run has come; saved with every checkpoint.
+    """Says how far a run has come; it is saved with every checkpoint.
 
     Attributes:
       epoch: the current epoch, from 0, counted over all phases.
@@ -58,48 +60,6 @@ class Interrupted(Exception):
     """A host was asked to stop. All hosts raise this at the same place."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """Several epochs with their own trainable variables and optimizer.
-
-    Attributes:
-      variables: the variables that are trained.
-      optimizer: an optimizer built on them.
-      learning_rate: function from the step within the phase to the learning rate of the head.
-      clip_norm: largest norm of all gradients together; 0 for no limit.
-    """
-
-    epochs: int
-    variables: Sequence[keras.Variable]
-    optimizer: keras.optimizers.Optimizer
-    learning_rate: Callable[[float], float]
-    clip_norm: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """The loss: binary cross-entropy of smoothed labels, with a weight for each class.
-
-    Attributes:
-      label_smoothing: in [0, 1).
-      class_weight: weight of the negative and of the positive class.
-    """
-
-    label_smoothing: float
-    class_weight: tuple[float, float]
-
-    def __call__(self, label: tf.Tensor, logit: tf.Tensor) -> tf.Tensor:
-        """Return the loss per example, float32 [B].
-
-        Args:
-          label: float32 [B] in {0, 1}.
-          logit: float32 [B].
-        """
-        smoothed = label * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
-        loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logit)
-        return loss * tf.where(label > 0.5, self.class_weight[1], self.class_weight[0])
-
-
 class Loop:
     """Trains and predicts under one strategy."""
 
@@ -117,11 +77,16 @@ class Loop:
         self.strategy = strategy
         self._phases = list(phases)
         self._average = average
-        self._objective = objective
-        self._xla = xla
         self._total_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._train = [tf.function(self._build_steps(phase)) for phase in phases]
-        self._predict = tf.function(self._predict_step, reduce_retracing=True)
+        self._train = [
+            tf.function(
+                build_train_steps(
+                    model, strategy, phase, objective, average, self._total_steps, xla
+                )
+            )
+            for phase in phases
+        ]
+        self._predict = tf.function(build_predict_step(model, strategy), reduce_retracing=True)
 
     @property
     def epochs(self) -> int:
@@ -140,7 +105,7 @@ class Loop:
 
     def predict(
         self,
-        split: input_pipeline.Split,
+        split: prepared_split.Split,
         global_batch_size: int,
         mirrored: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
@@ -176,11 +141,11 @@ class Loop:
 
     def train_epoch(
         self,
-        split: input_pipeline.Split,
+        split: prepared_split.Split,
         state: State,
         global_batch_size: int,
         *,
-        augmentation: input_pipeline.Augmentation | None,
+        augmentation: Augmentation | None,
         seed: int,
         steps_per_execution: int = 1,
         after_step: Callable[[State, Mapping[str, float]], None] = lambda state, measured: None,
@@ -285,102 +250,3 @@ class Loop:
             )
         measured = {"loss": sums[0] / sums[2], "learning_rate": rates[count - 1]}
         return measured, wait, bool(stops)
-
-    def _build_steps(self, phase: Phase) -> Callable[..., tf.Tensor]:
-        """Return the function that trains several steps of a phase on all replicas.
-
-        Its result is float64 [5]: the sums of losses, correct answers, examples and hosts to stop,
-        and the seconds that the device waited for images.
-        """
-        statistics = [variable.value for variable in model_lib.moving_statistics(self._model)]
-        replica_step = self._build_replica_step(phase, statistics)
-
-        def train_steps(
-            batches: Any, rates: tf.Tensor, count: tf.Tensor, stop: tf.Tensor
-        ) -> tf.Tensor:
-            # Sums of a few float32 are exact in float64, so that the number of steps in a call
-            # doesn't change them.
-            total, wait = tf.zeros(4, tf.float64), tf.zeros((), tf.float64)
-            for i in tf.range(count):
-                phase.optimizer.learning_rate.assign(rates[i])
-                started = read_clock()
-                with tf.control_dependencies([started]):
-                    batch = next(batches)
-                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                    wait += read_clock() - started
-                sums, moved = self.strategy.run(replica_step, args=(batch, stop))
-                total += tf.cast(
-                    self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), tf.float64
-                )
-                if self.strategy.num_replicas_in_sync > 1:
-                    # Each replica has updated its own statistics. They would differ, and a
-                    # checkpoint would hold those of one replica.
-                    for value, of_replicas in zip(statistics, moved, strict=True):
-                        value.assign(
-                            self.strategy.reduce(
-                                tf.distribute.ReduceOp.MEAN, of_replicas, axis=None
-                            )
-                        )
-                self._average.update(self._total_steps)
-                self._total_steps.assign_add(1)
-            return tf.concat([total, [wait]], 0)
-
-        return train_steps
-
-    def _build_replica_step(
-        self, phase: Phase, statistics: Sequence[tf.Variable]
-    ) -> Callable[[Batch, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
-        """Return the function that trains one step on one replica.
-
-        It returns float32 [4], the sums of losses, correct answers, examples and hosts to stop; and
-        the replica's values of `statistics`.
-        """
-        trainable = list(phase.variables)
-
-        def backpropagate(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([variable.value for variable in trainable])
-                logit = tf.squeeze(self._model(batch["image"], training=True)[model_lib.LOGIT], -1)
-                losses = self._objective(batch["label"], logit)
-                scaled = phase.optimizer.scale_loss(tf.reduce_sum(batch["weight"] * losses))
-            return logit, losses, tape.gradient(scaled, [variable.value for variable in trainable])
-
-        if self._xla:
-            backpropagate = tf.function(backpropagate, jit_compile=True)
-
-        def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            logit, losses, gradients = backpropagate(batch)
-            if phase.clip_norm:
-                gradients = clip_global_norm(gradients, phase.clip_norm, phase.optimizer)
-            phase.optimizer.apply(gradients, trainable)
-            real = tf.cast(batch["weight"] > 0, tf.float32)
-            correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
-            sums = tf.stack(
-                [
-                    tf.reduce_sum(real * losses),
-                    tf.reduce_sum(real * correct),
-                    tf.reduce_sum(real),
-                    stop,
-                ]
-            )
-            return sums, [tf.identity(value) for value in statistics]
-
-        return replica_step
-
-    def _predict_step(
-        self, image: tf.Tensor, mirrored: tf.Tensor, stop: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the logits, float32 [B], of all replicas, and the number of replicas to stop."""
-
-        def compute_logit(image: tf.Tensor) -> tf.Tensor:
-            return tf.squeeze(self._model(image, training=False)[model_lib.LOGIT], -1)
-
-        def replica_step(image: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            if mirrored:
-                return (compute_logit(image) + compute_logit(tf.reverse(image, [2]))) / 2, stop
-            return compute_logit(image), stop
-
-        logits, stops = self.strategy.run(replica_step, args=(image, stop))
-        return self.strategy.gather(logits, axis=0), self.strategy.reduce(
-            tf.distribute.ReduceOp.SUM, stops, axis=None
-        )

@@ -15,7 +15,7 @@ MIN_GAIN = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Mirroring:
-    """Whether the mirror image is scored too, and what that gains.
+    """Says whether the mirror image is scored too, and what that gains.
 
     Attributes:
       gain: the AUROC of the held-out images with the mean of both logits, minus that without; None

@@ -9,7 +9,8 @@ import ml_collections
 from absl import logging
 
 from trainer.network import model as model_lib
-from trainer.training.loop import Phase
+from trainer.network import trainable_layers
+from trainer.training.training_step import Phase
 
 
 def build_phases(
@@ -25,8 +26,8 @@ def build_phases(
     creates the optimizers' variables.
     """
     unfreeze = settings.unfreeze_layers if pretrained else "all"
-    model_lib.freeze(model, unfreeze, train_batch_norm=not pretrained)
-    depths, factor = model_lib.compute_depths(model), compute_batch_factor(settings)
+    trainable_layers.freeze(model, unfreeze, train_batch_norm=not pretrained)
+    depths, factor = trainable_layers.compute_depths(model), compute_batch_factor(settings)
     phases = []
     if settings.head_epochs and pretrained:
         head = [

@@ -26,7 +26,7 @@ _TRAIN = (
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """What became of a sweep.
+    """Says what became of a sweep.
 
     Attributes:
       table: what `run_table.compare_runs` returned; None where no trial is finished.

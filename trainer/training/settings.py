@@ -68,7 +68,7 @@ class Widths:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of several texts."""
+    """Allows one of several texts."""
 
     values: tuple[str, ...]
 

@@ -146,7 +146,7 @@ def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> 
     """
     if len(set(gather_from_hosts(strategy, found))) > 1:
         raise ConfigError(
-            f"the hosts of this run don't find the same in --workdir={workdir};"
+            f"the hosts of this run find different files in --workdir={workdir};"
             " name one folder that all of them reach"
         )
 

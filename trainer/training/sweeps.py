@@ -27,7 +27,7 @@ _FLAGS = ("sweep", "sweep_line", "workdir")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One line of a sweep.
+    """Describes one line of a sweep.
 
     Attributes:
       name: of its folder in the folder of the sweep.
@@ -79,7 +79,9 @@ def read(path: str) -> list[Trial]:
                     "--config=RECIPE"
                 )
         if name == _ALL and trials:
-            raise ConfigError(f"{where}: the settings of all trials (*) stand before the first one")
+            raise ConfigError(
+                f"{where}: write the settings of all trials (*) before the first trial"
+            )
         if name == _ALL:
             of_all += settings
         else:

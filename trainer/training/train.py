@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
-from trainer.dataset import input_pipeline
+from trainer.dataset import input_pipeline, prepared_split
 from trainer.errors import ConfigError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.program import run_lock
@@ -140,7 +140,7 @@ def _write_settings(job: TrainingJob) -> None:
 
 
 def _describe_settings(job: TrainingJob) -> dict[str, Any]:
-    """Return what `config.json` records of a run, as it stands there."""
+    """Return the record of a run that `config.json` holds."""
     return json.loads(json.dumps(settings.select_recorded(job.settings, job.dataset, job.folds)))
 
 
@@ -157,7 +157,7 @@ def _send_what_is_missing(job: TrainingJob, metrics: Mapping[str, Any]) -> None:
 def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Tracker) -> FinishedRun:
     """Train one network on the training split, and score the other splits with it."""
     train, validation, test = (
-        input_pipeline.load_split(job.data_dir, name, job.settings.cache)
+        prepared_split.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")
     )
     run = build_run(job, strategy, train, validation)
@@ -186,7 +186,7 @@ def _translate(
     # Of a full disk, TensorFlow says nearly the same as of a full device.
     if "No space left" in message:
         return OSError(
-            f"the disk is full: {message}; make room, and the same command goes on from the last"
+            f"the disk is full: {message}; make room, and the same command continues from the last"
             " checkpoint"
         )
     is_exhausted = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)

@@ -1,5 +1,4 @@
-"""Messages between a process and its worker: lines of JSON over a socket, arrays in memory that
-both map.
+"""Exchange messages with a worker: lines of JSON over a socket, arrays in shared memory.
 
 Nothing is unpickled: a worker that a hostile file has taken over can send wrong numbers, but no
 code.
@@ -22,7 +21,8 @@ _HEAD_BYTES = 64
 _KEPT_BYTES = 1 << 24
 _ALIGNMENT = 64
 _LONGEST_LINE = 1 << 20
-_DTYPES = ("uint8", "float32")
+_DTYPES = ("|u1", "<f4")
+"""uint8 and float32, in the protocol of NumPy's arrays."""
 
 
 class ClosedError(ConnectionError):
@@ -42,7 +42,7 @@ def make_arena() -> int:
 
 
 class Channel:
-    """One side of a conversation in which both sides take turns.
+    """Sends and receives on one side of a conversation; both sides take turns.
 
     A side writes behind what it was sent, so that it may read that while it writes.
     """
@@ -55,7 +55,7 @@ class Channel:
 
     @property
     def accepted(self) -> bool:
-        """Whether the worker has begun its task; kept in the arena, which outlives it."""
+        """Return whether the worker has begun its task; the shared memory keeps this if it dies."""
         return self._arena[0] == 1
 
     @accepted.setter
@@ -80,7 +80,7 @@ class Channel:
                 raise MemoryError(f"arrays of more than {ARENA_BYTES} bytes")
             there = np.frombuffer(self._arena, array.dtype, array.size, begin)
             there.reshape(array.shape)[...] = array
-            places.append([begin, array.dtype.name, list(array.shape)])
+            places.append([begin, array.dtype.str, list(array.shape)])
         line = json.dumps([fields, places, end]).encode("ascii") + b"\n"
         try:
             self._connection.sendall(line)
@@ -139,5 +139,5 @@ class Channel:
             self._arena.madvise(mmap.MADV_REMOVE, begin, ARENA_BYTES - begin)
 
     def close(self) -> None:
-        """Close the connection. The arena goes when the last view of it is gone."""
+        """Close the connection. The arena is freed with the last view of it."""
         self._connection.close()

@@ -15,7 +15,7 @@ _TASK = "trainer.dicom_output.make_results:make_results_task"
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What the model says of a radiograph.
+    """Holds what the model says of a radiograph.
 
     Attributes:
       label, probability, model, engine, frame: as in the row.
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """How a map is drawn, as `overlay.draw` takes it."""
+    """Says how a map is drawn, in the arguments of `overlay.draw`."""
 
     image_size: int
     scale: float

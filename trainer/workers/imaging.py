@@ -1,8 +1,6 @@
-"""What is done with pixels in worker processes: decoding a file, drawing a map on it, encoding it
-for a data set.
+"""Decode files, draw maps and encode squares for a data set, in the workers of a pool.
 
-Each `..._task` runs in a worker; the function of the same name hands it over. Pixels and pictures
-are those that `radiograph` and
+`imaging_tasks` has what runs in a worker. Pixels and pictures are those that `radiograph` and
 `overlay` make.
 """
 
@@ -11,14 +9,12 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from trainer import radiograph
-from trainer.drawing import legend, overlay
 from trainer.drawing.legend import Legend
 from trainer.files import regular_file
-from trainer.radiograph import MAX_BYTES, RadiographError
+from trainer.radiograph import MAX_BYTES
 from trainer.workers import pool
 from trainer.workers.process import (
     TaskCrashError,
@@ -26,7 +22,6 @@ from trainer.workers.process import (
     TaskMemoryError,
     TaskTimeError,
 )
-from trainer.workers.worker import Result
 
 REASONS: dict[str, str] = {
     **radiograph.REASONS,
@@ -34,13 +29,11 @@ REASONS: dict[str, str] = {
     "decode_failed": "decoding failed in a way that no other reason names",
 }
 """Why a file cannot become pixels, when it is decoded by a worker."""
-_FORMATS_OF_BROWSERS = ("PNG", "JPEG", "BMP", "WEBP")
-_DEEP_MODES = ("grey16", "grey32", "float")
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """One picture of a file, or why there is none.
+    """Holds one picture of a file, or says why there is none.
 
     Attributes:
       sha256: of the file's bytes, hexadecimal; None where they could not be read.
@@ -89,6 +82,9 @@ class EncodedSquare:
     errno: int | None = None
 
 
+_TASKS = "trainer.workers.imaging_tasks"
+
+
 class Imaging:
     """Decodes, draws and encodes in the workers of a pool.
 
@@ -98,11 +94,11 @@ class Imaging:
       DECODE, FRAMES, ENCODE, DRAW, NOTHING: the tasks.
     """
 
-    DECODE = f"{__name__}:decode_task"
-    FRAMES = f"{__name__}:frames_task"
-    ENCODE = f"{__name__}:encode_square_task"
-    DRAW = f"{__name__}:draw_task"
-    NOTHING = f"{__name__}:do_nothing_task"
+    DECODE = f"{_TASKS}:decode_task"
+    FRAMES = f"{_TASKS}:frames_task"
+    ENCODE = f"{_TASKS}:encode_square_task"
+    DRAW = f"{_TASKS}:draw_task"
+    NOTHING = f"{_TASKS}:do_nothing_task"
 
     def __init__(self, workers: pool.Pool | None = None):
         """Take a pool; the one that this process shares by default."""
@@ -151,8 +147,8 @@ class Imaging:
                 header=header,
             )
         except TaskError as error:
-            return Decoded(digest(file), refusal=_refusal(error))
-        return _decoded(fields, arrays)
+            return Decoded(digest(file), refusal=_describe_refusal(error))
+        return _parse_decoded(fields, arrays)
 
     def decode_frames(
         self,
@@ -176,10 +172,10 @@ class Imaging:
                 frames=list(frames),
                 header=header,
             ):
-                yield _decoded(fields, arrays)
+                yield _parse_decoded(fields, arrays)
                 done += 1
         except TaskError as error:
-            lost = Decoded(digest(file), refusal=_refusal(error))
+            lost = Decoded(digest(file), refusal=_describe_refusal(error))
             yield from (lost for _ in frames[done:])
 
     def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
@@ -189,7 +185,7 @@ class Imaging:
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
         except TaskError as error:
-            return EncodedSquare(digest(file), refusal=_refusal(error))
+            return EncodedSquare(digest(file), refusal=_describe_refusal(error))
         if "refusal" in fields:
             return EncodedSquare(
                 fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
@@ -233,136 +229,11 @@ class Imaging:
         return encoded
 
 
-def decode_task(
-    arrays: Sequence[np.ndarray],
-    path: str | None,
-    image_size: int,
-    picture: bool,
-    known: Sequence[str],
-    all_frames: bool,
-    header: bool,
-) -> Result:
-    """Run `Imaging.decode` in a worker."""
-    sha256 = None
-    try:
-        contents = _contents(path, arrays)
-        sha256 = hashlib.sha256(contents).hexdigest()
-        if sha256 in known:
-            return {"sha256": sha256}, []
-        if not all_frames:
-            found = radiograph.read(contents)
-            return _made(found, contents, sha256, image_size, picture, header)
-        number, read = radiograph.frames(contents)
-        if number == 1:
-            return _made(read(0), contents, sha256, image_size, picture, header)
-        return {"sha256": sha256, "frames": number}, []
-    except (RadiographError, OSError) as error:
-        return {"sha256": sha256, "refusal": _reason(error)}, []
-
-
-def frames_task(
-    arrays: Sequence[np.ndarray],
-    path: str | None,
-    image_size: int,
-    picture: bool,
-    frames: Sequence[int],
-    header: bool,
-) -> Iterator[Result]:
-    """Run `Imaging.decode_frames` in a worker."""
-    contents = _contents(path, arrays)
-    sha256 = hashlib.sha256(contents).hexdigest()
-    number, read = radiograph.frames(contents)
-    for frame in frames:
-        try:
-            made = _made(read(frame), contents, sha256, image_size, picture, header)
-        except RadiographError as error:
-            made = {"sha256": sha256, "refusal": _reason(error), "frames": number}, []
-        yield made
-
-
-def encode_square_task(arrays: Sequence[np.ndarray], path: str | None, image_size: int) -> Result:
-    """Run `Imaging.encode_square` in a worker."""
-    sha256 = None
-    try:
-        contents = _contents(path, arrays)
-        sha256 = hashlib.sha256(contents).hexdigest()
-        found = radiograph.read(contents)
-    except (RadiographError, OSError) as error:
-        number = getattr(error, "errno", None)
-        return {"sha256": sha256, "refusal": _reason(error), "errno": number}, []
-    height, width = found.pixels.shape
-    source = {
-        "source_format": found.source_format,
-        "source_mode": found.source_mode,
-        "source_width": str(width),
-        "source_height": str(height),
-    }
-    _, png = cv2.imencode(".png", radiograph.letterbox(found.pixels, image_size))
-    fields = {"source": source, "tags": dict(found.tags), "warnings": found.warnings}
-    return {"sha256": sha256, **fields}, [png]
-
-
-def draw_task(
-    arrays: Sequence[np.ndarray],
-    image_size: int,
-    scale: float,
-    style: str,
-    colours: str,
-    file_format: str,
-    strip: Mapping[str, Any] | None,
-) -> Result:
-    """Run `Imaging.draw` in a worker."""
-    picture, cam = arrays
-    drawn = overlay.draw(picture, cam, image_size, scale, style, colours)
-    if strip is not None:
-        drawn = legend.add(drawn, Legend(**strip))
-    return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
-
-
-def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:
-    """Do nothing; the worker has imported what the other tasks need."""
-    return {}, []
-
-
-def _made(
-    found: radiograph.Radiograph,
-    contents: bytes,
-    sha256: str,
-    image_size: int,
-    picture: bool,
-    header: bool,
-) -> Result:
-    made = {"square": radiograph.letterbox(found.pixels, image_size)}
-    if picture:
-        made["picture"] = overlay.shrink(found.pixels)
-    if header and found.source_format == "DICOM":
-        from trainer.dicom_output import source_header  # pydicom takes seconds to import
-
-        extracted = source_header.extract(contents) or b""
-        made["header"] = np.frombuffer(extracted, np.uint8)
-    fields = {
-        "sha256": sha256,
-        "tags": dict(found.tags),
-        "warnings": found.warnings,
-        "is_shown_by_browsers": _is_shown_by_browsers(found),
-    }
-    return {**fields, "made": list(made)}, list(made.values())
-
-
-def _is_shown_by_browsers(found: radiograph.Radiograph) -> bool:
-    deep = found.source_mode in _DEEP_MODES
-    return found.source_format in _FORMATS_OF_BROWSERS and not deep
-
-
-def _contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
-    return arrays[0].tobytes() if path is None else regular_file.read(path, MAX_BYTES)
-
-
 def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:
     return (file, []) if isinstance(file, str) else (None, [np.frombuffer(file, np.uint8)])
 
 
-def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
+def _parse_decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
     refusal = fields.get("refusal")
     made = dict(zip(fields.get("made", ()), arrays, strict=True))
     header = made.get("header")
@@ -379,18 +250,11 @@ def _decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded
     )
 
 
-def _reason(error: RadiographError | OSError) -> list[str]:
-    """Return reason and detail of a file that cannot be read or decoded, without its name."""
-    if isinstance(error, RadiographError):
-        return [error.reason, error.detail]
-    if isinstance(error, regular_file.TooLargeError):
-        return ["too_large", str(error)]
-    return ["unreadable", error.strerror or str(error)]
+def _describe_refusal(error: TaskError) -> tuple[str, str]:
+    """Return reason and detail of what ended a worker's task.
 
-
-def _refusal(error: TaskError) -> tuple[str, str]:
-    """Return reason and detail of what ended a worker's task; the text of an error might quote the
-    file."""
+    They omit the text of the error, which might quote the file.
+    """
     if isinstance(error, TaskMemoryError):
         return "too_large", f"decoding it takes more than {pool.MEMORY >> 20} MiB of memory"
     if isinstance(error, TaskTimeError):

@@ -1,5 +1,4 @@
-"""Limits that the kernel holds for this process: address space and processor time, set anew for
-each task."""
+"""Limit the address space and the processor time of this process, anew for each task."""
 
 import functools
 import math
@@ -19,8 +18,7 @@ def address_space() -> int:
 
 @functools.cache
 def _open_statm() -> int | None:
-    """Return a descriptor of the kernel's account of this process's memory, kept open since it is
-    read for each task."""
+    """Open the kernel's account of this process's memory, which is read for each task."""
     try:
         return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

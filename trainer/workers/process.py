@@ -1,4 +1,4 @@
-"""One worker process as its parent sees it: start it, give it tasks, say why it died.
+"""Control one worker process from its parent: start it, give it tasks, say why it died.
 
 It is started with a clean interpreter: a fork would inherit the locks of TensorFlow's and Beam's
 threads.
@@ -62,7 +62,7 @@ class StoppedError(RuntimeError):
 
 
 class WorkerProcess:
-    """One worker process, as its parent sees it."""
+    """Controls one worker process from its parent."""
 
     def __init__(self, memory: int, seconds: float, stopped: threading.Event):
         """Start the process, of which nobody waits for an answer any more once `stopped` is set.

@@ -4,7 +4,7 @@ const gallery = (() => {
   const ROW = 64, SPARE = 6, SETTLED = 200;  // px, rows, ms
   const NOUN = { images: "images", studies: "studies", rejected: "rejected files" };
   const { rows, imagesIn, labelOf, nameOf, many, sizeOf, ORDERS } = table;
-  const { MARK, OUTCOME } = details;
+  const { MARK } = details;
   const FIELDS = ["text", "study", "label", "reason", "mark", "order", "truth", "outcome"];
   const narrow = matchMedia("(max-width: 760px)"), low = matchMedia("(max-height: 700px)");  // as in the style sheet
   let listing = "images", shown = [], position = -1, drawn = new Map(), waiting = false, loaded = false, saving = 0, drawnKey;
@@ -125,15 +125,13 @@ const gallery = (() => {
     element.setAttribute("aria-posinset", index + 1);
     element.addEventListener("click", () => { select(index); if (narrow.matches) $("viewer").scrollIntoView(); });
     const where = { image: () => row.study, study: () => sizeOf(row), rejected: () => row.reason }[row.kind]();
-    const words = make("span", "words");
-    words.append(makeNamed("span", "name", nameOf(row)), makeNamed("span", "where", where));
-    if (row.kind === "rejected") { element.append(words); return element; }
-    const thumb = make("span", "thumb"), cam = row.cam ?? imagesIn(row.study)[0]?.cam, outcome = truth.outcome(row, imagesIn);
-    if (cam) thumb.append(pictures.thumbnail(cam));
-    const figures = make("span", "figures"), small = make("small", "", labelOf(row));
-    if (outcome) small.append(" ", make("abbr", `outcome ${outcome}`, outcome.toUpperCase()));
-    figures.append(make("span", `chip ${row.label}`, row.probability.toFixed(3)), small, make("small", "mark", MARK[marks.standing(row)]));
-    element.append(thumb, words, figures);
+    const words = make("span", "words", makeNamed("span", "name", nameOf(row)), makeNamed("span", "where", where));
+    element.append(words);
+    if (row.kind === "rejected") return element;
+    const cam = row.cam ?? imagesIn(row.study)[0]?.cam, outcome = truth.outcome(row, imagesIn);
+    words.before(make("span", "thumb", ...(cam ? [pictures.thumbnail(cam)] : [])));
+    const label = make("small", "", labelOf(row), ...(outcome ? [" ", make("abbr", `outcome ${outcome}`, outcome.toUpperCase())] : []));
+    words.after(make("span", "figures", make("span", `chip ${row.label}`, row.probability.toFixed(3)), label, make("small", "mark", MARK[marks.standing(row)] ?? "")));
     return element;
   }
 
@@ -261,7 +259,7 @@ const gallery = (() => {
   $("truth").addEventListener("input", () => view(listing));
   $("threshold").addEventListener("input", () => { truth.moveTo(Number($("threshold").value)); later(); });
   $("run-threshold").addEventListener("click", () => { truth.moveTo(NaN); later(); });
-  for (const name of Object.keys(OUTCOME)) $(name).addEventListener("click", () => { $("outcome").value = $("outcome").value === name ? "" : name; view(listing); });
+  for (const name of Object.keys(confusion.OUTCOME)) $(name).addEventListener("click", () => { $("outcome").value = $("outcome").value === name ? "" : name; view(listing); });
   for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => view(button.dataset.view));
 
   function complete() {

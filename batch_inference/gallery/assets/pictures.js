@@ -13,9 +13,9 @@ const pictures = (() => {
     const absent = () => picture.replaceWith(make("p", "absent", RUN.packed ? PACKED : "The picture is not where it was written."));
     const shown = (image, isLoaded) => { image.addEventListener("load", isLoaded); image.addEventListener("error", absent); };
     const layers = picture.firstChild;
-    if (!row.cam) {
-      const only = makeImage(original, name);
-      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); addMask(row, only, picture); });
+    if (!row.cam || (RUN.legend && RUN.style === "side_by_side")) {
+      const only = makeImage(row.cam ?? original, name);
+      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); if (!row.cam) addMask(row, only, picture); });
       layers.append(only);
     } else if (RUN.style === "side_by_side") {
       const under = half(row.cam, "");
@@ -38,26 +38,27 @@ const pictures = (() => {
     return both;
   }
 
-  function makePane(kind = "") {
-    const pane = make("div", `picture ${kind}`);
-    pane.append(make("div", "layers"));
-    return pane;
-  }
+  const makePane = (kind = "") => make("div", `picture ${kind}`, make("div", "layers"));
 
   // Another shape is another picture, or one that the browser turns and the program doesn't.
   const shapeOf = (image) => image.naturalWidth / image.naturalHeight;
   const isAlike = (one, other) => Math.abs(shapeOf(one) / shapeOf(other) - 1) <= 0.03;
 
+  // Whether a radiograph or mask covers the drawn picture. Where a strip with the legend lies below that, the strip goes: it would move
+  // with the zoom, and the head of the page has the legend.
+  function fits(image, over, panes) {
+    if (!RUN.legend || !over.classList.contains("over")) return isAlike(image, over);
+    const strip = over.naturalHeight - over.naturalWidth / shapeOf(image);  // narrower pictures than `width` have a margin
+    if (over.naturalWidth <= RUN.legend.width || strip < RUN.legend.low || strip > RUN.legend.high) return false;
+    for (const pane of panes) pane.style.setProperty("--shape", shapeOf(image));
+    over.style.height = `${(100 * shapeOf(image)) / shapeOf(over)}%`;
+    return true;
+  }
+
   function addOriginal(picture, plain, original, over, name) {
     const under = makeImage(original, "");
     under.addEventListener("load", () => {
-      const isOverStrip = RUN.legend && shapeOf(under) > shapeOf(over);
-      if (!isOverStrip && !isAlike(under, over)) return look();
-      if (isOverStrip) {
-        // The strip with the legend lies below the picture: it goes, as the head of the page has the legend.
-        for (const pane of [picture, plain]) pane.style.setProperty("--shape", shapeOf(under));
-        over.style.height = `${(100 * shapeOf(under)) / shapeOf(over)}%`;
-      }
+      if (!fits(under, over, [picture, plain])) return look();
       picture.firstChild.prepend(under);
       picture.classList.add("fades");
       plain.firstChild.prepend(makeImage(original, `${name}, original`));
@@ -73,7 +74,7 @@ const pictures = (() => {
     if (!address) return;
     const mask = makeImage(address, `outline of the mask of ${nameless(row)}`, "mask");
     mask.addEventListener("load", () => {
-      if (!isAlike(mask, over) && !RUN.legend) return;
+      if (!fits(mask, over, panes)) return;
       for (const pane of panes) pane.firstChild.append(pane === panes[0] ? mask : makeImage(address, "", "mask"));
       look();
     });
@@ -87,17 +88,12 @@ const pictures = (() => {
     return addressOf(row.uri);
   }
 
-  function half(source, text, side = "") {
-    const element = make("div", `half ${side}`);
-    element.append(makeImage(source, text));
-    return element;
-  }
+  const half = (source, text, side = "") => make("div", `half ${side}`, makeImage(source, text));
 
   function thumbnail(cam) {
     if (RUN.style !== "side_by_side") return makeImage(cam, "");
-    const picture = make("div", "picture"), right = half(cam, "", "right"), image = right.firstChild;
+    const right = half(cam, "", "right"), image = right.firstChild, picture = make("div", "picture", right);
     image.addEventListener("load", () => picture.style.setProperty("--shape", image.naturalWidth / 2 / image.naturalHeight));
-    picture.append(right);
     return picture;
   }
 
@@ -112,7 +108,8 @@ const pictures = (() => {
       .extent(function () { return [[0, 0], [this.clientWidth, this.clientHeight]]; })
       .filter(function (event) {
         if (event.type === "wheel") return event.ctrlKey || d3.zoomTransform(this).k > 1 || !isScrolled();
-        return event.type.startsWith("touch") ? event.touches.length > 1 || d3.zoomTransform(this).k > 1 : !event.button && !event.shiftKey;
+        if (event.type !== "dblclick" && isForWindow(event)) return false;
+        return event.type.startsWith("touch") ? event.touches.length > 1 || d3.zoomTransform(this).k > 1 : !event.button;
       })
       // The picture always fills its pane, however large that is just now.
       .constrain((transform, [, [wide, high]]) => {
@@ -127,7 +124,7 @@ const pictures = (() => {
       });
     // d3 keeps its transform in pixels: of a pane that has another size now, they are others.
     const fit = () => panes.forEach((pane) => { pane.__zoom = d3.zoomIdentity.translate(seen.x * pane.clientWidth, seen.y * pane.clientHeight).scale(seen.k); });
-    panes.forEach((pane) => d3.select(pane).call(zoom));
+    panes.forEach((pane) => d3.select(pane).call(zoom).call(windowing).style("touch-action", null));  // the style sheet says which
     new ResizeObserver(fit).observe(both);
     pairs.push({ zoom, pane: d3.select(panes[0]) });
   }
@@ -145,19 +142,10 @@ const pictures = (() => {
     look();
   }
 
-  function dragWindow(event) {
-    const isWanted = state.windows || event.shiftKey || event.button === 2;
-    if (!isWanted || event.button === 1 || !event.target.closest(".picture")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const { level, width } = state, { clientX, clientY } = event, area = $("selected");
-    const move = (moved) => setWindow(level + (moved.clientY - clientY) / 2, width + moved.clientX - clientX);
-    const end = () => { area.removeEventListener("pointermove", move); area.removeEventListener("pointerup", end); area.removeEventListener("pointercancel", end); };
-    area.setPointerCapture(event.pointerId);
-    area.addEventListener("pointermove", move);
-    area.addEventListener("pointerup", end);
-    area.addEventListener("pointercancel", end);
-  }
+  let started = state;  // the state when a drag began
+  const isForWindow = (event) => event.button !== 1 && (state.windows || event.shiftKey || event.button === 2);
+  const windowing = d3.drag().filter(isForWindow).on("start", () => { started = { ...state }; })
+    .on("drag", ({ x, y, subject }) => setWindow(started.level + (y - subject.y) / 2, started.width + x - subject.x));
 
   function reset() {
     Object.assign(state, { level: 128, width: 256, invert: false });
@@ -199,11 +187,6 @@ const pictures = (() => {
   for (const name of ["level", "width"]) $(name).addEventListener("input", () => setWindow(Number($("level").value), Number($("width").value)));
   $("opacity").addEventListener("input", () => fadeTo(Number($("opacity").value)));
   $("reset").addEventListener("click", reset);
-  // In the capturing phase, before the picture takes the drag for a pan; d3 listens to mouse and touch events.
-  for (const type of ["mousedown", "touchstart"]) {
-    $("selected").addEventListener(type, (event) => { if ((state.windows || event.shiftKey || event.button === 2) && event.target.closest(".picture")) event.stopPropagation(); }, true);
-  }
-  $("selected").addEventListener("pointerdown", dragWindow, true);
   $("selected").addEventListener("contextmenu", (event) => { if (event.target.closest(".picture")) event.preventDefault(); });
   return { pair, clear: () => { pairs = []; }, thumbnail, look, toggle, originalOf, zoomBy, pan, reset, fade: (change) => fadeTo(state.opacity + change) };
 })();

@@ -425,11 +425,11 @@ def test_a_picture_takes_the_room_that_the_window_leaves(unmarked, large):
         assert unmarked.ask(f"{picture}.bottom <= {SELECTED}.getBoundingClientRect().bottom"), (
             "nothing is cut"
         )
-        assert unmarked.ask(f"{picture}.height") > 0.25 * height
+        assert unmarked.ask(f"{picture}.height") > 0.5 * height
         assert unmarked.ask(f"{picture}.width / {picture}.height") == pytest.approx(
             60 / 90, rel=0.01
         )
-    read(unmarked, large, 1280, 400)
+    read(unmarked, large, 1280, 300)
     unmarked.wait(LOOKED)
     assert unmarked.ask(f"{picture}.height") == pytest.approx(200, abs=1), (
         "of a lower one, a part is seen"

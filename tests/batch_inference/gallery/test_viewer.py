@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from batch_inference import pipeline
 from batch_inference.gallery import page as gallery_page
 from tests.support import browser, scored_folder
+from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError
 
 COUNT = "document.querySelector('#count').textContent"
@@ -127,6 +128,65 @@ def test_outline_of_a_mask_leaves_its_inside_free(opened, tmp_path):
     opened.press("o")
     left = [np.ptp(c) for c in row_of_colours(opened, "#selected .picture", 0.33, tmp_path)]
     assert max(left) < 8
+
+
+BOXES = """[...document.querySelectorAll('#selected .picture:not(.plain) img')].map(
+    ({offsetWidth, offsetHeight}) => [offsetWidth, offsetHeight])"""
+
+
+def legend_folder(root: pathlib.Path, style: str = "overlay") -> pathlib.Path:
+    """Three images of 240 x 320 whose pictures have the strip with the legend below them; the
+    original of the last has another shape, and that of the second is lost."""
+    scored = scored_folder.write(root, 3, style, cam_legend=True)
+    described = legend.Legend(1.0, legend.UNIT, "Grad-CAM", "0" * 16, 4, 4, 64, style)
+    cam = np.zeros((4, 4), np.float32)
+    cam[1, 2] = 1.0
+    grey = np.full((320, 240), 40, np.uint8)
+    grey[:, 80:120] = 200
+    drawn = legend.add(overlay.draw(grey, cam, 64, 1.0, style), described)
+    for number in range(3):
+        (scored / "cams" / f"{number}.jpg").write_bytes(overlay.encode(drawn, "jpeg"))
+    cv2.imwrite(str(root / "in" / "image0.png"), grey)
+    (root / "in" / "image1.png").unlink()
+    cv2.imwrite(str(root / "in" / scored_folder.HOSTILE), np.ascontiguousarray(grey.T))
+    gallery_page.write(gallery_page.GalleryOptions(str(scored)))
+    return scored
+
+
+def test_a_strip_with_the_legend_is_cut_off_where_the_original_stands_below(page, tmp_path):
+    read(page, legend_folder(tmp_path))
+    page.press("End")
+    page.wait(FADES)
+    page.press("b")
+    shape = "(b => b.clientWidth / b.clientHeight)(document.querySelector('#selected .picture'))"
+    assert page.ask(shape) == pytest.approx(240 / 320, rel=0.01), "that of the radiograph"
+    (wide, high), (over_wide, over_high) = page.ask(BOXES)
+    assert over_wide == wide and over_high > 1.2 * high, "the strip lies below the pane"
+    for keys in ("", "+++"):
+        page.press(*keys)
+        both = [
+            row_of_colours(page, f"#selected .picture{kind}", 0.9, tmp_path).mean(axis=1)
+            for kind in (":not(.plain)", ".plain")
+        ]
+        assert np.abs(both[0] - both[1]).mean() < 8, "the bar lies on that of the original"
+        assert np.ptp(both[1]) > 140
+    page.drag("#selected .plain", -20, -2000)
+    bottom = row_of_colours(page, "#selected .picture", 0.99, tmp_path)
+    assert np.abs(bottom - row_of_colours(page, "#selected .plain", 0.99, tmp_path)).mean() < 8
+    assert page.ask(ZOOM)[0] == page.ask(ZOOM)[1]
+    for name in ("image1.png", scored_folder.HOSTILE_SHOWN):  # no original fits
+        page.press("k")
+        page.wait(f"{NAME} === {json.dumps(name)} && {shape} < 0.6")
+        assert not page.ask(FADES) and not page.ask("document.querySelector('#note').hidden")
+    assert not [error for error in page.errors if "ERR_FILE_NOT_FOUND" not in error]
+
+
+def test_both_halves_with_a_legend_are_shown_as_they_were_drawn(page, tmp_path):
+    read(page, legend_folder(tmp_path, "side_by_side"))
+    page.wait(f"{BOXES}.length === 1 && {BOXES}[0][1] > 9")
+    wide, high = page.ask(BOXES)[0]
+    assert wide / high == pytest.approx(480 / (320 + 112), rel=0.1), "whole, with the strip"
+    assert page.ask("document.querySelector('#note').hidden") and not page.errors
 
 
 def confuse(threshold: float) -> dict[str, int]:
@@ -248,6 +308,8 @@ def test_it_has_no_barriers_in_any_window_and_scheme(page, folder, scheme, size)
     read(page, folder, width=width, height=height)
     page.press("w", "j")
     page.wait(FADES)
+    seen = page.ask("document.querySelector('#selected .picture').clientHeight")
+    assert seen >= height / 2, "the window is for the picture"
     assert page.ask("document.documentElement.scrollWidth") <= width
     assert not page.list_barriers()
     dark = page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(16, 19, 22)"
@@ -309,7 +371,7 @@ def test_a_fuller_page_is_replaced_only_when_asked(tmp_path):
     assert gallery_page.write(gallery_page.GalleryOptions(str(folder))).images == 6
     with pytest.raises(ConfigError, match=r"shows 9 rows and this selection has 3.*--page="):
         gallery_page.write(gallery_page.GalleryOptions(**options))
-    with pytest.raises(ConfigError, match="is no name of a page"):
+    with pytest.raises(ConfigError, match="is not a name for a page"):
         gallery_page.write(gallery_page.GalleryOptions(**options, page="../other.html"))
     part = gallery_page.write(gallery_page.GalleryOptions(**options, page="positives.html"))
     assert part.images == 3 and part.page.endswith("/positives.html")

@@ -1,5 +1,6 @@
 """Read and decode files: waiting for storage, and what a file that harms its worker costs."""
 
+import dataclasses
 import hashlib
 import pathlib
 import threading
@@ -63,7 +64,7 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
 HARM = {"crash": "decode_failed", "loop!": "too_slow", "alot!": "too_large"}
 
 
-def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path, monkeypatch):
+def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path):
     good = encode(picture(1), "PNG")
     for index in range(12):
         (tmp_path / f"good{index}.png").write_bytes(good)
@@ -73,16 +74,16 @@ def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path, monkeypat
     sources = [Task(Source(str(tmp_path / name), name)) for name in names]
     task = decode.Decode(SIZE, True, "m", StudyKey())
 
-    def rows():
+    def rows(task):
         with ThreadPoolExecutor(4) as threads:
             found = [row for (row,) in threads.map(task, sources)]
         return dict(zip(names, found, strict=True))
 
-    expected = rows()
+    expected = rows(task)
     pool = Pool(2, memory=256 << 20, seconds=2.0)
-    monkeypatch.setattr(decode, "_imaging", _Harmed(pool))
+    task = dataclasses.replace(task, imaging=_Harmed(pool))
     with pool.stop_on_error():
-        harmed = rows()
+        harmed = rows(task)
     for name in names:
         content = (tmp_path / name).read_bytes()
         if name in HARM:

@@ -159,11 +159,14 @@ def test_a_text_manifest(tree):
     )
     manifest.write_text(lines, encoding="utf-8-sig")
     assert list(sources.find(str(manifest))) == [
-        sources.Source(f"{tree}/a.png", "a.png"),
-        sources.Source(f"{tree}/b/c.JPG", "b/c.JPG"),
-        sources.Source(f"{tree}/b/d/with space", "b/d/with space"),
-        sources.Source("gs://bucket/x y/z.png", "gs://bucket/x y/z.png"),
-        sources.Source("/elsewhere/q.png", "/elsewhere/q.png"),
+        sources.Source(uri, name, is_grouped=False)
+        for uri, name in (
+            (f"{tree}/a.png", "a.png"),
+            (f"{tree}/b/c.JPG", "b/c.JPG"),
+            (f"{tree}/b/d/with space", "b/d/with space"),
+            ("gs://bucket/x y/z.png", "gs://bucket/x y/z.png"),
+            ("/elsewhere/q.png", "/elsewhere/q.png"),
+        )
     ]
 
 

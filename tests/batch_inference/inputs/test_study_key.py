@@ -14,10 +14,17 @@ PSEUDONYM = hmac.new(b"humerus", UID.encode(), hashlib.sha256).hexdigest()[:16]
 MURA = "train/XR_HUMERUS/patient00011/study1_positive"
 
 
-def of(by: str, name: str, uri: str = "", study: str = "", carried=(), uid: str = "") -> str:
-    return StudyKey(by)(
-        Source(uri or f"/in/{name}", name, study, carried), {"study_uid": uid} if uid else {}
-    )
+def of(
+    by: str,
+    name: str,
+    uri: str = "",
+    study: str = "",
+    carried=(),
+    uid: str = "",
+    is_grouped: bool = True,
+) -> str:
+    source = Source(uri or f"/in/{name}", name, study, carried, is_grouped)
+    return StudyKey(by)(source, {"study_uid": uid} if uid else {})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,11 @@ def of(by: str, name: str, uri: str = "", study: str = "", carried=(), uid: str 
             "patient00011/study1_positive",
         ),
         ("auto", {"name": "a/b/c.png"}, "a/b"),
+        ("auto", {"name": "a/b/c.png", "is_grouped": False}, "a/b/c.png"),
+        ("folder", {"name": "a/b/c.png", "is_grouped": False}, "a/b"),
         ("auto", {"name": "c.png"}, "c.png"),
+        ("auto", {"name": "c.png", "uri": "/patient1/study_data/c.png"}, "c.png"),
+        ("auto", {"name": "train/Patient2/STUDY1/c.png"}, "train/Patient2/STUDY1"),
         ("auto", {"name": "train/Positive/c.png"}, "train/Positive/c.png"),
         ("auto", {"name": "positive/exam/c.png"}, "positive/exam"),
         ("image", {"name": f"{MURA}/a.dcm", "uid": UID, "study": "s1"}, f"{MURA}/a.dcm"),

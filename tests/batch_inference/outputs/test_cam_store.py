@@ -14,7 +14,7 @@ import tensorflow as tf
 from batch_inference import pipeline
 from batch_inference.outputs import cam_store, redraw
 from batch_inference.outputs.records import PackedCam
-from batch_inference.storage import filesystem
+from batch_inference.storage import storage_errors
 from tests.batch_inference.conftest import json_rows, picture
 from trainer import artifact, radiograph
 from trainer.drawing import legend, overlay
@@ -171,7 +171,7 @@ def test_a_pack_that_cannot_be_written_costs_its_images_only(
     def second_fails(output, attempt, packed):
         packs.append(packed)
         if len(packs) == 2:
-            raise filesystem.StorageError("No space left on device")
+            raise storage_errors.StorageError("No space left on device")
         return original(output, attempt, packed)
 
     monkeypatch.setattr(cam_store, "write_pack", second_fails)

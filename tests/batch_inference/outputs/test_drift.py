@@ -1,7 +1,6 @@
 """The population stability index against hand-computed values, and its rate of false alarms."""
 
 import dataclasses
-import itertools
 import json
 
 import cv2
@@ -10,7 +9,7 @@ import pytest
 
 from batch_inference import pipeline
 from batch_inference.outputs import drift, summary
-from batch_inference.outputs.records import Study
+from batch_inference.outputs.records import Prediction
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import tiny_artifact
 
@@ -139,27 +138,23 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
         and "brightness (PSI" in of_the_folder
     )
     crowded = (
-        "folders with more than 12 images count as one study each: 1, such as ward with 13; if a "
-        "folder is not one examination, use --study_key=image, or --study_key with a column of a "
-        "manifest"
+        "folders with more than 12 images are no studies, so that each image counts as one: 1, "
+        "such as ward with 13; if a folder is one examination, use --study_key=folder, or "
+        "--study_key with a column of a manifest"
     )
     assert of_studies == f"caution: {crowded}"
     assert [record.message for record in caplog.records].count(crowded) == 1
     studies = {row["study"]: row["images"] for row in json_rows(tmp_path / "out", "studies")}
-    assert studies.pop("ward") == 13 and studies.pop("exam") == 12
-    assert len(studies) == 35 and set(studies.values()) == {1}
+    assert studies.pop("exam") == 12
+    assert len(studies) == 48 and set(studies.values()) == {1}
 
 
-def test_the_largest_of_crowded_studies_is_named_in_whatever_order_they_come():
-    found = [
-        Study(name, "positive", 0.5, images, f"/in/{name}/0.png", "m")
-        for name, images in (("a/b", 40), ("c", 12), ("d", 99), ("e", 99))
-    ]
-    assert [summary.is_crowded(study) for study in found] == [True, False, True, True]
-    elsewhere = dataclasses.replace(found[0], highest="/in/x/b/0.png")
-    assert not summary.is_crowded(elsewhere), "its name comes from a manifest"
-    crowded = [study for study in found if summary.is_crowded(study)]
-    for order in itertools.permutations(crowded):
-        halves = summary.add_crowded(order[:1]), summary.add_crowded(order[1:])
-        assert summary.add_crowded(halves) == summary.add_crowded(order) == (3, 99, "e")
-    assert summary.warn_of_crowded(summary.add_crowded([])) == []
+def test_crowded_folders_are_told_of_where_their_images_count_by_themselves():
+    (told,) = summary.warn_of_crowded({"a/b": 40, "d": 99, "e": 99})
+    assert ": 3, such as e with 99;" in told and not summary.warn_of_crowded({})
+    row = Prediction("/in/a/b/0.png", "negative", 0.1, -1.0, "a/b/0.png", None, "m", "e", 9.0, "aa")
+    crowded = {"a/b": 40}
+    assert list(summary.find_split_up(row, crowded)) == ["a/b"]
+    for study in ("9f86d081884c7d65", "0.png", "a/b", "x/a/b/0.png"):
+        named = dataclasses.replace(row, study=study)
+        assert not list(summary.find_split_up(named, crowded)), "DICOM or a manifest names it"

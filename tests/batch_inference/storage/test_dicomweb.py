@@ -14,7 +14,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from batch_inference import main
 from batch_inference.inputs import sources
 from batch_inference.inputs.study_key import StudyKey
-from batch_inference.storage import dicomweb, filesystem, gcs
+from batch_inference.storage import dicomweb, dicomweb_address, filesystem, gcs, storage_errors
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import orthanc as orthanc_lib
 from tests.support.dicom_files import dicom_file
@@ -56,12 +56,10 @@ def archive(tmp_path_factory) -> Iterator[orthanc_lib.Orthanc]:
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch):
-    """Give the right ones; forget the connections of other tests."""
-    monkeypatch.setenv(dicomweb.USER, orthanc_lib.USER)
-    monkeypatch.setenv(dicomweb.PASSWORD, orthanc_lib.PASSWORD)
-    monkeypatch.delenv(dicomweb.TOKEN, raising=False)
-    dicomweb._session.cache_clear()
-    dicomweb._client.cache_clear()
+    """Give the right ones."""
+    monkeypatch.setenv(dicomweb_address.USER, orthanc_lib.USER)
+    monkeypatch.setenv(dicomweb_address.PASSWORD, orthanc_lib.PASSWORD)
+    monkeypatch.delenv(dicomweb_address.TOKEN, raising=False)
 
 
 FIRST, SECOND = STUDIES
@@ -86,7 +84,7 @@ PICTURES = {instance_uid(FIRST, 0), instance_uid(FIRST, 1)}
     ],
 )
 def test_which_instances_an_address_names(archive, monkeypatch, path, uids):
-    monkeypatch.setattr(dicomweb, "_PAGE", 1)  # so that results come in several pages
+    monkeypatch.setattr(dicomweb, "PAGE_SIZE", 1)  # so that results come in several pages
     found = list(dicomweb.find(f"dicomweb+{archive.url}/{path}"))
     assert {each.uid for each in found} == uids and len(found) == len(uids)
     for each in found:
@@ -129,7 +127,8 @@ def test_a_study_is_scored_and_nothing_that_is_written_or_said_names_it(
 
 
 @pytest.mark.parametrize(
-    ("variables", "code"), [({dicomweb.PASSWORD: "wrong"}, 401), ({dicomweb.TOKEN: "wrong"}, 401)]
+    ("variables", "code"),
+    [({dicomweb_address.PASSWORD: "wrong"}, 401), ({dicomweb_address.TOKEN: "wrong"}, 401)],
 )
 def test_wrong_credentials_end_with_one_sentence(
     archive, model, tmp_path, monkeypatch, capsys, variables, code
@@ -140,7 +139,7 @@ def test_wrong_credentials_end_with_one_sentence(
     location = f"--input=dicomweb+{archive.url}/studies/{FIRST}"
     assert main.score(["humerus-score", location, *flags]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"refuses the credentials ({code}); set {dicomweb.USER}" in last
+    assert f"refuses the credentials ({code}); set {dicomweb_address.USER}" in last
     assert "wrong" not in last and ROOT not in last
     assert not (tmp_path / "out").exists()
 
@@ -160,7 +159,7 @@ def test_wrong_credentials_end_with_one_sentence(
 )
 def test_malformed_addresses_are_refused_without_being_repeated(uri):
     with pytest.raises(ConfigError, match="DICOM archive") as caught:
-        dicomweb.parse(uri)
+        dicomweb_address.parse(uri)
     assert "1.2" not in str(caught.value) and "word" not in str(caught.value).replace(
         "PASSWORD", ""
     )
@@ -168,10 +167,10 @@ def test_malformed_addresses_are_refused_without_being_repeated(uri):
 
 def test_an_address_is_described_without_identifiers():
     uri = "dicomweb+http://host/a/studies/1.2/series?PatientName=DOE&Modality=CR"
-    assert dicomweb.describe(uri, str.upper) == "dicomweb+http://host/a/studies/1.2/series?" + (
-        "PatientName=*&Modality=*"
-    )
-    assert "/studies/x/series/x" in dicomweb.describe(
+    assert dicomweb_address.describe(
+        uri, str.upper
+    ) == "dicomweb+http://host/a/studies/1.2/series?" + ("PatientName=*&Modality=*")
+    assert "/studies/x/series/x" in dicomweb_address.describe(
         "dicomweb+http://host/studies/1.2/series/3.4", lambda uid: "x"
     )
 
@@ -301,8 +300,8 @@ def test_an_archive_that_does_not_answer_is_an_outage(monkeypatch):
     with answering() as server:
         gone = address(server)
     with (
-        pytest.raises(filesystem.OutageError, match="cannot be listed"),
-        filesystem.explain_failure(ConfigError, "it cannot be listed", "check it"),
+        pytest.raises(storage_errors.OutageError, match="cannot be listed"),
+        storage_errors.explain_failure(ConfigError, "it cannot be listed", "check it"),
     ):
         list(sources.find(gone))
 
@@ -318,14 +317,14 @@ def test_an_instance_that_is_refused_has_a_reason_without_its_address(monkeypatc
     monkeypatch.setattr(dicomweb, "DEFAULT_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     with (
         answering(*[(status, {}, b"")] * 3) as server,
-        pytest.raises(filesystem.StorageError, match=f"answers {status}") as caught,
+        pytest.raises(storage_errors.StorageError, match=f"answers {status}") as caught,
     ):
         filesystem.read(address(server))
     assert "1.4" not in str(caught.value)
 
 
 def test_the_token_goes_before_a_password_and_only_to_its_host(monkeypatch):
-    monkeypatch.setenv(dicomweb.TOKEN, "abc")
+    monkeypatch.setenv(dicomweb_address.TOKEN, "abc")
     plain = (200, {"Content-Type": "application/dicom"}, b"bare")
     with answering(plain) as other, answering() as server:
         moved = f"http://localhost:{other.server_port}/elsewhere"

@@ -1,14 +1,17 @@
 """Whole files, read and written so that nothing half-done is ever seen."""
 
+import io
 import json
 import os
 import pathlib
 import threading
+from typing import ClassVar
 
 import pytest
+from apache_beam.io.filesystem import FileSystem
 
 from batch_inference.inference import model_copy
-from batch_inference.storage import filesystem
+from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError
 
@@ -25,7 +28,7 @@ from trainer.errors import ConfigError
 def test_reading_tells_in_one_sentence_why_not(tmp_path, name, sentence):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(filesystem.StorageError, match=sentence) as caught:
+    with pytest.raises(storage_errors.StorageError, match=sentence) as caught:
         filesystem.read(str(tmp_path / name))
     assert str(tmp_path) not in str(caught.value)
 
@@ -40,7 +43,7 @@ def test_a_file_larger_than_any_picture_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem, "MAX_BYTES", 10)
     (tmp_path / "a").write_bytes(b"x" * 11)
     (tmp_path / "b").write_bytes(b"x" * 10)
-    with pytest.raises(filesystem.TooLargeError):
+    with pytest.raises(storage_errors.TooLargeError):
         filesystem.read(str(tmp_path / "a"))
     assert filesystem.read(str(tmp_path / "b")) == b"x" * 10
 
@@ -68,7 +71,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "file").mkdir()
     (tmp_path / "plain").write_bytes(b"")
     for target in ("file", "plain/under"):
-        with pytest.raises(filesystem.StorageError):
+        with pytest.raises(storage_errors.StorageError):
             filesystem.write(str(tmp_path / target), b"x")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "plain"]
 
@@ -83,21 +86,37 @@ def test_delete_takes_folders_and_spares_what_a_link_points_to(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "x"]
 
 
+class MemoryFiles(FileSystem):
+    """A remote file system `mem://` that answers reads from a dictionary."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    @classmethod
+    def scheme(cls):
+        return "mem"
+
+    def open(self, path, mime_type=None, compression_type=None):
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return io.BytesIO(self.files[path])
+
+    def _refuse(self, *_, **__):
+        raise NotImplementedError
+
+    _list = copy = create = delete = exists = has_dirs = join = last_updated = _refuse
+    checksum = metadata = mkdirs = rename = size = split = _refuse
+
+
 @pytest.fixture
 def bucket(model, monkeypatch) -> dict[str, bytes]:
-    """Remote reads answered from a dictionary: the artifact of the tests at mem://models/m."""
+    """The artifact of the tests at mem://models/m, in a dictionary."""
     files = {
         f"mem://models/m/{path.relative_to(model)}": path.read_bytes()
         for path in pathlib.Path(model).rglob("*")
         if path.is_file()
     }
 
-    def read(uri):
-        if uri not in files:
-            raise FileNotFoundError(uri)
-        return files[uri]
-
-    monkeypatch.setattr(filesystem, "_read_remote", read)
+    monkeypatch.setattr(MemoryFiles, "files", files)
     return files
 
 

@@ -7,7 +7,7 @@ import requests
 from google.api_core import exceptions
 from google.cloud.storage.exceptions import InvalidResponse
 
-from batch_inference.storage import filesystem, gcs
+from batch_inference.storage import gcs, storage_errors
 
 
 def of_api(status: int) -> Exception:
@@ -31,7 +31,7 @@ def test_a_known_status_has_its_phrase(error, status):
 @pytest.mark.parametrize("error", [of_api, of_download])
 @pytest.mark.parametrize("status", [418, 419, 444, 460, 499, 509, 520, 527, 599, 999])
 def test_a_status_without_a_phrase_does_not_hide_the_answer(error, status):
-    with pytest.raises(filesystem.StorageError) as caught, filesystem.translate_errors():
+    with pytest.raises(storage_errors.StorageError) as caught, storage_errors.translate_errors():
         raise error(status)
     assert str(caught.value).startswith(f"the storage answers {status}")
     assert "gs://" not in str(caught.value)

@@ -101,20 +101,26 @@ def test_mura_omits_hidden_files_and_those_outside_the_layout(tmp_path):
     assert sources.is_simulated(str(tmp_path), "mura")
 
 
-def test_mura_one_patient_in_several_body_parts(tmp_path):
-    elbow = "train/XR_ELBOW/patient00001/study1_negative/image1.png"
-    write(tmp_path, *MURA, elbow)
+ELBOW = "train/XR_ELBOW/patient00001/study1_negative/image1.png"
+
+
+def test_mura_one_of_several_body_parts(tmp_path):
+    write(tmp_path, *MURA, ELBOW)
     assert len(list_examples(str(tmp_path), "mura", HUMERUS)) == 4
-    assert [item.path for item in list_examples(str(tmp_path), "mura", ("xr_elbow",))] == [elbow]
-    for parts in (("all",), ("XR_HUMERUS", "XR_ELBOW")):
-        listed = list_examples(str(tmp_path), "mura", parts)
-        assert len(listed) == 5
-        # The same person, yet two studies, so that two labels are no contradiction.
-        assert {item.study_id for item in listed if item.patient_id == "patient00001"} == {
-            "XR_ELBOW/patient00001/study1",
-            "XR_HUMERUS/patient00001/study1",
-        }
-        splits.check_groups(listed)
+    assert [item.path for item in list_examples(str(tmp_path), "mura", ("xr_elbow",))] == [ELBOW]
+
+
+@pytest.mark.parametrize("parts", [("all",), ("XR_HUMERUS", "XR_ELBOW")])
+def test_mura_one_patient_in_several_body_parts(tmp_path, parts):
+    write(tmp_path, *MURA, ELBOW)
+    listed = list_examples(str(tmp_path), "mura", parts)
+    assert len(listed) == 5
+    # The same person, yet two studies, so that two labels are no contradiction.
+    assert {item.study_id for item in listed if item.patient_id == "patient00001"} == {
+        "XR_ELBOW/patient00001/study1",
+        "XR_HUMERUS/patient00001/study1",
+    }
+    splits.check_groups(listed)
 
 
 def test_mura_missing_body_part_lists_those_present(tmp_path):
@@ -368,7 +374,7 @@ def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
         ("path,label,split\na,1,dev\n", "line 2: split 'dev' is none of train"),
         ("path,label\na,1\n./a,1\n", "line 3: a was listed in line 2 already"),
         ("path,label\na,1,x\n", "line 2: expected 2 cells as in the header, got 3"),
-        ("path,label,label\na,1,0\n", "every column needs a name of its own"),
+        ("path,label,label\na,1,0\n", "the columns need different names"),
         ("path,label,source_mode\na,1,RGB\n", "the column source_mode"),
         ('path,label\n"a,1\n', "is not CSV"),
     ],

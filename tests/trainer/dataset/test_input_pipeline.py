@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import small_disk, small_run
-from trainer.dataset import input_pipeline
-from trainer.dataset.input_pipeline import Augmentation
+from trainer.dataset import input_pipeline, prepared_split
+from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
 
@@ -67,7 +67,7 @@ class Workers:
 ONE = Workers(1, 1)
 
 
-def make_numbered(count: int, size: int = 16) -> input_pipeline.Split:
+def make_numbered(count: int, size: int = 16) -> prepared_split.Split:
     """Return a split whose image i holds the number i in its first two pixels."""
     split = small_run.split(count, size)
     split.images[:, 0, 0, 0], split.images[:, 0, 1, 0] = (
@@ -382,7 +382,7 @@ def data_dir(tmp_path_factory) -> str:
 
 
 def test_a_split_holds_the_pixels_labels_and_names_of_its_source(data_dir):
-    split = input_pipeline.load_split(data_dir, "train")
+    split = prepared_split.load_split(data_dir, "train")
     images, labels = small_run.pictures(small_run.SPLITS["train"], small_run.SIZE, seed=0)
     assert len(split) == 26 and split.images.dtype == np.uint8
     for image, label, path, patient in zip(
@@ -395,7 +395,7 @@ def test_a_split_holds_the_pixels_labels_and_names_of_its_source(data_dir):
 
 def test_memory_and_disk_hold_the_same(data_dir):
     memory, disk = (
-        input_pipeline.load_split(data_dir, "train", cache) for cache in ("memory", "disk")
+        prepared_split.load_split(data_dir, "train", cache) for cache in ("memory", "disk")
     )
     assert isinstance(disk.images, np.memmap) and not isinstance(memory.images, np.memmap)
     np.testing.assert_array_equal(memory.images, disk.images)
@@ -411,20 +411,20 @@ def test_images_that_do_not_fit_are_a_clear_error(data_dir, tmp_path, monkeypatc
         with pytest.raises(
             OSError,
             match=rf"^{disk} has no room for 0.0 GB of decoded .* \(No space left .* "
-            "let TMPDIR name",
+            "set TMPDIR to a folder",
         ):
-            input_pipeline.load_split(data_dir, "train", "disk")
+            prepared_split.load_split(data_dir, "train", "disk")
     with pytest.raises(
         ConfigError, match=r"GB of decoded images don't fit into memory; set --config\.cache=disk"
     ):
-        input_pipeline.allocate((2**36, 2**10, 2**10, 1), "memory")
+        prepared_split.allocate((2**36, 2**10, 2**10, 1), "memory")
 
 
 def test_an_unknown_cache_or_split_is_refused(data_dir):
     with pytest.raises(ConfigError, match="cache='ram': expected auto, memory or disk"):
-        input_pipeline.load_split(data_dir, "train", "ram")
+        prepared_split.load_split(data_dir, "train", "ram")
     with pytest.raises(DataError, match=r"no split 'holdout'; it has .*train"):
-        input_pipeline.load_split(data_dir, "holdout")
+        prepared_split.load_split(data_dir, "holdout")
 
 
 def test_select_keeps_the_columns_together():

@@ -141,11 +141,11 @@ def test_a_window_that_is_none_counts_as_missing(width):
     assert grey(STORED, WindowCenter=3, WindowWidth=width) == grey(STORED)
 
 
-def test_a_window_in_words_counts_as_missing():
+@pytest.mark.parametrize("number", [b"1111.0", b"2222.0"], ids=["centre", "width"])
+def test_a_window_in_words_counts_as_missing(number):
     data = dicom_file(STORED, WindowCenter=1111, WindowWidth=2222)
-    for number in (b"1111.0", b"2222.0"):
-        found = read(data.replace(number, b"AUTO  "))
-        assert found.pixels.tolist() == grey(STORED) and found.warnings == ("ignored_element",)
+    found = read(data.replace(number, b"AUTO  "))
+    assert found.pixels.tolist() == grey(STORED) and found.warnings == ("ignored_element",)
 
 
 def replace_text(old: bytes, new: bytes, **attributes) -> bytes:

@@ -60,16 +60,21 @@ def test_temperature_minimises_the_log_loss():
     assert fitted == pytest.approx(grid[np.argmin(loss)], rel=2e-3)
 
 
-def test_separable_and_random_labels_keep_the_temperature_in_bounds():
+SEPARABLE = cases(np.repeat([-8.0, 8.0], 30), np.repeat([0, 1], 30))
+NOISE = cases(np.random.default_rng(0).normal(size=200) * 20, np.tile([0, 1], 100))
+
+
+@pytest.mark.parametrize("scored", [SEPARABLE, NOISE], ids=["separable", "random"])
+def test_separable_and_random_labels_keep_the_temperature_in_bounds(scored):
     low, high = fit_scaling.TEMPERATURE_RANGE
-    separable = cases(np.repeat([-8.0, 8.0], 30), np.repeat([0, 1], 30))
-    noise = cases(np.random.default_rng(0).normal(size=200) * 20, np.tile([0, 1], 100))
-    for scored in (separable, noise):
-        point = calibration.fit(scored)
-        assert low <= point.scaling.temperature <= high
-        assert 0 < point.threshold < 1
-    # Platt's targets: 30 of 30 is taken for 31 in 32.
-    assert fit_scaling.fit_temperature(separable.logit, separable.label) == pytest.approx(
+    point = calibration.fit(scored)
+    assert low <= point.scaling.temperature <= high
+    assert 0 < point.threshold < 1
+
+
+def test_separable_labels_have_the_temperature_of_platts_targets():
+    """30 of 30 is taken for 31 in 32."""
+    assert fit_scaling.fit_temperature(SEPARABLE.logit, SEPARABLE.label) == pytest.approx(
         8 / np.log(31), rel=1e-3
     )
 

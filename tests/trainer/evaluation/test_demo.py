@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import small_artifact
 from trainer import artifact, local
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.evaluation import map_checks
 from trainer.network import trained_network
 
@@ -77,7 +77,7 @@ def test_the_demos_artifact_passes_every_check(demo):
 @pytest.mark.timeout(1800)
 def test_with_its_head_shuffled_in_any_way_it_fails(demo):
     model = str(demo / "train" / "artifact")
-    validation = input_pipeline.load_split(str(demo / "data"), "validation")
+    validation = prepared_split.load_split(str(demo / "data"), "validation")
     for seed in range(6):
         network = trained_network.load(model, artifact.load(model))
         small_artifact.shuffle_head(network.members[0].model, seed)

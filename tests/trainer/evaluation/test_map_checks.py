@@ -12,7 +12,7 @@ import tensorflow as tf
 from batch_inference import pipeline
 from tests.support import small_artifact, small_run
 from trainer import artifact
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.dataset.prepare import prepare
 from trainer.errors import DataError
 from trainer.evaluation import finding_masks, localisation, map_checks
@@ -340,7 +340,7 @@ def drawn(tmp_path) -> dict:
 
 
 def test_masks_of_both_forms_lie_where_they_are_in_the_letterbox(drawn, tmp_path):
-    split = input_pipeline.load_split(str(tmp_path / "data"), "validation")
+    split = prepared_split.load_split(str(tmp_path / "data"), "validation")
     masks = [
         finding_masks.place_masks(finding_masks.read(str(tmp_path / name)), split)
         for name in ("coco.json", "findings.json")
@@ -392,7 +392,7 @@ def test_masks_that_say_nothing_of_the_images_are_refused(drawn, tmp_path, conte
     with pytest.raises(DataError, match=sentence):
         finding_masks.place_masks(
             finding_masks.read(str(file)),
-            input_pipeline.load_split(str(tmp_path / "data"), "validation"),
+            prepared_split.load_split(str(tmp_path / "data"), "validation"),
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.errors import DataError
-from trainer.evaluation import bootstrap, metrics
+from trainer.evaluation import bootstrap, metric_tables, metrics
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import OTHERS
 from trainer.model_json.scaling import Scaling
@@ -228,7 +228,7 @@ def test_coverage_of_the_interval_of_auroc(patients, least):
 
 def test_few_patients_come_with_a_sentence_on_what_their_intervals_cover():
     result = metrics.evaluate(simulated(30, seed=0), 0.5, resamples=50)
-    last = metrics.format_table(result).splitlines()[-1]
+    last = metric_tables.format_table(result).splitlines()[-1]
     assert last.startswith("with fewer than 90 patients (here 30), 95 % intervals cover less")
 
 
@@ -248,7 +248,7 @@ def test_one_class_gives_null_where_undefined_and_the_rest_all_the_same(label, u
     )
     assert result["image"]["accuracy"]["value"] == pytest.approx(0.5)
     json.dumps(result, allow_nan=False)
-    assert "undefined" in metrics.format_table(result)
+    assert "undefined" in metric_tables.format_table(result)
 
 
 def test_one_image():
@@ -271,12 +271,12 @@ def test_no_interval_where_resampling_tells_nothing(probability, patients):
         (result[level]["accuracy"]["low"], result[level]["accuracy"]["high"]) == (None, None)
         for level in ("image", "study")
     )
-    assert metrics.NO_INTERVAL in metrics.format_table(result)
+    assert metric_tables.NO_INTERVAL in metric_tables.format_table(result)
     shifted = metrics.compare(
         cases(1 - np.asarray(probability), label), cases(probability, label), resamples=200
     )
     assert shifted["image"]["accuracy"]["difference"] is not None
-    assert metrics.NO_INTERVAL in metrics.format_comparison(shifted)
+    assert metric_tables.NO_INTERVAL in metric_tables.format_comparison(shifted)
 
 
 def test_wilsons_interval_by_hand():
@@ -319,14 +319,14 @@ def test_band_reports_how_many_are_called_and_how_well():
 
 def test_table_shows_value_and_interval():
     assert (
-        metrics.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207})
+        metric_tables.format_interval({"value": 0.8841, "low": 0.846, "high": 0.9207})
         == "0.884 (0.846 to 0.921)"
     )
     result = metrics.evaluate(simulated(90, seed=0), 0.5, resamples=50)
-    lines = metrics.format_table(result).splitlines()
+    lines = metric_tables.format_table(result).splitlines()
     row = next(line for line in lines if line.startswith("auroc"))
-    assert metrics.format_interval(result["image"]["auroc"]) in row
-    assert metrics.format_interval(result["study"]["auroc"]) in row
+    assert metric_tables.format_interval(result["image"]["auroc"]) in row
+    assert metric_tables.format_interval(result["study"]["auroc"]) in row
     assert "90 patients" in lines[-2]
 
 
@@ -358,11 +358,11 @@ def test_slices_cut_numbers_at_quartiles_and_gather_rare_text():
     assert len(table["site"]) == 9
     assert table["site"][OTHERS]["images"] == 8
     assert "same" not in table
-    width, site = metrics.format_slice_tables(table)
+    width, site = metric_tables.format_slice_tables(table)
     assert (width.split()[0], site.split()[0]) == ("width", "site")
     row = table["width"]["0 to 9"]
     assert next(line for line in width.splitlines() if "0 to 9 " in line).endswith(
-        metrics.format_interval(row["auroc"])
+        metric_tables.format_interval(row["auroc"])
     )
 
 

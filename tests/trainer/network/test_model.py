@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer.errors import ConfigError
-from trainer.network import backbones
+from trainer.network import backbones, trainable_layers
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture, WeightsUnavailableError
 from trainer.network.replica_dropout import ReplicaDropout
@@ -254,8 +254,8 @@ BLOCKS = [f"block{i}_{kind}" for i in (1, 2, 3) for kind in ("conv", "bn")]
 def test_what_is_trained(unfreeze, expected, pretrained):
     model = tiny(head_widths=(4,))
     for _ in range(2):  # the same the second time, and after another choice
-        model_lib.freeze(model, "2", train_batch_norm=False)
-        model_lib.freeze(model, unfreeze, train_batch_norm=not pretrained)
+        trainable_layers.freeze(model, "2", train_batch_norm=False)
+        trainable_layers.freeze(model, unfreeze, train_batch_norm=not pretrained)
     assert trainable(model) == [
         name for name in expected if not (pretrained and name.endswith("bn"))
     ]
@@ -266,14 +266,14 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_uses_them():
     model = tiny()
     images, _ = small_run.pictures(8, 32)
     moving = [layer.moving_mean.numpy() for layer in model.layers if layer.name.endswith("bn")]
-    model_lib.freeze(model, "all", train_batch_norm=False)
+    trainable_layers.freeze(model, "all", train_batch_norm=False)
     training, inference = (
         model(images, training=mode)[model_lib.LOGIT].numpy() for mode in (True, False)
     )
     np.testing.assert_allclose(training, inference, rtol=1e-5, atol=1e-6)
     after = [layer.moving_mean.numpy() for layer in model.layers if layer.name.endswith("bn")]
     assert all(np.array_equal(a, b) for a, b in zip(moving, after, strict=True))
-    model_lib.freeze(model, "all", train_batch_norm=True)
+    trainable_layers.freeze(model, "all", train_batch_norm=True)
     assert not np.allclose(
         model(images, training=True)[model_lib.LOGIT].numpy(), inference, rtol=1e-3
     )
@@ -288,13 +288,13 @@ def test_what_cannot_be_unfrozen_is_refused_with_an_example(unfreeze):
         match=rf"unfreeze_layers='{unfreeze}': expected `all`, a number, a share such as 70%,"
         r" or a layer .*block2_bn",
     ):
-        model_lib.freeze(tiny(), unfreeze, train_batch_norm=True)
+        trainable_layers.freeze(tiny(), unfreeze, train_batch_norm=True)
 
 
 def test_depth_rises_from_the_image_to_the_head():
     model = tiny(head_widths=(4,))
-    model_lib.freeze(model, "all", train_batch_norm=True)
-    depth = model_lib.compute_depths(model)
+    trainable_layers.freeze(model, "all", train_batch_norm=True)
+    depth = trainable_layers.compute_depths(model)
     assert set(depth) == {variable.path for variable in model.trainable_variables}
     assert depth["block1_conv/kernel"] == 0.0 and depth["block2_conv/kernel"] == pytest.approx(
         3 / 9

@@ -76,7 +76,7 @@ def test_finished_folder_is_kept_and_any_other_refused(tmp_path: pathlib.Path) -
         with pytest.raises(ConfigError, match="remove it, or name another --output"):
             files.write(str(tmp_path), patients, seed)
     next(tmp_path.rglob("*.png")).unlink()
-    with pytest.raises(ConfigError, match="has lost 1 of its"):
+    with pytest.raises(ConfigError, match="lacks 1 of its"):
         files.write(str(tmp_path), 2, 0)
 
 

@@ -38,9 +38,9 @@ def _connect(server, monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(bucket_lease, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(bucket_lease, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(bucket_lease, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(bucket_lease, "DEFAULT_RETRY", IMPATIENT)
-    monkeypatch.setattr(bucket_lease, "_SHORT_RETRY", IMPATIENT.with_timeout(1.0))
+    monkeypatch.setattr(bucket_lease, "RETRY_SECONDS", 1.0)
     # A run that loses its lease ends its process, which is pytest's where a test holds it here.
     lost: list[tuple[str, int]] = []
     monkeypatch.setattr(run_lock.signals, "end_process", lambda *said: lost.append(said))

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support import browser, run_report
 from trainer import main
-from trainer.evaluation import metrics
+from trainer.evaluation import metric_tables
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_the_page_sets_metrics_and_differing_settings_side_by_side(runs, page, s
     ]
     measured = json.loads((runs[0] / "metrics.json").read_text())["test"]["image"]
     row = "[...document.querySelectorAll('#metrics-image tr')].map(row => row.innerText)"
-    stated = metrics.format_interval(measured["auroc"])
+    stated = metric_tables.format_interval(measured["auroc"])
     assert f"AUROC\t{stated}\t{stated}" in page.ask(row)
     assert "xception" in page.ask("document.querySelector('#facts').innerText")
     assert page.ask("document.querySelector('#several')") is None

@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact, radiograph
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import evaluate, metrics
+from trainer.evaluation import evaluate, metric_tables
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
@@ -265,7 +265,7 @@ def test_evaluation_of_the_artifact_is_that_of_the_keras_model(made, data_dir):
         math.isclose(found["image"]["accuracy"]["value"], np.mean(called == labels))
         or not decided.all()
     )
-    assert metrics.format_table(found)
+    assert metric_tables.format_table(found)
 
 
 def test_the_keras_file_needs_keras_alone(made):
@@ -287,7 +287,7 @@ def test_the_scores_of_each_image_are_written_as_a_table(made, data_dir, tmp_pat
     assert list(rows[0]) == [
         "path", "label", "patient_id", "study_id", "split", "predicted", "logit", "probability",
     ]  # fmt: skip
-    split = input_pipeline.load_split(data, "test")
+    split = prepared_split.load_split(data, "test")
     assert [row["path"] for row in rows] == sorted(split.path)
     order = np.argsort(split.path)
     logit = model(split.images[order])[model_lib.LOGIT].numpy()[:, 0]
@@ -322,7 +322,7 @@ def test_what_a_source_lacks_is_said(made, tmp_path):
     _, directory, _ = made
     small_run.write_source(tmp_path / "source", {"train": 12})
     source = tmp_path / "source" / "manifest.csv"
-    with pytest.raises(DataError, match="puts no image into the split 'validation'; omit --split"):
+    with pytest.raises(DataError, match="has no image in the split 'validation'; omit --split"):
         evaluate.evaluate_source(str(directory), str(source), "manifest", (), "validation")
     (tmp_path / "source" / "train3.png").write_bytes(b"no image")
     found = evaluate.evaluate_source(str(directory), str(source), "manifest", ())
@@ -376,8 +376,8 @@ def test_two_artifacts_are_compared_on_the_same_images(made, data_dir, tmp_path)
     assert (row["a"], row["b"]) == pytest.approx((1 - alone, alone)) and row[
         "difference"
     ] == pytest.approx(2 * alone - 1)
-    assert f"{alone:.3f}" in metrics.format_comparison(found)
-    assert "by DeLong's test" in metrics.format_comparison(found)
+    assert f"{alone:.3f}" in metric_tables.format_comparison(found)
+    assert "by DeLong's test" in metric_tables.format_comparison(found)
 
 
 def test_artifacts_of_two_sizes_are_compared_each_on_its_own_data(made, data_dir, tmp_path):
@@ -424,7 +424,7 @@ def test_images_that_the_model_was_made_of_are_warned_of(
         build(Architecture("tinynet", "avg", ())),
         Architecture("tinynet", "avg", ()),
     )
-    for name, dataset in (("own", input_pipeline.read_dataset_info(data)), ("foreign", DATASET)):
+    for name, dataset in (("own", prepared_split.read_dataset_info(data)), ("foreign", DATASET)):
         export_model(
             model,
             architecture,

@@ -77,6 +77,6 @@ def test_a_provider_is_asked_for_where_package_and_machine_have_it(
     monkeypatch, present, has_gpu, has_tensorrt, expected
 ):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(present))
-    monkeypatch.setattr(onnx_engine, "_has_tensorrt", lambda: has_tensorrt)
+    monkeypatch.setattr(onnx_engine, "has_tensorrt", lambda: has_tensorrt)
     assert onnx_engine.choose_providers(has_gpu) == expected
     assert onnx_engine.runs_on_gpu(has_gpu) == (len(expected) > 1)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from tests.support import browser, run_report
-from trainer.evaluation import calibration, metrics
+from trainer.evaluation import calibration, metric_tables, metrics
 from trainer.evaluation.cases import count_confusion
 from trainer.publishing import model_card, report
 
@@ -93,7 +93,9 @@ def test_every_figure_is_there_with_a_text_alternative(page):
 def test_the_numbers_are_those_of_the_run(run, page):
     for level in ("image", "study"):
         for name in metrics.METRICS:
-            assert metrics.format_interval(run.metrics["test"][level][name]) in page.text, name
+            assert metric_tables.format_interval(run.metrics["test"][level][name]) in page.text, (
+                name
+            )
     cells = run.metrics["test"]["confusion"]["image"]
     table = page.text[
         page.text.index("Confusion per image") : page.text.index("Confusion per study")
@@ -109,7 +111,7 @@ def test_the_numbers_are_those_of_the_run(run, page):
     assert "uncertain ones counted by their side of the threshold" in table
     for expected in (
         "Data: mura, XR_HUMERUS, 320 px",
-        metrics.NO_INTERVAL,
+        metric_tables.NO_INTERVAL,
         "augmentation.rotation",
         "30.0",
         "truncated 6",
@@ -290,7 +292,7 @@ def test_the_threshold_moves_by_slider_and_on_the_curve(shown, run):
 def test_the_curves_state_their_areas_and_what_chance_gives(text, run):
     for level in ("image", "study"):
         for name, title in (("auroc", "AUROC"), ("auprc", "AUPRC")):
-            stated = metrics.format_interval(run.metrics["test"][level][name])
+            stated = metric_tables.format_interval(run.metrics["test"][level][name])
             assert f"per {level}, {title} {stated}" in text
     assert ">chance<" in text
     assert f">prevalence {run.cases['test'].label.mean():.2f}<" in text
@@ -374,7 +376,7 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
     text = card(run)
     for name in metrics.METRICS:
         row = f"| {name} | " + " | ".join(
-            metrics.format_interval(run.metrics[split][level][name])
+            metric_tables.format_interval(run.metrics[split][level][name])
             for split in ("test", "validation")
             for level in ("image", "study")
         )
@@ -443,7 +445,7 @@ def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
     )
     unfitted = card(run, architecture={**fields, "members": 1, "threshold_fitted": False})
     assert "(rule `kappa`), not fitted: too few images were held out, or of one class." in unfitted
-    assert metrics.NO_INTERVAL in unfitted
+    assert metric_tables.NO_INTERVAL in unfitted
 
 
 def test_model_card_tables_are_well_formed(run):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from tests.support.commands import finish, log, start, stop_after
 from trainer import artifact
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
 from trainer.evaluation import fit_scaling
 from trainer.network import model as model_lib
@@ -33,7 +33,7 @@ def undisturbed(data_dir, tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-def pool(images: int, patients: int, seed: int = 0) -> input_pipeline.Split:
+def pool(images: int, patients: int, seed: int = 0) -> prepared_split.Split:
     """Patients with different numbers of images, about a third of them positive."""
     split, rng = small_run.split(images, 16), np.random.default_rng(seed)
     patient = rng.integers(patients, size=images)
@@ -112,7 +112,7 @@ def test_what_the_folds_leave(undisturbed, data_dir):
     members = [
         keras.models.load_model(undisturbed / f"artifact/model-{k}.keras") for k in (1, 2, 3)
     ]
-    split = input_pipeline.load_split(data_dir, "train+validation")
+    split = prepared_split.load_split(data_dir, "train+validation")
     with (undisturbed / "out_of_fold.csv").open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert list(rows) == sorted(split.path)
@@ -158,7 +158,7 @@ def test_without_the_setting_the_pooled_gain_decides_for_all_networks(
     (workdir / "metrics.json").unlink()
     assert finish(data_dir, workdir, *FLAGS[:-1]) == EXIT_DONE, log(workdir)[-3000:]
     models = [keras.models.load_model(workdir / f"artifact/model-{k}.keras") for k in (1, 2, 3)]
-    split = input_pipeline.load_split(data_dir, "train+validation")
+    split = prepared_split.load_split(data_dir, "train+validation")
     fold_of = cross_validation.assign_folds(split, 3, small_recipe.get_config().seed)
     area = []
     for mirrored in (False, True):

@@ -24,7 +24,8 @@ from trainer.training.build_run import build_run
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.gradient_clipping import clip_global_norm
-from trainer.training.loop import Objective, State
+from trainer.training.loop import State
+from trainer.training.training_step import Objective
 
 UNCHANGED = {
     "horizontal_flip": False,
@@ -229,7 +230,7 @@ def test_the_average_of_the_weights_by_hand():
         average.update(tf.constant(step, tf.int64))
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.array(value)
-    with average.swapped_in():
+    with average.use_averages():
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
     np.testing.assert_array_equal(weight.numpy(), [7.0, 7.0])
 
@@ -260,7 +261,7 @@ def test_a_stopped_run_goes_on_exactly(undisturbed, tmp_path, step, number):
     )
     with pytest.raises(
         StoppedError,
-        match=f"stopped by {number.name} after step {step + 1}; the same command goes on",
+        match=f"stopped by {number.name} after step {step + 1}; the same command continues",
     ):
         fit.fit(run)
     assert signal.getsignal(number) is handler
@@ -276,7 +277,7 @@ def test_a_stop_between_calls_of_several_steps_comes_after_the_next_one_and_goes
     stop = at(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     run = make_run(tmp_path, on_step=stop, steps_per_execution=3, checkpoint_every_steps=100)
     with pytest.raises(
-        StoppedError, match="stopped by SIGTERM after step 7; the same command goes on"
+        StoppedError, match="stopped by SIGTERM after step 7; the same command continues"
     ):
         fit.fit(run)
     again = make_run(tmp_path)
@@ -298,7 +299,7 @@ def test_a_run_stopped_while_it_validates_goes_on_exactly(undisturbed, tmp_path)
     validation = dataclasses.replace(VALIDATION, images=StoppingWhenRead(VALIDATION.images))
     run = make_run(tmp_path, validation=validation, checkpoint_every_steps=100)
     with pytest.raises(
-        StoppedError, match="stopped by SIGTERM after step 4; the same command goes on"
+        StoppedError, match="stopped by SIGTERM after step 4; the same command continues"
     ):
         fit.fit(run)
     again = make_run(tmp_path)

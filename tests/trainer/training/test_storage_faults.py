@@ -66,7 +66,7 @@ def test_data_that_vanish_are_not_missed_until_the_next_start(data_dir, undistur
     shutil.copytree(data_dir, copy)
     assert stop_after(start(str(copy), workdir), workdir, 2, signal.SIGKILL) == -signal.SIGKILL
     run = start(str(copy), workdir)
-    while "Going on from step" not in log(workdir) and run.poll() is None:
+    while "Continuing from step" not in log(workdir) and run.poll() is None:
         time.sleep(0.01)
     shutil.rmtree(copy)
     assert run.wait(timeout=300) == EXIT_DONE, log(workdir)[-3000:]
@@ -125,7 +125,7 @@ def test_prepared_trained_killed_and_finished_in_a_bucket(undisturbed, tmp_path,
         run.kill()
         assert run.wait() == -signal.SIGKILL, log(local)[-3000:]
         assert started().wait(timeout=500) == EXIT_DONE, log(local)[-3000:]
-        assert "Going on from step" in log(local)
+        assert "Continuing from step" in log(local)
         for name, content in server.objects("training", "run/").items():
             if not name.endswith("/"):
                 path = tmp_path / name

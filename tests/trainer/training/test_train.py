@@ -16,7 +16,7 @@ import tensorflow as tf
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
 from trainer import artifact, main
-from trainer.dataset import input_pipeline
+from trainer.dataset import prepared_split
 from trainer.dataset.prepare import prepare
 from trainer.errors import (
     EXIT_CONFIG,
@@ -373,7 +373,7 @@ def test_a_full_disk_is_told_from_a_full_device(data_dir, tmp_path, monkeypatch)
     full = tf.errors.ResourceExhaustedError(None, None, "/data/run/ckpt-7; No space left on device")
     error = failing(monkeypatch, data_dir, tmp_path, raising(full))
     assert isinstance(error, OSError) and re.match(
-        "the disk is full: .*ckpt-7.*the same command goes on", str(error)
+        "the disk is full: .*ckpt-7.*the same command continues", str(error)
     )
 
 
@@ -448,8 +448,8 @@ def test_float16_on_two_devices_is_refused_before_anything_is_written(data_dir, 
 
 
 def test_training_on_one_class_is_refused(data_dir, tmp_path, monkeypatch):
-    whole = input_pipeline.load_split
-    monkeypatch.setattr(input_pipeline, "load_split", lambda *a: _negatives(whole(*a)))
+    whole = prepared_split.load_split
+    monkeypatch.setattr(prepared_split, "load_split", lambda *a: _negatives(whole(*a)))
     config = small_recipe.get_config()
     config.deterministic = False  # which would hold for the whole process
     with pytest.raises(

@@ -76,7 +76,7 @@ def test_one_of_two_hosts_is_lost_and_both_go_on(data_dir, two_devices, tmp_path
     assert stop_after(hosts[victim], workdir, 6, signal.SIGKILL) == -signal.SIGKILL
     assert hosts[1 - victim].wait(timeout=120) == EXIT_FAILURE, log(workdir)[-3000:]
     assert "humerus-train: a host of this run was lost" in log(workdir)
-    assert "Going on from step" in finished(data_dir, workdir)
+    assert "Continuing from step" in finished(data_dir, workdir)
     assert_same(workdir, two_devices)
 
 
@@ -98,10 +98,10 @@ def test_two_hosts_of_which_one_is_asked_to_stop_do_so_together(
     assert max((workdir / "checkpoints").glob("ckpt-*.json")).name == f"ckpt-{step:08d}.json"
     assert {by for by, _, _ in stopped} == {"SIGTERM", "a signal to another host"}
     assert {then for _, _, then in stopped} == {
-        "the same command goes on from there",
+        "the same command continues from there",
         "the first host has written the checkpoint",
     }
-    assert f"Going on from step {step} " in finished(data_dir, workdir)
+    assert f"Continuing from step {step} " in finished(data_dir, workdir)
     assert_same(workdir, two_devices)
 
 
@@ -115,7 +115,7 @@ def test_hosts_that_do_not_share_their_workdir_say_so_before_they_train(data_dir
     for host, workdir in zip(hosts, workdirs, strict=True):
         assert host.wait(timeout=120) == EXIT_CONFIG, log(workdir)[-3000:]
         assert (
-            f"humerus-train: the hosts of this run don't find the same in --workdir={workdir};"
+            f"humerus-train: the hosts of this run find different files in --workdir={workdir};"
             in log(workdir)
         )
         assert not (workdir / "checkpoints").exists()

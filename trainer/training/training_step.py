@@ -1,0 +1,183 @@
+"""Build what a device computes in training: several steps of a phase in one call."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.network import model as model_lib
+from trainer.network import trainable_layers
+from trainer.training.clock import read_clock
+from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.gradient_clipping import clip_global_norm
+
+Batch = Mapping[str, tf.Tensor]
+"""`image` uint8 [b, size, size, 1], `label` float32 [b] and `weight` float32 [b] of one replica."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Describes several epochs that share trainable variables and an optimizer.
+
+    Attributes:
+      variables: the variables that are trained.
+      optimizer: an optimizer built on them.
+      learning_rate: function from the step within the phase to the learning rate of the head.
+      clip_norm: largest norm of all gradients together; 0 for no limit.
+    """
+
+    epochs: int
+    variables: Sequence[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    learning_rate: Callable[[float], float]
+    clip_norm: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Computes the loss: binary cross-entropy of smoothed labels, with a weight for each class.
+
+    Attributes:
+      label_smoothing: in [0, 1).
+      class_weight: weight of the negative and of the positive class.
+    """
+
+    label_smoothing: float
+    class_weight: tuple[float, float]
+
+    def __call__(self, label: tf.Tensor, logit: tf.Tensor) -> tf.Tensor:
+        """Return the loss per example, float32 [B].
+
+        Args:
+          label: float32 [B] in {0, 1}.
+          logit: float32 [B].
+        """
+        smoothed = label * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logit)
+        return loss * tf.where(label > 0.5, self.class_weight[1], self.class_weight[0])
+
+
+def build_train_steps(
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    phase: Phase,
+    objective: Objective,
+    average: WeightsAverage,
+    total_steps: tf.Variable,
+    xla: bool,
+) -> Callable[..., tf.Tensor]:
+    """Return the function that trains several steps of a phase on all replicas.
+
+    Args:
+      average: updated after every step.
+      total_steps: counts the steps of the run.
+      xla: whether to compile forward and backward pass with XLA.
+
+    Returns:
+      A function that returns float64 [5]: the sums of losses, correct answers, examples and hosts
+      to stop, and the seconds that the device waited for images.
+    """
+    statistics = [variable.value for variable in trainable_layers.moving_statistics(model)]
+    replica_step = _build_replica_step(model, phase, objective, statistics, xla)
+
+    def train_steps(batches: Any, rates: tf.Tensor, count: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        # Sums of a few float32 are exact in float64, so that the number of steps in a call
+        # doesn't change them.
+        total, wait = tf.zeros(4, tf.float64), tf.zeros((), tf.float64)
+        for i in tf.range(count):
+            phase.optimizer.learning_rate.assign(rates[i])
+            started = read_clock()
+            with tf.control_dependencies([started]):
+                batch = next(batches)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                wait += read_clock() - started
+            sums, moved = strategy.run(replica_step, args=(batch, stop))
+            total += tf.cast(
+                strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), tf.float64
+            )
+            if strategy.num_replicas_in_sync > 1:
+                # Each replica has updated its own statistics. They would differ, and a
+                # checkpoint would hold those of one replica.
+                for value, of_replicas in zip(statistics, moved, strict=True):
+                    value.assign(
+                        strategy.reduce(tf.distribute.ReduceOp.MEAN, of_replicas, axis=None)
+                    )
+            average.update(total_steps)
+            total_steps.assign_add(1)
+        return tf.concat([total, [wait]], 0)
+
+    return train_steps
+
+
+def _build_replica_step(
+    model: keras.Model,
+    phase: Phase,
+    objective: Objective,
+    statistics: Sequence[tf.Variable],
+    xla: bool,
+) -> Callable[[Batch, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
+    """Return the function that trains one step on one replica.
+
+    It returns float32 [4], the sums of losses, correct answers, examples and hosts to stop; and
+    the replica's values of `statistics`.
+    """
+    trainable = list(phase.variables)
+
+    def backpropagate(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in trainable])
+            logit = tf.squeeze(model(batch["image"], training=True)[model_lib.LOGIT], -1)
+            losses = objective(batch["label"], logit)
+            scaled = phase.optimizer.scale_loss(tf.reduce_sum(batch["weight"] * losses))
+        return logit, losses, tape.gradient(scaled, [variable.value for variable in trainable])
+
+    if xla:
+        backpropagate = tf.function(backpropagate, jit_compile=True)
+
+    def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logit, losses, gradients = backpropagate(batch)
+        if phase.clip_norm:
+            gradients = clip_global_norm(gradients, phase.clip_norm, phase.optimizer)
+        phase.optimizer.apply(gradients, trainable)
+        real = tf.cast(batch["weight"] > 0, tf.float32)
+        correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
+        sums = tf.stack(
+            [
+                tf.reduce_sum(real * losses),
+                tf.reduce_sum(real * correct),
+                tf.reduce_sum(real),
+                stop,
+            ]
+        )
+        return sums, [tf.identity(value) for value in statistics]
+
+    return replica_step
+
+
+def build_predict_step(
+    model: keras.Model, strategy: tf.distribute.Strategy
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Return the function that scores a batch on all replicas.
+
+    Its results are the logits, float32 [B], of all replicas, and the number of replicas to stop.
+    """
+
+    def predict_step(
+        image: tf.Tensor, mirrored: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        def compute_logit(image: tf.Tensor) -> tf.Tensor:
+            return tf.squeeze(model(image, training=False)[model_lib.LOGIT], -1)
+
+        def replica_step(image: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if mirrored:
+                return (compute_logit(image) + compute_logit(tf.reverse(image, [2]))) / 2, stop
+            return compute_logit(image), stop
+
+        logits, stops = strategy.run(replica_step, args=(image, stop))
+        return strategy.gather(logits, axis=0), strategy.reduce(
+            tf.distribute.ReduceOp.SUM, stops, axis=None
+        )
+
+    return predict_step
