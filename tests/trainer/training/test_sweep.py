@@ -48,7 +48,7 @@ def test_a_trial_is_a_name_and_settings(file):
     ("text", "sentence"),
     [
         ("# none\n\n", "lists no trial"),
-        ("a\n* --config.seed=1", r"line 2: the settings of all trials \(\*\) stand before"),
+        ("a\n* --config.seed=1", r"line 2: write the settings of all trials \(\*\) before"),
         ("* --config.seed=1", "lists no trial"),
         ("a\nb\na", "line 3: the name a stands in an earlier line"),
         ("../a --config.seed=1", r"line 1: '\.\./a' cannot name a trial"),
