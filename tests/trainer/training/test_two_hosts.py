@@ -17,8 +17,9 @@ from tests.support.commands import (
     start_hosts,
     stop_after,
 )
-from trainer import artifact
+from trainer import artifact, machine
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
+from trainer.evaluation import evaluate
 from trainer.training.settings import flatten
 
 CURVE = ("loss", "val_loss")
@@ -130,3 +131,21 @@ def test_two_hosts_refuse_float16_and_neither_waits_for_the_other(data_dir, tmp_
     ]
     assert log(workdir).count("this run has 2 replicas, which can't agree on an overflow") == 2
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_two_hosts_compute_in_one_precision_and_report_what_the_artifact_scores(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(data_dir, workdir, LAST, "--config.precision=auto")
+    assert [host.wait(timeout=300) for host in hosts] == [EXIT_DONE, EXIT_DONE], log(workdir)[
+        -3000:
+    ]
+    expected = "mixed_bfloat16" if machine.has_bfloat16_products() else "float32"
+    assert log(workdir).count(f"This run computes in {expected}") == 2
+    recorded = json.loads((workdir / "config.json").read_text())
+    assert recorded["config.precision"] == expected
+    reported = json.loads((workdir / "metrics.json").read_text())["test"]["image"]
+    scored = evaluate.evaluate(str(workdir / "artifact"), data_dir)["image"]
+    assert {name: each["value"] for name, each in scored.items()} == {
+        name: pytest.approx(each["value"], abs=1e-5) for name, each in reported.items()
+    }
