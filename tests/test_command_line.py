@@ -506,7 +506,7 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(train_dry, cap
         ("--config.monitor=f1", "monitor='f1': expected auroc, loss or last"),
         (
             "--config.precision=half",
-            "precision='half': expected float32, mixed_bfloat16 or mixed_float16",
+            "precision='half': expected auto, float32, mixed_bfloat16 or mixed_float16",
         ),
         ("--config.optimizer=lamb", "optimizer='lamb': expected adamw or sgd"),
         ("--config.backbone=densnet", "backbone='densnet'"),
