@@ -120,8 +120,8 @@ def _text(runs: Runs, images: int, parts: dict[str, float]) -> str:
     header = ["", "cores", "images/s", "times one core", "CPU ms/image", "peak, MiB"]
     return "\n\n".join(
         [
-            f"{images:,} files; {os.cpu_count()} cores; medians of {len(next(iter(runs.values())))}"
-            " rounds, start-up included.",
+            f"{images:,} files; {os.cpu_count()} x {machine.processor()}; medians of"
+            f" {len(next(iter(runs.values())))} rounds, start-up included.",
             tables.markdown(header, rows),
             tables.markdown(["part of the work, one core", "ms/image"], times),
             f"![Images per second by cores]({_PLOT.name})",
