@@ -164,6 +164,7 @@ def test_what_is_recorded_of_an_export(made):
     lines = table.splitlines()
     named = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
     assert set(named) == set(described.engines) and len(named) == len(described.engines)
+    assert max(map(len, lines)) <= 100
     assert "|" not in table and set(lines[1]) == {"-", " "}
 
 
