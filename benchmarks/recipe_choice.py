@@ -25,9 +25,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.tables import markdown, replace_table
 from trainer.configs import humerus
-from trainer.dataset import input_pipeline
 from trainer.dataset.augmentation import Augmentation
-from trainer.dataset.prepared_split import Split
+from trainer.dataset.prepared_split import Split, load_split
 from trainer.network.trainable_layers import moving_statistics
 from trainer.training import cross_validation
 from trainer.training.build_run import build_run
@@ -76,7 +75,7 @@ class TailAverage:
 
 def main() -> None:
     options = _options()
-    pool = input_pipeline.load_split(options.data_dir, "train+validation+test")
+    pool = load_split(options.data_dir, "train+validation+test")
     pool = pool.select(np.argsort(pool.path))
     for seed in options.seeds:
         for fold in options.folds:
