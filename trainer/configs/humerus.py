@@ -44,7 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema_decay = 0.99
     config.monitor = "last"
     config.early_stopping_patience = 0
-    # Measured over folds: bfloat16 loses nothing and saves a third of the time.
+    # Over five folds, bfloat16 ended at the same AUROC within its interval, in two thirds of the
+    # processor time.
     config.precision = "auto"
     # An arm has no up or down: it is imaged hanging, raised and lying.
     config.augmentation.vertical_flip = True
