@@ -117,7 +117,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy trainer batch_inference
+	$(BIN)/mypy --explicit-package-bases trainer batch_inference benchmarks docs
 	$(BIN)/hadolint Dockerfile
 	$(MAKE) --no-print-directory docs
 

@@ -117,10 +117,10 @@ def train(
         seconds.append(time.process_time() - started)
         state.finish_epoch({})
         if state.epoch >= settings.head_epochs + FIRST_SCORED:
-            with run.average.swapped_in():
+            with run.average.use_averages():
                 _score(run, test, f"epoch {state.epoch}", scores)
     _score(run, test, "raw", scores)
-    with run.average.swapped_in():
+    with run.average.use_averages():
         scores |= {
             "test mirrored": run.predict(test, mirrored=True),
             "validation mirrored": run.predict(validation, mirrored=True),

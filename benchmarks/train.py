@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import keras
@@ -83,7 +84,7 @@ def main() -> None:
 class _Process:
     """What a process is there for: its way, and what it trains on."""
 
-    way: Round
+    way: Any
     split: Split
 
 
