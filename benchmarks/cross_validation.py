@@ -21,6 +21,7 @@ import sys
 import keras
 import numpy as np
 import scipy.special
+import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -114,13 +115,10 @@ def frozen_features(pool: Split, options: argparse.Namespace) -> np.ndarray:
     """Average-pooled last feature map of the pre-trained backbone, float32 [N, C]."""
     architecture = model_lib.Architecture(options.backbone, "avg", ())
     model = model_lib.build(architecture, pool.images.shape[1], options.weights)
+    # Called without a graph, Keras keeps every layer's output until the last one: 13 GB at 512 px.
+    predict = tf.function(lambda images: model(images, training=False)[model_lib.POOLED])
     starts = range(0, len(pool), BATCH)
-    return np.concatenate(
-        [
-            model(pool.images[start : start + BATCH], training=False)[model_lib.POOLED].numpy()
-            for start in starts
-        ]
-    )
+    return np.concatenate([predict(pool.images[start : start + BATCH]).numpy() for start in starts])
 
 
 def trained(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray:

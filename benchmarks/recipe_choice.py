@@ -41,6 +41,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     BASE: {},
     "float32": {"precision": "float32"},
     "gamma to 2": {"augmentation.contrast": 1.0},
+    "gamma to 3": {"augmentation.contrast": 2.0},
     "less moved": {
         "augmentation.shift": 0.05,
         "augmentation.zoom": 0.1,
