@@ -230,14 +230,17 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     """Refuse kinds of samples that Pillow mistakes for others, so that the picture is wrong."""
     tags = image.tag_v2
     bits = max(tags.get(_TIFF_BITS, (1,)))
-    if (
-        bits == 16
-        and tags.get(_TIFF_SAMPLES, 1) > 1
-        and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
-    ):
+    samples = tags.get(_TIFF_SAMPLES, 1)
+    has_planes = samples > 1 and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
+    if has_planes and bits == 16:
         refuse(
             "unsupported",
             "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
+        )
+    if has_planes and samples == 2:
+        refuse(
+            "unsupported",
+            "expected pixels of grey and alpha, the TIFF file has a plane of each",
         )
     if bits == 8 and sample_format(image) == TIFF_SIGNED:
         refuse(
