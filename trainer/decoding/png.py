@@ -58,7 +58,7 @@ def select_chunks(data: bytes) -> bytes:
             if zlib.crc32(chunk[4:-4]) != struct.unpack_from(">I", chunk, len(chunk) - 4)[0]:
                 refuse(
                     "truncated",
-                    f"the checksum of a {name.decode()} chunk of the PNG file is wrong",
+                    f"the checksum of the {name.decode()} chunk of the PNG file is wrong",
                 )
             parts.append(chunk)
     return b"".join(parts)
