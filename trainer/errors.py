@@ -30,5 +30,9 @@ class RunnerError(RuntimeError):
     """The Beam runner failed; the message says why, and what to do."""
 
 
+class TrialError(RuntimeError):
+    """Trials of a sweep failed; the message names them."""
+
+
 class HostLostError(RuntimeError):
     """Another host of a run on several hosts died or can't be reached."""

@@ -118,7 +118,8 @@ def sweep(given: options.SweepOptions) -> Result:
     humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep
     humerus-sweep --sweep=sweep.txt --data_dir=data --workdir=runs/sweep --table_only --split=test
 
-    The same command continues a stopped sweep.
+    The same command continues a stopped sweep. If trials fail, the others are still trained and
+    compared, and the exit code is not 0.
     """
     path_checks.check_writable("workdir", given.workdir)
     _check_prepared(given.data_dir)
@@ -127,7 +128,7 @@ def sweep(given: options.SweepOptions) -> Result:
     from trainer.training import run_sweep
 
     done = run_sweep.run(given)
-    return Result(str(done), dataclasses.asdict(done))
+    return Result(str(done), dataclasses.asdict(done), done.describe_failure())
 
 
 @_Program("humerus-evaluate", options.EvaluateOptions)

@@ -203,7 +203,9 @@ class ExplainOptions:
         schemes=SCHEMES,
     )
     output: str = option("Folder for the pages.", "explained", schemes=SCHEMES)
-    method: tuple[str, ...] = option("Comma-separated methods of the maps.", tuple(METHOD_TITLES))
+    method: tuple[str, ...] = option(
+        "Comma-separated methods of the maps.", tuple(METHOD_TITLES), choices=METHOD_TITLES
+    )
     layer: str = option(
         "Layer of the maps; fused_layer_cam and refined_cam use ends of the blocks up to it.",
         "features",

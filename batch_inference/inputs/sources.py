@@ -125,10 +125,10 @@ def has_any(
 def covers(location: str, folder: str) -> bool:
     """Return whether an input includes what lies in a folder, now or later.
 
-    A manifest includes no folder, as it lists its files one by one.
+    A file includes no folder; a manifest neither, as it lists its files one by one.
     """
     uri = filesystem.absolute(location)
-    if manifest.is_manifest(uri):
+    if manifest.is_manifest(uri) or _is_local_file(uri):
         return False
     if not is_pattern(uri) or "**" in uri:
         return filesystem.is_within(folder, find_root(uri))
@@ -144,9 +144,14 @@ def find_root(location: str) -> str:
     uri = filesystem.absolute(location)
     if is_pattern(uri):
         return uri[: _MAGIC.search(uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    if manifest.is_manifest(uri) or pathlib.Path(uri).is_file():
+    if manifest.is_manifest(uri) or _is_local_file(uri):
         return uri.rpartition("/")[0]
     return uri
+
+
+def _is_local_file(uri: str) -> bool:
+    # Unlike pathlib's, this is false too for a name that is too long.
+    return not filesystem.is_remote(uri) and os.path.isfile(uri)  # noqa: PTH113
 
 
 def is_pattern(uri: str) -> bool:

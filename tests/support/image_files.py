@@ -266,6 +266,9 @@ def _other_formats() -> dict[str, tuple[bytes, str]]:
         "planes of sixteen bits.tif": tiff_file(
             np.dstack([picture().astype(np.uint16) * 257] * 3), planes=True
         ),
+        "planes of grey and alpha.tif": tiff_file(
+            np.dstack([picture()] * 2), planes=True, extra_sample=2
+        ),
         "signed eight bits.tif": tiff_file((picture() - 128).view(np.int8), 2),
         "more than signed thirty-two bits.tif": tiff_file(picture().astype(np.uint32) << 24),
         "double precision.tif": cv2.imencode(".tif", picture().astype(np.float64))[1].tobytes(),

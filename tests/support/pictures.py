@@ -48,6 +48,18 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
     )
 
 
+ADAM7 = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)
+"""First row, first column, and the distances of rows and columns, of each pass of interlacing."""
+
+
 def png(
     rows: list[bytes],
     width: int,
@@ -72,18 +84,9 @@ def png(
 
 def interlaced_png(pixels: np.ndarray) -> bytes:
     """Encode uint8 [h, w] as a PNG file in Adam7 order."""
-    passes = (
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    )
     rows = [
         b"\0" + row.tobytes()
-        for top, left, down, right in passes
+        for top, left, down, right in ADAM7
         for row in pixels[top::down, left::right]
         if row.size
     ]

@@ -40,8 +40,8 @@ _NumberedRows = Iterator[tuple[int, list[str]]]
 def read(source: str, root: str) -> Iterator[Example]:
     """Yield the images that the CSV file `source` lists; relative paths start at `root`.
 
-    If there is no patient, each study counts as one. If there is no study, a study is what
-    `study_folders.find_study` finds in a list.
+    Without a column for them, a study is what `study_folders.find_study` finds in a list, and a
+    patient what `study_folders.find_patient` finds, else the study.
 
     Raises:
       DataError: the manifest is wrong; the message names the line.
@@ -128,6 +128,7 @@ def _read_table(
             study = manifest_columns.join_study(given.get("patient", ""), given["study"])
         else:
             study = study_folders.find_study(path, uri, is_grouped=False) or path
+        patient = given.get("patient") or study_folders.find_patient(path, uri) or study
         split = (
             _read_word(SPLIT_WORDS, given["split"], "split", where) if "split" in given else None
         )
@@ -137,7 +138,7 @@ def _read_table(
                 path=path,
                 uri=uri,
                 label=_read_word(_LABEL_WORDS, given["label"], "label", where),
-                patient_id=given.get("patient", study),
+                patient_id=patient,
                 study_id=study,
                 split=split,
                 attributes={
@@ -157,7 +158,12 @@ def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
             f"{source} has no column {missing}: expected a header with the columns "
             f"path,label[,patient][,study][,split], found {found}"
         )
-    if len(set(header)) < len(header) or "" in header:
+    if "" in header:
+        raise DataError(
+            f"{source}: column {header.index('') + 1} has no name in the header; name it or remove "
+            "it (pandas writes none with to_csv(index=False))"
+        )
+    if len(set(header)) < len(header):
         raise DataError(
             f"{source}: the columns need different names, found {','.join(header)[:200]}"
         )

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer import storage
@@ -74,7 +75,7 @@ def prepare(
         if existing := _find_existing(target, config, overwrite):
             return existing
         builder = Builder(data_dir=folder, config=config)
-        _build(builder)
+        _build(builder, target)
         publish.publish(builder.data_dir, target, folder)
         return Summary.from_metadata(target, builder.info.metadata, reused=False)
 
@@ -119,8 +120,8 @@ def _plan(target: str, config: RadiographsConfig) -> Summary:
     return Summary.from_plan(target, config.listing, config.examples, missing, simulated)
 
 
-def _build(builder: Builder) -> None:
-    """Run TFDS offline and without output.
+def _build(builder: Builder, target: str) -> None:
+    """Run TFDS offline and without output; `target` is where the data set will lie.
 
     Its progress bars would overwrite ours, and its messages name a folder that is about to move.
     """
@@ -130,6 +131,12 @@ def _build(builder: Builder) -> None:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
+    except RuntimeError as error:
+        # It raises TensorFlow's errors of writing anew, as what they caused.
+        if not isinstance(error.__cause__, tf.errors.OpError):
+            raise
+        with storage.explain_write_error(target):
+            raise error.__cause__ from None
     finally:
         tfds.enable_progress_bar()
 

@@ -93,7 +93,10 @@ def _list(root: str, paths: Sequence[str]) -> Listing:
 
 
 def _group_by_folder(examples: Sequence[Example]) -> list[Example]:
-    """Make the images of a folder one study and patient, unless it holds too many for one."""
+    """Make the images of a folder one study and patient, unless it holds too many for one.
+
+    Where MURA's folders name patients, these count.
+    """
     crowded = study_folders.find_crowded(example.path for example in examples)
     studies = [
         study_folders.find_study(
@@ -102,7 +105,13 @@ def _group_by_folder(examples: Sequence[Example]) -> list[Example]:
         for example in examples
     ]
     return [
-        dataclasses.replace(example, patient_id=study, study_id=study) if study else example
+        dataclasses.replace(
+            example,
+            patient_id=study_folders.find_patient(example.path, example.uri) or study,
+            study_id=study,
+        )
+        if study
+        else example
         for example, study in zip(examples, studies, strict=True)
     ]
 

@@ -81,7 +81,8 @@ def check_groups(examples: Iterable[Example]) -> None:
         )
         raise DataError(
             f"study {double[0]} has two labels ({places}); {len(double)} in all: "
-            "correct or remove them"
+            "all images of a study share a label; correct them, or name other studies in the "
+            "column study of a manifest (one per image if the labels are of images)"
         )
 
 

@@ -1,7 +1,8 @@
 """Decode PNG, JPEG, TIFF, BMP and WebP files to grey pixels with Pillow.
 
 A file that is cut short, damaged or too large is refused. Pillow reports most damage by itself.
-This module also checks what Pillow ignores, as the end of JPEG; `png` checks the checksums of PNG.
+This module also checks what Pillow ignores, as the end of JPEG; `png` checks the rows and checksums
+of PNG.
 Peak memory stays under 1 GiB for any input.
 """
 
@@ -105,12 +106,15 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
     try:
         if kind == "PNG":
             data = png.select_chunks(data)
+            png.check_header(data)
             if (plain := png.decode_plain(data)) is not None:
                 return *flatten_plain(plain), frozenset()
         if kind == "WEBP":  # Pillow allocates the canvas as it opens the file
             check_size(*_webp_size(data))
         with _OPENERS[kind](io.BytesIO(data)) as image:
             _check_header(image, kind)
+            if kind == "PNG":
+                png.check_rows(data)
             if kind == "JPEG" and not has_end_marker(data):
                 if not has_all_rows(data):
                     refuse("truncated", "the JPEG file has no end marker after its pixel data")
@@ -167,6 +171,8 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
     else:
         image.load()
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            png.scale_transparent_value(image, data)
         grey = convert_to_grey(image, transparent)
     if kind == "TIFF":  # Pillow has applied the orientation already
         return grey, mode
@@ -224,14 +230,17 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     """Refuse kinds of samples that Pillow mistakes for others, so that the picture is wrong."""
     tags = image.tag_v2
     bits = max(tags.get(_TIFF_BITS, (1,)))
-    if (
-        bits == 16
-        and tags.get(_TIFF_SAMPLES, 1) > 1
-        and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
-    ):
+    samples = tags.get(_TIFF_SAMPLES, 1)
+    has_planes = samples > 1 and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
+    if has_planes and bits == 16:
         refuse(
             "unsupported",
             "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
+        )
+    if has_planes and samples == 2:
+        refuse(
+            "unsupported",
+            "expected pixels of grey and alpha, the TIFF file has a plane of each",
         )
     if bits == 8 and sample_format(image) == TIFF_SIGNED:
         refuse(

@@ -1,6 +1,7 @@
 """Read the chunks of a PNG file, and decode the plain kind of PNG fast.
 
-Pillow ignores the checksums of the pixels and the end of the file, so that these are checked here.
+Pillow ignores the checksums of the pixels, rows that are missing at the bottom and the end of the
+file, so that these are checked here.
 Pictures of 8 bits, grey or RGB, which most files are, are decoded in Rust in half the time. The
 pixels are the same; what that decoder refuses is left to Pillow, which decides. It does not compare
 the checksum inside the compressed data (Adler-32), as Pillow does.
@@ -12,12 +13,28 @@ from collections.abc import Iterator
 
 import numpy as np
 from kornia_rs import io as rust
+from PIL import PngImagePlugin
 
 from trainer.decoding.refusal import refuse
 
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
 _IHDR = struct.pack(">I4s", 13, b"IHDR")
 _CHANNELS = {0: "mono", 2: "rgb"}
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples per pixel of each colour type."""
+_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_WHOLE = ((0, 0, 1, 1),)
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)
+"""First row, first column, and the distances of rows and columns, of each pass of interlacing."""
+_INFLATED_AT_ONCE = 1 << 20
 _PLAIN_PIXELS = 1 << 24
 """A larger picture is left to Pillow: a lack of memory ends a process that runs Rust."""
 
@@ -41,7 +58,7 @@ def select_chunks(data: bytes) -> bytes:
             if zlib.crc32(chunk[4:-4]) != struct.unpack_from(">I", chunk, len(chunk) - 4)[0]:
                 refuse(
                     "truncated",
-                    f"the checksum of a {name.decode()} chunk of the PNG file is wrong",
+                    f"the checksum of the {name.decode()} chunk of the PNG file is wrong",
                 )
             parts.append(chunk)
     return b"".join(parts)
@@ -59,6 +76,60 @@ def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
             refuse("truncated", "the PNG file ends inside a chunk")
         yield name, view[position:end]
         position = end
+
+
+def check_header(data: bytes) -> None:
+    """Refuse a file of `select_chunks` whose header PNG does not allow."""
+    if data[8:16] != _IHDR:
+        refuse("truncated", "the PNG file does not begin with a whole IHDR chunk")
+    width, height, bits, colour, *methods = struct.unpack_from(">IIBBBBB", data, 16)
+    if not (width and height):
+        refuse("truncated", f"the header of the PNG file announces {height} x {width} pixels")
+    if bits not in _BITS.get(colour, ()):
+        refuse(
+            "truncated",
+            f"the header of the PNG file announces {bits} bits of colour type {colour}, which PNG "
+            "does not have",
+        )
+    if methods[:2] != [0, 0] or methods[2] > 1:
+        refuse(
+            "truncated",
+            "the header of the PNG file announces a compression, filter or interlacing that PNG "
+            "does not have",
+        )
+
+
+def check_rows(data: bytes) -> None:
+    """Refuse a file of `select_chunks` whose compressed data end before the last row.
+
+    Pillow fills the rows that are missing with black. Data that are no compressed data are left to
+    Pillow, which refuses them.
+    """
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    missing = 0
+    for top, left, down, right in _ADAM7 if interlaced else _WHOLE:
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        if columns:
+            missing += rows * (1 + (columns * bits * _SAMPLES[colour] + 7) // 8)
+    inflater = zlib.decompressobj()
+    for name, chunk in _chunks(memoryview(data)):
+        rest: bytes | memoryview = chunk[8:-4] if name == b"IDAT" else b""
+        while rest and missing > 0:
+            try:
+                missing -= len(inflater.decompress(rest, _INFLATED_AT_ONCE))
+            except zlib.error:
+                return
+            rest = inflater.unconsumed_tail
+    if missing > 0:
+        refuse("truncated", "the data of the PNG file end before its last row")
+
+
+def scale_transparent_value(image: PngImagePlugin.PngImageFile, data: bytes) -> None:
+    """Scale the transparent value of grey of 2 or 4 bits to 8 bits, as Pillow scales the pixels."""
+    bits, value = data[24], image.info.get("transparency")
+    if image.mode == "L" and bits < 8 and value is not None:
+        full = (1 << bits) - 1
+        image.info["transparency"] = (value & full) * (255 // full)
 
 
 def decode_plain(data: bytes) -> np.ndarray | None:

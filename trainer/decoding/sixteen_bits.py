@@ -5,6 +5,7 @@ time in the other byte order, the same file gives the lower bytes.
 """
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from trainer.decoding.tiles import Slices, iterate_boxes
 _SIDE = 512  # of a tile: its samples are widened to 4 bytes each
 _WEIGHTS = np.array([19595, 38470, 7471], np.uint32)  # ITU-R 601, of 65536
 _FULL = 65535
+_DEEP = re.compile(r";16[BLN]$")
 _OTHER_ORDER = {"L": "B", "B": "L"}
 
 
@@ -31,7 +33,10 @@ def full_scale_table(maximum: int) -> np.ndarray:
 
 def has_deep_colour(image: ImageFile.ImageFile) -> bool:
     """Return whether an image that is not loaded yet has RGB or grey and alpha of 16 bits."""
-    return image.mode in ("RGB", "RGBA") and any(";16" in _rawmode(tile) for tile in image.tile)
+    # Without an order of bytes ("BGR;16", of BMP), all samples of a pixel share 16 bits.
+    return image.mode in ("RGB", "RGBA") and any(
+        _DEEP.search(_rawmode(tile)) for tile in image.tile
+    )
 
 
 def read_deep_colour(

@@ -14,12 +14,18 @@ STUDY_PATH = re.compile(
 )
 IMAGE_PATH = re.compile(STUDY_PATH.pattern.removesuffix("/?$") + "/[^/]+$", re.IGNORECASE)
 
+_PART = re.compile(r"XR_[A-Z]+", re.IGNORECASE)
 _STUDY_FOLDER = re.compile(r"(?:.*/)?patient\d+/study\d+[^/]*(?=/)", re.IGNORECASE)
 
 
 def is_listed(path: str) -> bool:
     """Return whether `path` is an image or a study in MURA's layout, with folders above or not."""
     return bool(IMAGE_PATH.search(path) or STUDY_PATH.search(path))
+
+
+def is_part(folder: str) -> bool:
+    """Return whether a folder has the name of a body part of MURA, such as `XR_HUMERUS`."""
+    return bool(_PART.fullmatch(folder))
 
 
 def find_study(path: str, uri: str) -> str:

@@ -4,6 +4,8 @@ MURA's study folders name studies wherever they are. In a tree of files, any oth
 the study of the images in it, unless it holds more than a dozen. The root of a source doesn't, nor
 do folders that sort images by label or split, such as `train/positive`. In a list of files folders
 say nothing: without a column for studies, each image is one.
+
+MURA's study folders also name patients, who may have several studies.
 """
 
 import collections
@@ -36,6 +38,19 @@ def find_study(path: str, uri: str, is_grouped: bool) -> str:
         and the folder is none of `find_crowded`.
     """
     return mura_paths.find_study(path, uri) or (find_folder(path) if is_grouped else "")
+
+
+def find_patient(path: str, uri: str) -> str:
+    """Return the patient that MURA's folders name, "" where there are none.
+
+    A number is the same person under all labels, splits and body parts of one folder.
+
+    Args:
+      path, uri: as for `find_study`.
+    """
+    *folders, number = mura_paths.find_study(path, uri).split("/")[:-1] or [""]
+    above = [name for name in folders if not is_sorting(name) and not mura_paths.is_part(name)]
+    return "/".join([*above, number])
 
 
 def find_crowded(paths: Iterable[str]) -> dict[str, int]:

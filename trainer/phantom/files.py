@@ -73,6 +73,12 @@ def write(output: str, patients: int = 400, seed: int = 0) -> dict[str, int]:
         )
         (partial / "SIMULATED.txt").write_text(note)
         partial.rename(root)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(
+            f"{root} can't be written ({error.strerror or error}); remove the cause and start the "
+            "same command again"
+        ) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

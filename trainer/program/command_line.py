@@ -35,6 +35,7 @@ from trainer.errors import (
     RunnerError,
     StoppedError,
     TrainingDivergedError,
+    TrialError,
 )
 from trainer.program import json_log, logging_setup, signals, telemetry
 from trainer.program.flag_types import BEAM_SCHEMES
@@ -47,10 +48,17 @@ _WIDEST = 110
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a program: `text` for people, `document` (of JSON types) for programs."""
+    """Holds the result of a program.
+
+    Attributes:
+      text: the result for people.
+      document: the result for programs, of JSON types.
+      failure: what went wrong all the same; it gives the exit code after the result is written.
+    """
 
     text: str
     document: Any
+    failure: Exception | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +133,8 @@ class Program:
         options, arguments, more = self.parse(values, argv)
         result = work(options, *arguments, **more)
         self._write_result(result, values["json"].value if self.has_json else None)
+        if result and result.failure:
+            raise result.failure
         return EXIT_DONE
 
     def define_flags(
@@ -195,7 +205,8 @@ class Program:
             StoppedError: EXIT_STOPPED,
             KeyboardInterrupt: EXIT_STOPPED,
             **dict.fromkeys(
-                (TrainingDivergedError, HostLostError, RunnerError, OSError), EXIT_FAILURE
+                (TrainingDivergedError, TrialError, HostLostError, RunnerError, OSError),
+                EXIT_FAILURE,
             ),
         }
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)

@@ -16,7 +16,7 @@ from absl import logging
 from trainer import storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
 from trainer.drawing import legend, overlay
-from trainer.errors import ConfigError, DataError
+from trainer.errors import DataError
 from trainer.evaluation import evaluate
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
@@ -77,14 +77,10 @@ def explain(model: str, images: Sequence[str], options: ExplainOptions) -> Expla
     """Write OUTPUT/NAME.html for each image, and its PNG files into OUTPUT/NAME/.
 
     Raises:
-      ConfigError: there is no such method or layer.
+      ConfigError: there is no such layer.
       ArtifactError: there is no artifact.
       DataError: no image could be read.
     """
-    if unknown := set(options.method) - set(saliency.METHODS):
-        raise ConfigError(
-            f"--method={min(unknown)}: expected one or several of {', '.join(saliency.METHODS)}"
-        )
     info = evaluate.load_info(model)
     network = trained_network.load(model, info)
     radiographs, rejected = _read_images(images, info.image_size)

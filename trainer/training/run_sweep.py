@@ -11,7 +11,15 @@ from typing import Any
 from absl import logging
 
 from trainer import artifact, storage
-from trainer.errors import EXIT_STOPPED, DataError, StoppedError
+from trainer.errors import (
+    EXIT_CONFIG,
+    EXIT_DATA,
+    EXIT_STOPPED,
+    ConfigError,
+    DataError,
+    StoppedError,
+    TrialError,
+)
 from trainer.evaluation import run_table
 from trainer.options import SweepOptions
 from trainer.program.signals import RecordedSignals
@@ -33,11 +41,32 @@ class SweepResult:
       settings: by the name of a finished trial, those that differ between them, as its run
         recorded them.
       missing: names of the trials that have no artifact, or failed in this call.
+      failed: by the name of a trial that failed in this call, its exit code; minus the number of
+        the signal that ended it.
     """
 
     table: Mapping[str, Any] | None
     settings: Mapping[str, Sequence[str]]
     missing: Sequence[str]
+    failed: Mapping[str, int]
+
+    def describe_failure(self) -> Exception | None:
+        """Return the error that ends the command where trials failed, else None.
+
+        It stands for the exit code 2 or 3 where all of them say that another try is useless.
+        """
+        if not self.failed:
+            return None
+        named = ", ".join(f"{name} with exit code {code}" for name, code in self.failed.items())
+        message = (
+            f"{len(self.failed)} of the trials failed ({named}); their messages stand above, and "
+            "the same command tries them again"
+        )
+        if set(self.failed.values()) == {EXIT_CONFIG}:
+            return ConfigError(message)
+        if set(self.failed.values()) <= {EXIT_CONFIG, EXIT_DATA}:
+            return DataError(message)
+        return TrialError(message)
 
     def __str__(self) -> str:
         parts = [run_table.format_table(self.table, self.settings)] if self.table else []
@@ -55,23 +84,27 @@ def run(options: SweepOptions) -> SweepResult:
 
     Raises:
       ConfigError: the sweep is wrong.
-      DataError: no trial is finished.
+      DataError: only the table is asked for, and no trial is finished.
       StoppedError: a signal ended a trial.
     """
     trials = sweeps.read(options.sweep)
     workdir = options.workdir.rstrip("/")
-    failed = [] if options.table_only else _train_all(trials, options)
+    failed = {} if options.table_only else _train_all(trials, options)
     finished = {
         trial.name: path
         for trial in trials
         if trial.name not in failed and _is_finished(path := f"{workdir}/{trial.name}/artifact")
     }
-    if not finished:
-        raise DataError(f"no trial of {options.sweep} is finished in {workdir}; see their logs")
+    if not finished and not failed:
+        raise DataError(
+            f"no trial of {options.sweep} is finished in {workdir}; train them first, without "
+            "--table_only"
+        )
     return SweepResult(
-        run_table.compare_runs(finished, options.data_dir, options.split),
+        run_table.compare_runs(finished, options.data_dir, options.split) if finished else None,
         _list_differing(workdir, list(finished)),
         [trial.name for trial in trials if trial.name not in finished],
+        failed,
     )
 
 
@@ -94,13 +127,13 @@ def _list_differing(workdir: str, names: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> list[str]:
+def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> dict[str, int]:
     """Train each trial in a process of its own, which frees its memory and devices.
 
     Returns:
-      The names of the trials that failed.
+      The exit codes of the trials that failed, by name.
     """
-    failed = []
+    failed = {}
     for index, trial in enumerate(trials):
         logging.info("trial %d of %d: %s", index + 1, len(trials), trial.name)
         flags = [
@@ -114,7 +147,7 @@ def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> list[st
             raise StoppedError("a signal ended a trial; run the same command to continue")
         if code:
             logging.error("trial %s ended with exit code %d", trial.name, code)
-            failed.append(trial.name)
+            failed[trial.name] = code
     return failed
 
 

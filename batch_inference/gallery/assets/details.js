@@ -3,7 +3,7 @@
 const details = (() => {
   const FIGURES = 24;  // images drawn at a time
   const MARK = { agree: "✓ agree", disagree: "✗ disagree", changed: "label changed since" };
-  const { imagesIn, labelOf, nameOf, toldOf, sizeOf } = table;
+  const { imagesIn, labelOf, nameOf, describe, sizeOf } = table;
 
   // Of the thousands of images that a class folder makes one study, only as many are drawn as are looked at.
   function drawStudy(row, area) {
@@ -25,7 +25,7 @@ const details = (() => {
 
   function figureOf(image) {
     const call = make("b", image.label, `${labelOf(image)} ${image.probability.toFixed(3)}`);
-    return make("figure", "", pictures.pair(image, toldOf(image)), make("figcaption", "", make("bdi", "", nameOf(image)), " ", call, ` ${image.further.view ?? ""}`));
+    return make("figure", "", pictures.pair(image, describe(image)), make("figcaption", "", make("bdi", "", nameOf(image)), " ", call, ` ${image.further.view ?? ""}`));
   }
 
   const fact = (name, value) => make("span", "", `${name} `, make("bdi", "", value));
@@ -70,7 +70,7 @@ const details = (() => {
   function draw(row, area, openStudy) {
     area.append(headOf(row));
     if (row.uri) area.append(originOf(row, openStudy));
-    if (row.kind === "image") area.append(make("div", "pictures single", pictures.pair(row, toldOf(row))));
+    if (row.kind === "image") area.append(make("div", "pictures single", pictures.pair(row, describe(row))));
     else if (row.kind === "study") drawStudy(row, area);
     else area.append(make("p", "", row.detail));
   }

@@ -22,7 +22,7 @@ const table = (() => {
   const imagesIn = (study) => byStudy.get(study) ?? [];
   const labelOf = ({ label }) => `${SYMBOL[label] ?? ""} ${label}`;
   const nameOf = (row) => (row.kind === "study" ? row.study : row.uri.slice(row.uri.lastIndexOf("/") + 1)) + (row.frame === null ? "" : `, frame ${row.frame}`);
-  const toldOf = (row) => `${nameOf(row)}, ${row.label}, probability ${row.probability.toFixed(3)}`;
+  const describe = (row) => `${nameOf(row)}, ${row.label}, probability ${row.probability.toFixed(3)}`;
   const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
   function sizeOf({ images, study }) {
@@ -39,5 +39,5 @@ const table = (() => {
     path: (a, b) => byText(a.uri, b.uri) || byText(a.study, b.study) || (a.frame ?? 0) - (b.frame ?? 0),
   };
 
-  return { rows, add, imagesIn, labelOf, nameOf, toldOf, many, sizeOf, ORDERS };
+  return { rows, add, imagesIn, labelOf, nameOf, describe, many, sizeOf, ORDERS };
 })();

@@ -5,13 +5,17 @@ const truth = (() => {
   const FIRST = ["truth", "manifest_label", "target", "ground_truth"], START = RUN.threshold ?? 0.5;
   let threshold = START;
 
-  const parse = (value) => (POSITIVE.test(value ?? "") ? 1 : NEGATIVE.test(value ?? "") ? 0 : null);
+  // 1, 0 or null, of a cell of a manifest, which may have spaces around its word.
+  function parse(cell) {
+    const word = String(cell ?? "").trim();
+    return POSITIVE.test(word) ? 1 : NEGATIVE.test(word) ? 0 : null;
+  }
 
   // The columns whose every value is a label, those of a usual name first.
   function findColumns(images) {
     const known = new Map();
     for (const { further } of images) {
-      for (const [name, value] of Object.entries(further)) known.set(name, (known.get(name) ?? true) && parse(String(value).trim()) !== null);
+      for (const [name, value] of Object.entries(further)) known.set(name, (known.get(name) ?? true) && parse(value) !== null);
     }
     const place = (name) => (FIRST.indexOf(name) + 1 || FIRST.length + 1);
     return [...known].filter(([, isTruth]) => isTruth).map(([name]) => name).sort((a, b) => place(a) - place(b));

@@ -27,8 +27,12 @@ VALUES = "document.querySelector('#values').textContent"
 
 
 def label_of(image: int) -> dict[str, str]:
-    """Return the truth of an image: every third is positive, every tenth unknown."""
-    return {"truth": "" if image % 10 == 9 else str(int(image % 3 == 0)), "mask": "mask.png"}
+    """Return the truth of an image: every third is positive, every tenth unknown.
+
+    Every fourth has spaces around it, as in a manifest written by hand.
+    """
+    truth = "" if image % 10 == 9 else str(int(image % 3 == 0))
+    return {"truth": f" {truth} " if truth and image % 4 == 0 else truth, "mask": "mask.png"}
 
 
 @pytest.fixture(scope="module")

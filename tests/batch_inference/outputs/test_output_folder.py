@@ -219,6 +219,16 @@ def test_a_pattern_that_takes_in_the_output_is_refused(tmp_path, pattern, output
         preflight.check_apart(f"{root}/{output}", f"{root}/{pattern}")
 
 
+@pytest.mark.parametrize("output", ["in/out", "in", "out", "in/arm.png.out"])
+@pytest.mark.parametrize("name", ["arm.png", "arm", "arm[1].png", "files.txt"])
+def test_a_file_takes_in_no_output(tmp_path, output, name):
+    write(tmp_path / "in", name, "other.png")
+    location, place = str(tmp_path / "in" / name), str(tmp_path / output)
+    (tmp_path / "in" / "files.txt").write_text("arm.png\n")
+    preflight.check_apart(place, location)
+    assert preflight.count_inputs(location, (), True, place) == 1
+
+
 def test_results_that_a_pattern_or_a_link_leads_to_are_passed_over(tmp_path):
     output, source = tmp_path / "elsewhere" / "out", tmp_path / "in"
     write(output, *OURS, *KEPT, "mine.png")

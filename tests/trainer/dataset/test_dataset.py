@@ -375,6 +375,8 @@ def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
         ("path,label\na,1\n./a,1\n", "line 3: a was listed in line 2 already"),
         ("path,label\na,1,x\n", "line 2: expected 2 cells as in the header, got 3"),
         ("path,label,label\na,1,0\n", "the columns need different names"),
+        (",path,label\n0,a,1\n", "column 1 has no name in the header; name it or remove it"),
+        ("path,label,\na,1,\n", "column 3 has no name in the header"),
         ("path,label,source_mode\na,1,RGB\n", "the column source_mode"),
         ('path,label\n"a,1\n', "is not CSV"),
     ],
@@ -476,7 +478,9 @@ def test_patient_on_both_sides():
 
 def test_study_with_two_labels():
     with pytest.raises(
-        DataError, match=r"study s has two labels \(b is negative, a is positive\); 1 in all"
+        DataError,
+        match=r"study s has two labels \(b is negative, a is positive\); 1 in all: all images of a "
+        r"study share a label; correct them, or name other studies in the column study",
     ):
         splits.check_groups(
             [example("a", 1, "p", "s", "train"), example("b", 0, "p", "s", "train")]

@@ -89,6 +89,41 @@ def test_both_programs_make_the_same_studies_of_mura(tmp_path):
     assert group_scored(listed) == group_prepared(listed, "manifest") == groups
 
 
+persons = st.builds(
+    "{}{}{}patient0000{}/study{}_{}/image{}.png".format,
+    st.sampled_from(["", "MURA-v1.1/", "site A/", "site B/scans/"]),
+    st.sampled_from(["", "train/", "valid/"]),
+    st.sampled_from(["", "XR_HUMERUS/", "XR_ELBOW/"]),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from(["positive", "negative"]),
+    st.integers(1, 3),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(persons, min_size=1, max_size=30, unique=True))
+def test_who_has_several_studies_in_folders_of_mura_is_one_patient(tmp_path_factory, paths):
+    root = tmp_path_factory.mktemp("persons")
+
+    def name_person(path: str) -> tuple[str, str]:
+        site = path.split("/")[0] if path.startswith(("MURA", "site")) else ""
+        return site, path[path.index("patient") :].split("/")[0]
+
+    listed = root / "list.csv"
+    rows = (f"{path},{int('positive' in path)}" for path in paths)
+    listed.write_text("\n".join(["path,label", *rows]))
+    expected = group({path: str(name_person(path)) for path in paths})
+    examples = sources.list_source(str(listed), "manifest", ()).examples
+    assert group({example.path: example.patient_id for example in examples}) == expected
+    # Classes are the outermost folders of the other layout, and part no one in two.
+    classes = [f"{path.split('_')[-1].split('/')[0]}/{path}" for path in paths]
+    write(root / "in", classes)
+    examples = sources.list_source(str(root / "in"), "folders", ()).examples
+    named = {example.path.partition("/")[2]: example.patient_id for example in examples}
+    assert group(named) == expected
+
+
 @pytest.mark.parametrize(
     ("study_key", "crowded"), [("auto", [("positive/ward", 13)]), ("image", [])]
 )

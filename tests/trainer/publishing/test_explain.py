@@ -258,11 +258,6 @@ def test_patterns_excite_their_channels_more_than_noise_does(network):
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
-        (
-            {"method": ("guess",)},
-            ConfigError,
-            "--method=guess: expected one or several of grad_cam,",
-        ),
         ({"layer": "nowhere"}, ConfigError, "no layer 'nowhere' with a map"),
         ({"images": ("/nowhere.png",)}, DataError, "/nowhere.png: cannot be opened or read"),
         ({"model": "/nowhere"}, ConfigError, "is not an exported model"),
@@ -293,6 +288,7 @@ def test_a_mistake_is_a_sentence(model, images, tmp_path, changes, error, senten
         (["{model}", "--list_layers"], 0, "block3_relu\t6 x 6 x 16"),
         (["{model}"], 2, "name one or several images after the artifact"),
         ([], 2, "name the artifact first"),
+        (["{model}", "{image}", "--method=cam"], 2, "--method=cam: expected one or several of"),
     ],
 )
 def test_the_command(model, images, tmp_path, capsys, words, code, said):

@@ -162,15 +162,46 @@ def test_a_signal_is_passed_to_the_trial_whose_checkpoint_is_waited_for(
     assert (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ({}, 3),  # all ended well, and left nothing
+        ({"a": 2}, 2),
+        ({"a": 3, "b": 3}, 3),
+        ({"a": 2, "b": 3}, 3),
+        ({"a": 2, "b": 1}, 1),
+        ({"a": -9}, 1),  # ended by the system, as where memory runs out
+    ],
+)
+def test_the_exit_code_tells_whether_another_try_can_help(
+    file, tmp_path, monkeypatch, capfd, codes, expected
+):
+    # Each trial is a program that only ends with a code: none is finished, and there is no table.
+    program = f"import os, sys; code = {codes}.get('abc'[int(sys.argv[-1][-1])], 0)"
+    end = "os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)"
+    monkeypatch.setattr(run_sweep, "_TRAIN", f"{program}; {end}")
+    monkeypatch.setattr(main, "_check_prepared", lambda _: None)
+    sweep = tmp_path / "abc.txt"
+    sweep.write_text("a\nb\nc\n")
+    flags = [f"--sweep={sweep}", "--data_dir=data", f"--workdir={tmp_path}/runs"]
+    assert main.sweep(["humerus-sweep", *flags]) == expected
+    said = capfd.readouterr().err
+    assert all(f"{name} with exit code {code}" in said for name, code in codes.items())
+
+
 @pytest.mark.slow  # trains two networks and starts TensorFlow three times
 def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, capsys):
     file = tmp_path / "sweep.txt"
     recipe = f"{commands.ROOT}/tests/support/small_recipe.py"
     file.write_text(f"* --config={recipe}\nbase\nseed --config.seed=5\nwrong --config.dropout=7\n")
     flags = [f"--sweep={file}", f"--data_dir={data_dir}", f"--workdir={tmp_path}/runs"]
-    assert main.sweep(["humerus-sweep", *flags, "--json=-"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["missing"] == ["wrong"] and list(result["table"]["runs"]) == ["base", "seed"]
+    # The trial that is wrong keeps neither the others nor the table back, but the code is its own.
+    assert main.sweep(["humerus-sweep", *flags, "--json=-"]) == 2
+    said = capsys.readouterr()
+    assert "1 of the trials failed (wrong with exit code 2)" in said.err
+    result = json.loads(said.out)
+    assert result["missing"] == ["wrong"] and result["failed"] == {"wrong": 2}
+    assert list(result["table"]["runs"]) == ["base", "seed"]
     assert result["settings"] == {"base": ["seed=3"], "seed": ["seed=5"]}
     settings = json.loads((tmp_path / "runs" / "seed" / "config.json").read_text())
     assert settings["config.seed"] == 5
@@ -191,5 +222,8 @@ def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, 
     assert main.sweep(["humerus-sweep", *flags, "--table_only", "--json=-"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["seed"] == ["seed=5"]
     file.write_text(f"seed --config={recipe} --config.seed=6\n")
-    assert main.sweep(["humerus-sweep", *flags]) == 3
+    assert main.sweep(["humerus-sweep", *flags]) == 2
+    assert "1 of the trials failed (seed with exit code 2)" in capsys.readouterr().err
+    flags[-1] = f"--workdir={tmp_path}/other"
+    assert main.sweep(["humerus-sweep", *flags, "--table_only"]) == 3
     assert "no trial of" in capsys.readouterr().err
