@@ -515,6 +515,11 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(train_dry, cap
             "--config.global_batch_size=0",
             "global_batch_size=0: expected a whole number from 1 to 65536",
         ),
+        (
+            "--config.gradient_accumulation_steps=3",
+            "batch_size=8 doesn't divide among 1 replicas with gradient_accumulation_steps=3;"
+            " the nearest that do: 6 or 9",
+        ),
         ("--config.epochs=-1", "epochs=-1: expected a whole number from 0 to 100000"),
         ("--config.epochs=0", "no epoch would be trained"),
         ("--config.abstain=1.5", "abstain=1.5: expected a number from 0 to below 1"),

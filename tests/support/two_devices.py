@@ -74,6 +74,11 @@ def main() -> None:
         found["last batch partly filled"][0],
         run(2, True, count=27, steps_per_execution=3),
     ]
+    everything = {**CASES["clipped gradients"], "dropout": 0.5, "head_epochs": 1}
+    found["four micro-batches on each device"] = [
+        run(1, True, **everything),
+        run(2, True, **everything, gradient_accumulation_steps=4),
+    ]
     found["batch statistics in training"] = [run(2, False, count=27, epochs=4)]
     with open(sys.argv[1], "w") as file:  # noqa: PTH123
         json.dump(found, file)

@@ -39,6 +39,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.head_learning_rate = 1e-3
     config.epochs = 40
     config.global_batch_size = 16
+    # Parts of a batch that are computed one after the other, where the devices can't hold it; the
+    # optimizer takes one step with the gradients of all. Batch normalisation that trains sees a
+    # part at a time.
+    config.gradient_accumulation_steps = 1
     # Learning rates are stated for this batch size and scaled for others, see
     # `optimization.compute_batch_factor`; 0 switches the scaling off.
     config.reference_batch_size = 16

@@ -98,21 +98,28 @@ def count_steps_per_epoch(examples: int, global_batch_size: int) -> int:
     return -(-examples // global_batch_size)
 
 
-def compute_per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
+def compute_per_replica_batch_size(
+    global_batch_size: int, replicas: int, micro_batches: int = 1
+) -> int:
     """Return the number of examples per replica and step.
+
+    Args:
+      micro_batches: equal parts that each replica's share is to be divided into.
 
     Raises:
       ConfigError: the batch cannot be divided equally; the message names the nearest that can.
     """
-    if global_batch_size % replicas:
+    parts = replicas * micro_batches
+    if global_batch_size % parts:
         below, above = (
-            global_batch_size // replicas * replicas,
-            -(-global_batch_size // replicas) * replicas,
+            global_batch_size // parts * parts,
+            -(-global_batch_size // parts) * parts,
         )
         nearest = f"{below} or {above}" if below else str(above)
+        divided = f" with gradient_accumulation_steps={micro_batches}" if micro_batches > 1 else ""
         raise ConfigError(
-            f"global_batch_size={global_batch_size} doesn't divide among {replicas} replicas; "
-            f"the nearest that do: {nearest}"
+            f"global_batch_size={global_batch_size} doesn't divide among {replicas} replicas"
+            f"{divided}; the nearest that do: {nearest}"
         )
     return global_batch_size // replicas
 

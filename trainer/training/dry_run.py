@@ -76,6 +76,9 @@ def plan(job: TrainingJob) -> Plan:
     finished = storage.exists(f"{job.workdir}/{results.METRICS}")
     job = precision.choose(job, tf.distribute.get_strategy())
     keras.config.set_dtype_policy(job.settings.precision)
+    input_pipeline.compute_per_replica_batch_size(
+        job.settings.global_batch_size, 1, job.settings.gradient_accumulation_steps
+    )
     splits = {
         name: prepared_split.load_split(job.data_dir, name, job.settings.cache)
         for name in ("train", "validation", "test")

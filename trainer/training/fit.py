@@ -68,9 +68,16 @@ class Run:
             loop = Loop(model, strategy, [], self.objective, average)
         return dataclasses.replace(self, model=model, loop=loop, average=average)
 
-    def predict(self, split: Split, mirrored: bool = False) -> np.ndarray:
+    def predict(
+        self,
+        split: Split,
+        mirrored: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> np.ndarray:
         """Return the logits of a split, float32 [N], see `Loop.predict`."""
-        return self.loop.predict(split, self.job.settings.global_batch_size, mirrored)
+        settings = self.job.settings
+        at_once = settings.global_batch_size // settings.gradient_accumulation_steps
+        return self.loop.predict(split, at_once, mirrored, should_stop)
 
 
 class Journal:
@@ -212,9 +219,7 @@ def _validate(
     AUROC is NaN where all images are of one class; all three are NaN where there is no image.
     """
     labels = run.validation.labels
-    logits = run.loop.predict(
-        run.validation, run.job.settings.global_batch_size, should_stop=should_stop
-    )
+    logits = run.predict(run.validation, should_stop=should_stop)
     if not len(labels):
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
     loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()

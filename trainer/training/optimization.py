@@ -28,6 +28,7 @@ def build_phases(
     unfreeze = settings.unfreeze_layers if pretrained else "all"
     trainable_layers.freeze(model, unfreeze, train_batch_norm=not pretrained)
     depths, factor = trainable_layers.compute_depths(model), compute_batch_factor(settings)
+    clip_norm, micro_batches = settings.clip_norm, settings.gradient_accumulation_steps
     phases = []
     if settings.head_epochs and pretrained:
         head = [
@@ -38,7 +39,7 @@ def build_phases(
         steps = settings.head_epochs * steps_per_epoch
         rate = schedule("cosine", settings.head_learning_rate * factor, steps, 0)
         optimizer = _build_optimizer(settings, head, {})
-        phases.append(Phase(settings.head_epochs, head, optimizer, rate, settings.clip_norm))
+        phases.append(Phase(settings.head_epochs, head, optimizer, rate, clip_norm, micro_batches))
     if settings.epochs:
         trained = list(model.trainable_variables)
         scale = {
@@ -47,7 +48,7 @@ def build_phases(
         steps, warmup = settings.epochs * steps_per_epoch, settings.warmup_epochs * steps_per_epoch
         rate = schedule(settings.schedule, settings.learning_rate * factor, steps, warmup)
         optimizer = _build_optimizer(settings, trained, scale)
-        phases.append(Phase(settings.epochs, trained, optimizer, rate, settings.clip_norm))
+        phases.append(Phase(settings.epochs, trained, optimizer, rate, clip_norm, micro_batches))
         _log_rates(settings, list(scale.values()))
     return phases
 

@@ -130,6 +130,7 @@ RULES: Mapping[str, Rule] = {
     "head_learning_rate": _RATE,
     "epochs": _EPOCHS,
     "global_batch_size": WholeNumber(1, 65_536),
+    "gradient_accumulation_steps": WholeNumber(1, 65_536),
     "reference_batch_size": WholeNumber(0, 65_536),
     "optimizer": Choice(("adamw", "sgd")),
     "learning_rate": _RATE,

@@ -79,7 +79,7 @@ def _train_and_publish(
         _write_settings(job)
     batch_size = job.settings.global_batch_size
     per_replica = input_pipeline.compute_per_replica_batch_size(
-        batch_size, strategy.num_replicas_in_sync
+        batch_size, strategy.num_replicas_in_sync, job.settings.gradient_accumulation_steps
     )
     factor = optimization.compute_batch_factor(job.settings)
     strategy_lib.log_devices(strategy, batch_size, factor)
@@ -203,14 +203,17 @@ def _translate(
 
 
 def _explain_out_of_memory(job: TrainingJob, per_replica: int, replicas: int) -> ConfigError:
-    """Return the error that suggests the next smaller batch, where there is one."""
+    """Return the error that suggests the next smaller part of the batch, where there is one."""
+    parts = job.settings.gradient_accumulation_steps
+    at_once = per_replica // parts
     smaller = ""
-    if per_replica > 1:
+    if at_once > 1:
+        more = next(n for n in range(parts + 1, per_replica + 1) if per_replica % n == 0)
         # A checkpoint binds the run to its settings.
         new_workdir = " and a new --workdir" if has_checkpoint(job.workdir) else ""
-        smaller = f"try --config.global_batch_size={per_replica // 2 * replicas}{new_workdir}, or "
+        smaller = f"try --config.gradient_accumulation_steps={more}{new_workdir}, or "
     return ConfigError(
         f"the device is out of memory with global_batch_size={per_replica * replicas}"
-        f" ({per_replica} images of {job.dataset.image_size} px on each of {replicas} replicas);"
-        f" {smaller}prepare smaller images or choose a smaller --config.backbone"
+        f" ({at_once} images of {job.dataset.image_size} px at once on each of {replicas}"
+        f" replicas); {smaller}prepare smaller images or choose a smaller --config.backbone"
     )

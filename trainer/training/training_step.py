@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.network import model as model_lib
 from trainer.network import trainable_layers
+from trainer.network.replica_dropout import ReplicaDropout
 from trainer.training.clock import read_clock
 from trainer.training.exponential_moving_average import WeightsAverage
 from trainer.training.gradient_clipping import clip_global_norm
@@ -26,6 +27,7 @@ class Phase:
       optimizer: an optimizer built on them.
       learning_rate: function from the step within the phase to the learning rate of the head.
       clip_norm: largest norm of all gradients together; 0 for no limit.
+      micro_batches: parts of a replica's batch whose gradients are computed one after the other.
     """
 
     epochs: int
@@ -33,6 +35,7 @@ class Phase:
     optimizer: keras.optimizers.Optimizer
     learning_rate: Callable[[float], float]
     clip_norm: float = 0.0
+    micro_batches: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,36 +125,53 @@ def _build_replica_step(
 
     It returns float32 [4], the sums of losses, correct answers, examples and hosts to stop; and
     the replica's values of `statistics`.
+
+    The weights of a global batch sum to 1, so the gradients of its micro-batches add up to its own.
+    Batch normalisation that trains normalises each micro-batch by itself, and moves its statistics
+    after each.
     """
     trainable = list(phase.variables)
+    for layer in model.layers:
+        if isinstance(layer, ReplicaDropout):
+            layer.micro_batches = phase.micro_batches
 
-    def backpropagate(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def backpropagate(batch: Batch) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in trainable])
             logit = tf.squeeze(model(batch["image"], training=True)[model_lib.LOGIT], -1)
             losses = objective(batch["label"], logit)
             scaled = phase.optimizer.scale_loss(tf.reduce_sum(batch["weight"] * losses))
-        return logit, losses, tape.gradient(scaled, [variable.value for variable in trainable])
+        gradients = tape.gradient(scaled, [variable.value for variable in trainable])
+        real = tf.cast(batch["weight"] > 0, tf.float32)
+        correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
+        sums = [tf.reduce_sum(real * losses), tf.reduce_sum(real * correct), tf.reduce_sum(real)]
+        return tf.stack(sums), gradients
 
     if xla:
         backpropagate = tf.function(backpropagate, jit_compile=True)
 
+    def accumulate(batch: Batch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        if phase.micro_batches == 1:
+            return backpropagate(batch)
+        parts = {
+            name: tf.reshape(values, (phase.micro_batches, -1, *values.shape[1:]))
+            for name, values in batch.items()
+        }
+        nothing = tf.zeros(3), [tf.zeros(variable.shape) for variable in trainable]
+        # One part at a time, so that the memory holds the activations of one.
+        return tf.foldl(
+            lambda total, part: tf.nest.map_structure(tf.add, total, backpropagate(part)),
+            parts,
+            nothing,
+            parallel_iterations=1,
+        )
+
     def replica_step(batch: Batch, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logit, losses, gradients = backpropagate(batch)
+        sums, gradients = accumulate(batch)
         if phase.clip_norm:
             gradients = clip_global_norm(gradients, phase.clip_norm, phase.optimizer)
         phase.optimizer.apply(gradients, trainable)
-        real = tf.cast(batch["weight"] > 0, tf.float32)
-        correct = tf.cast((logit > 0) == (batch["label"] > 0.5), tf.float32)
-        sums = tf.stack(
-            [
-                tf.reduce_sum(real * losses),
-                tf.reduce_sum(real * correct),
-                tf.reduce_sum(real),
-                stop,
-            ]
-        )
-        return sums, [tf.identity(value) for value in statistics]
+        return tf.concat([sums, [stop]], 0), [tf.identity(value) for value in statistics]
 
     return replica_step
 

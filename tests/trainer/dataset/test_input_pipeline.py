@@ -369,6 +369,15 @@ def test_a_batch_that_does_not_divide_names_the_nearest_that_do(size, replicas, 
     assert input_pipeline.compute_per_replica_batch_size(24, 8) == 3
 
 
+def test_a_batch_that_does_not_divide_into_micro_batches_names_the_nearest_that_do():
+    with pytest.raises(
+        ConfigError,
+        match=r"=16 doesn't divide among 2 replicas with gradient_accumulation_steps=3.* 12 or 18$",
+    ):
+        input_pipeline.compute_per_replica_batch_size(16, 2, 3)
+    assert input_pipeline.compute_per_replica_batch_size(24, 2, 3) == 12
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("prepared")

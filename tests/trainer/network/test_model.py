@@ -217,6 +217,15 @@ def test_on_one_device_dropout_is_that_of_keras():
     np.testing.assert_array_equal(ours(values), values)
 
 
+def test_micro_batches_drop_what_the_whole_batch_would():
+    whole, parts = ReplicaDropout(0.4, seed=7), ReplicaDropout(0.4, seed=7)
+    parts.micro_batches = 3
+    values = tf.constant(np.random.default_rng(0).normal(size=(6, 50)), tf.float32)
+    for _ in range(2):
+        dropped = [parts(part, training=True) for part in tf.split(values, 3)]
+        np.testing.assert_array_equal(tf.concat(dropped, 0), whole(values, training=True))
+
+
 def test_the_seed_decides_the_weights():
     one, same, other = (tiny(seed=seed).get_weights() for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))

@@ -1,5 +1,6 @@
 """Each engine and precision is compared with float32 TensorFlow and recorded in the artifact."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import openvino
 import pytest
 
-from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support import small_artifact, small_run
 from trainer import artifact, radiograph
 from trainer.artifact import OUTPUTS
 from trainer.dataset.dataset_info import DatasetInfo
@@ -251,7 +252,7 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
     assert found["tensorflow/float32"]["within_tolerance"]
 
 
-def test_the_int8_network_is_the_better_of_two_ways_of_taking_ranges(copied):
+def test_the_int8_network_is_the_best_of_three_ways(copied):
     images = TRAIN.images[:16] // 8
     images[:3] *= 8  # a few that stand out, as plates and screws do
     quantize.quantize(copied, images)
@@ -267,10 +268,24 @@ def test_the_int8_network_is_the_better_of_two_ways_of_taking_ranges(copied):
 
     errors = [
         measure_what_no_line_explains(other)
-        for other in quantize.quantize_in_two_ways(network, images)
+        for other in quantize.quantize_in_three_ways(network, images)
     ]
+    assert len(set(errors)) == 3
     assert max(errors) > 1.2 * min(errors)
     assert measure_what_no_line_explains(written) == pytest.approx(min(errors), rel=0.01)
+
+
+def test_the_first_convolution_of_each_member_and_of_its_mirror_image_stays_exact(tmp_path):
+    network = dataclasses.replace(small_artifact.network(2), mirrored=True)
+    small_artifact.make(tmp_path, network)
+    quantize.quantize(tmp_path, TRAIN.images[:8])
+    written = openvino.Core().read_model(str(tmp_path / artifact.INT8_NETWORK))
+    sources = [
+        operation.input_value(0).get_node().get_type_name()
+        for operation in written.get_ordered_ops()
+        if operation.get_type_name() == "Convolution"
+    ]
+    assert [source == "FakeQuantize" for source in sources] == [False, True, True] * 4
 
 
 def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypatch):

@@ -1,10 +1,13 @@
 """The loop gives the same result on any number of devices and after any interruption."""
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -119,6 +122,7 @@ def devices(tmp_path_factory) -> dict:
         "several steps per execution",
         "dropout",
         "clipped gradients",
+        "four micro-batches on each device",
     ],
 )
 def test_two_devices_learn_what_one_learns(devices, case):
@@ -134,6 +138,48 @@ def test_two_devices_train_with_batch_statistics(devices):
     (found,) = devices["batch statistics in training"]
     assert np.isfinite([*found["loss"], *found["logits"], *found["weights"]]).all()
     assert np.std(found["logits"]) > 1e-3
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sgd", "learning_rate": 1.0}])
+def test_micro_batches_learn_what_the_whole_batch_learns(tmp_path, pretrained, optimizer, parts):
+    """The last batch of an epoch has two examples: with eight parts, six have none."""
+    settings = {
+        "weights": pretrained,
+        "head_epochs": 1,
+        "epochs": 2,
+        "dropout": 0.5,
+        "clip_norm": 0.05,
+        "label_smoothing": 0.1,
+        **optimizer,
+    }
+    train = TRAIN.select(np.flatnonzero(np.arange(26) != 1))  # one class has more weight
+    whole = make_run(tmp_path / "whole", train=train, **settings)
+    run = make_run(tmp_path / "parts", train=train, gradient_accumulation_steps=parts, **settings)
+    before = weights(whole)
+    np.testing.assert_allclose(curve(fit.fit(run)), curve(fit.fit(whole)), rtol=1e-4)
+    for ours, theirs in zip(weights(run), weights(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    moved = [np.abs(a - b).max() for a, b in zip(weights(whole), before, strict=True)]
+    assert max(moved) > 1e-2
+
+
+def measure_peaks(folder: pathlib.Path) -> list[int]:
+    """Return the most memory that this process has held after a step in 16 parts, and in one."""
+    peaks, train = [], small_run.split(64, size=256)
+    for parts in (16, 1):
+        settings = {"gradient_accumulation_steps": parts, "global_batch_size": 64, "ema_decay": 0.0}
+        run = make_run(folder, train=train, size=256, **settings)
+        run.loop.train_epoch(train, State(), 64, augmentation=None, seed=0)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return peaks
+
+
+def test_the_memory_holds_the_activations_of_one_micro_batch(tmp_path):
+    """The whole batch takes 300 MiB more; 170 where parts are computed beside each other."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        in_parts, whole = pool.submit(measure_peaks, tmp_path).result()
+    assert whole - in_parts > 220 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -334,6 +380,17 @@ def test_a_run_killed_three_times_goes_on_exactly(undisturbed, tmp_path):
             fit.fit(run)
     run = make_run(tmp_path)
     assert_as_undisturbed(undisturbed, fit.fit(run), run)
+
+
+def test_a_run_in_micro_batches_that_is_killed_goes_on_exactly(tmp_path):
+    whole = make_run(tmp_path / "whole", gradient_accumulation_steps=2)
+    state = fit.fit(whole)
+    run = make_run(tmp_path / "killed", on_step=at(7, kill), gradient_accumulation_steps=2)
+    with pytest.raises(Killed):
+        fit.fit(run)
+    assert read_newest_state(tmp_path / "killed")["total_steps"] == 6
+    run = make_run(tmp_path / "killed", gradient_accumulation_steps=2)
+    assert_as_undisturbed((curve(state), weights(whole)), fit.fit(run), run)
 
 
 def test_a_run_killed_while_it_validates_goes_on_exactly(undisturbed, tmp_path, monkeypatch):
@@ -555,24 +612,28 @@ def test_a_run_without_an_epoch_is_refused(tmp_path):
         fit.fit(make_run(tmp_path, epochs=0))
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_learns_the_same_within_rounding(undisturbed, tmp_path, precision):
+def test_half_precision_learns_the_same_within_rounding(tmp_path, pretrained, precision, parts):
+    settings = {"weights": pretrained, "epochs": 1, "gradient_accumulation_steps": parts}
     keras.config.set_dtype_policy(precision)
     try:
-        run = make_run(tmp_path, precision=precision, epochs=1, dropout=0.0)
+        run = make_run(tmp_path, precision=precision, **settings)
         state = fit.fit(run)
     finally:
         keras.config.set_dtype_policy("float32")
-    full = make_run(tmp_path / "full", epochs=1, dropout=0.0)
+    full = make_run(tmp_path / "full", **settings)
     assert state.history[0]["loss"] == pytest.approx(fit.fit(full).history[0]["loss"], rel=0.02)
     assert all(weight.dtype == np.float32 for weight in weights(run))
 
 
-def test_xla_learns_the_same_within_rounding(tmp_path):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_xla_learns_the_same_within_rounding(tmp_path, parts):
     losses = []
     for xla in (False, True):
         # Without dropout: XLA draws other random numbers.
-        run = make_run(tmp_path / str(xla), xla=xla, dropout=0.0, epochs=2)
+        settings = {"xla": xla, "dropout": 0.0, "gradient_accumulation_steps": parts}
+        run = make_run(tmp_path / str(xla), epochs=2, **settings)
         losses.append([row["loss"] for row in fit.fit(run).history])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 

@@ -348,23 +348,26 @@ def raising(error):
     ],
     ids=["a tensor", "CUDA", "an array"],
 )
-def test_a_device_out_of_memory_ends_with_the_next_batch_to_try(
+def test_a_device_out_of_memory_ends_with_the_next_parts_of_the_batch_to_try(
     data_dir, tmp_path, monkeypatch, fails
 ):
     error = failing(monkeypatch, data_dir, tmp_path, fails)
     assert isinstance(error, ConfigError)
     assert re.search(
-        r"out of memory with global_batch_size=8 .*try --config.global_batch_size=4, or prepare",
+        r"out of memory with global_batch_size=8 \(8 images .*"
+        r" try --config.gradient_accumulation_steps=2, or prepare",
         str(error),
     )
+    halved = failing(monkeypatch, data_dir, tmp_path / "2", fails, gradient_accumulation_steps=2)
+    assert "(4 images" in str(halved) and "_steps=4, or prepare" in str(halved)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-00000002.json").touch()
-    assert "=4 and a new --workdir, or prepare" in str(
+    assert "=2 and a new --workdir, or prepare" in str(
         failing(monkeypatch, data_dir, tmp_path, fails)
     )
     alone = str(failing(monkeypatch, data_dir, tmp_path / "alone", fails, global_batch_size=1))
     assert (
-        "=1 (1 images of 48 px on each of 1 replicas); prepare smaller images or choose a smaller"
+        "=1 (1 images of 48 px at once on each of 1 replicas); prepare smaller images or choose a"
         in alone
     )
 
