@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,10 @@ from trainer import machine
 
 _REMOTE_THREADS = 32
 """Threads where files are remote: they wait for the network, so there may be more than cores."""
+_GROUP = 4
+"""Elements that a thread takes at once where files are local: a worker process is then asked for
+several in one message, while the first process is busy with others."""
+_SWITCH_SECONDS = 0.0005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +31,23 @@ class PoolSize:
     Attributes:
       window: elements that may be under way.
       threads: of each worker; None for one per core of that worker.
+      group: elements that a thread takes at once.
     """
 
     window: int
     threads: int | None
+    group: int = 1
 
     @classmethod
     def choose(cls, batch_size: int, remote: bool) -> "PoolSize":
         """Return the size that keeps a network busy that takes `batch_size` images at once."""
-        threads = _REMOTE_THREADS if remote else None
-        return cls(batch_size + 2 * (threads or machine.cores()), threads)
+        if remote:
+            return cls(batch_size + 2 * _REMOTE_THREADS, _REMOTE_THREADS)
+        return cls(batch_size + _GROUP * machine.cores(), None, _GROUP)
 
 
 class ConcurrentMap(beam.DoFn):
-    """Maps each element in a pool of threads; results keep their order.
+    """Maps groups of elements in a pool of threads; results keep the order of the elements.
 
     While a later step of the same bundle works (the network, in C++), the pool goes on with up to
     `window` elements.
@@ -48,15 +56,15 @@ class ConcurrentMap(beam.DoFn):
     For functions that let other threads run: reading, decoding, encoding. Global window only.
     """
 
-    def __init__(self, function: Callable[[Any], Any], window: int, threads: int | None = None):
-        """Take a function of one element, how many may be under way at once, and the threads (one
-        more than cores by default).
+    def __init__(self, function: Callable[[Sequence[Any]], Iterable[Any]], size: PoolSize):
+        """Take a function of several elements that returns all their results, and how many run at
+        once. Where it returns a generator, that runs as its results are taken.
         """
         super().__init__()
         self._function = function
-        self._window = window
-        self._threads = threads
+        self._size = size
         self._pool: ThreadPoolExecutor | None = None
+        self._group: list[Any] = []
         self._pending: collections.deque[Future] = collections.deque()
 
     def setup(self) -> None:
@@ -64,34 +72,37 @@ class ConcurrentMap(beam.DoFn):
         # they bring.
         cv2.setNumThreads(1)
         threadpoolctl.threadpool_limits(1, user_api="blas")
-        self._pool = ThreadPoolExecutor(self._threads or machine.cores() + 1)
+        # A thread that comes back from a worker waits so long for the interpreter while another one
+        # computes, and that worker has nothing to do meanwhile. By default it is as long as the
+        # worker took.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self._pool = ThreadPoolExecutor(self._size.threads or machine.cores() + 1)
 
     def start_bundle(self) -> None:
         # A bundle that failed may have left some behind; its elements come again.
+        self._group = []
         self._pending.clear()
 
-    def process(self, element: Any) -> Iterator[Any]:
-        assert self._pool is not None, "setup comes first"
-        self._pending.append(self._pool.submit(self._function, element))
-        if len(self._pending) > self._window:
-            yield from self._results(self._pending.popleft())
+    def process(self, element: Any) -> Iterable[Any]:
+        self._group.append(element)
+        if len(self._group) < self._size.group:
+            return ()
+        self._submit()
+        is_full = len(self._pending) * self._size.group > self._size.window
+        return self._pending.popleft().result() if is_full else ()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._group:
+            self._submit()
         while self._pending:
-            for result in self._results(self._pending.popleft()):
+            for result in self._pending.popleft().result():
                 yield WindowedValue(result, MIN_TIMESTAMP, (GlobalWindow(),))
 
-    def _results(self, call: Future) -> Iterable[Any]:
-        return (call.result(),)
+    def _submit(self) -> None:
+        assert self._pool is not None, "setup comes first"
+        group, self._group = self._group, []
+        self._pending.append(self._pool.submit(self._function, group))
 
     def teardown(self) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
-
-
-class ConcurrentFlatMap(ConcurrentMap):
-    """The same for a function that returns an iterable of results. Where that is a generator, it
-    runs as its results are taken."""
-
-    def _results(self, call: Future) -> Iterable[Any]:
-        return call.result()

@@ -42,9 +42,16 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
     path_checks.check_input(options.input)
     if not dry_run:
         engine_loading.begin(options)
+        if not options.beam:
+            from trainer.workers.imaging import Imaging
+
+            Imaging().warm()
     # Importing Beam takes seconds and writes to the terminal, so that it waits until here. The
     # embedded runner needs fewer clients than others.
-    with contextlib.nullcontext() if options.beam else lean_import.skip_unused_clients():
+    with (
+        lean_import.pause_garbage_collection(),
+        contextlib.nullcontext() if options.beam else lean_import.skip_unused_clients(),
+    ):
         from batch_inference import pipeline, preflight
 
     if dry_run:

@@ -37,7 +37,6 @@ from trainer.inference import engine_records
 from trainer.inference.engines import Choice
 from trainer.program import run_lock
 from trainer.workers import pool as workers
-from trainer.workers.imaging import Imaging
 
 
 def build(
@@ -150,8 +149,6 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
     start = time.monotonic()
     try:
         in_this_process = plan.workers is runners.Workers.THREADS
-        if in_this_process:
-            Imaging().warm()
         with (
             workers.shared().stop_on_error(),
             progress.show(plan.inputs, in_this_process),

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     FlinkRunnerOptions,
     PipelineOptions,
+    PipelineOptionsT,
     PortableOptions,
     SetupOptions,
     StandardOptions,
@@ -59,6 +60,16 @@ class Workers(enum.Enum):
     ELSEWHERE = "on machines of which nothing is known here"
 
 
+class _Options(PipelineOptions):
+    """Beam's options with one view of each kind: Beam asks for hundreds, and parses for each."""
+
+    def view_as(self, cls: type[PipelineOptionsT]) -> PipelineOptionsT:
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     """Return Beam's options from the words of a command line; the runner is embedded by default.
 
@@ -82,7 +93,7 @@ def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
     _check_known(arguments, set(given), set(known) | of_server)
     # Checked on a copy, as Beam changes the options that it validates.
     _check_complete(PipelineOptions(list(arguments), runner=runner), runner)
-    options = PipelineOptions(list(arguments), runner=runner)
+    options = _Options(list(arguments), runner=runner)
     # Beam takes any number: a negative one ends in an error of its own much later.
     if not 0 <= (workers := options.view_as(DirectOptions).direct_num_workers) <= _MOST_WORKERS:
         raise ConfigError(

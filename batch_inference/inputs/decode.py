@@ -1,7 +1,8 @@
 """Read and decode an input: a square for the network, a picture to draw on, facts for the row."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
@@ -20,7 +21,7 @@ from trainer.workers.imaging import Decoded, Imaging
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """Turns a task into an Example or a Rejection; of several frames, into one for each.
+    """Turns each task into an Example or a Rejection; of several frames, into one for each.
 
     Where an earlier attempt left a row and the file is the same, it returns that row.
 
@@ -43,8 +44,28 @@ class Decode:
     header_wanted: bool = False
     imaging: Imaging = dataclasses.field(default_factory=Imaging)
 
-    def __call__(self, task: Task) -> Iterable[Example | Rejection | journal.Entry]:
-        """Return the results of a task; frames are decoded as they are asked for."""
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Example | Rejection | journal.Entry]:
+        """Return the results of all tasks; frames are decoded as they are asked for."""
+        results = [self._decode(*pair) for pair in zip(tasks, self._try(tasks), strict=True)]
+        return itertools.chain.from_iterable(results)
+
+    def _try(self, tasks: Sequence[Task]) -> Sequence[Decoded | None]:
+        """Decode the files of several tasks together; None is for those to decode alone."""
+        places = [task.source.address or task.source.uri for task in tasks]
+        if len(tasks) == 1 or any(map(filesystem.is_remote, places)):
+            return [None] * len(tasks)
+        return self.imaging.decode_together(
+            list(map(filesystem.absolute, places)),
+            [_find_known(task).keys() for task in tasks],
+            image_size=self.image_size,
+            picture=self.picture_wanted,
+            all_frames=self.all_frames,
+            header=self.header_wanted,
+        )
+
+    def _decode(
+        self, task: Task, found: Decoded | None
+    ) -> Iterable[Example | Rejection | journal.Entry]:
         source = task.source
         try:
             # A worker reads a local file itself, which spares a copy.
@@ -55,8 +76,8 @@ class Decode:
             too_large = isinstance(error, storage_errors.TooLargeError)
             refusal = ("too_large" if too_large else "unreadable", str(error))
             return [self._reject(source, Decoded(None, refusal=refusal), None)]
-        whole = {row.sha256: row for row in task.known if row.frame is None}
-        found = self.imaging.decode(
+        whole = _find_known(task)
+        found = found or self.imaging.decode(
             file,
             self.image_size,
             self.picture_wanted,
@@ -116,3 +137,8 @@ class Decode:
         progress.advance()
         assert found.refusal is not None, "there is a reason where there are no pixels"
         return reject(source, *found.refusal, self.model_id, found.sha256, frame)
+
+
+def _find_known(task: Task) -> dict[str, Prediction]:
+    """Return the earlier rows of whole files, by the hash of the content."""
+    return {row.sha256: row for row in task.known if row.frame is None}

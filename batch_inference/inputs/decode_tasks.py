@@ -2,7 +2,7 @@
 
 import apache_beam as beam
 
-from batch_inference.concurrent_map import ConcurrentFlatMap, PoolSize
+from batch_inference.concurrent_map import ConcurrentMap, PoolSize
 from batch_inference.inputs import study_key
 from batch_inference.inputs.body_parts import CheckBodyPart, list_terms
 from batch_inference.inputs.decode import Decode
@@ -31,10 +31,9 @@ class DecodeTasks(beam.PTransform):
         self._pool = pool
 
     def expand(self, tasks: beam.PCollection) -> tuple[beam.PCollection, ...]:
-        decode = ConcurrentFlatMap(self._decode, self._pool.window, self._pool.threads)
         return (
             tasks
-            | "Read and decode" >> beam.ParDo(decode)
+            | "Read and decode" >> beam.ParDo(ConcurrentMap(self._decode, self._pool))
             | "Check body part" >> beam.Map(self._check)
             | "Split" >> grouping.split_by_type(Example, Rejection, journal.Entry)
         )

@@ -36,13 +36,15 @@ class FindInputs(beam.PTransform):
         exclude, recursive = self._options.exclude, self._options.recursive
         output = filesystem.absolute(self._options.output)
         key = make_archive_key(self._options)
+        location = filesystem.absolute(self._options.input)
         return (
             pipeline
-            | "Input" >> beam.Create([filesystem.absolute(self._options.input)])
+            | beam.Impulse()
             | "List"
             >> beam.FlatMap(
-                lambda location: enumerate(find(location, exclude, recursive, output, key))
-            )
+                lambda _: enumerate(find(location, exclude, recursive, output, key))
+                # Beam would read the code of all that `find` calls to find this out.
+            ).with_output_types(tuple[int, Source])
         )
 
 

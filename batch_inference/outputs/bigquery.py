@@ -17,7 +17,7 @@ from absl import logging
 from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference.outputs import row_files, schema
+from batch_inference.outputs import row_files, row_shards, schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.errors import ConfigError, DataError
@@ -220,7 +220,7 @@ class Stage(beam.PTransform):
     def expand(self, rows: beam.PCollection) -> None:
         prefix = self._prefix
         record = "Record" >> beam.Map(
-            lambda row: row_files.format_json(schema.to_record(row))
+            lambda row: row_shards.format_json(schema.to_record(row))
         ).with_output_types(bytes)
         lines = rows | record
         lines | "Write" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())

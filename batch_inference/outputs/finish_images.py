@@ -1,5 +1,8 @@
 """Draws and writes the pictures of scored images, or packs their maps, as a Beam transform."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import apache_beam as beam
 
 from batch_inference.concurrent_map import ConcurrentMap, PoolSize
@@ -35,7 +38,7 @@ class FinishImages(beam.PTransform):
             encode = cam_store.Encode(described, options.cam_min_probability)
             results = (
                 results
-                | "Encode" >> self._map(encode)
+                | "Encode" >> self._map(lambda group: [encode(scored) for scored in group])
                 | "Pack" >> beam.ParDo(cam_store.WritePacks(output, self._attempt))
             )
         finish = Finish(
@@ -56,8 +59,8 @@ class FinishImages(beam.PTransform):
             | "Split" >> grouping.split_by_type(journal.Entry, Rejection)
         )
 
-    def _map(self, function: cam_store.Encode | Finish) -> beam.PTransform:
-        return beam.ParDo(ConcurrentMap(function, self._pool.window, self._pool.threads))
+    def _map(self, function: Callable[[Sequence[Any]], list[Any]]) -> beam.PTransform:
+        return beam.ParDo(ConcurrentMap(function, self._pool))
 
 
 def _describe(described: Artifact, options: Options) -> Legend:

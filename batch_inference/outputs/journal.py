@@ -132,12 +132,12 @@ class Write(beam.DoFn):
 
 def read_predictions(part: str) -> Iterator[Prediction]:
     """Yield the predictions of a part."""
-    return (entry.row for entry in _read(part) if isinstance(entry, Entry))
+    return (entry.row for entry in _read(part, rejected=False))
 
 
 def read_rejections(part: str) -> Iterator[Rejection]:
     """Yield the rejections of a part."""
-    return (entry for entry in _read(part) if isinstance(entry, Rejection))
+    return _read(part, rejected=True)
 
 
 def read_entries(part: str) -> list[Entry]:
@@ -146,7 +146,7 @@ def read_entries(part: str) -> list[Entry]:
     Rejected files are tried again: storage may have been at fault, and a second try costs little.
     """
     try:
-        return [entry for entry in _read(part) if isinstance(entry, Entry)]
+        return list(_read(part, rejected=False))
     except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
         logging.warning("%s cannot be read (%s); its images are scored again", part, error)
         return []
@@ -180,10 +180,13 @@ def _folder(output: str) -> str:
     return filesystem.join(output, JOURNAL)
 
 
-def _read(part: str) -> Iterator[Entry | Rejection]:
+def _read(part: str, rejected: bool) -> Iterator[Any]:
+    """Yield either the rejections or the entries of a part; the other lines are not parsed."""
     for line in gzip.decompress(filesystem.read(part)).splitlines():
+        if line.startswith(b"[null") != rejected:
+            continue
         source, fields = json.loads(line)
-        if source is None:
+        if rejected:
             yield Rejection(**fields)
         else:
             fields |= {name: tuple(fields.get(name, ())) for name in ("warnings", "dicom")}

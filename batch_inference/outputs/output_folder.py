@@ -6,7 +6,9 @@ the exact names of results, and only beside a `run.json`: anything else belongs 
 
 import dataclasses
 import datetime
+import functools
 import json
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,8 +91,15 @@ def match_results(output: str) -> Callable[[str], bool]:
     """
     inside = filesystem.join(filesystem.resolve_links(output), "")
 
+    # Files come folder by folder, and following the links of a path takes a call for each part.
+    resolve_folder = functools.lru_cache(maxsize=64)(filesystem.resolve_links)
+
     def is_result(uri: str) -> bool:
-        place = filesystem.resolve_links(uri)
+        folder, _, name = uri.rpartition("/")
+        if name in ("", ".", "..") or filesystem.is_remote(uri) or pathlib.Path(uri).is_symlink():
+            place = filesystem.resolve_links(uri)
+        else:
+            place = filesystem.join(resolve_folder(folder or "/"), name)
         return place.startswith(inside) and _is_result(place[len(inside) :].partition("/")[0])
 
     return is_result

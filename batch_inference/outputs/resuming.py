@@ -25,11 +25,8 @@ class FindPictures(beam.PTransform):
         self._output = filesystem.absolute(options.output)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        return (
-            pipeline
-            | "Output" >> beam.Create([self._output])
-            | "List" >> beam.FlatMap(find_pictures, self._ending)
-        )
+        output, ending = self._output, self._ending
+        return pipeline | beam.Impulse() | beam.FlatMap(lambda _: find_pictures(output, ending))
 
 
 def find_pictures(output: str, ending: str) -> Iterator[str]:

@@ -5,28 +5,21 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import pyarrow.parquet
-from apache_beam.coders import BytesCoder
 
-from batch_inference.outputs import schema
+from batch_inference.outputs import row_shards, schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, storage_errors
 
 FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
-"""Folder of local files until the run ends. Beam lists the folder of its files several times, which
-is slow in the output with all its pictures."""
+"""Folder of files that are not finished, and of all local files until the run ends."""
 _SHARD = r"(?:-\d{5,}-of-\d{5,})?"
 _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
-_MIME_TYPES = {
-    "jsonl": "application/jsonl",
-    "csv": "text/csv",
-    "parquet": "application/vnd.apache.parquet",
-}
 SORTED_BYTES = 1 << 25
 """Larger files keep the order in which their rows were made: to sort is to hold them in memory."""
 
@@ -43,34 +36,25 @@ class WriteRows(beam.PTransform):
     def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
         """Take the folder, the files' name, the columns, and some of `FORMATS`."""
         super().__init__()
+        self._staged = filesystem.join(output, _STAGED)
         self._prefix = filesystem.join(
-            output if filesystem.is_remote(output) else filesystem.join(output, _STAGED), name
+            output if filesystem.is_remote(output) else self._staged, name
         )
         self._table = tuple(table)
         self._formats = formats
 
     def expand(self, rows: beam.PCollection) -> None:
-        columns = [column.name for column in self._table]
-        records = rows | "Record" >> beam.Map(schema.to_record)
-        if "jsonl" in self._formats:
-            lines = records | "JSON" >> beam.Map(format_json).with_output_types(bytes)
-            lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
-        if "csv" in self._formats:
-            lines = records | "CSV" >> beam.Map(
-                lambda record: format_csv(map(record.get, columns))
-            ).with_output_types(bytes)
-            lines | "Write CSV" >> beam.io.WriteToText(
-                f"{self._prefix}.csv", coder=BytesCoder(), header=format_csv(columns)
+        prefix, staged, table, formats = self._prefix, self._staged, self._table, self._formats
+        shards = rows | "Write" >> beam.ParDo(row_shards.WriteShards(staged, table, formats))
+        (
+            rows.pipeline
+            | beam.Impulse()
+            | "Name"
+            >> beam.Map(
+                lambda _, shards: row_shards.name_shards(shards, prefix, staged, table, formats),
+                beam.pvalue.AsIter(shards),
             )
-        if "parquet" in self._formats:
-            # A writer holds a row group in memory: 16 MiB.
-            records | "Write Parquet" >> beam.io.WriteToParquet(
-                self._prefix,
-                schema.to_arrow(self._table),
-                row_group_buffer_size=1 << 24,
-                codec="zstd",
-                file_name_suffix=".parquet",
-            )
+        )
 
 
 def move_into_place(output: str) -> None:
@@ -90,8 +74,7 @@ def move_into_place(output: str) -> None:
         elif staged != output:
             for shard in shards:
                 pathlib.Path(staged, shard).replace(pathlib.Path(output, shard))
-    if staged != output:
-        filesystem.delete(staged)
+    filesystem.delete(filesystem.join(output, _STAGED))
 
 
 def _write_sorted(output: str, staged: str, shard: str, name: str, format_: str) -> None:
@@ -106,7 +89,7 @@ def _write_sorted(output: str, staged: str, shard: str, name: str, format_: str)
         return  # in a bucket, where a new name is a copy
     if len(contents) <= SORTED_BYTES:
         contents = _SORT[format_](contents, "study" if name == "studies" else "uri")
-    filesystem.write(target, contents, _MIME_TYPES[format_])
+    filesystem.write(target, contents, row_shards.MIME_TYPES[format_])
     filesystem.delete(source)
 
 
@@ -124,7 +107,7 @@ def _sort_csv(contents: bytes, key: str) -> bytes:
     header, *rows = csv.reader(io.StringIO(contents.decode(), newline=""))
     column, frame = header.index(key), header.index("frame") if "frame" in header else None
     rows.sort(key=lambda row: (row[column], int(row[frame] or 0) if frame is not None else 0))
-    return b"".join(format_csv(row) + b"\n" for row in [header, *rows])
+    return b"".join(row_shards.format_csv(row) + b"\n" for row in [header, *rows])
 
 
 def _sort_parquet(contents: bytes, key: str) -> bytes:
@@ -136,28 +119,6 @@ def _sort_parquet(contents: bytes, key: str) -> bytes:
 
 
 _SORT = {"jsonl": _sort_json, "csv": _sort_csv, "parquet": _sort_parquet}
-
-
-def format_json(record: Any) -> bytes:
-    """Return a record as one line of JSON."""
-    return json.dumps(record).encode("ascii")
-
-
-def format_csv(values: Iterable[Any]) -> bytes:
-    """Return values as one record of CSV (RFC 4180, UTF-8), without the line end.
-
-    Line breaks within a value stay, quoted. A list becomes its items, separated by semicolons.
-    """
-    line = io.StringIO()
-    csv.writer(line).writerow(map(_format_cell, values))
-    return line.getvalue().removesuffix("\r\n").encode("utf-8")
-
-
-def _format_cell(value: Any) -> Any:
-    """Return a value as the writer of CSV takes it."""
-    if isinstance(value, list):
-        return ";".join(value)
-    return "" if value is None else value
 
 
 def parse_name(file: str) -> tuple[str, str] | None:

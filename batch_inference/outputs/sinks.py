@@ -1,6 +1,8 @@
 """Make the outputs of a scored image: a picture, results in DICOM, and a row."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 
@@ -27,7 +29,7 @@ _imaging = Imaging()
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-    """Turns what was scored into a journal entry with its row, after its picture and its DICOM
+    """Turns each scored image into a journal entry with its row, after its picture and its DICOM
     results are written; or into a Rejection.
 
     Attributes:
@@ -54,13 +56,19 @@ class Finish:
     method: str
     legend: Legend | None = None
 
-    def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
+    def __call__(self, results: Sequence[Scored | Rejection]) -> list[journal.Entry | Rejection]:
+        drawn = self._draw_together(results)
+        return [self._finish(scored, id(scored) in drawn) for scored in results]
+
+    def _finish(self, scored: Scored | Rejection, is_drawn: bool) -> journal.Entry | Rejection:
         progress.advance()
         if isinstance(scored, Rejection):
             return scored
         example = scored.example
         try:
-            cam = scored.stored or self._write_picture(scored)
+            cam = scored.stored or self._name_picture(scored)
+            if cam and not scored.stored and not is_drawn:
+                self._write_picture(scored, cam)
             dicom = self._write_dicom(scored, has_picture=cam is not None)
         except storage_errors.UnwritableError:
             raise
@@ -119,26 +127,51 @@ class Finish:
             filesystem.write(filesystem.join(self.output, path), contents, "application/dicom")
         return tuple(paths)
 
-    def _write_picture(self, scored: Scored) -> str | None:
-        picture = scored.example.picture
-        if picture is None or scored.probability < self.min_probability:
+    def _name_picture(self, scored: Scored) -> str | None:
+        """Return the path of the picture, relative to the output; None where none is drawn."""
+        example = scored.example
+        if example.picture is None or scored.probability < self.min_probability:
             return None
-        scale = self.described.cam["scale"]
-        encoded = _imaging.draw(
-            picture,
-            scored.cam,
-            self.described.image_size,
-            scale,
-            self.style,
-            self.colours,
-            self.file_format,
-            self.legend,
-        )
-        path = picture_paths.cam_path(
-            scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
-        )
+        ending = overlay.FORMATS[self.file_format]
+        return picture_paths.cam_path(example.source.name, ending, example.frame)
+
+    def _draw_together(self, results: Sequence[Scored | Rejection]) -> set[int]:
+        """Have a worker draw and write pictures; return the ids of the images of which it did."""
+        if filesystem.is_remote(self.output):
+            return set()
+        images, paths, pictures = [], [], []
+        for scored in results:
+            if isinstance(scored, Rejection) or scored.stored or self._is_copied(scored):
+                continue
+            picture, path = scored.example.picture, self._name_picture(scored)
+            if picture is not None and path:
+                images.append(id(scored))
+                paths.append(filesystem.join(self.output, path))
+                pictures.append((picture, scored.cam))
+        written = _imaging.draw_files(paths, pictures, **self._drawing()) if paths else []
+        return {image for image, is_written in zip(images, written, strict=True) if is_written}
+
+    def _is_copied(self, scored: Scored) -> bool:
+        """Return whether a copy of the radiograph is kept beside the picture."""
+        return not scored.example.is_shown_by_browsers and self.style != "side_by_side"
+
+    def _drawing(self) -> dict[str, Any]:
+        """Return the arguments of `Imaging.draw` that all pictures share."""
+        return {
+            "image_size": self.described.image_size,
+            "scale": self.described.cam["scale"],
+            "style": self.style,
+            "colours": self.colours,
+            "file_format": self.file_format,
+            "strip": self.legend,
+        }
+
+    def _write_picture(self, scored: Scored, path: str) -> None:
+        picture = scored.example.picture
+        assert picture is not None, "a picture that has a name is drawn"
+        encoded = _imaging.draw(picture, scored.cam, **self._drawing())
         # The copy comes first, so that a picture that is there has its copy beside it.
-        if not scored.example.is_shown_by_browsers and self.style != "side_by_side":
+        if self._is_copied(scored):
             copy = filesystem.join(self.output, picture_paths.original_path(path))
             filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
         filesystem.write(
@@ -146,7 +179,6 @@ class Finish:
             encoded.tobytes(),
             overlay.MIME_TYPES[self.file_format],
         )
-        return path
 
 
 def _add_note(warnings: tuple[str, ...]) -> tuple[str, ...]:

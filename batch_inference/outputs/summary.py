@@ -3,10 +3,13 @@
 import collections
 import dataclasses
 import posixpath
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
 
 from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
@@ -86,24 +89,16 @@ class WriteSummary(beam.PTransform):
         uri, described, engine = self._uri, self._described, self._engine
         # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
         counts = [
-            of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
+            of_kind | f"Count {name}" >> beam.ParDo(Count(described), self._crowded)
             for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
         ]
-        split_up = (
-            rows[0]
-            | "Folders" >> beam.FlatMap(find_split_up, self._crowded)
-            | "Each once" >> beam.combiners.ToSet()
-        )
         (
             counts
             | "Flatten" >> beam.Flatten()
             | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
             | "Summarise"
             >> beam.Map(
-                lambda counts, split_up, crowded: make_content(
-                    counts, described, engine, {folder: crowded[folder] for folder in split_up}
-                ),
-                beam.pvalue.AsSingleton(split_up),
+                lambda counts, crowded: make_content(counts, described, engine, crowded),
                 self._crowded,
             )
             | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
@@ -134,8 +129,8 @@ def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
     ]
 
 
-class Count(beam.CombineFn):
-    """Counts how often each (kind, key) of the summary occurs in predictions and rejections."""
+class Count(beam.DoFn):
+    """Counts how often each (kind, key) of the summary occurs in the rows of a bundle."""
 
     def __init__(self, described: Artifact):
         """Take the artifact, for the bins of its histograms."""
@@ -145,23 +140,18 @@ class Count(beam.CombineFn):
             for name in drift.MEASURED
             if name in described.reference
         }
+        self._counts: collections.Counter = collections.Counter()
 
-    def create_accumulator(self) -> collections.Counter:
-        return collections.Counter()
+    def start_bundle(self) -> None:
+        self._counts = collections.Counter()
 
-    def add_input(
-        self, accumulator: collections.Counter, element: Prediction | Rejection
-    ) -> collections.Counter:
-        accumulator.update(self._count_row(element))
-        return accumulator
+    def process(self, row: Prediction | Rejection, crowded: Container[str]) -> None:
+        self._counts.update(self._count_row(row))
+        if isinstance(row, Prediction):
+            self._counts.update(("split_up", folder) for folder in find_split_up(row, crowded))
 
-    def merge_accumulators(
-        self, accumulators: Iterable[collections.Counter]
-    ) -> collections.Counter:
-        return sum(accumulators, collections.Counter())
-
-    def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
-        return accumulator
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield WindowedValue(self._counts, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
         if isinstance(row, Rejection):
@@ -208,7 +198,10 @@ def make_content(
         "model": described.model_id,
         **engine,
         "threshold": described.threshold,
-        "cautions": [*described.cautions(), *warn_of_crowded(crowded)],
+        "cautions": [
+            *described.cautions(),
+            *warn_of_crowded({folder: crowded[folder] for folder in _select(counts, "split_up")}),
+        ],
     }
 
 

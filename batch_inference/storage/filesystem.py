@@ -1,12 +1,10 @@
 """Read, write, list and delete files by URI, local or remote; a write is atomic."""
 
-import contextlib
 import os
 import pathlib
 import re
 import shutil
 import urllib.parse
-import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -15,10 +13,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from batch_inference.storage import dicomweb, dicomweb_address, gcs, storage_errors
 from batch_inference.storage.storage_errors import StorageError, TooLargeError, translate_errors
-from trainer.files import manifest_text, regular_file
+from trainer.files import atomic_file, manifest_text, regular_file
 from trainer.radiograph import MAX_BYTES
 
-_PARTIAL = ".partial"
 _MAX_TEXT_BYTES = 1 << 36
 """Largest local list of files: hundreds of millions of lines."""
 
@@ -128,30 +125,9 @@ def write(uri: str, contents: bytes, mime_type: str = "application/octet-stream"
             with FileSystems.create(uri, mime_type, CompressionTypes.UNCOMPRESSED) as file:
                 file.write(contents)
         else:
-            _write_local(uri, contents)
+            atomic_file.write(uri, contents)
     except Exception as error:
         raise storage_errors.translate_write_error(error) from error
-
-
-def _write_local(path: str, contents: bytes) -> None:
-    folder = os.path.dirname(path)
-    partial = os.path.join(folder, f".{uuid.uuid4().hex}{_PARTIAL}")
-    try:
-        try:
-            _fill(partial, contents)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            _fill(partial, contents)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
-
-
-def _fill(path: str, contents: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(contents)
 
 
 def exists(uri: str) -> bool:
@@ -193,7 +169,11 @@ def names(folder: str) -> list[str]:
         if not is_remote(folder):
             path = pathlib.Path(folder)
             return (
-                sorted(entry.name for entry in path.iterdir() if not entry.name.endswith(_PARTIAL))
+                sorted(
+                    entry.name
+                    for entry in path.iterdir()
+                    if not entry.name.endswith(atomic_file.PARTIAL)
+                )
                 if path.is_dir()
                 else []
             )
@@ -244,5 +224,5 @@ def delete(uri: str) -> None:
 def remove_partial_files(folder: str) -> None:
     """Delete the unfinished files of killed writers. Nothing else may write there meanwhile."""
     if not is_remote(folder):
-        for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{_PARTIAL}"):
+        for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{atomic_file.PARTIAL}"):
             partial.unlink(missing_ok=True)

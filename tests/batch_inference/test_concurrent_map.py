@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from batch_inference.concurrent_map import ConcurrentFlatMap, ConcurrentMap
+from batch_inference.concurrent_map import ConcurrentMap, PoolSize
 
 
 class _Watched:
@@ -17,7 +17,10 @@ class _Watched:
         self.lock = threading.Lock()
         self.running = self.most = self.started = 0
 
-    def __call__(self, element: int) -> int:
+    def __call__(self, group: list[int]) -> list[int]:
+        return [self.square(element) for element in group]
+
+    def square(self, element: int) -> int:
         with self.lock:
             self.running += 1
             self.started += 1
@@ -29,9 +32,9 @@ class _Watched:
         return element * element
 
 
-def _drive(function, elements, window, threads):
+def _drive(function, elements, size):
     """Run a bundle by hand; yield each result with how many calls had started by then."""
-    mapped = ConcurrentMap(function, window, threads)
+    mapped = ConcurrentMap(function, size)
     mapped.setup()
     mapped.start_bundle()
     for element in elements:
@@ -42,12 +45,13 @@ def _drive(function, elements, window, threads):
     mapped.teardown()
 
 
-def test_order_is_kept_threads_are_used_and_the_window_holds():
+@pytest.mark.parametrize("group", [1, 2])
+def test_order_is_kept_threads_are_used_and_the_window_holds(group):
     function = _Watched()
-    came = list(_drive(function, range(40), window=6, threads=3))
-    assert [result for result, _ in came] == [n * n for n in range(40)]
+    came = list(_drive(function, range(39), PoolSize(window=6, threads=3, group=group)))
+    assert [result for result, _ in came] == [n * n for n in range(39)]
     assert function.most == 3
-    assert max(started - index for index, (_, started) in enumerate(came)) <= 7
+    assert max(started - index for index, (_, started) in enumerate(came)) <= 6 + group
 
 
 def test_in_a_pipeline():
@@ -56,7 +60,9 @@ def test_in_a_pipeline():
             pipeline
             | beam.Create(range(50))
             | beam.Reshuffle()
-            | beam.ParDo(ConcurrentMap(lambda n: n * n, window=4, threads=2))
+            | beam.ParDo(
+                ConcurrentMap(lambda group: [n * n for n in group], PoolSize(4, 2, group=3))
+            )
         )
         assert_that(squares, equal_to([n * n for n in range(50)]))
 
@@ -66,14 +72,16 @@ def test_an_error_of_the_function_is_not_swallowed():
         _ = (
             pipeline
             | beam.Create([1, 0])
-            | beam.ParDo(ConcurrentMap(lambda n: 1 // n, window=4, threads=2))
+            | beam.ParDo(ConcurrentMap(lambda group: [1 // n for n in group], PoolSize(4, 2)))
         )
 
 
 def test_several_results_of_one_element_are_taken_one_by_one():
     made = []
 
-    def countdown(n: int):
+    def countdown(group: list[int]):
+        (n,) = group
+
         def later():
             for value in range(n, 0, -1):
                 made.append(value)
@@ -81,7 +89,7 @@ def test_several_results_of_one_element_are_taken_one_by_one():
 
         return later() if n > 2 else list(range(n, 0, -1))
 
-    mapped = ConcurrentFlatMap(countdown, window=1, threads=2)
+    mapped = ConcurrentMap(countdown, PoolSize(1, 2))
     mapped.setup()
     mapped.start_bundle()
     assert [*mapped.process(2), *mapped.process(4)] == [2, 1]
@@ -91,8 +99,6 @@ def test_several_results_of_one_element_are_taken_one_by_one():
     mapped.teardown()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         values = (
-            pipeline
-            | beam.Create([1, 3, 0])
-            | beam.ParDo(ConcurrentFlatMap(countdown, window=4, threads=2))
+            pipeline | beam.Create([1, 3, 0]) | beam.ParDo(ConcurrentMap(countdown, PoolSize(4, 2)))
         )
         assert_that(values, equal_to([1, 3, 2, 1]))

@@ -8,11 +8,12 @@ import sys
 from batch_inference import lean_import
 with lean_import.skip_unused_clients():
     from batch_inference import pipeline
-unused = {"google.cloud.bigquery", "google.cloud.pubsub", "pymongo", "pandas", "scipy"}
+unused = {"google.cloud.bigquery", "google.cloud.pubsub", "google.cloud.dataflow", "apitools"}
+unused |= {"pymongo", "pandas", "scipy"}
 assert not unused & set(sys.modules), unused & set(sys.modules)
 assert "google.cloud.storage" in sys.modules  # a local manifest may name files in buckets
 from apache_beam.io.gcp.bigquery import ReadFromBigQuery
-from google.cloud import bigquery
+from google.cloud import bigquery, dataflow
 import bson, pandas
 """
 

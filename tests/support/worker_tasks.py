@@ -11,6 +11,8 @@ import numpy as np
 
 from trainer.workers import imaging_tasks
 
+_decode = imaging_tasks.decode_task
+
 
 def double(arrays, **arguments):
     """Return twice each array, and what else was given."""
@@ -39,7 +41,13 @@ def crash_on_bytes(arrays, path, **arguments):
         loop(arrays)
     if start == b"alot!":
         exhaust(arrays)
-    return imaging_tasks.decode_task(arrays, path, **arguments)
+    return _decode(arrays, path, **arguments)
+
+
+def crash_on_bytes_of_any(arrays, **arguments):
+    """Decode several files as the real task does, each as `crash_on_bytes`."""
+    imaging_tasks.decode_task = crash_on_bytes
+    return imaging_tasks.decode_together_task(arrays, **arguments)
 
 
 def loop(arrays):
@@ -100,9 +108,9 @@ def overlap(arrays, folder):
     return {"running": running}, []
 
 
-def loop_for_ever(arrays, path=None, **arguments):
+def loop_for_ever(arrays, path=None, paths=(), **arguments):
     """Say in a file beside the picture that it is being decoded, and use the processor."""
-    pathlib.Path(path).with_name("decoding").touch()
+    pathlib.Path(path or paths[0]).with_name("decoding").touch()
     loop(arrays)
 
 

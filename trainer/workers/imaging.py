@@ -6,6 +6,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,13 +92,15 @@ class Imaging:
     A file is a local path, which the worker reads itself, or the bytes of one that lies elsewhere.
 
     Attributes:
-      DECODE, FRAMES, ENCODE, DRAW, NOTHING: the tasks.
+      DECODE, TOGETHER, FRAMES, ENCODE, DRAW, FILES, NOTHING: the tasks.
     """
 
     DECODE = f"{_TASKS}:decode_task"
+    TOGETHER = f"{_TASKS}:decode_together_task"
     FRAMES = f"{_TASKS}:frames_task"
     ENCODE = f"{_TASKS}:encode_square_task"
     DRAW = f"{_TASKS}:draw_task"
+    FILES = f"{_TASKS}:draw_files_task"
     NOTHING = f"{_TASKS}:do_nothing_task"
 
     def __init__(self, workers: pool.Pool | None = None):
@@ -149,6 +152,41 @@ class Imaging:
         except TaskError as error:
             return Decoded(digest(file), refusal=_describe_refusal(error))
         return _parse_decoded(fields, arrays)
+
+    def decode_together(
+        self, paths: Sequence[str], known: Sequence[Collection[str]], **arguments: Any
+    ) -> list[Decoded | None]:
+        """Decode local files in one task, which costs less than one for each.
+
+        Those share the limits of one task. So a file that does not end well here is None, whatever
+        the reason: `decode` has to say what it makes of the file alone.
+
+        Args:
+          paths: of the files.
+          known: as of `decode`, for each file.
+          arguments: all others of `decode`, by name.
+
+        Raises:
+          StoppedError: the program is ending.
+        """
+        try:
+            fields, arrays = self._pool.run(
+                self.TOGETHER,
+                [],
+                paths=list(paths),
+                known=list(map(list, known)),
+                **arguments,
+            )
+            rest = iter(arrays)
+            found = [
+                one and _parse_decoded(one, [next(rest) for _ in one.get("made", ())])
+                for one in fields["found"]
+            ]
+        except pool.StoppedError:
+            raise
+        except Exception:  # also where a worker that was taken over answers anything
+            return [None] * len(paths)
+        return found if len(found) == len(paths) else [None] * len(paths)
 
     def decode_frames(
         self,
@@ -227,6 +265,41 @@ class Imaging:
             strip=strip and dataclasses.asdict(strip),
         )
         return encoded
+
+    def draw_files(
+        self,
+        paths: Sequence[str],
+        pictures: Sequence[tuple[np.ndarray, np.ndarray]],
+        strip: Legend | None = None,
+        **arguments: Any,
+    ) -> list[bool]:
+        """Draw maps as `draw` does, in one task, and write them to local files.
+
+        Args:
+          paths: of the files to write.
+          pictures: the picture and the map of each.
+          strip, arguments: all others of `draw`, by name.
+
+        Returns:
+          Whether each picture was written; `draw` and writing its file have to say why not.
+
+        Raises:
+          StoppedError: the program is ending.
+        """
+        try:
+            fields, _ = self._pool.run(
+                self.FILES,
+                list(itertools.chain.from_iterable(pictures)),
+                paths=list(paths),
+                strip=strip and dataclasses.asdict(strip),
+                **arguments,
+            )
+            written = [one is True for one in fields["written"]]
+        except pool.StoppedError:
+            raise
+        except Exception:
+            return [False] * len(paths)
+        return written if len(written) == len(paths) else [False] * len(paths)
 
 
 def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:

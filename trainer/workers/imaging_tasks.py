@@ -10,7 +10,7 @@ import numpy as np
 from trainer import radiograph
 from trainer.drawing import legend, overlay
 from trainer.drawing.legend import Legend
-from trainer.files import regular_file
+from trainer.files import atomic_file, regular_file
 from trainer.radiograph import MAX_BYTES, RadiographError
 from trainer.workers.worker import Result
 
@@ -43,6 +43,25 @@ def decode_task(
         return {"sha256": sha256, "frames": number}, []
     except (RadiographError, OSError) as error:
         return {"sha256": sha256, "refusal": _describe_refusal(error)}, []
+
+
+def decode_together_task(
+    arrays: Sequence[np.ndarray],
+    paths: Sequence[str],
+    known: Sequence[Sequence[str]],
+    **arguments: Any,
+) -> Result:
+    """Run `Imaging.decode_together` in a worker."""
+    found: list[dict[str, Any] | None] = []
+    made: list[np.ndarray] = []
+    for path, hashes in zip(paths, known, strict=True):
+        try:
+            fields, of_file = decode_task([], path, known=hashes, **arguments)
+        except Exception:
+            fields, of_file = {"refusal": None}, []
+        found.append(None if "refusal" in fields else fields)
+        made += of_file
+    return {"found": found}, made
 
 
 def frames_task(
@@ -102,6 +121,19 @@ def draw_task(
     if strip is not None:
         drawn = legend.add(drawn, Legend(**strip))
     return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
+
+
+def draw_files_task(arrays: Sequence[np.ndarray], paths: Sequence[str], **arguments: Any) -> Result:
+    """Run `Imaging.draw_files` in a worker."""
+    written = []
+    for path, picture, cam in zip(paths, arrays[::2], arrays[1::2], strict=True):
+        try:
+            _, (encoded,) = draw_task([picture, cam], **arguments)
+            atomic_file.write(path, encoded.tobytes())
+            written.append(True)
+        except Exception:
+            written.append(False)
+    return {"written": written}, []
 
 
 def do_nothing_task(arrays: Sequence[np.ndarray]) -> Result:

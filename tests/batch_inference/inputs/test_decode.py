@@ -39,7 +39,7 @@ def test_many_remote_files_are_read_at_a_time(monkeypatch, all_frames):
     task = decode.Decode(SIZE, True, "m", StudyKey(), all_frames)
     with ThreadPoolExecutor(THREADS) as pool:
         sources = [Task(Source(f"gs://b/{n}", f"{n}")) for n in range(2 * THREADS)]
-        results = [list(found) for found in pool.map(task, sources)]
+        results = [list(found) for found in pool.map(task, [[source] for source in sources])]
     assert all(isinstance(found, Example) for (found,) in results) and len(results) == 2 * THREADS
 
 
@@ -47,7 +47,7 @@ def test_many_remote_files_are_read_at_a_time(monkeypatch, all_frames):
 def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     path = tmp_path / "a.png"
     path.write_bytes(encode(picture(3), "PNG"))
-    (found,) = decode.Decode(SIZE, True, "m", StudyKey())(Task(Source(str(path), "a.png")))
+    (found,) = decode.Decode(SIZE, True, "m", StudyKey())([Task(Source(str(path), "a.png"))])
     pixels = radiograph.read(path.read_bytes()).pixels
     assert (found.pixels == radiograph.letterbox(pixels, SIZE)).all()
     assert (found.picture == overlay.shrink(pixels)).all()
@@ -59,12 +59,21 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     strip = Legend(0.7, "logits", "Grad-CAM", "m", 3, 4, SIZE, style, "jet")
     encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png", strip)
     assert encoded.tobytes() == overlay.encode(legend.add(drawn, strip), "png")
+    taken = tmp_path / "taken.png"
+    taken.mkdir()
+    paths, pictures = [str(tmp_path / "cams" / "a.png"), str(taken)], [(found.picture, cam)] * 2
+    asked = {"image_size": SIZE, "scale": 0.7, "style": style, "colours": "jet"}
+    written = imaging.Imaging().draw_files(paths, pictures, strip, **asked, file_format="png")
+    assert written == [True, False]
+    assert (tmp_path / "cams" / "a.png").read_bytes() == encoded.tobytes()
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.png", "cams", "taken.png"}
 
 
 HARM = {"crash": "decode_failed", "loop!": "too_slow", "alot!": "too_large"}
 
 
-def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path):
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path, group):
     good = encode(picture(1), "PNG")
     for index in range(12):
         (tmp_path / f"good{index}.png").write_bytes(good)
@@ -76,7 +85,8 @@ def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path):
 
     def rows(task):
         with ThreadPoolExecutor(4) as threads:
-            found = [row for (row,) in threads.map(task, sources)]
+            groups = [sources[start : start + group] for start in range(0, len(sources), group)]
+            found = [row for rows in threads.map(task, groups) for row in rows]
         return dict(zip(names, found, strict=True))
 
     expected = rows(task)
@@ -98,6 +108,7 @@ class _Harmed(imaging.Imaging):
     """Decodes by a task that does what some files tell it."""
 
     DECODE = "tests.support.worker_tasks:crash_on_bytes"
+    TOGETHER = "tests.support.worker_tasks:crash_on_bytes_of_any"
 
 
 @pytest.mark.parametrize("remote", [False, True])

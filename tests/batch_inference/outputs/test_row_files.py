@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from batch_inference.outputs import row_files, schema
+from batch_inference.outputs import row_files, row_shards, schema
 from batch_inference.outputs.records import Prediction
 
 TABLE = schema.list_columns(Prediction, ["ward, east"])
@@ -113,10 +113,10 @@ def shuffled(tmp_path) -> pathlib.Path:
     columns = [column.name for column in TABLE]
     records = [schema.to_record(row) for row in rows]
     lines = {
-        "jsonl": [row_files.format_json(record) for record in records],
-        "csv": [row_files.format_csv(map(record.get, columns)) for record in records],
+        "jsonl": [row_shards.format_json(record) for record in records],
+        "csv": [row_shards.format_csv(map(record.get, columns)) for record in records],
     }
-    lines["csv"].insert(0, row_files.format_csv(columns))
+    lines["csv"].insert(0, row_shards.format_csv(columns))
     for name, of_format in lines.items():
         file = staged / f"predictions.{name}-00000-of-00001"
         file.write_bytes(b"".join(line + b"\n" for line in of_format))

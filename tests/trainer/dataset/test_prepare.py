@@ -205,7 +205,7 @@ def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
         assert read[name].dtype == np.uint8
         np.testing.assert_array_equal(read[name], expected, err_msg=name)
         (fed,) = Decode(48, picture_wanted=True, model_id="m", study_key=StudyKey())(
-            Task(Source(str(source / name), name))
+            [Task(Source(str(source / name), name))]
         )
         np.testing.assert_array_equal(read[name], fed.pixels, err_msg=name)
 
