@@ -101,8 +101,10 @@ def build(
     (predictions, rejections) | summary.WriteSummary(
         output,
         described,
-        engine,
-        engine_records.explain(described.engines, str(choice)),
+        {
+            "engine": engine,
+            "engine_reason": engine_records.explain(described.engines, str(choice)),
+        },
         crowded,
     )
     if pictures is not None:

@@ -22,8 +22,8 @@ LEVELS = {
         {"drawing", "options"},
         {"radiograph", "artifact", "program", "phantom", "hub"},
         {"storage", "decoding"},
-        {"files"},
-        {"errors", "machine", "configs", "model_json"},
+        {"files", "model_json"},
+        {"errors", "machine", "configs"},
     ),
     "batch_inference": (
         {"main"},
@@ -31,7 +31,7 @@ LEVELS = {
         {"preflight"},
         {"inputs", "inference", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options", "concurrent_map", "lean_import"},
+        {"storage", "options", "buffering", "composite", "concurrent_map", "lean_import"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower

@@ -12,6 +12,7 @@ import apache_beam as beam
 import pyarrow.parquet
 from apache_beam.coders import BytesCoder
 
+from batch_inference.composite import composite
 from batch_inference.outputs import schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, storage_errors
@@ -31,46 +32,49 @@ SORTED_BYTES = 1 << 25
 """Larger files keep the order in which their rows were made: to sort is to hold them in memory."""
 
 
-class WriteRows(beam.PTransform):
-    """Writes predictions, studies or rejections as rows in each format.
+@composite
+def WriteRows(
+    rows: beam.PCollection, output: str, name: str, table: Sequence[Column], formats: Sequence[str]
+) -> None:
+    """Write predictions, studies or rejections as rows in each format.
 
     The files are `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN` and, as readers of Parquet
     go by the ending, `NAME-SSSSS-of-NNNNN.parquet`. Without rows they are empty, or hold a header.
     Call `move_into_place` once the pipeline has ended: it names a file without others
     `NAME.jsonl`, `NAME.csv` or `NAME.parquet`.
+
+    Args:
+      output: folder of the run.
+      name: that of the files.
+      formats: some of `FORMATS`.
     """
-
-    def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
-        """Take the folder, the files' name, the columns, and some of `FORMATS`."""
-        super().__init__()
-        self._prefix = filesystem.join(
-            output if filesystem.is_remote(output) else filesystem.join(output, _STAGED), name
+    prefix = filesystem.join(_stage(output), name)
+    columns = [column.name for column in table]
+    records = rows | "Record" >> beam.Map(schema.to_record)
+    if "jsonl" in formats:
+        lines = records | "JSON" >> beam.Map(format_json).with_output_types(bytes)
+        lines | "Write JSON" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())
+    if "csv" in formats:
+        lines = records | "CSV" >> beam.Map(
+            lambda record: format_csv(map(record.get, columns))
+        ).with_output_types(bytes)
+        lines | "Write CSV" >> beam.io.WriteToText(
+            f"{prefix}.csv", coder=BytesCoder(), header=format_csv(columns)
         )
-        self._table = tuple(table)
-        self._formats = formats
+    if "parquet" in formats:
+        # A writer holds a row group in memory: 16 MiB.
+        records | "Write Parquet" >> beam.io.WriteToParquet(
+            prefix,
+            schema.to_arrow(table),
+            row_group_buffer_size=1 << 24,
+            codec="zstd",
+            file_name_suffix=".parquet",
+        )
 
-    def expand(self, rows: beam.PCollection) -> None:
-        columns = [column.name for column in self._table]
-        records = rows | "Record" >> beam.Map(schema.to_record)
-        if "jsonl" in self._formats:
-            lines = records | "JSON" >> beam.Map(format_json).with_output_types(bytes)
-            lines | "Write JSON" >> beam.io.WriteToText(f"{self._prefix}.jsonl", coder=BytesCoder())
-        if "csv" in self._formats:
-            lines = records | "CSV" >> beam.Map(
-                lambda record: format_csv(map(record.get, columns))
-            ).with_output_types(bytes)
-            lines | "Write CSV" >> beam.io.WriteToText(
-                f"{self._prefix}.csv", coder=BytesCoder(), header=format_csv(columns)
-            )
-        if "parquet" in self._formats:
-            # A writer holds a row group in memory: 16 MiB.
-            records | "Write Parquet" >> beam.io.WriteToParquet(
-                self._prefix,
-                schema.to_arrow(self._table),
-                row_group_buffer_size=1 << 24,
-                codec="zstd",
-                file_name_suffix=".parquet",
-            )
+
+def _stage(output: str) -> str:
+    """Return the folder of the files until the run ends."""
+    return output if filesystem.is_remote(output) else filesystem.join(output, _STAGED)
 
 
 def move_into_place(output: str) -> None:
@@ -79,7 +83,7 @@ def move_into_place(output: str) -> None:
     A file that holds all rows of its kind gets a name without numbers and, up to `SORTED_BYTES`,
     its rows in the order of their paths.
     """
-    staged = output if filesystem.is_remote(output) else filesystem.join(output, _STAGED)
+    staged = _stage(output)
     files: dict[tuple[str, str], list[str]] = {}
     for file in filesystem.names(staged):
         if kind := parse_name(file):

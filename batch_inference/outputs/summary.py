@@ -8,6 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
@@ -63,51 +64,48 @@ def format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-class WriteSummary(beam.PTransform):
-    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time."""
+@composite
+def WriteSummary(
+    rows: tuple[beam.PCollection, beam.PCollection],
+    output: str,
+    described: Artifact,
+    engine: Mapping[str, str],
+    crowded: beam.PCollection,
+) -> None:
+    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time.
 
-    def __init__(
-        self,
-        output: str,
-        described: Artifact,
-        engine: str,
-        engine_reason: str,
-        crowded: beam.PCollection,
-    ):
-        """Take the folder of the run, the model's artifact, its engine, why that was chosen, and
-        the folders with too many images for a study, as (folder, number of images)."""
-        super().__init__()
-        self._uri = filesystem.join(output, output_folder.SUMMARY_JSON)
-        self._described = described
-        self._engine = {"engine": engine, "engine_reason": engine_reason}
-        self._crowded = beam.pvalue.AsDict(crowded)
-
-    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> None:
-        uri, described, engine = self._uri, self._described, self._engine
-        # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
-        counts = [
-            of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
-            for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
-        ]
-        split_up = (
-            rows[0]
-            | "Folders" >> beam.FlatMap(find_split_up, self._crowded)
-            | "Each once" >> beam.combiners.ToSet()
+    Args:
+      output: folder of the run.
+      described: the model's artifact.
+      engine: `engine`, and `engine_reason`, why that was chosen.
+      crowded: the folders with too many images for a study, as (folder, number of images).
+    """
+    uri = filesystem.join(output, output_folder.SUMMARY_JSON)
+    folders = beam.pvalue.AsDict(crowded)
+    # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
+    counts = [
+        of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
+        for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
+    ]
+    split_up = (
+        rows[0]
+        | "Folders" >> beam.FlatMap(find_split_up, folders)
+        | "Each once" >> beam.combiners.ToSet()
+    )
+    (
+        counts
+        | "Flatten" >> beam.Flatten()
+        | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
+        | "Summarise"
+        >> beam.Map(
+            lambda counts, split_up, crowded: make_content(
+                counts, described, engine, {folder: crowded[folder] for folder in split_up}
+            ),
+            beam.pvalue.AsSingleton(split_up),
+            folders,
         )
-        (
-            counts
-            | "Flatten" >> beam.Flatten()
-            | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
-            | "Summarise"
-            >> beam.Map(
-                lambda counts, split_up, crowded: make_content(
-                    counts, described, engine, {folder: crowded[folder] for folder in split_up}
-                ),
-                beam.pvalue.AsSingleton(split_up),
-                self._crowded,
-            )
-            | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
-        )
+        | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
+    )
 
 
 def find_split_up(row: Prediction, crowded: Container[str]) -> Iterator[str]:
@@ -182,7 +180,7 @@ class Count(beam.CombineFn):
 def make_content(
     counts: collections.Counter,
     described: Artifact,
-    engine: dict[str, str],
+    engine: Mapping[str, str],
     crowded: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
