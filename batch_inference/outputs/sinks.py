@@ -4,6 +4,7 @@ import dataclasses
 
 import cv2
 
+from batch_inference.options import Options
 from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
     NO_DICOM_RESULT,
@@ -31,27 +32,15 @@ class Finish:
     results are written; or into a Rejection.
 
     Attributes:
-      output: folder of the run.
+      options: what is drawn and written, and where; the output is absolute.
       described: the model's artifact.
       engine: what the row names as its engine.
-      style: as --cam of humerus-score.
-      file_format: key of `overlay.FORMATS`.
-      colours: key of `overlay.COLOURS`.
-      min_probability: below it no picture is drawn.
-      dicom: members of `dicom_results.KINDS`.
-      method: of the map.
       legend: what the strip below the pictures says; None for none.
     """
 
-    output: str
+    options: Options
     described: Artifact
     engine: str
-    style: str
-    file_format: str
-    colours: str
-    min_probability: float
-    dicom: tuple[str, ...]
-    method: str
     legend: Legend | None = None
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
@@ -67,6 +56,7 @@ class Finish:
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
             return reject_example(example, "write_failed", str(error), self.described.model_id)
+        notes = [NO_DICOM_RESULT] if dicom is None else []
         row = Prediction(
             uri=printable(example.source.uri),
             label=self.described.label(scored.probability),
@@ -82,7 +72,7 @@ class Finish:
             modality=example.tags.get("modality"),
             body_part=example.tags.get("body_part"),
             view=example.tags.get("view"),
-            warnings=example.warnings if dicom is not None else _add_note(example.warnings),
+            warnings=tuple(sorted({*example.warnings, *notes})),
             dicom=dicom or (),
             carried=dict(example.source.carried),
         )
@@ -91,22 +81,25 @@ class Finish:
     def _write_dicom(self, scored: Scored, has_picture: bool) -> tuple[str, ...] | None:
         """Write the DICOM results and return their paths; None where they cannot be made."""
         example, described = scored.example, self.described
-        kinds = [kind for kind in self.dicom if kind != "sc" or has_picture]
+        kinds = [kind for kind in self.options.dicom if kind != "sc" or has_picture]
         if not kinds or not example.header:
             return ()
-        finding = dicom_results.Finding(
-            described.label(scored.probability),
-            float32(scored.probability),
-            described.model_id,
-            self.engine,
-            example.frame,
-            described.threshold,
-            self.method,
-            described.created,
-        )
-        drawing = dicom_results.Drawing(
-            described.image_size, described.cam["scale"], self.style, self.colours
-        )
+        finding = {
+            "label": described.label(scored.probability),
+            "probability": float32(scored.probability),
+            "model": described.model_id,
+            "engine": self.engine,
+            "frame": example.frame,
+            "threshold": described.threshold,
+            "method": self.options.method,
+            "created": described.created,
+        }
+        drawing = {
+            "image_size": described.image_size,
+            "scale": described.cam["scale"],
+            "style": self.options.cam,
+            "colours": self.options.cam_colours,
+        }
         picture = example.picture if "sc" in kinds else None
         try:
             files = dicom_results.make(example.header, kinds, finding, drawing, picture, scored.cam)
@@ -116,38 +109,33 @@ class Finish:
             picture_paths.dicom_path(example.source.name, kind, example.frame) for kind in kinds
         ]
         for path, contents in zip(paths, files, strict=True):
-            filesystem.write(filesystem.join(self.output, path), contents, "application/dicom")
+            filesystem.write(self._locate(path), contents, "application/dicom")
         return tuple(paths)
 
     def _write_picture(self, scored: Scored) -> str | None:
-        picture = scored.example.picture
-        if picture is None or scored.probability < self.min_probability:
+        picture, options = scored.example.picture, self.options
+        if picture is None or scored.probability < options.cam_min_probability:
             return None
-        scale = self.described.cam["scale"]
         encoded = _imaging.draw(
             picture,
             scored.cam,
             self.described.image_size,
-            scale,
-            self.style,
-            self.colours,
-            self.file_format,
+            self.described.cam["scale"],
+            options.cam,
+            options.cam_colours,
+            options.cam_format,
             self.legend,
         )
         path = picture_paths.cam_path(
-            scored.example.source.name, overlay.FORMATS[self.file_format], scored.example.frame
+            scored.example.source.name, overlay.FORMATS[options.cam_format], scored.example.frame
         )
         # The copy comes first, so that a picture that is there has its copy beside it.
-        if not scored.example.is_shown_by_browsers and self.style != "side_by_side":
-            copy = filesystem.join(self.output, picture_paths.original_path(path))
+        if not scored.example.is_shown_by_browsers and options.cam != "side_by_side":
+            copy = self._locate(picture_paths.original_path(path))
             filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
-        filesystem.write(
-            filesystem.join(self.output, path),
-            encoded.tobytes(),
-            overlay.MIME_TYPES[self.file_format],
-        )
+        mime_type = overlay.MIME_TYPES[options.cam_format]
+        filesystem.write(self._locate(path), encoded.tobytes(), mime_type)
         return path
 
-
-def _add_note(warnings: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({*warnings, NO_DICOM_RESULT}))
+    def _locate(self, path: str) -> str:
+        return filesystem.join(self.options.output, path)
