@@ -48,8 +48,7 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
         from batch_inference import pipeline, preflight
 
     if dry_run:
-        planned = preflight.plan(options).dry_run()
-        return Result(str(planned), dataclasses.asdict(planned))
+        return Result(*preflight.describe_dry_run(preflight.plan(options)))
     with lean_import.skip_ipython():
         finished = pipeline.run(options)
     return Result(

@@ -92,8 +92,8 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
 
     job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile, given.track)
     if dry_run:
-        plan = dry_run_lib.plan(job)
-        return Result(str(plan), dataclasses.asdict(plan))
+        planned = dry_run_lib.plan(job)
+        return Result(dry_run_lib.format_plan(planned), planned)
     result = train_lib.train_and_evaluate(job)
     if not result:  # Of several hosts, only the first reports.
         return None
