@@ -38,28 +38,14 @@ Serve = Callable[..., Mapping[str, tf.Tensor]]
 """The function of a signature, see `serving.serving_function`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """Says what an export does beside writing the network.
-
-    Attributes:
-      verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may
-        use them.
-      cam_methods: methods of `saliency.EXPORTED`; each becomes a signature of the SavedModel that
-        returns its own map.
-    """
-
-    verify_engines: bool = False
-    cam_methods: tuple[str, ...] = ()
-
-
 def export(
     trained: Trained,
     measured: Measured,
     dataset: DatasetInfo,
     directory: str,
-    options: ExportOptions | None = None,
     test: Split | None = None,
+    verify_engines: bool = False,
+    cam_methods: Sequence[str] = (),
 ) -> Artifact:
     """Write the artifact to `directory`, local or in a bucket, completely or not at all.
 
@@ -69,15 +55,18 @@ def export(
 
     Args:
       test: images on which the engines are compared too, beside those held out.
+      verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may
+        use them.
+      cam_methods: methods of `saliency.EXPORTED`; each becomes a signature of the SavedModel that
+        returns its own map.
     """
-    options = options or ExportOptions()
     plain = dataclasses.replace(
         trained.network, members=tuple(copy_in_float32(m) for m in trained.network.members)
     )
     scaling = measured.operating_point.scaling
     served: dict[str, Any] = {
         "serving_default": serving_function(plain, scaling),
-        **{name: serving_function(plain, scaling, name) for name in options.cam_methods},
+        **{name: serving_function(plain, scaling, name) for name in cam_methods},
     }
     fields = _describe(trained, plain, measured, dataset, served)
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,7 +74,7 @@ def export(
         _write_models(local, plain, served)
         model_card.write(local, fields)
         sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
-        if options.verify_engines:
+        if verify_engines:
             samples = verification_images.choose_samples(
                 trained.train, trained.held_out.split, *([] if test is None else [test])
             )

@@ -24,7 +24,6 @@ from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export, onnx_export, quantize, verification_images, verify
-from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 
 SIZE = small_run.SIZE
@@ -58,8 +57,8 @@ def build(
     held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
     trained = Trained(Network((Member(network, architecture),)), TRAIN, held_out)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
-    options = ExportOptions(verify_engines=verify_engines)
-    return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
+    measured = Measured(point, {})
+    return export.export(trained, measured, DATASET, str(directory), verify_engines=verify_engines)
 
 
 @pytest.fixture(
