@@ -60,28 +60,6 @@ class Decoded:
     is_shown_by_browsers: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class EncodedSquare:
-    """A file made ready for a data set, or why it is refused.
-
-    Attributes:
-      sha256: of the file's bytes, hexadecimal.
-      png: lossless PNG of uint8 [size, size, 1]; None where the file was refused.
-      source: `source_format`, `source_mode`, `source_width`, `source_height`.
-      tags, warnings: as of `radiograph.Radiograph`.
-      refusal: as of `Decoded`.
-      errno: of the system, where the file could not be opened or read.
-    """
-
-    sha256: str | None
-    png: bytes | None = None
-    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    refusal: tuple[str, str] | None = None
-    errno: int | None = None
-
-
 _TASKS = "trainer.workers.imaging_tasks"
 
 
@@ -178,25 +156,24 @@ class Imaging:
             lost = Decoded(digest(file), refusal=_describe_refusal(error))
             yield from (lost for _ in frames[done:])
 
-    def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
+    def encode_square(
+        self, file: str | bytes, image_size: int
+    ) -> tuple[Mapping[str, Any], bytes | None]:
         """Decode the only picture of a file and encode its square as PNG; raise and refuse as
-        `decode`."""
+        `decode`.
+
+        Returns:
+          `sha256` as of `Decoded`. Then `source` (`source_format`, `source_mode`, `source_width`,
+          `source_height`), `tags` and `warnings`; or `refusal` and, where the file could not be
+          opened or read, `errno` of the system. And a lossless PNG of uint8 [size, size, 1]; None
+          where the file was refused.
+        """
         path, sent = _path_and_arrays(file)
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
         except TaskError as error:
-            return EncodedSquare(digest(file), refusal=_describe_refusal(error))
-        if "refusal" in fields:
-            return EncodedSquare(
-                fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
-            )
-        return EncodedSquare(
-            fields["sha256"],
-            arrays[0].tobytes(),
-            fields["source"],
-            fields["tags"],
-            tuple(fields["warnings"]),
-        )
+            return {"sha256": digest(file), "refusal": _describe_refusal(error)}, None
+        return fields, arrays[0].tobytes() if arrays else None
 
     def draw(
         self,
