@@ -28,9 +28,7 @@ def _check_prepared(data_dir: str) -> None:
 
 
 _Program = functools.partial(
-    Program,
-    when_stopped="run the same command to continue from what is finished",
-    write=_write,
+    Program, when_stopped="run the same command to continue from what is finished", write=_write
 )
 
 
@@ -177,10 +175,8 @@ def evaluate(given: options.EvaluateOptions) -> Result:
             if source
             else evaluate_lib.evaluate(model, data_dir, split, predictions)
         )
-        tables = [
-            metric_tables.format_table(result),
-            *metric_tables.format_slice_tables(result["slices"]),
-        ]
+        tables = [metric_tables.format_table(result)]
+        tables += metric_tables.format_slice_tables(result["slices"])
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
     return Result("\n".join([*tables, *warnings]), result)
 
@@ -209,15 +205,9 @@ def verify(given: options.VerifyOptions) -> Result:
     verified = verify_lib.verify_artifact(
         given.model, given.data_dir, given.images, given.requantize, given.masks
     )
-    maps = map_checks.format_table(verified.map_checks)
-    return Result(
-        f"{verify_lib.format_table(verified)}\n\n{maps}",
-        {
-            "model_id": verified.model_id,
-            "engines": verified.engines,
-            "map_checks": verified.map_checks,
-        },
-    )
+    engines, maps = verify_lib.format_table(verified), map_checks.format_table(verified.map_checks)
+    shown = ("model_id", "engines", "map_checks")
+    return Result(f"{engines}\n\n{maps}", {name: getattr(verified, name) for name in shown})
 
 
 @_Program("humerus-combine", options.CombineOptions, takes_arguments=True)
@@ -243,12 +233,7 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
     return Result(combine_lib.format_table(result), result)
 
 
-@Program(
-    "humerus-report",
-    options.ReportOptions,
-    takes_arguments=True,
-    write=_write,
-)
+@Program("humerus-report", options.ReportOptions, takes_arguments=True, write=_write)
 def report(given: options.ReportOptions, *runs: str) -> Result:
     """Sets finished runs side by side on one page: metrics, curves, settings that differ.
 
