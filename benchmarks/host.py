@@ -20,6 +20,7 @@ from benchmarks import score, tables
 from tests.support import tiny_artifact
 from trainer import machine, radiograph
 from trainer.drawing import overlay
+from trainer.drawing.legend import UNIT, Legend
 from trainer.workers.imaging import Imaging, digest
 from trainer.workers.pool import Pool
 
@@ -72,11 +73,9 @@ def time_parts(files: Sequence[pathlib.Path]) -> dict[str, float]:
         ),
         "encoding the JPEG": _milliseconds(lambda pixels: overlay.encode(pixels, "jpeg"), drawn),
     }
-    imaging = Imaging(Pool(1))
+    imaging, legend = Imaging(Pool(1)), Legend(0.5, UNIT, "Grad-CAM", "", 7, 7, SIDE)
     whole = _milliseconds(lambda path: imaging.decode(str(path), SIDE, True), files)
-    whole += _milliseconds(
-        lambda pair: imaging.draw(*pair, SIDE, 0.5, "overlay", "viridis", "jpeg"), pairs
-    )
+    whole += _milliseconds(lambda pair: imaging.draw(*pair, legend, False, "jpeg"), pairs)
     parts["passing both to a worker process and back"] = whole - sum(parts.values())
     return parts
 

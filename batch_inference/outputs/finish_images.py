@@ -44,16 +44,16 @@ def FinishImages(
             | "Encode" >> concurrently(cam_store.Encode(described, options.cam_min_probability))
             | "Pack" >> beam.ParDo(cam_store.WritePacks(options.output, attempt))
         )
-    strip = _describe(described, options) if options.cam_legend else None
+    finish = Finish(options, described, engine, _describe(described, options))
     return (
         results
-        | "Draw and write" >> concurrently(Finish(options, described, engine, strip))
+        | "Draw and write" >> concurrently(finish)
         | "Split" >> grouping.split_by_type(journal.Entry, Rejection)
     )
 
 
 def _describe(described: Artifact, options: Options) -> Legend:
-    """Return what the strip below the pictures says."""
+    """Return how maps are drawn, and what the strip below them says."""
     cam = described.cam
     return Legend(
         scale=cam["scale"],

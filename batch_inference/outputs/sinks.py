@@ -35,13 +35,13 @@ class Finish:
       options: what is drawn and written, and where; the output is absolute.
       described: the model's artifact.
       engine: what the row names as its engine.
-      legend: what the strip below the pictures says; None for none.
+      legend: how maps are drawn, and what the strip below them says.
     """
 
     options: Options
     described: Artifact
     engine: str
-    legend: Legend | None = None
+    legend: Legend
 
     def __call__(self, scored: Scored | Rejection) -> journal.Entry | Rejection:
         progress.advance()
@@ -117,14 +117,7 @@ class Finish:
         if picture is None or scored.probability < options.cam_min_probability:
             return None
         encoded = _imaging.draw(
-            picture,
-            scored.cam,
-            self.described.image_size,
-            self.described.cam["scale"],
-            options.cam,
-            options.cam_colours,
-            options.cam_format,
-            self.legend,
+            picture, scored.cam, self.legend, options.cam_legend, options.cam_format
         )
         path = picture_paths.cam_path(
             scored.example.source.name, overlay.FORMATS[options.cam_format], scored.example.frame

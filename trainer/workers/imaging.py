@@ -179,15 +179,11 @@ class Imaging:
         self,
         picture: np.ndarray,
         cam: np.ndarray,
-        image_size: int,
-        scale: float,
-        style: str,
-        colours: str,
+        legend: Legend,
+        with_strip: bool,
         file_format: str,
-        strip: Legend | None = None,
     ) -> np.ndarray:
-        """Draw a map as `overlay.draw` does, with a legend below it if `strip` is given; return the
-        bytes of the picture's file, uint8 [n].
+        """Draw a map as `legend.draw` does; return the bytes of the picture's file, uint8 [n].
 
         Raises:
           TaskError: it could not be drawn.
@@ -196,12 +192,9 @@ class Imaging:
         _, (encoded,) = self._pool.run(
             self.DRAW,
             [picture, cam],
-            image_size=image_size,
-            scale=scale,
-            style=style,
-            colours=colours,
+            strip=dataclasses.asdict(legend),
+            with_strip=with_strip,
             file_format=file_format,
-            strip=strip and dataclasses.asdict(strip),
         )
         return encoded
 
