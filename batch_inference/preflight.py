@@ -15,12 +15,11 @@ from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
 from batch_inference.storage import filesystem, storage_errors
-from trainer import radiograph
+from trainer import machine, radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
 from trainer.inference import engine_choice, engine_records
 from trainer.inference.engines import Choice
-from trainer.workers import dicom_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +174,7 @@ def check_dicom(kinds: Sequence[str], style: str, store: str) -> None:
     if not kinds:
         return
     asked = ",".join(kinds)
-    if not dicom_results.is_installed():
+    if not machine.has_packages("highdicom"):
         raise ConfigError(
             f"--dicom={asked} needs the package highdicom; install humerus with the extra [dicom], "
             "or omit the flag"

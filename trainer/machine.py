@@ -1,6 +1,7 @@
-"""Find out what this machine has and what this process may use of it: memory, cores, devices."""
+"""Find out what this machine has and this process may use: memory, cores, devices, packages."""
 
 import functools
+import importlib.util
 import math
 import os
 import pathlib
@@ -64,6 +65,11 @@ def _read_cpu_limit(cgroup: pathlib.Path) -> float:
     except OSError:
         return math.inf
     return int(quota) / int(period) if quota.isdigit() else math.inf
+
+
+def has_packages(*names: str) -> bool:
+    """Return whether optional packages are installed, by the names that Python imports."""
+    return all(importlib.util.find_spec(name) for name in names)
 
 
 def has_gpu() -> bool:

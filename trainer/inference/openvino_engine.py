@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 import json
 import logging as python_logging
 import pathlib
@@ -111,10 +110,6 @@ def _count_parts(batch_size: int, cores: int) -> int:
         if batch_size % parts == 0 and batch_size // parts >= _LEAST_PER_PART
     ]
     return max(fitting, default=1)
-
-
-def has_openvino() -> bool:
-    return importlib.util.find_spec("openvino") is not None
 
 
 def import_openvino() -> types.ModuleType:

@@ -4,7 +4,6 @@ Jacob et al. 2018, arXiv:1712.05877.
 """
 
 import contextlib
-import importlib.util
 import io
 import logging as python_logging
 import math
@@ -21,11 +20,6 @@ from trainer.inference.openvino_engine import import_openvino
 
 _EXACT_SHARE = 1 / 12
 """Share of the convolutions, from the first on, that are not quantised."""
-
-
-def is_available() -> bool:
-    """Return whether the packages of the extra `cpu` that this needs are installed."""
-    return all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
 
 
 def quantize(model: pathlib.Path, images: np.ndarray) -> None:

@@ -39,14 +39,16 @@ def verify(
     """
     described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
-    if quantize.is_available() and (requantize or artifact.INT8_NETWORK not in described.files):
+    lacks_int8 = artifact.INT8_NETWORK not in described.files
+    if machine.has_packages("openvino", "nncf") and (requantize or lacks_int8):
         try:
             quantize.quantize(directory, calibration.images)
         except Exception as error:  # it can still be scored in other arithmetic
             logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
-    if onnx_export.is_available() and artifact.ONNX_NETWORK not in described.files:
+    lacks_onnx = artifact.ONNX_NETWORK not in described.files
+    if machine.has_packages("tf2onnx", "onnxruntime") and lacks_onnx:
         try:
             onnx_export.export(directory)
         except Exception as error:  # it can still be scored by other engines

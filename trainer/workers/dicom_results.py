@@ -1,6 +1,5 @@
 """Has workers make the results of scored radiographs in DICOM: pictures and structured reports."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,6 @@ from trainer.workers import pool
 KINDS = ("sc", "sr")
 """sc: a Secondary Capture image of the picture. sr: a structured report of the label."""
 _TASK = "trainer.dicom_output.make_results:make_results_task"
-
-
-def is_installed() -> bool:
-    """Return whether the package is here that makes them."""
-    return importlib.util.find_spec("highdicom") is not None
 
 
 def make(
