@@ -145,7 +145,7 @@ def _describe(
 def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str, Any]:
     network = trained.network
     return {
-        **_describe_networks([_describe_network(m.architecture) for m in network.members]),
+        **_describe_networks([member.architecture for member in network.members]),
         "backbone": network.backbones,
         "members": len(network.members),
         "temperatures": [float(member.temperature) for member in network.members],
@@ -158,13 +158,14 @@ def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str,
     }
 
 
-def _describe_network(architecture: model_lib.Architecture) -> dict[str, Any]:
-    return {**dataclasses.asdict(architecture), "head_widths": list(architecture.head_widths)}
-
-
-def _describe_networks(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _describe_networks(members: Sequence[model_lib.Architecture]) -> dict[str, Any]:
     """Return what members have in common, or all of them as `networks` where they differ."""
-    return members[0] if all(m == members[0] for m in members) else {"networks": list(members)}
+    described = [
+        {**dataclasses.asdict(member), "head_widths": list(member.head_widths)}
+        for member in members
+    ]
+    same = all(member == described[0] for member in described)
+    return described[0] if same else {"networks": described}
 
 
 def _describe_maps(maps: np.ndarray) -> dict[str, Any]:
