@@ -136,7 +136,9 @@ class Journal:
         return state
 
 
-def fit(run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None]) -> State:
+def fit(
+    run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
+) -> State:
     """Train from the state that the run is in to its end, and leave the best weights in the model.
 
     Args:
