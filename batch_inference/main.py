@@ -5,8 +5,8 @@ import dataclasses
 import functools
 
 from batch_inference import lean_import
-from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
+from batch_inference.scoring import engine_loading
 from trainer import hub
 from trainer.errors import DataError
 from trainer.program import path_checks

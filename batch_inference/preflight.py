@@ -9,11 +9,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from batch_inference import runners
-from batch_inference.inference import model_copy
 from batch_inference.inputs import manifest, sources, study_key
 from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
+from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, storage_errors
 from trainer import machine, radiograph
 from trainer.artifact import Artifact, ArtifactError

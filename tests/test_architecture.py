@@ -29,7 +29,7 @@ LEVELS = {
         {"main"},
         {"pipeline"},
         {"preflight"},
-        {"inputs", "inference", "gallery"},
+        {"inputs", "scoring", "gallery"},
         {"outputs", "runners"},
         {"storage", "options", "buffering", "composite", "concurrent_map", "lean_import"},
     ),

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import main
-from batch_inference.inference import engine_loading
-from batch_inference.inference.engine_loading import Request
-from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
+from batch_inference.scoring import engine_loading
+from batch_inference.scoring.engine_loading import Request
+from batch_inference.scoring.model_handler import ScoringHandler
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
 from trainer import artifact, machine
