@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import posixpath
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -82,16 +82,9 @@ def WriteSummary(
     """
     uri = filesystem.join(output, output_folder.SUMMARY_JSON)
     folders = beam.pvalue.AsDict(crowded)
-    edges = {
-        name: described.reference[name]["edges"]
-        for name in drift.MEASURED
-        if name in described.reference
-    }
-    # Counted one by one: flattened first, the embedded runner would keep rows.
+    # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
     counts = [
-        of_kind
-        | f"List what counts of {name}" >> beam.FlatMap(list_counted, edges)
-        | f"Count {name}" >> beam.combiners.Count.PerElement()
+        of_kind | f"Count {name}" >> beam.CombineGlobally(Count(described))
         for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
     ]
     split_up = (
@@ -102,14 +95,11 @@ def WriteSummary(
     (
         counts
         | "Flatten" >> beam.Flatten()
-        | "Gather" >> beam.combiners.ToDict()
+        | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
         | "Summarise"
         >> beam.Map(
             lambda counts, split_up, crowded: make_content(
-                collections.Counter(counts),
-                described,
-                engine,
-                {folder: crowded[folder] for folder in split_up},
+                counts, described, engine, {folder: crowded[folder] for folder in split_up}
             ),
             beam.pvalue.AsSingleton(split_up),
             folders,
@@ -142,27 +132,49 @@ def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
     ]
 
 
-def list_counted(
-    row: Prediction | Rejection, edges: Mapping[str, Sequence[float]]
-) -> Iterator[tuple[str, str | int]]:
-    """Yield each (kind, key) that the summary counts in a row.
+class Count(beam.CombineFn):
+    """Counts how often each (kind, key) of the summary occurs in predictions and rejections."""
 
-    Args:
-      edges: the bins of the histograms of drift, by the field that is measured.
-    """
-    if isinstance(row, Rejection):
-        yield "rejection", row.reason
-        return
-    yield "label", row.label
-    yield "bin", min(int(row.probability * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)
-    for name, of_bins in edges.items():
-        yield name, drift.bin_of(getattr(row, name), of_bins)
-    if row.cam:
-        yield "cam", ""
-    if row.duplicate_of:
-        yield "duplicate", ""
-    for warning in row.warnings:
-        yield "warning", warning
+    def __init__(self, described: Artifact):
+        """Take the artifact, for the bins of its histograms."""
+        super().__init__()
+        self._edges = {
+            name: described.reference[name]["edges"]
+            for name in drift.MEASURED
+            if name in described.reference
+        }
+
+    def create_accumulator(self) -> collections.Counter:
+        return collections.Counter()
+
+    def add_input(
+        self, accumulator: collections.Counter, element: Prediction | Rejection
+    ) -> collections.Counter:
+        accumulator.update(self._count_row(element))
+        return accumulator
+
+    def merge_accumulators(
+        self, accumulators: Iterable[collections.Counter]
+    ) -> collections.Counter:
+        return sum(accumulators, collections.Counter())
+
+    def extract_output(self, accumulator: collections.Counter) -> collections.Counter:
+        return accumulator
+
+    def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
+        if isinstance(row, Rejection):
+            yield "rejection", row.reason
+            return
+        yield "label", row.label
+        yield "bin", min(int(row.probability * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)
+        for name, edges in self._edges.items():
+            yield name, drift.bin_of(getattr(row, name), edges)
+        if row.cam:
+            yield "cam", ""
+        if row.duplicate_of:
+            yield "duplicate", ""
+        for warning in row.warnings:
+            yield "warning", warning
 
 
 def make_content(
