@@ -127,8 +127,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## make docs                                  write the pages of the Python interface to build/api
-API := trainer.predictor trainer.radiograph trainer.artifact trainer.model_json.fields trainer.model_json.scaling trainer.hub \
-	trainer.errors batch_inference.outputs.records
+API := trainer.predictor trainer.radiograph trainer.artifact trainer.model_json.description \
+	trainer.model_json.fields trainer.model_json.scaling trainer.hub trainer.errors batch_inference.outputs.records
 docs: $(STAMP)
 	$(BIN)/python -W error -m pdoc --docformat google --no-show-source --output-directory build/api $(API)
 

@@ -5,8 +5,8 @@ import dataclasses
 import functools
 
 from batch_inference import lean_import
-from batch_inference.inference import engine_loading
 from batch_inference.options import GalleryOptions, Options, OverlayOptions
+from batch_inference.scoring import engine_loading
 from trainer import hub
 from trainer.errors import DataError
 from trainer.program import path_checks
@@ -55,8 +55,7 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
         from batch_inference import pipeline, preflight
 
     if dry_run:
-        planned = preflight.plan(options).dry_run()
-        return Result(str(planned), dataclasses.asdict(planned))
+        return Result(*preflight.describe_dry_run(preflight.plan(options)))
     with lean_import.skip_ipython():
         finished = pipeline.run(options)
     return Result(

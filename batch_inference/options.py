@@ -1,6 +1,7 @@
 """The options of the scorer's commands, by the names of their flags."""
 
 import dataclasses
+import fnmatch
 
 from trainer import hub
 from trainer.artifact import FREE_METHOD
@@ -157,6 +158,14 @@ class Selection:
     label: str | None = option(
         "Only images of this label.", None, choices=("positive", "negative", "uncertain")
     )
+
+    def selects(self, uri: str, label: str, probability: float) -> bool:
+        """Return whether the image of a row is selected."""
+        return (
+            self.label in (None, label)
+            and probability >= self.min_probability
+            and fnmatch.fnmatchcase(uri, self.uri)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,6 @@ from apache_beam.ml.inference.base import RunInference
 from batch_inference import preflight, runners
 from batch_inference.concurrent_map import PoolSize
 from batch_inference.gallery import page
-from batch_inference.inference.engine_loading import Request
-from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.inputs import manifest, sources, tasks
 from batch_inference.inputs.decode_tasks import DecodeTasks
 from batch_inference.options import Options
@@ -30,6 +28,8 @@ from batch_inference.outputs import (
     summary,
 )
 from batch_inference.outputs.finish_images import FinishImages
+from batch_inference.scoring.engine_loading import Request
+from batch_inference.scoring.model_handler import ScoringHandler
 from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.artifact import Artifact
 from trainer.errors import ConfigError, DataError, RunnerError
@@ -100,8 +100,10 @@ def build(
     (predictions, rejections) | summary.WriteSummary(
         output,
         described,
-        engine,
-        engine_records.explain(described.engines, str(choice)),
+        {
+            "engine": engine,
+            "engine_reason": engine_records.explain(described.engines, str(choice)),
+        },
         crowded,
     )
     if pictures is not None:

@@ -3,23 +3,23 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from batch_inference import runners
-from batch_inference.inference import model_copy
 from batch_inference.inputs import manifest, sources, study_key
 from batch_inference.options import Options
 from batch_inference.outputs import bigquery, output_folder
 from batch_inference.outputs.records import readable
+from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, storage_errors
-from trainer import radiograph
+from trainer import machine, radiograph
 from trainer.artifact import Artifact, ArtifactError
 from trainer.errors import ConfigError, DataError
 from trainer.inference import engine_choice, engine_records
 from trainer.inference.engines import Choice
-from trainer.workers import dicom_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,75 +47,6 @@ class Plan:
     record: output_folder.RunRecord
     beam_options: PipelineOptions
     workers: runners.Workers
-
-    def dry_run(self) -> "DryRun":
-        """Return what the run would read and write.
-
-        Raises:
-          ConfigError: the output holds results that the run may not replace.
-        """
-        options = self.options
-        taken = output_folder.check(self.output, self.record, options.resume, options.overwrite)
-        return DryRun(
-            self.shown,
-            self.inputs,
-            self.described.model_id,
-            self.record.engine,
-            self.described.threshold,
-            self.output,
-            options.format,
-            options.cam,
-            options.dicom,
-            options.bigquery,
-            ("kept" if options.resume else "deleted") if taken else None,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class DryRun:
-    """Describes what a run would read and write; its text is what --dry_run prints.
-
-    Attributes:
-      inputs: number of inputs; None where they were not counted.
-      earlier_results: `kept` or `deleted`; None where there are none.
-    """
-
-    input: str
-    inputs: int | None
-    model: str
-    engine: str
-    threshold: float
-    output: str
-    format: tuple[str, ...]
-    cam: str
-    dicom: tuple[str, ...]
-    bigquery: str | None
-    earlier_results: str | None
-    dry_run: bool = True
-
-    def __str__(self) -> str:
-        inputs = (
-            "files"
-            if self.inputs is None
-            else "1 file"
-            if self.inputs == 1
-            else f"{self.inputs} files"
-        )
-        pictures = "" if self.cam == "none" else f" and maps ({self.cam})"
-        dicom = f", DICOM results ({', '.join(self.dicom)})" if self.dicom else ""
-        tables = f" and to the tables of {self.bigquery}" if self.bigquery else ""
-        earlier = (
-            f"; earlier results there would be {self.earlier_results}"
-            if self.earlier_results
-            else ""
-        )
-        return (
-            f"would score {inputs} of {self.input} with model {self.model} on {self.engine}, "
-            f"positive from {self.threshold:.3g} on\n"
-            f"would write rows ({', '.join(self.format)}){pictures}{dicom} to {self.output}"
-            f"{tables}{earlier}\n"
-            "dry run: nothing was written"
-        )
 
 
 def plan(options: Options) -> Plan:
@@ -169,6 +100,47 @@ def plan(options: Options) -> Plan:
     return Plan(options, described, choice, shown, inputs, output, record, beam_options, workers)
 
 
+def describe_dry_run(planned: Plan) -> tuple[str, dict[str, Any]]:
+    """Return what the run would read and write: for people, and of JSON types for programs.
+
+    In the latter, `inputs` is None where they were not counted, and `earlier_results` is `kept`,
+    `deleted`, or None where there are none.
+
+    Raises:
+      ConfigError: the output holds results that the run may not replace.
+    """
+    options, described, engine = planned.options, planned.described, planned.record.engine
+    taken = output_folder.check(planned.output, planned.record, options.resume, options.overwrite)
+    earlier = ("kept" if options.resume else "deleted") if taken else None
+    document = {
+        "input": planned.shown,
+        "inputs": planned.inputs,
+        "model": described.model_id,
+        "engine": engine,
+        "threshold": described.threshold,
+        "output": planned.output,
+        "format": options.format,
+        "cam": options.cam,
+        "dicom": options.dicom,
+        "bigquery": options.bigquery,
+        "earlier_results": earlier,
+        "dry_run": True,
+    }
+    inputs = {None: "files", 1: "1 file"}.get(planned.inputs, f"{planned.inputs} files")
+    pictures = "" if options.cam == "none" else f" and maps ({options.cam})"
+    dicom = f", DICOM results ({', '.join(options.dicom)})" if options.dicom else ""
+    tables = f" and to the tables of {options.bigquery}" if options.bigquery else ""
+    there = f"; earlier results there would be {earlier}" if earlier else ""
+    text = (
+        f"would score {inputs} of {planned.shown} with model {described.model_id} on {engine}, "
+        f"positive from {described.threshold:.3g} on\n"
+        f"would write rows ({', '.join(options.format)}){pictures}{dicom} to {planned.output}"
+        f"{tables}{there}\n"
+        "dry run: nothing was written"
+    )
+    return text, document
+
+
 def omit_secrets(options: PipelineOptions) -> dict[str, str]:
     """Return Beam's options without secrets, as `run.json` lies beside the results."""
     given = options.get_all_options(drop_default=True)
@@ -202,7 +174,7 @@ def check_dicom(kinds: Sequence[str], style: str, store: str) -> None:
     if not kinds:
         return
     asked = ",".join(kinds)
-    if not dicom_results.is_installed():
+    if not machine.has_packages("highdicom"):
         raise ConfigError(
             f"--dicom={asked} needs the package highdicom; install humerus with the extra [dicom], "
             "or omit the flag"

@@ -21,6 +21,7 @@ from benchmarks import score, tables
 from tests.support import tiny_artifact
 from trainer import machine, radiograph
 from trainer.drawing import overlay
+from trainer.drawing.legend import UNIT, Legend
 from trainer.workers.imaging import Imaging, digest
 from trainer.workers.pool import Pool
 
@@ -74,6 +75,7 @@ def time_parts(files: Sequence[pathlib.Path]) -> dict[str, float]:
         "encoding the JPEG": _milliseconds(lambda pixels: overlay.encode(pixels, "jpeg"), drawn),
     }
     imaging, folder = Imaging(Pool(1)), tempfile.TemporaryDirectory()
+    drawing = Legend(0.5, UNIT, "Grad-CAM", "", 7, 7, SIDE), False, "jpeg"
     groups = [range(start, start + 4) for start in range(0, len(files), 4)]
     whole = _milliseconds(
         lambda group: imaging.decode_together(
@@ -87,8 +89,7 @@ def time_parts(files: Sequence[pathlib.Path]) -> dict[str, float]:
         lambda group: imaging.draw_files(
             [f"{folder.name}/{index}.jpg" for index in group],
             [pairs[index] for index in group],
-            **{"image_size": SIDE, "scale": 0.5, "style": "overlay"},
-            **{"colours": "viridis", "file_format": "jpeg"},
+            *drawing,
         ),
         groups,
     )

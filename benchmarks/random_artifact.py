@@ -22,7 +22,6 @@ from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
-from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 
 
@@ -51,8 +50,7 @@ def main(directory: str, size: str, source: str | None = None) -> None:
     network = Network((Member(model, architecture),))
     trained = Trained(network, train=split, held_out=Scored(split, np.zeros(len(images))))
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
-    options = ExportOptions(verify_engines=True)
-    export.export(trained, Measured(point, {}), dataset, directory, options)
+    export.export(trained, Measured(point, {}), dataset, directory, verify_engines=True)
 
 
 if __name__ == "__main__":

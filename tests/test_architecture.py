@@ -22,16 +22,16 @@ LEVELS = {
         {"drawing", "options"},
         {"radiograph", "artifact", "program", "phantom", "hub"},
         {"storage", "decoding"},
-        {"files"},
-        {"errors", "machine", "configs", "model_json"},
+        {"files", "model_json"},
+        {"errors", "machine", "configs"},
     ),
     "batch_inference": (
         {"main"},
         {"pipeline"},
         {"preflight"},
-        {"inputs", "inference", "gallery"},
+        {"inputs", "scoring", "gallery"},
         {"outputs", "runners"},
-        {"storage", "options", "concurrent_map", "lean_import"},
+        {"storage", "options", "buffering", "composite", "concurrent_map", "lean_import"},
     ),
 }
 """Rooms (folders) and single modules of each package, from the top down. An import goes to a lower

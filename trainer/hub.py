@@ -3,9 +3,7 @@
 Its own client keeps the files in its cache, and answers from there where the Hub can't be reached.
 """
 
-import importlib.util
-
-from trainer import storage
+from trainer import machine, storage
 from trainer.errors import ConfigError
 from trainer.files import urls
 
@@ -28,7 +26,7 @@ def fetch(model: str) -> str:
     name, _, revision = place.strip("/").partition("@")
     if name.count("/") != 1 or not all(name.split("/")):
         raise ConfigError(f"{model} names no repository; expected hf://user/name[@revision]")
-    if importlib.util.find_spec("huggingface_hub") is None:
+    if not machine.has_packages("huggingface_hub"):
         raise ConfigError(
             f"{model} needs the package huggingface_hub; install it with: pip install 'humerus[hf]'"
         )

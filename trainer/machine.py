@@ -1,12 +1,14 @@
-"""Find out what this machine has and what this process may use of it: memory, cores, devices."""
+"""Find out what this machine has and this process may use: memory, cores, devices, packages."""
 
 import functools
+import importlib.util
 import math
 import os
 import pathlib
 import platform
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def memory(cgroup: pathlib.Path = _CGROUP) -> int:
@@ -28,12 +30,17 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "humerus"
 
 
-def has_bfloat16_products(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
+def _read_cpuinfo(cpuinfo: pathlib.Path = _CPUINFO) -> str:
+    """Return what the kernel says of the processor; nothing where it says nothing."""
     try:
-        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+        return cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return ""
+
+
+def has_bfloat16_products(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
+    """Return whether the processor multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
+    flags = _read_cpuinfo(cpuinfo).split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
@@ -60,18 +67,18 @@ def _read_cpu_limit(cgroup: pathlib.Path) -> float:
     return int(quota) / int(period) if quota.isdigit() else math.inf
 
 
+def has_packages(*names: str) -> bool:
+    """Return whether optional packages are installed, by the names that Python imports."""
+    return all(importlib.util.find_spec(name) for name in names)
+
+
 def has_gpu() -> bool:
     return pathlib.Path("/dev/nvidia0").exists()
 
 
 def processor() -> str:
     """Return the name of the processor as the system gives it."""
-    try:
-        lines = (
-            pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        )
-    except OSError:
-        lines = []
+    lines = _read_cpuinfo().splitlines()
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
 
@@ -82,8 +89,5 @@ def has_int8_products() -> bool:
 
     Older processors run an int8 network more slowly, and products may saturate.
     """
-    try:
-        flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
+    flags = _read_cpuinfo()
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))

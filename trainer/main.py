@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 
 from ml_collections import ConfigDict
 
@@ -16,21 +15,13 @@ from trainer.program.logging_setup import import_tensorflow
 from trainer.training import recipes, sweeps
 
 
-def _write(path: str, text: str) -> None:
-    from trainer.storage import write_text
-
-    write_text(path, text)
-
-
 def _check_prepared(data_dir: str) -> None:
     if not is_remote(data_dir):
         locate(data_dir)
 
 
 _Program = functools.partial(
-    Program,
-    when_stopped="run the same command to continue from what is finished",
-    write=_write,
+    Program, when_stopped="run the same command to continue from what is finished"
 )
 
 
@@ -92,8 +83,8 @@ def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> 
 
     job = create_job(config, given.data_dir, given.workdir, given.folds, given.profile, given.track)
     if dry_run:
-        plan = dry_run_lib.plan(job)
-        return Result(str(plan), dataclasses.asdict(plan))
+        planned = dry_run_lib.plan(job)
+        return Result(dry_run_lib.format_plan(planned), planned)
     result = train_lib.train_and_evaluate(job)
     if not result:  # Of several hosts, only the first reports.
         return None
@@ -178,10 +169,8 @@ def evaluate(given: options.EvaluateOptions) -> Result:
             if source
             else evaluate_lib.evaluate(model, data_dir, split, predictions)
         )
-        tables = [
-            metric_tables.format_table(result),
-            *metric_tables.format_slice_tables(result["slices"]),
-        ]
+        tables = [metric_tables.format_table(result)]
+        tables += metric_tables.format_slice_tables(result["slices"])
     warnings = [f"warning: {warning}" for warning in result["warnings"]]
     return Result("\n".join([*tables, *warnings]), result)
 
@@ -210,15 +199,9 @@ def verify(given: options.VerifyOptions) -> Result:
     verified = verify_lib.verify_artifact(
         given.model, given.data_dir, given.images, given.requantize, given.masks
     )
-    maps = map_checks.format_table(verified.map_checks)
-    return Result(
-        f"{verify_lib.format_table(verified)}\n\n{maps}",
-        {
-            "model_id": verified.model_id,
-            "engines": verified.engines,
-            "map_checks": verified.map_checks,
-        },
-    )
+    engines, maps = verify_lib.format_table(verified), map_checks.format_table(verified.map_checks)
+    shown = ("model_id", "engines", "map_checks")
+    return Result(f"{engines}\n\n{maps}", {name: getattr(verified, name) for name in shown})
 
 
 @_Program("humerus-combine", options.CombineOptions, takes_arguments=True)
@@ -234,22 +217,16 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
         )
     path_checks.check_writable("output", given.output)
     _check_prepared(given.data_dir)
-    paths = [os.path.expanduser(model) for model in models]  # noqa: PTH111, a URL is not a path
-    for path in paths:
-        path_checks.check_artifact(path)
+    for model in models:
+        path_checks.check_artifact(model)
     import_tensorflow()
     from trainer.publishing import combine as combine_lib
 
-    result = combine_lib.combine(paths, **vars(given))
+    result = combine_lib.combine(models, **vars(given))
     return Result(combine_lib.format_table(result), result)
 
 
-@Program(
-    "humerus-report",
-    options.ReportOptions,
-    takes_arguments=True,
-    write=_write,
-)
+@Program("humerus-report", options.ReportOptions, takes_arguments=True)
 def report(given: options.ReportOptions, *runs: str) -> Result:
     """Sets finished runs side by side on one page: metrics, curves, settings that differ.
 
@@ -261,8 +238,7 @@ def report(given: options.ReportOptions, *runs: str) -> Result:
     import_tensorflow()
     from trainer.publishing import compare_runs
 
-    folders = [os.path.expanduser(run) for run in runs]  # noqa: PTH111, a URL is not a path
-    compared = compare_runs.write(folders, given.output)
+    compared = compare_runs.write(runs, given.output)
     document = {run.folder: {"split": run.split, "metrics": run.measured} for run in compared}
     return Result(compare_runs.format_table(compared, given.output), document)
 
@@ -293,8 +269,7 @@ def explain(given: options.ExplainOptions, *arguments: str) -> Result:
     """
     if not (given.model or arguments):
         raise errors.ConfigError("name the artifact first; see humerus-explain --help")
-    words = [os.path.expanduser(word) for word in arguments]  # noqa: PTH111, a URL is not a path
-    model, *images = words if given.model is None else (given.model, *words)
+    model, *images = arguments if given.model is None else (given.model, *arguments)
     if not (images or given.list_layers):
         raise errors.ConfigError(
             "name one or several images after the artifact; see humerus-explain --help"

@@ -21,7 +21,7 @@ from absl import logging
 
 from trainer import artifact, hub, machine, storage
 from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
-from trainer.drawing import legend, overlay
+from trainer.drawing import legend
 from trainer.errors import ConfigError, DataError
 from trainer.inference import engine_choice, engine_records, engines
 from trainer.program.logging_setup import escape_name
@@ -70,23 +70,18 @@ class Prediction:
         Returns:
           uint8 [height, width, 3] in RGB; twice as wide for `side_by_side`, higher with a legend.
         """
-        scale = float(self.model.cam["scale"])
-        drawn = overlay.draw(
-            self.radiograph, self.cam, self.model.image_size, scale, style, colours
+        strip = legend.Legend(
+            scale=float(self.model.cam["scale"]),
+            unit=legend.UNIT,
+            method=METHOD_TITLES[FREE_METHOD],
+            model=self.model.model_id,
+            rows=self.cam.shape[0],
+            columns=self.cam.shape[1],
+            image_size=self.model.image_size,
+            style=style,
+            colours=colours,
         )
-        if with_legend:
-            strip = legend.Legend(
-                scale=scale,
-                unit=legend.UNIT,
-                method=METHOD_TITLES[FREE_METHOD],
-                model=self.model.model_id,
-                rows=self.cam.shape[0],
-                columns=self.cam.shape[1],
-                image_size=self.model.image_size,
-                style=style,
-                colours=colours,
-            )
-            drawn = legend.add(drawn, strip)
+        drawn = legend.draw(self.radiograph, self.cam, strip, with_legend)
         return np.ascontiguousarray(drawn[:, :, ::-1])
 
 

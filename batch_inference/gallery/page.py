@@ -142,12 +142,8 @@ def _collect_rows(
             rows["images"].append((-image[2], _format_script(image)))
             shown.add(row["study"])
         else:
-            rows["rejected"].append(
-                (
-                    row["reason"],
-                    _format_script([row["uri"], row["reason"], row["detail"], row.get("frame")]),
-                )
-            )
+            rejected = [row["uri"], row["reason"], row["detail"], row.get("frame")]
+            rows["rejected"].append((row["reason"], _format_script(rejected)))
     return rows, shown
 
 
@@ -157,11 +153,7 @@ def _select_rows(scored: str, options: GalleryOptions) -> Iterator[tuple[str, di
     Rejected files have no label or probability, so an option on either omits them.
     """
     for row in row_files.read(scored, "predictions"):
-        if (
-            options.label in (None, row["label"])
-            and float(row["probability"]) >= options.min_probability
-            and fnmatch.fnmatchcase(row["uri"], options.uri)
-        ):
+        if options.selects(row["uri"], row["label"], float(row["probability"])):
             yield "predictions", row
     if options.label is None and not options.min_probability:
         for row in row_files.read(scored, "rejections"):
@@ -265,28 +257,28 @@ def _write_rows(scored: str, name: str, kind: str, scripts: list[str]) -> str:
 
 def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:
     """Return the HTML of the page."""
+    own = jinja2.PackageLoader("batch_inference.gallery", "assets")
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("batch_inference.gallery", "assets"),
-                jinja2.PackageLoader("trainer"),  # confusion.js is the report's too
-            ]
-        ),
+        # confusion.js is the report's too
+        loader=jinja2.ChoiceLoader([own, jinja2.PackageLoader("trainer")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    bar = (
-        None
-        if described["style"] == "none"
-        else _draw_colour_bar(described["style"], described["colours"])
-    )
     return environment.get_template("gallery.html.j2").render(
-        run=described, colour_bar=bar, files=files, count=count, vendored=VENDORED
+        run=described,
+        colour_bar=_draw_colour_bar(described["style"], described["colours"]),
+        files=files,
+        count=count,
+        vendored=VENDORED,
     )
 
 
-def _draw_colour_bar(style: str, colours: str) -> str:
-    """Return a bar from no evidence to full colour, drawn as the maps are, as a `data:` address."""
+def _draw_colour_bar(style: str, colours: str) -> str | None:
+    """Return a bar from no evidence to full colour, drawn as the maps are, as a `data:` address;
+    None where there are no maps.
+    """
+    if style == "none":
+        return None
     bar = legend.draw_bar(64, "heatmap" if style == "heatmap" else "overlay", colours)
     png = base64.b64encode(overlay.encode(bar, "png")).decode("ascii")
     return f"data:image/png;base64,{png}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.inputs import manifest
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
@@ -24,28 +25,25 @@ _PUBLIC_KEY = StudyKey()
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]+\Z")
 
 
-class FindInputs(beam.PTransform):
-    """Finds the inputs, as (place in the list, Source) for each mention of one."""
+@composite
+def FindInputs(pipeline: beam.Pipeline, options: Options) -> beam.PCollection:
+    """Find the inputs, as (place in the list, Source) for each mention of one.
 
-    def __init__(self, options: Options):
-        """Take the options, of which it uses the input, what is excluded, and the output."""
-        super().__init__()
-        self._options = options
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        exclude, recursive = self._options.exclude, self._options.recursive
-        output = filesystem.absolute(self._options.output)
-        key = make_archive_key(self._options)
-        location = filesystem.absolute(self._options.input)
-        return (
-            pipeline
-            | beam.Impulse()
-            | "List"
-            >> beam.FlatMap(
-                lambda _: enumerate(find(location, exclude, recursive, output, key))
-                # Beam would read the code of all that `find` calls to find this out.
-            ).with_output_types(tuple[int, Source])
-        )
+    Args:
+      options: the input, what is excluded, and the output are used.
+    """
+    exclude, recursive = options.exclude, options.recursive
+    output, key = filesystem.absolute(options.output), make_archive_key(options)
+    location = filesystem.absolute(options.input)
+    return (
+        pipeline
+        | beam.Impulse()
+        | "List"
+        >> beam.FlatMap(
+            lambda _: enumerate(find(location, exclude, recursive, output, key))
+            # Beam would read the code of all that `find` calls to find this out.
+        ).with_output_types(tuple[int, Source])
+    )
 
 
 def make_archive_key(options: Options) -> StudyKey | None:

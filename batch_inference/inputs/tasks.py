@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Iterator
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Prediction, Source, printable
 from trainer.files import study_folders
@@ -23,52 +24,48 @@ class Task:
     known: tuple[Prediction, ...] = ()
 
 
-class FindCrowdedFolders(beam.PTransform):
+@composite
+def FindCrowdedFolders(found: beam.PCollection, study_key: str) -> beam.PCollection:
     """(place in the list, Source) of each mention -> (folder, number of its images), of the folders
-    that hold too many for one study."""
+    that hold too many for one study.
 
-    def __init__(self, study_key: str):
-        """Take `Options.study_key`: folders are examined only where nobody said what a study is."""
-        super().__init__()
-        self._examined = study_key == "auto"
-
-    def expand(self, found: beam.PCollection) -> beam.PCollection:
-        examined = self._examined
-        return (
-            found
-            | beam.Filter(lambda mention: examined and mention[1].is_grouped)
-            | beam.MapTuple(lambda _, source: printable(source.name))
-            | grouping.GroupCompactly(study_folders.find_folder)
-            | beam.FlatMapTuple(
-                lambda _, packs: study_folders.find_crowded(grouping.unpack(packs)).items()
-            )
+    Args:
+      study_key: `Options.study_key`; folders are examined only where nobody said what a study is.
+    """
+    examined = study_key == "auto"
+    return (
+        found
+        | beam.Filter(lambda mention: examined and mention[1].is_grouped)
+        | beam.MapTuple(lambda _, source: printable(source.name))
+        | grouping.GroupCompactly(study_folders.find_folder)
+        | beam.FlatMapTuple(
+            lambda _, packs: study_folders.find_crowded(grouping.unpack(packs)).items()
         )
+    )
 
 
-class MakeTasks(beam.PTransform):
+@composite
+def MakeTasks(
+    found: tuple[beam.PCollection, beam.PCollection], crowded: beam.PCollection
+) -> beam.PCollection:
     """((place in the list, Source) of each mention, journal.Entry) -> Task of each URI.
 
     Of several mentions of a URI, the first counts. The tasks are spread over the workers.
+
+    Args:
+      crowded: what `FindCrowdedFolders` returned.
     """
-
-    def __init__(self, crowded: beam.PCollection):
-        """Take what `FindCrowdedFolders` returned."""
-        super().__init__()
-        self._crowded = beam.pvalue.AsDict(crowded)
-
-    def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        return (
-            found
-            | grouping.GroupCompactly(
-                lambda item: (
-                    item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri)
-                )
-            )
-            | beam.Values()
-            | beam.FlatMap(
-                lambda packs, crowded: join_tasks(grouping.unpack(packs), crowded), self._crowded
-            )
+    return (
+        found
+        | grouping.GroupCompactly(
+            lambda item: item.row.uri if isinstance(item, journal.Entry) else printable(item[1].uri)
         )
+        | beam.Values()
+        | beam.FlatMap(
+            lambda packs, crowded: join_tasks(grouping.unpack(packs), crowded),
+            beam.pvalue.AsDict(crowded),
+        )
+    )
 
 
 def join_tasks(

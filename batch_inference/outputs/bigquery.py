@@ -17,6 +17,7 @@ from absl import logging
 from apache_beam.coders import BytesCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from batch_inference.composite import composite
 from batch_inference.outputs import row_files, row_shards, schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, gcs, storage_errors
@@ -205,37 +206,32 @@ def _check_names(table: Sequence[Column]) -> None:
             )
 
 
-class Stage(beam.PTransform):
-    """Writes predictions, studies or rejections as JSON lines for `load`.
+@composite
+def Stage(rows: beam.PCollection, folder: str, name: str) -> None:
+    """Write predictions, studies or rejections as JSON lines for `load`.
 
     It also writes a sum over hashes of the rows, which names the load job and is the same in any
     order.
+
+    Args:
+      folder: on Cloud Storage.
+      name: of the table.
     """
-
-    def __init__(self, folder: str, name: str):
-        """Take the folder on Cloud Storage, and the name of the table."""
-        super().__init__()
-        self._prefix = filesystem.join(folder, name)
-
-    def expand(self, rows: beam.PCollection) -> None:
-        prefix = self._prefix
-        record = "Record" >> beam.Map(
-            lambda row: row_shards.format_json(schema.to_record(row))
-        ).with_output_types(bytes)
-        lines = rows | record
-        lines | "Write" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())
-        (
-            lines
-            | "Hash"
-            >> beam.Map(
-                lambda line: (
-                    int.from_bytes(hashlib.blake2b(line, digest_size=7).digest(), "big") + 1
-                )
-            )
-            | "Sum" >> beam.CombineGlobally(lambda hashes: sum(hashes) % (1 << 61))
-            | "Write sum"
-            >> beam.Map(lambda total: filesystem.write(f"{prefix}.sum", str(total).encode()))
+    prefix = filesystem.join(folder, name)
+    lines = rows | "Record" >> beam.Map(
+        lambda row: row_shards.format_json(schema.to_record(row))
+    ).with_output_types(bytes)
+    lines | "Write" >> beam.io.WriteToText(f"{prefix}.jsonl", coder=BytesCoder())
+    (
+        lines
+        | "Hash"
+        >> beam.Map(
+            lambda line: int.from_bytes(hashlib.blake2b(line, digest_size=7).digest(), "big") + 1
         )
+        | "Sum" >> beam.CombineGlobally(lambda hashes: sum(hashes) % (1 << 61))
+        | "Write sum"
+        >> beam.Map(lambda total: filesystem.write(f"{prefix}.sum", str(total).encode()))
+    )
 
 
 def _digest(*parts: str) -> str:

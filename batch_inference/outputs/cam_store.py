@@ -3,18 +3,14 @@
 import dataclasses
 import hashlib
 import io
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import apache_beam as beam
 import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
+from batch_inference.buffering import Buffered
 from batch_inference.outputs import picture_paths, schema
 from batch_inference.outputs.records import (
     PackedCam,
@@ -121,7 +117,7 @@ class Encode:
         )
 
 
-class WritePacks(beam.DoFn):
+class WritePacks(Buffered):
     """Packs the maps of images into files, and passes the images on with `stored` naming the file.
 
     A pack is written before its images are passed on, so that a row never names a missing file. It
@@ -133,36 +129,16 @@ class WritePacks(beam.DoFn):
 
         Packs of a later attempt sort after those of an earlier one.
         """
-        super().__init__()
+        super().__init__(MAPS_PER_PACK, SECONDS_PER_PACK)
         self._output = output
         self._attempt = attempt
-        self._waiting: list[Scored | Rejection] = []
-        self._bytes = 0
-        self._started = 0.0
 
-    def start_bundle(self) -> None:
-        # A failed bundle may have left images behind; the runner repeats them.
-        self._waiting, self._bytes = [], 0
+    def is_full(self, waiting: Sequence[Scored | Rejection]) -> bool:
+        held = sum(len(packed.picture) for packed in _list_packed(waiting))
+        return super().is_full(waiting) or held >= BYTES_PER_PACK
 
-    def process(self, scored: Scored | Rejection) -> Iterator[Scored | Rejection]:
-        if not self._waiting:
-            self._started = time.monotonic()
-        self._waiting.append(scored)
-        if isinstance(scored, Scored) and scored.packed:
-            self._bytes += len(scored.packed.picture)
-        full = len(self._waiting) >= MAPS_PER_PACK or self._bytes >= BYTES_PER_PACK
-        if full or time.monotonic() - self._started >= SECONDS_PER_PACK:
-            yield from self._write()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        for scored in self._write():
-            yield WindowedValue(scored, MIN_TIMESTAMP, (GlobalWindow(),))
-
-    def _write(self) -> Iterator[Scored | Rejection]:
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
-        packed = [
-            scored.packed for scored in waiting if isinstance(scored, Scored) and scored.packed
-        ]
+    def flush(self, waiting: Sequence[Scored | Rejection]) -> Iterator[Scored | Rejection]:
+        packed = _list_packed(waiting)
         path, failure = None, None
         try:
             path = write_pack(self._output, self._attempt, packed) if packed else None
@@ -179,6 +155,10 @@ class WritePacks(beam.DoFn):
                 )
             else:
                 yield dataclasses.replace(scored, packed=None, stored=path)
+
+
+def _list_packed(waiting: Sequence[Scored | Rejection]) -> list[PackedCam]:
+    return [scored.packed for scored in waiting if isinstance(scored, Scored) and scored.packed]
 
 
 def write_pack(output: str, attempt: str, packed: list[PackedCam]) -> str:

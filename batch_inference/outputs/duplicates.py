@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Prediction
 
@@ -13,40 +14,38 @@ FirstUris = tuple[str, dict[str, str]]
 """The first URI of a content, and the first by study."""
 
 
-class ReadAndMarkPredictions(beam.PTransform):
-    """Reads the journal's parts, and returns all predictions and those that count in a study.
+@composite
+def ReadAndMarkPredictions(parts: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
+    """Read the journal's parts, and return all predictions and those that count in a study.
 
     Of several predictions with the same content, all but the first are marked as duplicates, and
     the first in each study counts there. Parts are read as often as their rows are needed: rows
     that several steps read, the embedded runner would keep in memory.
     """
-
-    def expand(self, parts: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
-        repeated = (
-            parts
-            | "Read to compare" >> beam.FlatMap(journal.read_predictions)
-            | "Find repeated content" >> FindRepeated()
-        )
-        rows = parts | "Read and mark" >> beam.FlatMap(
-            lambda part, repeated: mark_duplicates(journal.read_predictions(part), repeated),
-            beam.pvalue.AsDict(repeated),
-        ).with_outputs(ONCE, main="all")
-        return rows["all"], rows[ONCE]
+    repeated = (
+        parts
+        | "Read to compare" >> beam.FlatMap(journal.read_predictions)
+        | "Find repeated content" >> FindRepeated()
+    )
+    rows = parts | "Read and mark" >> beam.FlatMap(
+        lambda part, repeated: mark_duplicates(journal.read_predictions(part), repeated),
+        beam.pvalue.AsDict(repeated),
+    ).with_outputs(ONCE, main="all")
+    return rows["all"], rows[ONCE]
 
 
-class FindRepeated(beam.PTransform):
-    """Finds the contents that several predictions share, as pairs (content, FirstUris).
+@composite
+def FindRepeated(predictions: beam.PCollection) -> beam.PCollection:
+    """Find the contents that several predictions share, as pairs (content, FirstUris).
 
     A content is the SHA-256 of a file, and the frame where frames are scored one by one.
     """
-
-    def expand(self, predictions: beam.PCollection) -> beam.PCollection:
-        return (
-            predictions
-            | "Content" >> beam.Map(lambda row: (_content(row), row.study, row.uri))
-            | "Same content" >> grouping.GroupCompactly(lambda row: row[0])
-            | "Several" >> beam.FlatMapTuple(lambda _, packs: find_repeated(grouping.unpack(packs)))
-        )
+    return (
+        predictions
+        | "Content" >> beam.Map(lambda row: (_content(row), row.study, row.uri))
+        | "Same content" >> grouping.GroupCompactly(lambda row: row[0])
+        | "Several" >> beam.FlatMapTuple(lambda _, packs: find_repeated(grouping.unpack(packs)))
+    )
 
 
 def find_repeated(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, FirstUris]]:

@@ -1,10 +1,12 @@
 """Draws and writes the pictures of scored images, or packs their maps, as a Beam transform."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.concurrent_map import ConcurrentMap, PoolSize
 from batch_inference.options import Options
 from batch_inference.outputs import cam_store, grouping, journal
@@ -15,56 +17,46 @@ from trainer.artifact import METHOD_TITLES, Artifact
 from trainer.drawing.legend import UNIT, Legend
 
 
-class FinishImages(beam.PTransform):
-    """Stores the map of each image, then passes it on as a `journal.Entry` or a `Rejection`."""
+@composite
+def FinishImages(
+    results: beam.PCollection,
+    options: Options,
+    described: Artifact,
+    engine: str,
+    attempt: str,
+    pool: PoolSize,
+) -> tuple[beam.PCollection, ...]:
+    """Store the map of each image, then pass it on as a `journal.Entry` or a `Rejection`.
 
-    def __init__(
-        self, options: Options, described: Artifact, engine: str, attempt: str, pool: PoolSize
-    ):
-        """Take the options, the model's artifact, what rows name as its engine, the prefix of this
-        attempt's files, and how many images are drawn at once.
-        """
-        super().__init__()
-        self._options = options
-        self._described = described
-        self._engine = engine
-        self._attempt = attempt
-        self._pool = pool
+    Args:
+      described: the model's artifact.
+      engine: what rows name as its engine.
+      attempt: prefix of this attempt's files.
+      pool: how many images are drawn at once.
+    """
 
-    def expand(self, results: beam.PCollection) -> tuple[beam.PCollection, ...]:
-        options, described = self._options, self._described
-        output = filesystem.absolute(options.output)
-        if options.cam_store == "parquet":
-            encode = cam_store.Encode(described, options.cam_min_probability)
-            results = (
-                results
-                | "Encode" >> self._map(lambda group: [encode(scored) for scored in group])
-                | "Pack" >> beam.ParDo(cam_store.WritePacks(output, self._attempt))
-            )
-        finish = Finish(
-            output,
-            described,
-            self._engine,
-            options.cam,
-            options.cam_format,
-            options.cam_colours,
-            options.cam_min_probability,
-            options.dicom,
-            options.method,
-            _describe(described, options) if options.cam_legend else None,
-        )
-        return (
+    def concurrently(function: Callable[[Sequence[Any]], list[Any]]) -> beam.PTransform:
+        return beam.ParDo(ConcurrentMap(function, pool))
+
+    # Workers may have another current folder.
+    options = dataclasses.replace(options, output=filesystem.absolute(options.output))
+    if options.cam_store == "parquet":
+        encode = cam_store.Encode(described, options.cam_min_probability)
+        results = (
             results
-            | "Draw and write" >> self._map(finish)
-            | "Split" >> grouping.split_by_type(journal.Entry, Rejection)
+            | "Encode" >> concurrently(lambda group: [encode(scored) for scored in group])
+            | "Pack" >> beam.ParDo(cam_store.WritePacks(options.output, attempt))
         )
-
-    def _map(self, function: Callable[[Sequence[Any]], list[Any]]) -> beam.PTransform:
-        return beam.ParDo(ConcurrentMap(function, self._pool))
+    finish = Finish(options, described, engine, _describe(described, options))
+    return (
+        results
+        | "Draw and write" >> concurrently(finish)
+        | "Split" >> grouping.split_by_type(journal.Entry, Rejection)
+    )
 
 
 def _describe(described: Artifact, options: Options) -> Legend:
-    """Return what the strip below the pictures says."""
+    """Return how maps are drawn, and what the strip below them says."""
     cam = described.cam
     return Legend(
         scale=cam["scale"],

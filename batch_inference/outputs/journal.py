@@ -10,9 +10,8 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -20,10 +19,9 @@ from absl import logging
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.metrics.metric import MetricResults
 from apache_beam.runners.runner import PipelineResult
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
+from batch_inference.buffering import Buffered
+from batch_inference.composite import composite
 from batch_inference.outputs.records import Prediction, Rejection, Source
 from batch_inference.storage import filesystem
 
@@ -54,40 +52,33 @@ def digest(source: Source) -> str:
     return hashlib.blake2b(json.dumps(fields).encode("ascii"), digest_size=16).hexdigest()
 
 
-class ReadEarlierEntries(beam.PTransform):
-    """Reads the predictions of earlier attempts as entries."""
-
-    def __init__(self, parts: Iterable[str]):
-        """Take the URIs of the parts that earlier attempts wrote."""
-        super().__init__()
-        self._parts = parts
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        return pipeline | beam.Create(self._parts) | beam.FlatMap(read_entries)
+@composite
+def ReadEarlierEntries(pipeline: beam.Pipeline, parts: Iterable[str]) -> beam.PCollection:
+    """Read the predictions of earlier attempts as entries, from the URIs of their parts."""
+    return pipeline | beam.Create(parts) | beam.FlatMap(read_entries)
 
 
-class WriteJournal(beam.PTransform):
-    """Writes entries and rejections, collections by kind, and returns the URIs of their parts.
+@composite
+def WriteJournal(
+    rows: Mapping[str, beam.PCollection], output: str, attempt: str
+) -> beam.PCollection:
+    """Write entries and rejections, collections by kind, and return the URIs of their parts.
 
     The collections are joined only behind the journal: joined ahead of it, the embedded runner
     would keep all of them until the last image is scored.
+
+    Args:
+      output: folder of the run.
+      attempt: prefix of this attempt's parts.
     """
-
-    def __init__(self, output: str, attempt: str):
-        """Take the folder of the run, and the prefix of this attempt's parts."""
-        super().__init__()
-        self._output = output
-        self._attempt = attempt
-
-    def expand(self, rows: Mapping[str, beam.PCollection]) -> beam.PCollection:
-        parts = [
-            of_kind | f"Write {kind}" >> beam.ParDo(Write(self._output, self._attempt, kind))
-            for kind, of_kind in rows.items()
-        ]
-        return parts | beam.Flatten() | beam.Reshuffle()
+    parts = [
+        of_kind | f"Write {kind}" >> beam.ParDo(Write(output, attempt, kind))
+        for kind, of_kind in rows.items()
+    ]
+    return parts | beam.Flatten() | beam.Reshuffle()
 
 
-class Write(beam.DoFn):
+class Write(Buffered):
     """Writes entries or rejections into parts, and returns the URI of each part.
 
     A part is named after its content, so that a repeated bundle writes the same parts. A bundle
@@ -96,38 +87,20 @@ class Write(beam.DoFn):
 
     def __init__(self, output: str, attempt: str, kind: str):
         """Take the folder of the run, the prefix of its parts, and the name of Beam's counter."""
-        super().__init__()
+        super().__init__(ROWS_PER_PART, SECONDS_PER_PART)
         self._prefix = filesystem.join(_folder(output), attempt)
         self._counter = Metrics.counter(JOURNAL, kind)
-        self._lines: list[str] = []
-        self._started = 0.0
 
-    def start_bundle(self) -> None:
-        # A failed bundle may have left rows behind; the runner repeats its elements.
-        self._lines.clear()
-
-    def process(self, entry: Entry | Rejection) -> Iterator[str]:
-        if not self._lines:
-            self._started = time.monotonic()
-        source, row = (entry.source, entry.row) if isinstance(entry, Entry) else (None, entry)
-        self._lines.append(json.dumps([source, vars(row)]))
-        self._counter.inc()
-        if (
-            len(self._lines) >= ROWS_PER_PART
-            or time.monotonic() - self._started >= SECONDS_PER_PART
-        ):
-            yield self._write()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._lines:
-            yield WindowedValue(self._write(), MIN_TIMESTAMP, (GlobalWindow(),))
-
-    def _write(self) -> str:
-        contents = "\n".join(self._lines).encode("ascii")
+    def flush(self, entries: Sequence[Entry | Rejection]) -> Iterator[str]:
+        pairs = [
+            [entry.source, vars(entry.row)] if isinstance(entry, Entry) else [None, vars(entry)]
+            for entry in entries
+        ]
+        contents = "\n".join(map(json.dumps, pairs)).encode("ascii")
         uri = f"{self._prefix}-{hashlib.sha256(contents).hexdigest()[:32]}.jsonl.gz"
         filesystem.write(uri, gzip.compress(contents, 6, mtime=0), "application/gzip")
-        self._lines.clear()
-        return uri
+        self._counter.inc(len(entries))
+        yield uri
 
 
 def read_predictions(part: str) -> Iterator[Prediction]:

@@ -1,7 +1,6 @@
 """Draws packed maps of a scored folder as pictures (humerus-overlay)."""
 
 import dataclasses
-import fnmatch
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -74,12 +73,8 @@ def select_maps(pack: str, options: OverlayOptions) -> list[PackedCam]:
     """Return the maps of a pack that the options select; raise `DataError` for a damaged pack."""
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
-            fits = [
-                options.label in (None, row["label"])
-                and row["probability"] >= options.min_probability
-                and fnmatch.fnmatchcase(row["uri"], options.uri)
-                for row in file.read(["uri", "label", "probability"]).to_pylist()
-            ]
+            columns = file.read(["uri", "label", "probability"])
+            fits = [options.selects(**row) for row in columns.to_pylist()]
             rows = file.read(_COLUMNS).filter(fits).to_pylist() if any(fits) else []
             return [PackedCam(**row) for row in rows]
     except (storage_errors.StorageError, pyarrow.ArrowException, KeyError, TypeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal, picture_paths
 from batch_inference.outputs.records import Prediction
@@ -14,19 +15,12 @@ from batch_inference.storage import filesystem
 from trainer.drawing import overlay
 
 
-class FindPictures(beam.PTransform):
-    """Lists the pictures or packs, and the DICOM results, by paths relative to the output."""
-
-    def __init__(self, options: Options):
-        """Take the options, which name the output and the format of the pictures."""
-        super().__init__()
-        packed = options.cam_store == "parquet"
-        self._ending = ".parquet" if packed else overlay.FORMATS[options.cam_format]
-        self._output = filesystem.absolute(options.output)
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        output, ending = self._output, self._ending
-        return pipeline | beam.Impulse() | beam.FlatMap(lambda _: find_pictures(output, ending))
+@composite
+def FindPictures(pipeline: beam.Pipeline, options: Options) -> beam.PCollection:
+    """List the pictures or packs, and the DICOM results, by paths relative to the output."""
+    packed, output = options.cam_store == "parquet", filesystem.absolute(options.output)
+    ending = ".parquet" if packed else overlay.FORMATS[options.cam_format]
+    return pipeline | beam.Impulse() | beam.FlatMap(lambda _: find_pictures(output, ending))
 
 
 def find_pictures(output: str, ending: str) -> Iterator[str]:
@@ -43,21 +37,18 @@ def list_files(row: Prediction) -> list[str]:
     return [*([row.cam] if row.cam else []), *row.dicom]
 
 
-class KeepWithPicture(beam.PTransform):
+@composite
+def KeepWithPicture(found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     """(journal.Entry, paths of files) -> the entries whose files are all there."""
-
-    def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        return (
-            found
-            | grouping.GroupCompactly(
-                lambda item: (
-                    picture_paths.find_stem(item)
-                    if isinstance(item, str)
-                    else picture_paths.find_stem((list_files(item.row) or [item.row.uri])[0])
-                )
+    return (
+        found
+        | grouping.GroupCompactly(
+            lambda item: picture_paths.find_stem(
+                item if isinstance(item, str) else (list_files(item.row) or [item.row.uri])[0]
             )
-            | beam.FlatMapTuple(lambda _, packs: keep_with_picture(grouping.unpack(packs)))
         )
+        | beam.FlatMapTuple(lambda _, packs: keep_with_picture(grouping.unpack(packs)))
+    )
 
 
 def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.Entry]:
@@ -72,26 +63,21 @@ def keep_with_picture(items: Iterable[str | journal.Entry]) -> Iterator[journal.
     return (entry for entry in entries if there.issuperset(list_files(entry.row)))
 
 
-class DeleteUnnamedPictures(beam.PTransform):
-    """(paths of files, Prediction) -> nothing; deletes the files that no row names."""
-
-    def __init__(self, output: str):
-        """Take the folder of the run."""
-        super().__init__()
-        self._output = output
-
-    def expand(self, found: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        left, predictions = found
-        output = self._output
-        named = predictions | "Named" >> beam.FlatMap(
-            lambda row: [(path, True) for path in list_files(row)]
-        )
-        return (
-            (left | "Left" >> beam.Map(lambda path: (path, False)), named)
-            | grouping.GroupCompactly(lambda item: item[0])
-            | beam.FlatMapTuple(lambda _, packs: find_unnamed(grouping.unpack(packs)))
-            | "Delete" >> beam.Map(lambda path: delete_picture(output, path))
-        )
+@composite
+def DeleteUnnamedPictures(
+    found: tuple[beam.PCollection, beam.PCollection], output: str
+) -> beam.PCollection:
+    """(paths of files, Prediction) -> nothing; deletes the files in `output` that no row names."""
+    left, predictions = found
+    named = predictions | "Named" >> beam.FlatMap(
+        lambda row: [(path, True) for path in list_files(row)]
+    )
+    return (
+        (left | "Left" >> beam.Map(lambda path: (path, False)), named)
+        | grouping.GroupCompactly(lambda item: item[0])
+        | beam.FlatMapTuple(lambda _, packs: find_unnamed(grouping.unpack(packs)))
+        | "Delete" >> beam.Map(lambda path: delete_picture(output, path))
+    )
 
 
 def delete_picture(output: str, path: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow.parquet
 
+from batch_inference.composite import composite
 from batch_inference.outputs import row_shards, schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, storage_errors
@@ -24,37 +25,39 @@ SORTED_BYTES = 1 << 25
 """Larger files keep the order in which their rows were made: to sort is to hold them in memory."""
 
 
-class WriteRows(beam.PTransform):
-    """Writes predictions, studies or rejections as rows in each format.
+@composite
+def WriteRows(
+    rows: beam.PCollection, output: str, name: str, table: Sequence[Column], formats: Sequence[str]
+) -> None:
+    """Write predictions, studies or rejections as rows in each format.
 
     The files are `NAME.jsonl-SSSSS-of-NNNNN`, `NAME.csv-SSSSS-of-NNNNN` and, as readers of Parquet
     go by the ending, `NAME-SSSSS-of-NNNNN.parquet`. Without rows they are empty, or hold a header.
     Call `move_into_place` once the pipeline has ended: it names a file without others
     `NAME.jsonl`, `NAME.csv` or `NAME.parquet`.
+
+    Args:
+      output: folder of the run.
+      name: that of the files.
+      formats: some of `FORMATS`.
     """
-
-    def __init__(self, output: str, name: str, table: Sequence[Column], formats: Sequence[str]):
-        """Take the folder, the files' name, the columns, and some of `FORMATS`."""
-        super().__init__()
-        self._staged = filesystem.join(output, _STAGED)
-        self._prefix = filesystem.join(
-            output if filesystem.is_remote(output) else self._staged, name
+    staged = filesystem.join(output, _STAGED)
+    prefix = filesystem.join(_stage(output), name)
+    shards = rows | "Write" >> beam.ParDo(row_shards.WriteShards(staged, table, formats))
+    (
+        rows.pipeline
+        | beam.Impulse()
+        | "Name"
+        >> beam.Map(
+            lambda _, shards: row_shards.name_shards(shards, prefix, staged, table, formats),
+            beam.pvalue.AsIter(shards),
         )
-        self._table = tuple(table)
-        self._formats = formats
+    )
 
-    def expand(self, rows: beam.PCollection) -> None:
-        prefix, staged, table, formats = self._prefix, self._staged, self._table, self._formats
-        shards = rows | "Write" >> beam.ParDo(row_shards.WriteShards(staged, table, formats))
-        (
-            rows.pipeline
-            | beam.Impulse()
-            | "Name"
-            >> beam.Map(
-                lambda _, shards: row_shards.name_shards(shards, prefix, staged, table, formats),
-                beam.pvalue.AsIter(shards),
-            )
-        )
+
+def _stage(output: str) -> str:
+    """Return the folder of the files until the run ends."""
+    return output if filesystem.is_remote(output) else filesystem.join(output, _STAGED)
 
 
 def move_into_place(output: str) -> None:
@@ -63,7 +66,7 @@ def move_into_place(output: str) -> None:
     A file that holds all rows of its kind gets a name without numbers and, up to `SORTED_BYTES`,
     its rows in the order of their paths.
     """
-    staged = output if filesystem.is_remote(output) else filesystem.join(output, _STAGED)
+    staged = _stage(output)
     files: dict[tuple[str, str], list[str]] = {}
     for file in filesystem.names(staged):
         if kind := parse_name(file):

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 
+from batch_inference.options import Options
 from batch_inference.outputs import journal, picture_paths, progress
 from batch_inference.outputs.records import (
     NO_DICOM_RESULT,
@@ -33,28 +33,16 @@ class Finish:
     results are written; or into a Rejection.
 
     Attributes:
-      output: folder of the run.
+      options: what is drawn and written, and where; the output is absolute.
       described: the model's artifact.
       engine: what the row names as its engine.
-      style: as --cam of humerus-score.
-      file_format: key of `overlay.FORMATS`.
-      colours: key of `overlay.COLOURS`.
-      min_probability: below it no picture is drawn.
-      dicom: members of `dicom_results.KINDS`.
-      method: of the map.
-      legend: what the strip below the pictures says; None for none.
+      legend: how maps are drawn, and what the strip below them says.
     """
 
-    output: str
+    options: Options
     described: Artifact
     engine: str
-    style: str
-    file_format: str
-    colours: str
-    min_probability: float
-    dicom: tuple[str, ...]
-    method: str
-    legend: Legend | None = None
+    legend: Legend
 
     def __call__(self, results: Sequence[Scored | Rejection]) -> list[journal.Entry | Rejection]:
         drawn = self._draw_together(results)
@@ -75,6 +63,7 @@ class Finish:
         except Exception as error:
             # One picture that cannot be drawn or stored must not cost the rest of the bundle.
             return reject_example(example, "write_failed", str(error), self.described.model_id)
+        notes = [NO_DICOM_RESULT] if dicom is None else []
         row = Prediction(
             uri=printable(example.source.uri),
             label=self.described.label(scored.probability),
@@ -90,7 +79,7 @@ class Finish:
             modality=example.tags.get("modality"),
             body_part=example.tags.get("body_part"),
             view=example.tags.get("view"),
-            warnings=example.warnings if dicom is not None else _add_note(example.warnings),
+            warnings=tuple(sorted({*example.warnings, *notes})),
             dicom=dicom or (),
             carried=dict(example.source.carried),
         )
@@ -99,22 +88,25 @@ class Finish:
     def _write_dicom(self, scored: Scored, has_picture: bool) -> tuple[str, ...] | None:
         """Write the DICOM results and return their paths; None where they cannot be made."""
         example, described = scored.example, self.described
-        kinds = [kind for kind in self.dicom if kind != "sc" or has_picture]
+        kinds = [kind for kind in self.options.dicom if kind != "sc" or has_picture]
         if not kinds or not example.header:
             return ()
-        finding = dicom_results.Finding(
-            described.label(scored.probability),
-            float32(scored.probability),
-            described.model_id,
-            self.engine,
-            example.frame,
-            described.threshold,
-            self.method,
-            described.created,
-        )
-        drawing = dicom_results.Drawing(
-            described.image_size, described.cam["scale"], self.style, self.colours
-        )
+        finding = {
+            "label": described.label(scored.probability),
+            "probability": float32(scored.probability),
+            "model": described.model_id,
+            "engine": self.engine,
+            "frame": example.frame,
+            "threshold": described.threshold,
+            "method": self.options.method,
+            "created": described.created,
+        }
+        drawing = {
+            "image_size": described.image_size,
+            "scale": described.cam["scale"],
+            "style": self.options.cam,
+            "colours": self.options.cam_colours,
+        }
         picture = example.picture if "sc" in kinds else None
         try:
             files = dicom_results.make(example.header, kinds, finding, drawing, picture, scored.cam)
@@ -124,20 +116,20 @@ class Finish:
             picture_paths.dicom_path(example.source.name, kind, example.frame) for kind in kinds
         ]
         for path, contents in zip(paths, files, strict=True):
-            filesystem.write(filesystem.join(self.output, path), contents, "application/dicom")
+            filesystem.write(self._locate(path), contents, "application/dicom")
         return tuple(paths)
 
     def _name_picture(self, scored: Scored) -> str | None:
         """Return the path of the picture, relative to the output; None where none is drawn."""
-        example = scored.example
-        if example.picture is None or scored.probability < self.min_probability:
+        example, options = scored.example, self.options
+        if example.picture is None or scored.probability < options.cam_min_probability:
             return None
-        ending = overlay.FORMATS[self.file_format]
+        ending = overlay.FORMATS[options.cam_format]
         return picture_paths.cam_path(example.source.name, ending, example.frame)
 
     def _draw_together(self, results: Sequence[Scored | Rejection]) -> set[int]:
         """Have a worker draw and write pictures; return the ids of the images of which it did."""
-        if filesystem.is_remote(self.output):
+        if filesystem.is_remote(self.options.output):
             return set()
         images, paths, pictures = [], [], []
         for scored in results:
@@ -146,40 +138,29 @@ class Finish:
             picture, path = scored.example.picture, self._name_picture(scored)
             if picture is not None and path:
                 images.append(id(scored))
-                paths.append(filesystem.join(self.output, path))
+                paths.append(self._locate(path))
                 pictures.append((picture, scored.cam))
-        written = _imaging.draw_files(paths, pictures, **self._drawing()) if paths else []
+        written = _imaging.draw_files(paths, pictures, *self._drawing()) if paths else []
         return {image for image, is_written in zip(images, written, strict=True) if is_written}
 
     def _is_copied(self, scored: Scored) -> bool:
         """Return whether a copy of the radiograph is kept beside the picture."""
-        return not scored.example.is_shown_by_browsers and self.style != "side_by_side"
+        return not scored.example.is_shown_by_browsers and self.options.cam != "side_by_side"
 
-    def _drawing(self) -> dict[str, Any]:
+    def _drawing(self) -> tuple[Legend, bool, str]:
         """Return the arguments of `Imaging.draw` that all pictures share."""
-        return {
-            "image_size": self.described.image_size,
-            "scale": self.described.cam["scale"],
-            "style": self.style,
-            "colours": self.colours,
-            "file_format": self.file_format,
-            "strip": self.legend,
-        }
+        return self.legend, self.options.cam_legend, self.options.cam_format
 
     def _write_picture(self, scored: Scored, path: str) -> None:
         picture = scored.example.picture
         assert picture is not None, "a picture that has a name is drawn"
-        encoded = _imaging.draw(picture, scored.cam, **self._drawing())
+        encoded = _imaging.draw(picture, scored.cam, *self._drawing())
         # The copy comes first, so that a picture that is there has its copy beside it.
         if self._is_copied(scored):
-            copy = filesystem.join(self.output, picture_paths.original_path(path))
+            copy = self._locate(picture_paths.original_path(path))
             filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
-        filesystem.write(
-            filesystem.join(self.output, path),
-            encoded.tobytes(),
-            overlay.MIME_TYPES[self.file_format],
-        )
+        mime_type = overlay.MIME_TYPES[self.options.cam_format]
+        filesystem.write(self._locate(path), encoded.tobytes(), mime_type)
 
-
-def _add_note(warnings: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({*warnings, NO_DICOM_RESULT}))
+    def _locate(self, path: str) -> str:
+        return filesystem.join(self.options.output, path)

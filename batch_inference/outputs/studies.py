@@ -5,30 +5,26 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from batch_inference.composite import composite
 from batch_inference.outputs import grouping
 from batch_inference.outputs.records import Study, float32
 from trainer.artifact import Artifact
 
 
-class AverageStudies(beam.PTransform):
-    """Combines the predictions that count in a study to one `Study`."""
+@composite
+def AverageStudies(predictions: beam.PCollection, described: Artifact) -> beam.PCollection:
+    """Combine the predictions that count in a study to one `Study`.
 
-    def __init__(self, described: Artifact):
-        """Take the model's artifact, which decides on the label."""
-        super().__init__()
-        self._described = described
-
-    def expand(self, predictions: beam.PCollection) -> beam.PCollection:
-        described = self._described
-        return (
-            predictions
-            | "Shorten" >> beam.Map(lambda row: (row.study, row.logit, row.uri))
-            | "Group by study" >> grouping.GroupCompactly(lambda image: image[0])
-            | "Average"
-            >> beam.FlatMapTuple(
-                lambda _, packs: average_studies(grouping.unpack(packs), described)
-            )
-        )
+    Args:
+      described: the model's artifact, which decides on the label.
+    """
+    return (
+        predictions
+        | "Shorten" >> beam.Map(lambda row: (row.study, row.logit, row.uri))
+        | "Group by study" >> grouping.GroupCompactly(lambda image: image[0])
+        | "Average"
+        >> beam.FlatMapTuple(lambda _, packs: average_studies(grouping.unpack(packs), described))
+    )
 
 
 def average_studies(

@@ -11,6 +11,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from batch_inference.composite import composite
 from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
@@ -66,43 +67,39 @@ def format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-class WriteSummary(beam.PTransform):
-    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time."""
+@composite
+def WriteSummary(
+    rows: tuple[beam.PCollection, beam.PCollection],
+    output: str,
+    described: Artifact,
+    engine: Mapping[str, str],
+    crowded: beam.PCollection,
+) -> None:
+    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time.
 
-    def __init__(
-        self,
-        output: str,
-        described: Artifact,
-        engine: str,
-        engine_reason: str,
-        crowded: beam.PCollection,
-    ):
-        """Take the folder of the run, the model's artifact, its engine, why that was chosen, and
-        the folders with too many images for a study, as (folder, number of images)."""
-        super().__init__()
-        self._uri = filesystem.join(output, output_folder.SUMMARY_JSON)
-        self._described = described
-        self._engine = {"engine": engine, "engine_reason": engine_reason}
-        self._crowded = beam.pvalue.AsDict(crowded)
-
-    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> None:
-        uri, described, engine = self._uri, self._described, self._engine
-        # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
-        counts = [
-            of_kind | f"Count {name}" >> beam.ParDo(Count(described), self._crowded)
-            for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
-        ]
-        (
-            counts
-            | "Flatten" >> beam.Flatten()
-            | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
-            | "Summarise"
-            >> beam.Map(
-                lambda counts, crowded: make_content(counts, described, engine, crowded),
-                self._crowded,
-            )
-            | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
+    Args:
+      output: folder of the run.
+      described: the model's artifact.
+      engine: `engine`, and `engine_reason`, why that was chosen.
+      crowded: the folders with too many images for a study, as (folder, number of images).
+    """
+    uri = filesystem.join(output, output_folder.SUMMARY_JSON)
+    folders = beam.pvalue.AsDict(crowded)
+    # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
+    counts = [
+        of_kind | f"Count {name}" >> beam.ParDo(Count(described), folders)
+        for name, of_kind in zip(("predictions", "rejections"), rows, strict=True)
+    ]
+    (
+        counts
+        | "Flatten" >> beam.Flatten()
+        | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
+        | "Summarise"
+        >> beam.Map(
+            lambda counts, crowded: make_content(counts, described, engine, crowded), folders
         )
+        | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
+    )
 
 
 def find_split_up(row: Prediction, crowded: Container[str]) -> Iterator[str]:
@@ -172,7 +169,7 @@ class Count(beam.DoFn):
 def make_content(
     counts: collections.Counter,
     described: Artifact,
-    engine: dict[str, str],
+    engine: Mapping[str, str],
     crowded: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""

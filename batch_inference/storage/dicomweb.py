@@ -6,7 +6,6 @@ are only fetched here, never parsed.
 
 import email.message
 import functools
-import importlib.util
 import logging as python_logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from requests.adapters import HTTPAdapter
 
 from batch_inference.storage import gcs
 from batch_inference.storage.dicomweb_address import LEVELS, PASSWORD, TOKEN, UID, USER, parse
+from trainer import machine
 from trainer.dicom_output import identity
 from trainer.errors import ConfigError, DataError
 
@@ -270,7 +270,7 @@ class _Bearer(requests.auth.AuthBase):
 
 @functools.cache
 def _client(service: str, credentials: tuple[str, str, str]) -> "DICOMwebClient":
-    if importlib.util.find_spec("dicomweb_client") is None:
+    if not machine.has_packages("dicomweb_client"):
         raise ConfigError(
             "a DICOM archive as input needs the package dicomweb-client; install humerus with the "
             "extra [dicom]"

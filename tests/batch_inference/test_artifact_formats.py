@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from batch_inference import main
-from batch_inference.inference import model_copy
 from batch_inference.options import Options
 from batch_inference.pipeline import run
+from batch_inference.scoring import model_copy
 from tests.batch_inference.conftest import json_rows
 from trainer import artifact
 from trainer.evaluation import evaluate

@@ -13,8 +13,8 @@ import cv2
 import pytest
 
 from batch_inference import pipeline
-from batch_inference.inference import model_handler
 from batch_inference.outputs import cam_store, journal, redraw
+from batch_inference.scoring import model_handler
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
 from trainer import artifact

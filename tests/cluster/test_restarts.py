@@ -18,7 +18,6 @@ from tests.cluster.nodes import EVICTED, OUT_OF_MEMORY, Ending, NodeShape
 from tests.support import manifests
 
 DONE = Ending(0)
-LEFT_ALONE: list[Ending | None] = []
 SPARE = NodeShape("spare", "95690m", "360Gi", "47Gi", gpus=8)
 
 

@@ -116,5 +116,5 @@ def write_run(folder: pathlib.Path, **settings: str) -> pathlib.Path:
         writer = csv.DictWriter(file, list(made.history[0]))
         writer.writeheader()
         writer.writerows(made.history)
-    report.write(str(folder), made)
+    (folder / report.REPORT).write_text(report.render(made), encoding="utf-8")
     return folder

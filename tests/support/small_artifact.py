@@ -15,7 +15,6 @@ from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
-from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
@@ -48,8 +47,8 @@ def make(
         simulated=simulated,
     )
     trained = Trained(built, train=split, held_out=Scored(split, logit))
-    options = ExportOptions(cam_methods=cam_methods)
-    return export.export(trained, Measured(point, {}), dataset, str(directory), options)
+    measured = Measured(point, {})
+    return export.export(trained, measured, dataset, str(directory), cam_methods=cam_methods)
 
 
 def shuffle_head(model: keras.Model, seed: int = 0) -> None:

@@ -1,7 +1,7 @@
 """Read the table of a published collection: a CSV file `dataset.csv` with a row for each image."""
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from trainer.dataset import manifest
 from trainer.errors import DataError
@@ -74,6 +74,32 @@ def read(
             )
         lines[file] = line
         yield row
+
+
+def index_files(
+    root: str, named: Iterable[tuple[str, str]], name: str, expected: str
+) -> dict[str, str]:
+    """Return the path of each image by its name in the table.
+
+    Args:
+      root: folder of the collection.
+      named: name and path of its images.
+      name: of the collection, for messages.
+      expected: which images it should hold and what to do, for messages.
+
+    Raises:
+      DataError: there is no image, or one twice.
+    """
+    images: dict[str, str] = {}
+    for key, path in named:
+        first = images.setdefault(key, path)
+        if first != path:
+            raise DataError(
+                f"{first} and {path} in {root} are the same image of {name}; remove one of them"
+            )
+    if not images:
+        raise DataError(f"{root} holds no {expected}")
+    return images
 
 
 def read_flag(row: Row, column: str) -> bool:

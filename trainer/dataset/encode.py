@@ -59,22 +59,23 @@ def encode(example: Example, image_size: int) -> Encoded:
     file = _file(example)
     if file is None:
         return _reject_missing(example)
-    found = _imaging.encode_square(file, image_size)
-    if found.errno in _NOT_THERE:
+    found, png = _imaging.encode_square(file, image_size)
+    number = found.get("errno")
+    if number in _NOT_THERE:
         return _reject_missing(example)
-    if found.errno in _FAILING_STORAGE:
-        raise OSError(found.errno, os.strerror(found.errno), example.uri)
-    sha256 = found.sha256 or ""
-    if found.refusal:
-        reason, detail = found.refusal
+    if number in _FAILING_STORAGE:
+        raise OSError(number, os.strerror(number), example.uri)
+    sha256 = found["sha256"] or ""
+    if png is None:
+        reason, detail = found["refusal"]
         return Encoded(example, sha256, reason=reason, detail=detail)
     attributes = {
-        f"dicom_{name}": found.tags[name]
+        f"dicom_{name}": found["tags"][name]
         for name in ("modality", "body_part", "view")
-        if name in found.tags
+        if name in found["tags"]
     }
-    attributes |= {**example.attributes, **found.source}
-    return Encoded(example, sha256, found.png, attributes, found.warnings)
+    attributes |= {**example.attributes, **found["source"]}
+    return Encoded(example, sha256, png, attributes, tuple(found["warnings"]))
 
 
 def content_hash(example: Example) -> str:

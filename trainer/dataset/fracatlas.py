@@ -38,18 +38,13 @@ def list_source(root: str, paths: Sequence[str], body_parts: Sequence[str]) -> L
     wanted = _select(body_parts)
     columns = (*BODY_PARTS, *_CARRIED, "fractured")
     rows = list(collection_table.read(root, paths, ("image_id",), columns, "FracAtlas"))
-    images: dict[str, str] = {}
-    for path in filter(_IMAGE.fullmatch, paths):
-        first = images.setdefault(posixpath.basename(path), path)
-        if first != path:
-            raise DataError(
-                f"{first} and {path} in {root} are the same image of FracAtlas; remove one of them"
-            )
-    if not images:
-        raise DataError(
-            f"{root} holds no images of FracAtlas: expected images/Fractured/ and "
-            "images/Non_fractured/; unpack the whole collection there"
-        )
+    images = collection_table.index_files(
+        root,
+        ((posixpath.basename(path), path) for path in filter(_IMAGE.fullmatch, paths)),
+        "FracAtlas",
+        "images of FracAtlas: expected images/Fractured/ and images/Non_fractured/; unpack the "
+        "whole collection there",
+    )
     patients = _group([row["image_id"] for row in rows], [_read_parts(row) for row in rows])
     examples, omissions = [], []
     for row, patient in zip(rows, patients, strict=True):

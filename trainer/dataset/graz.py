@@ -5,13 +5,13 @@ Scientific Data 9, 222 (2022). A file is named after the column `filestem`.
 """
 
 import collections
+import pathlib
 import posixpath
 from collections.abc import Sequence
 
 from trainer.dataset import collection_table
 from trainer.dataset.example import Example
 from trainer.dataset.listing import OUTSIDE_LAYOUT, Listing, Omission
-from trainer.errors import DataError
 
 _NAMES = ("filestem", "patient_id", "study_number")
 _CARRIED = (
@@ -35,22 +35,17 @@ def list_source(root: str, paths: Sequence[str]) -> Listing:
       DataError: the folder or its table is not that of GRAZPEDWRI-DX, or a file is there twice.
     """
     rows = list(collection_table.read(root, paths, _NAMES, ("fracture_visible",), "GRAZPEDWRI-DX"))
-    images: dict[str, str] = {}
-    for path in paths:
-        stem, ending = posixpath.splitext(posixpath.basename(path))
-        if ending.lower() != ".png":
-            continue
-        if stem in images:
-            raise DataError(
-                f"{images[stem]} and {path} in {root} are the same image of GRAZPEDWRI-DX; remove "
-                "one of them"
-            )
-        images[stem] = path
-    if not images:
-        raise DataError(
-            f"{root} holds no PNG files of GRAZPEDWRI-DX: expected folders such as images_part1; "
-            "unpack all parts of the collection there"
-        )
+    images = collection_table.index_files(
+        root,
+        (
+            (pathlib.PurePosixPath(path).stem, path)
+            for path in paths
+            if path.lower().endswith(".png")
+        ),
+        "GRAZPEDWRI-DX",
+        "PNG files of GRAZPEDWRI-DX: expected folders such as images_part1; unpack all parts of "
+        "the collection there",
+    )
     labels: dict[str, set[bool]] = collections.defaultdict(set)
     for row in rows:
         labels[_name_study(row)].add(collection_table.read_flag(row, "fracture_visible"))

@@ -35,7 +35,9 @@ def make_batches(
       float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.
     """
     steps = count_steps_per_epoch(len(split), global_batch_size)
-    order = _shuffle_order(len(split), seed, epoch) if shuffle else np.arange(len(split))
+    order = np.arange(len(split))
+    if shuffle:
+        order = np.random.default_rng([seed, epoch, 0]).permutation(order)
     positions = _fill_up(order, steps, global_batch_size)
     if augmentation:
         random = np.random.default_rng([seed, epoch, 1])
@@ -145,8 +147,3 @@ def _materialise(split: Split, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
         "label": tf.ensure_shape(label, rows["index"].shape),
         "weight": rows["weight"],
     }
-
-
-def _shuffle_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the shuffled order of an epoch, int [count]."""
-    return np.random.default_rng([seed, epoch, 0]).permutation(count)

@@ -55,10 +55,6 @@ class RadiographsConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self) -> None:
         self.body_parts = tuple(sorted({part.strip() for part in self.body_parts} - {""}))
-        if self.layout not in sources.LAYOUTS:
-            raise ConfigError(
-                f"unknown layout {self.layout!r}: expected one of {', '.join(sources.LAYOUTS)}"
-            )
         if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
             raise ConfigError(
                 f"image_size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, "

@@ -24,7 +24,7 @@ def make_results_task(
       arrays: the header of `source_header.extract`, uint8 [n]; for `sc` also the picture and the
         map, as `overlay.draw` takes them.
       kinds: `sc`, `sr` or both.
-      finding: the fields of `trainer.workers.dicom_results.Finding`.
+      finding: as of `trainer.workers.dicom_results.make`.
       drawing: the further arguments of `overlay.draw`.
     """
     made = []

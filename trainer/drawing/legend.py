@@ -48,6 +48,14 @@ class Legend:
     colours: str = "viridis"
 
 
+def draw(picture: np.ndarray, cam: np.ndarray, legend: Legend, with_strip: bool) -> np.ndarray:
+    """Draw a map by `overlay.draw`, as its legend says; with the strip below it if wanted."""
+    drawn = overlay.draw(
+        picture, cam, legend.image_size, legend.scale, legend.style, legend.colours
+    )
+    return add(drawn, legend) if with_strip else drawn
+
+
 def add(drawn: np.ndarray, legend: Legend) -> np.ndarray:
     """Put the strip below a picture that `overlay.draw` made, uint8 [height, width, 3] in BGR."""
     height, width = drawn.shape[:2]

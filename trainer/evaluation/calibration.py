@@ -86,12 +86,6 @@ def check_rule(rule: str) -> str:
     )
 
 
-def check_abstain(abstain: float) -> None:
-    """Raise `ConfigError` unless `abstain` is a share in [0, 1)."""
-    if not 0 <= abstain < 1:
-        raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
-
-
 def fit(
     cases: Cases, rule: str = DEFAULT_RULE, abstain: float = 0.0, seed: int = 0
 ) -> OperatingPoint:
@@ -110,10 +104,9 @@ def fit(
       seed: seed of the patient bootstrap.
 
     Raises:
-      ConfigError: the rule is unknown, or `abstain` is outside [0, 1).
+      ConfigError: the rule is unknown.
     """
     check_rule(rule)
-    check_abstain(abstain)
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
     if not fit_scaling.can_be_fitted(cases.label):
         logging.warning(

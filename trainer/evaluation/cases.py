@@ -85,6 +85,21 @@ def spread_rows(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
+def spread_over_labels(labels: np.ndarray, most: int) -> np.ndarray:
+    """Return at most `most` evenly spaced rows, the same number of each label if possible.
+
+    Args:
+      labels: int [N].
+
+    Returns:
+      Ascending indices, int [M].
+    """
+    kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    share = most // max(1, len(kinds))
+    taken = [kind[spread_rows(len(kind), share)] for kind in kinds]
+    return np.sort(np.concatenate(taken)) if taken else np.array([], int)
+
+
 def aggregate_by_study(cases: Cases, scaling: Scaling) -> Cases:
     """Return one case per study, with the mean logit of its images.
 

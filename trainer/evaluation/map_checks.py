@@ -24,8 +24,7 @@ import tensorflow as tf
 from absl import logging
 from sklearn.metrics import roc_auc_score
 
-from trainer.evaluation import bootstrap, localisation
-from trainer.evaluation.cases import spread_rows
+from trainer.evaluation import bootstrap, cases, localisation
 from trainer.evaluation.deletion_curves import Serve, compute_curves
 from trainer.network import model as model_lib
 from trainer.network.serving import Network, serving_function
@@ -72,7 +71,9 @@ def check(
       and the measured values.
     """
     rng = np.random.default_rng(seed)
-    rows = select_rows(labels if labels is not None else np.zeros(len(images), int))
+    rows = cases.spread_over_labels(
+        labels if labels is not None else np.zeros(len(images), int), MOST_IMAGES
+    )
     everything, images = images, images[rows]
     labels = None if labels is None else np.asarray(labels)[rows]
     if len(images) < FEWEST_IMAGES:
@@ -103,21 +104,6 @@ def format_table(checks: Mapping[str, Mapping[str, Any]]) -> str:
     verdicts = {True: "passed", False: "FAILED", None: "not measured"}
     rows = [(name, verdicts[found["passed"]], found["said"]) for name, found in checks.items()]
     return text_table.align(("check of the maps", "result", "what was found"), rows)
-
-
-def select_rows(labels: np.ndarray) -> np.ndarray:
-    """Select at most `MOST_IMAGES` evenly spaced rows, the same number of each label if possible.
-
-    Args:
-      labels: int [N].
-
-    Returns:
-      Ascending indices, int [M].
-    """
-    kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
-    share = MOST_IMAGES // max(1, len(kinds))
-    taken = [kind[spread_rows(len(kind), share)] for kind in kinds]
-    return np.sort(np.concatenate(taken)) if taken else np.array([], int)
 
 
 def make_serve(network: Network) -> Serve:

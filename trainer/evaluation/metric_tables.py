@@ -89,17 +89,25 @@ def format_comparison(result: Mapping[str, Any]) -> str:
 def format_difference(name: str, row: Mapping[str, Any]) -> str:
     """Format one metric of two models as a line of `format_comparison`."""
     a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
-    difference = "undefined" if row["difference"] is None else f"{row['difference']:+.3f}"
-    if row["low"] is not None:
-        difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-    return f"{name:18}{a:>10}{b:>10}{difference:>32}{p:>8}"
+    difference = format_interval({**row, "value": row["difference"]}, "+.3f")
+    return f"{name:18}{a:>10}{b:>10}{difference:>32}{format_p_value(row['p_value']):>8}"
 
 
-def format_interval(measured: Mapping[str, float | None]) -> str:
-    """Format a metric: `0.884 (0.846 to 0.921)`, `0.884` without an interval, or `undefined`."""
+def format_p_value(p: float | None) -> str:
+    """Format a p-value: `0.010`, or nothing where there is none."""
+    return "" if p is None else f"{p:.3f}"
+
+
+def format_interval(measured: Mapping[str, float | None], number: str = ".3f") -> str:
+    """Format a metric: `0.884 (0.846 to 0.921)`, `0.884` without an interval, or `undefined`.
+
+    Args:
+      measured: `{"value", "low", "high"}`.
+      number: the format of each of them.
+    """
     if measured["value"] is None:
         return "undefined"
+    value = f"{measured['value']:{number}}"
     if measured["low"] is None:
-        return f"{measured['value']:.3f}"
-    return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
+        return value
+    return f"{value} ({measured['low']:{number}} to {measured['high']:{number}})"

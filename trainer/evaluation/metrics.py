@@ -206,7 +206,7 @@ def _measure_differences(
         value = (whole_b[name] - whole_a[name])[0]
         drawn = np.concatenate([block_b[name] - block_a[name] for block_a, block_b in blocks])
         if name == "ece":
-            drawn = _recentre(drawn, value)
+            drawn = drawn - drawn.mean() + value  # shifted to this mean
         low, high = bootstrap.compute_difference_interval(
             drawn, value, bootstrap.count_each_once(a).size
         )
@@ -220,11 +220,6 @@ def _measure_differences(
         }
     rows["auroc"]["delong"] = delong.compare_auroc(a, b)
     return rows
-
-
-def _recentre(drawn: np.ndarray, value: float) -> np.ndarray:
-    """Shift resamples of a difference of calibration errors to the mean `value`."""
-    return drawn - drawn.mean() + value
 
 
 def _replace_nan(value: float) -> float | None:

@@ -91,9 +91,11 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
         lines.append(f"\n{metric:{width}}{'value (95 %)':>24}{'difference (95 %)':>28}{'p':>8}")
         for name, row in result["runs"].items():
             value = metric_tables.format_interval(row[metric])
-            difference, p = _format_difference(row[metric])
+            difference = row[metric]["difference"]
+            compared = metric_tables.format_interval(difference, "+.3f") if difference else ""
+            p_value = metric_tables.format_p_value(row[metric]["p_value"])
             changed = " ".join(settings.get(name, ()))
-            lines.append(f"{name:{width}}{value:>24}{difference:>28}{p:>8}  {changed}".rstrip())
+            lines.append(f"{name:{width}}{value:>24}{compared:>28}{p_value:>8}  {changed}".rstrip())
     others = len(result["runs"]) - 1
     lines.append(
         f"\n95 % patient-bootstrap intervals, {metric_tables.NO_INTERVAL};"
@@ -105,15 +107,3 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
             "validation split, and measure the chosen run on the test split once."
         )
     return "\n".join(lines)
-
-
-def _format_difference(row: Mapping[str, Any]) -> tuple[str, str]:
-    difference = row["difference"]
-    if difference is None:
-        return "", ""
-    if difference["value"] is None:
-        return "undefined", ""
-    text = f"{difference['value']:+.3f}"
-    if difference["low"] is not None:
-        text += f" ({difference['low']:+.3f} to {difference['high']:+.3f})"
-    return text, "" if row["p_value"] is None else f"{row['p_value']:.3f}"

@@ -1,20 +1,15 @@
 """Chooses the engine that scores: the fastest one here that the artifact records as verified."""
 
-from collections.abc import Callable
-
 from absl import logging
 
 from trainer import machine
 from trainer.artifact import FREE_METHOD, Artifact
 from trainer.errors import ConfigError
-from trainer.inference import engines, onnx_engine, openvino_engine
+from trainer.inference import engines
 from trainer.inference.engines import Choice
 
-_PACKAGES: dict[str, tuple[str, str, Callable[[], bool]]] = {
-    "openvino": ("openvino", "cpu", lambda: openvino_engine.has_openvino()),
-    "onnx": ("onnxruntime", "onnx", lambda: onnx_engine.has_onnxruntime()),
-}
-"""Package that an engine needs, the extra that installs it, and whether it is installed."""
+_PACKAGES = {"openvino": ("openvino", "cpu"), "onnx": ("onnxruntime", "onnx")}
+"""Package that an engine needs, and the extra that installs it."""
 
 
 def choose(
@@ -44,8 +39,8 @@ def choose(
         raise ConfigError(
             f"--engine={engine} has no --precision={precision}; expected one of auto, {known}"
         )
-    package, extra, is_installed = _PACKAGES.get(engine, ("", "", lambda: True))
-    if runs_here and not is_installed():
+    package, extra = _PACKAGES.get(engine, ("", ""))
+    if runs_here and package and not machine.has_packages(package):
         raise ConfigError(
             f"--engine={engine} needs the package {package}; "
             f"install it with: pip install 'humerus[{extra}]'"
@@ -73,7 +68,7 @@ def log_advice(described: Artifact, choice: Choice, engine: str, runs_here: bool
     if (
         engine == "auto"
         and runs_here
-        and not openvino_engine.has_openvino()
+        and not machine.has_packages("openvino")
         and not machine.has_gpu()
     ):
         logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")

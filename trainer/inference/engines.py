@@ -112,8 +112,8 @@ def can_run(choice: Choice) -> bool:
     if choice.engine == "tensorflow":
         return choice.precision == "float32" or machine.has_gpu()
     if choice.engine == "onnx":
-        return onnx_engine.has_onnxruntime()
-    if not openvino_engine.has_openvino():
+        return machine.has_packages("onnxruntime")
+    if not machine.has_packages("openvino"):
         return False
     return {
         "float32": True,

@@ -5,7 +5,6 @@ and TensorRT. `trainer.publishing.onnx_export` makes the network.
 """
 
 import ctypes.util
-import importlib.util
 import pathlib
 from typing import Any
 
@@ -20,17 +19,13 @@ _TENSORRT = "TensorrtExecutionProvider"
 _ERRORS_ONLY = 3
 
 
-def has_onnxruntime() -> bool:
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
 def runs_on_gpu(has_gpu: bool) -> bool:
     """Return whether the installed ONNX Runtime would use a GPU.
 
     Args:
       has_gpu: whether this machine has one.
     """
-    return has_gpu and has_onnxruntime() and len(choose_providers(has_gpu)) > 1
+    return has_gpu and machine.has_packages("onnxruntime") and len(choose_providers(has_gpu)) > 1
 
 
 class OnnxEngine:
@@ -80,8 +75,7 @@ def has_tensorrt() -> bool:
 
     The library may be one of the system or of the package `tensorrt`.
     """
-    found = importlib.util.find_spec("tensorrt") or ctypes.util.find_library("nvinfer")
-    return found is not None
+    return machine.has_packages("tensorrt") or ctypes.util.find_library("nvinfer") is not None
 
 
 def _set_up(provider: str, cache: pathlib.Path | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 import json
 import logging as python_logging
 import pathlib
@@ -113,10 +112,6 @@ def _count_parts(batch_size: int, cores: int) -> int:
     return max(fitting, default=1)
 
 
-def has_openvino() -> bool:
-    return importlib.util.find_spec("openvino") is not None
-
-
 def import_openvino() -> types.ModuleType:
     """Import OpenVINO, which is an optional package."""
     # With this package, OpenVINO would start a process that reports the import to Google Analytics.
@@ -143,18 +138,14 @@ def convert(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) -> pa
     """
     openvino = import_openvino()
     folder = cache / "openvino" / f"{saved_model_id}-{openvino.__version__.split('-')[0]}"
-    if not _is_intact(folder):
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-        except OSError as error:
-            logging.warning(
-                "the converted network cannot be kept for the next run in %s: %s",
-                folder.parent,
-                error.strerror,
-            )
-            return model
-        try:
+    if _is_intact(folder):
+        return folder / "model.xml"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=".partial-", ignore_cleanup_errors=True
+        ) as made:
+            partial = pathlib.Path(made)
             openvino.save_model(
                 openvino.Core().read_model(str(model)),
                 partial / "model.xml",
@@ -165,16 +156,14 @@ def convert(model: pathlib.Path, saved_model_id: str, cache: pathlib.Path) -> pa
             if not _is_intact(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
-        except (OSError, RuntimeError) as error:
-            # This need not be the cache's fault. If it is the model's, reading that fails too.
-            logging.warning(
-                "the converted network cannot be kept for the next run in %s: %s",
-                folder.parent,
-                error,
-            )
-            return model
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        # This need not be the cache's fault. If it is the model's, reading that fails too.
+        logging.warning(
+            "the converted network cannot be kept for the next run in %s: %s",
+            folder.parent,
+            error,
+        )
+        return model
     return folder / "model.xml"
 
 

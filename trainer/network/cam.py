@@ -80,25 +80,3 @@ def grad_cam(model: keras.Model, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
     gradient = head_gradient(outputs[model_lib.POOLED], model_lib.head_layers(model))
     cells = features.shape[1] * features.shape[2]
     return tf.einsum("bhwc,bc->bhw", features, gradient) / cells
-
-
-def refine(coarse: tf.Tensor, finer: tf.Tensor) -> tf.Tensor:
-    """Return a map as fine as the features of an earlier layer, for two more products.
-
-    The channels of the earlier layer are weighted by their covariance with the map over the image.
-    Their weighted sum says where the image looks as it does under the map; what is positive of both
-    is multiplied. The peak is at most that of the map, so that images stay comparable.
-
-    Args:
-      coarse: map, float32 [B, h, w].
-      finer: features of a layer with more cells, float32 [B, H, W, C].
-
-    Returns:
-      float32 [B, H, W], nowhere negative.
-    """
-    evidence = tf.nn.relu(tf.image.resize(coarse[..., None], finer.shape[1:3])[..., 0])
-    centred = finer - tf.reduce_mean(finer, axis=(1, 2), keepdims=True)
-    weight = tf.einsum("bhwc,bhw->bc", centred, evidence)
-    alike = tf.nn.relu(tf.einsum("bhwc,bc->bhw", centred, weight))
-    peak = tf.reduce_max(alike, axis=(1, 2), keepdims=True)
-    return evidence * tf.math.divide_no_nan(alike, peak)

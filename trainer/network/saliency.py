@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import ConfigError
-from trainer.network import cam
+from trainer.network import cam_formulas
 from trainer.network import model as model_lib
 
 Method = Callable[[keras.Model, np.ndarray, str], np.ndarray]
@@ -143,76 +143,15 @@ def build_in_graph(
             for a, g in zip(activations, gradients, strict=True)
         ]
         if method == "fused_layer_cam":
-            return logit, _fuse([_layer_cam(*pair) for pair in pairs])
+            return logit, cam_formulas.fuse([cam_formulas.layer_cam(*pair) for pair in pairs])
         if method == "refined_cam":
-            coarse = _grad_cam(*pairs[0])
-            return logit, cam.refine(coarse, tf.cast(finer[0], tf.float32)) if finer else coarse
-        return logit, _FORMULAS[method](*pairs[0])
+            coarse = cam_formulas.grad_cam(*pairs[0])
+            return logit, cam_formulas.refine(
+                coarse, tf.cast(finer[0], tf.float32)
+            ) if finer else coarse
+        return logit, cam_formulas.FORMULAS[method](*pairs[0])
 
     return compute
-
-
-def _grad_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Compute Grad-CAM: the mean gradient of the logit over the map, times the features; signed.
-
-    Selvaraju et al. 2017, arXiv:1610.02391.
-    """
-    return tf.einsum("bhwc,bc->bhw", activations, tf.reduce_mean(gradient, axis=(1, 2)))
-
-
-def _hires_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Compute HiResCAM: gradient times features, cell by cell; signed.
-
-    Draelos & Carin 2020, arXiv:2011.08891.
-
-    At the last layer of a network with a piecewise linear head without biases it sums to the logit.
-    """
-    return tf.reduce_sum(activations * gradient, axis=-1)
-
-
-def _grad_cam_pp(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Compute Grad-CAM++ of exp(logit), nowhere negative.
-
-    Chattopadhay et al. 2018, arXiv:1710.11063, eq. 10 and 19.
-
-    The pixel weights of a channel are divided by their sum, as in the authors' own program.
-    """
-    total = tf.reduce_sum(activations, axis=(1, 2), keepdims=True)
-    share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
-    share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=(1, 2), keepdims=True))
-    weight = tf.reduce_sum(share * tf.nn.relu(gradient), axis=(1, 2))
-    return tf.nn.relu(tf.einsum("bhwc,bc->bhw", activations, weight))
-
-
-def _layer_cam(activations: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Compute LayerCAM: positive gradient times features, cell by cell; nowhere negative.
-
-    Jiang et al. 2021, LayerCAM, eq. 6 and 8.
-    """
-    return tf.nn.relu(tf.reduce_sum(activations * tf.nn.relu(gradient), axis=-1))
-
-
-def _fuse(maps: list[tf.Tensor]) -> tf.Tensor:
-    """Compute the maximum of LayerCAM at the block ends up to a layer, finer than the last map.
-
-    The finer maps are scaled by tanh(2 x / max) (Jiang et al. 2021, eq. 9). The result has the
-    scale of the deepest map, so that images stay comparable.
-    """
-    peaks = [tf.reduce_max(found, axis=(1, 2), keepdims=True) for found in maps]
-    scaled = [tf.math.divide_no_nan(found, peak) for found, peak in zip(maps, peaks, strict=True)]
-    scaled[:-1] = [tf.tanh(2 * found) for found in scaled[:-1]]
-    size = maps[0].shape[1:]
-    stretched = [tf.image.resize(found[..., None], size)[..., 0] for found in scaled]
-    return tf.reduce_max(tf.stack(stretched), axis=0) * peaks[-1]
-
-
-_FORMULAS = {
-    "grad_cam": _grad_cam,
-    "hires_cam": _hires_cam,
-    "grad_cam_pp": _grad_cam_pp,
-    "layer_cam": _layer_cam,
-}
-"""Functions from features and gradient, float32 [B, h, w, C] each, to maps [B, h, w]."""
 
 
 def features(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
@@ -279,12 +218,12 @@ def _compute_by_gradient(
 METHODS: dict[str, Method] = {
     **{
         name: functools.partial(_compute_by_gradient, method=name)
-        for name in (*_FORMULAS, *_SEVERAL_LAYERS)
+        for name in (*cam_formulas.FORMULAS, *_SEVERAL_LAYERS)
     },
     "score_cam": score_cam,
     "occlusion": occlusion,
 }
-"""Every method by name; `_FORMULAS` and `_fuse` cite those that need the gradient of the logit."""
+"""Every method by name; `cam_formulas` cites those that need the gradient of the logit."""
 
 
 def _run_in_batches(

@@ -86,7 +86,8 @@ class Program:
       has_json: define --json, for the result.
       define_config: defines the flag --config of a command line and returns a function that reads
         it; the work gets what it reads as the keyword `config`.
-      takes_arguments: pass arguments that are not flags to the work; otherwise they are an error.
+      takes_arguments: pass arguments that are not flags to the work, `~` at the start of one as
+        the home folder; otherwise they are an error.
       passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
       rewrite_argv: changes the command line before it is parsed.
       when_stopped: what a user may do after a signal ended the command.
@@ -102,7 +103,7 @@ class Program:
     passes_unknown_flags: bool = False
     rewrite_argv: Callable[[list[str]], list[str]] = list
     when_stopped: str = "run again"
-    write: Callable[[str, str], None] | None = None
+    write: Callable[[str, str], None] = storage.write_text
 
     def __call__(self, work: Callable[..., Result | None]) -> Callable[..., int]:
         @functools.wraps(work)
@@ -181,6 +182,8 @@ class Program:
                 f"unexpected argument {arguments[0]!r}; flags have the form --name=value, "
                 f"see {self.name} --help"
             )
+        if self.takes_arguments:
+            arguments = list(map(os.path.expanduser, arguments))
         more = {keyword: read() for keyword, read in readers.items()}
         return self.options(**read_flags(self.options, values)), arguments, more
 
@@ -192,7 +195,7 @@ class Program:
             _print(document, json_log.unwrap(sys.stdout))
             return
         _print(logging_setup.escape_control_characters(result.text) + "\n", sys.stdout)
-        if json_path and self.write:
+        if json_path:
             self.write(json_path, document)
 
     def _report_error(self, error: BaseException) -> int:

@@ -42,9 +42,6 @@ class DescribedParser(flags.ArgumentParser):
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected {self._expected}") from error
 
-    def flag_type(self) -> str:
-        return self._parser.flag_type()
-
 
 SWITCH = DescribedParser(flags.BooleanParser(), "true or false")
 

@@ -24,7 +24,6 @@ from trainer.files import urls
 from trainer.network import trained_network
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
-from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained
 
 _BATCH = 32
@@ -117,8 +116,9 @@ def combine(
         name: evaluate.measure(scored.split, scored.logit, point)
         for name, scored in (("validation", held_out), ("test", tested))
     }
-    options = ExportOptions(verify_engines)
-    sealed = export.export(trained, Measured(point, measured), dataset, output, options, test)
+    sealed = export.export(
+        trained, Measured(point, measured), dataset, output, test, verify_engines
+    )
     rows = [
         {"path": part.path, **row, "test": _compare_alone(part, logit, tested, point)}
         for part, row, logit in zip(parts, described, test_logits, strict=True)

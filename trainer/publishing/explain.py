@@ -146,18 +146,16 @@ def _draw_maps(
         full_colour = f"{scale:.3g} {unit}"
         note = _describe_map(method, options.layer, of_all)
         described = Picture(f"{method}.png", METHOD_TITLES[method], note, full_colour)
-        drawn[described] = overlay.draw(picture, of_all[i], info.image_size, scale, "overlay")
-        if options.legend:
-            strip = legend.Legend(
-                scale=scale,
-                unit=unit,
-                method=METHOD_TITLES[method],
-                model=info.model_id,
-                rows=of_all.shape[1],
-                columns=of_all.shape[2],
-                image_size=info.image_size,
-            )
-            drawn[described] = legend.add(drawn[described], strip)
+        strip = legend.Legend(
+            scale=scale,
+            unit=unit,
+            method=METHOD_TITLES[method],
+            model=info.model_id,
+            rows=of_all.shape[1],
+            columns=of_all.shape[2],
+            image_size=info.image_size,
+        )
+        drawn[described] = legend.draw(picture, of_all[i], strip, options.legend)
     return drawn
 
 

@@ -23,7 +23,7 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.evaluation.cases import spread_rows
+from trainer.evaluation.cases import spread_over_labels, spread_rows
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
@@ -38,28 +38,14 @@ Serve = Callable[..., Mapping[str, tf.Tensor]]
 """The function of a signature, see `serving.serving_function`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """Says what an export does beside writing the network.
-
-    Attributes:
-      verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may
-        use them.
-      cam_methods: methods of `saliency.EXPORTED`; each becomes a signature of the SavedModel that
-        returns its own map.
-    """
-
-    verify_engines: bool = False
-    cam_methods: tuple[str, ...] = ()
-
-
 def export(
     trained: Trained,
     measured: Measured,
     dataset: DatasetInfo,
     directory: str,
-    options: ExportOptions | None = None,
     test: Split | None = None,
+    verify_engines: bool = False,
+    cam_methods: Sequence[str] = (),
 ) -> Artifact:
     """Write the artifact to `directory`, local or in a bucket, completely or not at all.
 
@@ -69,15 +55,18 @@ def export(
 
     Args:
       test: images on which the engines are compared too, beside those held out.
+      verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may
+        use them.
+      cam_methods: methods of `saliency.EXPORTED`; each becomes a signature of the SavedModel that
+        returns its own map.
     """
-    options = options or ExportOptions()
     plain = dataclasses.replace(
         trained.network, members=tuple(copy_in_float32(m) for m in trained.network.members)
     )
     scaling = measured.operating_point.scaling
     served: dict[str, Any] = {
         "serving_default": serving_function(plain, scaling),
-        **{name: serving_function(plain, scaling, name) for name in options.cam_methods},
+        **{name: serving_function(plain, scaling, name) for name in cam_methods},
     }
     fields = _describe(trained, plain, measured, dataset, served)
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,7 +74,7 @@ def export(
         _write_models(local, plain, served)
         model_card.write(local, fields)
         sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
-        if options.verify_engines:
+        if verify_engines:
             samples = verification_images.choose_samples(
                 trained.train, trained.held_out.split, *([] if test is None else [test])
             )
@@ -156,7 +145,7 @@ def _describe(
 def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str, Any]:
     network = trained.network
     return {
-        **_describe_networks([_describe_network(m.architecture) for m in network.members]),
+        **_describe_networks([member.architecture for member in network.members]),
         "backbone": network.backbones,
         "members": len(network.members),
         "temperatures": [float(member.temperature) for member in network.members],
@@ -169,13 +158,14 @@ def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str,
     }
 
 
-def _describe_network(architecture: model_lib.Architecture) -> dict[str, Any]:
-    return {**dataclasses.asdict(architecture), "head_widths": list(architecture.head_widths)}
-
-
-def _describe_networks(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _describe_networks(members: Sequence[model_lib.Architecture]) -> dict[str, Any]:
     """Return what members have in common, or all of them as `networks` where they differ."""
-    return members[0] if all(m == members[0] for m in members) else {"networks": list(members)}
+    described = [
+        {**dataclasses.asdict(member), "head_widths": list(member.head_widths)}
+        for member in members
+    ]
+    same = all(member == described[0] for member in described)
+    return described[0] if same else {"networks": described}
 
 
 def _describe_maps(maps: np.ndarray) -> dict[str, Any]:
@@ -245,7 +235,7 @@ def _check_maps(network: Network, held_out: Split) -> dict[str, Any]:
     Four in five members of an ensemble of five folds have seen each image. That flatters the check
     `evidence`, and no other.
     """
-    rows = map_checks.select_rows(held_out.labels)
+    rows = spread_over_labels(held_out.labels, map_checks.MOST_IMAGES)
     found = map_checks.check(network, held_out.images[rows], held_out.labels[rows])
     for name, checked in found.items():
         if checked["passed"] is False:

@@ -1,17 +1,11 @@
 """Write the network of an artifact in ONNX, beside its SavedModel."""
 
-import importlib.util
 import pathlib
 
 from trainer.artifact import ONNX_NETWORK
 
 OPSET = 18
 """Version of ONNX's operators: read by ONNX Runtime 1.14, TensorRT 10 and later ones."""
-
-
-def is_available() -> bool:
-    """Return whether the packages of the extra `onnx` that this needs are installed."""
-    return all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnxruntime"))
 
 
 def export(model: pathlib.Path) -> None:

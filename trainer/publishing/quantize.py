@@ -5,7 +5,6 @@ Jacob et al. 2018, arXiv:1712.05877.
 
 import collections
 import contextlib
-import importlib.util
 import io
 import logging as python_logging
 import math
@@ -25,11 +24,6 @@ _EXACT_SHARE = 1 / 12
 
 _SMOOTHING = 0.5
 """Share of a channel's range that moves from its activations to its weights, in [0, 1]."""
-
-
-def is_available() -> bool:
-    """Return whether the packages of the extra `cpu` that this needs are installed."""
-    return all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
 
 
 def quantize(model: pathlib.Path, images: np.ndarray) -> None:

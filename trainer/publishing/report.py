@@ -14,7 +14,6 @@ from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
 from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, format_interval
 from trainer.publishing import page_templates
-from trainer.storage import write_text
 
 REPORT = "report.html"
 _QUANTITIES = {"roc": ("1 - specificity", "sensitivity"), "pr": ("sensitivity", "PPV")}
@@ -101,13 +100,6 @@ class RunReport:
     folds: Sequence[Mapping[str, Any]] = ()
 
 
-def write(workdir: str, report: RunReport) -> str:
-    """Write `report.html` into `workdir`, completely or not at all; return its path."""
-    path = f"{str(workdir).rstrip('/')}/{REPORT}"
-    write_text(path, render(report))
-    return path
-
-
 def render(report: RunReport) -> str:
     """Return the report as one HTML page."""
     splits = {split: measured for split, measured in report.metrics.items() if measured}
@@ -179,11 +171,6 @@ def _list_cases(report: RunReport, shown: str | None) -> dict[str, Any] | None:
         "cases": [[str(path), int(label), float(score)] for path, label, score in scored],
         "drawn": {example.path: i for i, example in enumerate(report.examples)},
     }
-
-
-def draw_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the curves of loss, accuracy and AUROC as PNG."""
-    return figures.render_png(figures.draw_curves(history))
 
 
 def _select_headlines(

@@ -23,12 +23,11 @@ from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
 from trainer.drawing import overlay
-from trainer.evaluation import calibration, evaluate
+from trainer.evaluation import calibration, evaluate, figures
 from trainer.evaluation.cases import Cases
 from trainer.inference import engine_records
 from trainer.network.serving import Network
 from trainer.publishing import explain, export, report
-from trainer.publishing.export import ExportOptions
 from trainer.publishing.trained import Measured, Scored, Trained, describe_mirroring
 
 METRICS = "metrics.json"
@@ -47,26 +46,14 @@ _LINKS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishingOptions:
-    """Says how results are made of a trained network.
-
-    Attributes:
-      threshold_rule: see `calibration.check_rule`.
-      abstain: largest share, in [0, 1), of the held-out images that may be called uncertain.
-      export: what the export does beside writing the network.
-    """
-
-    threshold_rule: str
-    abstain: float
-    export: ExportOptions
-
-
-@dataclasses.dataclass(frozen=True)
 class FinishedRun:
     """Everything that the results of a run are made of.
 
     Attributes:
       workdir: folder of the run, local or in a bucket.
+      threshold_rule: see `calibration.check_rule`.
+      abstain: largest share, in [0, 1), of the held-out images that may be called uncertain.
+      verify_engines, cam_methods: as `export.export` takes them.
       trained: the network that is exported, and its images.
       held_out_name: `validation`, or `out_of_fold` for the images of a cross-validation, each
         scored by the network that has not seen it.
@@ -78,7 +65,10 @@ class FinishedRun:
 
     workdir: str
     dataset: DatasetInfo
-    options: PublishingOptions
+    threshold_rule: str
+    abstain: float
+    verify_engines: bool
+    cam_methods: tuple[str, ...]
     trained: Trained
     held_out_name: str
     test: Scored
@@ -94,8 +84,10 @@ class FinishedRun:
 def publish(run: FinishedRun) -> dict[str, Any]:
     """Write artifact, report, curves and `metrics.json`; return the content of the last."""
     artifact, measured = export_with_metrics(run, f"{run.workdir}/artifact")
-    report.write(run.workdir, _describe_run(run, artifact, measured))
-    storage.write_bytes(f"{run.workdir}/{CURVES}", report.draw_curves(run.history))
+    page = report.render(_describe_run(run, artifact, measured))
+    storage.write_text(f"{run.workdir}/{report.REPORT}", page)
+    curves = figures.render_png(figures.draw_curves(run.history))
+    storage.write_bytes(f"{run.workdir}/{CURVES}", curves)
     metrics = dict(measured.metrics) | ({"folds": list(run.folds)} if run.folds else {})
     storage.write_text(f"{run.workdir}/{METRICS}", json.dumps(metrics, indent=2) + "\n")
     return metrics
@@ -103,16 +95,20 @@ def publish(run: FinishedRun) -> dict[str, Any]:
 
 def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Measured]:
     """Fit the operating point, measure, and write the artifact to `directory`."""
-    point = calibration.fit(
-        run.trained.held_out.compute_cases(), run.options.threshold_rule, run.options.abstain
-    )
+    point = calibration.fit(run.trained.held_out.compute_cases(), run.threshold_rule, run.abstain)
     metrics = {
         name: evaluate.measure(scored.split, scored.logit, point)
         for name, scored in run.select_scored_splits().items()
     }
     measured = Measured(point, metrics)
     artifact = export.export(
-        run.trained, measured, run.dataset, directory, run.options.export, run.test.split
+        run.trained,
+        measured,
+        run.dataset,
+        directory,
+        run.test.split,
+        verify_engines=run.verify_engines,
+        cam_methods=run.cam_methods,
     )
     return artifact, measured
 

@@ -39,22 +39,23 @@ def verify(
     """
     described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
-    if quantize.is_available() and (requantize or artifact.INT8_NETWORK not in described.files):
+    lacks_int8 = artifact.INT8_NETWORK not in described.files
+    if machine.has_packages("openvino", "nncf") and (requantize or lacks_int8):
         try:
             quantize.quantize(directory, calibration.images)
         except Exception as error:  # it can still be scored in other arithmetic
             logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
         described = artifact.amend(directory, described, engines=records)
-    if onnx_export.is_available() and artifact.ONNX_NETWORK not in described.files:
+    lacks_onnx = artifact.ONNX_NETWORK not in described.files
+    if machine.has_packages("tf2onnx", "onnxruntime") and lacks_onnx:
         try:
             onnx_export.export(directory)
         except Exception as error:  # it can still be scored by other engines
             logging.warning("There is no network in ONNX: %s", _format_line(error))
         described = artifact.amend(directory, described)
     bare = dataclasses.replace(described, engines={})  # without alignments of an earlier time
-    outputs, fitted_on, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
-    expected = _Expected(outputs, fitted_on)
+    *expected, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
     for choice in engines.CHOICES:
         file = engines.NETWORK_FILES.get(str(choice))
@@ -62,7 +63,7 @@ def verify(
         if choice != engines.REFERENCE and engines.can_run(choice) and not is_missing:
             logging.info("Comparing %s with TensorFlow on %d images.", choice, len(measured))
             records[str(choice)] = _compare(
-                directory, bare, choice, measured, calibration, expected
+                directory, bare, choice, measured, calibration, *expected
             )
     return _amend_with_card(directory, described, engines=records)
 
@@ -161,33 +162,30 @@ def _format(value: float | None, style: str) -> str:
     return "" if value is None else format(value, style)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Expected:
-    """Outputs of the reference by name, of the images measured on and of those calibrated with."""
-
-    measured: dict[str, np.ndarray]
-    calibration: dict[str, np.ndarray]
-
-
 def _compare(
     directory: pathlib.Path,
     described: Artifact,
     choice: Choice,
     measured: Sample,
     calibration: Sample,
-    expected: _Expected,
+    expected: dict[str, np.ndarray],
+    expected_fitted_on: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Return the record of one engine, aligned to the outputs that are expected, and compared."""
+    """Return the record of one engine, aligned to the outputs of the reference, and compared.
+
+    Args:
+      expected, expected_fitted_on: those outputs, as `_measure` returns them.
+    """
     try:
         outputs, fitted_on, record = _measure(directory, described, choice, measured, calibration)
     except Exception as error:  # no scorer may choose an engine that fails
         return {"error": _format_line(error), "within_tolerance": False}
     if choice.precision != engines.REFERENCE.precision:
-        line = logit_alignment.fit(fitted_on["logit"], expected.calibration["logit"])
+        line = logit_alignment.fit(fitted_on["logit"], expected_fitted_on["logit"])
         record["alignment"] = dataclasses.asdict(line)
         outputs = line.apply(outputs, described.scaling)
     found = agreement.compare(
-        expected.measured, outputs, described.label, described.threshold, measured.known
+        expected, outputs, described.label, described.threshold, measured.known
     )
     return {**record, **found}
 

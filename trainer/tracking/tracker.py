@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import importlib
-import importlib.util
 import io
 import json
 import math
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 
 from absl import logging
 
-from trainer import artifact, storage
+from trainer import artifact, machine, storage
 from trainer.errors import ConfigError, StoppedError
 from trainer.files.urls import hide_credentials
 
@@ -126,7 +125,7 @@ def check_installed(tracker: str | None) -> None:
     Raises:
       ConfigError: it is not.
     """
-    if tracker and importlib.util.find_spec(tracker) is None:
+    if tracker and not machine.has_packages(tracker):
         raise ConfigError(
             f"--track={tracker} needs the package {PACKAGES[tracker]}; "
             f"install it with: pip install 'humerus[{tracker}]'"

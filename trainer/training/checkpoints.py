@@ -51,7 +51,7 @@ class Checkpoints:
         with storage.explain_write_error(f"the checkpoint {prefix}"):
             self._write_variables(prefix)
         storage.write_text(prefix + ".json", json.dumps(state))
-        names = self._list_names()
+        names = storage.list_folder(self._directory)
         steps = _find_committed(names)
         kept = [earlier for earlier in steps if earlier <= step][-self._keep :]
         for dropped in set(steps) - set(kept):
@@ -63,7 +63,7 @@ class Checkpoints:
         Raises:
           DataError: there are some, and none can be read.
         """
-        steps = _find_committed(self._list_names())
+        steps = _find_committed(storage.list_folder(self._directory))
         for step in reversed(steps):
             prefix = self._prefix(step)
             try:
@@ -98,9 +98,6 @@ class Checkpoints:
 
     def _prefix(self, step: int) -> str:
         return f"{self._directory}/ckpt-{step:08d}"
-
-    def _list_names(self) -> list[str]:
-        return storage.list_folder(self._directory)
 
     def _remove(self, step: int, names: Sequence[str]) -> None:
         """Remove a checkpoint, its commit mark first, so that half of one is never read."""

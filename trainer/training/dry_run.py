@@ -1,6 +1,7 @@
 """Find out what a training run would do, up to its first step, without writing anything."""
 
-import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,58 +16,17 @@ from trainer.training.build_run import build_run
 from trainer.training.job import TrainingJob
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Describes what a run would do.
-
-    Attributes:
-      images, positives: number of images, and of positive ones, by split.
-      networks: 1, or one for each fold.
-      parameters, trainable: number of parameters of one network, and of those that are trained.
-      steps: number of steps of one network, over all epochs.
-      state: `new`, `begun` or `finished`.
-    """
-
-    workdir: str
-    images: dict[str, int]
-    positives: dict[str, int]
-    backbone: str
-    weights: str
-    image_size: int
-    networks: int
-    parameters: int
-    trainable: int
-    epochs: int
-    steps: int
-    state: str
-    dry_run: bool = True
-
-    def __str__(self) -> str:
-        counts = ", ".join(
-            f"{name} {number} ({self.positives[name]} positive)"
-            for name, number in self.images.items()
-        )
-        networks = f"{self.networks} networks" if self.networks > 1 else "one network"
-        begin = {
-            "new": "would train",
-            "begun": "would go on training",
-            "finished": "finished already, would not train",
-        }
-        return (
-            f"images of {self.image_size} px: {counts}\n"
-            f"{begin[self.state]} {networks}: {self.backbone} (weights: {self.weights}),"
-            f" {self.parameters:,} parameters, {self.trainable:,} of them trained,"
-            f" {self.epochs} epochs of {self.steps // self.epochs} steps\n"
-            f"would write artifact/, metrics.json, report.html, checkpoints/ and more to"
-            f" {self.workdir}\n"
-            "dry run: nothing was written"
-        )
-
-
-def plan(job: TrainingJob) -> Plan:
+def plan(job: TrainingJob) -> dict[str, Any]:
     """Check everything that a run checks before its first step, on one device.
 
     Pre-trained weights are downloaded as the run would.
+
+    Returns:
+      What the run would do, of JSON types: `workdir`; `images` and `positives`, the number of
+      images and of positive ones by split; `backbone`, `weights` and `image_size`; `networks`, 1
+      or one for each fold; `parameters` and `trainable`, the number of parameters of one network
+      and of those that are trained; `epochs`; `steps`, of one network over all epochs; `state`:
+      `new`, `begun` or `finished`; and `dry_run`, True.
 
     Raises:
       ConfigError, DataError: what `train.train_and_evaluate` would raise before it trains.
@@ -91,17 +51,44 @@ def plan(job: TrainingJob) -> Plan:
     run = build_run(job, tf.distribute.get_strategy(), train, validation)
     steps = input_pipeline.count_steps_per_epoch(len(train), job.settings.global_batch_size)
     fell_back = run.architecture.backbone != job.settings.backbone
-    return Plan(
-        workdir=job.workdir,
-        images={name: len(split) for name, split in splits.items()},
-        positives={name: int(split.labels.sum()) for name, split in splits.items()},
-        backbone=run.architecture.backbone,
-        weights="none" if fell_back else job.settings.weights,
-        image_size=job.dataset.image_size,
-        networks=job.folds or 1,
-        parameters=run.model.count_params(),
-        trainable=sum(int(np.prod(variable.shape)) for variable in run.model.trainable_variables),
-        epochs=run.loop.epochs,
-        steps=run.loop.epochs * steps,
-        state="finished" if finished else "begun" if continues else "new",
+    return {
+        "workdir": job.workdir,
+        "images": {name: len(split) for name, split in splits.items()},
+        "positives": {name: int(split.labels.sum()) for name, split in splits.items()},
+        "backbone": run.architecture.backbone,
+        "weights": "none" if fell_back else job.settings.weights,
+        "image_size": job.dataset.image_size,
+        "networks": job.folds or 1,
+        "parameters": run.model.count_params(),
+        "trainable": sum(
+            int(np.prod(variable.shape)) for variable in run.model.trainable_variables
+        ),
+        "epochs": run.loop.epochs,
+        "steps": run.loop.epochs * steps,
+        "state": "finished" if finished else "begun" if continues else "new",
+        "dry_run": True,
+    }
+
+
+def format_plan(planned: Mapping[str, Any]) -> str:
+    """Format what `plan` returned as lines for a terminal."""
+    counts = ", ".join(
+        f"{name} {number} ({planned['positives'][name]} positive)"
+        for name, number in planned["images"].items()
+    )
+    networks = f"{planned['networks']} networks" if planned["networks"] > 1 else "one network"
+    steps = planned["steps"] // planned["epochs"]
+    begin = {
+        "new": "would train",
+        "begun": "would go on training",
+        "finished": "finished already, would not train",
+    }
+    return (
+        f"images of {planned['image_size']} px: {counts}\n"
+        f"{begin[planned['state']]} {networks}: {planned['backbone']} (weights:"
+        f" {planned['weights']}), {planned['parameters']:,} parameters, {planned['trainable']:,} of"
+        f" them trained, {planned['epochs']} epochs of {steps} steps\n"
+        f"would write artifact/, metrics.json, report.html, checkpoints/ and more to"
+        f" {planned['workdir']}\n"
+        "dry run: nothing was written"
     )

@@ -143,11 +143,9 @@ class Journal:
         return state
 
 
-def _ignore(history: Sequence[Mapping[str, float]]) -> None:
-    """Do nothing with a history."""
-
-
-def fit(run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = _ignore) -> State:
+def fit(
+    run: Run, on_history: Callable[[Sequence[Mapping[str, float]]], None] = lambda history: None
+) -> State:
     """Train from the state that the run is in to its end, and leave the best weights in the model.
 
     Args:

@@ -9,8 +9,7 @@ import ml_collections
 from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.network import saliency
-from trainer.publishing.export import ExportOptions
-from trainer.publishing.results import FinishedRun, PublishingOptions
+from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
 from trainer.training import settings as settings_lib
 
@@ -55,13 +54,13 @@ class TrainingJob:
         folds: Sequence[Mapping[str, Any]] = (),
     ) -> FinishedRun:
         """Return what the results are made of; see `FinishedRun`."""
-        methods = saliency.parse_exported_methods(self.settings.cam_methods)
-        export = ExportOptions(self.settings.verify_engines, methods)
-        options = PublishingOptions(self.settings.threshold_rule, self.settings.abstain, export)
         return FinishedRun(
             workdir=self.workdir,
             dataset=self.dataset,
-            options=options,
+            threshold_rule=self.settings.threshold_rule,
+            abstain=self.settings.abstain,
+            verify_engines=self.settings.verify_engines,
+            cam_methods=saliency.parse_exported_methods(self.settings.cam_methods),
             trained=trained,
             held_out_name=held_out_name,
             test=test,

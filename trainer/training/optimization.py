@@ -43,7 +43,9 @@ def build_phases(
     if settings.epochs:
         trained = list(model.trainable_variables)
         scale = {
-            path: _scale_at(depth, settings) for path, depth in depths.items() if not _is_head(path)
+            path: _scale_at(depth, settings)
+            for path, depth in depths.items()
+            if not path.startswith(("head_", model_lib.LOGIT))
         }
         steps, warmup = settings.epochs * steps_per_epoch, settings.warmup_epochs * steps_per_epoch
         rate = schedule(settings.schedule, settings.learning_rate * factor, steps, warmup)
@@ -106,10 +108,6 @@ def _scale_at(depth: float, settings: ml_collections.ConfigDict) -> float:
     It decays from the end of the backbone to its beginning (Howard & Ruder 2018, arXiv:1801.06146).
     """
     return settings.backbone_lr_factor * settings.depth_lr_decay ** (1.0 - depth)
-
-
-def _is_head(path: str) -> bool:
-    return path.startswith(("head_", model_lib.LOGIT))
 
 
 def _build_optimizer(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import ml_collections
 
@@ -12,162 +12,134 @@ from trainer.evaluation import calibration
 from trainer.network import backbones, saliency
 
 
-class Rule(Protocol):
-    """The values that a setting takes."""
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, for a sentence, or None where the value is one of those."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Number:
-    """A finite number from `low` to `high`; below `high` where `high` itself is excluded."""
+class Rule:
+    """The values that a setting takes.
 
-    low: float
-    high: float
-    excludes_high: bool = False
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        # NaN fails both comparisons.
-        is_below = is_number and (value < self.high if self.excludes_high else value <= self.high)
-        if is_below and self.low <= value:
-            return None
-        return f"a number from {self.low} to {'below ' if self.excludes_high else ''}{self.high}"
-
-
-@dataclasses.dataclass(frozen=True)
-class WholeNumber:
-    """A whole number from `low` to `high`."""
-
-    low: int
-    high: int
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if is_whole and self.low <= value <= self.high:
-            return None
-        return f"a whole number from {self.low} to {self.high}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Widths:
-    """Any number of layer widths, each a whole number from 1 to `high`."""
-
-    high: int
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
-        width = WholeNumber(1, self.high)
-        if isinstance(value, list | tuple) and all(width.check(each) is None for each in value):
-            return None
-        return f"comma-separated whole numbers from 1 to {self.high}, or ()"
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Allows one of several texts."""
-
-    values: tuple[str, ...]
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
-        if value in self.values:
-            return None
-        return f"{', '.join(self.values[:-1])} or {self.values[-1]}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Switch:
-    """True or False, or None where the run itself may decide."""
-
-    may_be_open: bool = False
-
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
-        is_open = self.may_be_open and value is None
-        return None if is_open or isinstance(value, bool) else "true or false"
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A text that `parse` checks, raising `ConfigError`; without `parse` it must not be blank."""
+    Attributes:
+      expected: what they are, for a sentence.
+      accepts: returns whether a value is one of them; may raise `ConfigError` instead.
+    """
 
     expected: str
-    parse: Callable[[str], Any] | None = None
+    accepts: Callable[[Any], bool]
 
-    def check(self, value: Any) -> str | None:
-        """Return what was expected, or None."""
+
+def _number(low: float, high: float, excludes_high: bool = False) -> Rule:
+    """Return the rule of a finite number from `low` to `high`, or below `high`."""
+
+    def accepts(value: Any) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # NaN fails both comparisons.
+        return is_number and low <= value and (value < high if excludes_high else value <= high)
+
+    return Rule(f"a number from {low} to {'below ' if excludes_high else ''}{high}", accepts)
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _whole_number(low: int, high: int) -> Rule:
+    return Rule(f"a whole number from {low} to {high}", lambda value: _is_whole(value, low, high))
+
+
+def _widths(high: int) -> Rule:
+    """Return the rule of any number of layer widths, each a whole number from 1 to `high`."""
+    return Rule(
+        f"comma-separated whole numbers from 1 to {high}, or ()",
+        lambda value: (
+            isinstance(value, list | tuple) and all(_is_whole(width, 1, high) for width in value)
+        ),
+    )
+
+
+def _choice(*values: str) -> Rule:
+    return Rule(f"{', '.join(values[:-1])} or {values[-1]}", lambda value: value in values)
+
+
+def _switch(*others: None) -> Rule:
+    """Return the rule of true and false, and None where the run itself may decide."""
+    return Rule("true or false", lambda value: isinstance(value, bool) or value in others)
+
+
+def _text(expected: str) -> Rule:
+    """Return the rule of a text that is not blank."""
+    return Rule(expected, lambda value: isinstance(value, str) and bool(value.strip()))
+
+
+def _parsed(expected: str, parse: Callable[[str], object]) -> Rule:
+    """Return the rule of a text that `parse` checks, raising `ConfigError`."""
+
+    def accepts(value: Any) -> bool:
         if not isinstance(value, str):
-            return self.expected
-        if not self.parse:
-            return None if value.strip() else self.expected
-        self.parse(value)
-        return None
+            return False
+        parse(value)
+        return True
+
+    return Rule(expected, accepts)
 
 
-_EPOCHS = WholeNumber(0, 100_000)
-_COUNT = WholeNumber(1, 1_000_000)
-_SHARE = Number(0, 1, excludes_high=True)
-_RATE = Number(0, 1000)
-_STRENGTH = Number(0, 10)
+_EPOCHS = _whole_number(0, 100_000)
+_COUNT = _whole_number(1, 1_000_000)
+_SHARE = _number(0, 1, excludes_high=True)
+_RATE = _number(0, 1000)
+_STRENGTH = _number(0, 10)
 
 RULES: Mapping[str, Rule] = {
-    "backbone": Text("the name of a backbone", backbones.check_backbone),
-    "weights": Text("imagenet, none or a path"),
-    "input_scale": Choice(backbones.INPUT_SCALES),
-    "fallback_backbone": Text(
+    "backbone": _parsed("the name of a backbone", backbones.check_backbone),
+    "weights": _text("imagenet, none or a path"),
+    "input_scale": _choice(*backbones.INPUT_SCALES),
+    "fallback_backbone": _parsed(
         "the name of a backbone, or nothing",
         lambda name: backbones.check_backbone(name) if name else None,
     ),
-    "pooling": Choice(("avg", "max")),
-    "head_widths": Widths(65_536),
+    "pooling": _choice("avg", "max"),
+    "head_widths": _widths(65_536),
     "dropout": _SHARE,
-    "unfreeze_layers": Text("all, a number, a share such as 70%, or the name of a layer"),
+    "unfreeze_layers": _text("all, a number, a share such as 70%, or the name of a layer"),
     "head_epochs": _EPOCHS,
     "head_learning_rate": _RATE,
     "epochs": _EPOCHS,
-    "global_batch_size": WholeNumber(1, 65_536),
-    "gradient_accumulation_steps": WholeNumber(1, 65_536),
-    "reference_batch_size": WholeNumber(0, 65_536),
-    "optimizer": Choice(("adamw", "sgd")),
+    "global_batch_size": _whole_number(1, 65_536),
+    "gradient_accumulation_steps": _whole_number(1, 65_536),
+    "reference_batch_size": _whole_number(0, 65_536),
+    "optimizer": _choice("adamw", "sgd"),
     "learning_rate": _RATE,
-    "backbone_lr_factor": Number(0, 100),
-    "depth_lr_decay": Number(0, 100),
-    "weight_decay": Number(0, 100),
+    "backbone_lr_factor": _number(0, 100),
+    "depth_lr_decay": _number(0, 100),
+    "weight_decay": _number(0, 100),
     "clip_norm": _RATE,
-    "schedule": Choice(("cosine", "plateau", "constant")),
-    "warmup_epochs": Number(0, 100_000),
-    "plateau_factor": Number(0, 1),
+    "schedule": _choice("cosine", "plateau", "constant"),
+    "warmup_epochs": _number(0, 100_000),
+    "plateau_factor": _number(0, 1),
     "plateau_patience": _COUNT,
     "label_smoothing": _SHARE,
-    "class_weights": Switch(),
+    "class_weights": _switch(),
     "ema_decay": _SHARE,
-    "monitor": Choice(("auroc", "loss", "last")),
+    "monitor": _choice("auroc", "loss", "last"),
     "monitor_smoothing": _COUNT,
-    "early_stopping_patience": WholeNumber(0, 1_000_000),
-    "augmentation.horizontal_flip": Switch(),
-    "augmentation.vertical_flip": Switch(),
-    "augmentation.rotation": Number(0, 180),
-    "augmentation.shift": Number(0, 1),
+    "early_stopping_patience": _whole_number(0, 1_000_000),
+    "augmentation.horizontal_flip": _switch(),
+    "augmentation.vertical_flip": _switch(),
+    "augmentation.rotation": _number(0, 180),
+    "augmentation.shift": _number(0, 1),
     "augmentation.zoom": _STRENGTH,
     "augmentation.contrast": _STRENGTH,
     "augmentation.brightness": _STRENGTH,
-    "test_time_flip": Switch(may_be_open=True),
-    "threshold_rule": Text("a threshold rule", calibration.check_rule),
+    "test_time_flip": _switch(None),
+    "threshold_rule": _parsed("a threshold rule", calibration.check_rule),
     "abstain": _SHARE,
-    "precision": Choice(("auto", "float32", "mixed_bfloat16", "mixed_float16")),
-    "xla": Switch(),
-    "steps_per_execution": WholeNumber(1, 10_000),
-    "cache": Choice(("auto", "memory", "disk")),
+    "precision": _choice("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "xla": _switch(),
+    "steps_per_execution": _whole_number(1, 10_000),
+    "cache": _choice("auto", "memory", "disk"),
     "checkpoint_every_steps": _COUNT,
-    "keep_checkpoints": WholeNumber(1, 10_000),
-    "deterministic": Switch(),
-    "verify_engines": Switch(),
-    "cam_methods": Text("methods, comma-separated", saliency.parse_exported_methods),
-    "seed": WholeNumber(0, 2**32 - 1),
+    "keep_checkpoints": _whole_number(1, 10_000),
+    "deterministic": _switch(),
+    "verify_engines": _switch(),
+    "cam_methods": _parsed("methods, comma-separated", saliency.parse_exported_methods),
+    "seed": _whole_number(0, 2**32 - 1),
 }
 """What each setting of `configs/default.py` takes, by its name."""
 
@@ -200,11 +172,11 @@ def check(settings: ml_collections.ConfigDict) -> None:
         if key not in values:
             raise ConfigError(f"the recipe has no setting {key}; start it from configs/default.py")
         try:
-            expected = rule.check(values[key])
+            is_accepted = rule.accepts(values[key])
         except ConfigError as error:
             raise ConfigError(f"--config.{key}: {error}") from error
-        if expected:
-            raise ConfigError(f"--config.{key}={values[key]!r}: expected {expected}")
+        if not is_accepted:
+            raise ConfigError(f"--config.{key}={values[key]!r}: expected {rule.expected}")
     if settings.epochs + settings.head_epochs < 1:
         raise ConfigError("no epoch would be trained; set --config.epochs to 1 or more")
 

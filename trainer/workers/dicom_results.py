@@ -1,8 +1,7 @@
 """Has workers make the results of scored radiographs in DICOM: pictures and structured reports."""
 
-import dataclasses
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,47 +12,11 @@ KINDS = ("sc", "sr")
 _TASK = "trainer.dicom_output.make_results:make_results_task"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Holds what the model says of a radiograph.
-
-    Attributes:
-      label, probability, model, engine, frame: as in the row.
-      threshold: probability from which on an image is positive.
-      method: that of the map.
-      created: when the model was made, ISO 8601.
-    """
-
-    label: str
-    probability: float
-    model: str
-    engine: str
-    frame: int | None
-    threshold: float
-    method: str
-    created: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """Says how a map is drawn, in the arguments of `overlay.draw`."""
-
-    image_size: int
-    scale: float
-    style: str
-    colours: str
-
-
-def is_installed() -> bool:
-    """Return whether the package is here that makes them."""
-    return importlib.util.find_spec("highdicom") is not None
-
-
 def make(
     header: bytes,
     kinds: Sequence[str],
-    finding: Finding,
-    drawing: Drawing,
+    finding: Mapping[str, Any],
+    drawing: Mapping[str, Any],
     picture: np.ndarray | None,
     cam: np.ndarray,
 ) -> list[bytes]:
@@ -62,7 +25,10 @@ def make(
     Args:
       header: of the source, from `trainer.dicom_output.source_header`.
       kinds: `sc` only where there is a picture.
-      finding, drawing: what is said and drawn.
+      finding: what the model says: `label`, `probability`, `model`, `engine` and `frame` as in the
+        row; `threshold`, from which on an image is positive; `method`, of the map; and `created`,
+        when the model was made, ISO 8601.
+      drawing: the further arguments of `overlay.draw`.
       picture, cam: as `overlay.draw` takes them.
 
     Raises:
@@ -74,7 +40,7 @@ def make(
         _TASK,
         [np.frombuffer(header, np.uint8), *shown],
         kinds=list(kinds),
-        finding=dataclasses.asdict(finding),
-        drawing=dataclasses.asdict(drawing),
+        finding=dict(finding),
+        drawing=dict(drawing),
     )
     return [file.tobytes() for file in files]

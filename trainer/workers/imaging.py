@@ -61,28 +61,6 @@ class Decoded:
     is_shown_by_browsers: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class EncodedSquare:
-    """A file made ready for a data set, or why it is refused.
-
-    Attributes:
-      sha256: of the file's bytes, hexadecimal.
-      png: lossless PNG of uint8 [size, size, 1]; None where the file was refused.
-      source: `source_format`, `source_mode`, `source_width`, `source_height`.
-      tags, warnings: as of `radiograph.Radiograph`.
-      refusal: as of `Decoded`.
-      errno: of the system, where the file could not be opened or read.
-    """
-
-    sha256: str | None
-    png: bytes | None = None
-    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    refusal: tuple[str, str] | None = None
-    errno: int | None = None
-
-
 _TASKS = "trainer.workers.imaging_tasks"
 
 
@@ -216,39 +194,34 @@ class Imaging:
             lost = Decoded(digest(file), refusal=_describe_refusal(error))
             yield from (lost for _ in frames[done:])
 
-    def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
+    def encode_square(
+        self, file: str | bytes, image_size: int
+    ) -> tuple[Mapping[str, Any], bytes | None]:
         """Decode the only picture of a file and encode its square as PNG; raise and refuse as
-        `decode`."""
+        `decode`.
+
+        Returns:
+          `sha256` as of `Decoded`. Then `source` (`source_format`, `source_mode`, `source_width`,
+          `source_height`), `tags` and `warnings`; or `refusal` and, where the file could not be
+          opened or read, `errno` of the system. And a lossless PNG of uint8 [size, size, 1]; None
+          where the file was refused.
+        """
         path, sent = _path_and_arrays(file)
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
         except TaskError as error:
-            return EncodedSquare(digest(file), refusal=_describe_refusal(error))
-        if "refusal" in fields:
-            return EncodedSquare(
-                fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
-            )
-        return EncodedSquare(
-            fields["sha256"],
-            arrays[0].tobytes(),
-            fields["source"],
-            fields["tags"],
-            tuple(fields["warnings"]),
-        )
+            return {"sha256": digest(file), "refusal": _describe_refusal(error)}, None
+        return fields, arrays[0].tobytes() if arrays else None
 
     def draw(
         self,
         picture: np.ndarray,
         cam: np.ndarray,
-        image_size: int,
-        scale: float,
-        style: str,
-        colours: str,
+        legend: Legend,
+        with_strip: bool,
         file_format: str,
-        strip: Legend | None = None,
     ) -> np.ndarray:
-        """Draw a map as `overlay.draw` does, with a legend below it if `strip` is given; return the
-        bytes of the picture's file, uint8 [n].
+        """Draw a map as `legend.draw` does; return the bytes of the picture's file, uint8 [n].
 
         Raises:
           TaskError: it could not be drawn.
@@ -257,12 +230,9 @@ class Imaging:
         _, (encoded,) = self._pool.run(
             self.DRAW,
             [picture, cam],
-            image_size=image_size,
-            scale=scale,
-            style=style,
-            colours=colours,
+            strip=dataclasses.asdict(legend),
+            with_strip=with_strip,
             file_format=file_format,
-            strip=strip and dataclasses.asdict(strip),
         )
         return encoded
 
@@ -270,15 +240,15 @@ class Imaging:
         self,
         paths: Sequence[str],
         pictures: Sequence[tuple[np.ndarray, np.ndarray]],
-        strip: Legend | None = None,
-        **arguments: Any,
+        legend: Legend,
+        with_strip: bool,
+        file_format: str,
     ) -> list[bool]:
         """Draw maps as `draw` does, in one task, and write them to local files.
 
         Args:
           paths: of the files to write.
-          pictures: the picture and the map of each.
-          strip, arguments: all others of `draw`, by name.
+          pictures: the picture and the map of each; all others are as of `draw`.
 
         Returns:
           Whether each picture was written; `draw` and writing its file have to say why not.
@@ -291,8 +261,9 @@ class Imaging:
                 self.FILES,
                 list(itertools.chain.from_iterable(pictures)),
                 paths=list(paths),
-                strip=strip and dataclasses.asdict(strip),
-                **arguments,
+                strip=dataclasses.asdict(legend),
+                with_strip=with_strip,
+                file_format=file_format,
             )
             written = [one is True for one in fields["written"]]
         except pool.StoppedError:

@@ -107,19 +107,11 @@ def encode_square_task(arrays: Sequence[np.ndarray], path: str | None, image_siz
 
 
 def draw_task(
-    arrays: Sequence[np.ndarray],
-    image_size: int,
-    scale: float,
-    style: str,
-    colours: str,
-    file_format: str,
-    strip: Mapping[str, Any] | None,
+    arrays: Sequence[np.ndarray], strip: Mapping[str, Any], with_strip: bool, file_format: str
 ) -> Result:
     """Run `Imaging.draw` in a worker."""
     picture, cam = arrays
-    drawn = overlay.draw(picture, cam, image_size, scale, style, colours)
-    if strip is not None:
-        drawn = legend.add(drawn, Legend(**strip))
+    drawn = legend.draw(picture, cam, Legend(**strip), with_strip)
     return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
 
 

@@ -54,10 +54,10 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     cam = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     drawn = overlay.draw(found.picture, cam, SIZE, 0.7, style, "jet")
-    encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png")
-    assert encoded.tobytes() == overlay.encode(drawn, "png")
     strip = Legend(0.7, "logits", "Grad-CAM", "m", 3, 4, SIZE, style, "jet")
-    encoded = imaging.Imaging().draw(found.picture, cam, SIZE, 0.7, style, "jet", "png", strip)
+    encoded = imaging.Imaging().draw(found.picture, cam, strip, False, "png")
+    assert encoded.tobytes() == overlay.encode(drawn, "png")
+    encoded = imaging.Imaging().draw(found.picture, cam, strip, True, "png")
     assert encoded.tobytes() == overlay.encode(legend.add(drawn, strip), "png")
     taken = tmp_path / "taken.png"
     taken.mkdir()

@@ -15,9 +15,9 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from pydicom.data import get_testdata_file
 
 from batch_inference import main, pipeline, preflight
-from batch_inference.inference import model_copy
 from batch_inference.inputs import sources
 from batch_inference.outputs import journal, output_folder
+from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, gcs, storage_errors
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import bucket_server

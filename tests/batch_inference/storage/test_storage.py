@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from apache_beam.io.filesystem import FileSystem
 
-from batch_inference.inference import model_copy
+from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import ArtifactError
 from trainer.errors import ConfigError

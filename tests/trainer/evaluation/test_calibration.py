@@ -278,7 +278,5 @@ def test_unknown_rules_are_refused(rule):
         calibration.fit(binormal(50, seed=0), rule)
 
 
-def test_fixed_threshold_and_bad_share():
+def test_a_fixed_threshold_is_taken_as_it_is():
     assert calibration.fit(binormal(50, seed=0), "0.35").threshold == 0.35
-    with pytest.raises(ConfigError, match=r"\[0, 1\), got 1.0"):
-        calibration.fit(binormal(50, seed=0), abstain=1.0)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.support import saliency_reference, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer import artifact
 from trainer.errors import ConfigError
-from trainer.network import cam, saliency
+from trainer.network import cam, cam_formulas, saliency
 from trainer.network import model as model_lib
 
 
@@ -131,14 +131,14 @@ def test_refining_ignores_a_change_of_sign_or_scale_and_an_offset_of_a_channel()
     random = np.random.default_rng(0)
     coarse = random.normal(size=(2, 3, 3)).astype(np.float32)
     finer = random.normal(size=(2, 6, 6, 5)).astype(np.float32)
-    refined = cam.refine(coarse, tf.constant(finer)).numpy()
+    refined = cam_formulas.refine(coarse, tf.constant(finer)).numpy()
     flipped = finer * [-1, 1, -1, 1, 1] + [5, 0, -3, 0, 9]
-    again = cam.refine(coarse, tf.constant(flipped, tf.float32)).numpy()
+    again = cam_formulas.refine(coarse, tf.constant(flipped, tf.float32)).numpy()
     np.testing.assert_allclose(again, refined, rtol=1e-3, atol=1e-5)
-    doubled = cam.refine(2 * coarse, tf.constant(3 * finer)).numpy()
+    doubled = cam_formulas.refine(2 * coarse, tf.constant(3 * finer)).numpy()
     np.testing.assert_allclose(doubled, 2 * refined, rtol=1e-4, atol=1e-6)
     assert refined.min() == 0 and (refined.max((1, 2)) <= coarse.max((1, 2)) + 1e-6).all()
-    assert not cam.refine(-np.abs(coarse), tf.constant(finer)).numpy().any()
+    assert not cam_formulas.refine(-np.abs(coarse), tf.constant(finer)).numpy().any()
 
 
 REFERENCE = json.loads(saliency_reference.FILE.read_text())

@@ -11,21 +11,20 @@ import numpy as np
 import openvino
 import pytest
 
-from tests.support import small_artifact, small_run
-from trainer import artifact, radiograph
+from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (tiny_net: a backbone)
+from trainer import artifact, machine, radiograph
 from trainer.artifact import OUTPUTS
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.inference import engines, onnx_engine, openvino_engine
+from trainer.inference import engines, openvino_engine
 from trainer.inference.engines import Choice
 from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
-from trainer.publishing import export, onnx_export, quantize, verification_images, verify
-from trainer.publishing.export import ExportOptions
+from trainer.publishing import export, quantize, verification_images, verify
 from trainer.publishing.trained import Measured, Scored, Trained
 
 SIZE = small_run.SIZE
@@ -59,8 +58,8 @@ def build(
     held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
     trained = Trained(Network((Member(network, architecture),)), TRAIN, held_out)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
-    options = ExportOptions(verify_engines=verify_engines)
-    return export.export(trained, Measured(point, {}), DATASET, str(directory), options)
+    measured = Measured(point, {})
+    return export.export(trained, measured, DATASET, str(directory), verify_engines=verify_engines)
 
 
 @pytest.fixture(
@@ -301,10 +300,7 @@ def test_a_network_that_cannot_be_quantized_is_verified_without(copied, monkeypa
 
 
 def test_without_the_extra_there_is_the_reference_alone(copied, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
-    monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: False)
-    for module in (quantize, onnx_export):
-        monkeypatch.setattr(module, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "has_packages", lambda *names: False)
     assert set(
         verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION)).engines
     ) == {"tensorflow/float32"}

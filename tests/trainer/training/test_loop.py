@@ -26,9 +26,8 @@ from trainer.training import fit, optimization
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.exponential_moving_average import WeightsAverage
-from trainer.training.gradient_clipping import clip_global_norm
 from trainer.training.loop import State
-from trainer.training.training_step import Objective
+from trainer.training.training_step import Objective, clip_global_norm
 
 UNCHANGED = {
     "horizontal_flip": False,

@@ -3,6 +3,7 @@
 import importlib
 import math
 import pathlib
+import re
 import sys
 
 import pytest
@@ -13,19 +14,20 @@ from trainer.configs import default
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.errors import EXIT_CONFIG, ConfigError
 from trainer.training import settings
-from trainer.training.settings import Choice, Number, Switch, Text, WholeNumber, Widths
 
 RECIPES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glob("[a-z]*.py"))
 KEYS = sorted(settings.RULES)
+DEFAULTS = settings.flatten(default.get_config().to_dict())
 REFUSED = {
-    Number: [-1.0, -math.inf, math.inf, math.nan, 1e40, "", "text"],
-    WholeNumber: [-1, 10**40, 0.5, math.nan, math.inf, "", "text", True],
-    Widths: [(0,), (-1,), (10**40,), (math.nan,), ("text",), "text", 8],
-    Choice: ["", "text", "nan", -1, math.nan],
-    Switch: ["", "text", 2, math.nan],
-    Text: [-1, math.nan, math.inf],
+    float: [-1.0, -math.inf, math.inf, math.nan, 1e40, "", "text"],
+    int: [-1, 10**40, 0.5, math.nan, math.inf, "", "text", True],
+    tuple: [(0,), (-1,), (10**40,), (math.nan,), ("text",), "text", 8],
+    str: [-1, math.nan, math.inf],
+    bool: ["", "text", 2, math.nan],
+    type(None): ["", "text", 2, math.nan],
 }
-"""Values that no setting of the kind takes."""
+"""Values that no setting takes whose default has this type."""
+RANGE = re.compile(r"a (?:whole )?number from (\S+) to (below )?(\S+)")
 MAY_BE_EMPTY = ("fallback_backbone", "cam_methods")
 CHECKED_WITH_THE_MODEL = ("weights", "unfreeze_layers")
 """Texts that may name a file, or a layer of a backbone that is not built yet."""
@@ -54,8 +56,8 @@ def test_a_recipe_keeps_the_rules(name):
 
 def refused_values(key: str) -> list:
     """Return values that the setting must not take."""
-    values = list(REFUSED[type(settings.RULES[key])])
-    if isinstance(settings.RULES[key], Text):
+    values = list(REFUSED[type(DEFAULTS[key])])
+    if isinstance(DEFAULTS[key], str):
         values += [] if key in MAY_BE_EMPTY else [""]
         values += [] if key in CHECKED_WITH_THE_MODEL else ["text"]
     return values
@@ -72,16 +74,12 @@ def test_a_value_that_makes_no_sense_is_named(key, value):
 
 
 @pytest.mark.parametrize(
-    "key, bounds",
-    [
-        (key, (rule.low, rule.high))
-        for key, rule in settings.RULES.items()
-        if isinstance(rule, Number | WholeNumber)
-    ],
+    "key", [key for key, value in DEFAULTS.items() if type(value) in (int, float)]
 )
-def test_the_ends_of_a_range_are_taken_unless_they_are_excluded(key, bounds):
-    low, high = bounds
-    excluded = getattr(settings.RULES[key], "excludes_high", False)
+def test_the_ends_of_a_range_are_taken_unless_they_are_excluded(key):
+    low, below, high = RANGE.fullmatch(settings.RULES[key].expected).groups()
+    low, high = (type(DEFAULTS[key])(end) for end in (low, high))
+    excluded = bool(below)
     if key != "epochs":  # of which one phase needs at least one
         check_with(key, low)
     for value, is_refused in ((high, excluded), (high + 1, True)):
@@ -120,8 +118,7 @@ def test_the_command_ends_with_one_sentence_and_writes_nothing(
     data_dir, tmp_path, monkeypatch, capsys, key
 ):
     """From random weights all layers train, and `unfreeze_layers` is not read."""
-    value = "-1" if isinstance(settings.RULES[key], WholeNumber) else "text"
-    value = "nan" if isinstance(settings.RULES[key], Number) else value
+    value = {int: "-1", float: "nan"}.get(type(DEFAULTS[key]), "text")
     workdir = tmp_path / "run"
     command = [
         "humerus-train",

@@ -214,7 +214,7 @@ def test_a_run_that_could_not_start_leaves_no_settings_in_the_way(data_dir, tmp_
         train.train_and_evaluate(create_job(config, data_dir, str(tmp_path)))
     assert json.loads((tmp_path / "config.json").read_text())["config.weights"] == "absent.h5"
     job = create_job(small_recipe.get_config(), data_dir, str(tmp_path))
-    assert dry_run.plan(job).state == "new"
+    assert dry_run.plan(job)["state"] == "new"
 
 
 def test_a_second_run_on_a_workdir_that_is_being_written_is_refused(data_dir, tmp_path):

@@ -13,17 +13,17 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import main
-from batch_inference.inference import engine_loading
-from batch_inference.inference.engine_loading import Request
-from batch_inference.inference.model_handler import ScoringHandler
 from batch_inference.options import Options
 from batch_inference.outputs.records import Example, Rejection, Scored, Source
+from batch_inference.scoring import engine_loading
+from batch_inference.scoring.engine_loading import Request
+from batch_inference.scoring.model_handler import ScoringHandler
 from tests.batch_inference.conftest import json_rows
 from tests.support import tiny_artifact
 from trainer import artifact, machine
 from trainer.errors import ConfigError
 from trainer.evaluation import agreement
-from trainer.inference import engine_choice, engines, onnx_engine, openvino_engine
+from trainer.inference import engine_choice, engines, openvino_engine
 from trainer.inference.engines import Choice
 from trainer.inference.tensorflow_engine import TensorFlowEngine
 from trainer.publishing import onnx_export, verify
@@ -330,7 +330,7 @@ def test_an_unverified_engine_is_used_only_when_named(model, modern):
 def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_would_be_faster(
     model, monkeypatch, caplog
 ):
-    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
+    monkeypatch.setattr(machine, "has_packages", lambda *names: "openvino" not in names)
     caplog.set_level("INFO", "absl")
     described = dataclasses.replace(artifact.load(model), engines={"openvino/float32": FINE})
     choice = engine_choice.choose(described)
@@ -341,7 +341,7 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
     ]
     with pytest.raises(ConfigError, match="needs the package openvino"):
         choose({}, model, "openvino")
-    monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: False)
+    monkeypatch.setattr(machine, "has_packages", lambda *names: "onnxruntime" not in names)
     with pytest.raises(ConfigError, match=r"needs the package onnxruntime; .*'humerus\[onnx\]'"):
         choose({}, model, "onnx")
 
@@ -369,7 +369,7 @@ def test_openvino_leaves_the_log_in_its_form():
     ],
 )
 def test_of_workers_elsewhere_nothing_is_taken_for_granted(model, monkeypatch, words, answer):
-    monkeypatch.setattr(openvino_engine, "has_openvino", lambda: False)
+    monkeypatch.setattr(machine, "has_packages", lambda *names: "openvino" not in names)
     recorded = {"openvino/float32": FINE, "openvino/bfloat16": FINE, "openvino/int8": FINE}
     described = dataclasses.replace(artifact.load(model), engines=recorded)
     assert str(engine_choice.choose(described, *words, runs_here=False)) == answer

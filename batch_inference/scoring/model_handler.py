@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch_inference.inference import engine_loading, model_copy
 from batch_inference.outputs.records import Example, Rejection, Scored, reject_example
+from batch_inference.scoring import engine_loading, model_copy
 from trainer import machine
 from trainer.inference import engines
 

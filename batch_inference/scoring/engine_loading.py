@@ -45,7 +45,7 @@ def begin(options: Options) -> None:
     run is planned, not here.
     """
     _begun.clear()
-    if options.beam or "://" in options.model or not openvino_engine.has_openvino():
+    if options.beam or "://" in options.model or not machine.has_packages("openvino"):
         return
     openvino_engine.import_openvino()
     executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load-engine")
