@@ -62,8 +62,7 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     taken = tmp_path / "taken.png"
     taken.mkdir()
     paths, pictures = [str(tmp_path / "cams" / "a.png"), str(taken)], [(found.picture, cam)] * 2
-    asked = {"image_size": SIZE, "scale": 0.7, "style": style, "colours": "jet"}
-    written = imaging.Imaging().draw_files(paths, pictures, strip, **asked, file_format="png")
+    written = imaging.Imaging().draw_files(paths, pictures, strip, True, "png")
     assert written == [True, False]
     assert (tmp_path / "cams" / "a.png").read_bytes() == encoded.tobytes()
     assert {path.name for path in tmp_path.rglob("*")} == {"a.png", "cams", "taken.png"}
