@@ -138,8 +138,9 @@ def test_two_devices_train_with_batch_statistics(devices):
     assert np.std(found["logits"]) > 1e-3
 
 
-@pytest.mark.parametrize("parts", [2, 8])
-@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sgd", "learning_rate": 1.0}])
+@pytest.mark.parametrize(
+    ("optimizer", "parts"), [({}, 8), ({"optimizer": "sgd", "learning_rate": 1.0}, 2)]
+)
 def test_micro_batches_learn_what_the_whole_batch_learns(tmp_path, pretrained, optimizer, parts):
     """The last batch of an epoch has two examples: with eight parts, six have none."""
     settings = {
