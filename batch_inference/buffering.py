@@ -1,5 +1,6 @@
 """Hands the elements of a bundle on by the many, so that a file holds more than one of them."""
 
+import abc
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 
-class Buffered(beam.DoFn):
+class Buffered(beam.DoFn, abc.ABC):
     """Gathers elements and hands them to `flush`, at the latest as the bundle ends.
 
     Global window only.
@@ -24,9 +25,9 @@ class Buffered(beam.DoFn):
         self._waiting: list[Any] = []
         self._started = 0.0
 
+    @abc.abstractmethod
     def flush(self, elements: Sequence[Any]) -> Iterator[Any]:
         """Yield what becomes of one element or more."""
-        raise NotImplementedError
 
     def is_full(self, waiting: Sequence[Any]) -> bool:
         """Return whether no more elements may wait."""

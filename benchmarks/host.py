@@ -22,7 +22,8 @@ from tests.support import tiny_artifact
 from trainer import machine, radiograph
 from trainer.drawing import overlay
 from trainer.drawing.legend import UNIT, Legend
-from trainer.workers.imaging import Imaging, digest
+from trainer.workers.file_results import digest
+from trainer.workers.imaging import Imaging
 from trainer.workers.pool import Pool
 
 SIDE = 224

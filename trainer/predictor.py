@@ -25,7 +25,8 @@ from trainer.drawing import legend
 from trainer.errors import ConfigError, DataError
 from trainer.inference import engine_choice, engine_records, engines
 from trainer.program.logging_setup import escape_name
-from trainer.workers.imaging import Decoded, Imaging
+from trainer.workers.file_results import Decoded
+from trainer.workers.imaging import Imaging
 
 File = str | os.PathLike[str] | bytes
 """A radiograph: a path, local or `gs://`, or the bytes of its file."""

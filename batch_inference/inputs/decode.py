@@ -16,7 +16,8 @@ from batch_inference.outputs.records import (
     reject,
 )
 from batch_inference.storage import filesystem, storage_errors
-from trainer.workers.imaging import Decoded, Imaging
+from trainer.workers.file_results import Decoded
+from trainer.workers.imaging import Imaging
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Annotated
 import numpy as np
 
 from trainer import radiograph
-from trainer.workers import imaging
+from trainer.workers import file_results
 
 OTHER_BODY_PART = "other_body_part"
 NO_DICOM_RESULT = "no_dicom_result"
 REASONS: dict[str, str] = {
-    **imaging.REASONS,
+    **file_results.REASONS,
     "unreadable": "the file cannot be opened or read: gone, no permission, a folder, "
     "a dangling link, a storage error",
     "inference_failed": "the model failed on this image alone, "
@@ -68,7 +68,7 @@ class Example:
       warnings: keys of `WARNINGS`, sorted.
       header: what DICOM results repeat of the file, with identifiers; empty or None where there
         are none.
-      is_shown_by_browsers: as of `imaging.Decoded`.
+      is_shown_by_browsers: as of `file_results.Decoded`.
     """
 
     source: Source

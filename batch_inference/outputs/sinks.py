@@ -91,25 +91,21 @@ class Finish:
         kinds = [kind for kind in self.options.dicom if kind != "sc" or has_picture]
         if not kinds or not example.header:
             return ()
-        finding = {
-            "label": described.label(scored.probability),
-            "probability": float32(scored.probability),
-            "model": described.model_id,
-            "engine": self.engine,
-            "frame": example.frame,
-            "threshold": described.threshold,
-            "method": self.options.method,
-            "created": described.created,
-        }
-        drawing = {
-            "image_size": described.image_size,
-            "scale": described.cam["scale"],
-            "style": self.options.cam,
-            "colours": self.options.cam_colours,
-        }
+        finding = dicom_results.Finding(
+            described.label(scored.probability),
+            float32(scored.probability),
+            described.model_id,
+            self.engine,
+            example.frame,
+            described.threshold,
+            self.options.method,
+            described.created,
+        )
         picture = example.picture if "sc" in kinds else None
         try:
-            files = dicom_results.make(example.header, kinds, finding, drawing, picture, scored.cam)
+            files = dicom_results.make(
+                example.header, kinds, finding, self.legend, picture, scored.cam
+            )
         except TaskError:
             return None
         paths = [

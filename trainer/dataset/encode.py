@@ -13,7 +13,7 @@ from trainer import machine
 from trainer.dataset.example import Example
 from trainer.program import telemetry
 from trainer.storage import is_remote, read_bytes
-from trainer.workers import imaging, pool
+from trainer.workers import file_results, imaging, pool
 
 MISSING = "missing"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
@@ -35,8 +35,8 @@ class Encoded:
       attributes: those of the source, `DERIVED_ATTRIBUTES`, and `dicom_modality`,
         `dicom_body_part`, `dicom_view` where known.
       warnings: keys of `radiograph.WARNINGS`.
-      reason: why it was refused: a key of `imaging.REASONS`, `unreadable` or `missing`; None where
-        it was taken.
+      reason: why it was refused: a key of `file_results.REASONS`, `unreadable` or `missing`; None
+        where it was taken.
       detail: the refusal in words.
     """
 
@@ -59,29 +59,28 @@ def encode(example: Example, image_size: int) -> Encoded:
     file = _file(example)
     if file is None:
         return _reject_missing(example)
-    found, png = _imaging.encode_square(file, image_size)
-    number = found.get("errno")
-    if number in _NOT_THERE:
+    found = _imaging.encode_square(file, image_size)
+    if found.errno in _NOT_THERE:
         return _reject_missing(example)
-    if number in _FAILING_STORAGE:
-        raise OSError(number, os.strerror(number), example.uri)
-    sha256 = found["sha256"] or ""
-    if png is None:
-        reason, detail = found["refusal"]
+    if found.errno in _FAILING_STORAGE:
+        raise OSError(found.errno, os.strerror(found.errno), example.uri)
+    sha256 = found.sha256 or ""
+    if found.refusal:
+        reason, detail = found.refusal
         return Encoded(example, sha256, reason=reason, detail=detail)
     attributes = {
-        f"dicom_{name}": found["tags"][name]
+        f"dicom_{name}": found.tags[name]
         for name in ("modality", "body_part", "view")
-        if name in found["tags"]
+        if name in found.tags
     }
-    attributes |= {**example.attributes, **found["source"]}
-    return Encoded(example, sha256, png, attributes, tuple(found["warnings"]))
+    attributes |= {**example.attributes, **found.source}
+    return Encoded(example, sha256, found.png, attributes, found.warnings)
 
 
 def content_hash(example: Example) -> str:
     """Return the SHA-256 of the file's content, hexadecimal; empty where it cannot be read."""
     file = _file(example)
-    return (file is not None and imaging.digest(file)) or ""
+    return (file is not None and file_results.digest(file)) or ""
 
 
 def _file(example: Example) -> str | bytes | None:

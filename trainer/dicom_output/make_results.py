@@ -9,7 +9,8 @@ import pydicom
 
 from trainer.decoding.dicom_containment import contain_errors
 from trainer.dicom_output import capture, report, source_header
-from trainer.drawing import overlay
+from trainer.drawing import legend
+from trainer.drawing.legend import Legend
 
 
 def make_results_task(
@@ -22,10 +23,10 @@ def make_results_task(
 
     Args:
       arrays: the header of `source_header.extract`, uint8 [n]; for `sc` also the picture and the
-        map, as `overlay.draw` takes them.
+        map, as `legend.draw` takes them.
       kinds: `sc`, `sr` or both.
-      finding: as of `trainer.workers.dicom_results.make`.
-      drawing: the further arguments of `overlay.draw`.
+      finding: fields of `trainer.workers.dicom_results.Finding`.
+      drawing: fields of `Legend`.
     """
     made = []
     with contain_errors():
@@ -33,7 +34,7 @@ def make_results_task(
         settings = [finding["model"], finding["engine"], finding["method"], finding["frame"]]
         for kind in kinds:
             if kind == "sc":
-                drawn = overlay.draw(arrays[1], arrays[2], **drawing)
+                drawn = legend.draw(arrays[1], arrays[2], Legend(**drawing), with_strip=False)
                 looks = [drawing["style"], drawing["colours"]]
                 dataset = capture.make(
                     source, drawn, [*settings, *looks], finding["frame"], finding["created"]

@@ -104,9 +104,11 @@ def fit(
       seed: seed of the patient bootstrap.
 
     Raises:
-      ConfigError: the rule is unknown.
+      ConfigError: the rule is unknown, or `abstain` is outside [0, 1).
     """
     check_rule(rule)
+    if not 0 <= abstain < 1:
+        raise ConfigError(f"abstain: expected a share of images in [0, 1), got {abstain}")
     fixed = float(rule) if _FIXED.fullmatch(rule) else None
     if not fit_scaling.can_be_fitted(cases.label):
         logging.warning(

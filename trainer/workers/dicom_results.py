@@ -1,10 +1,11 @@
 """Has workers make the results of scored radiographs in DICOM: pictures and structured reports."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from trainer.drawing.legend import Legend
 from trainer.workers import pool
 
 KINDS = ("sc", "sr")
@@ -12,11 +13,32 @@ KINDS = ("sc", "sr")
 _TASK = "trainer.dicom_output.make_results:make_results_task"
 
 
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Holds what the model says of a radiograph.
+
+    Attributes:
+      label, probability, model, engine, frame: as in the row.
+      threshold: probability from which on an image is positive.
+      method: that of the map.
+      created: when the model was made, ISO 8601.
+    """
+
+    label: str
+    probability: float
+    model: str
+    engine: str
+    frame: int | None
+    threshold: float
+    method: str
+    created: str
+
+
 def make(
     header: bytes,
     kinds: Sequence[str],
-    finding: Mapping[str, Any],
-    drawing: Mapping[str, Any],
+    finding: Finding,
+    legend: Legend,
     picture: np.ndarray | None,
     cam: np.ndarray,
 ) -> list[bytes]:
@@ -25,11 +47,8 @@ def make(
     Args:
       header: of the source, from `trainer.dicom_output.source_header`.
       kinds: `sc` only where there is a picture.
-      finding: what the model says: `label`, `probability`, `model`, `engine` and `frame` as in the
-        row; `threshold`, from which on an image is positive; `method`, of the map; and `created`,
-        when the model was made, ISO 8601.
-      drawing: the further arguments of `overlay.draw`.
-      picture, cam: as `overlay.draw` takes them.
+      legend: how the map is drawn.
+      picture, cam: as `legend.draw` takes them.
 
     Raises:
       TaskError: they could not be made.
@@ -40,7 +59,7 @@ def make(
         _TASK,
         [np.frombuffer(header, np.uint8), *shown],
         kinds=list(kinds),
-        finding=dict(finding),
-        drawing=dict(drawing),
+        finding=dataclasses.asdict(finding),
+        drawing=dataclasses.asdict(legend),
     )
     return [file.tobytes() for file in files]

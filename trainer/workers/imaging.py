@@ -5,61 +5,22 @@
 """
 
 import dataclasses
-import hashlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainer import radiograph
 from trainer.drawing.legend import Legend
-from trainer.files import regular_file
-from trainer.radiograph import MAX_BYTES
 from trainer.workers import pool
-from trainer.workers.process import (
-    TaskCrashError,
-    TaskError,
-    TaskMemoryError,
-    TaskTimeError,
+from trainer.workers.file_results import (
+    Decoded,
+    EncodedSquare,
+    describe_refusal,
+    digest,
+    parse_decoded,
 )
-
-REASONS: dict[str, str] = {
-    **radiograph.REASONS,
-    "too_slow": "decoding takes more processor time than a file may take",
-    "decode_failed": "decoding failed in a way that no other reason names",
-}
-"""Why a file cannot become pixels, when it is decoded by a worker."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoded:
-    """Holds one picture of a file, or says why there is none.
-
-    Attributes:
-      sha256: of the file's bytes, hexadecimal; None where they could not be read.
-      square: uint8 [size, size, 1]; None where the file was refused, is known already or has frames
-        to be read one by one.
-      picture: uint8 [height, width], no side over `overlay.MAX_SIDE`; None unless it was asked for.
-      tags, warnings: as of `radiograph.Radiograph`.
-      frames: number of frames of the file.
-      header: of a DICOM file, as of `source_header.extract`, with identifiers; empty where that
-        gives none; None unless it was asked for.
-      refusal: reason and detail; the reason is a key of `REASONS`, or `unreadable`.
-      is_shown_by_browsers: whether a page can show the file itself: DICOM and TIFF not at all,
-        pictures of more than 8 bits not at the brightness that they are read with.
-    """
-
-    sha256: str | None
-    square: np.ndarray | None = None
-    picture: np.ndarray | None = None
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    frames: int = 1
-    header: bytes | None = dataclasses.field(default=None, repr=False)
-    refusal: tuple[str, str] | None = None
-    is_shown_by_browsers: bool = True
-
+from trainer.workers.process import TaskError
 
 _TASKS = "trainer.workers.imaging_tasks"
 
@@ -128,8 +89,8 @@ class Imaging:
                 header=header,
             )
         except TaskError as error:
-            return Decoded(digest(file), refusal=_describe_refusal(error))
-        return _parse_decoded(fields, arrays)
+            return Decoded(digest(file), refusal=describe_refusal(error))
+        return parse_decoded(fields, arrays)
 
     def decode_together(
         self, paths: Sequence[str], known: Sequence[Collection[str]], **arguments: Any
@@ -157,7 +118,7 @@ class Imaging:
             )
             rest = iter(arrays)
             found = [
-                one and _parse_decoded(one, [next(rest) for _ in one.get("made", ())])
+                one and parse_decoded(one, [next(rest) for _ in one.get("made", ())])
                 for one in fields["found"]
             ]
         except pool.StoppedError:
@@ -188,30 +149,31 @@ class Imaging:
                 frames=list(frames),
                 header=header,
             ):
-                yield _parse_decoded(fields, arrays)
+                yield parse_decoded(fields, arrays)
                 done += 1
         except TaskError as error:
-            lost = Decoded(digest(file), refusal=_describe_refusal(error))
+            lost = Decoded(digest(file), refusal=describe_refusal(error))
             yield from (lost for _ in frames[done:])
 
-    def encode_square(
-        self, file: str | bytes, image_size: int
-    ) -> tuple[Mapping[str, Any], bytes | None]:
+    def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
         """Decode the only picture of a file and encode its square as PNG; raise and refuse as
-        `decode`.
-
-        Returns:
-          `sha256` as of `Decoded`. Then `source` (`source_format`, `source_mode`, `source_width`,
-          `source_height`), `tags` and `warnings`; or `refusal` and, where the file could not be
-          opened or read, `errno` of the system. And a lossless PNG of uint8 [size, size, 1]; None
-          where the file was refused.
-        """
+        `decode`."""
         path, sent = _path_and_arrays(file)
         try:
             fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
         except TaskError as error:
-            return {"sha256": digest(file), "refusal": _describe_refusal(error)}, None
-        return fields, arrays[0].tobytes() if arrays else None
+            return EncodedSquare(digest(file), refusal=describe_refusal(error))
+        if "refusal" in fields:
+            return EncodedSquare(
+                fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
+            )
+        return EncodedSquare(
+            fields["sha256"],
+            arrays[0].tobytes(),
+            fields["source"],
+            fields["tags"],
+            tuple(fields["warnings"]),
+        )
 
     def draw(
         self,
@@ -275,45 +237,3 @@ class Imaging:
 
 def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:
     return (file, []) if isinstance(file, str) else (None, [np.frombuffer(file, np.uint8)])
-
-
-def _parse_decoded(fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Decoded:
-    refusal = fields.get("refusal")
-    made = dict(zip(fields.get("made", ()), arrays, strict=True))
-    header = made.get("header")
-    return Decoded(
-        fields["sha256"],
-        made.get("square"),
-        made.get("picture"),
-        tags=fields.get("tags", {}),
-        warnings=tuple(fields.get("warnings", ())),
-        frames=fields.get("frames", 1),
-        header=None if header is None else header.tobytes(),
-        refusal=tuple(refusal) if refusal else None,
-        is_shown_by_browsers=fields.get("is_shown_by_browsers", True),
-    )
-
-
-def _describe_refusal(error: TaskError) -> tuple[str, str]:
-    """Return reason and detail of what ended a worker's task.
-
-    They omit the text of the error, which might quote the file.
-    """
-    if isinstance(error, TaskMemoryError):
-        return "too_large", f"decoding it takes more than {pool.MEMORY >> 20} MiB of memory"
-    if isinstance(error, TaskTimeError):
-        return "too_slow", f"decoding it takes more than {pool.SECONDS:.0f} s of processor time"
-    if isinstance(error, TaskCrashError):
-        return "decode_failed", f"the decoder crashed ({error})"
-    return "decode_failed", f"decoding ended in {error}"
-
-
-def digest(file: str | bytes) -> str | None:
-    """Return the SHA-256 of a file by path or bytes, hexadecimal; None where it cannot be read."""
-    if isinstance(file, bytes):
-        return hashlib.sha256(file).hexdigest()
-    try:
-        with regular_file.open_file(file, MAX_BYTES) as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError:
-        return None

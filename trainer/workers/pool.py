@@ -1,7 +1,6 @@
 """A pool of worker processes: a task that exhausts, crashes or hangs one costs that task only."""
 
 import contextlib
-import functools
 import os
 import queue
 import threading
@@ -216,11 +215,28 @@ def _stream_here(
             yield fields, list(made)
 
 
-@functools.cache
-def shared() -> Pool:
-    """Return the pool that all of this process share, made when it is first wanted."""
-    return Pool()
+class _Shared:
+    """The pool of this process, made when it is first wanted."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave the pool to whoever else has it."""
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+
+    def get(self) -> Pool:
+        with self._lock:
+            self._pool = self._pool or Pool()
+            return self._pool
 
 
+_shared = _Shared()
 # The workers of a parent are not those of a child that was forked.
-os.register_at_fork(after_in_child=shared.cache_clear)
+os.register_at_fork(after_in_child=_shared.forget)
+
+
+def shared() -> Pool:
+    """Return the pool that all of this process share."""
+    return _shared.get()

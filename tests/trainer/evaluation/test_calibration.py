@@ -280,3 +280,8 @@ def test_unknown_rules_are_refused(rule):
 
 def test_a_fixed_threshold_is_taken_as_it_is():
     assert calibration.fit(binormal(50, seed=0), "0.35").threshold == 0.35
+
+
+def test_a_share_of_all_images_cannot_be_uncertain():
+    with pytest.raises(ConfigError, match=r"\[0, 1\), got 1.0"):
+        calibration.fit(binormal(50, seed=0), abstain=1.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import bombs
-from trainer.workers import imaging
+from trainer.workers import file_results, imaging
 from trainer.workers.pool import Pool
 
 SIZE = 32
@@ -28,7 +28,7 @@ def test_each_file_is_a_reason_or_a_picture(pool, kind, seeds):
         found = workers.decode(content, SIZE)
         if found.refusal:
             reason, detail = found.refusal
-            assert reason in imaging.REASONS and detail, f"{kind}, seed {seed}"
+            assert reason in file_results.REASONS and detail, f"{kind}, seed {seed}"
         else:
             assert found.square.shape == (SIZE, SIZE, 1), f"{kind}, seed {seed}"
         assert found.refusal is None or found.refusal[0] != "decode_failed", f"{kind}, seed {seed}"
