@@ -1,4 +1,4 @@
-"""Hands the elements of a bundle on by the many, so that a file holds more than one of them."""
+"""Collects the elements of a bundle, so that one file holds many of them."""
 
 import abc
 import math

@@ -72,9 +72,8 @@ class ConcurrentMap(beam.DoFn):
         # they bring.
         cv2.setNumThreads(1)
         threadpoolctl.threadpool_limits(1, user_api="blas")
-        # A thread that comes back from a worker waits so long for the interpreter while another one
-        # computes, and that worker has nothing to do meanwhile. By default it is as long as the
-        # worker took.
+        # By default, a thread waits 5 ms for the interpreter while another one computes. The answer
+        # of a worker would lie there for as long as the worker took to make it.
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._pool = ThreadPoolExecutor(self._size.threads or machine.cores() + 1)
 

@@ -20,7 +20,7 @@ older ones, the client of MongoDB, and pandas.
 
 @contextlib.contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Do without it within the block, and never examine afterwards what the block has made.
+    """Switch it off within the block, and exempt from it afterwards what the block has made.
 
     Modules stay until the end: to look for garbage among them takes a tenth of their import.
     """

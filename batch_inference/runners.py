@@ -61,7 +61,7 @@ class Workers(enum.Enum):
 
 
 class _Options(PipelineOptions):
-    """Beam's options with one view of each kind: Beam asks for hundreds, and parses for each."""
+    """Keeps each view of Beam's options: Beam asks for hundreds, and parses anew for each."""
 
     def view_as(self, cls: type[PipelineOptionsT]) -> PipelineOptionsT:
         views = self.__dict__.setdefault("_views", {})

@@ -51,7 +51,7 @@ class Decode:
         return itertools.chain.from_iterable(results)
 
     def _try(self, tasks: Sequence[Task]) -> Sequence[Decoded | None]:
-        """Decode the files of several tasks together; None is for those to decode alone."""
+        """Decode the files of several tasks together; None stands for a file to decode alone."""
         places = [task.source.address or task.source.uri for task in tasks]
         if len(tasks) == 1 or any(map(filesystem.is_remote, places)):
             return [None] * len(tasks)

@@ -53,7 +53,7 @@ class Result:
     Attributes:
       text: the result for people.
       document: the result for programs, of JSON types.
-      failure: what went wrong all the same; it gives the exit code after the result is written.
+      failure: an error to raise once the result is written; it gives the exit code.
     """
 
     text: str

@@ -53,7 +53,8 @@ class SweepResult:
     def describe_failure(self) -> Exception | None:
         """Return the error that ends the command where trials failed, else None.
 
-        It stands for the exit code 2 or 3 where all of them say that another try is useless.
+        It has the exit code 2 or 3 only if every failed trial ended with one of them: then another
+        try is useless.
         """
         if not self.failed:
             return None

@@ -97,8 +97,8 @@ class Imaging:
     ) -> list[Decoded | None]:
         """Decode local files in one task, which costs less than one for each.
 
-        Those share the limits of one task. So a file that does not end well here is None, whatever
-        the reason: `decode` has to say what it makes of the file alone.
+        They share the limits of one task. A file that fails here is None, whatever the reason; call
+        `decode` to learn what becomes of it alone.
 
         Args:
           paths: of the files.
@@ -213,7 +213,8 @@ class Imaging:
           pictures: the picture and the map of each; all others are as of `draw`.
 
         Returns:
-          Whether each picture was written; `draw` and writing its file have to say why not.
+          Whether each picture was written. If one was not, call `draw` and write its file to learn
+          why.
 
         Raises:
           StoppedError: the program is ending.
