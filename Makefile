@@ -52,13 +52,16 @@ train-local: $(STAMP)
 	@$(BIN)/python -m trainer.local --work='$(WORK)' --source='$(SOURCE)' --layout='$(LAYOUT)' --config='$(CONFIG)' \
 		--image_size='$(IMAGE_SIZE)' -- $(TRAIN_FLAGS)
 
+# A worker that dies ends the run: replaced, it can leave tests that are waited for without end.
+WORKERS := -n 2 --dist loadfile --max-worker-restart=0
+
 ## make test                                  run the tests; under fifteen minutes
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" $(WORKERS)
 
 ## make test-slow                             run the long tests
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow -n 2 --dist loadfile
+	$(BIN)/pytest -m slow $(WORKERS)
 
 $(RUNNERS)/flink: tests/distributed/pom.xml
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory='$(abspath $@)'
