@@ -5,21 +5,19 @@ Commands check their flags before TensorFlow is loaded: it is imported when a fi
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
-from trainer.files import regular_file
+from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
-PARTIAL = ".partial-"
-"""Part of the name of a file that is not finished."""
 _KINDS = {
     "NotFoundError": FileNotFoundError,
     "FailedPreconditionError": IsADirectoryError,
@@ -56,6 +54,13 @@ def _first_line(error: Any) -> str:
     return (error.message.splitlines() or [type(error).__name__])[0]
 
 
+def _reason(error: OSError) -> str:
+    """Return why a local file can't be written, without the name of its unfinished copy."""
+    if error.errno == errno.ENOSPC:
+        return "the disk is full"
+    return error.strerror or str(error)
+
+
 @contextlib.contextmanager
 def _gfile() -> Iterator[Any]:
     """Yield TensorFlow's module of file functions, and raise its errors as `OSError`s."""
@@ -76,7 +81,7 @@ def explain_write_error(what: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        reason = _first_line(error) if isinstance(error, tf.errors.OpError) else error
+        reason = _first_line(error) if isinstance(error, tf.errors.OpError) else _reason(error)
         raise OSError(
             f"{what} can't be written ({reason}); remove the cause and start the same command again"
         ) from error
@@ -152,15 +157,15 @@ def write_bytes(path: str, content: bytes) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    # An object in a bucket appears once it is complete. The host's name is part of the name of a
-    # partial file because in containers that share a volume, each calls itself process 1.
-    partial = path if is_remote(path) else f"{path}{PARTIAL}{socket.gethostname()}-{os.getpid()}"
-    with explain_write_error(path), _gfile() as gfile:
-        make_folder(os.path.dirname(path))
-        with gfile.GFile(partial, "wb") as file:
-            file.write(content)
-        if partial != path:
-            gfile.rename(partial, path, overwrite=True)
+    with explain_write_error(path):
+        if not is_remote(path):
+            atomic_file.write(path, content)
+            return
+        # An object in a bucket appears once it is complete.
+        with _gfile() as gfile:
+            make_folder(os.path.dirname(path))
+            with gfile.GFile(path, "wb") as file:
+                file.write(content)
 
 
 def make_folder(path: str) -> None:

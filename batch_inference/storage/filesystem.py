@@ -170,9 +170,7 @@ def names(folder: str) -> list[str]:
             path = pathlib.Path(folder)
             return (
                 sorted(
-                    entry.name
-                    for entry in path.iterdir()
-                    if not entry.name.endswith(atomic_file.PARTIAL)
+                    entry.name for entry in path.iterdir() if not atomic_file.is_partial(entry.name)
                 )
                 if path.is_dir()
                 else []
@@ -224,5 +222,6 @@ def delete(uri: str) -> None:
 def remove_partial_files(folder: str) -> None:
     """Delete the unfinished files of killed writers. Nothing else may write there meanwhile."""
     if not is_remote(folder):
-        for partial in pathlib.Path(folder).rglob(f".{'[0-9a-f]' * 32}{atomic_file.PARTIAL}"):
-            partial.unlink(missing_ok=True)
+        for path in pathlib.Path(folder).rglob(".*"):
+            if atomic_file.is_partial(path.name):
+                path.unlink(missing_ok=True)

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
+import re
 import uuid
 
-PARTIAL = ".partial"
-"""The ending of the name of a file that is not finished."""
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
 def write(path: str, contents: bytes) -> None:
@@ -15,7 +15,7 @@ def write(path: str, contents: bytes) -> None:
       OSError: it could not be written; no part of it is left.
     """
     folder = os.path.dirname(path)
-    partial = os.path.join(folder, f".{uuid.uuid4().hex}{PARTIAL}")
+    partial = os.path.join(folder, f".{uuid.uuid4().hex}.partial")
     try:
         try:
             _fill(partial, contents)
@@ -27,6 +27,11 @@ def write(path: str, contents: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+
+
+def is_partial(name: str) -> bool:
+    """Tell whether a file of this name in its folder is one that a killed writer left."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def _fill(path: str, contents: bytes) -> None:

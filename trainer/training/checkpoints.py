@@ -17,6 +17,7 @@ from absl import logging
 
 from trainer import storage
 from trainer.errors import ConfigError, DataError
+from trainer.files import atomic_file
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
 _PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
@@ -121,7 +122,7 @@ def remove_leftovers(folder: str) -> None:
     for name in names:
         part = _PART.fullmatch(name)
         is_committed = part and int(part[1]) in committed
-        if storage.PARTIAL in name or (name.startswith("ckpt-") and not is_committed):
+        if atomic_file.is_partial(name) or (name.startswith("ckpt-") and not is_committed):
             storage.remove(f"{folder}/{name.rstrip('/')}")
 
 

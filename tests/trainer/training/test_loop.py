@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 from unittest import mock
 
 import keras
@@ -458,7 +459,7 @@ def test_what_killed_writers_left_is_swept_away_at_the_next_start(tmp_path):
         folder / "ckpt-00000008.data-00000-of-00001",
         folder / "best" / "ckpt-00000009.index",
     ]
-    left += [folder / "ckpt-00000006.json.partial-host-7", tmp_path / "history.csv.partial-host-7"]
+    left += [place / f".{uuid.UUID(int=7).hex}.partial" for place in (folder, tmp_path)]
     left += [
         folder / "ckpt-00000008_temp" / "part-00000-of-00001.index",
         folder / "ckpt-00000006_temp" / "part-00000-of-00001.index",

@@ -113,15 +113,18 @@ def test_prepared_trained_killed_and_finished_in_a_bucket(undisturbed, tmp_path,
         def started() -> subprocess.Popen:
             return start(f"{uri}/data", local, f"--workdir={uri}/run")
 
-        run = started()
+        pair = [started(), started()]
+        while all(run.poll() is None for run in pair):
+            time.sleep(0.05)
+        refused, run = sorted(pair, key=lambda run: run.poll() is None)
+        assert refused.returncode == EXIT_CONFIG
+        (said,) = errors(local)
+        assert f"{uri}/run is being written by process {run.pid} on " in said
         while (
             not server.objects("training", "run/checkpoints/ckpt-00000004.json")
             and run.poll() is None
         ):
             time.sleep(0.05)
-        assert started().wait(timeout=100) == EXIT_CONFIG
-        (said,) = errors(local)
-        assert f"{uri}/run is being written by process {run.pid} on " in said
         run.kill()
         assert run.wait() == -signal.SIGKILL, log(local)[-3000:]
         assert started().wait(timeout=500) == EXIT_DONE, log(local)[-3000:]
