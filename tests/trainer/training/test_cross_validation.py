@@ -150,6 +150,7 @@ def test_the_artifact_is_the_mean_of_its_networks_and_their_mirror_images(undist
     assert "3 x tinynet" in (undisturbed / "artifact" / artifact.MODEL_CARD).read_text()
 
 
+@pytest.mark.slow
 def test_without_the_setting_the_pooled_gain_decides_for_all_networks(
     data_dir, undisturbed, tmp_path
 ):
@@ -197,6 +198,7 @@ def test_the_single_best_network_is_exported_too(undisturbed):
     )
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_fold_it_goes_on_there(data_dir, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     code = stop_after(start(data_dir, workdir, *FLAGS), workdir, 2, signal.SIGKILL, fold="fold-2/")

@@ -112,6 +112,7 @@ def devices(tmp_path_factory) -> dict:
     return json.loads(output.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -133,6 +134,7 @@ def test_two_devices_learn_what_one_learns(devices, case):
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_devices_train_with_batch_statistics(devices):
     (found,) = devices["batch statistics in training"]
     assert np.isfinite([*found["loss"], *found["logits"], *found["weights"]]).all()
