@@ -19,6 +19,7 @@ from trainer.errors import EXIT_STOPPED
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 8.0
 """Time from a signal to the end of a command that Python code could not end, as in native code."""
+_REPEAT_SECONDS = 0.1
 
 
 class Interruption:
@@ -53,7 +54,11 @@ def interrupt_on_signals(name: str, advice: str) -> Iterator[Interruption]:
         python_logging.disable()
         raise KeyboardInterrupt
 
-    with _handle_signals(interrupt), _watchdog(f"{name}: stopped; {advice}\n"):
+    with (
+        _handle_signals(interrupt),
+        _watchdog(f"{name}: stopped; {advice}\n"),
+        _repeat_ignored(interruption),
+    ):
         yield interruption
 
 
@@ -65,6 +70,32 @@ def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterato
     finally:
         for number, former in earlier.items():
             signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def _repeat_ignored(interruption: Interruption) -> Iterator[None]:
+    """Interrupt again where Python ignores a `KeyboardInterrupt`, as it does in a `__del__`."""
+    former = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            former(ignored)
+            return
+        interruption.arrived = False
+        # Later, as whatever is raised in this function is ignored too.
+        timer = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
+        for timer in timers:
+            timer.cancel()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -111,6 +112,24 @@ def test_handlers_are_as_before_once_the_command_is_over():
         assert [signal.getsignal(number) for number in signals.STOP_SIGNALS] != former
     assert [signal.getsignal(number) for number in signals.STOP_SIGNALS] == former
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
+def test_a_signal_in_a_destructor_which_python_ignores_there_interrupts_all_the_same(number):
+    class Closing:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            said.append("not interrupted here")
+
+    said: list[str] = []
+    former = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), signals.interrupt_on_signals("x", "y") as interruption:
+        Closing()
+        assert not said, "the destructor was interrupted, and Python went on"
+        time.sleep(5)
+        said.append("not interrupted at all")
+    assert not said and interruption.arrived and sys.unraisablehook is former
+    logging.disable(logging.NOTSET)  # an interruption silences the log
 
 
 @pytest.mark.parametrize("number", signals.STOP_SIGNALS)

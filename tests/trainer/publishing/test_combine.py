@@ -65,6 +65,7 @@ def serve(folder, images):
     return {name: value.numpy() for name, value in served.items()}
 
 
+@pytest.mark.slow
 def test_logits_are_the_weighted_mean_of_the_parts_logits(combined, parts):
     folder, result = combined
     images, _ = small_run.pictures(9, SIZE, seed=5)
@@ -79,6 +80,7 @@ def test_logits_are_the_weighted_mean_of_the_parts_logits(combined, parts):
     np.testing.assert_allclose(serve(folder, images)["logit"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_map_has_the_finest_cells_and_sums_to_the_logit_less_the_biases(combined):
     folder, _ = combined
     images, _ = small_run.pictures(9, SIZE, seed=5)
@@ -95,6 +97,7 @@ def test_the_map_has_the_finest_cells_and_sums_to_the_logit_less_the_biases(comb
     )
 
 
+@pytest.mark.slow
 def test_the_artifact_says_what_it_was_combined_of(combined, parts):
     folder, result = combined
     info = artifact.load(folder)
@@ -117,6 +120,7 @@ def test_the_artifact_says_what_it_was_combined_of(combined, parts):
     assert "weighted mean over 2 models" in card and built["parts"][0]["model_id"] in card
 
 
+@pytest.mark.slow
 def test_every_engine_that_runs_here_agrees(combined):
     folder, _ = combined
     info = artifact.load(folder)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests.support import small_recipe, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from tests.support.commands import finish, log, start, stop_after
-from trainer import artifact
+from trainer import artifact, main
 from trainer.dataset import prepared_split
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
 from trainer.evaluation import fit_scaling
@@ -101,6 +101,7 @@ def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 def test_what_the_folds_leave(undisturbed, data_dir):
     found = json.loads((undisturbed / "metrics.json").read_text())
     assert set(found) == {"test", "out_of_fold", "folds"}
@@ -127,6 +128,7 @@ def test_what_the_folds_leave(undisturbed, data_dir):
         }
 
 
+@pytest.mark.slow
 def test_the_artifact_is_the_mean_of_its_networks_and_their_mirror_images(undisturbed):
     found = json.loads((undisturbed / "metrics.json").read_text())
     images, _ = small_run.pictures(7, small_run.SIZE, seed=9)
@@ -181,6 +183,7 @@ def test_without_the_setting_the_pooled_gain_decides_for_all_networks(
     assert reported == pytest.approx(area[int(described["mirrored"])], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_single_best_network_is_exported_too(undisturbed):
     rows = json.loads((undisturbed / "metrics.json").read_text())["folds"]
     best = max(range(3), key=lambda k: rows[k]["auroc"])
@@ -221,6 +224,7 @@ def test_killed_in_the_second_fold_it_goes_on_there(data_dir, undisturbed, tmp_p
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_no_start_for_another_run_and_the_message_says_what_is(undisturbed):
     architecture = model_lib.Architecture("tinynet", "avg", (8,))
     with pytest.raises(ConfigError, match="artifact_single"):
@@ -228,6 +232,7 @@ def test_an_ensemble_is_no_start_for_another_run_and_the_message_says_what_is(un
     model_lib.build(architecture, small_run.SIZE, str(undisturbed / "artifact_single"))
 
 
-def test_one_fold_is_refused(data_dir, tmp_path):
-    assert finish(data_dir, tmp_path / "run", "--folds=1") == EXIT_CONFIG
-    assert "--folds=1 holds nothing out" in log(tmp_path / "run")
+def test_one_fold_is_refused(tmp_path, capsys):
+    flags = ["--data_dir=data", f"--workdir={tmp_path}/run", "--folds=1"]
+    assert main.train(["humerus-train", *flags]) == EXIT_CONFIG
+    assert "--folds=1 holds nothing out" in capsys.readouterr().err

@@ -241,6 +241,7 @@ def test_the_command_refuses_them_with_its_code_and_one_sentence(data_dir, undis
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "counts, one_class",
     [({"train": 16, "validation": 6}, ("validation",)), ({"train": 16}, ())],
@@ -282,6 +283,7 @@ def test_one_image_is_refused_and_one_image_to_evaluate_has_no_interval(
     )
 
 
+@pytest.mark.slow
 def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(
     undisturbed, tmp_path
 ):
