@@ -96,6 +96,7 @@ def _repeat_ignored(interruption: Interruption) -> Iterator[None]:
         sys.unraisablehook = former
         for timer in timers:
             timer.cancel()
+            timer.join()  # one that is just sending its signal does so while handlers are ours
 
 
 @contextlib.contextmanager
