@@ -18,6 +18,7 @@ from typing import Any
 from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
+_DISK_FULL = "the disk is full"
 _KINDS = {
     "NotFoundError": FileNotFoundError,
     "FailedPreconditionError": IsADirectoryError,
@@ -50,15 +51,8 @@ def translate_error(error: BaseException) -> BaseException:
 
 def _first_line(error: Any) -> str:
     if "No space left" in error.message:
-        return "the disk is full"
+        return _DISK_FULL
     return (error.message.splitlines() or [type(error).__name__])[0]
-
-
-def _reason(error: OSError) -> str:
-    """Return why a local file can't be written, without the name of its unfinished copy."""
-    if error.errno == errno.ENOSPC:
-        return "the disk is full"
-    return error.strerror or str(error)
 
 
 @contextlib.contextmanager
@@ -81,7 +75,11 @@ def explain_write_error(what: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        reason = _first_line(error) if isinstance(error, tf.errors.OpError) else _reason(error)
+        if isinstance(error, tf.errors.OpError):
+            reason = _first_line(error)
+        else:  # The name in the error would be that of an unfinished file.
+            is_full = error.errno == errno.ENOSPC
+            reason = _DISK_FULL if is_full else error.strerror or str(error)
         raise OSError(
             f"{what} can't be written ({reason}); remove the cause and start the same command again"
         ) from error

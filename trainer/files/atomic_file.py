@@ -30,7 +30,7 @@ def write(path: str, contents: bytes) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Tell whether a file of this name in its folder is one that a killed writer left."""
+    """Return whether a file of this name is unfinished; a killed writer leaves such files."""
     return _PARTIAL.fullmatch(name) is not None
 
 
