@@ -45,7 +45,7 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
         if not options.beam:
             from trainer.workers.imaging import Imaging
 
-            Imaging().warm()
+            Imaging().warm(options.cam_colours)
     # Importing Beam takes seconds and writes to the terminal, so that it waits until here. The
     # embedded runner needs fewer clients than others.
     with (
@@ -56,7 +56,7 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
 
     if dry_run:
         return Result(*preflight.describe_dry_run(preflight.plan(options)))
-    with lean_import.skip_ipython():
+    with lean_import.skip_ipython(), lean_import.inspect_each_step_once():
         finished = pipeline.run(options)
     return Result(
         str(finished), {"output": finished.output, "kept": finished.kept, **finished.content}

@@ -77,6 +77,8 @@ def parse_beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
       ConfigError: an option is unknown or its value wrong, the runner is none of `RUNNERS`, or it
         lacks an option that it needs.
     """
+    if not arguments:
+        return _Options([], runner=EMBEDDED)
     known = PipelineOptions([]).get_all_options()
     usage = io.StringIO()
     try:

@@ -31,7 +31,7 @@ class Imaging:
     A file is a local path, which the worker reads itself, or the bytes of one that lies elsewhere.
 
     Attributes:
-      DECODE, TOGETHER, FRAMES, ENCODE, DRAW, FILES, NOTHING: the tasks.
+      DECODE, TOGETHER, FRAMES, ENCODE, DRAW, FILES, WARM: the tasks.
     """
 
     DECODE = f"{_TASKS}:decode_task"
@@ -40,7 +40,7 @@ class Imaging:
     ENCODE = f"{_TASKS}:encode_square_task"
     DRAW = f"{_TASKS}:draw_task"
     FILES = f"{_TASKS}:draw_files_task"
-    NOTHING = f"{_TASKS}:do_nothing_task"
+    WARM = f"{_TASKS}:warm_task"
 
     def __init__(self, workers: pool.Pool | None = None):
         """Take a pool; the one that this process shares by default."""
@@ -50,9 +50,10 @@ class Imaging:
     def _pool(self) -> pool.Pool:
         return self._workers or pool.shared()
 
-    def warm(self) -> None:
-        """Start the workers in the background, ahead of the first file."""
-        self._pool.warm(self.NOTHING)
+    def warm(self, colours: str) -> None:
+        """Start the workers in the background, ahead of the first file; maps are to be drawn in
+        these colours."""
+        self._pool.warm(self.WARM, colours=colours)
 
     def decode(
         self,

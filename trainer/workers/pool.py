@@ -100,17 +100,17 @@ class Pool:
         finally:
             self._slots.put(worker if worker and worker.alive else None)
 
-    def warm(self, task: str) -> None:
-        """Start all workers in the background, and let each run `task`, which takes nothing.
+    def warm(self, task: str, **arguments: Any) -> None:
+        """Start all workers in the background, and let each run `task`, which takes no arrays.
 
         A worker takes the better part of a second to start, which passes beside other work.
         """
         for _ in range(self._count):
-            threading.Thread(target=self._warm_one, args=[task], daemon=True).start()
+            threading.Thread(target=self._warm_one, args=[task, arguments], daemon=True).start()
 
-    def _warm_one(self, task: str) -> None:
+    def _warm_one(self, task: str, arguments: dict[str, Any]) -> None:
         with contextlib.suppress(TaskError, StoppedError):
-            self.run(task, [])
+            self.run(task, [], **arguments)
 
     def stream(self, task: str, arrays: Sequence[np.ndarray], **arguments: Any) -> Iterator[Result]:
         """Run a task that yields several results, each computed when it is asked for; raise as
