@@ -41,6 +41,7 @@ setup(
         "pydantic~=2.11",
         "pydicom~=3.0",
         "pylibjpeg[libjpeg,openjpeg,rle]~=2.0",
+        "simplejpeg~=1.9",
         "pyjpegls~=1.4",
         "scikit-learn~=1.5",
         "scipy~=1.13",

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 from batch_inference.outputs import schema
 from batch_inference.outputs.records import Prediction, Rejection, readable
@@ -153,7 +152,7 @@ def _read_header(location: str) -> _Header | None:
     if not is_manifest(uri) or not _is_csv(uri):
         return None
     with _explain_failures(uri), filesystem.open_text(uri) as text:
-        first: list[str] = next(_split_rows(text), [])
+        first: list[str] = next(_Rows(text), [])
         return None if _is_of_mura(first) else _Header(first, uri)
 
 
@@ -170,7 +169,7 @@ def _explain_failures(uri: str) -> Iterator[None]:
 
 def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
     """Yield the inputs of a CSV manifest. MURA's lists have no header; their first cells count."""
-    rows = _split_rows(text)
+    rows = _Rows(text)
     first: list[str] = next(rows, [])
     if _is_of_mura(first):
         for values in itertools.chain([first], rows):
@@ -188,11 +187,29 @@ def _is_of_mura(first: list[str]) -> bool:
     return bool(first) and mura_paths.is_listed(first[0].strip())
 
 
-def _split_rows(text: Iterator[str]) -> Any:
-    """Return a CSV reader of the rows, header first."""
-    first = next(text, "")
-    separator = manifest_text.detect_separator(first)
-    return csv.reader(itertools.chain([first], text), delimiter=separator)
+class _Rows(Iterator[list[str]]):
+    """Yields the rows of CSV, header first.
+
+    It is strict: otherwise a quotation mark that is not closed would swallow the rows behind it.
+    """
+
+    def __init__(self, text: Iterator[str]):
+        first = next(text, "")
+        separator = manifest_text.detect_separator(first)
+        lines = itertools.chain([first], text)
+        self._reader = csv.reader(lines, delimiter=separator, strict=True)
+
+    @property
+    def line_num(self) -> int:
+        """Return how many lines were read so far."""
+        return self._reader.line_num
+
+    def __next__(self) -> list[str]:
+        begin = self.line_num + 1
+        try:
+            return next(self._reader)
+        except csv.Error as error:
+            raise storage_errors.StorageError(f"line {begin} is not CSV: {error}") from error
 
 
 def _parse_plain(text: Iterator[str]) -> Iterator[Line]:

@@ -91,6 +91,11 @@ def _draw(packed: PackedCam, method: str, options: OverlayOptions, output: str) 
         contents = overlay.encode(drawn, options.cam_format)
         filesystem.write(uri, contents, overlay.MIME_TYPES[options.cam_format])
     except Exception as error:
+        if reason := storage_errors.find_write_failure(error):
+            raise storage_errors.UnwritableError(
+                f"no more pictures can be written to {output} ({reason}); mend that, then run the "
+                "same command again"
+            ) from error
         # A damaged map must not fail the others.
         logging.error("the picture of %s could not be drawn: %s", packed.uri, error)
         return False

@@ -467,6 +467,52 @@ def test_a_jpeg_file_needs_all_rows_but_no_end_marker(subsampling, quality, pixe
         read(whole[: (scan_start + len(whole)) // 2] + bytes(1000))
 
 
+def _jpegs():
+    """Return JPEG streams of all that encoders vary."""
+    large = np.kron(picture(), np.ones((6, 6), np.uint8))
+    noisy = (large // 2 + np.random.default_rng(0).integers(0, 60, large.shape)).astype(np.uint8)
+    image = Image.fromarray(noisy)
+    options = {
+        "grey": (image, {}),
+        "colour, halved": (image.convert("RGB"), {"subsampling": 2}),
+        "progressive": (image.convert("RGB"), {"progressive": True}),
+        "progressive grey": (image, {"progressive": True}),
+        "restart markers": (image, {"restart_marker_rows": 1}),
+        "four inks": (image.convert("CMYK"), {}),
+        "own tables": (image, {"optimize": True, "quality": 95}),
+    }
+    return {name: encode(shown, "JPEG", **more) for name, (shown, more) in options.items()}
+
+
+JPEGS = _jpegs()
+DAMAGES = {
+    "half of it": lambda data: data[: len(data) // 2] + data[-2:],
+    "a hole": lambda data: data[: len(data) // 3] + bytes(len(data) // 3) + data[-len(data) // 3 :],
+    "a third less": lambda data: data[: len(data) // 3] + data[-len(data) // 3 :],
+    "bytes of another file": lambda data: (
+        data[: len(data) // 2] + bytes(range(1, 250)) * 8 + data[len(data) // 2 + 8 * 249 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_file_with_an_end_marker_and_damaged_data_is_truncated(name, damage):
+    damaged = DAMAGES[damage](JPEGS[name])
+    assert damaged.endswith(b"\xff\xd9")
+    with pytest.raises(RadiographError, match=r"truncated: .* cut short or damaged"):
+        read(damaged)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+@pytest.mark.parametrize("ending", [b"", bytes(1), bytes(500)])
+def test_zeros_ahead_of_the_end_marker_and_bytes_behind_it_are_no_damage(name, ending):
+    whole = JPEGS[name]
+    padded = whole[:-2] + ending + whole[-2:] + b"signature"
+    assert np.array_equal(read(padded).pixels, read(whole).pixels)
+    assert read(padded).warnings == read(whole).warnings == ()
+
+
 # Damage
 
 

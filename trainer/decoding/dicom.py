@@ -21,7 +21,14 @@ from trainer.decoding.dicom_containment import contain_errors
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_header import MODES, check_header, read_transfer_syntax
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
-from trainer.decoding.jpeg_stream import check_scans, has_all_rows, has_end_marker, jpeg_segments
+from trainer.decoding.jpeg_stream import (
+    END_MARKER,
+    check_scans,
+    find_damage,
+    has_all_rows,
+    has_end_marker,
+    jpeg_segments,
+)
 from trainer.decoding.refusal import check_memory, refuse
 
 _TERMS = {
@@ -188,12 +195,20 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
 
 
 def _check_end(frame: bytes, notes: set[str]) -> None:
-    """Refuse a JPEG or JPEG-LS frame that is cut: some decoders fill what is missing with grey."""
-    if frame[:2] != b"\xff\xd8" or has_end_marker(frame):
+    """Refuse a JPEG or JPEG-LS frame that is cut or damaged: decoders fill what is missing with
+    grey.
+    """
+    if frame[:2] != b"\xff\xd8":
         return
-    if not has_all_rows(frame):
-        refuse("truncated", "the JPEG data of the DICOM file have no end marker after their pixels")
-    notes.add("no_end_marker")
+    if not has_end_marker(frame):
+        if not has_all_rows(frame):
+            refuse(
+                "truncated", "the JPEG data of the DICOM file have no end marker after their pixels"
+            )
+        frame += END_MARKER
+        notes.add("no_end_marker")
+    if damage := find_damage(frame):
+        refuse("truncated", f"the JPEG data of the DICOM file are damaged: {damage}")
 
 
 def _check_codestream(frame: bytes, rows: int, columns: int) -> None:

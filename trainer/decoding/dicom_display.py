@@ -112,7 +112,7 @@ def _display_table(
     # DX files say both for one inversion (PS3.3 C.8.11.3.1.2).
     elif (
         dataset.PhotometricInterpretation == "MONOCHROME1"
-        or dataset.get("PresentationLUTShape") == "INVERSE"
+        or str(dataset.get("PresentationLUTShape")).strip() == "INVERSE"
     ):
         unit = 1 - unit
     return np.where(padding, 0, np.rint(unit * 255)).astype(np.uint8)
@@ -176,7 +176,7 @@ def _voi(
         next(iter(read_numbers(dataset, keyword)), None)
         for keyword in ("WindowCenter", "WindowWidth")
     )
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    function = str(dataset.get("VOILUTFunction") or "").strip() or "LINEAR"
     # A LINEAR window under 1 is not valid (PS3.3 C.11.2.1.2.1); applied, it leaves black and white.
     is_valid = width is not None and (width >= 1 if function == "LINEAR" else width > 0)
     if centre is not None and width is not None and is_valid:

@@ -31,6 +31,7 @@ from trainer.decoding.grey import (
 from trainer.decoding.jpeg_stream import (
     END_MARKER,
     check_scans,
+    find_damage,
     has_all_rows,
     has_end_marker,
     jpeg_segments,
@@ -115,11 +116,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
             _check_header(image, kind)
             if kind == "PNG":
                 png.check_rows(data)
-            if kind == "JPEG" and not has_end_marker(data):
-                if not has_all_rows(data):
-                    refuse("truncated", "the JPEG file has no end marker after its pixel data")
-                with _OPENERS[kind](io.BytesIO(data + END_MARKER)) as ended:
-                    return *_decode(ended, data, kind), frozenset({"no_end_marker"})
+            if kind == "JPEG":
+                return _decode_jpeg(image, data)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 return *_decode_twice(image, data), frozenset()
             return *_decode(image, data, kind), frozenset()
@@ -177,6 +175,22 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     if kind == "TIFF":  # Pillow has applied the orientation already
         return grey, mode
     return turn_upright(grey, image), mode
+
+
+def _decode_jpeg(image: ImageFile.ImageFile, data: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
+    """Return what `read` returns of an open JPEG file; refuse one whose data miss or are wrong."""
+    warnings = frozenset[str]()
+    if not has_end_marker(data):
+        if not has_all_rows(data):
+            refuse("truncated", "the JPEG file has no end marker after its pixel data")
+        data += END_MARKER
+        image = _OPENERS["JPEG"](io.BytesIO(data))
+        warnings = frozenset({"no_end_marker"})
+    with image:
+        decoded = _decode(image, data, "JPEG")
+    if damage := find_damage(data):
+        refuse("truncated", f"the JPEG file is cut short or damaged: {damage}")
+    return *decoded, warnings
 
 
 def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np.ndarray, str]:

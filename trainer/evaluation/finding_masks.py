@@ -36,7 +36,8 @@ def read(file: str) -> dict[str, list[Polygon]]:
         return _parse_coco(content) if "annotations" in content else _parse_findings(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{file} is neither a COCO file nor the findings.json of humerus-phantom ({error!r})"
+            f"{file} is neither a COCO file nor the findings.json of humerus-phantom "
+            f"({type(error).__name__})"
         ) from error
 
 

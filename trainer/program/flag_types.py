@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -15,6 +16,9 @@ BEAM_SCHEMES = (*SCHEMES, "s3", "hdfs", "azfs")
 """Schemes of the URLs that Beam opens if the packages for them are installed."""
 
 
+_URL = re.compile("(?P<scheme>[a-z][a-z0-9+.-]*):(?P<slashes>/+)(?P<place>.*)")
+
+
 class PathParser(flags.ArgumentParser):
     """Parses a path or URL; `~` at its start is the home folder."""
 
@@ -25,6 +29,18 @@ class PathParser(flags.ArgumentParser):
         if urls.is_remote(argument) and urls.split_url(argument)[0] not in self._schemes:
             known = ", ".join(urls.join_url(scheme, "") for scheme in self._schemes)
             raise ValueError(f"expected a local path{known and f' or a URL with {known}'}")
+        # `gs://$BUCKET` with an empty BUCKET, or one slash too few, would be a local folder `gs:`.
+        url = _URL.fullmatch(argument)
+        if (
+            url
+            and url["scheme"] in self._schemes
+            and (url["slashes"], bool(url["place"]))
+            != (
+                "//",
+                True,
+            )
+        ):
+            raise ValueError(f"expected a name behind {urls.join_url(url['scheme'], '')}")
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is not a path
 
 

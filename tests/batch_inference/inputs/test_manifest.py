@@ -13,6 +13,20 @@ def write(tmp_path, text: str, name: str = "list.csv", encoding: str = "utf-8") 
     return str(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('a.png\n"b.png\nc.png\nd.png\n', 3),
+        ('"a.png"\n"b.png\n"c.png"\n"d.png"\n', 3),
+        ('a.png\n"b.png"x\n', 3),
+    ],
+)
+def test_a_quotation_mark_that_is_not_closed_swallows_no_row(tmp_path, rows, line):
+    uri = write(tmp_path, f"path\n{rows}")
+    with pytest.raises(DataError, match=f"line {line} is not CSV: .*; expected a text file"):
+        list(manifest.read_lines(uri))
+
+
 def test_csv_with_quotes_line_breaks_and_short_lines(tmp_path):
     uri = write(
         tmp_path,

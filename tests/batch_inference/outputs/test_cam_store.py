@@ -16,6 +16,7 @@ from batch_inference.outputs import cam_store, redraw
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import storage_errors
 from tests.batch_inference.conftest import json_rows, picture
+from tests.support import small_disk
 from trainer import artifact, radiograph
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
@@ -227,3 +228,11 @@ def test_resuming_keeps_the_maps_and_a_changed_file_is_drawn_anew(model, tmp_pat
             cv2.imread(str(tmp_path / "drawn" / row["cam"])),
         )
         assert now.shape == later.shape and psnr(now, later) > 36
+
+
+def test_a_full_disk_ends_the_drawing(packed, tmp_path):
+    sentence = r"no more pictures can be written to .* \(No space left"
+    with small_disk.mounted(tmp_path / "disk", 16) as disk:
+        options = redraw.OverlayOptions(str(packed), str(disk / "drawn"), cam_format="png")
+        with pytest.raises(storage_errors.UnwritableError, match=sentence):
+            redraw.run(options)

@@ -386,6 +386,16 @@ def test_manifest_errors_name_the_line(tmp_path, text, message):
         list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
 
 
+@pytest.mark.parametrize("spelling", ["../{here}/a", "{folder}/a", "file://{folder}/a", "./x/../a"])
+def test_a_file_under_two_spellings_is_listed_twice(tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(tmp_path)
+    other = spelling.format(folder=tmp_path, here=tmp_path.name)
+    manifest(tmp_path, f"path,label,patient\na,0,p\n{other},1,q\n")
+    for source in ("labels.csv", f"{tmp_path}/labels.csv"):
+        with pytest.raises(DataError, match=r"line 3: .* was listed in line 2 already"):
+            list_examples(source, "manifest", HUMERUS)
+
+
 def test_manifest_not_utf8(tmp_path):
     with pytest.raises(DataError, match="not text in UTF-8"):
         list_examples(manifest(tmp_path, "path,label\nmüll,1\n", "latin-1"), "manifest", HUMERUS)

@@ -54,6 +54,7 @@ def real(name: str) -> bytes:
         # Ramp of width 4 around 3: 63.75 per step; 127.5 rounds to even.
         ({"VOILUTFunction": "LINEAR_EXACT"}, [0, 0, 64, 128, 191, 255]),
         # 255 / (1 + exp(3 - x)).
+        ({"VOILUTFunction": " SIGMOID"}, [12, 30, 69, 128, 186, 225]),
         ({"VOILUTFunction": "SIGMOID"}, [12, 30, 69, 128, 186, 225]),
     ],
 )
@@ -103,6 +104,7 @@ def test_a_modality_table_and_a_voi_table():
     [
         {"PhotometricInterpretation": "MONOCHROME1"},
         {"PresentationLUTShape": "INVERSE"},
+        {"PresentationLUTShape": " INVERSE"},
         {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
     ],
 )
@@ -365,6 +367,17 @@ def test_a_jpeg_frame_needs_all_rows_but_no_end_marker(missing):
     )
     assert np.array_equal(found.pixels, expected.pixels)
     assert (expected.warnings, found.warnings) == ((), ("no_end_marker",))
+
+
+def test_a_jpeg_frame_with_a_hole_is_truncated():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, picture().shape).astype(np.uint8)
+    whole = encode(pixels, "JPEG")
+    third = len(whole) // 3
+    holed = whole[:third] + bytes(third) + whole[2 * third :]
+    frame = encaps.encapsulate([holed])
+    with pytest.raises(RadiographError, match=r"truncated: the JPEG data .* are damaged"):
+        read(dicom_file(pixels, uid.JPEGBaseline8Bit, PixelData=frame))
 
 
 @pytest.mark.parametrize("missing", [6, 7, 50, 150])

@@ -378,6 +378,13 @@ def test_verify_measures_with_masks_and_records_it_on_the_card(
     assert len(named) == len(map_checks.CHECKS) and max(map(len, shown)) <= 100
 
 
+def test_a_file_that_is_no_text_is_not_quoted(tmp_path):
+    file = tmp_path / "masks.dcm"
+    file.write_bytes(b"{\x80SECRET^NAME")
+    with pytest.raises(DataError, match=r"neither a COCO file nor .* \(UnicodeDecodeError\)$"):
+        finding_masks.read(str(file))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -72,3 +72,9 @@ def test_each_flag_sets_its_field():
 def test_a_value_out_of_range_is_an_error(argument):
     with pytest.raises(flags.IllegalFlagValueError, match=argument[2:7]):
         parse(Options, argument)
+
+
+@pytest.mark.parametrize("value", ["gs://", "gs:///", "gs:/b/o", "gs:///b"])
+def test_a_url_that_names_nothing_is_no_local_folder(value):
+    with pytest.raises(flags.IllegalFlagValueError, match="expected a name behind gs://"):
+        parse(Options, f"--folder={value}")
