@@ -105,8 +105,8 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             *lines,
-            f"Intervals from resampling patients in pairs; {NO_INTERVAL}; brier and ece are better when lower. "
-            "DeLong's test has patients as clusters.",
+            f"Intervals from resampling patients in pairs; {NO_INTERVAL}; "
+            "brier and ece are better when lower. DeLong's test has patients as clusters.",
         ]
     )
 
