@@ -121,7 +121,8 @@ def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
     folders = (
         f"1 folder ({size}) is too large to be one examination"
         if len(crowded) == 1
-        else f"{len(crowded)} folders (the largest: {size}) are too large to be one examination each"
+        else f"{len(crowded)} folders (the largest: {size}) are too large to be one examination "
+        "each"
     )
     return [
         f"{folders}: each image in it was treated as a study of its own; if a folder is one "

@@ -33,8 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     # first one. From random weights, all of them train.
     config.unfreeze_layers = "60"
 
-    # Phase one trains the head on the frozen backbone; phase two fine-tunes. A run has head_epochs +
-    # epochs in all. From random weights there is no phase one.
+    # Phase one trains the head on the frozen backbone; phase two fine-tunes. A run has
+    # head_epochs + epochs in all. From random weights there is no phase one.
 
     config.head_epochs = 0
     config.head_learning_rate = 1e-3
