@@ -544,9 +544,10 @@ def test_where_originals_are_out_of_reach(page, tmp_path, style):
 
 def test_where_only_the_map_is_missing_the_original_is_shown(page, tmp_path):
     folder = scored_folder.write(tmp_path, 4, cam_store="parquet")
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     for path in (folder / "cams").iterdir():
         path.unlink()
-    read(page, folder)
+    page.open(folder / "gallery.html")
     page.wait("document.querySelector('#selected .mapless img')?.naturalWidth > 0")
     assert page.ask("document.querySelector('#note').hidden")
     assert "humerus-overlay draws it" in page.ask("document.querySelector('#mapless').innerText")
