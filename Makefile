@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
 EXTRAS ?= cpu,dicom,onnx,mlflow,wandb,hf,dev
+COMMA  := ,
+# One for each choice of EXTRAS: `make test` after `make train-local EXTRAS=cpu` installs what is missing.
+STAMP  := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 
 # Every version and its hash come from requirements.lock, also for what builds a package.
 LOCK    := requirements.lock
@@ -13,10 +15,11 @@ export UV_HTTP_TIMEOUT ?= 180
 # Without bytecode on the disk, every command compiles all that it imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The demo uses simulated radiographs. SOURCE=DIR LAYOUT=mura|folders|manifest trains on your own with the real recipe.
+# The demo uses simulated radiographs. SOURCE=DIR LAYOUT=mura|folders|manifest|fracatlas|graz trains on your own with the
+# real recipe. A folder of work holds one data set: for another source of the same layout and size, name another WORK.
 SOURCE ?=
 LAYOUT ?= mura
-WORK   ?= runs/$(if $(SOURCE),own,demo)
+WORK   ?= runs/$(if $(SOURCE),own-$(LAYOUT)-$(IMAGE_SIZE),demo)
 ifeq ($(SOURCE),)
 IMAGE_SIZE ?= 112
 CONFIG     ?= smoke
@@ -108,8 +111,9 @@ k8s-render:
 	@'$(KUBECTL)' kustomize 'k8s/mine/$(OVERLAY)'
 
 ## make k8s-delete-jobs OVERLAY=gpu-1          delete the overlay's Jobs, to apply it with another RUN
+# Without OVERLAY the script gets an empty name and refuses: the default is only for `make k8s-render`.
 k8s-delete-jobs:
-	@KUBECTL='$(KUBECTL)' k8s/delete-jobs.sh '$(OVERLAY)'
+	@KUBECTL='$(KUBECTL)' k8s/delete-jobs.sh '$(if $(filter file,$(origin OVERLAY)),,$(OVERLAY))'
 
 ## make bench                                 compare humerus-score with simpler scripts: speed, memory, cost
 bench: $(STAMP)

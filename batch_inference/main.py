@@ -34,7 +34,8 @@ def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
 
     humerus-score --input=radiographs --model=runs/first/artifact --output=scored
 
-    It takes Apache Beam's options too, such as --runner=FlinkRunner or --direct_num_workers=4.
+    It takes Apache Beam's options too, such as --runner=FlinkRunner or --direct_num_workers=4. With
+    several workers the rows come in several files.
     """
     path_checks.check_writable("output", options.output)
     options = dataclasses.replace(options, beam=beam_options, model=hub.fetch(options.model))

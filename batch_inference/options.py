@@ -113,7 +113,7 @@ class Options:
         "Draw only images with at least this probability.", 0.0, low=0, high=1
     )
     cam_store: str = option(
-        "files: write a picture per image. parquet: write files of a hundred maps each, from which "
+        "files: write a picture per image. parquet: write files of 256 maps each, from which "
         "humerus-overlay draws any of them later.",
         "files",
         choices=("files", "parquet"),

@@ -27,8 +27,8 @@ check BUCKET "${BUCKET:-}" '[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]' \
   "the name of a bucket, without gs://"
 check IMAGE "${IMAGE:-}" '[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+' "a registry and a repository, \
 such as us-central1-docker.pkg.dev/my-project/humerus, without a tag"
-check PROJECT "${PROJECT:-}" '[a-z][a-z0-9-]{4,28}[a-z0-9]' "the ID of a Google Cloud project"
-check REGION "${REGION:-}" '[a-z]+-[a-z]+[0-9]+' "a region, such as us-central1"
+check PROJECT "${PROJECT:-}" '[a-z][a-z0-9-]{4,28}[a-z0-9]' "the ID of a Google Cloud project; give PROJECT=my-project"
+check REGION "${REGION:-}" '[a-z]+-[a-z]+[0-9]+' "a region; give one, such as REGION=us-central1"
 # Dataflow's names of jobs, which hold it, have at most 63 characters.
 check RUN "${RUN:=first}" '[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?' \
   "at most 40 small letters, digits and dashes"

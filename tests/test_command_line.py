@@ -171,6 +171,7 @@ MISTAKES = [
         "unexpected argument 'word'",
     ),
     ("humerus-evaluate", ["--model=", "--data_dir={empty}"], 2, "--model must be given"),
+    ("humerus-train", ["data", "runs/x"], 2, "unexpected argument 'data'"),
     # Out of range.
     ("humerus-phantom", ["--output={out}", "--patients=1"], 2, "patients"),
     (

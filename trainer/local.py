@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from trainer import artifact
 from trainer.evaluation.metric_tables import format_interval
-from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
+from trainer.options import LAYOUTS, MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from trainer.program.command_line import Program, Result
 from trainer.program.flags_from_dataclass import option
 
@@ -22,7 +22,7 @@ class Options:
 
     work: str = option("Folder for everything that is made.")
     source: str = option("Folder of your own radiographs; by default, simulated ones.", "")
-    layout: str = option("Layout of --source.", "mura", choices=("mura", "folders", "manifest"))
+    layout: str = option("Layout of --source.", "mura", choices=LAYOUTS)
     config: str = option("Recipe in trainer/configs.", "smoke")
     image_size: int = option(
         "Side of the images in pixels.", 112, low=MIN_IMAGE_SIZE, high=MAX_IMAGE_SIZE
@@ -85,7 +85,7 @@ def _plan_steps(options: Options, train_flags: tuple[str, ...]) -> Iterator[tupl
 
 
 def summarise(work: pathlib.Path, seconds: float) -> str:
-    """Return a summary of six lines: quality, counts and the places of the results."""
+    """Return a summary: quality, counts, the places of the results, and what to run next."""
     metrics = json.loads((work / "train" / "metrics.json").read_text()).get("test", {})
     run = json.loads((work / "scored" / "summary.json").read_text())
     image, study = metrics.get("image"), metrics.get("study")
@@ -109,8 +109,18 @@ def summarise(work: pathlib.Path, seconds: float) -> str:
             f"Results     {work}/scored: predictions.*, studies.*, rejections.*, "
             "heat maps in cams/, all of them in gallery.html",
             f"Time        {seconds / 60:.1f} minutes. Assists research; not a medical device.",
+            f"Next        score a folder of yours:\n{_format_next_command(work)}",
         ]
     )
+
+
+def _format_next_command(work: pathlib.Path) -> str:
+    """Return the command that scores a folder with the model, ready to paste."""
+    program = pathlib.Path(sys.executable).with_name("humerus-score")
+    if program.is_relative_to(pathlib.Path.cwd()):
+        program = program.relative_to(pathlib.Path.cwd())
+    model = f"--model={work}/train/artifact"
+    return shlex.join([str(program), "--input=FOLDER", model, "--output=scored"])
 
 
 def _folder_to_score(source: str, layout: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -52,13 +53,16 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
     return Result(done.format_table(), dataclasses.asdict(done))
 
 
-@_Program(
+_TRAIN = _Program(
     "humerus-train",
     options.TrainOptions,
     has_dry_run=True,
     define_config=recipes.define_config,
     rewrite_argv=lambda argv: recipes.replace_names(sweeps.replace_trial(argv)),
 )
+
+
+@_TRAIN
 def train(given: options.TrainOptions, *, config: ConfigDict, dry_run: bool) -> Result | None:
     """Fine-tunes, evaluates and exports a network; the same command continues a stopped run.
 
@@ -114,12 +118,26 @@ def sweep(given: options.SweepOptions) -> Result:
     """
     path_checks.check_writable("workdir", given.workdir)
     _check_prepared(given.data_dir)
-    sweeps.read(given.sweep)
+    trials = sweeps.read(given.sweep)
+    if not given.table_only:
+        _check_trials(trials, given)
     import_tensorflow()
     from trainer.training import run_sweep
 
     done = run_sweep.run(given)
     return Result(str(done), dataclasses.asdict(done), done.describe_failure())
+
+
+def _check_trials(trials: Sequence[sweeps.Trial], given: options.SweepOptions) -> None:
+    """Raise `ConfigError` where a trial names a setting wrongly, before the first one trains."""
+    for index, trial in enumerate(trials):
+        flags = [f"--{name}={getattr(given, name)}" for name in ("data_dir", "workdir", "sweep")]
+        try:
+            _TRAIN.check(["humerus-train", *flags, f"--sweep_line={index}"])
+        except errors.ConfigError as error:
+            raise errors.ConfigError(
+                f"--sweep={given.sweep}, trial {trial.name}: {error}"
+            ) from error
 
 
 @_Program("humerus-evaluate", options.EvaluateOptions)

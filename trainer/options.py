@@ -143,7 +143,7 @@ class VerifyOptions:
         schemes=SCHEMES,
     )
     data_dir: str | None = option(
-        "Folder that humerus-prepare wrote to; its validation split is measured.",
+        "Folder that humerus-prepare wrote to; its validation and test splits are measured.",
         None,
         schemes=SCHEMES,
     )

@@ -44,6 +44,9 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
     ("arguments", "code", "sentence"),
     [
         ([], 2, "--input and --model and --output must be given"),
+        (["--input=x", "--model=x", "--outptu=x"], 2, "--outptu (did you mean --output?)"),
+        (["radiographs", "--model=x"], 2, "unexpected argument 'radiographs'"),
+        (["--runner", "FlinkRunner"], 2, "--input and --model and --output must be given"),
         (["--engine=abacus"], 2, "value should be one of <auto|tensorflow|openvino|onnx>"),
         (["--batch_size=0"], 2, "batch_size"),
         (["--format=csv,xlsx"], 2, "one or several of jsonl,csv,parquet"),

@@ -86,6 +86,8 @@ def test_without_a_source_simulated_radiographs_go_through_every_step(programs, 
         in said
     )
     assert "7 images, 2 rejected" in said
+    command = f"humerus-score --input=FOLDER --model={work}/train/artifact --output=scored"
+    assert said.rstrip().endswith(f"/{command}")
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,12 @@ def get_config() -> ml_collections.ConfigDict:
     # first one. From random weights, all of them train.
     config.unfreeze_layers = "60"
 
-    # Phase one trains the head on the frozen backbone; phase two fine-tunes.
+    # Phase one trains the head on the frozen backbone; phase two fine-tunes. A run has
+    # head_epochs + epochs in all. From random weights there is no phase one.
 
     config.head_epochs = 0
     config.head_learning_rate = 1e-3
+    # Epochs of phase two only.
     config.epochs = 40
     config.global_batch_size = 16
     # Parts of a batch that are computed one after the other, where the devices can't hold it; the

@@ -94,7 +94,8 @@ def _find_existing(target: str, config: RadiographsConfig, overwrite: bool) -> S
         examples, in_threads(content_hash, examples), config.image_size
     ):
         raise ConfigError(
-            f"{target} holds a data set of other content or options; pass --overwrite to replace it"
+            f"{target} holds a data set of other content or options; pass --overwrite to replace "
+            "it, or name another --data_dir"
         )
     return Summary.from_metadata(target, found, reused=True)
 

@@ -77,7 +77,7 @@ def check(
     everything, images = images, images[rows]
     labels = None if labels is None else np.asarray(labels)[rows]
     if len(images) < FEWEST_IMAGES:
-        return {name: _report_not_measured(f"{len(images)} images are too few") for name in CHECKS}
+        return {name: _report_too_few(f"{len(images)} images") for name in CHECKS}
     logging.info("Checking on %d images whether the maps are faithful.", len(images))
     serve = make_serve(network)
     logit, maps = serve(images)
@@ -164,7 +164,7 @@ def _check_sign(
     serve: Serve, images: np.ndarray, maps: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Any]:
     if len(images) < FEWEST_IMAGES:
-        return _report_not_measured(f"{len(images)} positive images are too few")
+        return _report_too_few(f"{len(images)} positive images")
     curves = compute_curves(serve, images, maps, rng)
     deletion = localisation.compute_interval(
         (curves["random_deletion"] - curves["deletion"]).mean(axis=0)
@@ -243,7 +243,7 @@ def _check_localisation(
         return _report_not_measured("no masks are known")
     marked = np.flatnonzero(masks.any(axis=(1, 2)))[:MOST_MASKS]
     if len(marked) < FEWEST_IMAGES:
-        return _report_not_measured(f"{len(marked)} images with a mask are too few")
+        return _report_too_few(f"{len(marked)} images with a mask")
     images, masks = images[marked], masks[marked]
     own = localisation.score_maps(serve(images)[1], masks)
     others = {
@@ -282,6 +282,10 @@ def _correlate_maps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     )
     length = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.divide((a * b).sum(axis=1), length, out=np.zeros(len(a)), where=length > 0)
+
+
+def _report_too_few(found: str) -> dict[str, Any]:
+    return _report_not_measured(f"{found} are too few; {FEWEST_IMAGES} are needed")
 
 
 def _report_not_measured(why: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
             lines.append(f"{name:{width}}{value:>24}{compared:>28}{p_value:>8}  {changed}".rstrip())
     others = len(result["runs"]) - 1
     lines.append(
-        f"\n95 % patient-bootstrap intervals, {metric_tables.NO_INTERVAL};"
+        f"\n95 % intervals from resampling patients; {metric_tables.NO_INTERVAL};"
         " p of auroc by DeLong's test."
     )
     if others > 1:

@@ -182,8 +182,9 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
                 " network, set --config.weights=PATH to a Keras weights file, an artifact or a"
                 " .keras file, or --config.weights=none to start from random weights"
             ) from error
-        # Keras names every layer and prints every tensor.
-        reason = textwrap.shorten(str(error).splitlines()[0], 120, placeholder=" ...")
+        # Keras names every layer and prints every tensor; its first sentence says what is wrong.
+        sentence = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        reason = textwrap.shorten(sentence, 120, placeholder=" ...")
         raise ConfigError(
             f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they"
             f" of another backbone? Set --config.backbone{_suggest_backbone(weights, name)}"

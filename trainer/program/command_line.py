@@ -9,6 +9,7 @@ def count(options: Options) -> Result:
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib.metadata
 import inspect
@@ -172,20 +173,34 @@ class Program:
             wrong = f"there is no --config.{said}" if said.isidentifier() else said
             raise ConfigError(f"a setting of the recipe is wrong: {wrong}") from error
         required = list_required(self.options)
-        if missing := [flag for flag in required if values[flag].value in (None, "")]:
-            raise ConfigError(
-                f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
-                f"see {self.name} --help"
-            )
-        if arguments and not (self.takes_arguments or self.passes_unknown_flags):
+        missing = [flag for flag in required if values[flag].value in (None, "")]
+        # The mistake on the line comes first: it may be why a flag is missing.
+        for word in arguments if missing and self.passes_unknown_flags else ():
+            name = word.partition("=")[0]
+            if similar := difflib.get_close_matches(name, [f"--{flag}" for flag in missing], 1):
+                raise ConfigError(
+                    f"unknown option {name} (did you mean {similar[0]}?); see {self.name} --help"
+                )
+        takes_none = not (self.takes_arguments or self.passes_unknown_flags)
+        is_unflagged = bool(missing and arguments) and not arguments[0].startswith("-")
+        if arguments and (takes_none or (self.passes_unknown_flags and is_unflagged)):
             raise ConfigError(
                 f"unexpected argument {arguments[0]!r}; flags have the form --name=value, "
+                f"see {self.name} --help"
+            )
+        if missing:
+            raise ConfigError(
+                f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
                 f"see {self.name} --help"
             )
         if self.takes_arguments:
             arguments = list(map(os.path.expanduser, arguments))
         more = {keyword: read() for keyword, read in readers.items()}
         return self.options(**read_flags(self.options, values)), arguments, more
+
+    def check(self, argv: list[str]) -> None:
+        """Raise `ConfigError` where `parse` refuses a command line; run nothing."""
+        self.parse(_make_flag_values(), self.rewrite_argv(argv))
 
     def _write_result(self, result: Result | None, json_path: str | None) -> None:
         if result is None:
@@ -261,7 +276,7 @@ class Program:
             notes += ["required"] if flag.name in required else []
             notes += (
                 [f"default {flag.serialize().partition('=')[2]}"]
-                if flag.default and not flag.boolean
+                if flag.default not in (None, "", []) and not flag.boolean
                 else []
             )
             text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help

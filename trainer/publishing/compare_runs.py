@@ -119,12 +119,13 @@ def render(runs: Sequence[Run], beside: str) -> str:
     """Return the page; `beside` is the folder that it will lie in."""
     environment = page_templates.make_environment()
     return environment.get_template("compare.html.j2").render(
+        title="One run" if len(runs) == 1 else f"{len(runs)} runs side by side",
         runs=runs,
         reports=[_locate(f"{run.folder}/{REPORT}", beside) for run in runs],
         metrics=[(name, report.NAMES[name]) for name in METRICS],
         facts=_list_facts(runs),
         differing=list_differing(runs),
-        several=len({_find_data(run) for run in runs}) > 1,
+        incomparable=_warn_of_different_data(runs),
         no_interval=NO_INTERVAL,
         figures=_draw(runs),
     )
@@ -162,6 +163,16 @@ def _list_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 def _find_data(run: Run) -> str:
     """Return the fingerprint of the prepared data."""
     return str(run.settings.get("data.fingerprint", "unknown"))
+
+
+def _warn_of_different_data(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence where not all runs know the same data."""
+    if len({_find_data(run) for run in runs}) < 2:
+        return []
+    return [
+        "These runs were trained and measured on different data: their metrics can't be compared "
+        "with each other."
+    ]
 
 
 def _locate(path: str, beside: str) -> str:
@@ -213,4 +224,4 @@ def format_table(runs: Sequence[Run], output: str) -> str:
         image = run.measured["image"]
         values = "".join(f"{format_interval(image[name]):26}" for name in ("auroc", "accuracy"))
         lines.append(f"{run.name:{width}}  {values}{run.split.replace('_', ' ')}")
-    return "\n".join([*lines, f"Page: {output}"])
+    return "\n".join([*lines, *_warn_of_different_data(runs), f"Page: {output}"])

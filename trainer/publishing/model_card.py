@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
-from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage
+from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, describe_size
 from trainer.inference import engine_records
 from trainer.publishing import page_templates
 from trainer.publishing.trained import describe_mirroring
@@ -38,20 +38,18 @@ def render(fields: Mapping[str, Any]) -> str:
     """
     measured = _list_measured(fields)
     metric_names = list(next(iter(measured.values()))["image"]) if measured else []
-    card = (
-        page_templates.make_environment(autoescape=False)
-        .get_template("model_card.md.j2")
-        .render(
-            **fields,
-            checks=fields.get("map_checks", {}),
-            scoring=engine_records.explain_fastest(fields.get("engines", {})),
-            measured=measured,
-            metric_names=metric_names,
-            no_interval=NO_INTERVAL,
-            coverage=describe_coverage(*measured.values()),
-            mirroring=describe_mirroring(fields["architecture"]),
-            calibrations=fit_scaling.describe(fields.get("calibration", {})),
-        )
+    environment = page_templates.make_environment(autoescape=False)
+    environment.filters["term"] = _format_term
+    card = environment.get_template("model_card.md.j2").render(
+        **fields,
+        checks=fields.get("map_checks", {}),
+        scoring=engine_records.explain_fastest(fields.get("engines", {})),
+        measured=measured,
+        metric_names=metric_names,
+        no_interval=NO_INTERVAL,
+        notes=_list_notes(measured),
+        mirroring=describe_mirroring(fields["architecture"]),
+        calibrations=fit_scaling.describe(fields.get("calibration", {})),
     )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
 
@@ -59,3 +57,19 @@ def render(fields: Mapping[str, Any]) -> str:
 def _list_measured(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of the splits that hold images."""
     return {split: levels for split, levels in fields["metrics"].items() if levels}
+
+
+def _list_notes(measured: Mapping[str, Any]) -> list[str]:
+    """Return the sentences that limit what the metrics say."""
+    notes = describe_coverage(*measured.values())
+    # The report judges the same split.
+    for split in list(measured)[:1] if "test" not in measured else ["test"]:
+        words = split.replace("_", " ")
+        name = f"the {words}" if split == "out_of_fold" else f"the {words} split"
+        notes += describe_size(measured[split], name)
+    return notes
+
+
+def _format_term(value: float) -> str:
+    """Format a term of a sum, ` - 1.391`; nothing for 0."""
+    return f" {'-' if value < 0 else '+'} {abs(value):.4g}" if value else ""

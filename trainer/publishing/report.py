@@ -12,7 +12,12 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.evaluation import figures, fit_scaling
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases, aggregate_by_study
-from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, format_interval
+from trainer.evaluation.metric_tables import (
+    NO_INTERVAL,
+    describe_coverage,
+    describe_size,
+    format_interval,
+)
 from trainer.publishing import page_templates
 
 REPORT = "report.html"
@@ -37,8 +42,6 @@ NAMES = {
 FEWEST_IN_A_SLICE = 10
 _MOST_CASES = 20_000
 """Above it, a page with all cases would open slowly; the threshold cannot be moved then."""
-_WIDE_INTERVAL = 0.2
-"""Width of the interval of the AUROC from which a split is called too small."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,22 +127,11 @@ def render(report: RunReport) -> str:
         figures=_draw_figures(report, shown),
         slices=select_slices(report.slices),
         fewest=FEWEST_IN_A_SLICE,
-        too_small=_judge_size(splits[shown]["image"]) if shown in splits else "",
+        too_small=describe_size(splits[shown], f"the {_name_split(shown)}")
+        if shown and shown in splits
+        else [],
         cases=_list_cases(report, shown),
     )
-
-
-def _judge_size(measured: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Return a sentence where a split is too small to tell how good the network is, or nothing."""
-    auroc = measured["auroc"]
-    low, high = auroc["low"], auroc["high"]
-    if low is None or high is None:
-        return "the AUROC has no interval"
-    if low <= 0.5 <= high:
-        return f"an AUROC between {low:.2f} and {high:.2f} fits it, chance (0.5) among them"
-    if high - low > _WIDE_INTERVAL:
-        return f"any AUROC between {low:.2f} and {high:.2f} fits it"
-    return ""
 
 
 def select_slices(

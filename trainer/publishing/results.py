@@ -26,6 +26,7 @@ from trainer.drawing import overlay
 from trainer.evaluation import calibration, evaluate, figures
 from trainer.evaluation.cases import Cases
 from trainer.inference import engine_records
+from trainer.network.model import RANDOM_WEIGHTS
 from trainer.network.serving import Network
 from trainer.publishing import explain, export, report
 from trainer.publishing.trained import Measured, Scored, Trained, describe_mirroring
@@ -200,12 +201,13 @@ def _describe_environment(run: FinishedRun, artifact: Artifact) -> dict[str, str
         for d in devices
     }
     origin, parameters = run.trained.origin, run.trained.network.members[0].model.count_params()
+    weights = origin.weights if origin else "unknown"
     return {
         "made": datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds"),
         "command": shlex.join([sys.argv[0].rpartition("/")[2], *sys.argv[1:]]),
         "run folder": run.workdir,
         "network that was trained": f"{_name_network(run.trained.network)}, {parameters:,} "
-        f"parameters, from {origin.weights if origin else 'unknown'} weights",
+        f"parameters, from {'random' if weights == RANDOM_WEIGHTS else weights} weights",
         "TensorBoard": f"tensorboard --logdir={shlex.quote(run.workdir)}/tensorboard",
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{machine.processor()}, cores: {machine.cores()}",

@@ -25,8 +25,9 @@ def plan(job: TrainingJob) -> dict[str, Any]:
       What the run would do, of JSON types: `workdir`; `images` and `positives`, the number of
       images and of positive ones by split; `backbone`, `weights` and `image_size`; `networks`, 1
       or one for each fold; `parameters` and `trainable`, the number of parameters of one network
-      and of those that are trained; `epochs`; `steps`, of one network over all epochs; `state`:
-      `new`, `begun` or `finished`; and `dry_run`, True.
+      and of those that are trained; `epochs`, of both phases together, and `head_epochs`, those of
+      them that train the head alone; `steps`, of one network over all epochs; `state`: `new`,
+      `begun` or `finished`; and `dry_run`, True.
 
     Raises:
       ConfigError, DataError: what `train.train_and_evaluate` would raise before it trains.
@@ -64,6 +65,7 @@ def plan(job: TrainingJob) -> dict[str, Any]:
             int(np.prod(variable.shape)) for variable in run.model.trainable_variables
         ),
         "epochs": run.loop.epochs,
+        "head_epochs": run.loop.epochs - job.settings.epochs,
         "steps": run.loop.epochs * steps,
         "state": "finished" if finished else "begun" if continues else "new",
         "dry_run": True,
@@ -78,6 +80,8 @@ def format_plan(planned: Mapping[str, Any]) -> str:
     )
     networks = f"{planned['networks']} networks" if planned["networks"] > 1 else "one network"
     steps = planned["steps"] // planned["epochs"]
+    head = planned["head_epochs"]
+    phases = f" ({head} of the head alone, then {planned['epochs'] - head})" if head else ""
     begin = {
         "new": "would train",
         "begun": "would go on training",
@@ -87,7 +91,7 @@ def format_plan(planned: Mapping[str, Any]) -> str:
         f"images of {planned['image_size']} px: {counts}\n"
         f"{begin[planned['state']]} {networks}: {planned['backbone']} (weights:"
         f" {planned['weights']}), {planned['parameters']:,} parameters, {planned['trainable']:,} of"
-        f" them trained, {planned['epochs']} epochs of {steps} steps\n"
+        f" them trained, {planned['epochs']} epochs of {steps} steps{phases}\n"
         f"would write artifact/, metrics.json, report.html, checkpoints/ and more to"
         f" {planned['workdir']}\n"
         "dry run: nothing was written"

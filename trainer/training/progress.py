@@ -1,6 +1,7 @@
 """Report the progress of a run: a log line for each epoch, a bar on a terminal, TensorBoard."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Mapping
 
@@ -18,8 +19,8 @@ _PANEL_SIDE = 224
 _LINE = (
     "epoch {epoch}/{epochs}  loss {loss:.4f}  accuracy {accuracy:.3f}  val_loss {val_loss:.4f}"
     "  val_accuracy {val_accuracy:.3f}  val_auroc {val_auroc:.4f}  lr {learning_rate:.2g}"
-    "  {images_per_second:.1f} images/s  input wait {input_wait:.0%}"
 )
+_SPEED = "  {images_per_second:.1f} images/s  input wait {input_wait:.0%}"
 
 
 class ProgressReporter:
@@ -77,7 +78,9 @@ class ProgressReporter:
         """Report the epoch's row of the history, in the log and to TensorBoard."""
         self._bar.close()
         if self._is_chief:
-            line = _LINE.format(epochs=self._epochs, **row)
+            # A run that continues at the end of an epoch has measured no step of it.
+            form = _LINE if math.isnan(row["images_per_second"]) else _LINE + _SPEED
+            line = form.format(epochs=self._epochs, **row)
             logging.info("%s%s", line, "  best so far" if improved else "")
         for name, value in row.items():
             tf.summary.scalar(f"epoch/{name}", value, total_steps)

@@ -13,11 +13,13 @@ const pictures = (() => {
     const absent = () => picture.replaceWith(make("p", "absent", RUN.packed ? PACKED : "The picture is not where it was written."));
     const shown = (image, isLoaded) => { image.addEventListener("load", isLoaded); image.addEventListener("error", absent); };
     const layers = picture.firstChild;
-    if (!row.cam || (RUN.legend && RUN.style === "side_by_side")) {
-      const only = makeImage(row.cam ?? original, name);
-      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); if (!row.cam) addMask(row, only, picture); });
-      layers.append(only);
-    } else if (RUN.style === "side_by_side") {
+    const showAlone = (source) => {
+      const only = makeImage(source, name);
+      shown(only, () => { sized(only.naturalWidth, only.naturalHeight); if (source === original) addMask(row, only, picture); });
+      layers.replaceChildren(only);
+    };
+    if (!row.cam || (RUN.legend && RUN.style === "side_by_side")) showAlone(row.cam ?? original);
+    else if (RUN.style === "side_by_side") {
       const under = half(row.cam, "");
       shown(under.firstChild, () => sized(under.firstChild.naturalWidth / 2, under.firstChild.naturalHeight));
       layers.append(under, half(row.cam, `${name}, with its map`, "right over"));
@@ -25,7 +27,11 @@ const pictures = (() => {
       plain.firstChild.append(half(row.cam, `${name}, original`));
     } else {
       const over = makeImage(row.cam, `${name}, with its map`, "over");
-      shown(over, () => {
+      over.addEventListener("error", () => {
+        if (original) { picture.classList.add("mapless"); showAlone(original); } else absent();
+        look();
+      });
+      over.addEventListener("load", () => {
         sized(over.naturalWidth, over.naturalHeight);
         if (original) addOriginal(picture, plain, original, over, name);
         addMask(row, over, picture, plain);
@@ -170,6 +176,8 @@ const pictures = (() => {
     for (const id of ["map", "opacity", "beside"]) $(id).disabled = !fades;
     $("masks").hidden = !document.querySelector("#selected .mask");
     $("note").hidden = fades || !document.querySelector("#selected .over");
+    $("mapless").hidden = !document.querySelector("#selected .mapless");
+    $("mapless").textContent = RUN.packed ? PACKED : "The map is not where it was written.";
   }
 
   function toggle(name) {

@@ -394,7 +394,8 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     legend = "document.querySelector('#legend')"
     assert (
         unmarked.ask(f"{legend}.innerText")
-        == "Maps: grad_cam at features, none  strong. Positive from 0.5 on."
+        == "Maps: grad_cam; no evidence for positive  strong evidence. "
+        "Called positive from probability 0.5."
     )
     folder = scored_folder.write(
         tmp_path, 2, threshold=0.4988, cam_colours="jet", method="hires_cam"
@@ -409,9 +410,9 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     red, green, blue = unmarked.ask(colour)
     assert red > 150 and green > 150 and blue < 80, "viridis ends in yellow"
     read(unmarked, folder)
-    assert "hires_cam" in unmarked.ask(f"{legend}.innerText") and "from 0.4988 on" in unmarked.ask(
+    assert "hires_cam" in unmarked.ask(
         f"{legend}.innerText"
-    )
+    ) and "probability 0.4988." in unmarked.ask(f"{legend}.innerText")
     red, green, blue = unmarked.ask(colour)
     assert red > 150 and red - max(green, blue) > 50, "jet ends in red"
 
@@ -539,6 +540,17 @@ def test_where_originals_are_out_of_reach(page, tmp_path, style):
         "none": "The picture is not where it was written",
     }[style]
     page.wait(f"document.querySelector('#viewer').innerText.includes({said!r})")
+
+
+def test_where_only_the_map_is_missing_the_original_is_shown(page, tmp_path):
+    folder = scored_folder.write(tmp_path, 4, cam_store="parquet")
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
+    for path in (folder / "cams").iterdir():
+        path.unlink()
+    page.open(folder / "gallery.html")
+    page.wait("document.querySelector('#selected .mapless img')?.naturalWidth > 0")
+    assert page.ask("document.querySelector('#note').hidden")
+    assert "humerus-overlay draws it" in page.ask("document.querySelector('#mapless').innerText")
 
 
 def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiographs, tmp_path):

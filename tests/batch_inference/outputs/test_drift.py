@@ -138,8 +138,8 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
         and "brightness (PSI" in of_the_folder
     )
     crowded = (
-        "folders with more than 12 images are no studies, so that each image counts as one: 1, "
-        "such as ward with 13; if a folder is one examination, use --study_key=folder, or "
+        "1 folder (ward, 13 images) is too large to be one examination: each image in it was "
+        "treated as a study of its own; if a folder is one examination, use --study_key=folder, or "
         "--study_key with a column of a manifest"
     )
     assert of_studies == f"caution: {crowded}"
@@ -151,7 +151,9 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
 
 def test_crowded_folders_are_told_of_where_their_images_count_by_themselves():
     (told,) = summary.warn_of_crowded({"a/b": 40, "d": 99, "e": 99})
-    assert ": 3, such as e with 99;" in told and not summary.warn_of_crowded({})
+    assert told.startswith(
+        "3 folders (the largest: e, 99 images) are too large"
+    ) and not summary.warn_of_crowded({})
     row = Prediction("/in/a/b/0.png", "negative", 0.1, -1.0, "a/b/0.png", None, "m", "e", 9.0, "aa")
     crowded = {"a/b": 40}
     assert list(summary.find_split_up(row, crowded)) == ["a/b"]

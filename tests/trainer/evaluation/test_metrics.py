@@ -228,8 +228,27 @@ def test_coverage_of_the_interval_of_auroc(patients, least):
 
 def test_few_patients_come_with_a_sentence_on_what_their_intervals_cover():
     result = metrics.evaluate(simulated(30, seed=0), 0.5, resamples=50)
-    last = metric_tables.format_table(result).splitlines()[-1]
-    assert last.startswith("with fewer than 90 patients (here 30), 95 % intervals cover less")
+    lines = metric_tables.format_table(result).splitlines()
+    assert any(line.startswith("with only 30 patients these 95 % intervals are") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reason"),
+    [
+        (None, None, "the AUROC has no interval"),
+        (0.4, 0.9, "an AUROC between 0.40 and 0.90 fits it, chance (0.5) among them"),
+        (0.6, 0.9, "any AUROC between 0.60 and 0.90 fits it"),
+        (0.8, 0.9, None),
+    ],
+)
+def test_too_few_images_are_said_in_the_terminal(low, high, reason):
+    result = metrics.evaluate(simulated(120, seed=0), 0.5, resamples=50)
+    result["image"]["auroc"] |= {"low": low, "high": high}
+    table = metric_tables.format_table(result)
+    assert ("this set of images is too small to tell how good this network is" in table) == bool(
+        reason
+    )
+    assert not reason or table.endswith(f"positive): {reason}")
 
 
 @pytest.mark.parametrize(

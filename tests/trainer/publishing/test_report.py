@@ -308,6 +308,10 @@ def test_a_split_that_tells_nothing_is_said_to(run):
     assert "chance (0.5) among them" in measure((0.6, 0.45, 0.75))
     assert "the AUROC has no interval" in measure((None, None, None))
     assert "too small" not in measure((0.9, 0.85, 0.95))
+    none = {"value": 0.6, "low": None, "high": None}
+    test = {**run.metrics["test"], "image": {**run.metrics["test"]["image"], "auroc": none}}
+    sentence = "Note: the test split is too small to tell how good this network is"
+    assert sentence in card(run, metrics={**run.metrics, "test": test})
 
 
 def test_slices_are_large_enough_and_none_stands_twice(run):
@@ -377,7 +381,7 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
     assert f"Positive from {run.operating_point.threshold:.4f} (rule `kappa`)" in text
     for limit in (
         "not a medical device",
-        "abnormality, not fracture",
+        "what the labels of the data set call positive; it is not a diagnosis",
         "Hardware is a known shortcut",
         "simulated radiographs",
     ):

@@ -194,6 +194,23 @@ def test_the_exit_code_tells_whether_another_try_can_help(
     assert all(f"{name} with exit code {code}" in said for name, code in codes.items())
 
 
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [("--config.drpout=0.5", "'drpout'"), ("--config=humreus", "neither a")],
+)
+def test_a_misspelt_setting_is_found_before_the_first_trial_trains(
+    tmp_path, monkeypatch, capsys, setting, reason
+):
+    monkeypatch.setattr(run_sweep, "run", lambda _: pytest.fail("a trial was trained"))
+    monkeypatch.setattr(main, "_check_prepared", lambda _: None)
+    sweep = tmp_path / "sweep.txt"
+    sweep.write_text(f"base\nwrong {setting}\n")
+    flags = [f"--sweep={sweep}", "--data_dir=data", f"--workdir={tmp_path}/runs"]
+    assert main.sweep(["humerus-sweep", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "trial wrong:" in said and reason in said
+
+
 @pytest.mark.slow  # trains two networks and starts TensorFlow three times
 def test_a_sweep_trains_what_can_be_trained_and_compares_it(data_dir, tmp_path, capsys):
     file = tmp_path / "sweep.txt"
