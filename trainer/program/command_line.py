@@ -38,7 +38,14 @@ from trainer.errors import (
     TrainingDivergedError,
     TrialError,
 )
-from trainer.program import json_log, logging_setup, signals, standard_streams, telemetry
+from trainer.program import (
+    json_log,
+    logging_setup,
+    path_checks,
+    signals,
+    standard_streams,
+    telemetry,
+)
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
 
@@ -136,8 +143,11 @@ class Program:
         logging_setup.configure_logs()
         values = _make_flag_values()
         options, arguments, more = self.parse(values, argv)
+        json_path = values["json"].value if self.has_json else None
+        if json_path and json_path != "-":
+            path_checks.check_file_writable("json", json_path)
         result = work(options, *arguments, **more)
-        self._write_result(result, values["json"].value if self.has_json else None)
+        self._write_result(result, json_path)
         if result and result.failure:
             raise result.failure
         return EXIT_DONE
