@@ -144,7 +144,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
     except _UNREADABLE as error:
         raise DataError(
             f"the records of {data_dir}, split {name!r}, can't be read: "
-            f"{_OPERATION.sub('', error.message)}; {_REMEDY}"
+            f"{_OPERATION.sub('', error.message).rstrip('.')}; {_REMEDY}"
         ) from error
     if (found := len(columns["label"])) != count:
         raise DataError(
