@@ -172,7 +172,9 @@ class Selection:
 class GalleryOptions(Selection):
     """The options of humerus-gallery."""
 
-    scored: str = option("Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES)
+    scored: str = option(
+        "Folder of a finished run, local or gs://.", schemes=BEAM_SCHEMES, any_bytes=True
+    )
     page: str = option("Name of the page in that folder, such as positives.html.", "gallery.html")
     overwrite: bool = option("Replace a page that shows more rows than this one.", False)
 
@@ -186,7 +188,9 @@ class OverlayOptions(Selection):
     """The options of humerus-overlay."""
 
     scored: str = option(
-        "Folder of a run with --cam_store=parquet, local or gs://.", schemes=BEAM_SCHEMES
+        "Folder of a run with --cam_store=parquet, local or gs://.",
+        schemes=BEAM_SCHEMES,
+        any_bytes=True,
     )
     output: str = option(
         "Folder for the pictures, local or gs://; it may be that of --scored.", schemes=BEAM_SCHEMES

@@ -780,6 +780,42 @@ def test_a_result_goes_where_it_is_asked_for(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize(("place", "said"), [("", "is a folder"), ("file/x", "cannot be written")])
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, place, said):
+    (tmp_path / "file").touch()
+    attempt = program(AssertionError("it worked"))
+    assert attempt(["humerus-try", f"--json={tmp_path / place}"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"humerus-try: --json={tmp_path}") and said in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"def get_config(:", "SyntaxError: invalid syntax"),
+        (b"\x89PNG\0", "SyntaxError"),
+        (b"other = 1", "it has no get_config()"),
+        (b"def get_config(): return {}", "its get_config() returns a dict"),
+        (b"def get_config(): pass", "its get_config() returns a NoneType"),
+        (b"def get_config(): return 1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_sentence(tmp_path, capsys, content, said):
+    (tmp_path / "mine.py").write_bytes(content)
+    config = f"--config={tmp_path}/mine.py"
+    assert call("humerus-train", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/w", config) == 2
+    printed = capsys.readouterr().err
+    assert f"{config} is no recipe ({said}" in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["--dry_run".encode("utf-16"), b"--workdir=\xff"])
+def test_a_flagfile_that_is_not_text_is_one_sentence(tmp_path, capsys, content):
+    (tmp_path / "train.flags").write_bytes(content)
+    assert call("humerus-train", f"--flagfile={tmp_path}/train.flags") == 2
+    printed = capsys.readouterr().err
+    assert f"{tmp_path}/train.flags is not text in UTF-8" in printed and printed.count("\n") == 1
+
+
 def test_the_home_folder_may_stand_in_words_that_are_no_flags(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert call("humerus-explain", "~/model", "~/a.png") == 2

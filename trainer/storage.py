@@ -6,6 +6,7 @@ Commands check their flags before TensorFlow is loaded: it is imported when a fi
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
+from trainer.errors import DataError
 from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
@@ -142,6 +144,25 @@ def read_bytes(path: str) -> bytes | None:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, regular_file.NotRegularError):
         return None
+
+
+def read_json(path: str, remedy: str) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is no such file.
+
+    Args:
+      remedy: what a user may do about a damaged file.
+
+    Raises:
+      DataError: the file holds no JSON object, or an empty one.
+      OSError: it cannot be read.
+    """
+    if (content := read_bytes(path)) is None:
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        document = json.loads(content)
+        if document and isinstance(document, dict):
+            return document
+    raise DataError(f"{path} is damaged (expected a JSON object); {remedy}")
 
 
 def write_text(path: str, text: str) -> None:

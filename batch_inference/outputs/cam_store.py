@@ -23,6 +23,7 @@ from batch_inference.outputs.records import (
 from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import Artifact
 from trainer.drawing import overlay
+from trainer.errors import DataError
 
 MAPS_PER_PACK = 256
 BYTES_PER_PACK = 1 << 24
@@ -60,14 +61,15 @@ def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
     """Return `uri`, `frame` and `path` (as in `PackedCam`) of each map in a pack.
 
     Raises:
-      StorageError: the file cannot be read.
-      pyarrow.ArrowException: it is damaged.
+      DataError: the file is damaged.
+      StorageError: it cannot be read.
     """
-    with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
-        return [
-            (row["uri"], row["frame"], row["path"])
-            for row in file.read(["uri", "frame", "path"]).to_pylist()
-        ]
+    try:
+        with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
+            rows = file.read(["uri", "frame", "path"]).to_pylist()
+            return [(row["uri"], row["frame"], row["path"]) for row in rows]
+    except (pyarrow.ArrowException, KeyError) as error:
+        raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Writes and reads the files of rows: JSON lines, CSV and Parquet, with one schema."""
 
+import contextlib
 import csv
 import io
 import json
@@ -9,18 +10,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import pyarrow
 import pyarrow.parquet
 
 from batch_inference.composite import composite
 from batch_inference.outputs import row_shards, schema
 from batch_inference.outputs.schema import Column
 from batch_inference.storage import filesystem, storage_errors
+from trainer.errors import DataError
 
 FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
 """Folder of files that are not finished, and of all local files until the run ends."""
 _SHARD = r"(?:-\d{5,}-of-\d{5,})?"
 _FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
+_NEEDED: dict[str, dict[str, type]] = {
+    "predictions": {"uri": str, "label": str, "probability": float, "study": str},
+    "studies": {"study": str, "label": str, "probability": float, "images": int},
+    "rejections": {"uri": str, "reason": str, "detail": str},
+}
+"""The values that readers of rows rely on, by the kind of rows."""
 SORTED_BYTES = 1 << 25
 """Larger files keep the order in which their rows were made: to sort is to hold them in memory."""
 
@@ -136,15 +145,51 @@ def read(output: str, name: str) -> Iterator[dict[str, Any]]:
     Rows from CSV hold strings, and "" where a value is missing.
 
     Raises:
+      DataError: there is no file of these rows, or one is damaged.
       StorageError: a file cannot be read.
     """
     files = filesystem.names(output)
     for format_, reader in (("jsonl", _json_rows), ("parquet", _parquet_rows), ("csv", _csv_rows)):
         if shards := sorted(file for file in files if parse_name(file) == (name, format_)):
             for shard in shards:
-                with storage_errors.translate_errors():
-                    yield from reader(filesystem.join(output, shard))
+                uri = filesystem.join(output, shard)
+                with storage_errors.translate_errors(), _explain_damage(uri):
+                    for row in reader(uri):
+                        _check_row(row, name)
+                        yield row
             return
+    raise DataError(f"{output} holds no {name}.jsonl, .parquet or .csv; score these images again")
+
+
+@contextlib.contextmanager
+def _explain_damage(uri: str) -> Iterator[None]:
+    """Raise what a damaged file of rows causes as `DataError`."""
+    try:
+        yield
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        csv.Error,
+        pyarrow.ArrowException,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{uri} is damaged ({reason}); score these images again") from error
+
+
+def _check_row(row: Any, name: str) -> None:
+    """Raise `TypeError`, `ValueError` or `KeyError` where a row lacks a value that all rows have.
+
+    Numbers may be strings, as in CSV.
+    """
+    if not isinstance(row, dict):
+        raise TypeError(f"expected a row with names, found {row!r:.40}")
+    for column, kind in _NEEDED[name].items():
+        if kind is str and not isinstance(row[column], str):
+            raise TypeError(f"{column} is {row[column]!r:.40}, expected text")
+        kind(row[column])
+    int(row.get("frame") or 0)
 
 
 def _json_rows(uri: str) -> Iterator[dict[str, Any]]:

@@ -60,12 +60,12 @@ def test_the_program_scores_a_folder_and_says_where_everything_is(model, radiogr
         (
             ["--input=/\udcff", "--model={model}", "--output={out}"],
             2,
-            "--input=/\\udcff holds bytes that are not UTF-8; rename",
+            "--input=/\\udcff: expected a path in UTF-8; rename",
         ),
         (
             ["--input={model}", "--model={model}", "--output={out}/\udcff"],
             2,
-            "holds bytes that are not UTF-8; rename",
+            "expected a path in UTF-8; rename",
         ),
         (
             ["{model}", "--input={model}", "--model={model}", "--output={out}"],

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import posixpath
 from collections.abc import Sequence
 from typing import Any
@@ -143,8 +142,12 @@ def _build(builder: Builder, target: str) -> None:
 
 
 def _read_metadata(target: str) -> dict[str, Any] | None:
-    """Return the metadata of the finished data set at `target`; None if there is none."""
+    """Return the metadata of the finished data set at `target`; None if there is none.
+
+    Raises:
+      DataError: they are damaged.
+    """
     if not storage.exists(posixpath.join(target, INFO_FILE)):
         return None
-    metadata = storage.read_bytes(posixpath.join(target, "metadata.json"))
-    return json.loads(metadata) if metadata else {}
+    path = posixpath.join(target, "metadata.json")
+    return storage.read_json(path, "pass --overwrite to replace the data set") or {}

@@ -7,6 +7,7 @@ large.
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -15,14 +16,22 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from trainer import machine
+from trainer import machine, storage
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.example import SPLITS
 from trainer.dataset.locate import locate
 from trainer.errors import ConfigError, DataError
 from trainer.program import telemetry
 
-_UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
+_UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.FailedPreconditionError,  # there are more or fewer records than announced
+)
+_OPERATION = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)
+"""The names of TensorFlow's operation in its messages."""
+_REMEDY = "prepare it again with humerus-prepare --overwrite"
 MEMORY_SHARE = 0.3
 """Share of the memory that decoded images may occupy before `cache=auto` uses the disk."""
 
@@ -81,8 +90,31 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
     Raises:
       DataError: there is no prepared data set, or its metadata lack a field.
     """
-    metadata = tfds.builder_from_directory(locate(data_dir)).info.metadata
-    return DatasetInfo.parse(metadata or {}, data_dir)
+    metadata = _open(data_dir).info.metadata
+    return DatasetInfo.parse(metadata if isinstance(metadata, Mapping) else {}, data_dir)
+
+
+def _open(data_dir: str) -> tfds.core.DatasetBuilder:
+    """Return what reads the data set in `data_dir`.
+
+    Raises:
+      DataError: there is none, or its description is damaged.
+    """
+    directory = locate(data_dir)
+    try:
+        builder = tfds.builder_from_directory(directory)
+        _ = builder.info.features["image"].shape, builder.info.metadata  # read only now
+        return builder
+    except OSError:
+        raise
+    except Exception as error:  # TFDS has no error of its own for a damaged file
+        if isinstance(storage.translate_error(error), OSError):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise DataError(
+            f"the description of {directory} is damaged ({reason}): one of its *.json files is "
+            f"missing, empty or cut short; {_REMEDY}"
+        ) from error
 
 
 def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
@@ -98,7 +130,7 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
       ConfigError: the images do not fit into memory.
       OSError: they do not fit onto the disk.
     """
-    builder = tfds.builder_from_directory(locate(data_dir))
+    builder = _open(data_dir)
     wanted = name.split("+")
     if unknown := set(wanted) - set(SPLITS):
         raise DataError(
@@ -111,13 +143,12 @@ def load_split(data_dir: str, name: str, cache: str = "auto") -> Split:
         columns = _read_records(builder, present if count else [], images)
     except _UNREADABLE as error:
         raise DataError(
-            f"the records of {data_dir}, split {name!r}, can't be read: {error.message}; "
-            "prepare them again"
+            f"the records of {data_dir}, split {name!r}, can't be read: "
+            f"{_OPERATION.sub('', error.message).rstrip('.')}; {_REMEDY}"
         ) from error
     if (found := len(columns["label"])) != count:
         raise DataError(
-            f"{data_dir}, split {name!r}, announces {count} images and holds {found}; "
-            "prepare them again"
+            f"{data_dir}, split {name!r}, announces {count} images and holds {found}; {_REMEDY}"
         )
     text = {
         key: np.array([value.decode() for value in columns[key]], dtype=str)

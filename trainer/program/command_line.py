@@ -8,6 +8,7 @@ def count(options: Options) -> Result:
     \"\"\"
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -19,7 +20,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from absl import flags
 
@@ -38,7 +39,14 @@ from trainer.errors import (
     TrainingDivergedError,
     TrialError,
 )
-from trainer.program import json_log, logging_setup, signals, telemetry
+from trainer.program import (
+    json_log,
+    logging_setup,
+    path_checks,
+    signals,
+    standard_streams,
+    telemetry,
+)
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
 
@@ -109,13 +117,8 @@ class Program:
     def __call__(self, work: Callable[..., Result | None]) -> Callable[..., int]:
         @functools.wraps(work)
         def command(argv: Sequence[str] | None = None) -> int:
+            standard_streams.open_closed()
             given = list(sys.argv if argv is None else argv)
-            if "--version" in given:
-                _print(f"humerus {importlib.metadata.version('humerus')}\n", sys.stdout)
-                return EXIT_DONE
-            if asked_for := _HELP & set(given):
-                _print(self._format_help(work, full="--helpfull" in asked_for) + "\n", sys.stdout)
-                return EXIT_DONE
             with signals.interrupt_on_signals(self.name, self.when_stopped) as interruption:
                 try:
                     return self._run(work, given)
@@ -129,12 +132,23 @@ class Program:
         return command
 
     def _run(self, work: Callable[..., Result | None], argv: list[str]) -> int:
+        if "--version" in argv:
+            version = importlib.metadata.version("humerus")
+            standard_streams.write(f"humerus {version}\n", sys.stdout)
+            return EXIT_DONE
+        if asked_for := _HELP & set(argv):
+            described = self._format_help(work, full="--helpfull" in asked_for)
+            standard_streams.write(f"{described}\n", sys.stdout)
+            return EXIT_DONE
         argv = self.rewrite_argv(telemetry.start(argv))
         logging_setup.configure_logs()
         values = _make_flag_values()
         options, arguments, more = self.parse(values, argv)
+        json_path = values["json"].value if self.has_json else None
+        if json_path and json_path != "-":
+            path_checks.check_file_writable("json", json_path)
         result = work(options, *arguments, **more)
-        self._write_result(result, values["json"].value if self.has_json else None)
+        self._write_result(result, json_path)
         if result and result.failure:
             raise result.failure
         return EXIT_DONE
@@ -207,9 +221,10 @@ class Program:
             return
         document = json.dumps(result.document, indent=2) + "\n"
         if json_path == "-":
-            _print(document, json_log.unwrap(sys.stdout))
+            standard_streams.write(document, json_log.unwrap(sys.stdout))
             return
-        _print(logging_setup.escape_control_characters(result.text) + "\n", sys.stdout)
+        text = logging_setup.escape_control_characters(result.text)
+        standard_streams.write(f"{text}\n", sys.stdout)
         if json_path:
             self.write(json_path, document)
 
@@ -236,7 +251,9 @@ class Program:
         if code == EXIT_STOPPED and telemetry.has_probe_failed():
             # A scheduler must count this as a failure. Otherwise it could restart it forever.
             code, message = EXIT_FAILURE, f"the liveness probe saw no progress; {message}"
-        sys.stderr.write(logging_setup.escape_control_characters(f"{self.name}: {message}") + "\n")
+        text = logging_setup.escape_control_characters(f"{self.name}: {message}")
+        with contextlib.suppress(OSError):  # the exit code is all that is left to say
+            standard_streams.write(f"{text}\n", sys.stderr)
         return code
 
     def _format_help(self, work: Callable[..., Result | None], full: bool) -> str:
@@ -282,16 +299,6 @@ class Program:
             text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
             lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
         return "\n".join(lines)
-
-
-def _print(text: str, stream: TextIO) -> None:
-    """Write a text, unless its reader has ended, as `head` does."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError:
-        # Otherwise Python would report the broken pipe once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _describe(error: BaseException) -> str:

@@ -22,10 +22,14 @@ _URL = re.compile("(?P<scheme>[a-z][a-z0-9+.-]*):(?P<slashes>/+)(?P<place>.*)")
 class PathParser(flags.ArgumentParser):
     """Parses a path or URL; `~` at its start is the home folder."""
 
-    def __init__(self, schemes: Collection[str]):
+    def __init__(self, schemes: Collection[str], any_bytes: bool = False):
+        """Take the allowed schemes of URLs, and whether the path may be other than UTF-8."""
         self._schemes = schemes
+        self._any_bytes = any_bytes
 
     def parse(self, argument: str) -> str:
+        if not self._any_bytes and argument.encode("utf-8", "replace").decode() != argument:
+            raise ValueError("expected a path in UTF-8; rename that file or folder")
         if urls.is_remote(argument) and urls.split_url(argument)[0] not in self._schemes:
             known = ", ".join(urls.join_url(scheme, "") for scheme in self._schemes)
             raise ValueError(f"expected a local path{known and f' or a URL with {known}'}")

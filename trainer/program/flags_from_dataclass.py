@@ -28,6 +28,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     schemes: Collection[str] | None = None,
+    any_bytes: bool = False,
     repeatable: bool = False,
     secret: bool = False,
 ) -> Any:
@@ -40,6 +41,7 @@ def option(
       low: the least number, of a number.
       high: the greatest number, of a number.
       schemes: of a path, the schemes of the URLs that are allowed; none of a local path.
+      any_bytes: of a path, whether its bytes may be other than UTF-8.
       repeatable: of a list, whether the flag may be given several times.
       secret: whether `repr` omits the value.
     """
@@ -48,6 +50,7 @@ def option(
         "choices": tuple(choices),
         "limits": (low, high),
         "schemes": schemes,
+        "any_bytes": any_bytes,
         "repeatable": repeatable,
     }
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
@@ -106,7 +109,7 @@ def _make_parser(kind: Any, metadata: Mapping[str, Any]) -> flags.ArgumentParser
     if metadata["choices"]:
         return flags.EnumParser(metadata["choices"])
     if metadata["schemes"] is not None:
-        return flag_types.PathParser(metadata["schemes"])
+        return flag_types.PathParser(metadata["schemes"], metadata["any_bytes"])
     (kind,) = set(typing.get_args(kind) or (kind,)) - {type(None)}
     parsers: dict[type, type[flags.ArgumentParser]] = {
         float: flag_types.NumberParser,

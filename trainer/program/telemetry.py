@@ -115,10 +115,16 @@ def start(argv: Sequence[str]) -> list[str]:
 
     Raises:
       flags.Error: a flag is misspelt or out of range.
-      ConfigError: a port or file cannot be used.
+      ConfigError: a port or file cannot be used, or a --flagfile is not text in UTF-8.
     """
     FLAGS.unparse_flags()
-    rest = FLAGS(list(argv), known_only=True)
+    try:
+        rest = FLAGS(list(argv), known_only=True)
+    except UnicodeDecodeError as error:
+        named = " or ".join(word for word in argv if word.lstrip("-").startswith("flagfile"))
+        raise ConfigError(
+            f"{named} is not text in UTF-8 ({error.reason}); save the file in UTF-8"
+        ) from error
     if FLAGS.log_format == "json":
         json_log.install()
     try:

@@ -126,16 +126,25 @@ def remove_leftovers(folder: str) -> None:
             storage.remove(f"{folder}/{name.rstrip('/')}")
 
 
+def read_settings(path: str) -> dict[str, Any] | None:
+    """Return the settings that a run recorded; None where it has recorded none.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    return storage.read_json(path, "restore that file, or name another --workdir")
+
+
 def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
     """Check that a run continues under the settings that its first call wrote to `path`.
 
     Raises:
       ConfigError: some differ; the message names them.
+      DataError: the file is damaged.
     """
     settings = json.loads(json.dumps(settings))
-    if (contents := storage.read_bytes(path)) is None:
+    if (earlier := read_settings(path)) is None:
         return
-    earlier = json.loads(contents)
     changes = "; ".join(
         f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}"
         for key in sorted({*earlier, *settings})

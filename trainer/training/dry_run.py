@@ -7,9 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import storage
 from trainer.dataset import input_pipeline, prepared_split
-from trainer.publishing import results
 from trainer.training import cross_validation, precision
 from trainer.training import train as train_lib
 from trainer.training.build_run import build_run
@@ -34,7 +32,7 @@ def plan(job: TrainingJob) -> dict[str, Any]:
     """
     job = precision.take_recorded(job)
     continues = train_lib.check_workdir(job)
-    finished = storage.exists(f"{job.workdir}/{results.METRICS}")
+    finished = train_lib.read_finished(job.workdir) is not None
     job = precision.choose(job, tf.distribute.get_strategy())
     keras.config.set_dtype_policy(job.settings.precision)
     input_pipeline.compute_per_replica_batch_size(

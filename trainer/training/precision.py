@@ -1,16 +1,15 @@
 """Choose the precision of training by what the devices multiply fastest."""
 
 import dataclasses
-import json
-from typing import Any
 
 import ml_collections
 import tensorflow as tf
 from absl import logging
 
-from trainer import machine, storage
+from trainer import machine
 from trainer.publishing import results
 from trainer.training import strategy as strategy_lib
+from trainer.training.checkpoints import read_settings
 from trainer.training.job import TrainingJob
 
 AUTO = "auto"
@@ -25,8 +24,7 @@ def take_recorded(job: TrainingJob) -> TrainingJob:
     """
     if job.settings.precision != AUTO:
         return job
-    contents = storage.read_bytes(f"{job.workdir}/{results.SETTINGS}")
-    recorded: dict[str, Any] = json.loads(contents) if contents else {}
+    recorded = read_settings(f"{job.workdir}/{results.SETTINGS}") or {}
     return _replace(job, recorded.get("config.precision", AUTO))
 
 

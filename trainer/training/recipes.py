@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -91,4 +92,27 @@ def _find_recipe(name: str) -> str:
         raise ConfigError(
             f"--config={name}: neither a recipe of this program ({list_names()}) nor a file"
         )
+    _check_file(name)
     return name
+
+
+def _check_file(name: str) -> None:
+    """Raise `ConfigError` where a file of the user makes no settings.
+
+    Args:
+      name: its path, or `PATH:ARGUMENT` for a `get_config` that takes an argument.
+    """
+    path, colon, argument = name.partition(":")
+    try:
+        settings = runpy.run_path(path)["get_config"](*([argument] if colon else []))
+        reason = f"its get_config() returns a {type(settings).__name__}"
+    except Exception as error:  # whatever the file raises
+        lacks = isinstance(error, KeyError) and error.args == ("get_config",)
+        reason = "it has no get_config()" if lacks else f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(settings, ConfigDict):
+            return
+    raise ConfigError(
+        f"--config={name} is no recipe ({reason}); expected a Python file whose get_config() "
+        "returns a ConfigDict, such as those of trainer/configs"
+    )

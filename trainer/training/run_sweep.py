@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from trainer.options import SweepOptions
 from trainer.program.signals import RecordedSignals
 from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
+from trainer.training.checkpoints import read_settings
 
 _POLL_SECONDS = 0.2
 _TRAIN = (
@@ -114,10 +114,7 @@ def _list_differing(workdir: str, names: Sequence[str]) -> dict[str, list[str]]:
 
     They are those that a run recorded: the file of the sweep may have been changed since.
     """
-    recorded = {
-        name: json.loads(storage.read_bytes(f"{workdir}/{name}/{SETTINGS}") or b"{}")
-        for name in names
-    }
+    recorded = {name: read_settings(f"{workdir}/{name}/{SETTINGS}") or {} for name in names}
     keys = dict.fromkeys(key for settings in recorded.values() for key in settings)
     differing = [
         key for key in keys if len({str(settings.get(key)) for settings in recorded.values()}) > 1

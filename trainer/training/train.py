@@ -11,8 +11,9 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
+from trainer.artifact import MODEL_JSON
 from trainer.dataset import input_pipeline, prepared_split
-from trainer.errors import ConfigError, HostLostError
+from trainer.errors import ConfigError, DataError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.program import run_lock
 from trainer.publishing import results
@@ -51,7 +52,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
     """
     job = precision.take_recorded(job)
     continues = check_workdir(job)
-    if (finished := _read_metrics(job.workdir)) is not None:
+    if finished := read_finished(job.workdir):
         logging.info("The run in %s is finished already.", job.workdir)
         _send_what_is_missing(job, finished)
         return finished
@@ -119,18 +120,35 @@ def check_workdir(job: TrainingJob) -> bool:
 
 def has_checkpoint(workdir: str) -> bool:
     """Return whether a run left a checkpoint or results there."""
-    patterns = (
-        f"{workdir}/checkpoints/*.json",
-        f"{workdir}/fold-*/checkpoints/*.json",
+    return bool(storage.glob(*_list_marks(workdir), f"{workdir}/{results.METRICS}"))
+
+
+def _list_marks(workdir: str) -> tuple[str, str]:
+    """Return the patterns of the commit marks of a run's checkpoints."""
+    return f"{workdir}/checkpoints/*.json", f"{workdir}/fold-*/checkpoints/*.json"
+
+
+def read_finished(workdir: str) -> dict[str, Any] | None:
+    """Return the results of a finished run; None where it isn't finished, or lacks its artifact.
+
+    From the checkpoints, the results and the artifact can be made again.
+
+    Raises:
+      DataError: the results are damaged, or artifact and checkpoints are absent.
+    """
+    metrics = storage.read_json(
         f"{workdir}/{results.METRICS}",
+        "remove that file, and the same command writes it again from the checkpoints",
     )
-    return bool(storage.glob(*patterns))
-
-
-def _read_metrics(workdir: str) -> dict[str, Any] | None:
-    """Return the results of a finished run; None where the run isn't finished."""
-    contents = storage.read_bytes(f"{workdir}/{results.METRICS}")
-    return json.loads(contents) if contents else None
+    if metrics is None or storage.exists(f"{workdir}/artifact/{MODEL_JSON}"):
+        return metrics
+    if not storage.glob(*_list_marks(workdir)):
+        raise DataError(
+            f"the run in {workdir} is finished, but its artifact and its checkpoints are gone; "
+            "restore one of them, or name another --workdir to train again"
+        )
+    logging.warning("The run in %s lacks its artifact; it is exported again.", workdir)
+    return None
 
 
 def _write_settings(job: TrainingJob) -> None:

@@ -655,6 +655,46 @@ def test_a_damaged_record_of_the_run_is_told(tmp_path, capsys, name, content):
     assert not (folder / "gallery.html").exists()
 
 
+ROW = {"uri": "a.png", "label": "positive", "probability": 0.5, "study": "s"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("predictions.jsonl", json.dumps(ROW)[:-9]),
+        ("predictions.jsonl", json.dumps(ROW | {"probability": "high"})),
+        ("predictions.jsonl", json.dumps(ROW | {"probability": None})),
+        ("predictions.jsonl", json.dumps(ROW | {"uri": 3})),
+        ("predictions.jsonl", json.dumps(ROW | {"frame": "first"})),
+        ("predictions.jsonl", "[1]"),
+        ("predictions.jsonl", "{}"),
+        ("predictions.parquet", "PAR1 and no more"),
+        ("predictions.csv", "uri,label\na.png,positive\n"),
+        ("predictions.csv", 'uri,label,probability,study\n"a\0.png,positive,high,s\n'),
+        ("rejections.jsonl", "{}"),
+        ("studies.jsonl", json.dumps({"study": "s", "label": "positive", "probability": 1})),
+        ("cams/1-a.parquet", "PAR1 and no more"),
+    ],
+)
+def test_a_damaged_file_of_rows_is_named(tmp_path, capsys, name, content):
+    folder = scored_folder.write(tmp_path, 3, cam_store="parquet")
+    kind = name.partition(".")[0]
+    for path in folder.glob(f"{kind}.*"):
+        path.unlink()
+    (folder / name).write_text(content)
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    printed = capsys.readouterr().err
+    assert f"{folder}/{name} " in printed and "score " in printed and printed.count("\n") == 1
+
+
+def test_a_folder_without_rows_says_so(tmp_path, capsys):
+    folder = scored_folder.write(tmp_path, 3)
+    for path in folder.glob("predictions.*"):
+        path.unlink()
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    assert "scored holds no predictions.jsonl, .parquet or .csv" in capsys.readouterr().err
+
+
 def test_the_command(tmp_path, capsys):
     folder = scored_folder.write(tmp_path, 3)
     assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 0

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import math
 import multiprocessing
+import shutil
 import tempfile
 import threading
 
@@ -448,3 +449,28 @@ def test_select_keeps_the_columns_together():
         read_numbers({"image": chosen.images[:]}).tolist() == [7, 2, 2]
         and len(chosen.attributes) == 3
     )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"null", b"\x93\xfe\x00 binary"])
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+def test_a_damaged_description_is_one_sentence_with_the_way_out(data_dir, tmp_path, name, content):
+    copied = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = copied.glob(f"radiographs/*/*/{name}")
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError, match=r"; (prepare it again|make one) with humerus-prepare"):
+        prepared_split.read_dataset_info(str(copied))
+
+
+@pytest.mark.parametrize("kept", [0, 3], ids=["no record", "some records"])
+def test_a_shard_that_is_cut_off_is_one_sentence_with_the_way_out(data_dir, tmp_path, kept):
+    copied = shutil.copytree(data_dir, tmp_path / "data")
+    (shard,) = copied.glob("radiographs/*/*/*train.tfrecord*")
+    records = list(tf.data.TFRecordDataset(str(shard)).take(kept).as_numpy_iterator())
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in records:
+            writer.write(record)
+    with pytest.raises(
+        DataError, match=rf"26 elements but .* only {kept} .*--overwrite$"
+    ) as caught:
+        prepared_split.load_split(str(copied), "train")
+    assert "{{" not in str(caught.value) and "\n" not in str(caught.value)

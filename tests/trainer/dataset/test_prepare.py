@@ -317,6 +317,16 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
     assert [path.name for path in data_dir.iterdir()] == ["radiographs"]
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00"])
+def test_damaged_metadata_need_overwrite(tmp_path, content):
+    source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
+    (data_dir / "radiographs").mkdir(parents=True)
+    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    pathlib.Path(done.directory, "metadata.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"metadata\.json is damaged .* pass --overwrite"):
+        prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+
+
 def test_same_input_same_bytes(tmp_path):
     source = class_folders(tmp_path / "source")
     for name in ("one", "two"):

@@ -177,6 +177,33 @@ def test_a_finished_run_takes_another_threshold_rule_without_training_again(
     )
 
 
+def test_a_lost_artifact_is_exported_again_without_training(data_dir, undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(workdir / "artifact")
+    assert finish(data_dir, workdir) == EXIT_DONE, log(workdir)[-3000:]
+    assert_same(workdir, undisturbed)
+    shutil.rmtree(workdir / "artifact")
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(DataError, match="artifact and its checkpoints are gone; restore one"):
+        train.train_and_evaluate(create_job(small_recipe.get_config(), data_dir, str(workdir)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", "\0"])
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("config.json", "restore that file, or"), ("metrics.json", "remove that file, and")],
+)
+@pytest.mark.parametrize("begin", [train.train_and_evaluate, dry_run.plan])
+def test_a_damaged_record_of_a_run_is_one_sentence(
+    data_dir, undisturbed, tmp_path, name, way_out, content, begin
+):
+    for path in ("config.json", "metrics.json"):
+        shutil.copy(undisturbed / path, tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name} is damaged .*; {way_out}"):
+        begin(create_job(small_recipe.get_config(), data_dir, str(tmp_path)))
+
+
 def test_the_errors_shown_are_those_farthest_from_the_threshold():
     logit = np.array([-4.0, 0.5, -1.5, -6.0, 3.0])
     split = dataclasses.replace(small_run.split(5), labels=np.array([1, 0, 0, 0, 1]))
