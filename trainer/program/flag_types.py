@@ -35,15 +35,7 @@ class PathParser(flags.ArgumentParser):
             raise ValueError(f"expected a local path{known and f' or a URL with {known}'}")
         # `gs://$BUCKET` with an empty BUCKET, or one slash too few, would be a local folder `gs:`.
         url = _URL.fullmatch(argument)
-        if (
-            url
-            and url["scheme"] in self._schemes
-            and (url["slashes"], bool(url["place"]))
-            != (
-                "//",
-                True,
-            )
-        ):
+        if url and url["scheme"] in self._schemes and not (url["slashes"] == "//" and url["place"]):
             raise ValueError(f"expected a name behind {urls.join_url(url['scheme'], '')}")
         return os.path.expanduser(argument)  # noqa: PTH111, a URL is not a path
 
