@@ -148,11 +148,7 @@ def test_what_is_recorded_of_an_export(made):
         described.files
     )
     expected = {str(choice) for choice in engines.CHOICES if engines.can_run(choice)}
-    assert (
-        set(described.engines)
-        == expected
-        >= {"tensorflow/float32", "openvino/float32", "openvino/int8"}
-    )
+    assert set(described.engines) == expected >= {"tensorflow/float32", "openvino/float32"}
     assert described.engines["openvino/float32"]["within_tolerance"]
     for record in described.engines.values():
         assert record["images"] == len(VALIDATION) and record["from"] == "validation"
@@ -199,6 +195,8 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
 
 
 def test_an_engine_that_compresses_logits_is_aligned_and_scorers_align_it_too(copied, monkeypatch):
+    # Elsewhere OpenVINO computes it too, more slowly and with values that may overflow.
+    monkeypatch.setattr(machine, "has_int8_products", lambda: True)
     load, image = openvino_engine.OpenVinoEngine.run, VALIDATION.images[:32]
 
     def compressed(engine, pixels):
@@ -236,14 +234,14 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
     load = engines.load
 
     def wrong(directory, described, choice, *more):
-        if choice.precision == "int8":
+        if choice.engine == "onnx":
             raise RuntimeError("no such\ninstruction")
         engine = load(directory, described, choice, *more)
         return Crooked(engine) if choice == Choice("openvino", "float32") else engine
 
     monkeypatch.setattr(engines, "load", wrong)
     found = verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION)).engines
-    assert found["openvino/int8"] == {
+    assert found["onnx/float32"] == {
         "error": "RuntimeError: no such instruction",
         "within_tolerance": False,
     }
