@@ -130,11 +130,12 @@ def test_the_ten_lines_of_the_readme_run_from_another_folder(installed, tmp_path
     tiny_artifact.make(tmp_path / "runs" / "first" / "artifact")
     (tmp_path / "radiographs").mkdir()
     (tmp_path / "radiographs" / "arm.dcm").write_bytes(dicom_files.dicom_file(pictures.picture()))
+    (tmp_path / "radiographs" / "notes.txt").write_text("no radiograph")
     (block,) = (b for b in documents.blocks(ROOT / "README.md") if b.language == "python")
     assert len(block.text.splitlines()) <= 10
     said = output(installed / "python", "-c", block.text, cwd=tmp_path)
-    assert re.fullmatch(r"radiographs/arm.dcm (positive|negative) 0\.\d+\n", said)
-    assert (tmp_path / "arm.map.png").read_bytes().startswith(b"\x89PNG")
+    assert re.fullmatch(r"0 radiographs/arm.dcm (positive|negative) 0\.\d+\n", said)
+    assert (tmp_path / "map0.png").read_bytes().startswith(b"\x89PNG")
 
 
 TFDS_BUILD = """
