@@ -130,14 +130,12 @@ def sweep(given: options.SweepOptions) -> Result:
 
 def _check_trials(trials: Sequence[sweeps.Trial], given: options.SweepOptions) -> None:
     """Raise `ConfigError` where a trial names a setting wrongly, before the first one trains."""
+    flags = [f"--{name}={getattr(given, name)}" for name in ("data_dir", "workdir", "sweep")]
     for index, trial in enumerate(trials):
-        flags = [f"--{name}={getattr(given, name)}" for name in ("data_dir", "workdir", "sweep")]
         try:
             _TRAIN.check(["humerus-train", *flags, f"--sweep_line={index}"])
         except errors.ConfigError as error:
-            raise errors.ConfigError(
-                f"--sweep={given.sweep}, trial {trial.name}: {error}"
-            ) from error
+            raise errors.ConfigError(f"trial {trial.name} of {given.sweep}: {error}") from error
 
 
 @_Program("humerus-evaluate", options.EvaluateOptions)

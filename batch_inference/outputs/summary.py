@@ -16,6 +16,7 @@ from batch_inference.outputs import drift, labelled, output_folder
 from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
+from trainer.files import study_folders
 
 HISTOGRAM_BINS = 20
 
@@ -116,17 +117,10 @@ def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
     """
     if not crowded:
         return []
-    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
-    size = f"{largest}, {crowded[largest]} images"
-    folders = (
-        f"1 folder ({size}) is too large to be one examination"
-        if len(crowded) == 1
-        else f"{len(crowded)} folders (the largest: {size}) are too large to be one examination "
-        "each"
-    )
     return [
-        f"{folders}: each image in it was treated as a study of its own; if a folder is one "
-        "examination, use --study_key=folder, or --study_key with a column of a manifest"
+        f"{study_folders.describe_crowded(crowded)}: each image in it was treated as a study of "
+        "its own; if a folder is one examination, use --study_key=folder, or --study_key with a "
+        "column of a manifest"
     ]
 
 

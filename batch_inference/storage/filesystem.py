@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 import shutil
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -14,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from batch_inference.storage import dicomweb, dicomweb_address, gcs, storage_errors
 from batch_inference.storage.storage_errors import StorageError, TooLargeError, translate_errors
 from trainer.files import atomic_file, manifest_text, regular_file
+from trainer.files.urls import absolute as absolute  # part of this module for its users
 from trainer.radiograph import MAX_BYTES
 
 _MAX_TEXT_BYTES = 1 << 36
@@ -23,15 +23,6 @@ _MAX_TEXT_BYTES = 1 << 36
 def is_remote(uri: str) -> bool:
     """Return whether `uri` names something outside the local file system, as `gs://bucket/file`."""
     return "://" in uri and not uri.startswith("file://")
-
-
-def absolute(uri: str) -> str:
-    """Return a remote URI without trailing slashes, or an absolute local path; `~` is the home."""
-    if is_remote(uri):
-        return uri.rstrip("/")
-    if uri.startswith("file://"):
-        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
-    return os.path.abspath(os.path.expanduser(uri))
 
 
 def resolve_links(uri: str) -> str:

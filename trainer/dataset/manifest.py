@@ -8,9 +8,7 @@ with or without a label.
 import csv
 import io
 import itertools
-import os
 import posixpath
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -56,7 +54,7 @@ def read(source: str, root: str) -> Iterator[Example]:
         examples = _read_table(source, root, first, rows)
     lines: dict[str, int] = {}
     for line, example in examples:
-        file = _make_absolute(example.uri)
+        file = urls.absolute(example.uri)
         if file in lines:
             raise DataError(
                 f"{source} line {line}: {example.path} was listed in line {lines[file]} already; "
@@ -66,13 +64,6 @@ def read(source: str, root: str) -> Iterator[Example]:
         yield example
     if not lines:
         raise DataError(f"{source} lists no file; add one row per image below the header")
-
-
-def _make_absolute(uri: str) -> str:
-    """Return the one name of a file that a manifest may spell in several ways."""
-    if uri.startswith("file://"):
-        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
-    return uri if storage.is_remote(uri) else os.path.abspath(uri)  # noqa: PTH100 (follows links)
 
 
 def read_rows(source: str) -> _NumberedRows:

@@ -109,16 +109,9 @@ def _warn_of_crowded_folders(examples: Iterable[Example]) -> list[str]:
     }
     if not crowded:
         return []
-    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
-    size = f"{largest}, {crowded[largest]} images"
-    folders = (
-        f"1 folder ({size}) is too large to be one study"
-        if len(crowded) == 1
-        else f"{len(crowded)} folders (the largest: {size}) are too large to be one study each"
-    )
     return [
-        f"{folders}: each image in it was treated as a study and a patient of its own; name "
-        "patients and studies in the columns of a manifest"
+        f"{study_folders.describe_crowded(crowded)}: each image in it was treated as a study and a "
+        "patient of its own; name patients and studies in the columns of a manifest"
     ]
 
 

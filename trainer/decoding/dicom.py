@@ -21,14 +21,7 @@ from trainer.decoding.dicom_containment import contain_errors
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_header import MODES, check_header, read_transfer_syntax
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
-from trainer.decoding.jpeg_stream import (
-    END_MARKER,
-    check_scans,
-    find_damage,
-    has_all_rows,
-    has_end_marker,
-    jpeg_segments,
-)
+from trainer.decoding.jpeg_stream import check_damage, check_scans, complete, jpeg_segments
 from trainer.decoding.refusal import check_memory, refuse
 
 _TERMS = {
@@ -200,15 +193,11 @@ def _check_end(frame: bytes, notes: set[str]) -> None:
     """
     if frame[:2] != b"\xff\xd8":
         return
-    if not has_end_marker(frame):
-        if not has_all_rows(frame):
-            refuse(
-                "truncated", "the JPEG data of the DICOM file have no end marker after their pixels"
-            )
-        frame += END_MARKER
+    name = "the JPEG data of the DICOM file"
+    ended = complete(frame, name)
+    if ended is not frame:
         notes.add("no_end_marker")
-    if damage := find_damage(frame):
-        refuse("truncated", f"the JPEG data of the DICOM file are damaged: {damage}")
+    check_damage(ended, name)
 
 
 def _check_codestream(frame: bytes, rows: int, columns: int) -> None:

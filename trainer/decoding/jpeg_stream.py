@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
 import simplejpeg
 from PIL import JpegImagePlugin
 
@@ -20,8 +21,9 @@ _MAX_SCANS = 100
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN_HEADER = 0xDA
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_DECODED_STRICTLY = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
-"""Frame header and bits a sample: libjpeg crashes as it makes lossless streams smaller."""
+_USUAL = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
+"""Frame header and bits a sample of what nearly all encoders write."""
+_WITH_LUMA = ("Gray", "YCbCr")
 # Continuations that differ in their first bit, and none at all, which libjpeg decodes to grey.
 _TAILS = (b"", bytes(64), b"\xff\0" * 64, b"\xaa" * 64, b"\x55" * 64)
 _FIRST_RESTART_MARKER = 0xD0
@@ -75,31 +77,77 @@ def _pixels_start(data: bytes) -> int:
     return max((end for _, _, end in jpeg_segments(data)), default=0)
 
 
-def find_damage(data: bytes) -> str:
-    """Return what libjpeg notices of missing or wrong pixel data in a stream with an end marker.
+def complete(data: bytes, name: str) -> bytes:
+    """Return a JPEG stream with an end marker, which is added where nothing else is missing.
 
-    It fills such places with grey and goes on, and Pillow does not pass its warnings on. The answer
-    is empty for a sound stream, for one with zero bytes between its data and the end marker, and
-    for one of another process than the usual three or of more than 8 bits.
+    Args:
+      name: what a refusal calls the stream.
+
+    Raises:
+      RadiographError: rows are missing (truncated).
     """
-    precisions = {
-        marker: data[start] for marker, start, _ in jpeg_segments(data) if marker in _FRAME_HEADERS
-    }
-    if not precisions.items() <= _DECODED_STRICTLY:
-        return ""
-    found = _decode_strictly(data)
+    if has_end_marker(data):
+        return data
+    if not has_all_rows(data):
+        refuse("truncated", f"{name}: there is no end marker behind the pixels")
+    return data + END_MARKER
+
+
+def decode_luma(data: bytes) -> np.ndarray | None:
+    """Decode a sound stream in grey or YCbCr of a usual process: uint8 [height, width].
+
+    The values are those of Pillow's `draft("L")`. None stands for any other stream, also for one of
+    which libjpeg warns: `check_damage` tells why.
+    """
+    if not _is_usual(data):
+        return None
+    try:
+        *_, space, _ = simplejpeg.decode_jpeg_header(data)
+        return simplejpeg.decode_jpeg(data, "GRAY")[..., 0] if space in _WITH_LUMA else None
+    except ValueError:
+        return None
+
+
+def check_damage(data: bytes, name: str) -> None:
+    """Refuse a stream with an end marker of which libjpeg says that pixel data miss or are wrong.
+
+    It fills such places with grey and goes on, and Pillow does not pass its warnings on. Zero bytes
+    between the data and the end marker do no harm.
+
+    Args:
+      name: what the refusal calls the stream.
+
+    Raises:
+      RadiographError: it is damaged (truncated).
+    """
+    if not _is_usual(data):
+        return
+    found = _find_warning(data)
     if _PADDING.search(found):
         end = data.find(END_MARKER, _pixels_start(data))
-        found = _decode_strictly(data[:end].rstrip(b"\0") + END_MARKER)
-    return found if _DAMAGE.match(found) else ""
+        found = _find_warning(data[:end].rstrip(b"\0") + END_MARKER)
+    if _DAMAGE.match(found):
+        refuse("truncated", f"{name}: cut short or damaged, {found}")
 
 
-def _decode_strictly(data: bytes) -> str:
+def _is_usual(data: bytes) -> bool:
+    """Return whether a stream is baseline, extended or progressive, with 8 bits a sample.
+
+    libjpeg crashes as it makes lossless streams smaller.
+    """
+    frames = {
+        (marker, data[start])
+        for marker, start, _ in jpeg_segments(data)
+        if marker in _FRAME_HEADERS and start < len(data)
+    }
+    return bool(frames) and frames <= _USUAL
+
+
+def _find_warning(data: bytes) -> str:
     """Return the last warning of libjpeg about a stream, or its error; empty where it has none."""
     try:
         *_, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         space = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
-        # An eighth of the size takes half of the time.
         simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1, min_factor=8)
     except ValueError as error:
         return str(error)

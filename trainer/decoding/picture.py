@@ -29,11 +29,10 @@ from trainer.decoding.grey import (
     turn_upright,
 )
 from trainer.decoding.jpeg_stream import (
-    END_MARKER,
+    check_damage,
     check_scans,
-    find_damage,
-    has_all_rows,
-    has_end_marker,
+    complete,
+    decode_luma,
     jpeg_segments,
 )
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
@@ -117,7 +116,7 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
             if kind == "PNG":
                 png.check_rows(data)
             if kind == "JPEG":
-                return _decode_jpeg(image, data)
+                return _decode_jpeg(data)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 return *_decode_twice(image, data), frozenset()
             return *_decode(image, data, kind), frozenset()
@@ -161,12 +160,12 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     transparent = None
     if image.mode.startswith("I;16"):  # Pillow ignores the transparent value of 16-bit grey
         transparent = image.info.get("transparency")
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        _prepare_jpeg(image, data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_samples(image)
     if has_deep_colour(image):
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
+    elif isinstance(image, JpegImagePlugin.JpegImageFile):
+        grey = _load_jpeg(image, data)
     else:
         image.load()
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -177,20 +176,22 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     return turn_upright(grey, image), mode
 
 
-def _decode_jpeg(image: ImageFile.ImageFile, data: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
-    """Return what `read` returns of an open JPEG file; refuse one whose data miss or are wrong."""
-    warnings = frozenset[str]()
-    if not has_end_marker(data):
-        if not has_all_rows(data):
-            refuse("truncated", "the JPEG file has no end marker after its pixel data")
-        data += END_MARKER
-        image = _OPENERS["JPEG"](io.BytesIO(data))
-        warnings = frozenset({"no_end_marker"})
-    with image:
-        decoded = _decode(image, data, "JPEG")
-    if damage := find_damage(data):
-        refuse("truncated", f"the JPEG file is cut short or damaged: {damage}")
-    return *decoded, warnings
+def _decode_jpeg(data: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
+    """Return what `read` returns of a JPEG file."""
+    ended = complete(data, "the JPEG file")
+    with _OPENERS["JPEG"](io.BytesIO(ended)) as image:
+        decoded = _decode(image, ended, "JPEG")
+    return *decoded, frozenset() if ended is data else frozenset({"no_end_marker"})
+
+
+def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> np.ndarray:
+    """Return the grey pixels of an open JPEG file; refuse one whose pixel data are damaged."""
+    _prepare_jpeg(image, data)
+    if (luma := decode_luma(data)) is not None:
+        return luma
+    check_damage(data, "the JPEG file")
+    image.load()
+    return convert_to_grey(image, None)
 
 
 def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np.ndarray, str]:

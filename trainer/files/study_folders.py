@@ -10,7 +10,7 @@ MURA's study folders also name patients, who may have several studies.
 
 import collections
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trainer.files import mura_paths
 
@@ -61,6 +61,15 @@ def find_crowded(paths: Iterable[str]) -> dict[str, int]:
     """
     images = collections.Counter(find_folder(path) for path in set(paths))
     return {folder: number for folder, number in images.items() if folder and number > MANY_IMAGES}
+
+
+def describe_crowded(crowded: Mapping[str, int]) -> str:
+    """Return the first half of a sentence on folders as `find_crowded` returns them."""
+    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
+    size = f"{largest}, {crowded[largest]} images"
+    if len(crowded) == 1:
+        return f"1 folder ({size}) is too large to be one examination"
+    return f"{len(crowded)} folders (the largest: {size}) are too large to be one examination each"
 
 
 def find_folder(path: str) -> str:

@@ -1,6 +1,8 @@
 """Tell URLs, such as `gs://bucket/folder`, from paths of this machine."""
 
+import os
 import re
+import urllib.parse
 
 _SEPARATOR = "://"
 
@@ -14,6 +16,18 @@ def split_url(path: str) -> tuple[str, str]:
     """Return scheme and place of a URL; of a path of this machine, an empty scheme and the path."""
     scheme, separator, place = path.partition(_SEPARATOR)
     return (scheme, place) if separator else ("", path)
+
+
+def absolute(path: str) -> str:
+    """Return a URL without trailing slashes, or the absolute path of a path or `file://` URL.
+
+    `~` is the home; links are not followed.
+    """
+    if path.startswith("file://"):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+    elif is_remote(path):
+        return path.rstrip("/")
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (takes any user)
 
 
 def join_url(scheme: str, place: str) -> str:

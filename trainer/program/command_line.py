@@ -16,9 +16,7 @@ import importlib.metadata
 import inspect
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,12 +45,11 @@ from trainer.program import (
     standard_streams,
     telemetry,
 )
+from trainer.program.flag_help import describe_flags
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
-_NAME_COLUMNS = 24
-_WIDEST = 110
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,20 +185,7 @@ class Program:
             raise ConfigError(f"a setting of the recipe is wrong: {wrong}") from error
         required = list_required(self.options)
         missing = [flag for flag in required if values[flag].value in (None, "")]
-        # The mistake on the line comes first: it may be why a flag is missing.
-        for word in arguments if missing and self.passes_unknown_flags else ():
-            name = word.partition("=")[0]
-            if similar := difflib.get_close_matches(name, [f"--{flag}" for flag in missing], 1):
-                raise ConfigError(
-                    f"unknown option {name} (did you mean {similar[0]}?); see {self.name} --help"
-                )
-        takes_none = not (self.takes_arguments or self.passes_unknown_flags)
-        is_unflagged = bool(missing and arguments) and not arguments[0].startswith("-")
-        if arguments and (takes_none or (self.passes_unknown_flags and is_unflagged)):
-            raise ConfigError(
-                f"unexpected argument {arguments[0]!r}; flags have the form --name=value, "
-                f"see {self.name} --help"
-            )
+        self._check_words(arguments, missing)
         if missing:
             raise ConfigError(
                 f"{' and '.join(f'--{flag}' for flag in missing)} must be given; "
@@ -211,6 +195,28 @@ class Program:
             arguments = list(map(os.path.expanduser, arguments))
         more = {keyword: read() for keyword, read in readers.items()}
         return self.options(**read_flags(self.options, values)), arguments, more
+
+    def _check_words(self, words: Sequence[str], missing: Sequence[str]) -> None:
+        """Raise `ConfigError` for a word that nobody takes, which may be why a flag is missing.
+
+        Args:
+          words: what of the command line is no flag of ours.
+          missing: names of the required flags that are not given.
+        """
+        if not words or self.takes_arguments or (self.passes_unknown_flags and not missing):
+            return
+        for word in words if self.passes_unknown_flags else ():
+            name = word.partition("=")[0]
+            if similar := difflib.get_close_matches(name, [f"--{flag}" for flag in missing], 1):
+                raise ConfigError(
+                    f"unknown option {name} (did you mean {similar[0]}?); see {self.name} --help"
+                )
+        if self.passes_unknown_flags and words[0].startswith("-"):
+            return
+        raise ConfigError(
+            f"unexpected argument {words[0]!r}; flags have the form --name=value, "
+            f"see {self.name} --help"
+        )
 
     def check(self, argv: list[str]) -> None:
         """Raise `ConfigError` where `parse` refuses a command line; run nothing."""
@@ -259,9 +265,12 @@ class Program:
     def _format_help(self, work: Callable[..., Result | None], full: bool) -> str:
         values = _make_flag_values()
         self.define_flags(values)
-        parts = [inspect.cleandoc(work.__doc__ or ""), self._describe_flags(values)]
+        parts = [
+            inspect.cleandoc(work.__doc__ or ""),
+            describe_flags(values, list_required(self.options)),
+        ]
         if full:
-            parts += ["Flags of every program:", self._describe_flags(telemetry.FLAGS)]
+            parts += ["Flags of every program:", describe_flags(telemetry.FLAGS, ())]
             parts += [
                 "--flagfile=FILE reads flags from a file, one per line. "
                 "--version prints the version."
@@ -272,33 +281,6 @@ class Program:
                 "heartbeat, metrics."
             ]
         return "\n\n".join(parts)
-
-    def _describe_flags(self, values: flags.FlagValues) -> str:
-        """Return a paragraph for each flag, as wide as the terminal."""
-        required = list_required(self.options)
-        width = min(shutil.get_terminal_size().columns, _WIDEST)
-        wrapper = textwrap.TextWrapper(
-            width, subsequent_indent=" " * (_NAME_COLUMNS + 2), break_on_hyphens=False
-        )
-        lines = []
-        for flag in (
-            flag for of_module in values.flags_by_module_dict().values() for flag in of_module
-        ):
-            name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-            notes = (
-                ["|".join(flag.parser.enum_values)]
-                if isinstance(flag.parser, flags.EnumParser)
-                else []
-            )
-            notes += ["required"] if flag.name in required else []
-            notes += (
-                [f"default {flag.serialize().partition('=')[2]}"]
-                if flag.default not in (None, "", []) and not flag.boolean
-                else []
-            )
-            text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
-            lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
-        return "\n".join(lines)
 
 
 def _describe(error: BaseException) -> str:

@@ -62,12 +62,12 @@ def _list_measured(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _list_notes(measured: Mapping[str, Any]) -> list[str]:
     """Return the sentences that limit what the metrics say."""
     notes = describe_coverage(*measured.values())
-    # The report judges the same split.
-    for split in list(measured)[:1] if "test" not in measured else ["test"]:
-        words = split.replace("_", " ")
-        name = f"the {words}" if split == "out_of_fold" else f"the {words} split"
-        notes += describe_size(measured[split], name)
-    return notes
+    if not measured:
+        return notes
+    judged = "test" if "test" in measured else next(iter(measured))
+    words = judged.replace("_", " ")
+    name = f"the {words}" if judged == "out_of_fold" else f"the {words} split"
+    return [*notes, *describe_size(measured[judged], name)]
 
 
 def _format_term(value: float) -> str:

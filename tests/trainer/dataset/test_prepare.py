@@ -157,7 +157,9 @@ def test_a_folder_below_a_class_is_a_study_unless_it_holds_too_many(tmp_path):
         assert study == (str(pathlib.Path(name).parent) if "exam" in name else name)
     assert len({study for name, study in studies.items() if "exam" in name}) == 4
     _, told = splits.warn_of_unnamed_patients(examples)
-    assert told.startswith("1 folder (negative/ward, 13 images) is too large to be one study: ")
+    assert told.startswith(
+        "1 folder (negative/ward, 13 images) is too large to be one examination: "
+    )
 
 
 def tree(root: pathlib.Path) -> dict[str, bytes]:
