@@ -208,7 +208,7 @@ def test_a_misspelt_setting_is_found_before_the_first_trial_trains(
     flags = [f"--sweep={sweep}", "--data_dir=data", f"--workdir={tmp_path}/runs"]
     assert main.sweep(["humerus-sweep", *flags]) == 2
     said = capsys.readouterr().err
-    assert "trial wrong:" in said and reason in said
+    assert "trial wrong of " in said and reason in said
 
 
 @pytest.mark.slow  # trains two networks and starts TensorFlow three times
