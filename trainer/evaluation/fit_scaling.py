@@ -71,32 +71,27 @@ def choose(cases: Cases, unchanged: Scaling) -> tuple[Scaling, dict[str, Any]]:
 
 
 def describe(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each record of `choose`: what was chosen, and by how much it helped.
+    """Return what was chosen and how each method did, for each record of `choose`.
 
     Args:
       records: by level, `image` and `study`.
     """
-    words = {"temperature": "temperature scaling", "platt": "Platt scaling"}
-    before = {"image": "no calibration", "study": "the images' calibration"}
-    return [
-        f"Per {level}, {words.get(record['method'], before[level])} was chosen by cross-fitting on"
-        f" {record['cases']} cases. "
-        + "; ".join(
-            f"{figure} "
-            + ", ".join(
-                f"{values[key]:.3f} with {words.get(name, before[level])}"
-                for name, values in record["methods"].items()
-            )
-            for key, figure in (
-                ("ece", "Calibration error"),
-                ("brier", "Brier score"),
-                ("log_loss", "log loss"),
-            )
-        )
-        + "."
-        for level, record in records.items()
-        if record
-    ]
+    return [_describe_choice(level, record) for level, record in records.items() if record]
+
+
+def _describe_choice(level: str, record: Mapping[str, Any]) -> str:
+    """Return two sentences: the choice, and the cross-fitted figures of each method."""
+    kept = {"image": "no calibration", "study": "the images' calibration"}[level]
+    words = {UNCHANGED: kept, "temperature": "temperature scaling", "platt": "Platt scaling"}
+    figures = "; ".join(
+        ", ".join(f"{values[key]:.3f}" for key in ("log_loss", "brier", "ece"))
+        + f" with {words[name]}"
+        for name, values in record["methods"].items()
+    )
+    return (
+        f"Calibration per {level}: {words[record['method']]}, chosen by cross-fitting on "
+        f"{record['cases']} cases. Log loss, Brier score and calibration error were {figures}."
+    )
 
 
 def can_be_fitted(label: np.ndarray) -> bool:

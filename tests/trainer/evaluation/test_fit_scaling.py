@@ -124,8 +124,9 @@ def test_what_was_chosen_is_said_with_what_it_gained():
     point = calibration.fit(draw(200, 9, positive=0.2, shift=1.4, images=2))
     image, study = fit_scaling.describe(point.records)
     figures = point.records["image"]["methods"]
-    assert image.startswith("Per image, Platt scaling was chosen by cross-fitting on ")
-    assert f"Calibration error {figures['unchanged']['ece']:.3f} with no calibration" in image
-    assert f"{figures['platt']['ece']:.3f} with Platt scaling" in image
+    assert image.startswith("Calibration per image: Platt scaling, chosen by cross-fitting on ")
+    for method, words in (("unchanged", "no calibration"), ("platt", "Platt scaling")):
+        measured = [figures[method][key] for key in ("log_loss", "brier", "ece")]
+        assert ", ".join(f"{value:.3f}" for value in measured) + f" with {words}" in image
     assert "with the images' calibration" in study
     assert fit_scaling.describe({"image": {}, "study": {}}) == []
