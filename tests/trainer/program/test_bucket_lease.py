@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import random
 import signal
 import subprocess
 import sys
@@ -29,6 +28,16 @@ from trainer.program import run_lock
 with run_lock.hold(sys.argv[1], "humerus-try"):
     print("held", flush=True)
     time.sleep(600)
+"""
+HOLD_AND_COMPARE = f"""
+import random, sys
+{SHORT_LEASE}
+from trainer.program import run_lock
+with run_lock.hold(sys.argv[1], "humerus-try"):
+    before = random.getstate()
+    print("held", flush=True)
+    input()
+    print("no number drawn" if random.getstate() == before else "a number was drawn")
 """
 _buckets = iter(range(1000))
 
@@ -106,12 +115,23 @@ def test_a_killed_run_holds_its_folder_until_the_lease_expires(server, folder, m
 
 
 def test_renewals_draw_no_random_numbers(server, folder):
-    """Keras draws the seeds of the initial weights from Python's generator in the meantime."""
-    with hold(folder):
-        before, requests = random.getstate(), server.faults.requests
-        while server.faults.requests < requests + 3:
-            time.sleep(0.01)
-        assert random.getstate() == before
+    """Keras draws the seeds of the initial weights from Python's generator in the meantime.
+
+    In a process of its own: threads that other tests left behind here may draw too.
+    """
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_AND_COMPARE, folder],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    requests = server.faults.requests
+    while server.faults.requests < requests + 3:
+        time.sleep(0.01)
+    said, _ = holder.communicate("\n")
+    assert said == "no number drawn\n"
 
 
 @pytest.mark.parametrize("left_behind", [None, b'{"host": "gone"}', b"\xff no JSON"], ids=repr)
