@@ -5,12 +5,13 @@ certainty. Nothing of the data set but four harmless attributes leaves this modu
 warning or log line of a library is passed on, because they quote values.
 """
 
+import copy
 import io
 import re
 import struct
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -19,9 +20,20 @@ from pydicom.pixels import get_decoder
 
 from trainer.decoding.dicom_containment import contain_errors
 from trainer.decoding.dicom_display import grey, luma, of_frame
-from trainer.decoding.dicom_header import MODES, check_header, read_transfer_syntax
+from trainer.decoding.dicom_header import (
+    LOSSLESS_JPEG,
+    MODES,
+    check_header,
+    read_transfer_syntax,
+)
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
-from trainer.decoding.jpeg_stream import check_damage, check_scans, complete, jpeg_segments
+from trainer.decoding.jpeg_stream import (
+    check_damage,
+    check_scans,
+    complete,
+    jpeg_segments,
+    replace_last_bytes,
+)
 from trainer.decoding.refusal import check_memory, refuse
 
 _TERMS = {
@@ -30,6 +42,8 @@ _TERMS = {
     "view": ("ViewPosition", VIEWS),
 }
 _UID = re.compile(r"[0-9.]{1,64}")
+_JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+_LAST_SAMPLES = 128  # at most those of the bytes that `replace_last_bytes` replaces
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
@@ -154,13 +168,14 @@ def _stored_values(
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
         _check_codestream(encoded, dataset.Rows, dataset.Columns)
         _check_end(encoded, notes)
-    how = {"raw": True, "view_only": True, "correct_unused_bits": syntax.is_encapsulated}
     try:
-        pixels, properties = get_decoder(syntax).as_array(dataset, index=index, **how)  # type: ignore[arg-type]
+        pixels, properties = _decode(dataset, index)
     except RuntimeError:
         if syntax == uid.JPEGExtended12Bit:
             refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
+    if syntax in LOSSLESS_JPEG:
+        _check_amount(dataset, encoded, pixels)
     if not syntax.is_encapsulated:
         pixels = _used_bits(dataset, pixels)
     if pixels.ndim == 2:
@@ -168,6 +183,43 @@ def _stored_values(
     if str(properties["photometric_interpretation"]).startswith("YBR"):
         pixels = pixels[..., 0]
     return luma(pixels, int(properties["bits_stored"])), True
+
+
+def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the decoded values of a frame, and what describes them.
+
+    Raises RuntimeError for damaged data.
+    """
+    syntax = read_transfer_syntax(dataset)
+    how: dict[str, Any] = {
+        "raw": True,
+        "view_only": True,
+        "correct_unused_bits": syntax.is_encapsulated,
+    }
+    if syntax in _JPEG_LS:  # The other plug-in, which would be tried next, accepts damaged data.
+        how["decoding_plugin"] = "pyjpegls"
+    return get_decoder(syntax).as_array(dataset, index=index, **how)
+
+
+def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) -> None:
+    """Refuse lossless JPEG data that make fewer or more samples than the picture has.
+
+    libjpeg reports neither. Here the last bytes are replaced and the data are decoded again. In
+    sound data that changes some of the last samples. In data that are cut short earlier samples
+    change, and none where the picture was complete before the data ended.
+    """
+    if (replaced := replace_last_bytes(encoded)) is None:
+        return
+    other = copy.copy(dataset)
+    other.PixelData, other.NumberOfFrames = encaps.encapsulate([replaced]), 1
+    try:
+        changed = _decode(other, 0)[0].ravel() != pixels.ravel()
+    except RuntimeError:  # for the bytes that were put in
+        return
+    if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
+        refuse(
+            "truncated", "the lossless JPEG data of the DICOM file do not make the whole picture"
+        )
 
 
 def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:

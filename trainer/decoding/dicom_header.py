@@ -15,6 +15,7 @@ MODES = {
     "RGB": "rgb",
     **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
 }
+LOSSLESS_JPEG = (uid.JPEGLossless, uid.JPEGLosslessSV1)
 _SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 _SQUARE = 0.01
 """How far the sides of a pixel may differ, as a share of the longer one."""
@@ -58,7 +59,8 @@ def check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) ->
         refuse("bad_dicom", "expected a PixelRepresentation of 0 or 1, the DICOM data set has none")
     _check_square(dataset, notes)
     frames = _read_number_of_frames(dataset, notes)
-    encapsulated = read_transfer_syntax(dataset).is_encapsulated
+    syntax = read_transfer_syntax(dataset)
+    encapsulated = syntax.is_encapsulated
     # A frame takes a fragment at least.
     if frames < 1 or (encapsulated and 1 < frames > encaps.parse_fragments(dataset.PixelData)[0]):
         refuse(
@@ -69,9 +71,11 @@ def check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) ->
         _check_length(dataset)
     # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
     # planes of 32 bits as well.
+    # Lossless JPEG is decoded twice.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
-    check_memory(rows * columns * (samples * (2 * sample + encoded) + 1))
+    arrays = 3 if syntax in LOSSLESS_JPEG else 2
+    check_memory(rows * columns * (samples * (arrays * sample + encoded) + 1))
     return frames
 
 

@@ -29,6 +29,8 @@ _TAILS = (b"", bytes(64), b"\xff\0" * 64, b"\xaa" * 64, b"\x55" * 64)
 _FIRST_RESTART_MARKER = 0xD0
 _RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
 _MAX_SURPLUS = 4  # bytes
+_REPLACED_BYTES = 8
+_MIXED = b"\x1b\x4e\x72\x39\x6c\x2d\x93\xc6"  # code words of all kinds, of both signs
 _DAMAGE = re.compile("^Corrupt JPEG data: (?!.*extraneous bytes before marker 0x(?!d))")
 """What libjpeg says where pixel data are missing or wrong. Bytes between the segments of the header
 do no harm."""
@@ -152,6 +154,25 @@ def _find_warning(data: bytes) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def replace_last_bytes(data: bytes) -> bytes | None:
+    """Return a stream with other bytes in the place of the last eight to sixteen.
+
+    Their first bit differs, so that the sample changes to which it belongs; each sample has at
+    least one. None stands for a stream of several scans, whose last samples are not those of its
+    last bytes, and for a very short one.
+    """
+    start = _pixels_start(data)
+    end = data.rfind(END_MARKER)
+    cut = end - _REPLACED_BYTES
+    while data[cut - 1 : cut] == b"\xff":  # which the next byte belongs to
+        cut -= 1
+    if cut <= start or data.find(b"\xff\xda", start) >= 0:
+        return None
+    flip = 0 if data[cut] & 0x80 else 0xFF
+    tail = bytes(byte ^ flip for byte in _MIXED * 2)[: end - cut]
+    return data[:cut] + tail + END_MARKER
 
 
 def has_all_rows(data: bytes) -> bool:
