@@ -29,6 +29,7 @@ sys.exit(score())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", EXPECTED, ids=lambda harm: harm.decode())
 def test_a_file_that_ends_its_worker_costs_one_row(model, radiographs, tmp_path, monkeypatch, harm):
     source = tmp_path / "in"
@@ -49,6 +50,7 @@ def test_a_file_that_ends_its_worker_costs_one_row(model, radiographs, tmp_path,
     assert rejected["reason"] == EXPECTED[harm]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
 def test_a_signal_ends_the_run_while_a_file_decodes(model, radiographs, tmp_path, number):
     source = tmp_path / "in"

@@ -99,6 +99,7 @@ def test_a_disk_that_is_full_from_the_start_is_to_be_tried_again(model, radiogra
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [40, 90])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_more_room_lets_it_go_on(
     model, radiographs, disk, room
@@ -165,6 +166,7 @@ def test_only_what_hits_every_file_ends_a_run():
     assert storage_errors.find_write_failure(RuntimeError("ValueError: broken")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_run_and_the_same_command_goes_on(model, radiographs, tmp_path, signum):
     source, output = tmp_path / "in", tmp_path / "out"

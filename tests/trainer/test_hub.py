@@ -45,6 +45,7 @@ def run(code: str, environment: dict[str, str], *arguments: str) -> subprocess.C
     )
 
 
+@pytest.mark.slow
 def test_pushed_pulled_scored_and_scored_offline(made, tmp_path):
     folder, described = made
     (tmp_path / "radiographs").mkdir()

@@ -26,7 +26,7 @@ from trainer.decoding.dicom_header import (
     check_header,
     read_transfer_syntax,
 )
-from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, VIEWS
+from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, RADIOGRAPHY, VIEWS
 from trainer.decoding.jpeg_stream import (
     check_damage,
     check_scans,
@@ -91,7 +91,10 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
             found = set(notes)
             stored, done = _stored_values(dataset, index, found)
             pixels = stored if done else grey(of_frame(dataset, index), stored, found)
-            return Decoded(pixels, str(mode), _tags(dataset), frozenset(found))
+            tags = _tags(dataset)
+            if tags.get("modality", "OT") not in RADIOGRAPHY:
+                found.add("other_modality")
+            return Decoded(pixels, str(mode), tags, frozenset(found))
 
     return number, frame
 

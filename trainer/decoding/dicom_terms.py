@@ -30,3 +30,5 @@ _VIEWS = """
 MODALITIES, BODY_PARTS, VIEWS = (
     frozenset(words.split()) for words in (_MODALITIES, _BODY_PARTS, _VIEWS)
 )
+RADIOGRAPHY = frozenset({"CR", "DX", "IO", "MG", "OT", "PX", "RF", "RG", "XA"})
+"""The modalities whose images are X-ray projections, or may be: "other" may hold any image."""

@@ -40,6 +40,7 @@ def score(manifest, model, output, **options) -> summary.Summary:
     )
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_humerus_evaluate(images, model, tmp_path):
     manifest = images.parent / "list.csv"
     manifest.write_bytes("\r\n".join(lines()).encode("utf-8-sig"))

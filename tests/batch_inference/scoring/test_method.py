@@ -56,6 +56,7 @@ def test_the_signature_answers_as_explain_does(model, method):
     assert (told["height"], told["width"]) == expected.shape[1:] and told["scale"] > 0
 
 
+@pytest.mark.slow
 def test_scored_with_a_method_only_the_pictures_differ(model, images, tmp_path):
     for name, options in {"free": {}, "fused": {"method": "fused_layer_cam"}}.items():
         score(

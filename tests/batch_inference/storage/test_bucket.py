@@ -117,6 +117,7 @@ def test_a_bucket_gives_what_the_disk_gives_also_when_a_fifth_of_all_requests_fa
     assert failed == 0 if rate == 0 else failed > 0.1 * asked
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_bucket(server, filled, on_disk, tmp_path, monkeypatch):
     original, parts = filesystem.write, []
 

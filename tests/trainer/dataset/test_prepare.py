@@ -179,6 +179,7 @@ def records(directory: str) -> dict[str, dict]:
     }
 
 
+@pytest.mark.slow
 def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
     source = tmp_path / "source"
     source.mkdir()

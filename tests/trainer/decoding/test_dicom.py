@@ -296,6 +296,17 @@ def test_every_transfer_syntax_with_a_plug_in_is_read(syntax, name):
     assert read(data).pixels.std() > 5
 
 
+@pytest.mark.parametrize(
+    ("modality", "warnings"),
+    [
+        *((name, ()) for name in ("CR", "DX", "OT", None, "DOE^JOHN")),
+        *((name, ("other_modality",)) for name in ("CT", "MR", "US", "PT")),
+    ],
+)
+def test_a_modality_that_is_not_radiography_is_a_warning(modality, warnings):
+    assert read(dicom_file(picture(), Modality=modality)).warnings == warnings
+
+
 # Frames
 
 

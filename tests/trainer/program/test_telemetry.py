@@ -212,6 +212,7 @@ def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp
     )
 
 
+@pytest.mark.slow
 def test_training_beats_and_reports(tmp_path):
     data = commands.prepared(tmp_path)
     workdir, beats, textfile = tmp_path / "run", tmp_path / "heartbeat", tmp_path / "humerus.prom"
@@ -248,6 +249,7 @@ def test_a_file_may_name_the_recipe(tmp_path):
     assert missing.returncode == 2 and "absent.flags" in missing.stderr
 
 
+@pytest.mark.slow
 def test_waiting_ends_when_the_data_set_is_there_and_when_told_to(tmp_path):
     code = "import sys; from trainer.main import wait; sys.exit(wait())"
 

@@ -27,6 +27,7 @@ from trainer.network.serving import Member, Network
 from trainer.publishing import export, quantize, verification_images, verify
 from trainer.publishing.trained import Measured, Scored, Trained
 
+pytestmark = pytest.mark.slow
 SIZE = small_run.SIZE
 TRAIN, VALIDATION = small_run.split(80, SIZE), small_run.split(40, SIZE, seed=1, name="validation")
 DATASET = DatasetInfo(

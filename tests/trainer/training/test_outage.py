@@ -20,6 +20,7 @@ print([getattr(main, name)([name, *flags]) for name, *flags in json.loads(sys.ar
 """
 
 
+@pytest.mark.slow
 def test_what_to_do_is_one_sentence_and_no_scheduler_gives_up(tmp_path):
     with bucket_server.running(tmp_path) as server:
         uri = server.make_bucket("training")

@@ -106,6 +106,7 @@ def test_what_a_finished_run_leaves(undisturbed):
     assert re.search(r"\d minutes, interruptions included", page) and "cores: " in page
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_damaged_it_ends_as_if_undisturbed(data_dir, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     assert stop_after(start(data_dir, workdir), workdir, 2, signal.SIGKILL) == -signal.SIGKILL
@@ -156,6 +157,7 @@ def test_a_finished_run_is_not_trained_again(data_dir, undisturbed):
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_takes_another_threshold_rule_without_training_again(
     data_dir, undisturbed, tmp_path
 ):
@@ -362,6 +364,7 @@ def raising(error):
     return fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fails",
     [
