@@ -52,10 +52,6 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "twice the rate": {"learning_rate": 1e-3},
     "four times the rate": {"learning_rate": 2e-3},
     "half the rate": {"learning_rate": 2.5e-4},
-    "all layers learn": {"unfreeze_layers": "100%"},
-    "40 % of the layers learn": {"unfreeze_layers": "40%"},
-    "a tenth of the weight decay": {"weight_decay": 1e-3},
-    "no dropout": {"dropout": 0.0},
 }
 """Differences from the recipe as it was, in bfloat16 and with `augmentation.contrast` 0.3."""
 
@@ -111,6 +107,7 @@ def train(
     tf.keras.mixed_precision.set_global_policy(settings.precision)
     run = build_run(job, tf.distribute.get_strategy(), learnt, validation)
     tail, state, scores, seconds = TailAverage(run), State(), {}, []
+    first_scored = run.loop.epochs if options.only_last else settings.head_epochs + FIRST_SCORED
     while state.epoch < run.loop.epochs:
         in_tail = state.epoch >= settings.head_epochs + settings.epochs // 2
         started = time.process_time()
@@ -124,8 +121,7 @@ def train(
         )
         seconds.append(time.process_time() - started)
         state.finish_epoch({})
-        first = run.loop.epochs if options.only_last else settings.head_epochs + FIRST_SCORED
-        if state.epoch >= first:
+        if state.epoch >= first_scored:
             with run.average.use_averages():
                 _score(run, test, f"epoch {state.epoch}", scores)
     _score(run, test, "raw", scores)
@@ -157,8 +153,10 @@ def _score(run: Run, test: Split, name: str, scores: dict[str, np.ndarray]) -> N
 
 
 def _add_noise(pool: Split, deviation: float) -> Split:
-    """Return the images with normal noise of a standard deviation in grey levels, as data of their
-    own: simulated radiographs are easier to tell apart than real ones."""
+    """Return the images with normal noise of this standard deviation, in grey levels.
+
+    Without it, simulated radiographs are easier to tell apart than real ones.
+    """
     if not deviation:
         return pool
     random, images = np.random.default_rng(0), pool.images[np.arange(len(pool))]
@@ -241,7 +239,10 @@ LAST, *_, MIRRORED, GAMMA_HALF, GAMMA_TWO = RULES
 
 
 def table(pool: Split, options: argparse.Namespace) -> str:
-    """Format one row for each rule of the recipe, and one for each other variant."""
+    """Format the rows of the recipe, by rule, and those of the other variants.
+
+    With `only_last`, the recipe has the same rows as the others.
+    """
     read = {variant: _read(options, variant) for variant in VARIANTS}
     before = read[BASE]
     last = (LAST, MIRRORED, GAMMA_HALF, GAMMA_TWO)

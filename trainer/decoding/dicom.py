@@ -43,7 +43,7 @@ _TERMS = {
 }
 _UID = re.compile(r"[0-9.]{1,64}")
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
-_LAST_SAMPLES = 128  # at most those of the bytes that `replace_last_bytes` replaces
+_LAST_SAMPLES = 128  # more than the bits that `replace_last_bytes` replaces
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
@@ -199,7 +199,7 @@ def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str,
         "view_only": True,
         "correct_unused_bits": syntax.is_encapsulated,
     }
-    if syntax in _JPEG_LS:  # The other plug-in, which would be tried next, accepts damaged data.
+    if syntax in _JPEG_LS:  # pydicom would try another plug-in next, which accepts damaged data.
         how["decoding_plugin"] = "pyjpegls"
     return get_decoder(syntax).as_array(dataset, index=index, **how)
 
@@ -207,9 +207,13 @@ def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str,
 def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) -> None:
     """Refuse lossless JPEG data that make fewer or more samples than the picture has.
 
-    libjpeg reports neither. Here the last bytes are replaced and the data are decoded again. In
-    sound data that changes some of the last samples. In data that are cut short earlier samples
-    change, and none where the picture was complete before the data ended.
+    libjpeg reports neither. Therefore the last bytes are replaced and the frame is decoded again.
+    If the data are sound, some of the last samples change and no others. If samples are missing,
+    earlier ones change. If there are too many, none changes.
+
+    Args:
+      encoded: the frame's JPEG stream.
+      pixels: its decoded values, [height, width] or [height, width, 3].
     """
     if (replaced := replace_last_bytes(encoded)) is None:
         return
@@ -217,12 +221,10 @@ def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) 
     other.PixelData, other.NumberOfFrames = encaps.encapsulate([replaced]), 1
     try:
         changed = _decode(other, 0)[0].ravel() != pixels.ravel()
-    except RuntimeError:  # for the bytes that were put in
+    except RuntimeError:  # The new bytes are no code words; this says nothing about the old ones.
         return
     if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
-        refuse(
-            "truncated", "the lossless JPEG data of the DICOM file do not make the whole picture"
-        )
+        refuse("truncated", "the lossless JPEG data of the DICOM file are cut short or damaged")
 
 
 def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:

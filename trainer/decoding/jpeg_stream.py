@@ -157,16 +157,17 @@ def _find_warning(data: bytes) -> str:
 
 
 def replace_last_bytes(data: bytes) -> bytes | None:
-    """Return a stream with other bytes in the place of the last eight to sixteen.
+    """Return a stream in which other bytes stand in the place of the last eight or a few more.
 
-    Their first bit differs, so that the sample changes to which it belongs; each sample has at
-    least one. None stands for a stream of several scans, whose last samples are not those of its
-    last bytes, and for a very short one.
+    The first bit of the new bytes differs from that of the old ones. So the sample that this bit
+    belongs to changes. A sample has at least one bit, so only the last samples can change. The
+    result is None for a stream that is very short or has several scans, whose last bytes don't
+    belong to the last samples of the picture.
     """
     start = _pixels_start(data)
-    end = data.rfind(END_MARKER)
+    end = data.find(END_MARKER, start)
     cut = end - _REPLACED_BYTES
-    while data[cut - 1 : cut] == b"\xff":  # which the next byte belongs to
+    while data[cut - 1 : cut] == b"\xff":  # The byte behind it belongs to it.
         cut -= 1
     if cut <= start or data.find(b"\xff\xda", start) >= 0:
         return None

@@ -22,7 +22,7 @@ WARNINGS: dict[str, str] = {
     "ignored_element": "an element of the DICOM file that the picture does not need is malformed "
     "and was ignored",
     "no_end_marker": "the JPEG data have all their rows but no end marker",
-    "other_modality": "the DICOM file names a modality that is not radiography, as CT or MR",
+    "other_modality": "the DICOM file names a modality that is not radiography, such as CT or MR",
 }
 
 MAX_PIXELS = 100_000_000

@@ -73,10 +73,11 @@ def put_lease(server, folder: str, content: bytes) -> None:
     server.put(bucket, f"{prefix}/{run_lock.LOCK_FILE}", content)
 
 
-def start_holder(folder: str) -> subprocess.Popen:
+def start_holder(folder: str, program: str = HOLD) -> subprocess.Popen:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder],
+        [sys.executable, "-c", program, folder],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,14 +120,7 @@ def test_renewals_draw_no_random_numbers(server, folder):
 
     In a process of its own: threads that other tests left behind here may draw too.
     """
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD_AND_COMPARE, folder],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
+    holder = start_holder(folder, HOLD_AND_COMPARE)
     requests = server.faults.requests
     while server.faults.requests < requests + 3:
         time.sleep(0.01)
