@@ -215,16 +215,17 @@ def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) 
       encoded: the frame's JPEG stream.
       pixels: its decoded values, [height, width] or [height, width, 3].
     """
-    if (replaced := replace_last_bytes(encoded)) is None:
-        return
     other = copy.copy(dataset)
-    other.PixelData, other.NumberOfFrames = encaps.encapsulate([replaced]), 1
-    try:
-        changed = _decode(other, 0)[0].ravel() != pixels.ravel()
-    except RuntimeError:  # The new bytes are no code words; this says nothing about the old ones.
+    other.NumberOfFrames = 1
+    for replaced in replace_last_bytes(encoded):
+        other.PixelData = encaps.encapsulate([replaced])
+        try:
+            changed = _decode(other, 0)[0].ravel() != pixels.ravel()
+        except RuntimeError:  # The new bytes are no code words; this says nothing about the old.
+            continue
+        if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
+            refuse("truncated", "the lossless JPEG data of the DICOM file are cut short or damaged")
         return
-    if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
-        refuse("truncated", "the lossless JPEG data of the DICOM file are cut short or damaged")
 
 
 def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:

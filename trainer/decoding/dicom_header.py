@@ -70,10 +70,10 @@ def check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) ->
     if not encapsulated:
         _check_length(dataset)
     # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
-    # planes of 32 bits as well. Lossless JPEG is decoded twice.
+    # planes of 32 bits as well. Lossless JPEG is decoded twice: another stream and array.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
-    arrays = 3 if syntax in LOSSLESS_JPEG else 2
+    arrays = 4 if syntax in LOSSLESS_JPEG else 2
     check_memory(rows * columns * (samples * (arrays * sample + encoded) + 1))
     return frames
 

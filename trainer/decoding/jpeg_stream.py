@@ -156,13 +156,14 @@ def _find_warning(data: bytes) -> str:
     return ""
 
 
-def replace_last_bytes(data: bytes) -> bytes | None:
-    """Return a stream in which other bytes stand in the place of the last eight or a few more.
+def replace_last_bytes(data: bytes) -> Iterator[bytes]:
+    """Yield streams in which other bytes stand in the place of the last eight or a few more.
 
     The first bit of the new bytes differs from that of the old ones. So the sample that this bit
     belongs to changes. A sample has at least one bit, so only the last samples can change. The
-    result is None for a stream that is very short or has several scans, whose last bytes don't
-    belong to the last samples of the picture.
+    streams differ in the new bytes, since a decoder may refuse some of them. There are none for a
+    stream that is very short or has several scans, whose last bytes don't belong to the last
+    samples of the picture.
     """
     start = _pixels_start(data)
     end = data.find(END_MARKER, start)
@@ -170,10 +171,11 @@ def replace_last_bytes(data: bytes) -> bytes | None:
     while data[cut - 1 : cut] == b"\xff":  # The byte behind it belongs to it.
         cut -= 1
     if cut <= start or data.find(b"\xff\xda", start) >= 0:
-        return None
-    flip = 0 if data[cut] & 0x80 else 0xFF
-    tail = bytes(byte ^ flip for byte in _MIXED * 2)[: end - cut]
-    return data[:cut] + tail + END_MARKER
+        return
+    for turn in range(len(_MIXED)):
+        mixed = (_MIXED[turn:] + _MIXED[:turn]) * 2
+        flip = 0xFF if (data[cut] ^ mixed[0]) < 0x80 else 0
+        yield data[:cut] + bytes(byte ^ flip for byte in mixed[: end - cut]) + END_MARKER
 
 
 def has_all_rows(data: bytes) -> bool:
