@@ -71,6 +71,7 @@ def overlay(options: OverlayOptions) -> Result:
     humerus-overlay --scored=scored --output=pictures --label=positive --min_probability=0.9
     """
     path_checks.check_writable("output", options.output)
+    path_checks.check_folder("scored", options.scored)
     if path_checks.is_missing(options.scored, "cams"):
         raise DataError(
             f"{options.scored}/cams holds no packed maps; score with --cam_store=parquet first"

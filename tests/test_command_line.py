@@ -157,7 +157,12 @@ MISTAKES = [
     ("humerus-wait", [], 2, "name one thing to wait for: --data_dir or --model"),
     ("humerus-explain", [], 2, "name the artifact first; see humerus-explain --help"),
     *((name, ["--inptu=x"], 2, "inptu") for name in PROGRAMS if name != "humerus-score"),
-    ("humerus-prepare", ["--surce={empty}"], 2, "Did you mean: source"),
+    (
+        "humerus-prepare",
+        ["--surce={empty}"],
+        2,
+        "--surce (did you mean --source?); see",
+    ),
     (
         "humerus-score",
         ["--inptu={empty}", "--input={empty}", "--model={model}", "--output={out}"],
@@ -524,7 +529,21 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(train_dry, cap
         ("--config.epochs=-1", "epochs=-1: expected a whole number from 0 to 100000"),
         ("--config.epochs=0", "no epoch would be trained"),
         ("--config.abstain=1.5", "abstain=1.5: expected a number from 0 to below 1"),
-        ("--config.epoch=1", "epoch"),
+        (
+            "--config.epoch=1",
+            "no setting --config.epoch (did you mean --config.epochs?); trainer/configs/default.py",
+        ),
+        ("--config.augmentation.rotate=1", "(did you mean --config.augmentation.rotation?)"),
+        ("--config.optimizer.name=adam", "there is no setting --config.optimizer.name;"),
+        (
+            "--config.augmentation=none",
+            "--config.augmentation is a group of settings; set one of them, such as"
+            " --config.augmentation.",
+        ),
+        ("--epochs=1", "unknown flag --epochs (did you mean --config.epochs?)"),
+        ("--batch_size=1", "unknown flag --batch_size (did you mean --config.global_batch_size?)"),
+        ("--rotation=1", "unknown flag --rotation (did you mean --config.augmentation.rotation?)"),
+        ("--data_dr=1", "unknown flag --data_dr (did you mean --data_dir?)"),
         ("--config.epochs=many", "--config.epochs=many: expected a whole number"),
         ("--config.epochs=", "--config.epochs=: expected a whole number"),
         ("--config.dropout=inf%", "--config.dropout=inf%: expected a number"),
@@ -797,7 +816,15 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
         (b"other = 1", "it has no get_config()"),
         (b"def get_config(): return {}", "its get_config() returns a dict"),
         (b"def get_config(): pass", "its get_config() returns a NoneType"),
-        (b"def get_config(): return 1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            b"def get_config(): return 1 / 0",
+            "line 1, `def get_config(): return 1 / 0`: ZeroDivisionError: division by zero",
+        ),
+        (
+            b"from trainer.configs.humerus import get_config as base\n"
+            b"def get_config():\n    config = base()\n    config.epoch = 3\n    return config\n",
+            'line 4, `config.epoch = 3`: AttributeError: Key "epoch" does not exist',
+        ),
     ],
 )
 def test_a_file_that_is_no_recipe_is_one_sentence(tmp_path, capsys, content, said):

@@ -28,7 +28,7 @@ def fetch(model: str) -> str:
         raise ConfigError(f"{model} names no repository; expected hf://user/name[@revision]")
     if not machine.has_packages("huggingface_hub"):
         raise ConfigError(
-            f"{model} needs the package huggingface_hub; install it with: pip install 'humerus[hf]'"
+            f"{model} needs the package huggingface_hub; {machine.advise_extra('hf')}"
         )
     import huggingface_hub
     from huggingface_hub.utils import disable_progress_bars

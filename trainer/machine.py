@@ -67,6 +67,14 @@ def _read_cpu_limit(cgroup: pathlib.Path) -> float:
     return int(quota) / int(period) if quota.isdigit() else math.inf
 
 
+def advise_extra(extra: str) -> str:
+    """Return how to install what an optional feature needs, for the end of a message."""
+    return (
+        f"install the extra `{extra}`, in the checkout:"
+        f" uv pip install --constraint requirements.lock '.[{extra}]'"
+    )
+
+
 def has_packages(*names: str) -> bool:
     """Return whether optional packages are installed, by the names that Python imports."""
     return all(importlib.util.find_spec(name) for name in names)

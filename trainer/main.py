@@ -58,6 +58,7 @@ _TRAIN = _Program(
     options.TrainOptions,
     has_dry_run=True,
     define_config=recipes.define_config,
+    list_settings=recipes.list_flags,
     rewrite_argv=lambda argv: recipes.replace_names(sweeps.replace_trial(argv)),
 )
 
@@ -204,6 +205,8 @@ def verify(given: options.VerifyOptions) -> Result:
     path_checks.check_artifact(given.model)
     if given.data_dir:
         _check_prepared(given.data_dir)
+    if given.data_dir and given.images:
+        raise errors.ConfigError("name --data_dir or --images to measure on, not both")
     if given.images:
         path_checks.check_images(given.images)
     if given.masks:
@@ -234,7 +237,7 @@ def combine(given: options.CombineOptions, *models: str) -> Result:
     path_checks.check_writable("output", given.output)
     _check_prepared(given.data_dir)
     for model in models:
-        path_checks.check_artifact(model)
+        path_checks.check_artifact(model, flag="")
     import_tensorflow()
     from trainer.publishing import combine as combine_lib
 

@@ -152,7 +152,7 @@ def _read_header(location: str) -> _Header | None:
     if not is_manifest(uri) or not _is_csv(uri):
         return None
     with _explain_failures(uri), filesystem.open_text(uri) as text:
-        first: list[str] = next(_Rows(text), [])
+        first: list[str] = next(filter(None, _Rows(text)), [])
         return None if _is_of_mura(first) else _Header(first, uri)
 
 
@@ -170,7 +170,7 @@ def _explain_failures(uri: str) -> Iterator[None]:
 def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
     """Yield the inputs of a CSV manifest. MURA's lists have no header; their first cells count."""
     rows = _Rows(text)
-    first: list[str] = next(rows, [])
+    first: list[str] = next(filter(None, rows), [])
     if _is_of_mura(first):
         for values in itertools.chain([first], rows):
             if values and values[0].strip():
@@ -194,10 +194,7 @@ class _Rows(Iterator[list[str]]):
     """
 
     def __init__(self, text: Iterator[str]):
-        first = next(text, "")
-        separator = manifest_text.detect_separator(first)
-        lines = itertools.chain([first], text)
-        self._reader = csv.reader(lines, delimiter=separator, strict=True)
+        self._reader = manifest_text.read_csv(text)
 
     @property
     def line_num(self) -> int:

@@ -119,4 +119,6 @@ def test_the_other_command_has_its_own_flags_and_help(capsys, tmp_path):
         )
         == 2
     )
-    assert "Unknown command line flag 'direct_num_workers'" in capsys.readouterr().err
+    assert (
+        "unknown flag --direct_num_workers; see humerus-overlay --help" in capsys.readouterr().err
+    )

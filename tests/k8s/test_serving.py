@@ -66,7 +66,10 @@ def test_kubernetes_takes_tensorflow_serving(version):
 
 
 def test_the_inference_service_names_what_the_page_makes():
-    (found,) = manifests.render(SERVING / "kserve")
+    account, found = manifests.render(SERVING / "kserve")
+    assert account["kind"] == "ServiceAccount"
+    assert account["metadata"]["name"] == found["spec"]["predictor"]["serviceAccountName"]
+    assert account["metadata"]["namespace"] == found["metadata"]["namespace"]
     assert (found["apiVersion"], found["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     model = found["spec"]["predictor"]["model"]
     assert model["modelFormat"] == {"name": "triton"} and model["protocolVersion"] == "v2"

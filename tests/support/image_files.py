@@ -154,12 +154,13 @@ def tiff_file(
     next_page: int = 0,
     order: str = "<",
     extra_sample: int | None = None,
+    is_deflated: bool = False,
 ) -> bytes:
-    """Return an uncompressed TIFF file of a kind that no encoder here writes.
+    """Return a TIFF file of a kind that no encoder here writes.
 
     Args:
       pixels: [h, w], or [h, w, bands] of RGB and perhaps one more band.
-      sample_format: 1 for unsigned, 2 for signed.
+      sample_format: 1 for unsigned, 2 for signed, 3 for floating point.
       planes: whether the bands follow each other as planes.
       next_page: the offset of a second page.
       order: "<" for little endian, ">" for big endian.
@@ -169,12 +170,14 @@ def tiff_file(
     planar = pixels.transpose(2, 0, 1) if planes else pixels
     content = planar.astype(pixels.dtype.newbyteorder(order)).tobytes()
     strips = samples if planes else 1
+    if is_deflated:  # of a single strip
+        content = zlib.compress(content)
     offsets = [8 + index * len(content) // strips for index in range(strips)]
     tags = {
         256: [width],
         257: [height],
         258: [8 * pixels.itemsize] * samples,
-        259: [1],
+        259: [8 if is_deflated else 1],
         262: [2 if samples >= 3 else 1],
     }
     tags |= {273: offsets, 277: [samples], 278: [height], 279: [len(content) // strips] * strips}

@@ -8,6 +8,8 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
+import warnings
 import zlib
 
 import cv2
@@ -215,6 +217,80 @@ def test_every_orientation(kind, orientation):
     assert np.abs(pixels.astype(int) - shown).max() <= (3 if kind == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_only_exif_turns_a_picture(kind):
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+        b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    stored = picture()[:, :-3]
+    assert read(encode(Image.fromarray(stored), kind, xmp=xmp)).pixels.shape == stored.shape
+
+
+def _exif(order: str, entries: list[tuple[int, int, int, bytes]], offset: int = 8) -> bytes:
+    """Return EXIF data whose first directory has these entries: tag, type, count, value."""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", offset)
+    packed = [
+        struct.pack(f"{order}HHI", tag, kind, count) + value.ljust(4, b"\0")
+        for tag, kind, count, value in entries
+    ]
+    return head + struct.pack(f"{order}H", len(entries)) + b"".join(packed) + bytes(4)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "letter"), [(1, "B"), (3, "H"), (4, "I")])
+def test_the_orientation_is_read_in_any_order_and_type(prefix, order, kind, letter):
+    value = struct.pack(f"{order}{letter}", 6)
+    exif = prefix + _exif(order, [(0x10F, 2, 2, b"x"), (0x112, kind, 1, value)])
+    stored = picture()
+    rows = [b"\0" + row.tobytes() for row in stored]
+    data = png(rows, stored.shape[1], stored.shape[0], 8, 0, more=png_chunk(b"eXIf", exif))
+    assert np.array_equal(read(data).pixels, np.rot90(stored, -1))
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.builds(
+            _exif,
+            st.sampled_from("<>"),
+            st.lists(
+                st.tuples(
+                    st.sampled_from([0x112, 0x10F]),
+                    st.integers(0, 20),
+                    st.integers(0, 2**32 - 1),
+                    st.binary(max_size=4),
+                ),
+                max_size=5,
+            ),
+            st.integers(0, 2**32 - 1),
+        ),
+    )
+)
+def test_damaged_exif_turns_or_leaves_a_picture(exif):
+    stored = picture()
+    rows = [b"\0" + row.tobytes() for row in stored]
+    data = png(rows, stored.shape[1], stored.shape[0], 8, 0, more=png_chunk(b"eXIf", exif))
+    assert sorted(read(data).pixels.shape) == sorted(stored.shape)
+
+
+def test_tags_of_exif_that_share_their_bytes_take_no_memory():
+    """1,000 tags of the same 200,000 bytes."""
+    exif = _exif("<", [(0x9000 + i, 7, 200_000, struct.pack("<I", 0)) for i in range(1000)])
+    stored = picture()
+    rows = [b"\0" + row.tobytes() for row in stored]
+    chunk = png_chunk(b"eXIf", exif.ljust(200_000, b"\0"))
+    data = png(rows, stored.shape[1], stored.shape[0], 8, 0, more=chunk)
+    tracemalloc.start()
+    try:
+        assert np.array_equal(read(data).pixels, stored)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
 def test_equal_channels_give_exactly_the_grey_values(kind):
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -320,6 +396,28 @@ def test_interlaced_deep_colour_is_the_same_picture():
     # Adam7 of one pixel is one pass.
     rows = [b"\0" + struct.pack(">3H", 2000, 2000, 2000)]
     assert read(png(rows, 1, 1, 16, 2, interlaced=True)).pixels.tolist() == [[125]]
+
+
+@pytest.mark.parametrize("is_deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+def test_samples_have_one_meaning_in_either_order_of_bytes(kind, order, is_deflated):
+    levels = picture().astype(int)
+    if kind == "u2":
+        pixels, expected = 251 * levels + 3, np.rint((251 * levels + 3) / 65535 * 255)
+    else:  # stretched from the darkest to the brightest value
+        pixels = 120 * levels - 9000
+        expected = np.rint((levels - levels.min()) * 255 / (levels.max() - levels.min()))
+    sample_format = {"u": 1, "i": 2, "f": 3}[kind[0]]
+    data = tiff_file(pixels.astype(kind), sample_format, order=order, is_deflated=is_deflated)
+    assert np.abs(read(data).pixels.astype(int) - expected).max() <= 1
+
+
+def test_the_largest_numbers_of_floating_point_are_stretched_too():
+    values = np.array([[-3e38, 0, 3e38]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(encode(values, "TIFF")).pixels.tolist() == [[0, 128, 255]]
 
 
 def test_floating_point_stretches_the_finite_values():

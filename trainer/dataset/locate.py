@@ -29,8 +29,8 @@ def locate(data_dir: str) -> str:
     found = [path for path in found if not posixpath.basename(path).startswith("incomplete.")]
     if not found:
         raise DataError(
-            f"{data_dir} holds no prepared data set; make one with humerus-prepare "
-            f"--data_dir={data_dir}"
+            f"{data_dir} holds no prepared data set; make one with humerus-prepare"
+            " --source=RADIOGRAPHS, and name the folder that it wrote as --data_dir"
         )
     if len(found) > 1:
         raise ConfigError(

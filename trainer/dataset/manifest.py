@@ -33,6 +33,7 @@ _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1
 _MAX_BYTES = 1 << 30
 """Largest manifest that is read: millions of images."""
 
+_HEADER_CHARACTERS = 1000
 _T = TypeVar("_T")
 _NumberedRows = Iterator[tuple[int, list[str]]]
 
@@ -81,9 +82,12 @@ def read_rows(source: str) -> _NumberedRows:
             f"{source} is not text in UTF-8 or UTF-16 ({error.reason}); save the manifest as CSV "
             "in UTF-8"
         ) from error
-    separator = manifest_text.detect_separator(text.partition("\n")[0])
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    return _number_rows(reader, source)
+    if "\0" in text[:_HEADER_CHARACTERS]:
+        raise DataError(
+            f"{source} is not text in UTF-8, nor in UTF-16 with a byte order mark (it holds NUL"
+            " bytes); save the manifest as CSV in UTF-8"
+        )
+    return _number_rows(manifest_text.read_csv(io.StringIO(text, newline="")), source)
 
 
 def _read_content(source: str) -> bytes | None:

@@ -39,10 +39,10 @@ def prepare(
 
     Args:
       source: folder, or the CSV file of a manifest; local or `gs://`.
-      layout: `mura`, `folders` or `manifest`.
+      layout: one of `options.LAYOUTS`, such as `mura` or `manifest`.
       data_dir: root of the data sets; local or `gs://`.
       image_size: side of the square in pixels.
-      body_parts: body parts of MURA or FracAtlas, or `all`.
+      body_parts: body parts of MURA or FracAtlas, or `all`; other layouts ignore them.
       validation_fraction: share of all patients, in [0, 1), if the source has no validation split.
       test_fraction: share of all patients, in [0, 1), if the source has no test split.
       seed: seed of the assignment of patients to splits.

@@ -22,7 +22,6 @@ from trainer.decoding.dicom_containment import contain_errors
 from trainer.decoding.dicom_display import grey, luma, of_frame
 from trainer.decoding.dicom_header import (
     LOSSLESS_JPEG,
-    MODES,
     check_header,
     read_transfer_syntax,
 )
@@ -32,6 +31,7 @@ from trainer.decoding.jpeg_stream import (
     check_scans,
     complete,
     jpeg_segments,
+    read_adobe_transform,
     replace_last_bytes,
 )
 from trainer.decoding.refusal import check_memory, refuse
@@ -43,6 +43,7 @@ _TERMS = {
 }
 _UID = re.compile(r"[0-9.]{1,64}")
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+_LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LAST_SAMPLES = 128  # more than the bits that `replace_last_bytes` replaces
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
@@ -83,8 +84,7 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
         _check_deflated(data)
         dataset = _parse(data)
         notes: set[str] = set()
-        mode = MODES.get(str(dataset.get("PhotometricInterpretation")).strip())
-        number = check_header(dataset, mode, notes)
+        number, mode = check_header(dataset, notes)
 
     def frame(index: int) -> Decoded:
         with contain_errors():
@@ -94,7 +94,7 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
             tags = _tags(dataset)
             if tags.get("modality", "OT") not in RADIOGRAPHY:
                 found.add("other_modality")
-            return Decoded(pixels, str(mode), tags, frozenset(found))
+            return Decoded(pixels, mode, tags, frozenset(found))
 
     return number, frame
 
@@ -169,8 +169,9 @@ def _stored_values(
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
-        _check_codestream(encoded, dataset.Rows, dataset.Columns)
-        _check_end(encoded, notes)
+        if syntax != uid.RLELossless:
+            _check_codestream(encoded, dataset.Rows, dataset.Columns)
+            _check_end(encoded, notes)
     try:
         pixels, properties = _decode(dataset, index)
     except RuntimeError:
@@ -179,11 +180,17 @@ def _stored_values(
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
     if syntax in LOSSLESS_JPEG:
         _check_amount(dataset, encoded, pixels)
-    if not syntax.is_encapsulated:
+    if _keeps_cells(syntax):
         pixels = _used_bits(dataset, pixels)
     if pixels.ndim == 2:
         return pixels, False
-    if str(properties["photometric_interpretation"]).startswith("YBR"):
+    transform = read_adobe_transform(encoded) if syntax in _LOSSY_JPEG else None
+    has_luma = (
+        str(properties["photometric_interpretation"]).startswith("YBR")
+        if transform is None
+        else transform != 0
+    )
+    if has_luma:
         pixels = pixels[..., 0]
     return luma(pixels, int(properties["bits_stored"])), True
 
@@ -197,11 +204,16 @@ def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str,
     how: dict[str, Any] = {
         "raw": True,
         "view_only": True,
-        "correct_unused_bits": syntax.is_encapsulated,
+        "correct_unused_bits": not _keeps_cells(syntax),
     }
     if syntax in _JPEG_LS:  # pydicom would try another plug-in next, which accepts damaged data.
         how["decoding_plugin"] = "pyjpegls"
     return get_decoder(syntax).as_array(dataset, index=index, **how)
+
+
+def _keeps_cells(syntax: uid.UID) -> bool:
+    """Return whether decoded values come with the unused bits of their cells (PS3.5 8.1.1, G.2)."""
+    return not syntax.is_encapsulated or syntax == uid.RLELossless
 
 
 def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) -> None:

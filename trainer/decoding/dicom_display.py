@@ -130,6 +130,9 @@ def _is_padding(dataset: pydicom.Dataset, values: np.ndarray, notes: set[str]) -
             notes.add("ignored_element")
         return np.zeros(values.shape, bool)
     last = first if ends[1] is None else ends[1]
+    size = 1 << 8 * values.itemsize
+    if min(first, last) < -size // 2 or max(first, last) >= size:  # no value of this size
+        return np.zeros(values.shape, bool)
     # The sign of either depends on a VR that writers get wrong; the bits are right.
     low, high = sorted(np.array([first, last], np.int64).astype(values.dtype))
     return (values >= low) & (values <= high)

@@ -1,5 +1,7 @@
 """Check the header of a DICOM file before any pixel is decoded."""
 
+import io
+
 import pydicom
 from pydicom import encaps, uid
 from pydicom.pixels import get_decoder
@@ -16,26 +18,32 @@ MODES = {
     **dict.fromkeys(("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), "ycbcr"),
 }
 LOSSLESS_JPEG = (uid.JPEGLossless, uid.JPEGLosslessSV1)
-_SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
+_SIDES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SQUARE = 0.01
 """How far the sides of a pixel may differ, as a share of the longer one."""
 _FIRST_ITEM = b"\xfe\xff\x00\xe0"
 
 
-def check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) -> int:
+def check_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
     """Refuse what is not a picture of 8 or 16 bits, before any pixel is decoded.
 
+    Elements that decoders read again are put into the form that they expect.
+
     Returns:
-      The number of frames. Codes of `refusal.WARNINGS` are added to `notes`.
+      The number of frames, and a value of `MODES`. Codes of `refusal.WARNINGS` are added to
+      `notes`.
     """
     if "PixelData" not in dataset:
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
+    interpretation = str(dataset.get("PhotometricInterpretation")).strip().upper()
+    mode = MODES.get(interpretation)
     if mode is None:
         refuse(
             "bad_dicom",
             f"expected a photometric interpretation of {', '.join(MODES)}, "
             "the DICOM data set has none of them",
         )
+    dataset.PhotometricInterpretation = interpretation
     rows, columns, allocated, stored, samples = (
         _read_positive(dataset, keyword)
         for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel")
@@ -69,13 +77,15 @@ def check_header(dataset: pydicom.Dataset, mode: str | None, notes: set[str]) ->
         )
     if not encapsulated:
         _check_length(dataset)
+    elif frames == 1:
+        _join_fragments(dataset)
     # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
     # planes of 32 bits as well. Lossless JPEG is decoded twice: another stream and array.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
     arrays = 4 if syntax in LOSSLESS_JPEG else 2
     check_memory(rows * columns * (samples * (arrays * sample + encoded) + 1))
-    return frames
+    return frames, mode
 
 
 def _read_positive(dataset: pydicom.Dataset, keyword: str) -> int:
@@ -86,15 +96,29 @@ def _read_positive(dataset: pydicom.Dataset, keyword: str) -> int:
 
 
 def _read_number_of_frames(dataset: pydicom.Dataset, notes: set[str]) -> int:
-    """Return the number of frames, 1 where it is missing or malformed."""
+    """Return the number of frames, 1 where it is missing, malformed or 0."""
     frames = read_integer(dataset, "NumberOfFrames")
-    if frames is None:
+    if frames is None or frames == 0:
         if has_value(dataset, "NumberOfFrames"):
             notes.add("ignored_element")
         frames = 1
     # The decoders read it again, less leniently.
     dataset.NumberOfFrames = frames
     return frames
+
+
+def _join_fragments(dataset: pydicom.Dataset) -> None:
+    """Join the fragments of a single frame whose table of offsets says anything unusual.
+
+    All fragments belong to that frame (PS3.5 A.4), so that a table that doesn't fit does no harm.
+    """
+    data = dataset.PixelData
+    table = data[8 : 8 + int.from_bytes(data[4:8], "little")]
+    if data[:4] != _FIRST_ITEM or table in (b"", bytes(4)):
+        return
+    fragments = io.BytesIO(data)
+    fragments.seek(8 + len(table))
+    dataset.PixelData = encaps.encapsulate([b"".join(encaps.generate_fragments(fragments))])
 
 
 def _check_length(dataset: pydicom.Dataset) -> None:

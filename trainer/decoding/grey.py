@@ -1,5 +1,6 @@
 """Convert a picture that Pillow has decoded to grey pixels, upright, uint8 [height, width]."""
 
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,10 @@ from trainer.decoding.tiles import iterate_tiles
 
 TIFF_UNSIGNED, TIFF_SIGNED = 1, 2
 """Values of `sample_format`."""
+_EXIF = b"Exif\0\0"
 _EXIF_ORIENTATION = 0x0112
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
+"""Types of EXIF tags that hold an integer, as `struct` names them."""
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 262, 339
 _TIFF_MIN_IS_WHITE = 0
 
@@ -92,19 +96,39 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     if not low < high:
         return lambda values: np.zeros(values.shape, np.uint8)
     scale = 255 / (high - low)
+    # In float64, in which the differences of float32 are finite.
     return lambda values: np.rint(
-        (np.where(np.isfinite(values), values, low) - low) * scale
+        (np.where(np.isfinite(values), values, low).astype(np.float64) - low) * scale
     ).astype(np.uint8)
 
 
 def turn_upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:
     """Return `grey` in the EXIF orientation of `image`; ignore damaged EXIF data."""
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:
-        return grey
+    orientation = _read_orientation(image.info.get("exif", b""))
     if orientation not in range(2, 9):
         return grey
     turned = Image.fromarray(grey)
     turned.getexif()[_EXIF_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(turned))
+
+
+def _read_orientation(exif: bytes) -> int:
+    """Return the orientation in EXIF data, 1 where they hold none or are damaged.
+
+    Only this tag of the first directory is read (TIFF 6.0, section 2). Pillow reads all tags, which
+    may be many that share a megabyte.
+    """
+    tiff = exif.removeprefix(_EXIF).removeprefix(_EXIF)  # some writers of PNG add it too
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+            if tag == _EXIF_ORIENTATION and kind in _INTEGERS:
+                return int(struct.unpack_from(f"{order}{_INTEGERS[kind]}", tiff, entry + 8)[0])
+    except struct.error:
+        pass
+    return 1

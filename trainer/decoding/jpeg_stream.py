@@ -20,6 +20,7 @@ _MAX_SCANS = 100
 """
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN_HEADER = 0xDA
+_ADOBE = 0xEE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _USUAL = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
 """Frame header and bits a sample of what nearly all encoders write."""
@@ -55,6 +56,17 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker[0] == _SCAN_HEADER:
             return
         position += 2 + length
+
+
+def read_adobe_transform(data: bytes) -> int | None:
+    """Return the colour transform that Adobe's segment names; None where there is no such segment.
+
+    0 stands for none, 1 for YCbCr, 2 for YCCK (Adobe Technical Note 5116).
+    """
+    for marker, start, end in jpeg_segments(data):
+        if marker == _ADOBE and data[start : start + 5] == b"Adobe" and end - start >= 12:
+            return data[start + 11]
+    return None
 
 
 def check_scans(data: bytes) -> None:

@@ -85,6 +85,8 @@ _UNSUPPORTED = re.compile(
     re.I,
 )
 
+_BIG_ENDIAN = re.compile(r"(;\d+)B")
+"""In Pillow's names of sample formats, such as `I;16BS`."""
 _QUOTATION = re.compile(r"['\"\\]")
 
 
@@ -162,6 +164,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         transparent = image.info.get("transparency")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_samples(image)
+        _take_native_order(image)
     if has_deep_colour(image):
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
     elif isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -262,6 +265,20 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
             "unsupported",
             "expected unsigned samples of 8 bits, those of the TIFF file are signed",
         )
+
+
+def _take_native_order(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Make Pillow take the samples that libtiff decodes as they are.
+
+    libtiff returns them in the order of the machine. For some kinds of samples Pillow swaps their
+    bytes again.
+    """
+    image.tile = [
+        tile._replace(args=(_BIG_ENDIAN.sub(r"\1N", tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff"
+        else tile
+        for tile in image.tile
+    ]
 
 
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:

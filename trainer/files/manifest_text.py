@@ -1,17 +1,21 @@
 """Read the text of a manifest and resolve the paths in it: one rule for preparation and scoring."""
 
 import codecs
+import csv
 import io
+import itertools
 import os
 import posixpath
 import re
-from collections.abc import Sequence
-from typing import BinaryIO, TextIO
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, TextIO
 
 from trainer.errors import DataError
-from trainer.files import urls
+from trainer.files import manifest_columns, urls
 
 _SEPARATORS = ",;\t"
+_NAMED_SEPARATOR = re.compile('"?sep=([,;\t])"?')
+_BLANK = f'{_SEPARATORS} "\r\n'
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -32,11 +36,35 @@ def open_text(file: BinaryIO) -> TextIO:
     return io.TextIOWrapper(buffered, encoding, errors, newline="")
 
 
+def read_csv(lines: Iterable[str]) -> Any:
+    """Return a strict `csv.reader` of a table whose header may be preceded by blank lines.
+
+    What separates the cells is told by the header, see `detect_separator`, or by the line `sep=;`
+    that Excel understands. The lines before the header are read as blank rows, so that the
+    reader's line numbers are those of the file.
+    """
+    lines, skipped, separator, header = iter(lines), 0, "", ""
+    for line in lines:
+        if named := _NAMED_SEPARATOR.fullmatch(line.strip()):
+            separator = named[1]
+        elif line.strip(_BLANK):
+            header = line
+            break
+        skipped += 1
+    rows = itertools.chain(itertools.repeat("\n", skipped), [header], lines)
+    return csv.reader(rows, delimiter=separator or detect_separator(header), strict=True)
+
+
 def detect_separator(header: str) -> str:
     """Return what separates the cells of a CSV file: comma, semicolon or tab.
 
-    Spreadsheet programs of many countries write semicolons.
+    It is the one that makes a column of paths, else the most frequent one. Spreadsheet programs of
+    many countries write semicolons.
     """
+    for separator in _SEPARATORS:
+        names = next(csv.reader([header], delimiter=separator), [])
+        if "path" in manifest_columns.find_roles(set(map(manifest_columns.normalise_name, names))):
+            return separator
     return max(_SEPARATORS, key=header.count)
 
 

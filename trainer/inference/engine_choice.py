@@ -42,8 +42,7 @@ def choose(
     package, extra = _PACKAGES.get(engine, ("", ""))
     if runs_here and package and not machine.has_packages(package):
         raise ConfigError(
-            f"--engine={engine} needs the package {package}; "
-            f"install it with: pip install 'humerus[{extra}]'"
+            f"--engine={engine} needs the package {package}; {machine.advise_extra(extra)}"
         )
     is_suitable = (
         engines.is_suitable
@@ -71,7 +70,7 @@ def log_advice(described: Artifact, choice: Choice, engine: str, runs_here: bool
         and not machine.has_packages("openvino")
         and not machine.has_gpu()
     ):
-        logging.info("scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'")
+        logging.info("scoring would be faster with OpenVINO; %s", machine.advise_extra("cpu"))
     if not _is_verified(described, choice):
         recorded = (
             "records that it differs from TensorFlow"

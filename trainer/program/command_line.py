@@ -15,7 +15,6 @@ import functools
 import importlib.metadata
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,7 +45,7 @@ from trainer.program import (
     telemetry,
 )
 from trainer.program.flag_help import describe_flags
-from trainer.program.flag_types import BEAM_SCHEMES
+from trainer.program.flag_types import BEAM_SCHEMES, SCHEMES, PathParser
 from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
@@ -92,6 +91,7 @@ class Program:
       has_json: define --json, for the result.
       define_config: defines the flag --config of a command line and returns a function that reads
         it; the work gets what it reads as the keyword `config`.
+      list_settings: returns the flags of all settings, such as `--config.epochs`.
       takes_arguments: pass arguments that are not flags to the work, `~` at the start of one as
         the home folder; otherwise they are an error.
       passes_unknown_flags: pass undefined flags to the work too; otherwise they are an error.
@@ -105,6 +105,7 @@ class Program:
     has_dry_run: bool = False
     has_json: bool = True
     define_config: Callable[[flags.FlagValues, list[str] | None], Callable[[], Any]] | None = None
+    list_settings: Callable[[], list[str]] = list
     takes_arguments: bool = False
     passes_unknown_flags: bool = False
     rewrite_argv: Callable[[list[str]], list[str]] = list
@@ -176,13 +177,12 @@ class Program:
         try:
             readers = self.define_flags(values, argv)
             _, *arguments = values(argv, known_only=self.passes_unknown_flags)
+        except flags.UnrecognizedFlagError as error:
+            raise ConfigError(self._describe_unknown(error.flagname, values)) from error
         except flags.Error as error:
             raise ConfigError(_describe(error)) from error
         except (AttributeError, TypeError, ValueError, KeyError) as error:
-            # ml_collections quotes its messages twice.
-            said = _describe(error).strip("'\"").replace("\\n", "; ").replace("\\'", "'")
-            wrong = f"there is no --config.{said}" if said.isidentifier() else said
-            raise ConfigError(f"a setting of the recipe is wrong: {wrong}") from error
+            raise ConfigError(f"a setting of the recipe is wrong: {_describe(error)}") from error
         required = list_required(self.options)
         missing = [flag for flag in required if values[flag].value in (None, "")]
         self._check_words(arguments, missing)
@@ -192,9 +192,17 @@ class Program:
                 f"see {self.name} --help"
             )
         if self.takes_arguments:
-            arguments = list(map(os.path.expanduser, arguments))
+            arguments = [_parse_path(argument) for argument in arguments]
         more = {keyword: read() for keyword, read in readers.items()}
         return self.options(**read_flags(self.options, values)), arguments, more
+
+    def _describe_unknown(self, flag: str, values: flags.FlagValues) -> str:
+        """Return the sentence for a flag that nobody knows, with one of a similar name."""
+        by_last_part = {name.rpartition(".")[2]: name for name in self.list_settings()}
+        by_last_part |= {name: f"--{name}" for name in values}
+        similar = difflib.get_close_matches(flag.rpartition(".")[2], by_last_part, 1)
+        guess = f" (did you mean {by_last_part[similar[0]]}?)" if similar else ""
+        return f"unknown flag --{flag}{guess}; see {self.name} --help"
 
     def _check_words(self, words: Sequence[str], missing: Sequence[str]) -> None:
         """Raise `ConfigError` for a word that nobody takes, which may be why a flag is missing.
@@ -289,6 +297,14 @@ def _describe(error: BaseException) -> str:
         return f"--flagfile cannot be read: {error.__context__}"
     # The text of a KeyError is its argument in quotes.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _parse_path(argument: str) -> str:
+    """Return a path that stands without a flag, `~` at its start as the home folder."""
+    try:
+        return PathParser(SCHEMES, any_bytes=True).parse(argument)
+    except ValueError as error:
+        raise ConfigError(f"{argument}: {error}") from error
 
 
 def _make_flag_values() -> flags.FlagValues:

@@ -30,7 +30,10 @@ def describe_flags(values: flags.FlagValues, required: Container[str]) -> str:
             if flag.name in required:
                 notes.append("required")
             if flag.default not in (None, "", []) and not flag.boolean:
-                notes.append(f"default {flag.serialize().partition('=')[2]}")
+                shown = flag.serialize().partition("=")[2]
+                if isinstance(flag.parser, flags.ListParser):
+                    shown = shown.replace(",", ", ")  # so that lines break between members
+                notes.append(f"default {shown}")
             text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
             lines.append(wrapper.fill(f"  {name:<{_NAME_COLUMNS}}{text}"))
     return "\n".join(lines)

@@ -39,10 +39,15 @@ def check_file_writable(flag: str, path: str) -> None:
 
 
 def check_artifact(model: str, flag: str = "model") -> None:
-    """Raise `ConfigError` if a flag names a local path that is no artifact."""
+    """Raise `ConfigError` if a flag names a local path that is no artifact.
+
+    Args:
+      flag: its name; "" for an argument without one.
+    """
     if is_missing(model, "model.json"):
+        named = f"--{flag}={model}" if flag else model
         raise ConfigError(
-            f"--{flag}={model} is not an exported model (no model.json there); name the `artifact` "
+            f"{named} is not an exported model (no model.json there); name the `artifact` "
             "folder of a run"
         )
 
@@ -57,7 +62,8 @@ def check_source(source: str, layout: str) -> None:
             "path,label"
         )
     if layout != "manifest" and not os.path.isdir(source):  # noqa: PTH112, as in `is_missing`
-        raise DataError(f"{source} is not a folder; name the one that holds the images")
+        csv = "" if is_missing(source) else ", or --layout=manifest for a CSV file"
+        raise DataError(f"{source} is not a folder; name the one that holds the images{csv}")
 
 
 def check_images(folder: str) -> None:
@@ -83,7 +89,7 @@ def check_scored(scored: str) -> None:
     if is_missing(scored, "run.json"):
         raise DataError(
             f"{scored} is not the folder of a finished run: its run.json cannot be read "
-            "(No such file or directory)"
+            "(No such file or directory); name the --output of humerus-score"
         )
 
 
@@ -92,6 +98,12 @@ def check_radiographs(paths: Sequence[str]) -> None:
     if paths and all(map(is_missing, paths)):
         reasons = "; ".join(f"{escape_name(path)}: cannot be opened or read" for path in paths)
         raise DataError(f"none of the images can be read: {reasons}")
+
+
+def check_folder(flag: str, path: str) -> None:
+    """Raise `DataError` if a flag names a local folder that doesn't exist."""
+    if not is_remote(path) and not os.path.isdir(path):  # noqa: PTH112
+        raise DataError(f"--{flag}={path} is not a folder; check the path")
 
 
 def check_file(flag: str, path: str) -> None:

@@ -128,7 +128,7 @@ def check_installed(tracker: str | None) -> None:
     if tracker and not machine.has_packages(tracker):
         raise ConfigError(
             f"--track={tracker} needs the package {PACKAGES[tracker]}; "
-            f"install it with: pip install 'humerus[{tracker}]'"
+            f"{machine.advise_extra(tracker)}"
         )
 
 

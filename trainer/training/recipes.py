@@ -1,9 +1,12 @@
 """Find the recipes of `trainer.configs` by name, as `--config` takes them."""
 
+import difflib
 import pathlib
 import re
 import runpy
-from collections.abc import Callable, Sequence
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -13,6 +16,7 @@ from trainer.program.flag_types import SWITCH, DescribedParser
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _CONFIG_FLAGS = ("--config=", "-config=")
+_SETTING = re.compile(r"--?config\.([\w.]+)(=|$)")
 _PARSERS = {
     int: DescribedParser(flags.IntegerParser(), "a whole number"),
     float: DescribedParser(flags.FloatParser(), "a number"),
@@ -79,8 +83,46 @@ def replace_names(argv: Sequence[str]) -> list[str]:
             f"--{order[0]} comes before the --config that it changes; name the recipe first"
         )
     # As with any flag the last one counts, since a --flagfile may name one too.
-    recipe = named[-1] if named else "humerus"
-    return [argv[0], f"--config={_find_recipe(recipe)}", *others]
+    recipe = _find_recipe(named[-1] if named else "humerus")
+    settings = _load(recipe)
+    names_other_recipe = any("flagfile" in word for word in others)
+    for setting in filter(None, map(_SETTING.match, others)):
+        if not names_other_recipe:
+            _check_setting(setting[1], settings)
+    return [argv[0], f"--config={recipe}", *others]
+
+
+def list_flags() -> list[str]:
+    """Return the flags that change a setting, such as `--config.epochs`."""
+    return [f"--config.{name}" for name in _list_settings(_load(_find_recipe("default")))]
+
+
+def _list_settings(settings: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for name in settings:
+        value = settings.get_ref(name).get()
+        if isinstance(value, ConfigDict):
+            yield from _list_settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _check_setting(name: str, settings: ConfigDict) -> None:
+    """Raise `ConfigError` where a recipe has no setting `name`, such as `augmentation.zoom`."""
+    known = list(_list_settings(settings))
+    if name in known:
+        return
+    members = [other for other in known if other.startswith(f"{name}.")]
+    if members:
+        raise ConfigError(
+            f"--config.{name} is a group of settings; set one of them, such as"
+            f" --config.{members[0]}=VALUE"
+        )
+    by_last_part = {other.rpartition(".")[2]: other for other in known}
+    similar = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, 1)
+    guess = f" (did you mean --config.{by_last_part[similar[0]]}?)" if similar else ""
+    raise ConfigError(
+        f"there is no setting --config.{name}{guess}; trainer/configs/default.py lists all"
+    )
 
 
 def _find_recipe(name: str) -> str:
@@ -92,15 +134,17 @@ def _find_recipe(name: str) -> str:
         raise ConfigError(
             f"--config={name}: neither a recipe of this program ({list_names()}) nor a file"
         )
-    _check_file(name)
     return name
 
 
-def _check_file(name: str) -> None:
-    """Raise `ConfigError` where a file of the user makes no settings.
+def _load(name: str) -> ConfigDict:
+    """Return the settings that a file makes.
 
     Args:
       name: its path, or `PATH:ARGUMENT` for a `get_config` that takes an argument.
+
+    Raises:
+      ConfigError: it makes none.
     """
     path, colon, argument = name.partition(":")
     try:
@@ -108,11 +152,22 @@ def _check_file(name: str) -> None:
         reason = f"its get_config() returns a {type(settings).__name__}"
     except Exception as error:  # whatever the file raises
         lacks = isinstance(error, KeyError) and error.args == ("get_config",)
-        reason = "it has no get_config()" if lacks else f"{type(error).__name__}: {error}"
+        reason = "it has no get_config()" if lacks else _locate_error(error, path)
     else:
         if isinstance(settings, ConfigDict):
-            return
+            return settings
     raise ConfigError(
         f"--config={name} is no recipe ({reason}); expected a Python file whose get_config() "
         "returns a ConfigDict, such as those of trainer/configs"
     )
+
+
+def _locate_error(error: Exception, path: str) -> str:
+    """Return an error in one line, after the last line of the file that led to it."""
+    said = " ".join(str(error).strip("'\"").split())
+    # ml_collections lists all settings behind its first sentence.
+    reason = f"{type(error).__name__}: {textwrap.shorten(said, 120, placeholder=' ...')}"
+    places = [
+        place for place in traceback.extract_tb(error.__traceback__) if place.filename == path
+    ]
+    return f"line {places[-1].lineno}, `{places[-1].line}`: {reason}" if places else reason

@@ -66,6 +66,18 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, separator):
     assert list(manifest.read_lines(uri)) == [manifest.Line("a.png", "", (("Ward", "a, b"),))]
 
 
+@pytest.mark.parametrize("before", ["\n", "sep=;\r\n", '"sep=;"\n \n', "\n\nsep=;\n"])
+def test_a_header_may_come_after_blank_lines_and_the_line_of_excel(tmp_path, before):
+    uri = write(tmp_path, f'{before}Ward;path;"a,b,c,d"\n3;a.png;x\n"')
+    assert manifest.read_carried_columns(uri) == ["Ward", "a,b,c,d"]
+    with pytest.raises(DataError, match=f"line {3 + before.count(chr(10))} is not CSV"):
+        list(manifest.read_lines(uri))
+    uri = write(tmp_path, f"{before}Ward;path\n3;a.png\n")
+    (line,) = manifest.read_lines(uri)
+    assert line == manifest.Line("a.png", "", (("Ward", "3"),))
+    assert line.number == 2 + before.count("\n")
+
+
 @pytest.mark.parametrize("column", manifest_columns.NAMES["study"])
 def test_studies_go_by_the_names_that_training_knows_and_belong_to_their_patient(tmp_path, column):
     uri = write(
@@ -107,7 +119,7 @@ def test_a_column_of_ours_is_carried_under_another_name(tmp_path):
     ("header", "sentence"),
     [
         ("photo", r"columns \['photo'\]; expected one of \['path', 'file', 'image', 'uri', "),
-        ("", r"columns \[\]"),
+        ("", r"columns \['a.png', '1', '2'\]"),
         ("path,label,manifest_label", "two columns of one name"),
         ("path,,ward", "a column without a"),
         ("path,ward,ward", "two columns of one name"),

@@ -337,7 +337,8 @@ def test_without_the_extra_everything_runs_on_tensorflow_and_says_once_what_woul
     assert choice == engines.REFERENCE
     engine_choice.log_advice(described, choice, "auto", True)
     assert [record.getMessage() for record in caplog.records] == [
-        "scoring would be faster with the extra `cpu`: pip install 'humerus[cpu]'"
+        "scoring would be faster with OpenVINO; install the extra `cpu`, in the checkout: "
+        "uv pip install --constraint requirements.lock '.[cpu]'"
     ]
     with pytest.raises(ConfigError, match="needs the package openvino"):
         choose({}, model, "openvino")

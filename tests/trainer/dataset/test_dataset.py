@@ -331,6 +331,10 @@ def test_manifest_first_alias_wins_and_the_other_stays_an_attribute(tmp_path):
     [
         "path;label;patient\na;1;p\nb;0;q\n",
         "Path\tLabel\tPatient\na\t1\tp\nb\t0\tq\n",
+        "\npath;label;patient\na;1;p\nb;0;q\n",
+        " \n;;\npath;label;patient\na;1;p\nb;0;q\n",
+        "sep=;\npath;label;patient\na;1;p\nb;0;q\n",
+        '"sep=\t"\r\npath\tlabel\tpatient\r\na\t1\tp\r\nb\t0\tq\r\n',
         "filename,label,PatientID\na,1.0,p\nb,0.0,q\n",
         "image_path,label,Patient ID\na,yes,p\nb,no,q\n",
         "file_path,label,subject\na,TRUE,p\nb,FALSE,q\n",
@@ -343,6 +347,24 @@ def test_a_manifest_as_table_programs_write_it(tmp_path, text):
         ("a", 1, "p", {}),
         ("b", 0, "q", {}),
     ]
+
+
+def test_the_column_of_paths_tells_the_separator(tmp_path):
+    text = 'path;"label";"dose, mGy, eff";a,b,c\na;1;0,5;x\n'
+    (item,) = list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
+    assert dict(item.attributes) == {"dose, mgy, eff": "0,5", "a,b,c": "x"}
+
+
+def test_an_error_behind_blank_lines_names_its_own_line(tmp_path):
+    with pytest.raises(DataError, match="line 4: "):
+        list_examples(manifest(tmp_path, "\nsep=;\npath;label\na\n"), "manifest", HUMERUS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_text_with_two_or_four_bytes_a_letter_and_no_mark_is_refused_by_name(tmp_path, encoding):
+    source = manifest(tmp_path, "path,label\na,1\n", encoding)
+    with pytest.raises(DataError, match=r"not text in UTF-8(, nor| or) in? ?UTF-16"):
+        list_examples(source, "manifest", HUMERUS)
 
 
 @pytest.mark.parametrize(

@@ -752,6 +752,99 @@ def test_files_are_decoded_beside_each_other(monkeypatch):
     assert np.array_equal(one.pixels, other.pixels)
 
 
+@pytest.mark.parametrize("stored", [9, 10, 12, 16])
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("is_shifted", [False, True])
+def test_rle_gives_what_the_same_cells_give_uncompressed(stored, is_signed, is_shifted):
+    """RLE holds whole cells (PS3.5 G.2), so the place of the used bits counts."""
+    values = np.random.default_rng(stored).integers(0, 1 << stored, (16, 16))
+    values -= is_signed << stored - 1
+    cells = (values << (16 - stored if is_shifted else 0)).astype("<i2" if is_signed else "<u2")
+    described = {
+        "BitsStored": stored,
+        "HighBit": 15 if is_shifted else stored - 1,
+        "WindowCenter": 0 if is_signed else 1 << stored - 1,
+        "WindowWidth": 1 << stored,
+    }
+    files = [
+        dicom_file(cells, syntax, **described)
+        for syntax in (uid.ExplicitVRLittleEndian, uid.RLELossless)
+    ]
+    plain, packed = (read(file).pixels for file in files)
+    assert np.array_equal(plain, packed) and np.ptp(plain) > 200
+
+
+def test_rle_may_hold_the_bytes_that_jpeg_2000_begins_with():
+    pixels = picture().copy()
+    pixels[1, 2:8] = [0xFF, 0x4F, 0xFF, 0x51, 0, 0x29]
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    assert np.array_equal(
+        read(dicom_file(pixels, uid.RLELossless, **window)).pixels,
+        read(dicom_file(pixels, **window)).pixels,
+    )
+
+
+@pytest.mark.parametrize("padding", [65535, 256, 40000])
+def test_padding_that_no_pixel_can_have_paints_nothing_black(padding):
+    stored = np.array([[0, 1, 254, 255]], np.uint8)
+    assert grey(stored, PixelPaddingValue=padding, WindowCenter=128, WindowWidth=256) == [
+        [0, 1, 254, 255]
+    ]
+
+
+@pytest.mark.parametrize("written", [" MONOCHROME1", "MONOCHROME1 ", "monochrome1"])
+def test_the_polarity_does_not_depend_on_space_or_case(written):
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    file = dicom_file(picture(), PhotometricInterpretation=written, **window)
+    plain = dicom_file(picture(), PhotometricInterpretation="MONOCHROME1", **window)
+    assert np.array_equal(read(file).pixels, read(plain).pixels)
+
+
+def test_no_frames_are_one():
+    found = read(dicom_file(picture(), NumberOfFrames=0, WindowCenter=128, WindowWidth=256))
+    assert np.array_equal(found.pixels, picture()) and found.warnings == ("ignored_element",)
+
+
+def _item(content: bytes) -> bytes:
+    return b"\xfe\xff\x00\xe0" + len(content).to_bytes(4, "little") + content
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [b"", bytes(4), bytes(8), b"\4\0\0\0", b"\xff\xff\xff\xff", bytes(6), bytes(range(12))],
+    ids=lambda offsets: offsets.hex() or "none",
+)
+@pytest.mark.parametrize("fragments", [1, 2, 3])
+def test_a_single_frame_has_all_fragments_whatever_the_table_of_offsets_says(offsets, fragments):
+    whole = pydicom.dcmread(io.BytesIO(dicom_file(picture(), uid.JPEG2000Lossless)))
+    stream = encaps.get_frame(whole.PixelData, 0, number_of_frames=1)
+    cuts = [2 * (part * len(stream) // fragments // 2) for part in range(fragments)]
+    parts = [stream[a:b] for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+    data = _item(offsets) + b"".join(_item(part + b"\0" * (len(part) % 2)) for part in parts)
+    file = dicom_file(picture(), uid.JPEG2000Lossless, PixelData=data)
+    expected = read(dicom_file(picture(), uid.JPEG2000Lossless)).pixels
+    assert np.array_equal(read(file).pixels, expected)
+
+
+@pytest.mark.parametrize("interpretation", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("transform", [0, 1])
+def test_the_colour_transform_that_the_stream_names_counts(interpretation, transform):
+    """A picture in three colours, whose luma Pillow computes from the same colours."""
+    colours = np.dstack([picture(), 255 - picture(), picture() // 2])
+    expected = np.asarray(Image.fromarray(colours).convert("L")).astype(int)
+    stream = encode(colours, "JPEG", quality=98, subsampling=0, keep_rgb=transform == 0)
+    if transform == 1:  # Adobe's segment in the place of JFIF's
+        end = 4 + int.from_bytes(stream[4:6], "big")
+        stream = stream[:2] + b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\1" + stream[end:]
+    file = dicom_file(
+        colours,
+        uid.JPEGBaseline8Bit,
+        PhotometricInterpretation=interpretation,
+        PixelData=encaps.encapsulate([stream]),
+    )
+    assert np.abs(read(file).pixels.astype(int) - expected).max() <= 2
+
+
 def test_a_rust_panic_of_a_plug_in_is_a_refusal():
     # Segments that decode to more bytes than the frame has: the RLE plug-in panics.
     whole = bytearray(good_dicom_files()["rle.dcm"])
