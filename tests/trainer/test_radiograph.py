@@ -276,6 +276,22 @@ def test_damaged_exif_turns_or_leaves_a_picture(exif):
     assert sorted(read(data).pixels.shape) == sorted(stored.shape)
 
 
+def test_segments_of_exif_that_make_one_block_take_no_memory():
+    """Pillow joins them: 1,500 tags of the same megabyte."""
+    exif = _exif("<", [(0x9000 + i, 7, 1 << 20, struct.pack("<I", 0)) for i in range(1500)])
+    exif = exif.ljust(1 << 20, b"\0")
+    parts = [b"Exif\0\0" + exif[at : at + 60_000] for at in range(0, len(exif), 60_000)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    plain = encode(picture(), "JPEG")
+    expected = read(plain).pixels
+    tracemalloc.start()
+    try:
+        assert np.array_equal(read(plain[:2] + segments + plain[2:]).pixels, expected)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_tags_of_exif_that_share_their_bytes_take_no_memory():
     """1,000 tags of the same 200,000 bytes."""
     exif = _exif("<", [(0x9000 + i, 7, 200_000, struct.pack("<I", 0)) for i in range(1000)])

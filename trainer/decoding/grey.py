@@ -102,9 +102,9 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     ).astype(np.uint8)
 
 
-def turn_upright(grey: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Return `grey` in the EXIF orientation of `image`; ignore damaged EXIF data."""
-    orientation = _read_orientation(image.info.get("exif", b""))
+def turn_upright(grey: np.ndarray, exif: bytes) -> np.ndarray:
+    """Return `grey` in the orientation that EXIF data tell; ignore damaged ones."""
+    orientation = _read_orientation(exif)
     if orientation not in range(2, 9):
         return grey
     turned = Image.fromarray(grey)

@@ -20,6 +20,7 @@ _MAX_SCANS = 100
 """
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN_HEADER = 0xDA
+_EXIF = 0xE1
 _ADOBE = 0xEE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _USUAL = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
@@ -56,6 +57,20 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker[0] == _SCAN_HEADER:
             return
         position += 2 + length
+
+
+def remove_exif(data: bytes) -> tuple[bytes, bytes]:
+    """Return a JPEG stream without its segments of EXIF, and the content of the first of them.
+
+    Pillow joins them and reads all tags in them, which may be many that share a megabyte.
+    """
+    parts, kept, exif = [], 0, b""
+    for marker, start, end in jpeg_segments(data):
+        if marker == _EXIF and data[start : start + 6] == b"Exif\0\0":
+            exif = exif or data[start:end]
+            parts.append(data[kept : start - 4])
+            kept = end
+    return (b"".join([*parts, data[kept:]]), exif) if parts else (data, exif)
 
 
 def read_adobe_transform(data: bytes) -> int | None:

@@ -34,6 +34,7 @@ from trainer.decoding.jpeg_stream import (
     complete,
     decode_luma,
     jpeg_segments,
+    remove_exif,
 )
 from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
 from trainer.decoding.sixteen_bits import has_deep_colour, read_deep_colour
@@ -106,6 +107,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
             "expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is JPEG-LS",
         )
     try:
+        if kind == "JPEG":
+            data, exif = remove_exif(data)
         if kind == "PNG":
             data = png.select_chunks(data)
             png.check_header(data)
@@ -118,7 +121,7 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
             if kind == "PNG":
                 png.check_rows(data)
             if kind == "JPEG":
-                return _decode_jpeg(data)
+                return _decode_jpeg(data, exif)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 return *_decode_twice(image, data), frozenset()
             return *_decode(image, data, kind), frozenset()
@@ -174,17 +177,18 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         if isinstance(image, PngImagePlugin.PngImageFile):
             png.scale_transparent_value(image, data)
         grey = convert_to_grey(image, transparent)
-    if kind == "TIFF":  # Pillow has applied the orientation already
-        return grey, mode
-    return turn_upright(grey, image), mode
+    # Pillow has applied the orientation of TIFF, and `remove_exif` has taken that of JPEG.
+    exif = b"" if kind in ("TIFF", "JPEG") else image.info.get("exif", b"")
+    return turn_upright(grey, exif), mode
 
 
-def _decode_jpeg(data: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
-    """Return what `read` returns of a JPEG file."""
+def _decode_jpeg(data: bytes, exif: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
+    """Return what `read` returns of a JPEG file, whose EXIF data come beside it."""
     ended = complete(data, "the JPEG file")
     with _OPENERS["JPEG"](io.BytesIO(ended)) as image:
-        decoded = _decode(image, ended, "JPEG")
-    return *decoded, frozenset() if ended is data else frozenset({"no_end_marker"})
+        grey, mode = _decode(image, ended, "JPEG")
+    notes = frozenset() if ended is data else frozenset({"no_end_marker"})
+    return turn_upright(grey, exif), mode, notes
 
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> np.ndarray:
@@ -275,7 +279,7 @@ def _take_native_order(image: TiffImagePlugin.TiffImageFile) -> None:
     """
     image.tile = [
         tile._replace(args=(_BIG_ENDIAN.sub(r"\1N", tile.args[0]), *tile.args[1:]))
-        if tile.codec_name == "libtiff"
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
         else tile
         for tile in image.tile
     ]
