@@ -33,7 +33,6 @@ _LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1
 _MAX_BYTES = 1 << 30
 """Largest manifest that is read: millions of images."""
 
-_HEADER_CHARACTERS = 1000
 _T = TypeVar("_T")
 _NumberedRows = Iterator[tuple[int, list[str]]]
 
@@ -82,7 +81,7 @@ def read_rows(source: str) -> _NumberedRows:
             f"{source} is not text in UTF-8 or UTF-16 ({error.reason}); save the manifest as CSV "
             "in UTF-8"
         ) from error
-    if "\0" in text[:_HEADER_CHARACTERS]:
+    if "\0" in text.partition("\n")[0]:
         raise DataError(
             f"{source} is not text in UTF-8, nor in UTF-16 with a byte order mark (it holds NUL"
             " bytes); save the manifest as CSV in UTF-8"

@@ -196,7 +196,7 @@ def test_the_exit_code_tells_whether_another_try_can_help(
 
 @pytest.mark.parametrize(
     ("setting", "reason"),
-    [("--config.drpout=0.5", "'drpout'"), ("--config=humreus", "neither a")],
+    [("--config.drpout=0.5", "no setting --config.drpout"), ("--config=humreus", "neither a")],
 )
 def test_a_misspelt_setting_is_found_before_the_first_trial_trains(
     tmp_path, monkeypatch, capsys, setting, reason
