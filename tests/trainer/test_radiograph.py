@@ -276,6 +276,85 @@ def test_damaged_exif_turns_or_leaves_a_picture(exif):
     assert sorted(read(data).pixels.shape) == sorted(stored.shape)
 
 
+@pytest.mark.parametrize("stray", [b"\0", b"\0\0\0", b"abc", b"\xff\0", b"\xff\xd0"])
+@pytest.mark.parametrize("place", ["ahead of EXIF", "behind EXIF"])
+def test_stray_bytes_between_segments_hide_no_orientation(stray, place):
+    """libjpeg and Pillow skip them."""
+    plain = encode(picture(), "JPEG", quality=95)
+    end = 4 + int.from_bytes(plain[4:6], "big")  # of JFIF's segment
+    content = b"Exif\0\0" + _exif("<", [(0x112, 3, 1, struct.pack("<H", 6))])
+    exif = b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
+    middle = stray + exif if place == "ahead of EXIF" else exif + stray
+    turned = read(plain[:end] + middle + plain[end:]).pixels
+    assert np.array_equal(turned, np.rot90(read(plain).pixels, -1))
+
+
+def test_exif_that_goes_on_in_a_second_segment():
+    plain = encode(picture(), "JPEG", quality=95)
+    exif = _exif("<", [(0x10F, 2, 2, b"x"), (0x112, 3, 1, struct.pack("<H", 6))])
+    segments = b"".join(
+        b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part
+        for part in (b"", exif[:20], exif[20:])
+    )
+    turned = read(plain[:2] + segments + plain[2:]).pixels
+    assert np.array_equal(turned, np.rot90(read(plain).pixels, -1))
+
+
+def _tiff_with_tags(count: int, size: int, order: str = "<", nested: int = 0) -> bytes:
+    """Return a TIFF file with `count` private tags that share `size` bytes at its end.
+
+    They are in its own directory, or in one that the tag `nested` names.
+    """
+    plain = tiff_file(picture(), order=order)
+    (place,) = struct.unpack_from(f"{order}I", plain, 4)
+    (own,) = struct.unpack_from(f"{order}H", plain, place)
+    entries = [plain[place + 2 + 12 * i : place + 14 + 12 * i] for i in range(own)]
+    start = len(plain)
+    end = start + 2 + 12 * (own + count + 1) + 4
+    more = [
+        struct.pack(f"{order}HHII", 60000 + i % 5000, 7, size, end + 2 + 12 * count + 4)
+        for i in range(count)
+    ]
+
+    def join(listed: list[bytes]) -> bytes:
+        return struct.pack(f"{order}H", len(listed)) + b"".join(listed) + bytes(4)
+
+    if nested:
+        link = struct.pack(f"{order}HHII", nested, 4, 1, end)
+        content = join([*entries, link]).ljust(end - start, b"\0") + join(more)
+    else:
+        content = join([*entries, *more]).ljust(end - start + 2 + 12 * count + 4, b"\0")
+    head = plain[:4] + struct.pack(f"{order}I", start) + plain[8:]
+    return head + content + bytes(size)
+
+
+@pytest.mark.parametrize("nested", [0, 34665, 330])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tags_of_tiff_that_share_their_bytes_are_refused(order, nested):
+    """1,000 tags of the same megabyte; three such tags do no harm."""
+    few = read(_tiff_with_tags(3, 1 << 20, order, nested))
+    assert np.array_equal(few.pixels, picture())
+    tracemalloc.start()
+    try:
+        with pytest.raises(RadiographError, match="too_large"):
+            read(_tiff_with_tags(1000, 1 << 20, order, nested))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_tiff_directories_without_end_are_refused():
+    """Each directory begins two bytes behind the one before, and has 65,535 tags of no size."""
+    data = b"II*\0\x08\0\0\0" + b"\xff" * 2_000_000
+    with pytest.raises(RadiographError):
+        read(data)
+
+
+def test_big_tiff_in_big_endian_order_is_named():
+    with pytest.raises(RadiographError, match=r"unsupported: .*BigTIFF in big-endian order"):
+        read(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 16) + bytes(100))
+
+
 def test_segments_of_exif_that_make_one_block_take_no_memory():
     """Pillow joins them: 1,500 tags of the same megabyte."""
     exif = _exif("<", [(0x9000 + i, 7, 1 << 20, struct.pack("<I", 0)) for i in range(1500)])

@@ -5,7 +5,6 @@ certainty. Nothing of the data set but four harmless attributes leaves this modu
 warning or log line of a library is passed on, because they quote values.
 """
 
-import copy
 import io
 import re
 import struct
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 from pydicom import encaps, uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.pixels import get_decoder
 
 from trainer.decoding.dicom_containment import contain_errors
@@ -44,6 +44,22 @@ _TERMS = {
 _UID = re.compile(r"[0-9.]{1,64}")
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
+_JPEG_FRAMES = (
+    *range(0xC0, 0xC4),
+    *range(0xC5, 0xC8),
+    *range(0xC9, 0xCC),
+    *range(0xCD, 0xD0),
+    0xF7,
+)
+_FRAMES = {
+    tag_for_keyword(keyword)
+    for keyword in (
+        "NumberOfFrames",
+        "PixelData",
+        "ExtendedOffsetTable",
+        "ExtendedOffsetTableLengths",
+    )
+}
 _LAST_SAMPLES = 128  # more than the bits that `replace_last_bytes` replaces
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
@@ -170,8 +186,10 @@ def _stored_values(
         number = int(dataset.get("NumberOfFrames") or 1)
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
         if syntax != uid.RLELossless:
-            _check_codestream(encoded, dataset.Rows, dataset.Columns)
+            _check_codestream(encoded, dataset)
             _check_end(encoded, notes)
+        # The decoder gets the bytes that were checked, and no other table of offsets.
+        dataset, index = _take_frame(dataset, encoded), 0
     try:
         pixels, properties = _decode(dataset, index)
     except RuntimeError:
@@ -193,6 +211,17 @@ def _stored_values(
     if has_luma:
         pixels = pixels[..., 0]
     return luma(pixels, int(properties["bits_stored"])), True
+
+
+def _take_frame(dataset: pydicom.Dataset, encoded: bytes) -> pydicom.Dataset:
+    """Return the data set with this encoded frame alone; a plain copy would share its elements."""
+    single = pydicom.Dataset()
+    single.update({tag: dataset.get_item(tag) for tag in dataset.keys() - _FRAMES})
+    single.file_meta = dataset.file_meta
+    single.set_original_encoding(*dataset.original_encoding)
+    single.add_new("NumberOfFrames", "IS", 1)
+    single.add_new("PixelData", "OB", encaps.encapsulate([encoded]))
+    return single
 
 
 def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -227,12 +256,9 @@ def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) 
       encoded: the frame's JPEG stream.
       pixels: its decoded values, [height, width] or [height, width, 3].
     """
-    other = copy.copy(dataset)
-    other.NumberOfFrames = 1
     for replaced in replace_last_bytes(encoded):
-        other.PixelData = encaps.encapsulate([replaced])
         try:
-            changed = _decode(other, 0)[0].ravel() != pixels.ravel()
+            changed = _decode(_take_frame(dataset, replaced), 0)[0].ravel() != pixels.ravel()
         except RuntimeError:  # The new bytes are no code words; this says nothing about the old.
             continue
         if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
@@ -270,32 +296,49 @@ def _check_end(frame: bytes, notes: set[str]) -> None:
     check_damage(ended, name)
 
 
-def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
+def _check_codestream(frame: bytes, dataset: pydicom.Dataset) -> None:
     """Refuse an encoded frame whose own header contradicts the data set.
 
-    The decoders believe the frame, whatever its size.
+    The decoders believe the frame, whatever its size, and cut off bits that don't fit.
     """
     found = None
-    siz = frame.find(b"\xff\x4f\xff\x51")
     if frame[:2] == b"\xff\xd8":
         check_scans(frame)
         for marker, start, _ in jpeg_segments(frame):
-            if marker in (
-                *range(0xC0, 0xC4),
-                *range(0xC5, 0xC8),
-                *range(0xC9, 0xCC),
-                *range(0xCD, 0xD0),
-                0xF7,
-            ):
-                found = struct.unpack_from(">HH", frame, start + 1)
-    elif siz >= 0:
-        right, bottom, left, top = struct.unpack_from(">4I", frame, siz + 8)
-        found = (bottom - top, right - left)
+            if marker in _JPEG_FRAMES:
+                bits, *found = struct.unpack_from(">BHH", frame, start)
     else:
-        return
-    if found != (rows, columns):
+        begin = _find_codestream(frame)
+        right, bottom, left, top = struct.unpack_from(">4I", frame, begin + 8)
+        (depth,) = struct.unpack_from(">B", frame, begin + 42)
+        bits, found = (depth & 0x7F) + 1, [bottom - top, right - left]
+    if found != [dataset.Rows, dataset.Columns]:
         refuse(
             "bad_dicom",
-            f"the DICOM data set announces {columns} x {rows} pixels, "
+            f"the DICOM data set announces {dataset.Columns} x {dataset.Rows} pixels, "
             "which its encoded pixel data contradict",
         )
+    if bits > dataset.BitsAllocated:
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {dataset.BitsAllocated} bits per sample, "
+            f"its encoded pixel data have {bits}",
+        )
+
+
+def _find_codestream(frame: bytes) -> int:
+    """Return where the JPEG 2000 codestream of a frame begins, which may be inside a JP2 file.
+
+    The boxes of JP2 have a length and a type each (ISO 15444-1, I.4).
+    """
+    begin = 0
+    while frame[4:8] == b"jP  " and frame[begin + 4 : begin + 8] not in (b"jp2c", b""):
+        length = int.from_bytes(frame[begin : begin + 4], "big")
+        if length == 1:
+            length = int.from_bytes(frame[begin + 8 : begin + 16], "big")
+        begin += length if length >= 8 else len(frame)
+    if begin:
+        begin += 16 if frame[begin : begin + 4] == b"\0\0\0\1" else 8
+    if frame[begin : begin + 4] != b"\xff\x4f\xff\x51":
+        refuse("bad_dicom", "expected JPEG 2000 data, the pixel data of the DICOM file hold none")
+    return begin

@@ -136,16 +136,21 @@ def _check_length(dataset: pydicom.Dataset) -> None:
 
 def _check_square(dataset: pydicom.Dataset, notes: set[str]) -> None:
     """Refuse oblong pixels, which would make a distorted picture; ignore malformed sides."""
-    for keyword in _SIDES:
-        sides = [side for side in read_numbers(dataset, keyword) if side is not None and side > 0]
-        if len(sides) != 2 or len(read_numbers(dataset, keyword)) != 2:
-            if has_value(dataset, keyword):
-                notes.add("ignored_element")
-        elif max(sides) - min(sides) > _SQUARE * max(sides):
-            refuse(
-                "unsupported",
-                f"expected square pixels, the {keyword} of the DICOM file says that they are not",
-            )
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    measures = [item for group in shared[:1] for item in group.get("PixelMeasuresSequence") or []]
+    for item in (dataset, *measures[:1]):
+        for keyword in _SIDES:
+            given = read_numbers(item, keyword)
+            sides = [side for side in given if side is not None and side > 0]
+            if len(sides) != 2 or len(given) != 2:
+                if has_value(item, keyword):
+                    notes.add("ignored_element")
+            elif max(sides) - min(sides) > _SQUARE * max(sides):
+                refuse(
+                    "unsupported",
+                    f"expected square pixels, the {keyword} of the DICOM file says that they are"
+                    " not",
+                )
 
 
 def read_transfer_syntax(dataset: pydicom.Dataset) -> uid.UID:

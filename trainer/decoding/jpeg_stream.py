@@ -20,8 +20,10 @@ _MAX_SCANS = 100
 """
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN_HEADER = 0xDA
-_EXIF = 0xE1
-_ADOBE = 0xEE
+_ALONE = (0x00, 0x01, *range(0xD0, 0xD8))
+"""No marker, and markers that no length follows."""
+_ENDS = (0xD8, 0xD9)
+_JFIF, _EXIF, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _USUAL = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
 """Frame header and bits a sample of what nearly all encoders write."""
@@ -33,7 +35,7 @@ _RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
 _MAX_SURPLUS = 4  # bytes
 _REPLACED_BYTES = 8
 _MIXED = b"\x1b\x4e\x72\x39\x6c\x2d\x93\xc6"  # code words of all kinds, of both signs
-_DAMAGE = re.compile("^Corrupt JPEG data: (?!.*extraneous bytes before marker 0x(?!d))")
+_DAMAGE = re.compile("^Corrupt JPEG data: (?!.*extraneous bytes before marker 0x(?!d[0-9a]))")
 """What libjpeg says where pixel data are missing or wrong. Bytes between the segments of the header
 do no harm."""
 _PADDING = re.compile("extraneous bytes before marker 0xd9")
@@ -42,16 +44,19 @@ _PADDING = re.compile("extraneous bytes before marker 0xd9")
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (marker, start, end) of each segment of a JPEG or JPEG-LS stream.
 
-    The first scan header is the last of them.
+    The first scan header is the last of them. Bytes between segments are skipped, as by libjpeg.
     """
     position = 2
-    while data[position : position + 1] == b"\xff":
+    while (position := data.find(b"\xff", position)) >= 0:
         marker = data[position + 1 : position + 2]
         if marker == b"\xff":  # a fill byte
             position += 1
             continue
+        if marker and marker[0] in _ALONE:
+            position += 2
+            continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if not marker or length < 2:
+        if not marker or marker[0] in _ENDS or length < 2:
             return
         yield marker[0], position + 4, position + 2 + length
         if marker[0] == _SCAN_HEADER:
@@ -60,28 +65,32 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def remove_exif(data: bytes) -> tuple[bytes, bytes]:
-    """Return a JPEG stream without its segments of EXIF, and the content of the first of them.
+    """Return a JPEG stream whose segments of EXIF are comments, and what they held.
 
-    Pillow joins them and reads all tags in them, which may be many that share a megabyte.
+    Pillow joins them too, and reads all tags, which may be many that share a megabyte.
     """
-    parts, kept, exif = [], 0, b""
+    changed, parts = bytearray(), []
     for marker, start, end in jpeg_segments(data):
         if marker == _EXIF and data[start : start + 6] == b"Exif\0\0":
-            exif = exif or data[start:end]
-            parts.append(data[kept : start - 4])
-            kept = end
-    return (b"".join([*parts, data[kept:]]), exif) if parts else (data, exif)
+            changed = changed or bytearray(data)
+            changed[start - 3] = _COMMENT
+            parts.append(data[start + 6 : end])
+    return bytes(changed) or data, b"".join(parts)
 
 
 def read_adobe_transform(data: bytes) -> int | None:
     """Return the colour transform that Adobe's segment names; None where there is no such segment.
 
-    0 stands for none, 1 for YCbCr, 2 for YCCK (Adobe Technical Note 5116).
+    0 stands for none, 1 for YCbCr, 2 for YCCK (Adobe Technical Note 5116). A segment of JFIF, which
+    stands for YCbCr, takes precedence, as in libjpeg.
     """
+    transform = None
     for marker, start, end in jpeg_segments(data):
+        if marker == _JFIF and data[start : start + 5] == b"JFIF\0":
+            return None
         if marker == _ADOBE and data[start : start + 5] == b"Adobe" and end - start >= 12:
-            return data[start + 11]
-    return None
+            transform = data[start + 11]
+    return transform
 
 
 def check_scans(data: bytes) -> None:

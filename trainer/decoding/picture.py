@@ -19,7 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from trainer.decoding import png
+from trainer.decoding import png, tiff
 from trainer.decoding.filled_memory import PATTERNS, fill_new_memory
 from trainer.decoding.grey import (
     TIFF_SIGNED,
@@ -114,6 +114,8 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
             png.check_header(data)
             if (plain := png.decode_plain(data)) is not None:
                 return *flatten_plain(plain), frozenset()
+        if kind == "TIFF":
+            tiff.check_directories(data)
         if kind == "WEBP":  # Pillow allocates the canvas as it opens the file
             check_size(*_webp_size(data))
         with _OPENERS[kind](io.BytesIO(data)) as image:

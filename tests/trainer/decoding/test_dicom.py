@@ -3,6 +3,7 @@
 import io
 import logging
 import pathlib
+import struct
 import threading
 import tracemalloc
 import warnings
@@ -824,6 +825,86 @@ def test_a_single_frame_has_all_fragments_whatever_the_table_of_offsets_says(off
     file = dicom_file(picture(), uid.JPEG2000Lossless, PixelData=data)
     expected = read(dicom_file(picture(), uid.JPEG2000Lossless)).pixels
     assert np.array_equal(read(file).pixels, expected)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("length", [0, 0.5, 1])
+@pytest.mark.parametrize("offset", [0, 8, 9999])
+def test_an_extended_table_of_offsets_does_not_choose_the_bytes_of_a_single_frame(
+    syntax, length, offset
+):
+    is_jpeg = syntax == uid.JPEGBaseline8Bit
+    whole = pydicom.dcmread(io.BytesIO(dicom_file(picture(), uid.JPEG2000Lossless)))
+    stream = (
+        encode(picture(), "JPEG")
+        if is_jpeg
+        else encaps.get_frame(whole.PixelData, 0, number_of_frames=1)
+    )
+    data = encaps.encapsulate([stream])
+    size = int(length * len(stream))
+    tables = {
+        "offsets": pydicom.DataElement(0x7FE00001, "OV", struct.pack("<Q", offset)),
+        "lengths": pydicom.DataElement(0x7FE00002, "OV", struct.pack("<Q", size)),
+    }
+    file = dicom_file(picture(), syntax, PixelData=data, elements=tables)
+    expected = read(dicom_file(picture(), syntax, PixelData=data)).pixels
+    assert np.array_equal(read(file).pixels, expected)
+
+
+def test_the_size_of_jpeg_2000_is_that_of_the_codestream_which_is_decoded():
+    """A box ahead of the codestream holds the header of another of the announced size."""
+    large = encode(np.zeros((600, 800), np.uint8), "JPEG2000")
+    small = encode(picture(), "JPEG2000", no_jp2=True)
+    at = large.index(b"jp2c") - 4
+    fake = struct.pack(">I4s16s", 24 + len(small), b"uuid", bytes(16)) + small
+    file = dicom_file(
+        picture(),
+        uid.JPEG2000Lossless,
+        PixelData=encaps.encapsulate([large[:at] + fake + large[at:]]),
+    )
+    with pytest.raises(RadiographError, match=r"announces .* pixels, which its encoded"):
+        read(file)
+    inside = dicom_file(
+        picture(),
+        uid.JPEG2000Lossless,
+        PixelData=encaps.encapsulate([encode(picture(), "JPEG2000")]),
+    )
+    assert np.array_equal(
+        read(inside).pixels, read(dicom_file(picture(), uid.JPEG2000Lossless)).pixels
+    )
+
+
+def test_encoded_data_of_more_bits_than_announced_are_refused():
+    deep = picture().astype(np.uint16) * 16
+    for syntax in (uid.JPEG2000Lossless, uid.JPEGLSLossless):
+        whole = pydicom.dcmread(io.BytesIO(dicom_file(deep, syntax, BitsStored=12, HighBit=11)))
+        file = dicom_file(picture(), syntax, PixelData=whole.PixelData)
+        with pytest.raises(RadiographError, match=r"8 bits per sample, .* have 12"):
+            read(file)
+
+
+def test_oblong_pixels_of_the_shared_functional_groups_are_refused():
+    measures, group = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [0.1, 0.2]
+    group.PixelMeasuresSequence = [measures]
+    with pytest.raises(RadiographError, match="expected square pixels, the PixelSpacing"):
+        read(dicom_file(picture(), SharedFunctionalGroupsSequence=[group]))
+
+
+def test_jfif_counts_more_than_the_segment_of_adobe():
+    colours = np.dstack([picture(), 255 - picture(), picture() // 2])
+    stream = encode(colours, "JPEG", quality=98, subsampling=0)
+    end = 4 + int.from_bytes(stream[4:6], "big")
+    stream = stream[:end] + b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\0" + stream[end:]
+    expected = np.asarray(Image.fromarray(colours).convert("L")).astype(int)
+    for interpretation in ("RGB", "YBR_FULL"):
+        file = dicom_file(
+            colours,
+            uid.JPEGBaseline8Bit,
+            PhotometricInterpretation=interpretation,
+            PixelData=encaps.encapsulate([stream]),
+        )
+        assert np.abs(read(file).pixels.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("interpretation", ["RGB", "YBR_FULL", "YBR_FULL_422"])
