@@ -12,7 +12,7 @@ from pydicom import encaps, uid
 from pydicom.data import get_testdata_file
 
 from tests.support.dicom_files import dicom_file
-from trainer.radiograph import RadiographError, read
+from trainer.radiograph import RadiographError, frames, read
 
 END = b"\xff\xd9"
 FILES = {
@@ -75,3 +75,19 @@ def test_sound_data_of_another_encoder_are_read(
     original.write_bytes(dicom_file(pixels, uid.ExplicitVRLittleEndian, **depth))
     subprocess.run(["dcmcjpeg", "+el", "+sv", str(predictor), original, encoded], check=True)
     assert np.array_equal(read(encoded.read_bytes()).pixels, read(original.read_bytes()).pixels)
+
+
+@pytest.mark.parametrize("name", ["JPEG-LL.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm"])
+def test_the_frames_of_a_file_do_not_change_each_other(name):
+    """Each frame is decoded a second time with other bytes, which must stay without effect."""
+    dataset = pydicom.dcmread(str(get_testdata_file(name, download=False)))
+    one = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    expected = read(_with_frame(dataset, one)).pixels
+    dataset.NumberOfFrames = 3
+    dataset.PixelData = encaps.encapsulate([one, one, one])
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    number, frame = frames(buffer.getvalue())
+    assert number == 3
+    for index in (0, 1, 2, 0):
+        assert np.array_equal(frame(index).pixels, expected)
