@@ -186,8 +186,8 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     """Return an error that says what the user can do; None where there is nothing to add."""
     if reason := storage_errors.find_write_failure(error):
         return storage_errors.UnwritableError(
-            f"the results cannot be written to {output} ({reason}). Scored images are kept: mend "
-            "that, then run the same command with --resume to continue"
+            f"the results cannot be written to {output} ({reason}). Images whose rows "
+            "were written are kept: mend that, then run the same command with --resume to continue"
         )
     if type(error) in (ConfigError, DataError):
         return type(error)(str(error).partition(" [while running")[0])  # which Beam adds

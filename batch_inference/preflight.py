@@ -224,8 +224,13 @@ def count_inputs(
             inputs = int(sources.has_any(location, exclude, recursive, output))
     if not inputs:
         excluded = f" after --exclude={','.join(exclude)}" if exclude else ""
+        found = (
+            f"the manifest {shown} lists no file"
+            if manifest.is_manifest(location)
+            else f"no file matches {shown}"
+        )
         raise DataError(
-            f"nothing to score: no file matches {shown}{excluded}; "
+            f"nothing to score: {found}{excluded}; "
             "expected a folder, a glob or a manifest with files in it"
         )
     return inputs if counted else None

@@ -29,6 +29,7 @@ from trainer.workers.imaging import Imaging
 
 _UNITS = {"score_cam": "units of activation", "occlusion": "logits"}
 """Units of the maps that are not in logits per cell."""
+_LONGEST_NAME = 120
 _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -235,16 +236,23 @@ def _describe_map(method: str, layer: str, maps: np.ndarray) -> str:
 
 
 def _name_pages(paths: Sequence[str]) -> list[str]:
-    """Return a safe name for each image, from the name of its file; equal names are numbered."""
+    """Return a safe name for each image, from the name of its file; equal names are numbered.
+
+    Neither a name nor that of its page, which ends in `.html`, is another's.
+    """
     safe = [
         _UNSAFE_IN_A_NAME.sub("_", pathlib.PurePosixPath(path).name).strip(".") or "image"
         for path in paths
     ]
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     names = []
-    for name in safe:
-        taken[name.lower()] = taken.get(name.lower(), 0) + 1
-        names.append(name if taken[name.lower()] == 1 else f"{name}~{taken[name.lower()]}")
+    for start in (name[:_LONGEST_NAME] for name in safe):
+        name, number = start, 1
+        while {name.lower(), f"{name}.html".lower()} & taken:
+            number += 1
+            name = f"{start}~{number}"
+        taken |= {name.lower(), f"{name}.html".lower()}
+        names.append(name)
     return names
 
 

@@ -79,6 +79,22 @@ def test_each_image_has_a_page_with_every_picture(output):
         assert re.findall(r'<a href="([^"]+)"><img', text) == re.findall(r'src="([^"]+)"', text)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["q" * 251 + ".png"] * 3,
+        ["a.png", "a.png.html"],
+        ["a.png.html", "A.png"],
+        ["arm.png", "other/ARM.png", "arm.png~2", "arm.png~2.html"],
+    ],
+)
+def test_neither_folders_nor_pages_share_a_name_or_are_too_long(names):
+    found = explain._name_pages(names)
+    written = [name.lower() for folder in found for name in (folder, f"{folder}.html")]
+    assert len(set(written)) == 2 * len(names)
+    assert max(map(len, written)) < 200
+
+
 @pytest.mark.parametrize(("index", "page"), enumerate(["arm.png.html", "arm.png~2.html"]))
 def test_pages_of_equal_names_tell_their_paths(output, images, index, page):
     text = (output / page).read_text()
