@@ -461,7 +461,8 @@ def test_output_and_input_may_not_contain_each_other(model, tmp_path, inside):
 @pytest.mark.parametrize(
     ("source", "artifact", "beam", "error", "sentence"),
     [
-        ("nothing", "model", (), DataError, "nothing to score"),
+        ("nothing", "model", (), DataError, "nothing to score: no file matches"),
+        ("empty.csv", "model", (), DataError, r"nothing to score: the manifest .* lists no file"),
         ("in", "model", ("--runner=DaskRunner",), ConfigError, "DaskRunner is refused"),
         ("in", "model", ("--runner=SparkRunner",), ConfigError, "SparkRunner is refused"),
         ("in", "model", ("--inptu=x",), ConfigError, "unknown option --inptu"),
@@ -475,6 +476,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ):
     places = {"in": radiographs, "model": model}
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "empty.csv").write_text("path,label\n")
     tiny_artifact.make(tmp_path / "old", preprocessing={"version": 99})
     with pytest.raises(error, match=sentence):
         score(
