@@ -123,7 +123,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--backbones",
-        default="densenet121,xception,mobilenetv2,efficientnetv2b0",
+        default="densenet121,xception,mobilenetv2",
         help="comma-separated",
     )
     parser.add_argument("--precisions", default="float32,mixed_bfloat16", help="comma-separated")
