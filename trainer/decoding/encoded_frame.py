@@ -1,0 +1,77 @@
+"""Check an encoded frame of a DICOM file before a decoder gets it: its header and its end."""
+
+import struct
+
+import pydicom
+
+from trainer.decoding.jpeg_stream import check_damage, check_scans, complete, jpeg_segments
+from trainer.decoding.refusal import refuse
+
+_JPEG_FRAMES = (
+    *range(0xC0, 0xC4),
+    *range(0xC5, 0xC8),
+    *range(0xC9, 0xCC),
+    *range(0xCD, 0xD0),
+    0xF7,
+)
+
+
+def check_end(frame: bytes, notes: set[str]) -> None:
+    """Refuse a JPEG or JPEG-LS frame that is cut or damaged: decoders fill what is missing with
+    grey.
+    """
+    if frame[:2] != b"\xff\xd8":
+        return
+    name = "the JPEG data of the DICOM file"
+    ended = complete(frame, name)
+    if ended is not frame:
+        notes.add("no_end_marker")
+    check_damage(ended, name)
+
+
+def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> None:
+    """Refuse an encoded frame whose own header contradicts the data set.
+
+    The decoders believe the frame, whatever its size, and cut off bits that don't fit.
+    """
+    found = None
+    if frame[:2] == b"\xff\xd8":
+        check_scans(frame)
+        for marker, start, _ in jpeg_segments(frame):
+            if marker in _JPEG_FRAMES:
+                bits, *found = struct.unpack_from(">BHH", frame, start)
+    else:
+        begin = _find_codestream(frame)
+        right, bottom, left, top = struct.unpack_from(">4I", frame, begin + 8)
+        (depth,) = struct.unpack_from(">B", frame, begin + 42)
+        bits, found = (depth & 0x7F) + 1, [bottom - top, right - left]
+    if found != [dataset.Rows, dataset.Columns]:
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {dataset.Columns} x {dataset.Rows} pixels, "
+            "which its encoded pixel data contradict",
+        )
+    if bits > dataset.BitsAllocated:
+        refuse(
+            "bad_dicom",
+            f"the DICOM data set announces {dataset.BitsAllocated} bits per sample, "
+            f"its encoded pixel data have {bits}",
+        )
+
+
+def _find_codestream(frame: bytes) -> int:
+    """Return where the JPEG 2000 codestream of a frame begins, which may be inside a JP2 file.
+
+    The boxes of JP2 have a length and a type each (ISO 15444-1, I.4).
+    """
+    begin = 0
+    while frame[4:8] == b"jP  " and frame[begin + 4 : begin + 8] not in (b"jp2c", b""):
+        length = int.from_bytes(frame[begin : begin + 4], "big")
+        if length == 1:
+            length = int.from_bytes(frame[begin + 8 : begin + 16], "big")
+        begin += length if length >= 8 else len(frame)
+    if begin:
+        begin += 16 if frame[begin : begin + 4] == b"\0\0\0\1" else 8
+    if frame[begin : begin + 4] != b"\xff\x4f\xff\x51":
+        refuse("bad_dicom", "expected JPEG 2000 data, the pixel data of the DICOM file hold none")
+    return begin
