@@ -62,7 +62,10 @@ def detect_separator(header: str) -> str:
     many countries write semicolons.
     """
     for separator in _SEPARATORS:
-        names = next(csv.reader([header], delimiter=separator), [])
+        try:
+            names = next(csv.reader([header], delimiter=separator), [])
+        except csv.Error:  # a cell beyond any length; who reads the rows says so
+            continue
         if "path" in manifest_columns.find_roles(set(map(manifest_columns.normalise_name, names))):
             return separator
     return max(_SEPARATORS, key=header.count)

@@ -355,6 +355,11 @@ def test_the_column_of_paths_tells_the_separator(tmp_path):
     assert dict(item.attributes) == {"dose, mgy, eff": "0,5", "a,b,c": "x"}
 
 
+def test_a_header_of_one_endless_cell_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="line 1 is not CSV: field larger"):
+        list_examples(manifest(tmp_path, "x" * 200_000 + "\n"), "manifest", HUMERUS)
+
+
 def test_an_error_behind_blank_lines_names_its_own_line(tmp_path):
     with pytest.raises(DataError, match="line 4: "):
         list_examples(manifest(tmp_path, "\nsep=;\npath;label\na\n"), "manifest", HUMERUS)
