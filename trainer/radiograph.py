@@ -69,9 +69,25 @@ _MAGICS = (
     (b"8BPS", "Photoshop"),
     (b"\0\0\1\0", "icon"),
     (b"v/1\1", "OpenEXR"),
+    (b"II\xbc\1", "JPEG XR"),
+    (b"NRRD000", "NRRD"),
+    (b"ObjectType = Image", "MetaImage"),
+    (b"\x93NUMPY", "NumPy"),
 )
+_NIFTI = (b"n+1\0", b"ni1\0")
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+_HEIF_BRANDS = (
+    b"heic",
+    b"heif",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"mif1",
+    b"msf1",
+    b"avif",
+    b"avis",
+)
 _SVG_BYTES = 4096
 """How far into a file its first element is looked for."""
 
@@ -227,6 +243,8 @@ def recognise(data: bytes) -> str:
         return "BMP"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIF or AVIF"
+    if data[344:348] in _NIFTI:
+        return "NIfTI"
     if _is_svg(data[:_SVG_BYTES]):
         return "SVG"
     if data[:1] == b"P" and data[1:2] in b"123456" and _is_netpbm_header(data[2:_SVG_BYTES]):

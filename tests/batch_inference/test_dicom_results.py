@@ -1,5 +1,6 @@
 """Results in DICOM: what they hold, whom they name, that programs of others read and take them."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -22,6 +23,9 @@ from tests.support.dicom_files import dicom_file
 from tests.support.pictures import encode, picture
 from tests.support.planted import SECRETS, found_in, planted_dicom
 from trainer.dicom_output import source_header
+from trainer.dicom_output.make_results import make_results_task
+from trainer.drawing.legend import UNIT, Legend
+from trainer.workers.dicom_results import Finding
 
 REAL = ("RG1_UNCI.dcm", "RG3_J2KR.dcm")
 UIDS = {
@@ -229,6 +233,10 @@ def test_what_cannot_be_made_is_refused_at_once(run, model, tmp_path, capsys, fl
         ({"StudyInstanceUID": None}, False),
         ({"SOPInstanceUID": "1.2.x"}, False),
         ({"PatientID": "7" * 65}, False),
+        ({"PatientID": "4711\\4712"}, False),
+        ({"PatientID": "47\n11"}, False),
+        ({"PatientID": "4711\r\n"}, True),
+        ({"PatientName": "Planted^Patient\\"}, True),
         ({"PatientBirthDate": "in May"}, True),
     ],
 )
@@ -238,10 +246,57 @@ def test_which_sources_results_can_refer_to(attributes, named):
     assert (header is not None) == named
     if header:
         found = source_header.parse(header)
-        assert found.PatientName == (attributes.get("PatientName", "Planted^Patient") or "")
+        name = attributes.get("PatientName", "Planted^Patient") or ""
+        assert found.PatientName == name.removesuffix("\\")
         assert "InstitutionName" in found and "PixelData" not in found
         if "PatientBirthDate" in attributes:
             assert not found.PatientBirthDate
+
+
+TRIAL = {
+    "ClinicalTrialSponsorName": "Sponsor",
+    "ClinicalTrialProtocolID": "Protocol",
+    "ClinicalTrialSubjectID": "Subject",
+}
+UNUSUAL = [
+    *({"PatientOrientation": value} for value in (["LA", "FR"], ["A", "FL"], "L", None)),
+    *({"PatientSex": value} for value in ("U", "MALE", "")),
+    *({"InstanceNumber": value} for value in (-1, 0)),
+    *({"ImageLaterality": value} for value in ("L", "U")),
+    {"Laterality": "Q"},
+    {"BurnedInAnnotation": "PERHAPS"},
+    {"PatientIdentityRemoved": "YES"},
+    {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "by hand"},
+    *({keyword: "one\\two"} for keyword in ("StudyDescription", "ReferringPhysicianName")),
+    *({keyword: "one\ntwo"} for keyword in ("StudyDescription", "InstitutionName")),
+    TRIAL,
+    TRIAL | {"ClinicalTrialSiteName": "Site"},
+    {"ClinicalTrialSponsorName": "Sponsor"},
+]
+
+
+@pytest.mark.parametrize("attributes", UNUSUAL, ids=str)
+@pytest.mark.filterwarnings("ignore")  # pydicom says what is wrong with them
+def test_an_unusual_attribute_costs_no_valid_result(attributes, tmp_path):
+    source = dicom_file(picture(), **(UIDS | {"BodyPartExamined": "SHOULDER"} | attributes))
+    header = np.frombuffer(source_header.extract(source), np.uint8)
+    model, created = "0123456789abcdef", "2026-01-02T03:04:05+00:00"
+    finding = Finding("positive", 0.7, model, "tensorflow/float32", None, 0.5, "grad_cam", created)
+    arrays = [header, picture(), np.eye(7, dtype=np.float32)]
+    drawing = dataclasses.asdict(Legend(0.5, UNIT, "Grad-CAM", "", 7, 7, 64))
+    _, files = make_results_task(arrays, ("sc", "sr"), dataclasses.asdict(finding), drawing)
+    capture = pydicom.dcmread(io.BytesIO(files[0].tobytes()))
+    if "PatientOrientation" in attributes:
+        given = attributes["PatientOrientation"]
+        assert capture.PatientOrientation == (given if isinstance(given, list) else "")
+    assert capture.Laterality == ("L" if attributes.get("ImageLaterality") == "L" else "")
+    if not shutil.which("dciodvfy"):
+        pytest.skip("Debian's dicom3tools are not installed")
+    for file in files:
+        path = tmp_path / "result.dcm"
+        path.write_bytes(file.tobytes())
+        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        assert not re.search("^Error", done.stdout + done.stderr, re.M), done.stderr
 
 
 @pytest.mark.parametrize(

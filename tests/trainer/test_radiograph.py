@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -355,6 +357,67 @@ def test_big_tiff_in_big_endian_order_is_named():
         read(b"MM\0+\0\x08\0\0" + struct.pack(">Q", 16) + bytes(100))
 
 
+def _noisy_jpeg(**options) -> bytes:
+    noise = np.random.default_rng(0).integers(60, 200, (60, 80)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(cv2.resize(noise, (320, 240))).save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_file_of_whose_pixel_data_libjpeg_warns_is_truncated(progressive):
+    """A byte changes. In a progressive file, what is left over then lies between two scans."""
+    whole, warned = _noisy_jpeg(progressive=progressive), 0
+    start = whole.index(b"\xff\xda") + 12
+    for place in np.random.default_rng(1).integers(start, start + 2000, 200):
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        try:
+            simplejpeg.decode_jpeg(damaged, "GRAY")
+        except ValueError:
+            warned += 1
+            with pytest.raises(RadiographError, match="truncated"):
+                read(damaged)
+    assert warned > 20
+
+
+@pytest.mark.parametrize("stray", [b"\0" * 7, b"abc", b"\xff\0\x12"])
+def test_stray_bytes_in_the_header_of_a_jpeg_do_no_harm(stray):
+    whole = _noisy_jpeg(progressive=True)
+    place = whole.index(b"\xff\xdb")
+    found = read(whole[:place] + stray + whole[place:])
+    assert np.array_equal(found.pixels, read(whole).pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_ycbcr_of_tiff_is_read_or_refused(compression):
+    """Pillow takes uncompressed YCbCr for four bytes a pixel."""
+    grey = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint8)
+    stream = io.BytesIO()
+    coloured = Image.fromarray(grey).convert("RGB").convert("YCbCr")
+    coloured.save(stream, "TIFF", compression=compression)
+    data = stream.getvalue() + bytes(grey.size * 4)
+    if compression:
+        assert np.allclose(read(data).pixels, grey, atol=1)
+    else:
+        with pytest.raises(RadiographError, match=r"unsupported: .* has YCbCr"):
+            read(data)
+
+
+@pytest.mark.parametrize("factor", [1, 257])
+def test_palettes_of_tiff_that_some_programs_write_in_8_bits_are_read(factor):
+    """By TIFF 6.0 the levels of a palette reach 65,535 (257 times 255)."""
+    inverted = np.arange(255, -1, -1)
+    indexed = Image.fromarray(picture()).convert("P")
+    indexed.putpalette(np.repeat(inverted, 3).astype(np.uint8).tobytes())
+    stream = io.BytesIO()
+    indexed.save(stream, "TIFF")
+    levels = np.tile(inverted, 3).astype("<u2")
+    pillows, stored = (levels * 256).tobytes(), (levels * factor).tobytes()
+    assert stream.getvalue().count(pillows) == 1
+    found = read(stream.getvalue().replace(pillows, stored))
+    assert np.array_equal(found.pixels, 255 - picture())
+
+
 def test_segments_of_exif_that_make_one_block_take_no_memory():
     """Pillow joins them: 1,500 tags of the same megabyte."""
     exif = _exif("<", [(0x9000 + i, 7, 1 << 20, struct.pack("<I", 0)) for i in range(1500)])
@@ -562,11 +625,27 @@ def test_the_details_name_what_came(name, words):
         read(FILES[name].data)
 
 
-@pytest.mark.parametrize("start", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"])
-def test_jpeg_xl_is_refused_by_its_name(start):
-    with pytest.raises(RadiographError, match="or DICOM, the content is JPEG XL") as caught:
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (struct.pack("<i340x4s", 348, b"n+1"), "NIfTI"),
+        (b"NRRD0004\ntype: short\n", "NRRD"),
+    ],
+)
+def test_what_is_no_picture_for_this_program_is_refused_by_its_name(start, name):
+    with pytest.raises(RadiographError, match=f"or DICOM, the content is {name}") as caught:
         read(start + bytes(100))
     assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("length", [4, 5, 20])
+@pytest.mark.parametrize("kind", ["JPEG", "BMP"])
+def test_a_file_that_ends_in_its_header_is_not_described_in_terms_of_python(kind, length):
+    with pytest.raises(RadiographError) as caught:
+        read(encode(picture(), kind)[:length])
+    assert not re.search("buffer|index|unpack", str(caught.value))
 
 
 def test_several_frames_are_refused_with_their_number():

@@ -26,8 +26,9 @@ from trainer.decoding.dicom_header import (
     read_transfer_syntax,
 )
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, RADIOGRAPHY, VIEWS
-from trainer.decoding.encoded_frame import check_codestream, check_end
-from trainer.decoding.jpeg_stream import read_adobe_transform, replace_last_bytes
+from trainer.decoding.encoded_frame import check_codestream, check_end, has_end
+from trainer.decoding.frame_amount import check_amount
+from trainer.decoding.jpeg_stream import read_adobe_transform
 from trainer.decoding.refusal import check_memory, refuse
 
 _TERMS = {
@@ -47,7 +48,6 @@ _FRAMES = {
         "ExtendedOffsetTableLengths",
     )
 }
-_LAST_SAMPLES = 128  # more than the bits that `replace_last_bytes` replaces
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
@@ -169,24 +169,33 @@ def _stored_values(
     The luma is uint8 [h, w]. Codes of `refusal.WARNINGS` are added to `notes`.
     """
     syntax = read_transfer_syntax(dataset)
+    bits = 0
     if syntax.is_encapsulated:
         number = int(dataset.get("NumberOfFrames") or 1)
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
         if syntax != uid.RLELossless:
-            check_codestream(encoded, dataset)
+            bits = check_codestream(encoded, dataset)
             check_end(encoded, notes)
         # The decoder gets the bytes that were checked, and no other table of offsets.
         dataset, index = _take_frame(dataset, encoded), 0
+        if syntax in (*_LOSSY_JPEG, *LOSSLESS_JPEG) and bits == 8:
+            # Also where the data set announces more: libjpeg returns bytes. New elements, as
+            # other frames share the old ones.
+            dataset.add_new("BitsStored", "US", min(8, dataset.BitsStored))
+            dataset.add_new("BitsAllocated", "US", 8)
     try:
         pixels, properties = _decode(dataset, index)
     except RuntimeError:
         if syntax == uid.JPEGExtended12Bit:
             refuse("unsupported", f"no decoder for the DICOM transfer syntax {syntax.name}")
+        if syntax.is_encapsulated and syntax != uid.RLELossless and not has_end(encoded):
+            refuse("truncated", f"the {syntax.name} pixel data end early")
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
-    if syntax in LOSSLESS_JPEG:
-        _check_amount(dataset, encoded, pixels)
-    if _keeps_cells(syntax):
-        pixels = _used_bits(dataset, pixels)
+    if syntax in (*_LOSSY_JPEG, *LOSSLESS_JPEG):
+        check_amount(
+            encoded, pixels, lambda replaced: _decode(_take_frame(dataset, replaced), 0)[0]
+        )
+    pixels = _used_bits(dataset, pixels, bits or 8 * pixels.itemsize)
     if pixels.ndim == 2:
         return pixels, False
     transform = read_adobe_transform(encoded) if syntax in _LOSSY_JPEG else None
@@ -217,54 +226,27 @@ def _decode(dataset: pydicom.Dataset, index: int) -> tuple[np.ndarray, dict[str,
     Raises RuntimeError for damaged data.
     """
     syntax = read_transfer_syntax(dataset)
-    how: dict[str, Any] = {
-        "raw": True,
-        "view_only": True,
-        "correct_unused_bits": not _keeps_cells(syntax),
-    }
+    how: dict[str, Any] = {"raw": True, "view_only": True, "correct_unused_bits": False}
     if syntax in _JPEG_LS:  # pydicom would try another plug-in next, which accepts damaged data.
         how["decoding_plugin"] = "pyjpegls"
     return get_decoder(syntax).as_array(dataset, index=index, **how)
 
 
-def _keeps_cells(syntax: uid.UID) -> bool:
-    """Return whether decoded values come with the unused bits of their cells (PS3.5 8.1.1, G.2)."""
-    return not syntax.is_encapsulated or syntax == uid.RLELossless
-
-
-def _check_amount(dataset: pydicom.Dataset, encoded: bytes, pixels: np.ndarray) -> None:
-    """Refuse lossless JPEG data that make fewer or more samples than the picture has.
-
-    libjpeg reports neither. Therefore the last bytes are replaced and the frame is decoded again.
-    If the data are sound, some of the last samples change and no others. If samples are missing,
-    earlier ones change. If there are too many, none changes.
-
-    Args:
-      encoded: the frame's JPEG stream.
-      pixels: its decoded values, [height, width] or [height, width, 3].
-    """
-    for replaced in replace_last_bytes(encoded):
-        try:
-            changed = _decode(_take_frame(dataset, replaced), 0)[0].ravel() != pixels.ravel()
-        except RuntimeError:  # The new bytes are no code words; this says nothing about the old.
-            continue
-        if not changed[-_LAST_SAMPLES:].any() or changed[:-_LAST_SAMPLES].any():
-            refuse("truncated", "the lossless JPEG data of the DICOM file are cut short or damaged")
-        return
-
-
-def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray, bits: int) -> np.ndarray:
     """Return values without the unused bits around them, of the same dtype.
 
-    Old writers fill those bits with overlays (PS3.5 8.1.1).
+    Old writers fill those bits with overlays (PS3.5 8.1.1). Codecs keep these bits, and do not
+    extend the sign of a value that is narrower than its cell.
+
+    Args:
+      bits: width of a cell: the codec's precision, or that of the dtype for unencoded data.
     """
     allocated, used = 8 * pixels.itemsize, dataset.BitsStored
-    highest = dataset.get("HighBit")
-    above = (
-        allocated - 1 - highest
-        if isinstance(highest, int) and used <= highest + 1 <= allocated
-        else allocated - used
-    )
-    if used == allocated or dataset.BitsAllocated == 1:
+    if used >= allocated or dataset.BitsAllocated == 1:
         return pixels
-    return np.right_shift(np.left_shift(pixels, above), allocated - used)
+    highest = dataset.get("HighBit")
+    if not isinstance(highest, int) or not used <= highest + 1 <= allocated:
+        highest = used - 1
+    above = allocated - max(used, min(highest + 1, bits))
+    shifted = np.left_shift(pixels, above)
+    return np.right_shift(shifted, allocated - used, out=shifted)

@@ -179,7 +179,7 @@ def _voi(
         next(iter(read_numbers(dataset, keyword)), None)
         for keyword in ("WindowCenter", "WindowWidth")
     )
-    function = str(dataset.get("VOILUTFunction") or "").strip() or "LINEAR"
+    function = str(dataset.get("VOILUTFunction") or "").strip().upper() or "LINEAR"
     # A LINEAR window under 1 is not valid (PS3.3 C.11.2.1.2.1); applied, it leaves black and white.
     is_valid = width is not None and (width >= 1 if function == "LINEAR" else width > 0)
     if centre is not None and width is not None and is_valid:

@@ -33,7 +33,9 @@ def check_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
       The number of frames, and a value of `MODES`. Codes of `refusal.WARNINGS` are added to
       `notes`.
     """
-    if "PixelData" not in dataset:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        refuse("unsupported", "expected integer pixels, those of the DICOM file are floating-point")
+    if not dataset.get("PixelData"):
         refuse("bad_dicom", "expected pixel data, the DICOM data set has none")
     interpretation = str(dataset.get("PhotometricInterpretation")).strip().upper()
     mode = MODES.get(interpretation)
@@ -80,10 +82,10 @@ def check_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
     elif frames == 1:
         _join_fragments(dataset)
     # PixelData, the array that pydicom makes of it, the result. A decoder of compressed data has
-    # planes of 32 bits as well. Lossless JPEG is decoded twice: another stream and array.
+    # planes of 32 bits as well. Some kinds of JPEG are decoded twice: another stream and array.
     sample = max(8, allocated) // 8
     encoded = 4 if encapsulated else 0
-    arrays = 4 if syntax in LOSSLESS_JPEG else 2
+    arrays = 4 if syntax in (*LOSSLESS_JPEG, uid.JPEGExtended12Bit) else 2
     check_memory(rows * columns * (samples * (arrays * sample + encoded) + 1))
     return frames, mode
 

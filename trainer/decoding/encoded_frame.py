@@ -4,7 +4,13 @@ import struct
 
 import pydicom
 
-from trainer.decoding.jpeg_stream import check_damage, check_scans, complete, jpeg_segments
+from trainer.decoding.jpeg_stream import (
+    END_MARKER,
+    check_damage,
+    check_scans,
+    complete,
+    jpeg_segments,
+)
 from trainer.decoding.refusal import refuse
 
 _JPEG_FRAMES = (
@@ -29,10 +35,21 @@ def check_end(frame: bytes, notes: set[str]) -> None:
     check_damage(ended, name)
 
 
-def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> None:
+def has_end(frame: bytes) -> bool:
+    """Return whether a JPEG, JPEG-LS or JPEG 2000 frame ends in their common end marker.
+
+    Bytes of zero may follow it.
+    """
+    return frame.rstrip(b"\0").endswith(END_MARKER)
+
+
+def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> int:
     """Refuse an encoded frame whose own header contradicts the data set.
 
     The decoders believe the frame, whatever its size, and cut off bits that don't fit.
+
+    Returns:
+      The bits of a sample, as the frame's header says.
     """
     found = None
     if frame[:2] == b"\xff\xd8":
@@ -57,6 +74,7 @@ def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> None:
             f"the DICOM data set announces {dataset.BitsAllocated} bits per sample, "
             f"its encoded pixel data have {bits}",
         )
+    return int(bits)
 
 
 def _find_codestream(frame: bytes) -> int:

@@ -35,9 +35,8 @@ _RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
 _MAX_SURPLUS = 4  # bytes
 _REPLACED_BYTES = 8
 _MIXED = b"\x1b\x4e\x72\x39\x6c\x2d\x93\xc6"  # code words of all kinds, of both signs
-_DAMAGE = re.compile("^Corrupt JPEG data: (?!.*extraneous bytes before marker 0x(?!d[0-9a]))")
-"""What libjpeg says where pixel data are missing or wrong. Bytes between the segments of the header
-do no harm."""
+_DAMAGE = "Corrupt JPEG data: "
+"""What libjpeg says first where pixel data are missing or wrong."""
 _PADDING = re.compile("extraneous bytes before marker 0xd9")
 
 
@@ -149,8 +148,8 @@ def decode_luma(data: bytes) -> np.ndarray | None:
 def check_damage(data: bytes, name: str) -> None:
     """Refuse a stream with an end marker of which libjpeg says that pixel data miss or are wrong.
 
-    It fills such places with grey and goes on, and Pillow does not pass its warnings on. Zero bytes
-    between the data and the end marker do no harm.
+    It fills such places with grey and goes on, and Pillow does not pass its warnings on. Bytes
+    between the segments of the header and zeros ahead of the end marker do no harm.
 
     Args:
       name: what the refusal calls the stream.
@@ -160,12 +159,22 @@ def check_damage(data: bytes, name: str) -> None:
     """
     if not _is_usual(data):
         return
-    found = _find_warning(data)
+    start = _pixels_start(data)
+    header, pixels = _join_segments(data), data[start:]
+    found = _find_warning(header + pixels)
     if _PADDING.search(found):
-        end = data.find(END_MARKER, _pixels_start(data))
-        found = _find_warning(data[:end].rstrip(b"\0") + END_MARKER)
-    if _DAMAGE.match(found):
+        kept = pixels[: pixels.find(END_MARKER)].rstrip(b"\0")
+        found = _find_warning(header + kept + b"\0" * kept.endswith(b"\xff") + END_MARKER)
+    if found.startswith(_DAMAGE):
         refuse("truncated", f"{name}: cut short or damaged, {found}")
+
+
+def _join_segments(data: bytes) -> bytes:
+    """Return the header of a JPEG stream up to its first scan, without bytes between segments."""
+    segments = [
+        bytes((0xFF, marker)) + data[start - 2 : end] for marker, start, end in jpeg_segments(data)
+    ]
+    return data[:2] + b"".join(segments)
 
 
 def _is_usual(data: bytes) -> bool:

@@ -8,6 +8,7 @@ Peak memory stays under 1 GiB for any input.
 
 import io
 import re
+import struct
 
 import numpy as np
 from PIL import (
@@ -19,15 +20,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from trainer.decoding import png, tiff
+from trainer.decoding import png, tiff, tiff_jpeg
 from trainer.decoding.filled_memory import PATTERNS, fill_new_memory
-from trainer.decoding.grey import (
-    TIFF_SIGNED,
-    convert_to_grey,
-    flatten_plain,
-    sample_format,
-    turn_upright,
-)
+from trainer.decoding.grey import convert_to_grey, flatten_plain, turn_upright
 from trainer.decoding.jpeg_stream import (
     check_damage,
     check_scans,
@@ -69,11 +64,6 @@ MODES = {
     "LAB": "lab",
 }
 
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_SAMPLES, _TIFF_PLANES = 258, 259, 277, 284
-_TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
-_TIFF_PLANE_BY_PLANE = 2
-_TIFF_UNCOMPRESSED = 1
-_TIFF_JPEG = (6, 7)
 # Lossless and differential processes: Pillow opens them, libjpeg decodes none.
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_LS = 0xF7
@@ -81,13 +71,10 @@ _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of l
 # Messages of Pillow about a kind of file that it knows but does not decode. A bare number is the
 # compression of a TIFF file.
 _UNSUPPORTED = re.compile(
-    r"unsupported|cannot handle|not supported|unknown pixel mode|not available"
+    r"unsupported|cannot handle|not supported|unknown pixel mode|unknown raw mode|not available"
     r"|unknown compression|^\d+$",
     re.I,
 )
-
-_BIG_ENDIAN = re.compile(r"(;\d+)B")
-"""In Pillow's names of sample formats, such as `I;16BS`."""
 _QUOTATION = re.compile(r"['\"\\]")
 
 
@@ -141,7 +128,10 @@ def _describe(error: Exception) -> str:
     """Return the message of an error of Pillow after a colon.
 
     A message with a quotation quotes the file, whose texts may name a patient: it is omitted.
+    Messages of `struct` and of list indexing are omitted too: they are about Python.
     """
+    if isinstance(error.__cause__ or error, struct.error | IndexError):
+        return ""
     message = " ".join(str(error).split())
     return f": {message}" if message and not _QUOTATION.search(message) else ""
 
@@ -168,8 +158,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     if image.mode.startswith("I;16"):  # Pillow ignores the transparent value of 16-bit grey
         transparent = image.info.get("transparency")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _check_samples(image)
-        _take_native_order(image)
+        tiff.prepare(image)
     if has_deep_colour(image):
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
     elif isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -178,10 +167,18 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         image.load()
         if isinstance(image, PngImagePlugin.PngImageFile):
             png.scale_transparent_value(image, data)
+        if isinstance(image, BmpImagePlugin.BmpImageFile):
+            _fill_empty_alpha(image)
         grey = convert_to_grey(image, transparent)
     # Pillow has applied the orientation of TIFF, and `remove_exif` has taken that of JPEG.
     exif = b"" if kind in ("TIFF", "JPEG") else image.info.get("exif", b"")
     return turn_upright(grey, exif), mode
+
+
+def _fill_empty_alpha(image: BmpImagePlugin.BmpImageFile) -> None:
+    """Make a fully transparent picture opaque: many programs leave BMP's alpha byte zero."""
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image.putalpha(255)
 
 
 def _decode_jpeg(data: bytes, exif: bytes) -> tuple[np.ndarray, str, frozenset[str]]:
@@ -208,8 +205,9 @@ def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np
 
     libtiff reports no error then, see `filled_memory`.
     """
-    if image.tag_v2.get(_TIFF_COMPRESSION, _TIFF_UNCOMPRESSED) == _TIFF_UNCOMPRESSED:
+    if not tiff.is_compressed(image):
         return _decode(image, data, "TIFF")
+    tiff_jpeg.check(image, data)
     one, two = PATTERNS
     with fill_new_memory(one):
         grey, mode = _decode(image, data, "TIFF")
@@ -250,43 +248,6 @@ def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
         image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
 
 
-def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuse kinds of samples that Pillow mistakes for others, so that the picture is wrong."""
-    tags = image.tag_v2
-    bits = max(tags.get(_TIFF_BITS, (1,)))
-    samples = tags.get(_TIFF_SAMPLES, 1)
-    has_planes = samples > 1 and tags.get(_TIFF_PLANES) == _TIFF_PLANE_BY_PLANE
-    if has_planes and bits == 16:
-        refuse(
-            "unsupported",
-            "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
-        )
-    if has_planes and samples == 2:
-        refuse(
-            "unsupported",
-            "expected pixels of grey and alpha, the TIFF file has a plane of each",
-        )
-    if bits == 8 and sample_format(image) == TIFF_SIGNED:
-        refuse(
-            "unsupported",
-            "expected unsigned samples of 8 bits, those of the TIFF file are signed",
-        )
-
-
-def _take_native_order(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Make Pillow take the samples that libtiff decodes as they are.
-
-    libtiff returns them in the order of the machine. For some kinds of samples Pillow swaps their
-    bytes again.
-    """
-    image.tile = [
-        tile._replace(args=(_BIG_ENDIAN.sub(r"\1N", tile.args[0]), *tile.args[1:]))
-        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
-        else tile
-        for tile in image.tile
-    ]
-
-
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
     """Return an upper bound of the bytes per pixel that decoding takes, from the header alone."""
     held = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
@@ -301,10 +262,5 @@ def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
     ):  # libwebp's two canvases, Pillow's copy, the picture
         return 16
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        samples = tags.get(_TIFF_SAMPLES, 1)
-        strip = samples * -(-max(tags.get(_TIFF_BITS, (1,))) // 8)
-        coefficients = 2 * samples if tags.get(_TIFF_COMPRESSION) in _TIFF_JPEG else 0
-        check_size(tags.get(_TIFF_TILE_HEIGHT, 1), tags.get(_TIFF_TILE_WIDTH, 1))
-        return held + strip + coefficients + 1  # the grey picture of the first decoding
+        return held + tiff.side_bytes_per_pixel(image)
     return held

@@ -1,13 +1,17 @@
-"""Check the directories of a TIFF file before Pillow reads them.
+"""Check TIFF files where Pillow doesn't, and correct how it reads some of them.
 
 Pillow loads every tag of a directory, whatever the picture needs. Tags may share their bytes, so
 that a small file makes it load gigabytes.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 
-from trainer.decoding.refusal import check_memory, refuse
+from PIL import ImagePalette, TiffImagePlugin
+
+from trainer.decoding.grey import TIFF_SIGNED, sample_format
+from trainer.decoding.refusal import check_memory, check_size, refuse
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
@@ -16,6 +20,16 @@ _NESTED = (330, 34665, 34853, 40965)
 """Tags whose value is the place of another directory, which Pillow loads too."""
 _MOST_TAGS = 200_000
 _COPIES = 2  # the bytes of a tag and its values
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _COLOUR_MAP = 258, 259, 262, 277, 284, 320
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_PLANE_BY_PLANE = 2
+_UNCOMPRESSED = 1
+_JPEG = (6, 7)
+_WEBP = 50001
+_YCBCR = 6
+_BIG_ENDIAN = re.compile(r"(;\d+)B")
+"""In Pillow's names of sample formats, such as `I;16BS`."""
 
 
 def check_directories(data: bytes) -> None:
@@ -69,3 +83,86 @@ def _read_next(data: bytes, place: int, order: str, is_big: bool) -> int:
     (count,) = struct.unpack_from(head, data, place)
     at = place + struct.calcsize(head) + count * entry
     return int(struct.unpack_from(f"{order}Q" if is_big else f"{order}I", data, at)[0])
+
+
+def is_compressed(image: TiffImagePlugin.TiffImageFile) -> bool:
+    return image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
+
+
+def side_bytes_per_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Return an upper bound of the bytes per pixel that decoding takes beside Pillow's picture.
+
+    Raises:
+      RadiographError: too_large, for the size of a tile.
+    """
+    tags = image.tag_v2
+    samples = tags.get(_SAMPLES, 1)
+    strip = samples * -(-max(tags.get(_BITS, (1,))) // 8)
+    coefficients = 2 * samples if tags.get(_COMPRESSION) in _JPEG else 0
+    check_size(tags.get(_TILE_HEIGHT, 1), tags.get(_TILE_WIDTH, 1))
+    return strip + coefficients + 1  # the grey picture of the first decoding
+
+
+def prepare(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Make Pillow decode an open file as it is meant, before its pixels are loaded.
+
+    Raises:
+      RadiographError: unsupported, for kinds of samples that Pillow mistakes for others.
+    """
+    _check_samples(image)
+    _take_native_order(image)
+    _take_short_palette(image)
+
+
+def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
+    tags = image.tag_v2
+    bits = max(tags.get(_BITS, (1,)))
+    samples = tags.get(_SAMPLES, 1)
+    has_planes = samples > 1 and tags.get(_PLANES) == _PLANE_BY_PLANE
+    if has_planes and bits == 16:
+        refuse(
+            "unsupported",
+            "expected 8-bit planes or 16-bit pixels, the TIFF file has 16-bit planes",
+        )
+    if has_planes and samples == 2:
+        refuse(
+            "unsupported",
+            "expected pixels of grey and alpha, the TIFF file has a plane of each",
+        )
+    if tags.get(_PHOTOMETRIC) == _YCBCR and not is_compressed(image):
+        refuse(
+            "unsupported",
+            "expected grey or RGB where nothing is compressed, the TIFF file has YCbCr",
+        )
+    if tags.get(_COMPRESSION) == _WEBP:
+        refuse("unsupported", "no decoder for WebP inside of TIFF")
+    if bits == 8 and sample_format(image) == TIFF_SIGNED:
+        refuse(
+            "unsupported",
+            "expected unsigned samples of 8 bits, those of the TIFF file are signed",
+        )
+
+
+def _take_native_order(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Make Pillow take the samples that libtiff decodes as they are.
+
+    libtiff returns them in the order of the machine. For some kinds of samples Pillow swaps their
+    bytes again.
+    """
+    image.tile = [
+        tile._replace(args=(_BIG_ENDIAN.sub(r"\1N", tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
+
+
+def _take_short_palette(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Make Pillow take a palette with levels up to 255 as 8-bit levels.
+
+    Palettes of TIFF have 16 bits, which some programs overlook when they write one. libtiff's own
+    tools (`tiff2rgba`) recognise such palettes in the same way.
+    """
+    levels = image.tag_v2.get(_COLOUR_MAP, ())
+    if image.mode in ("P", "PA") and levels and max(levels) <= 255:
+        image.palette = ImagePalette.raw("RGB;L", bytes(levels))

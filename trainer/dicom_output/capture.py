@@ -37,8 +37,8 @@ def make(
         "RGB",
         8,
         "PATIENT",
-        # A placeholder of the library, which takes no empty one.
-        patient_orientation=orientation or ("L", "F"),
+        # A placeholder: the library takes neither an empty one nor oblique ones, such as LA.
+        patient_orientation=("L", "F"),
         transfer_syntax_uid=pydicom.uid.ExplicitVRLittleEndian,
         **identity.name_instance(source, "sc", settings),
     )

@@ -4,10 +4,12 @@ This holds identifiers, so that it is read only where somebody asks for DICOM re
 """
 
 import io
+import re
 from typing import Any
 
 import pydicom
 from pydicom import config, uid
+from pydicom.datadict import dictionary_VM
 from pydicom.valuerep import validate_value
 
 from trainer.decoding.dicom_containment import contain_errors
@@ -41,6 +43,23 @@ _OPTIONAL = (
     *("ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime"),
     *("SeriesDate", "SeriesTime", "NumberOfFrames", "Rows", "Columns"),
 )
+_ENUMERATED = {
+    "PatientSex": ("M", "F", "O"),
+    "Laterality": ("L", "R"),
+    "BurnedInAnnotation": ("YES", "NO"),
+    "PatientIdentityRemoved": ("YES", "NO"),
+}
+"""Attributes whose values the standard lists in full (PS3.3)."""
+_PADDING = " \0\t\r\n"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_TEXTS_OF_ONE_LINE = ("LO", "SH", "PN", "CS")
+_TRIAL = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+_TRIAL_EMPTY_IF_ABSENT = (
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+)
+"""Types 1 and 2 of the module Clinical Trial Subject (PS3.3 C.7.1.3), which may be absent."""
 _MAX_BYTES = 1 << 18
 """More than any honest set of these attributes takes."""
 
@@ -88,7 +107,32 @@ def _select(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
             return None
         elif keyword in _EMPTY_IF_ABSENT:
             setattr(header, keyword, None)
+    if not header.Laterality:
+        header.Laterality = _read_side(dataset)
+    _complete_trial(header)
+    if header.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in header:
+        del header.PatientIdentityRemoved  # without a method it is invalid (PS3.3 C.7.1.1)
     return header
+
+
+def _read_side(dataset: pydicom.Dataset) -> str | None:
+    """Return L or R from ImageLaterality, where digital radiographs name the side (PS3.3 C.8.11.1);
+    else None."""
+    side, is_valid = _read(dataset, "ImageLaterality")
+    return side if is_valid and side in _ENUMERATED["Laterality"] else None
+
+
+def _complete_trial(header: pydicom.Dataset) -> None:
+    """Add the elements that the module of a clinical trial requires; remove the module if one of
+    its mandatory values is missing."""
+    found = [keyword for keyword in _OPTIONAL if keyword.startswith("ClinicalTrial")]
+    if all(keyword in header for keyword in (*_TRIAL, "ClinicalTrialSubjectID")):
+        for keyword in _TRIAL_EMPTY_IF_ABSENT:
+            if keyword not in header:
+                setattr(header, keyword, None)
+        return
+    for keyword in found:
+        header.pop(keyword, None)
 
 
 def _read(dataset: pydicom.Dataset, keyword: str) -> tuple[Any, bool]:
@@ -103,15 +147,26 @@ def _read(dataset: pydicom.Dataset, keyword: str) -> tuple[Any, bool]:
         if element.is_empty:
             return None, True
         values = [element.value] if element.VM == 1 else list(element.value)
+        while len(values) > 1 and not str(values[-1]).strip(_PADDING):
+            values.pop()
+        multiplicity = dictionary_VM(element.tag)
+        if multiplicity.isdecimal() and int(multiplicity) != len(values):
+            return None, False
+        if keyword == "InstanceNumber":
+            return (values[0], True) if values[0] >= 0 else (None, False)
         if element.VR in ("US", "IS", "DS"):
             return element.value, True
-        texts = [str(value).strip(" \0") for value in values]
+        texts = [str(value).strip(_PADDING) for value in values]
         for text in texts:
             validate_value(element.VR, text, config.RAISE)
     except Exception:  # pydicom raises many types for malformed elements
         return None, False
     # Python's sign for bytes that the announced character set does not have.
     is_valid = not any("\ufffd" in text for text in texts)
+    if element.VR in _TEXTS_OF_ONE_LINE:
+        is_valid = is_valid and not any(map(_CONTROL.search, texts))
+    if keyword in _ENUMERATED:
+        is_valid = is_valid and texts[0] in _ENUMERATED[keyword]
     if keyword in MANDATORY:
         is_valid = len(texts) == 1 and uid.UID(texts[0]).is_valid
     return texts[0] if len(texts) == 1 else texts, is_valid

@@ -11,7 +11,7 @@ from trainer.radiograph import read
 _LUMA = np.array([0.299, 0.587, 0.114])
 _BITFIELDS = 3
 _HEADERS = (40, 108, 124)
-_KINDS = ("1", "4", "8", "555", "565", "24", "32", "32 with alpha")
+_KINDS = ("1", "4", "8", "555", "565", "24", "32", "32 with alpha", "32 with empty alpha")
 
 
 def draw(rng: np.random.Generator, kind: str) -> tuple[bytes, np.ndarray]:
@@ -40,12 +40,12 @@ def draw(rng: np.random.Generator, kind: str) -> tuple[bytes, np.ndarray]:
     else:
         bits, bands = int(kind[:2]), [colours[..., ::-1]]
         if bits == 32:
-            alpha = rng.integers(0, 256, (height, width, 1)) * ("alpha" in kind)
+            alpha = rng.integers(1, 256, (height, width, 1)) * (kind == "32 with alpha")
             bands.append(alpha)
         if "alpha" in kind:
             header_size, compression = 124, _BITFIELDS
             masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-            colours = colours * alpha / 255
+            colours = colours * alpha / 255 if alpha.any() else colours
         rows = np.concatenate(bands, axis=-1).astype(np.uint8).reshape(height, -1)
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
     pixels = (padded if is_top_down else padded[::-1]).tobytes()

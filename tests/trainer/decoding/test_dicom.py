@@ -370,6 +370,42 @@ def test_a_damaged_frame_costs_no_other():
         frame(1)
 
 
+def test_jpeg_of_8_bits_is_read_where_the_data_set_allocates_16():
+    frame = encode(picture(), "JPEG")
+    data = dicom_file(
+        picture().astype(np.uint16),
+        uid.JPEGBaseline8Bit,
+        BitsStored=8,
+        HighBit=7,
+        WindowCenter=128,
+        WindowWidth=256,
+        PixelData=encaps.encapsulate([frame]),
+    )
+    found, expected = read(data).pixels, read(frame).pixels
+    assert np.abs(found.astype(int) - expected).max() <= 1  # two implementations of the IDCT
+
+
+@pytest.mark.parametrize("keyword", ["FloatPixelData", "DoubleFloatPixelData"])
+def test_floating_point_pixels_are_named(keyword):
+    file = dicom_file(None, **{keyword: bytes(8 * picture().size)})
+    with pytest.raises(RadiographError, match=r"^unsupported: .* are floating-point"):
+        read(file)
+
+
+def test_empty_pixel_data_are_named():
+    with pytest.raises(RadiographError, match=r"^bad_dicom: expected pixel data, .* has none"):
+        read(dicom_file(picture(), PixelData=b""))
+
+
+@pytest.mark.parametrize("missing", [10, 200])
+def test_jpeg_2000_that_is_cut_short_is_truncated(missing):
+    whole = pydicom.dcmread(io.BytesIO(dicom_file(picture(), uid.JPEG2000Lossless)))
+    (frame,) = encaps.generate_frames(whole.PixelData, number_of_frames=1)
+    cut = encaps.encapsulate([frame.rstrip(b"\0")[:-missing]])
+    with pytest.raises(RadiographError, match=r"^truncated: .* pixel data end early"):
+        read(dicom_file(picture(), uid.JPEG2000Lossless, PixelData=cut))
+
+
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_jpeg_frame_needs_all_rows_but_no_end_marker(missing):
     whole = encode(picture(), "JPEG")
@@ -773,6 +809,28 @@ def test_rle_gives_what_the_same_cells_give_uncompressed(stored, is_signed, is_s
     ]
     plain, packed = (read(file).pixels for file in files)
     assert np.array_equal(plain, packed) and np.ptp(plain) > 200
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("highest", [11, 13, 15])
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_codec_keeps_the_unused_bits_of_cells(syntax, highest, is_signed):
+    """Twelve bits are stored somewhere in sixteen, with other bits above and below them."""
+    random = np.random.default_rng(highest)
+    values = random.integers(0, 4096, (64, 64)) - (2048 if is_signed else 0)
+    unused = random.integers(0, 1 << 16, values.shape) & ~(0xFFF << (highest - 11))
+    cells = ((values & 0xFFF) << (highest - 11) | unused).astype(np.uint16)
+    described = {
+        "PixelRepresentation": int(is_signed),
+        "BitsStored": 12,
+        "HighBit": highest,
+        "WindowCenter": 0 if is_signed else 2048,
+        "WindowWidth": 4096,
+    }
+    whole = pydicom.dcmread(io.BytesIO(dicom_file(cells, syntax)))
+    encoded = dicom_file(cells, syntax, PixelData=whole.PixelData, **described)
+    plain = read(dicom_file(cells, **described)).pixels
+    assert np.array_equal(read(encoded).pixels, plain) and np.ptp(plain) > 200
 
 
 def test_rle_may_hold_the_bytes_that_jpeg_2000_begins_with():

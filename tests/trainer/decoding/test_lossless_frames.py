@@ -1,4 +1,4 @@
-"""Lossless JPEG and JPEG-LS in DICOM: damage behind an end marker, and sound data of all kinds."""
+"""Lossless and 12-bit JPEG in DICOM: damage ahead of an end marker, sound data, unused bits."""
 
 import io
 import pathlib
@@ -14,6 +14,9 @@ from pydicom.data import get_testdata_file
 from tests.support.dicom_files import dicom_file
 from trainer.radiograph import RadiographError, frames, read
 
+needs_dcmtk = pytest.mark.skipif(
+    not shutil.which("dcmcjpeg"), reason="dcmcjpeg of Debian's dcmtk is not installed"
+)
 END = b"\xff\xd9"
 FILES = {
     "lossless JPEG, 16 bits": "JPEG-LL.dcm",
@@ -52,9 +55,7 @@ def _with_frame(dataset: pydicom.Dataset, frame: bytes) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.skipif(
-    not shutil.which("dcmcjpeg"), reason="dcmcjpeg of Debian's dcmtk is not installed"
-)
+@needs_dcmtk
 @pytest.mark.parametrize("edge", ["as it is", "black", "white"])
 @pytest.mark.parametrize("noise", [0, 25])
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -70,11 +71,87 @@ def test_sound_data_of_another_encoder_are_read(
     pixels = (values / 4095 * highest).astype(np.uint8 if bits == 8 else np.uint16)
     if edge != "as it is":
         pixels[30:] = 0 if edge == "black" else highest
-    original, encoded = tmp_path / "original.dcm", tmp_path / "encoded.dcm"
-    depth = {"BitsStored": bits, "HighBit": bits - 1}
-    original.write_bytes(dicom_file(pixels, uid.ExplicitVRLittleEndian, **depth))
-    subprocess.run(["dcmcjpeg", "+el", "+sv", str(predictor), original, encoded], check=True)
-    assert np.array_equal(read(encoded.read_bytes()).pixels, read(original.read_bytes()).pixels)
+    plain = dicom_file(pixels, BitsStored=bits, HighBit=bits - 1)
+    encoded = _encode(plain, tmp_path, "+el", "+sv", str(predictor))
+    assert np.array_equal(read(encoded).pixels, read(plain).pixels)
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("allocated", [8, 16])
+def test_samples_of_8_bits_may_have_more_allocated(allocated, tmp_path):
+    values = (np.mgrid[:40, :50].sum(0) * 2).astype(np.uint8)
+    window = {"BitsStored": 8, "HighBit": 7, "WindowCenter": 128, "WindowWidth": 256}
+    whole = pydicom.dcmread(io.BytesIO(_encode(dicom_file(values, **window), tmp_path, "+e1")))
+    file = dicom_file(
+        values.astype(f"u{allocated // 8}"),
+        uid.JPEGLosslessSV1,
+        PixelData=whole.PixelData,
+        **window,
+    )
+    assert np.array_equal(read(file).pixels, values)
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("highest", [11, 13, 15])
+@pytest.mark.parametrize("program", ["+e1", "+el"])
+def test_unused_bits_of_lossless_jpeg_are_not_seen(program, highest, is_signed, tmp_path):
+    random = np.random.default_rng(highest)
+    values = random.integers(0, 4096, (16, 16)) - (2048 if is_signed else 0)
+    unused = random.integers(0, 1 << 16, values.shape) & ~(0xFFF << (highest - 11))
+    cells = ((values & 0xFFF) << (highest - 11) | unused).astype(np.uint16)
+    plain = dicom_file(
+        cells,
+        PixelRepresentation=int(is_signed),
+        BitsStored=12,
+        HighBit=highest,
+        WindowCenter=0 if is_signed else 2048,
+        WindowWidth=4096,
+    )
+    assert np.array_equal(read(_encode(plain, tmp_path, program)).pixels, read(plain).pixels)
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("content", ["noise", "smooth", "half black", "black but for a line"])
+@pytest.mark.parametrize("quality", [30, 90, 100])
+def test_sound_jpeg_of_12_bits_is_read_and_damaged_is_refused(content, quality, tmp_path):
+    y, x = np.mgrid[:96, :132]
+    values = 2000 + 1500 * np.sin(x / 20) * np.cos(y / 30)
+    if content == "noise":
+        values = np.random.default_rng(0).integers(0, 4096, x.shape)
+    if content == "half black":
+        values[48:] = 0
+    if content == "black but for a line":
+        values[8:] = 0
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    plain = dicom_file(values.astype(np.uint16), BitsStored=12, HighBit=11, **window)
+    sound = _encode(plain, tmp_path, "+ee", "+q", str(quality))
+    wrong = np.abs(read(sound).pixels.astype(int) - read(plain).pixels).mean()
+    assert wrong < (60 if content == "noise" and quality == 30 else 8)
+    dataset = pydicom.dcmread(io.BytesIO(sound))
+    filled = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1).rstrip(b"\0")[:-2]
+    # Zeros are also the code of many black blocks.
+    for fill in (b"\xff" * 20, *([] if "black" in content else [bytes(20)])):
+        file = _with_frame(pydicom.dcmread(io.BytesIO(sound)), filled + fill + END)
+        assert np.array_equal(read(file).pixels, read(sound).pixels)
+    frame = encaps.get_frame(dataset.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    start = frame.index(b"\xff\xda") + 10
+    for share in (0.2, 0.5, 0.7):
+        kept = start + int((len(frame) - start) * share)
+        damaged = [frame[:kept] + END]
+        if content == "noise":  # In other pictures, zeros may stand for as many flat blocks.
+            damaged.append(frame[:kept] + bytes(len(frame) - kept - 2) + END)
+        for data in damaged:
+            with pytest.raises(RadiographError, match=r"^truncated: the JPEG data .* damaged"):
+                read(_with_frame(dataset, data))
+
+
+def _encode(file: bytes, folder: pathlib.Path, *options: str) -> bytes:
+    """Return a DICOM file that dcmcjpeg has encoded."""
+    original, encoded = folder / "original.dcm", folder / "encoded.dcm"
+    original.write_bytes(file)
+    subprocess.run(["dcmcjpeg", *options, original, encoded], check=True)
+    return encoded.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["JPEG-LL.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm"])

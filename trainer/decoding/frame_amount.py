@@ -1,0 +1,85 @@
+"""Check that the data of a JPEG frame hold the picture's samples, where the decoder does not tell.
+
+libjpeg does not warn when lossless or 12-bit data end early or continue after the last sample.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trainer.decoding.jpeg_stream import END_MARKER, jpeg_segments, replace_last_bytes
+from trainer.decoding.refusal import refuse
+
+_LOSSLESS = 0xC3
+_SEQUENTIAL = (0xC0, 0xC1)
+_BLOCK = 8
+_FILLS = (b"\xff", b"\0\xff")
+"""Bytes that some encoders write ahead of the end marker, where they do no harm."""
+_LAST_SAMPLES = 128  # more than the bits that `replace_last_bytes` replaces
+_LAST_BLOCKS = 40  # a block takes at least two bits: a code for its mean and one for its end
+
+
+def check_amount(encoded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
+    """Refuse a lossless or a grey 12-bit frame whose data hold fewer or more samples than the
+    picture.
+
+    The last bytes are replaced and the frame is decoded again. If the data are sound, some of the
+    last samples change and no others. If samples are missing, earlier ones change. If there are too
+    many, none changes.
+
+    Args:
+      encoded: the frame's JPEG stream.
+      pixels: its decoded values, [height, width] or [height, width, 3].
+      decode: returns the values of another stream; raises RuntimeError for damaged data.
+
+    Raises:
+      RadiographError: truncated.
+    """
+    process, bits = _read_process(encoded)
+    is_in_blocks = process in _SEQUENTIAL and bits > 8 and pixels.ndim == 2
+    if process != _LOSSLESS and not is_in_blocks:
+        return
+    streams = [encoded]
+    if is_in_blocks:
+        data = encoded.rstrip(b"\0").removesuffix(END_MARKER)
+        streams += [data.rstrip(fill) + END_MARKER for fill in _FILLS]
+
+    def find_changed(replaced: bytes) -> np.ndarray:
+        differing = decode(replaced) != pixels
+        return _reduce_to_blocks(differing) if is_in_blocks else differing.ravel()
+
+    last = _LAST_BLOCKS if is_in_blocks else _LAST_SAMPLES
+    if not any(_is_whole(stream, find_changed, last) for stream in streams):
+        refuse("truncated", "the JPEG data of the DICOM file are cut short or damaged")
+
+
+def _is_whole(stream: bytes, find_changed: Callable[[bytes], np.ndarray], last: int) -> bool:
+    """Return whether only some of the `last` units depend on the last bytes of a stream."""
+    has_decoded = False
+    for replaced in replace_last_bytes(stream):
+        try:
+            changed = find_changed(replaced)
+        except RuntimeError:  # The new bytes are no code words; this says nothing about the old.
+            continue
+        has_decoded = True
+        if changed[:-last].any():
+            return False
+        if changed.any():
+            return True
+    return not has_decoded
+
+
+def _read_process(encoded: bytes) -> tuple[int, int]:
+    """Return the frame header's marker, which names the process, and its bits a sample."""
+    for marker, start, end in jpeg_segments(encoded):
+        if marker in (*_SEQUENTIAL, _LOSSLESS) and end > start:
+            return marker, encoded[start]
+    return 0, 0
+
+
+def _reduce_to_blocks(differing: np.ndarray) -> np.ndarray:
+    """Return whether a block of 8 x 8 holds a True of bool [height, width], in coded order."""
+    height, width = (-(-side // _BLOCK) for side in differing.shape)
+    padded = np.zeros((height * _BLOCK, width * _BLOCK), bool)
+    padded[: differing.shape[0], : differing.shape[1]] = differing
+    return padded.reshape(height, _BLOCK, width, _BLOCK).any((1, 3)).ravel()
