@@ -26,13 +26,13 @@ def load(
         for all images.
 
     Returns:
-      The images, and a sentence on the files that were refused, if there are any.
+      The images, and sentences on files that were refused and on what may be wrong.
 
     Raises:
       ConfigError, DataError: the source is wrong, has no such split, or all its files were refused.
     """
-    listed = sources.list_source(source, layout, body_parts).examples
-    chosen = [example for example in listed if split in (None, example.split)]
+    listing = sources.list_source(source, layout, body_parts)
+    chosen = [example for example in listing.examples if split in (None, example.split)]
     if not chosen:
         raise DataError(
             f"{source} has no image in the split {split!r}; omit --split to take all its images"
@@ -62,7 +62,7 @@ def load(
         path=np.array([example.path for example in examples]),
         attributes=tuple(outcome.attributes for outcome in taken),
     )
-    return loaded, [*refusals, *splits.warn_of_unnamed_patients(examples)]
+    return loaded, [*refusals, *listing.warnings, *splits.warn_of_unnamed_patients(examples)]
 
 
 def _describe_refusals(source: str, refused: Sequence[Encoded]) -> list[str]:

@@ -36,10 +36,14 @@ class Listing:
     Attributes:
       examples: the files to open, sorted by path. Only their content tells whether they are images.
       omissions: all other files that are not hidden.
+      body_parts: those that were taken from MURA; empty where the source is not MURA.
+      warnings: sentences on what may be wrong.
     """
 
     examples: Sequence[Example]
     omissions: Sequence[Omission] = ()
+    body_parts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def list_files(root: str) -> list[str]:

@@ -30,7 +30,7 @@ def locate(data_dir: str) -> str:
     if not found:
         raise DataError(
             f"{data_dir} holds no prepared data set; make one with humerus-prepare"
-            " --source=RADIOGRAPHS, and name the folder that it wrote as --data_dir"
+            " --source=RADIOGRAPHS --layout=LAYOUT --data_dir=DIR, and name that DIR here"
         )
     if len(found) > 1:
         raise ConfigError(

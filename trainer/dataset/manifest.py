@@ -8,16 +8,15 @@ with or without a label.
 import csv
 import io
 import itertools
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from trainer import storage
-from trainer.dataset import mura
-from trainer.dataset.example import DERIVED_ATTRIBUTES, Example
+from trainer.dataset import manifest_cells, mura_list
+from trainer.dataset.example import DERIVED_ATTRIBUTES, LABELS, Example
+from trainer.dataset.listing import Listing, Omission
 from trainer.errors import DataError
 from trainer.files import (
-    folder_walk,
     manifest_columns,
     manifest_text,
     mura_paths,
@@ -25,33 +24,48 @@ from trainer.files import (
     study_folders,
     urls,
 )
-from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
-
-# Spreadsheet programs write numbers and truth values in ways of their own.
-_LABEL_WORDS = LABEL_WORDS | {"0.0": 0, "false": 0, "no": 0, "1.0": 1, "true": 1, "yes": 1}
+from trainer.files.study_folders import SPLIT_WORDS
 
 _MAX_BYTES = 1 << 30
 """Largest manifest that is read: millions of images."""
 
-_T = TypeVar("_T")
 _NumberedRows = Iterator[tuple[int, list[str]]]
 
 
-def read(source: str, root: str) -> Iterator[Example]:
-    """Yield the images that the CSV file `source` lists; relative paths start at `root`.
+def list_source(source: str, root: str, body_parts: Sequence[str]) -> Listing:
+    """Return the images that the CSV file `source` lists; relative paths start at `root`.
 
     Without a column for them, a study is what `study_folders.find_study` finds in a list, and a
     patient what `study_folders.find_patient` finds, else the study.
 
+    Args:
+      body_parts: names of the body parts to take from a list of MURA, or `all`; a table ignores it.
+
     Raises:
+      ConfigError: a list of MURA lacks a body part.
       DataError: the manifest is wrong; the message names the line.
     """
     rows = read_rows(source)
     _, first = next(rows, (0, []))
-    if first and mura_paths.is_listed(first[0]):
-        examples = _read_mura_list(source, root, itertools.chain([(1, first)], rows))
+    omissions: Sequence[Omission] = ()
+    numbered: Iterator[tuple[int, Example]]
+    is_of_mura = bool(first) and mura_paths.is_listed(first[0])
+    if is_of_mura:
+        listed = mura_list.read(source, root, itertools.chain([(1, first)], rows))
+        chosen, omissions = mura_list.select_body_parts(listed, body_parts, source)
+        numbered = itertools.chain.from_iterable(map(mura_list.list_images, chosen))
     else:
-        examples = _read_table(source, root, first, rows)
+        numbered = _read_table(source, root, first, rows)
+    examples = sorted(_check_repetition(source, numbered), key=lambda example: example.path)
+    if not examples and not omissions:
+        raise DataError(f"{source} lists no file; add one row per image below the header")
+    return Listing(
+        examples, omissions, body_parts if is_of_mura else (), _warn_of_labels(source, examples)
+    )
+
+
+def _check_repetition(source: str, examples: Iterator[tuple[int, Example]]) -> Iterator[Example]:
+    """Yield the examples; raise `DataError` where a file is listed twice."""
     lines: dict[str, int] = {}
     for line, example in examples:
         file = urls.absolute(example.uri)
@@ -62,8 +76,23 @@ def read(source: str, root: str) -> Iterator[Example]:
             )
         lines[file] = line
         yield example
-    if not lines:
-        raise DataError(f"{source} lists no file; add one row per image below the header")
+
+
+def _warn_of_labels(source: str, examples: Sequence[Example]) -> list[str]:
+    """Return a warning if labels contradict MURA's folders, such as `study1_positive`."""
+    matches = ((example, mura_paths.IMAGE_PATH.search(example.uri)) for example in examples)
+    wrong = [
+        example
+        for example, match in matches
+        if match and LABELS[example.label] != match["label"].lower()
+    ]
+    if not wrong:
+        return []
+    return [
+        f"{source}: the labels of {len(wrong)} of {len(examples)} images contradict the names of "
+        f"their folders; {wrong[0].path} is taken as {LABELS[wrong[0].label]}: check that 0 means "
+        "negative and 1 positive"
+    ]
 
 
 def read_rows(source: str) -> _NumberedRows:
@@ -97,6 +126,8 @@ def _read_content(source: str) -> bytes | None:
         return regular_file.read(source, _MAX_BYTES)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror}); check access") from error
     except (regular_file.NotRegularError, regular_file.TooLargeError) as error:
         raise DataError(
             f"{source} is not a file that can be read as a manifest ({error}); name a CSV file with"
@@ -127,21 +158,26 @@ def _read_table(
             )
         row = dict(zip(header, cells, strict=True))
         given = {role: _read_cell(row, column, where) for role, column in roles.items()}
-        path, uri = _resolve(root, given["path"], where)
+        path, uri = manifest_cells.resolve(root, given["path"], where)
         if "study" in given:
             study = manifest_columns.join_study(given.get("patient", ""), given["study"])
         else:
             study = study_folders.find_study(path, uri, is_grouped=False) or path
-        patient = given.get("patient") or study_folders.find_patient(path, uri) or study
+        patient = manifest_columns.normalise_value(given.get("patient", ""))
+        patient = patient or study_folders.find_patient(path, uri) or study
         split = (
-            _read_word(SPLIT_WORDS, given["split"], "split", where) if "split" in given else None
+            manifest_cells.read_word(SPLIT_WORDS, given["split"], "split", where)
+            if "split" in given
+            else None
         )
         yield (
             line,
             Example(
                 path=path,
                 uri=uri,
-                label=_read_word(_LABEL_WORDS, given["label"], "label", where),
+                label=manifest_cells.read_word(
+                    manifest_cells.LABEL_WORDS, given["label"], "label", where
+                ),
                 patient_id=patient,
                 study_id=study,
                 split=split,
@@ -178,51 +214,9 @@ def _find_roles(source: str, header: Sequence[str]) -> dict[str, str]:
     return roles
 
 
-def _read_mura_list(source: str, root: str, rows: _NumberedRows) -> Iterator[tuple[int, Example]]:
-    """Yield the images of one of MURA's lists, with their line numbers.
-
-    The paths in it begin with `MURA-v1.1`, and the lists lie in this folder, which may have another
-    name. So this beginning is removed, unless the path exists as it stands.
-    """
-    is_relative_to_root = None
-    for line, cells in rows:
-        where = f"{source} line {line}"
-        if len(cells) > 2 or not mura_paths.is_listed(cells[0]):
-            raise DataError(
-                f"{where}: expected a path of MURA, and a label at most, found "
-                f"{','.join(cells)[:200]!r}"
-            )
-        label = _read_word(_LABEL_WORDS, cells[1], "label", where) if len(cells) > 1 else None
-        if is_relative_to_root is None:
-            is_relative_to_root = storage.exists(_resolve(root, cells[0], where)[1])
-        listed = cells[0] if is_relative_to_root else cells[0].removeprefix(f"{mura_paths.ROOT}/")
-        path, uri = _resolve(root, listed, where)
-        if match := mura_paths.STUDY_PATH.search(path):
-            names = sorted(name.rstrip("/") for name in storage.list_folder(uri))
-            shown = [name for name in names if not folder_walk.is_hidden(name)]
-            images = [(posixpath.join(path, name), posixpath.join(uri, name)) for name in shown]
-            # A study without files stands for itself and becomes a rejection.
-            for image in images or [(path, uri)]:
-                yield line, mura.make_example(*image, match, label)
-        elif match := mura_paths.IMAGE_PATH.search(path):
-            yield line, mura.make_example(path, uri, match, label)
-
-
 def _read_cell(row: Mapping[str, str], column: str, where: str) -> str:
-    if not row[column]:
+    if manifest_columns.is_blank(row[column]):
         raise DataError(
             f"{where}: the column {column} is blank; fill it in every row, or drop the column"
         )
     return row[column]
-
-
-def _read_word(words: Mapping[str, _T], value: str, column: str, where: str) -> _T:
-    if value.lower() not in words:
-        raise DataError(f"{where}: {column} {value!r} is none of {', '.join(words)}")
-    return words[value.lower()]
-
-
-def _resolve(root: str, cell: str, where: str) -> tuple[str, str]:
-    """Return the name in the data set and the URI of a file that is listed as `cell`."""
-    uri = manifest_text.resolve_path(cell, root, where)
-    return (uri.removeprefix(root.rstrip("/") + "/") if root else uri), uri

@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from absl import logging
 
@@ -45,21 +45,35 @@ def list_source(root: str, paths: Sequence[str], body_parts: Sequence[str]) -> L
             f"{root} mixes MURA trees of different folder levels, so studies would count twice; "
             "name one of them"
         )
-    present = {find_body_part(match) for match in found.values()} - {""}
-    wanted = _select_body_parts(present, body_parts, root)
-    examples = [
-        make_example(path, posixpath.join(root, path), match)
-        for path, match in found.items()
-        if find_body_part(match) in wanted
-    ]
-    omissions = [
-        Omission(path, OTHER_BODY_PART, f"{find_body_part(match)} is not among --body_parts")
-        for path, match in found.items()
-        if find_body_part(match) not in wanted
-    ]
+    taken, omissions = select_body_parts(found, body_parts, root)
+    examples = [make_example(path, posixpath.join(root, path), found[path]) for path in taken]
     detail = f"the path is not one of the MURA layout, such as {EXAMPLE}"
     omissions += [Omission(path, OUTSIDE_LAYOUT, detail) for path in outside]
-    return Listing(examples, omissions)
+    return Listing(examples, omissions, body_parts)
+
+
+def select_body_parts(
+    found: Mapping[str, re.Match[str]], asked: Sequence[str], source: str
+) -> tuple[list[str], list[Omission]]:
+    """Separate the paths of the body parts that are asked for from those of others.
+
+    Args:
+      found: the match of `IMAGE_PATH` or `STUDY_PATH` by path.
+      asked: names of body parts, such as `XR_HUMERUS`, or `all`.
+      source: what the paths come from, for messages.
+
+    Raises:
+      ConfigError: a body part is missing.
+    """
+    part_of = {path: find_body_part(match) for path, match in found.items()}
+    wanted = _select({*part_of.values()} - {""}, asked, source)
+    taken = [path for path, part in part_of.items() if part in wanted]
+    omissions = [
+        Omission(path, OTHER_BODY_PART, f"{part} is not among --body_parts")
+        for path, part in part_of.items()
+        if part not in wanted
+    ]
+    return taken, omissions
 
 
 def make_example(path: str, uri: str, match: re.Match[str], label: int | None = None) -> Example:
@@ -96,7 +110,7 @@ def _name_trees(root: str, paths: Iterable[str]) -> str:
     return f"name {' or '.join(trees[:3])} as the source" if trees else ""
 
 
-def _select_body_parts(present: set[str], asked: Sequence[str], root: str) -> Collection[str]:
+def _select(present: set[str], asked: Sequence[str], source: str) -> Collection[str]:
     """Return the body parts to take; all of a copy without the folder level of body parts."""
     wanted = {part.upper() for part in asked}
     if ALL_BODY_PARTS.upper() in wanted:
@@ -104,13 +118,13 @@ def _select_body_parts(present: set[str], asked: Sequence[str], root: str) -> Co
     if not present:
         logging.warning(
             "%s has no folders of body parts: all of its images are taken for %s",
-            root,
+            source,
             ", ".join(sorted(wanted)),
         )
         return {""}
     if missing := wanted - present:
         raise ConfigError(
-            f"{root} lacks the body part {', '.join(sorted(missing))}; it holds "
+            f"{source} lacks the body part {', '.join(sorted(missing))}; it holds "
             f"{', '.join(sorted(present))}, or take {ALL_BODY_PARTS!r}"
         )
     return wanted

@@ -194,7 +194,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {
             "image_size": config.image_size,
             "layout": config.layout,
-            "body_parts": list(config.body_parts) if config.layout == "mura" else [],
+            "body_parts": list(config.listing.body_parts),
             "validation_fraction": config.validation_fraction,
             "test_fraction": config.test_fraction,
             "seed": config.seed,
@@ -213,6 +213,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "omissions": summary.count_omissions(config.listing.omissions),
             "slices": sorted({name for outcome in taken for name in outcome.attributes}),
             "warnings": [
+                *config.listing.warnings,
                 *warnings,
                 *summary.warn_of_duplicates(outcomes),
                 *summary.warn_of_blank_images(outcomes),

@@ -18,7 +18,7 @@ from trainer.dataset.listing import (
 from trainer.errors import ConfigError, DataError
 from trainer.files import mura_paths, study_folders
 from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
-from trainer.options import LAYOUTS
+from trainer.options import LAYOUTS, PrepareOptions
 
 
 def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
@@ -27,16 +27,21 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
     Args:
       source: folder, or the CSV file of a manifest; local or `gs://`.
       layout: `mura`, `folders`, `manifest`, `fracatlas` or `graz`.
-      body_parts: body parts of MURA, such as `XR_HUMERUS`, or of FracAtlas, or `all`; the other
-        layouts ignore them.
+      body_parts: body parts of MURA, such as `XR_HUMERUS`, or of FracAtlas, or `all`; other sources
+        have none.
 
     Raises:
-      ConfigError: the layout is unknown, or the source lacks a body part.
+      ConfigError: the layout is unknown, or the source lacks a body part or has none.
       DataError: the source is missing, empty, or contradicts its layout.
     """
     root = find_root(source, layout)
     if layout == "manifest":
-        return Listing(sorted(manifest.read(source, root), key=lambda example: example.path))
+        listing = manifest.list_source(source, root, body_parts)
+        if not listing.body_parts:
+            _check_no_body_part(body_parts, f"{source} is not a list of MURA, and")
+        return listing
+    if layout not in ("mura", "fracatlas"):
+        _check_no_body_part(body_parts, f"the layout {layout}")
     paths, unencodable = split_off_unencodable(list_files(root))
     if layout == "mura":
         listing = mura.list_source(root, paths, body_parts)
@@ -47,7 +52,16 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
     else:
         listing = _list(root, paths)
     omissions = sorted([*listing.omissions, *unencodable], key=lambda omission: omission.path)
-    return Listing(listing.examples, omissions)
+    return dataclasses.replace(listing, omissions=omissions)
+
+
+def _check_no_body_part(body_parts: Sequence[str], what: str) -> None:
+    """Raise `ConfigError` if parts are asked for, other than by default, of what has none."""
+    if asked := {*body_parts} - {mura.ALL_BODY_PARTS, *PrepareOptions.body_parts}:
+        raise ConfigError(
+            f"--body_parts={','.join(sorted(asked))}: {what} has no body parts to choose from; "
+            "omit the flag"
+        )
 
 
 def find_root(source: str, layout: str) -> str:

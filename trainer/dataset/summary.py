@@ -80,7 +80,11 @@ class Summary:
             for example in examples
         ]
         there = [outcome.example for outcome in outcomes if outcome.reason is None]
-        warnings = [*splits.check_classes(there), *splits.warn_of_unnamed_patients(there)]
+        warnings = [
+            *listing.warnings,
+            *splits.check_classes(there),
+            *splits.warn_of_unnamed_patients(there),
+        ]
         if missing:
             warnings.append(
                 f"listed files that are missing: {len(missing)}, such as {missing[0].uri}"

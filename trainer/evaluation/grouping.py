@@ -8,6 +8,9 @@ import numpy as np
 MAX_GROUPS = 8
 BLANK = "(blank)"
 OTHERS = "(others)"
+_SMALLEST_IDENTIFIER = 100_000
+_PATIENTS_OF_A_VALUE = 2
+"""Values identify patients if on average fewer patients share one."""
 
 
 def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -45,6 +48,31 @@ def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
         if len(set(group)) > 1
         else {}
     )
+
+
+def identifies_patients(column: Sequence[Any], patients: Sequence[Any] | np.ndarray) -> bool:
+    """Return whether a column's values tell patients apart: names, record numbers, birth dates.
+
+    They do if there are more than `MAX_GROUPS` values, shared by fewer than two patients on average
+    (birth dates coincide). Numbers do so only if they are whole and most of them have six digits or
+    more: patients differ in age and exposure too.
+
+    Args:
+      column: one value per row; empty cells and `nan` don't count.
+      patients: the patient of each row.
+    """
+    text = np.char.strip(np.asarray(column, np.str_))
+    filled = ~np.isin(np.char.lower(text), ("", "nan"))
+    values = np.unique(text[filled])
+    numbers = _parse_numbers(values)
+    if len(values) <= MAX_GROUPS:
+        return False
+    if numbers is not None and (
+        (numbers % 1).any() or np.median(np.abs(numbers)) < _SMALLEST_IDENTIFIER
+    ):
+        return False
+    pairs = {*zip(text[filled], np.asarray(patients, np.str_)[filled], strict=True)}
+    return len(pairs) < _PATIENTS_OF_A_VALUE * len(values)
 
 
 def _parse_numbers(values: np.ndarray) -> np.ndarray | None:

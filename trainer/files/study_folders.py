@@ -24,6 +24,11 @@ SPLIT_WORDS = {
 }
 MANY_IMAGES = 12
 """A folder with more images is hardly one examination of the upper arm."""
+_NO_IMAGES = (
+    ".csv", ".db", ".htm", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".tsv", ".txt", ".xml",
+    ".yaml", ".yml",
+)  # fmt: skip
+"""Endings of files, such as sidecars, that may lie beside images but are not images."""
 
 _SORTING = {*LABEL_WORDS, *SPLIT_WORDS}
 
@@ -57,9 +62,12 @@ def find_crowded(paths: Iterable[str]) -> dict[str, int]:
     """Return the folders that hold too many images for one study, with their numbers of images.
 
     Args:
-      paths: path of every file of a tree, or of all that lie in some of its folders.
+      paths: path of every file of a tree, or of all that lie in some of its folders. Those that
+        end in one of `_NO_IMAGES` are not counted.
     """
-    images = collections.Counter(find_folder(path) for path in set(paths))
+    images = collections.Counter(
+        find_folder(path) for path in set(paths) if not path.lower().endswith(_NO_IMAGES)
+    )
     return {folder: number for folder, number in images.items() if folder and number > MANY_IMAGES}
 
 

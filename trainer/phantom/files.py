@@ -1,6 +1,7 @@
 """This module writes simulated radiographs in MURA's layout: a complete folder or none at all."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -121,12 +122,12 @@ def describe(patients: int, seed: int) -> str:
 def count_finished_folder(root: pathlib.Path, note: str) -> dict[str, int]:
     """Return the counts of the finished folder `root` if it is what `note` describes."""
     written = root / "SIMULATED.txt"
-    if not written.is_file() or written.read_text() != note:
+    if not written.is_file() or written.read_text(errors="replace") != note:
         raise ConfigError(
             f"expected to write simulated radiographs to {root}, "
             "but it exists and holds something else; remove it, or name another --output"
         )
-    findings = json.loads((root / "findings.json").read_text())
+    findings = _read_findings(root)
     missing = [path for path in findings if not (root / path).is_file()]
     if missing:
         raise ConfigError(
@@ -135,3 +136,19 @@ def count_finished_folder(root: pathlib.Path, note: str) -> dict[str, int]:
         )
     logging.info("kept the %d simulated radiographs that are in %s", len(findings), root)
     return {"patients": len({path.split("/")[2] for path in findings}), "images": len(findings)}
+
+
+def _read_findings(root: pathlib.Path) -> dict[str, Any]:
+    """Return the findings of each image of a finished folder, by the image's path.
+
+    Raises:
+      ConfigError: they are missing or damaged.
+    """
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        findings = json.loads((root / "findings.json").read_text())
+        if isinstance(findings, dict) and findings:
+            return findings
+    raise ConfigError(
+        f"{root / 'findings.json'} is missing or damaged (expected the findings of each image); "
+        f"remove {root}, and the same command writes it again"
+    )

@@ -398,6 +398,7 @@ def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
         ("path,label\na,2\n", "line 2: label '2' is none of 0, negative"),
         ("path,label\n,1\n", "line 2: the column path is blank"),
         ("path,label,patient\na,1,p\nb,1,\n", "line 3: the column patient is blank"),
+        ("path,label,patient\na,1,p\nb,1,NaN\n", "line 3: the column patient is blank"),
         ("path,label,split\na,1,dev\n", "line 2: split 'dev' is none of train"),
         ("path,label\na,1\n./a,1\n", "line 3: a was listed in line 2 already"),
         ("path,label\na,1,x\n", "line 2: expected 2 cells as in the header, got 3"),

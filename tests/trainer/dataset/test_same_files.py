@@ -1,6 +1,7 @@
 """These tests check that preparation and scoring find the same files."""
 
 import csv
+import errno
 import os
 import pathlib
 import socket
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_inference.inputs import sources as scorer
+from trainer import storage
 from trainer.dataset import sources
 from trainer.dataset.prepare import prepare
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
+from trainer.files import regular_file
 
 PNG, JPEG = (
     cv2.imencode(suffix, np.random.default_rng(0).integers(256, size=(6, 5), dtype=np.uint8))[1]
@@ -182,7 +185,7 @@ def mura(request, tmp_path, monkeypatch) -> tuple[str, dict[str, tuple[int, str]
 @pytest.mark.parametrize("kind", ["image_paths", "labeled_studies"])
 def test_the_lists_of_mura_are_manifests(mura, folder, kind):
     root, images = mura
-    listed = sources.list_source(f"{root}/{folder}_{kind}.csv", "manifest", ()).examples
+    listed = sources.list_source(f"{root}/{folder}_{kind}.csv", "manifest", ("all",)).examples
     expected = {path: value for path, value in images.items() if f"{folder}/" in path}
     assert {item.path: (item.label, item.split) for item in listed} == expected
     assert all(pathlib.Path(item.uri).read_bytes() == PNG.tobytes() for item in listed)
@@ -195,8 +198,85 @@ def test_the_lists_of_mura_are_manifests(mura, folder, kind):
 def test_the_label_of_a_list_replaces_that_of_the_folder(tmp_path):
     write(tmp_path, *(f"MURA-v1.1/train/{study}/image1.png" for study in MURA_STUDIES))
     (tmp_path / "list.csv").write_text(f"MURA-v1.1/train/{MURA_STUDIES[0]}/,0\n")
-    (item,) = sources.list_source(str(tmp_path / "list.csv"), "manifest", ()).examples
+    (item,) = sources.list_source(str(tmp_path / "list.csv"), "manifest", ("all",)).examples
     assert item.label == 0
+
+
+@pytest.mark.parametrize("kind", ["image_paths", "labeled_studies"])
+def test_a_list_of_mura_holds_all_body_parts_of_which_some_are_taken(mura, kind):
+    root, images = mura
+    source = f"{root}/train_{kind}.csv"
+    listing = sources.list_source(source, "manifest", ("XR_WRIST",))
+    assert [item.path for item in listing.examples] == [
+        path for path in sorted(images) if "train/XR_WRIST" in path
+    ]
+    assert {item.reason for item in listing.omissions} == {"other_body_part"}
+    assert listing.body_parts == ("XR_WRIST",)
+    with pytest.raises(ConfigError, match="lacks the body part XR_HAND; it holds XR_HUMERUS, "):
+        sources.list_source(source, "manifest", ("XR_HAND",))
+
+
+def test_a_list_of_mura_may_name_body_parts_that_are_not_there(tmp_path):
+    """MURA's list begins with shoulders; a copy may hold the humerus alone, below the list."""
+    (tmp_path / "list.csv").write_text(
+        "MURA-v1.1/train/XR_SHOULDER/patient00001/study1_positive/,1\n"
+        "MURA-v1.1/train/XR_HUMERUS/patient00002/study1_negative/,0\n"
+    )
+    there = "MURA-v1.1/train/XR_HUMERUS/patient00002/study1_negative/image1.png"
+    write(tmp_path, there)
+    listed = sources.list_source(str(tmp_path / "list.csv"), "manifest", ("XR_HUMERUS",)).examples
+    assert [item.path for item in listed] == [there]
+    assert there in [source.name for source in scorer.find(str(tmp_path / "list.csv"))]
+
+
+def _refuse(*arguments: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_study_that_may_not_be_listed_is_a_rejection_of_its_own(mura, monkeypatch):
+    """A folder that may not be listed is a double: root may list everything."""
+    root, images = mura
+    list_folder = storage.list_folder
+    monkeypatch.setattr(
+        storage,
+        "list_folder",
+        lambda folder: _refuse() if "XR_WRIST" in folder else list_folder(folder),
+    )
+    source = f"{root}/train_labeled_studies.csv"
+    listed = sources.list_source(source, "manifest", ("XR_WRIST",)).examples
+    (study,) = {path.rpartition("/")[0] for path in images if "train/XR_WRIST" in path}
+    assert [item.path for item in listed] == [study]
+
+
+def test_a_manifest_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """A file that may not be read is a double: root may read everything."""
+    monkeypatch.setattr(regular_file, "read", _refuse)
+    with pytest.raises(DataError, match=r"list\.csv cannot be read \(Permission denied\); check"):
+        sources.list_source(str(tmp_path / "list.csv"), "manifest", ())
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_labels_that_contradict_the_folders_of_mura_are_warned_of(tmp_path, table):
+    folders = [f"train/{study}" for study in MURA_STUDIES]
+    write(tmp_path, *(f"{folder}/image1.png" for folder in folders))
+    for turned, expected in ((False, 0), (True, 1)):
+        rows = [
+            f"{folder}/{'image1.png' if table else ''},{int(('positive' in folder) != turned)}\n"
+            for folder in folders
+        ]
+        (tmp_path / "list.csv").write_text("path,label\n" * table + "".join(rows))
+        listing = sources.list_source(str(tmp_path / "list.csv"), "manifest", ("all",))
+        assert len(listing.warnings) == expected
+    assert f"labels of {len(folders)} of {len(folders)} images contradict" in listing.warnings[0]
+
+
+@pytest.mark.parametrize("layout", ["folders", "manifest", "graz"])
+def test_body_parts_are_refused_where_there_are_none(tmp_path, layout):
+    write(tmp_path, "positive/a.png", "negative/b.png")
+    (tmp_path / "list.csv").write_text("path,label\npositive/a.png,1\nnegative/b.png,0\n")
+    source = str(tmp_path / "list.csv") if layout == "manifest" else str(tmp_path)
+    with pytest.raises(ConfigError, match=r"--body_parts=XR_WRIST: .* has no body parts"):
+        sources.list_source(source, layout, ("XR_WRIST",))
 
 
 @pytest.mark.parametrize(
@@ -212,12 +292,12 @@ def test_a_wrong_row_of_a_list_is_named(tmp_path, row, message):
     write(tmp_path, f"MURA-v1.1/train/{MURA_STUDIES[0]}/image1.png")
     (tmp_path / "list.csv").write_text(f"MURA-v1.1/train/{MURA_STUDIES[0]}/,1\n{row}\n")
     with pytest.raises(DataError, match=message):
-        sources.list_source(str(tmp_path / "list.csv"), "manifest", ())
+        sources.list_source(str(tmp_path / "list.csv"), "manifest", ("all",))
 
 
 def test_a_study_without_files_is_a_rejection_of_its_own(tmp_path):
     (tmp_path / "list.csv").write_text(f"MURA-v1.1/train/{MURA_STUDIES[0]}/,1\n")
-    (item,) = sources.list_source(str(tmp_path / "list.csv"), "manifest", ()).examples
+    (item,) = sources.list_source(str(tmp_path / "list.csv"), "manifest", ("all",)).examples
     assert item.path == f"train/{MURA_STUDIES[0]}" and item.label == 1
 
 
@@ -244,6 +324,8 @@ def test_both_programs_resolve_the_paths_of_a_manifest_alike(tmp_path, monkeypat
         ("a\0b.png", "line 3: the path .* contains a NUL byte"),
         ("C:\\data\\a.png", "line 3: .* is a path of Windows"),
         ("D:/data/a.png", "line 3: .* is a path of Windows"),
+        ("https://host/a.png?token=secret", "line 3: .* got one of https://; copy the file"),
+        ("s3://bucket/a.png", "line 3: .* got one of s3://; copy the file"),
     ],
 )
 def test_paths_that_no_file_can_have_are_refused_with_their_line(tmp_path, cell, message):

@@ -81,6 +81,14 @@ def test_both_programs_make_the_same_studies_of_a_tree_and_of_a_list(tmp_path_fa
     assert group_scored(listed) == group_prepared(listed, "manifest")
 
 
+def test_files_that_are_no_images_make_no_folder_too_large(tmp_path):
+    images = [f"positive/exam/{number}.png" for number in range(12)]
+    beside = [f"positive/exam/{number}.JSON" for number in range(12)] + ["positive/exam/notes.txt"]
+    together = {frozenset([*images, *beside])}
+    write(tmp_path, [*images, *beside])
+    assert group_scored(tmp_path) == group_prepared(tmp_path, "folders") == together
+
+
 def test_both_programs_make_the_same_studies_of_mura(tmp_path):
     write(tmp_path / "in", (MURA.format(n % 3, n % 2, n) for n in range(60)))
     groups = group_prepared(tmp_path / "in", "mura")

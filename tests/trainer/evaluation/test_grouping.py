@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.evaluation.grouping import BLANK, OTHERS, group_values
+from trainer.evaluation.grouping import BLANK, OTHERS, group_values, identifies_patients
 
 CELLS = st.one_of(
     st.text(max_size=3),
@@ -19,6 +19,7 @@ def sizes(column) -> dict[str, int]:
     return {name: int(members.sum()) for name, members in group_values(column).items()}
 
 
+@settings(deadline=None)
 @given(st.lists(CELLS, max_size=60))
 def test_every_row_is_in_exactly_one_group(column):
     found = group_values(column)
@@ -65,3 +66,41 @@ def test_the_groups_of_a_column(column, expected):
 )
 def test_columns_with_nothing_to_compare(column):
     assert group_values(column) == {}
+
+
+PATIENTS = [f"p{number // 4}" for number in range(80)]
+NUMBERS = np.random.default_rng(0).integers(0, 10_000_000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("value_of_patient", "expected"),
+    [
+        (lambda number: f"Meyer, Anna {number}", True),
+        (lambda number: f"MRN{7000 + number}", True),
+        (lambda number: str(19500101 + 10_000 * number), True),
+        (lambda number: f"19{50 + number}-02-03", True),
+        (lambda number: f"Meyer, Anna {number}" if number % 2 else "", True),
+        (lambda number: str(20 + 3 * number), False),  # an age
+        (lambda number: f"{NUMBERS[number]:07}", True),
+        (lambda number: f"{0.5 + number / 7:.3f}", False),  # an exposure
+        (lambda number: f"{150_000.5 + number}", False),
+        (lambda number: "ABC"[number % 3], False),  # a hospital
+        (lambda number: "LR"[number % 2], False),
+        (lambda number: "", False),
+    ],
+)
+def test_columns_that_identify_patients_are_told_from_others(value_of_patient, expected):
+    column = [value_of_patient(int(patient[1:])) for patient in PATIENTS]
+    assert identifies_patients(column, PATIENTS) == expected
+
+
+def test_birth_dates_identify_patients_although_some_coincide():
+    patients = [f"p{number}" for number in range(15_000)]
+    days = np.random.default_rng(0).integers(0, 20_000, len(patients))
+    dates = [str(np.datetime64("1950-01-01") + int(day)) for day in days]
+    assert identifies_patients(dates, patients)
+
+
+def test_values_of_images_do_not_identify_patients():
+    views = ["AP", "lateral", "axial", "Y"] * 20
+    assert not identifies_patients(views, PATIENTS)

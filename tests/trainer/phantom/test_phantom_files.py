@@ -80,6 +80,19 @@ def test_finished_folder_is_kept_and_any_other_refused(tmp_path: pathlib.Path) -
         files.write(str(tmp_path), 2, 0)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b"{}", b"[]", b"3", b"\xff"])
+def test_finished_folder_with_damaged_findings_is_refused(
+    tmp_path: pathlib.Path, content: bytes | None
+) -> None:
+    root = tmp_path / "MURA-v1.1"
+    root.mkdir()
+    (root / "SIMULATED.txt").write_text(files.describe(2, 0))
+    if content is not None:
+        (root / "findings.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"findings\.json is missing or damaged .*; remove"):
+        files.write(str(tmp_path), 2, 0)
+
+
 def test_foreign_folder_is_left_alone(tmp_path: pathlib.Path) -> None:
     (tmp_path / "MURA-v1.1").mkdir()
     (tmp_path / "MURA-v1.1" / "mine.txt").write_text("keep me")
