@@ -62,10 +62,16 @@ def compare(
     if not all(np.isfinite(outputs[name]).all() for name in ("probability", "logit", "cam")):
         return {"within_tolerance": False, "verdict": "some outputs are not finite numbers"}
     found: dict[str, Any] = dict(_measure_differences(reference, outputs, label))
-    if known is not None and 0 < known.label.sum() < len(known):
+    if known is not None and _can_be_compared(known):
         found |= _measure_paired(known, reference, outputs, threshold)
     accepted, verdict = _judge(found)
     return {**found, "within_tolerance": accepted, "verdict": verdict}
+
+
+def _can_be_compared(known: Cases) -> bool:
+    """Return whether there are both classes, and patients enough for an interval."""
+    patients = len(np.unique(known.patient_id))
+    return 0 < known.label.sum() < len(known) and patients >= bootstrap.MIN_PATIENTS
 
 
 def _measure_differences(

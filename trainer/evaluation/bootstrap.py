@@ -170,7 +170,7 @@ def compute_interval(
     Args:
       drawn: the metric of each resample; NaN where it is undefined.
       value: the metric of the cases themselves.
-      patients: number of patients.
+      patients: number of patients that the metric rests on.
       lowest: smallest value that the metric can take; the largest is 1.
 
     Returns:
@@ -209,7 +209,8 @@ def compute_error_interval(
     if low is None or high is None:
         return None, None
     excess = max(0.0, drawn.mean() - value)
-    return float(max(0, 2 * value - high - 2 * excess)), float(max(value, 2 * value - low))
+    upper = min(1.0, max(value, 2 * value - low))
+    return float(max(0, 2 * value - high - 2 * excess)), float(upper)
 
 
 def compute_difference_interval(

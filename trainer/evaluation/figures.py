@@ -159,9 +159,10 @@ def draw_precision_recall(
         color=NEUTRAL,
         linestyle=":",
         linewidth=1.2,
-        label=f"prevalence {prevalence:.2f}",
+        label=f"prevalence per image {prevalence:.2f}",
     )
-    _draw_levels(ax, levels, threshold, curve, point, areas)
+    # The area below the steps is the average precision; straight lines would add to it.
+    _draw_levels(ax, levels, threshold, curve, point, areas, drawstyle="steps-post")
     finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
     return figure
 
@@ -249,12 +250,13 @@ def _draw_levels(
     curve: Any,
     point: Any,
     areas: Mapping[str, str] | None,
+    drawstyle: str = "default",
 ) -> None:
     for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
         if not 0 < cases.label.sum() < len(cases):
             continue
         label = f"per {name}" + (f", {areas[name]}" if areas else "")
-        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=label)
+        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=label, drawstyle=drawstyle)
         ax.plot(
             *point(count_confusion(cases, threshold)),
             color=colour,

@@ -36,7 +36,8 @@ def choose(logits: np.ndarray, cases: Cases) -> np.ndarray:
             score = slope * (weight @ logits[:, held_out]) + intercept
             probability[i, held_out] = 1 / (1 + np.exp(-score))
     losses = [fit_scaling.compute_losses(cases.label, p) for p in probability]
-    chosen = fit_scaling.choose_method(dict(zip(("equal", "fitted"), losses, strict=True)))
+    by_name = dict(zip(("equal", "fitted"), losses, strict=True))
+    chosen = fit_scaling.choose_method(by_name, cases.patient_id)
     logging.info(
         "Log loss on %d held-out images: %.4f with equal weights, %.4f with fitted ones; the %s"
         " ones are taken.",

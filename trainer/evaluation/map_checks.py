@@ -46,6 +46,7 @@ HEAD_ORDERS, AS_GOOD = 999, 9
 
 That is a permutation test at the level (9 + 1) / (999 + 1) = 1 %.
 """
+_PLACES = {"centre": "the middle of the image", "brightest": "its brightest region"}
 _BATCH = 32
 
 
@@ -256,7 +257,10 @@ def _check_localisation(
     }
     figures = _compute_intervals(own)
     baselines = {name: _compute_intervals(scored) for name, scored in others.items()}
-    leads = [f"{_format_interval(lead)} more than that of {name}" for name, lead in ahead.items()]
+    leads = [
+        f"{_format_interval(lead)} more than that of {_PLACES[name]}"
+        for name, lead in ahead.items()
+    ]
     said = (
         f"the share of the map inside the masks is {_format_interval(figures['energy'])}, "
         f"{' and '.join(leads)}; both must be above 0"

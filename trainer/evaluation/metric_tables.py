@@ -6,7 +6,8 @@ from typing import Any
 from trainer.evaluation import bootstrap
 
 NO_INTERVAL = (
-    f"none where there are fewer than {bootstrap.MIN_PATIENTS} patients or the value never varies"
+    f"none where there are fewer than {bootstrap.MIN_PATIENTS} patients, of either class for most"
+    " metrics, or the value never varies"
 )
 """Says when a table has no interval for a metric; every table of intervals quotes it."""
 ENOUGH_PATIENTS = 90
@@ -16,6 +17,8 @@ _COVERAGE_OF_FEW = (
     "in simulations of 30 patients they held the true value 91 % of the time or more (calibration"
     " error per study: 69 %)"
 )
+_ENOUGH_OF_A_CLASS = 20
+"""Patients of the rarer class that it takes before a perfect ranking is believed."""
 _WIDE_INTERVAL = 0.2
 """Width of the interval of the AUROC from which images are called too few."""
 DIFFERENCE_COLUMNS = f"{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
@@ -55,8 +58,15 @@ def describe_coverage(*results: Mapping[str, Any]) -> list[str]:
     return [f"with only {fewest} patients these 95 % intervals are too narrow: {_COVERAGE_OF_FEW}"]
 
 
+def _count_rarer(result: Mapping[str, Any]) -> int:
+    """Return the number of patients of the rarer class; older results don't tell it."""
+    counts = result["counts"]
+    names = ("positive_patients", "negative_patients")
+    return min(counts.get(name, counts["patients"]) for name in names)
+
+
 def describe_size(result: Mapping[str, Any], name: str = "this set of images") -> list[str]:
-    """Return a sentence where the images are too few to tell how good the network is.
+    """Return a sentence where the images don't tell how good the network is, or that it is useless.
 
     Args:
       result: what `evaluate` returned.
@@ -64,18 +74,27 @@ def describe_size(result: Mapping[str, Any], name: str = "this set of images") -
     """
     auroc, counts = result["image"]["auroc"], result["counts"]
     low, high = auroc["low"], auroc["high"]
-    if low is None or high is None:
+    counted = (
+        f"({counts['images']} images of {counts['patients']} patients,"
+        f" {counts['positive_images']} positive)"
+    )
+    if auroc["value"] is None:
+        return [f"{name} holds one class only {counted}, so that the AUROC is undefined"]
+    if low is None or high is None:  # every pair of cases is ranked alike
+        if _count_rarer(result) >= _ENOUGH_OF_A_CLASS:
+            return []
         reason = "the AUROC has no interval"
-    elif low <= 0.5 <= high:
-        reason = f"an AUROC between {low:.2f} and {high:.2f} fits it, chance (0.5) among them"
     elif high - low > _WIDE_INTERVAL:
-        reason = f"any AUROC between {low:.2f} and {high:.2f} fits it"
+        chance = ", chance (0.5) among them" if low <= 0.5 <= high else ""
+        reason = f"any AUROC between {low:.2f} and {high:.2f} fits it{chance}"
+    elif low <= 0.5 <= high:
+        return [
+            f"the network ranks {name} no better than chance {counted}: any AUROC"
+            f" between {low:.2f} and {high:.2f} fits"
+        ]
     else:
         return []
-    return [
-        f"{name} is too small to tell how good this network is ({counts['images']} images of"
-        f" {counts['patients']} patients, {counts['positive_images']} positive): {reason}"
-    ]
+    return [f"{name} is too small to tell how good this network is {counted}: {reason}"]
 
 
 def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
@@ -119,8 +138,10 @@ def format_difference(name: str, row: Mapping[str, Any]) -> str:
 
 
 def format_p_value(p: float | None) -> str:
-    """Format a p-value: `0.010`, or nothing where there is none."""
-    return "" if p is None else f"{p:.3f}"
+    """Format a p-value: `0.010`, `<0.001`, or nothing where there is none."""
+    if p is None:
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def format_interval(measured: Mapping[str, float | None], number: str = ".3f") -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from trainer.errors import DataError
 from trainer.evaluation import bootstrap, delong
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
-from trainer.evaluation.grouping import group_values
+from trainer.evaluation.grouping import group_values, identifies_patients
 from trainer.model_json.scaling import IDENTITY, Scaling
 
 RESAMPLES = 2000
@@ -27,6 +27,12 @@ METRICS = (
 
 _LOWEST = {"kappa": -1.0}
 """Smallest values of the metrics that may be negative; the largest value of every metric is 1."""
+_RESTS_ON = {
+    "sensitivity": (1,),
+    "specificity": (0,),
+    **dict.fromkeys(("auroc", "balanced_accuracy", "auprc", "f1", "kappa"), (0, 1)),
+}
+"""The labels whose patients each metric needs. The rarer label decides how much is known."""
 
 
 def evaluate(
@@ -71,6 +77,8 @@ def evaluate(
             "images": len(cases),
             "studies": len(levels["study"]),
             "patients": len(np.unique(cases.patient_id)),
+            "positive_patients": _count_patients(cases, 1),
+            "negative_patients": _count_patients(cases, 0),
             "positive_images": int(cases.label.sum()),
             "positive_studies": int(levels["study"].label.sum()),
         },
@@ -92,7 +100,8 @@ def evaluate_slices(
     Args:
       cases: scored images.
       columns: by name, one value per case in the order of `cases`. `grouping.group_values` makes
-        the groups; a column without groups to compare is omitted.
+        the groups; a column without groups to compare is omitted, and so is one that identifies
+        patients.
       threshold: calibrated probability at and above which a case is called positive.
       resamples: number of bootstrap resamples of patients.
       seed: seed of the bootstrap.
@@ -105,6 +114,8 @@ def evaluate_slices(
     for column, values in columns.items():
         if len(values) != len(cases):
             raise DataError(f"column {column} has {len(values)} values for {len(cases)} cases")
+        if identifies_patients(values, cases.patient_id):
+            continue
         for name, members in group_values(values).items():
             group = cases.take(members)
             measured = _measure_with_intervals(group, threshold, None, resamples, seed)
@@ -182,14 +193,29 @@ def _measure_with_intervals(
     measured = {}
     for name, (value,) in whole.items():
         drawn = np.concatenate([block[name] for block in blocks])
-        patients = bootstrap.count_each_once(cases).size
+        patients = min(
+            (_count_patients(cases, label) for label in _RESTS_ON.get(name, ())),
+            default=bootstrap.count_each_once(cases).size,
+        )
         if name == "ece":
             low, high = bootstrap.compute_error_interval(drawn, value, patients)
+        elif name == "balanced_accuracy" and _calls_a_class_alike(whole):
+            low = high = None
         else:
             lowest = _LOWEST.get(name, 0.0)
             low, high = bootstrap.compute_interval(drawn, value, patients, lowest)
         measured[name] = {"value": _replace_nan(value), "low": low, "high": high}
     return measured
+
+
+def _count_patients(cases: Cases, label: int) -> int:
+    """Return how many patients have an image of this label."""
+    return len(np.unique(cases.patient_id[cases.label == label]))
+
+
+def _calls_a_class_alike(whole: Mapping[str, np.ndarray]) -> bool:
+    """Return whether all cases of a class get the same call, as they then do in every resample."""
+    return any(whole[name][0] in (0.0, 1.0) for name in ("sensitivity", "specificity"))
 
 
 def _measure_differences(

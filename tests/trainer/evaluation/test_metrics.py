@@ -137,7 +137,8 @@ def test_a_study_has_the_mean_logit_of_its_images_on_its_own_scale():
     assert per_study.label.tolist() == [0, 1, 0]
     assert count_confusion(per_study, 0.5) == {"tp": 1, "fp": 0, "fn": 0, "tn": 2}
     assert metrics.evaluate(scored, 0.5, resamples=5)["counts"] == {
-        "images": 4, "studies": 3, "patients": 2, "positive_images": 1, "positive_studies": 1,
+        "images": 4, "studies": 3, "patients": 2, "positive_patients": 1, "negative_patients": 2,
+        "positive_images": 1, "positive_studies": 1,
     }  # fmt: skip
 
 
@@ -165,9 +166,13 @@ def test_intervals_equal_a_plain_loop_over_the_same_patients():
         for name, value in measured.items():
             drawn[name].append(value)
     result = metrics.evaluate(scored, 0.45, resamples=60, seed=7)["image"]
-    quantile = scipy.stats.t.ppf(0.975, len(patients) - 1)
+    of_class = [len(np.unique(scored.patient_id[scored.label == label])) for label in (0, 1)]
+    rests_on = {"sensitivity": of_class[1], "specificity": of_class[0]}
+    rests_on |= dict.fromkeys(("auroc", "balanced_accuracy", "auprc", "f1", "kappa"), min(of_class))
     for name, values in drawn.items():
         value = result[name]["value"]
+        count = rests_on.get(name, len(patients))
+        quantile = scipy.stats.t.ppf(0.975, count - 1)
         if name == "ece":
             below, above = np.quantile(values, [0.025, 0.975])
             excess = np.mean(values) - value
@@ -175,7 +180,7 @@ def test_intervals_equal_a_plain_loop_over_the_same_patients():
         else:
             lowest = -1 if name == "kappa" else 0
             odds = (value - lowest) / (1 - value)
-            error = np.std(values, ddof=0) * np.sqrt(len(patients) / (len(patients) - 1))
+            error = np.std(values, ddof=0) * np.sqrt(count / (count - 1))
             # The derivative of log odds is the width of the range over both distances to its ends.
             half = quantile * error * (1 - lowest) / ((value - lowest) * (1 - value))
             expected = tuple(
@@ -232,23 +237,53 @@ def test_few_patients_come_with_a_sentence_on_what_their_intervals_cover():
     assert any(line.startswith("with only 30 patients these 95 % intervals are") for line in lines)
 
 
+SMALL = "this set of images is too small to tell how good this network is"
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "reason"),
+    ("auroc", "rarer", "said"),
     [
-        (None, None, "the AUROC has no interval"),
-        (0.4, 0.9, "an AUROC between 0.40 and 0.90 fits it, chance (0.5) among them"),
-        (0.6, 0.9, "any AUROC between 0.60 and 0.90 fits it"),
-        (0.8, 0.9, None),
+        ((1.0, None, None), 4, (SMALL, "positive): the AUROC has no interval")),
+        ((1.0, None, None), 60, None),
+        ((0.7, 0.4, 0.9), 60, (SMALL, "between 0.40 and 0.90 fits it, chance (0.5) among them")),
+        ((0.8, 0.6, 0.9), 60, (SMALL, "positive): any AUROC between 0.60 and 0.90 fits it")),
+        ((0.85, 0.8, 0.9), 60, None),
+        ((0.51, 0.48, 0.54), 60, ("no better than chance", "between 0.48 and 0.54 fits")),
+        ((None, None, None), 0, ("holds one class only", "so that the AUROC is undefined")),
     ],
 )
-def test_too_few_images_are_said_in_the_terminal(low, high, reason):
+def test_what_the_images_cannot_tell_is_said_in_the_terminal(auroc, rarer, said):
     result = metrics.evaluate(simulated(120, seed=0), 0.5, resamples=50)
-    result["image"]["auroc"] |= {"low": low, "high": high}
-    table = metric_tables.format_table(result)
-    assert ("this set of images is too small to tell how good this network is" in table) == bool(
-        reason
-    )
-    assert not reason or table.endswith(f"positive): {reason}")
+    result["image"]["auroc"] |= dict(zip(("value", "low", "high"), auroc, strict=True))
+    result["counts"] |= {"positive_patients": rarer, "negative_patients": 60}
+    last = metric_tables.format_table(result).splitlines()[-1]
+    if said:
+        assert said[0] in last and last.endswith(said[1])
+    else:
+        assert last.startswith("95 % intervals from resampling patients")
+
+
+def test_where_a_class_is_called_alike_balanced_accuracy_has_no_interval():
+    """Of four found of four, the sensitivity may be 0.4 (Clopper and Pearson)."""
+    label = (np.arange(300) < 10).astype(int)
+    random = np.random.default_rng(0)
+    scored = cases(np.where(label == 1, 0.9, random.uniform(0, 0.6, 300)), label)
+    found = metrics.evaluate(scored, 0.5, resamples=50)["image"]
+    assert found["sensitivity"]["value"] == 1.0 and found["specificity"]["low"] is not None
+    assert found["balanced_accuracy"]["low"] is None
+
+
+def test_a_calibration_error_has_no_interval_beyond_1():
+    scored = cases([0.99] * 10, [0] * 8 + [1] * 2)
+    found = metrics.evaluate(scored, 0.5, resamples=200)["image"]["ece"]
+    assert found["value"] <= found["high"] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(None, ""), (0.01, "0.010"), (0.001, "0.001"), (8e-247, "<0.001")]
+)
+def test_no_p_value_reads_as_zero(p, shown):
+    assert metric_tables.format_p_value(p) == shown
 
 
 @pytest.mark.parametrize(
