@@ -20,12 +20,16 @@ def read_runs(folder: pathlib.Path) -> list[list[wandb_internal_pb2.Record]]:
 
 
 def describe(calls: list[list[wandb_internal_pb2.Record]]) -> dict[str, Any]:
-    """Return what the calls of one run say together: ids, settings, rows, summary and files."""
+    """Return what the calls of one run say together.
+
+    These are ids, settings, rows, summary, names of the artifact's files and their local copies.
+    """
     records = [record for call in calls for record in call]
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
     files: set[str] = set()
+    copies: set[pathlib.Path] = set()
     for record in records:
         config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         if record.HasField("history"):
@@ -33,12 +37,14 @@ def describe(calls: list[list[wandb_internal_pb2.Record]]) -> dict[str, Any]:
             rows.append({_name(item): json.loads(item.value_json) for item in items})
         summary |= {_name(item): json.loads(item.value_json) for item in record.summary.update}
         files |= {entry.path for entry in record.artifact.manifest.contents}
+        copies |= {pathlib.Path(entry.local_path) for entry in record.artifact.manifest.contents}
     return {
         "ids": {_get_run(call).run_id for call in calls},
         "config": config,
         "rows": rows,
         "summary": summary,
         "artifact": files,
+        "copies": copies,
         "exit_codes": [record.exit.exit_code for record in records if record.HasField("exit")],
     }
 

@@ -105,8 +105,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # How it runs. None of these changes what is learnt, beyond rounding.
 
-    # `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: bfloat16 where the devices are fast
-    # in it, else float32.
+    # `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: bfloat16 where it makes steps faster
+    # on the devices, else float32.
     config.precision = "float32"
     # Compile forward and backward pass with XLA: takes half a minute first, slower on a CPU, worth
     # a try on a GPU.

@@ -1,6 +1,7 @@
 """List the backbones by name, and know the scale of the input that their weights expect."""
 
 import inspect
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from trainer.network.small_net import SmallNet
 AUTO = "auto"
 """The setting `input_scale` that takes the scale from the weights, where they tell it."""
 IMAGENET = "imagenet"
+SMALL_NET = "smallnet"
 _CHANNEL_MEANS = np.array([103.939, 116.779, 123.68])
 """ImageNet's means of blue, green and red, in grey levels."""
 _SCALES = {
@@ -35,7 +37,7 @@ def available_backbones() -> dict[str, Callable[..., keras.Model]]:
         for name, f in functions.items()
         if "include_top" in inspect.signature(f).parameters
     }
-    return {**classifiers, "smallnet": SmallNet}
+    return {**classifiers, SMALL_NET: SmallNet}
 
 
 def check_backbone(backbone: str) -> None:
@@ -49,6 +51,14 @@ def check_backbone(backbone: str) -> None:
             f"backbone={backbone!r} is not among the known backbones:"
             f" {', '.join(available_backbones())}"
         )
+
+
+def suggest_another(weights: str, other_than: str) -> str:
+    """Return `=NAME` of another backbone that the file's name contains; "" if there is none."""
+    file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
+    found = [name for name in available_backbones() if name in file]
+    best = max(found, key=len, default=other_than)
+    return "" if best == other_than else f"={best}"
 
 
 def find_normalization(

@@ -7,7 +7,6 @@ Normalisation and grey-to-RGB are layers inside, so that the model takes `uint8 
 import contextlib
 import dataclasses
 import os
-import pathlib
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from absl import logging
 
 from trainer import artifact, storage
 from trainer.errors import ConfigError
-from trainer.network import backbones
+from trainer.network import backbones, efficientnet
 from trainer.network.replica_dropout import ReplicaDropout
 
 NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
@@ -85,8 +84,13 @@ def build(
     keras.utils.set_random_seed(seed)
     image = keras.Input((image_size, image_size, 1), dtype="uint8", name="image")
     rgb = _normalize(image, scale)
+    if weights == backbones.IMAGENET and architecture.backbone == backbones.SMALL_NET:
+        raise ConfigError("smallnet has no ImageNet weights; set --config.weights=none")
     backbone = _build_backbone(architecture.backbone, rgb, weights)
-    features = keras.layers.Activation("linear", dtype="float32", name=FEATURES)(backbone)
+    if _lacks_rescaling(architecture.backbone, weights, input_scale, earlier):
+        backbone = efficientnet.rescale(backbone, image)
+    last = keras.layers.Activation("linear", dtype="float32", name=FEATURES)
+    features = last(backbone.output)
     pooled = _pool(features, architecture.pooling)
     x = pooled
     if architecture.dropout:
@@ -159,8 +163,19 @@ def _find_normalization(
     return found
 
 
-def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.KerasTensor:
-    """Return the output of the backbone for the input `rgb`, with `weights` of Keras loaded."""
+def _lacks_rescaling(
+    name: str, weights: str, input_scale: str, earlier: keras.Model | None
+) -> bool:
+    """Return whether the weights expect a layer of EfficientNet that Keras leaves to us."""
+    if not efficientnet.is_first_version(name):
+        return False
+    if earlier is not None:
+        return efficientnet.is_rescaled(earlier)
+    return weights.endswith(".h5") and input_scale in (backbones.AUTO, backbones.IMAGENET)
+
+
+def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Model:
+    """Return the model from the input of `rgb` to the backbone's output, Keras's weights loaded."""
     keras_weights = None if weights == RANDOM_WEIGHTS or is_earlier_run(weights) else weights
     application = backbones.available_backbones()[name]
     try:
@@ -168,13 +183,14 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
         with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
             if keras_weights not in (None, backbones.IMAGENET):
                 keras_weights = stack.enter_context(_copy_to_local(weights))
-            return application(include_top=False, weights=keras_weights, input_tensor=rgb).output
+            return application(include_top=False, weights=keras_weights, input_tensor=rgb)
     except ConfigError:
         raise
     except Exception as error:
         if keras_weights is None:
             raise ConfigError(
-                f"backbone={name!r} can't be built for images of {rgb.shape[1]} px: {error}"
+                f"backbone={name!r} can't be built for images of {rgb.shape[1]} px ({error});"
+                " prepare them at a larger --image_size, or take another backbone"
             ) from error
         if keras_weights == backbones.IMAGENET:
             raise WeightsUnavailableError(
@@ -187,16 +203,8 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Ke
         reason = textwrap.shorten(sentence, 120, placeholder=" ...")
         raise ConfigError(
             f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they"
-            f" of another backbone? Set --config.backbone{_suggest_backbone(weights, name)}"
+            f" of another backbone? Set --config.backbone{backbones.suggest_another(weights, name)}"
         ) from error
-
-
-def _suggest_backbone(weights: str, other_than: str) -> str:
-    """Return `=NAME` of another backbone that the file's name contains; "" if there is none."""
-    file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
-    found = [name for name in backbones.available_backbones() if name in file]
-    best = max(found, key=len, default=other_than)
-    return "" if best == other_than else f"={best}"
 
 
 def _pool(features: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

@@ -68,10 +68,10 @@ def _find_first_unfrozen(names: Sequence[str], unfreeze_layers: str) -> int:
     """Return the index of the first layer to train."""
     if unfreeze_layers == "all":
         return 0
-    if unfreeze_layers.isdigit():
+    if unfreeze_layers.isdecimal():
         return max(0, len(names) - int(unfreeze_layers))
     share = unfreeze_layers.removesuffix("%")
-    if share != unfreeze_layers and share.isdigit() and int(share) <= 100:
+    if share != unfreeze_layers and share.isdecimal() and int(share) <= 100:
         return len(names) - round(len(names) * int(share) / 100)
     if unfreeze_layers in names:
         return names.index(unfreeze_layers)

@@ -15,9 +15,10 @@ import functools
 import importlib.metadata
 import inspect
 import json
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -46,7 +47,13 @@ from trainer.program import (
 )
 from trainer.program.flag_help import describe_flags
 from trainer.program.flag_types import BEAM_SCHEMES, SCHEMES, PathParser
-from trainer.program.flags_from_dataclass import define_flags, list_required, option, read_flags
+from trainer.program.flags_from_dataclass import (
+    define_flags,
+    list_required,
+    option,
+    read_flags,
+    read_paths,
+)
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
@@ -145,6 +152,7 @@ class Program:
         json_path = values["json"].value if self.has_json else None
         if json_path and json_path != "-":
             path_checks.check_file_writable("json", json_path)
+            path_checks.check_not_taken("json", json_path, read_paths(options))
         result = work(options, *arguments, **more)
         self._write_result(result, json_path)
         if result and result.failure:
@@ -289,6 +297,16 @@ class Program:
                 "heartbeat, metrics."
             ]
         return "\n\n".join(parts)
+
+
+def refuse_as_program() -> NoReturn:
+    """Refuse to run a module of commands by `python -m`, which would do nothing."""
+    folder = pathlib.Path(sys.executable).parent
+    sys.stderr.write(
+        f"expected a command such as humerus-train or humerus-score, in {folder}, instead of"
+        " `python -m`\n"
+    )
+    sys.exit(EXIT_CONFIG)
 
 
 def _describe(error: BaseException) -> str:

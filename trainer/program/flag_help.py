@@ -29,7 +29,9 @@ def describe_flags(values: flags.FlagValues, required: Container[str]) -> str:
                 notes.append("|".join(flag.parser.enum_values))
             if flag.name in required:
                 notes.append("required")
-            if flag.default not in (None, "", []) and not flag.boolean:
+            if flag.boolean and flag.default is not None:
+                notes.append(f"default {'on' if flag.default else 'off'}")
+            elif flag.default not in (None, "", []):
                 shown = flag.serialize().partition("=")[2]
                 if isinstance(flag.parser, flags.ListParser):
                     shown = shown.replace(",", ", ")  # so that lines break between members

@@ -89,7 +89,7 @@ def configure_logs() -> None:
     handler = logging.get_absl_handler()
     if _is_ours not in handler.filters:
         handler.addFilter(_is_ours)
-    telemetry.format_log(_TerminalFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    telemetry.format_log(_TerminalFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:

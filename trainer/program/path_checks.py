@@ -7,10 +7,10 @@ are read.
 import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainer.errors import ConfigError, DataError
-from trainer.files.urls import is_remote
+from trainer.files.urls import absolute, is_remote
 from trainer.program.logging_setup import escape_name
 
 
@@ -36,6 +36,19 @@ def check_file_writable(flag: str, path: str) -> None:
     if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"--{flag}={path} is a folder; name a file in it")
     check_writable(flag, str(pathlib.PurePath(path).parent))
+
+
+def check_not_taken(flag: str, path: str, others: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if another flag names the file that this flag writes.
+
+    Args:
+      others: paths by the names of the other flags.
+    """
+    for other, taken in others.items():
+        if absolute(path) == absolute(taken):
+            raise ConfigError(
+                f"--{flag}={path} would overwrite what --{other} names; choose another file"
+            )
 
 
 def check_artifact(model: str, flag: str = "model") -> None:

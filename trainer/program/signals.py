@@ -140,6 +140,20 @@ def end_process(message: str, code: int) -> NoReturn:
     os._exit(code)
 
 
+def stop_with_parent() -> None:
+    """Send this process SIGTERM when its parent dies, even of SIGKILL.
+
+    Standard input must be a pipe from the parent to which nobody writes.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="wait-for-parent").start()
+
+
 _recording: list["RecordedSignals"] = []
 """The `RecordedSignals` that are entered now."""
 

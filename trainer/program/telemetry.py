@@ -92,8 +92,12 @@ class Gauges:
         )
         self._next = 0.0
         self._write()
-        if port:
-            prometheus_client.start_http_server(port, registry=registry)
+        self._serve = (
+            (lambda: prometheus_client.start_http_server(port, registry=registry)[0])
+            if port
+            else (lambda: None)
+        )
+        self._server = self._serve()
 
     def set(self, **values: float) -> None:
         """Set some gauges; write the file every few seconds, and at the end of each epoch."""
@@ -103,6 +107,21 @@ class Gauges:
         if "epoch" in values or time.monotonic() >= self._next:
             self._write()
             self._next = time.monotonic() + _TEXTFILE_INTERVAL
+
+    @contextlib.contextmanager
+    def free_port(self) -> Iterator[None]:
+        """Leave the port to another process throughout the block."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+        try:
+            yield
+        finally:
+            try:
+                self._server = self._serve()
+            except OSError as error:
+                self._server = None
+                logging.warning("metrics are no longer served: %s", error)
 
 
 _sinks = _Sinks()
@@ -176,6 +195,14 @@ def keep_alive() -> Iterator[None]:
         return
     with call_every(WAITING_INTERVAL, _sinks.heartbeat.beat):
         yield
+
+
+@contextlib.contextmanager
+def hand_over() -> Iterator[list[str]]:
+    """Yield the flags with which a child process reports instead of this one during the block."""
+    given = [f"--{name}={FLAGS[name].value}" for name in FLAGS if FLAGS[name].present]
+    with _sinks.gauges.free_port() if _sinks.gauges else contextlib.nullcontext():
+        yield given
 
 
 def has_probe_failed() -> bool:

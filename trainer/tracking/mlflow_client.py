@@ -17,6 +17,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus, RunTag
+from sqlalchemy.engine import make_url
 
 _EXPERIMENT = "humerus"
 _PARAMS_AT_ONCE = 100
@@ -33,35 +34,75 @@ def open_run(started: Started) -> "MlflowRun":
     """Start a run, or continue an earlier one.
 
     `MLFLOW_TRACKING_URI` names the server; without it, the record is `mlflow.db` in a local
-    workdir. `MLFLOW_EXPERIMENT_NAME` names the experiment, by default `humerus`.
+    workdir. `MLFLOW_EXPERIMENT_NAME` names the experiment, by default `humerus`. If the workdir
+    was moved, a new record begins: the earlier one would still write to the former place.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        if storage.is_remote(started.workdir):
-            raise ConfigError(
-                "--track=mlflow: no server is named, and a database can't lie in a bucket; set "
-                "MLFLOW_TRACKING_URI, or use a local --workdir"
-            )
-        folder = pathlib.Path(started.workdir).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder}/mlflow.db"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or _name_database(started.workdir)
+    place = _choose_place(uri)
     client = MlflowClient(uri)
-    if started.run_id is None:
-        return MlflowRun(client, _begin(client, started, uri))
-    client.update_run(started.run_id, status="RUNNING")
-    return MlflowRun(client, started.run_id)
-
-
-def _begin(client: MlflowClient, started: Started, uri: str) -> str:
-    """Begin a run, with its settings as parameters, and return its id."""
+    if started.run_id is not None and (given or _keeps_files(client, started.run_id, place)):
+        client.update_run(started.run_id, status="RUNNING")
+        return MlflowRun(client, started.run_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
-    if (experiment := client.get_experiment_by_name(name)) is not None:
-        experiment_id = experiment.experiment_id
-    else:
-        # Otherwise files of a database in the workdir would lie in the current folder.
-        beside = f"{pathlib.Path(started.workdir).absolute()}/mlflow"
-        place = beside if uri.startswith("sqlite:") else None
-        experiment_id = client.create_experiment(name, artifact_location=place)
+    experiment = client.get_experiment_by_name(name)
+    if not given and experiment is not None and not _is_same(experiment.artifact_location, place):
+        name = f"{name} in {pathlib.Path(started.workdir).absolute()}"
+        experiment = client.get_experiment_by_name(name)
+    experiment_id = (
+        experiment.experiment_id
+        if experiment is not None
+        else client.create_experiment(name, artifact_location=place)
+    )
+    return MlflowRun(client, _begin(client, started, experiment_id))
+
+
+def _name_database(workdir: str) -> str:
+    """Return the address of the database in a local workdir, and make that folder.
+
+    Raises:
+      ConfigError: the workdir can't hold one.
+    """
+    if storage.is_remote(workdir):
+        raise ConfigError(
+            "--track=mlflow: no server is named, and a database can't lie in a bucket; set "
+            "MLFLOW_TRACKING_URI, or use a local --workdir"
+        )
+    folder = pathlib.Path(workdir).absolute()
+    if set("%?") & set(str(folder)):  # MLflow would write to a folder of another name
+        raise ConfigError(
+            f"--track=mlflow: MLflow can't keep a database in {folder}, whose path has a % or ?; "
+            "rename the folder, or set MLFLOW_TRACKING_URI"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def _choose_place(uri: str) -> str | None:
+    """Return where the files of a new experiment go: beside an SQLite database.
+
+    A server chooses by itself. For a database, MLflow would choose the current folder.
+    """
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    if not database or database == ":memory:":
+        return None
+    # MLflow treats the place as a URL and decodes it.
+    return str(pathlib.Path(database).absolute().parent / "mlflow").replace("%", "%25")
+
+
+def _keeps_files(client: MlflowClient, run_id: str, place: str | None) -> bool:
+    """Return whether a run keeps its files in a place."""
+    of_run = client.get_run(run_id).info.artifact_uri or ""
+    return place is not None and _is_same(of_run.removesuffix(f"/{run_id}/artifacts"), place)
+
+
+def _is_same(one: str, other: str | None) -> bool:
+    """Return whether two paths name one folder, however they are spelt."""
+    return other is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
+def _begin(client: MlflowClient, started: Started, experiment_id: str) -> str:
+    """Begin a run, with its settings as parameters, and return its id."""
     run_id = client.create_run(experiment_id, run_name=started.name).info.run_id
     params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in started.settings.items()]
     for start in range(0, len(params), _PARAMS_AT_ONCE):

@@ -171,7 +171,8 @@ def track(tracker: str | None, workdir: str, settings: Mapping[str, Any]) -> Ite
     if client is None:  # the run began earlier, and goes on without its record
         yield Tracker(None, workdir, {})
         return
-    held["run_id"] = client.run_id
+    if client.run_id != held["run_id"]:  # the new record lacks what an earlier one has
+        held |= {"run_id": client.run_id, "epochs": {}, "finished": False}
     opened = Tracker(client, workdir, held)
     opened._write()
     state = "failed"
@@ -250,7 +251,7 @@ def _copy_results(workdir: str) -> Iterator[pathlib.Path]:
         return
     model = f"{workdir}/artifact"
     described = artifact.parse(storage.read_bytes(f"{model}/{artifact.MODEL_JSON}") or b"", model)
-    names = [f"artifact/{name}" for name in [*described.files, artifact.MODEL_JSON]]
+    names = [f"artifact/{name}" for name in [*artifact.list_needed(described), artifact.MODEL_JSON]]
     with tempfile.TemporaryDirectory() as folder:
         storage.download(workdir, [*names, _REPORT, _CURVES], pathlib.Path(folder))
         yield pathlib.Path(folder)

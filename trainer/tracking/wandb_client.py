@@ -30,7 +30,10 @@ def open_run(started: Started) -> "WandbRun":
             " or unset WANDB_MODE"
         )
     if not remote:
-        pathlib.Path(started.workdir).mkdir(parents=True, exist_ok=True)
+        files = pathlib.Path(started.workdir).absolute() / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        # Otherwise the client keeps copies of the artifact in the home folder.
+        os.environ.setdefault("WANDB_DATA_DIR", str(files / "data"))
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", _PROJECT),
         id=started.run_id or uuid.uuid4().hex[:8],
@@ -75,8 +78,8 @@ class WandbRun:
     def log_files(self, folder: pathlib.Path, model_id: str) -> None:
         self._run.log({"report": wandb.Html(str(folder / "report.html"), inject=False)})
         model = wandb.Artifact(f"artifact-{model_id}", "model")
-        model.add_dir(str(folder / "artifact"))
-        model.add_file(str(folder / "curves.png"))
+        model.add_dir(str(folder / "artifact"), skip_cache=True)
+        model.add_file(str(folder / "curves.png"), skip_cache=True)
         logged = self._run.log_artifact(model)
         if not self._run.offline:
             logged.wait()  # the folder may be a copy that is removed after this

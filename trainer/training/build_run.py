@@ -11,15 +11,15 @@ from absl import logging
 
 from trainer.dataset import input_pipeline
 from trainer.dataset.prepared_split import Split
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.network import model as model_lib
 from trainer.network import trainable_layers
 from trainer.publishing.trained import Origin
 from trainer.training import optimization
 from trainer.training.exponential_moving_average import WeightsAverage
-from trainer.training.fit import Run
 from trainer.training.job import TrainingJob
 from trainer.training.loop import Loop
+from trainer.training.run import Run
 from trainer.training.training_step import Objective
 
 
@@ -29,7 +29,7 @@ def build_run(
     """Return the run that trains on `train` and validates on `validation`, before its first step.
 
     Raises:
-      ConfigError: see `model.build`.
+      ConfigError: see `model.build`; there is no epoch to train, or XLA can't do what is asked.
       DataError: `train` has images of one class only.
     """
     _check_both_classes(train)
@@ -45,10 +45,34 @@ def build_run(
         changing = [*model.trainable_variables, *trainable_layers.moving_statistics(model)]
         average = WeightsAverage(changing, settings.ema_decay)
         loop = Loop(model, strategy, phases, objective, average, settings.xla)
+    _check_epochs(loop)
+    _check_xla(model, settings)
     # Only the last part of a path is recorded: in which folder it lay concerns nobody.
     name = pathlib.PurePosixPath(weights).name
     origin = Origin(settings.get("recipe", ""), name, settings.seed)
     return Run(job, model, architecture, origin, loop, average, objective, train, validation)
+
+
+def _check_epochs(loop: Loop) -> None:
+    if not loop.epochs:
+        raise ConfigError(
+            "no epoch would be trained (head_epochs need pre-trained weights); set --config.epochs"
+            " to 1 or more"
+        )
+
+
+def _check_xla(model: keras.Model, settings: ml_collections.FrozenConfigDict) -> None:
+    """Refuse what XLA doesn't implement: gradients of maxima that are the same in every run."""
+    pools = [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.MaxPooling2D) and layer.trainable
+    ]
+    if settings.xla and settings.deterministic and pools:
+        raise ConfigError(
+            f"xla=True: XLA has no deterministic gradient of the layer {pools[0]}; set"
+            " --config.deterministic=false, or omit --config.xla"
+        )
 
 
 def _build_model(

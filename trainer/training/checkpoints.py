@@ -21,6 +21,8 @@ from trainer.files import atomic_file
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
 _PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
+_TEMPORARY = re.compile(r"ckpt-\d+(_temp|\.(index|data-\d+-of-\d+)\.?tempstate\d+)")
+"""What TensorFlow writes before it gives a part its name."""
 # IndexError: TensorFlow's way to say that a file was cut short.
 _UNREADABLE = (tf.errors.OpError, OSError, ValueError, AssertionError, IndexError)
 
@@ -29,10 +31,19 @@ class Checkpoints:
     """The checkpoint folder of one run, local or in a bucket."""
 
     def __init__(
-        self, directory: str, variables: Sequence[tf.Variable], keep: int, is_chief: bool = True
+        self,
+        directory: str,
+        variables: Sequence[tf.Variable],
+        keep: int,
+        is_chief: bool = True,
+        root: str = "",
     ):
-        """Keep the last `keep` checkpoints of `variables`, in this order; only the chief writes."""
+        """Keep the last `keep` checkpoints of `variables`, in this order; only the chief writes.
+
+        `root` is the folder that a new start needs removed, by default the same as `directory`.
+        """
         self._directory = directory
+        self._root = root or directory
         self._checkpoint = tf.train.Checkpoint(variables=list(variables))
         self._keep = keep
         self._is_chief = is_chief
@@ -81,7 +92,8 @@ class Checkpoints:
                 )
         if steps:  # the variables may hold half of a checkpoint, which is no state to start from
             raise DataError(
-                f"no checkpoint in {self._directory} can be read; remove that folder to start again"
+                f"no checkpoint in {self._directory} can be read; remove {self._root} to start"
+                " again"
             )
         return None
 
@@ -115,14 +127,21 @@ def _find_committed(names: Sequence[str]) -> list[int]:
     return sorted(int(mark[1]) for name in names if (mark := _MARK.fullmatch(name)))
 
 
+def remove_partial_files(folder: str) -> None:
+    """Remove the temporary files that killed writers left in a folder."""
+    for name in storage.list_folder(folder):
+        if atomic_file.is_partial(name):
+            storage.remove_file(f"{folder}/{name}")
+
+
 def remove_leftovers(folder: str) -> None:
     """Remove what killed writers left: temporary files, and checkpoints without a commit mark."""
     names = storage.list_folder(folder)
     committed = set(_find_committed(names))
     for name in names:
-        part = _PART.fullmatch(name)
-        is_committed = part and int(part[1]) in committed
-        if atomic_file.is_partial(name) or (name.startswith("ckpt-") and not is_committed):
+        part = _PART.fullmatch(name.rstrip("/"))
+        is_left = part and int(part[1]) not in committed
+        if is_left or atomic_file.is_partial(name) or _TEMPORARY.fullmatch(name.rstrip("/")):
             storage.remove(f"{folder}/{name.rstrip('/')}")
 
 
@@ -140,11 +159,15 @@ def check_same_run(path: str, settings: Mapping[str, Any]) -> None:
 
     Raises:
       ConfigError: some differ; the message names them.
-      DataError: the file is damaged.
+      DataError: the file is damaged or missing.
     """
     settings = json.loads(json.dumps(settings))
     if (earlier := read_settings(path)) is None:
-        return
+        folder, _, name = path.rpartition("/")
+        raise DataError(
+            f"{folder} holds checkpoints or results, but no {name} that says how they were made;"
+            " restore that file, or name another --workdir"
+        )
     changes = "; ".join(
         f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}"
         for key in sorted({*earlier, *settings})

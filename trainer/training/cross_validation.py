@@ -107,9 +107,11 @@ def assign_folds(pool: Split, folds: int, seed: int) -> np.ndarray:
     for label, word in ((1, "positive"), (0, "negative")):
         patients = len(np.unique(pool.patient_id[pool.labels == label]))
         if patients < folds:
+            advice = (
+                f"ask for at most {patients} folds" if patients > 1 else "omit --folds, or add some"
+            )
             raise DataError(
-                f"--folds={folds}: only {patients} patients have a {word} image;"
-                f" ask for at most {patients} folds"
+                f"--folds={folds}: too few patients have a {word} image ({patients}); {advice}"
             )
     splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     # Sorted by path, so that the order of the records doesn't matter.

@@ -1,11 +1,8 @@
 """Train epoch by epoch: validate, keep the best weights, stop early, continue after a kill."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import keras
 import ml_collections
 import numpy as np
 import sklearn.metrics
@@ -14,133 +11,18 @@ from absl import logging
 
 from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.input_pipeline import count_steps_per_epoch
-from trainer.dataset.prepared_split import Split
-from trainer.errors import ConfigError, StoppedError, TrainingDivergedError
-from trainer.network import model as model_lib
-from trainer.network.serving import Member
-from trainer.program import telemetry
+from trainer.errors import StoppedError, TrainingDivergedError
+from trainer.evaluation.cases import spread_rows
 from trainer.program.signals import RecordedSignals
-from trainer.publishing.export import copy_in_float32
-from trainer.publishing.trained import Origin
-from trainer.storage import write_text
 from trainer.training import strategy as strategy_lib
-from trainer.training.checkpoints import Checkpoints, remove_leftovers
-from trainer.training.exponential_moving_average import WeightsAverage
-from trainer.training.job import TrainingJob
-from trainer.training.loop import Interrupted, Loop, State
+from trainer.training.journal import Journal
+from trainer.training.loop import Interrupted, State
 from trainer.training.progress import ProgressReporter
-from trainer.training.training_step import Objective
+from trainer.training.run import Run
 
-HISTORY = "history.csv"
 _SHOWN_OF_EACH_CLASS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Everything that one training run is made of, see `build_run.build_run`."""
-
-    job: TrainingJob
-    model: keras.Model
-    architecture: model_lib.Architecture
-    origin: Origin
-    loop: Loop
-    average: WeightsAverage
-    objective: Objective
-    train: Split
-    validation: Split
-
-    @property
-    def is_chief(self) -> bool:
-        """Return whether this host writes the results."""
-        return strategy_lib.is_chief(self.loop.strategy)
-
-    def convert_to_float32(self) -> "Run":
-        """Return the trained run with its network in float32, as the artifact has it.
-
-        So the figures of a run, and the operating point fitted on them, are those of its artifact.
-        """
-        if self.job.settings.precision == "float32":
-            return self
-        strategy = self.loop.strategy
-        with strategy.scope():
-            model = copy_in_float32(Member(self.model, self.architecture)).model
-            average = WeightsAverage([], 0)
-            loop = Loop(model, strategy, [], self.objective, average)
-        return dataclasses.replace(self, model=model, loop=loop, average=average)
-
-    def predict(
-        self,
-        split: Split,
-        mirrored: bool = False,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> np.ndarray:
-        """Return the logits of a split, float32 [N], see `Loop.predict`."""
-        settings = self.job.settings
-        at_once = settings.global_batch_size // settings.gradient_accumulation_steps
-        return self.loop.predict(split, at_once, mirrored, should_stop)
-
-
-class Journal:
-    """Saves and reports the progress of a run: the chief writes, all hosts read."""
-
-    def __init__(self, run: Run):
-        workdir, folder = run.job.workdir, f"{run.job.workdir}/checkpoints"
-        if run.is_chief:
-            for place in (workdir, folder, f"{folder}/best"):
-                remove_leftovers(place)
-        self._run = run
-        self._checkpoints = Checkpoints(
-            folder, run.loop.variables(), run.job.settings.keep_checkpoints, run.is_chief
-        )
-        self._best = Checkpoints(f"{folder}/best", run.loop.weights(), 1, run.is_chief)
-        self.progress = ProgressReporter(
-            workdir, run.loop.epochs, run.is_chief, trace=run.job.profile
-        )
-
-    def restore(self) -> State:
-        """Restore the newest readable checkpoint and return the state of the run."""
-        return State(**self._restore(self._checkpoints, "total_steps"))
-
-    def restore_best(self) -> bool:
-        """Restore the weights of the best epoch; return False where no epoch was trained."""
-        return bool(self._restore(self._best, "epoch"))
-
-    def after_step(self, state: State, measured: Mapping[str, float]) -> None:
-        """Report the last call of the device, and save a checkpoint where one is due."""
-        settings = self._run.job.settings
-        self.progress.report_step(state.step, state.total_steps, measured)
-        telemetry.report_progress(step=state.total_steps)
-        if state.total_steps % settings.checkpoint_every_steps < settings.steps_per_execution:
-            self.save(state)
-
-    def save(self, state: State) -> None:
-        """Save a checkpoint, after everything that was reported up to it."""
-        self.progress.flush()
-        self._checkpoints.save(state.total_steps, dataclasses.asdict(state))
-
-    def save_best(self, epoch: int) -> None:
-        """Save the current weights in place of those of an earlier epoch."""
-        self._best.save(epoch, {"epoch": epoch})
-
-    def end_epoch(self, state: State, improved: bool) -> None:
-        """Report the epoch that has just been finished, and save a checkpoint."""
-        row = state.history[-1]
-        if self._run.is_chief:
-            _write_history(self._run.job.workdir, state)
-        self.progress.end_epoch(row, state.total_steps, improved)
-        self.save(state)
-        gauges = {name: value for name, value in row.items() if name in telemetry.METRICS}
-        telemetry.report_progress(**gauges)
-
-    def close(self) -> None:
-        """Close what was opened, however the run ended."""
-        self.progress.close()
-
-    def _restore(self, checkpoints: Checkpoints, key: str) -> Mapping[str, Any]:
-        state = checkpoints.restore() or {}
-        workdir = self._run.job.workdir
-        strategy_lib.check_shared(self._run.loop.strategy, state.get(key, -1), workdir)
-        return state
+_CHECKED = 16
+"""Training images whose logits must be numbers where there are no validation images."""
 
 
 def fit(
@@ -154,7 +36,8 @@ def fit(
     Raises:
       StoppedError: this host or another got SIGTERM or SIGINT; the checkpoint is written.
       TrainingDivergedError: the loss is no longer a number.
-      ConfigError: the hosts don't share the workdir, or there is no epoch to train.
+      ConfigError: the hosts don't share the workdir.
+      DataError: checkpoints are damaged.
     """
     strategy = run.loop.strategy
     with contextlib.closing(Journal(run)) as journal, RecordedSignals() as signals:
@@ -173,10 +56,7 @@ def fit(
             journal.save(state)
             strategy_lib.wait_for_hosts(strategy)
             raise _describe_stop(signals.name, state, run.is_chief) from None
-        if not journal.restore_best():
-            raise ConfigError(
-                f"{run.job.workdir}: no epoch was trained; set --config.epochs to 1 or more"
-            )
+        journal.restore_best()
     return state
 
 
@@ -219,12 +99,11 @@ def _validate(
     labels = run.validation.labels
     logits = run.predict(run.validation, should_stop=should_stop)
     if not len(labels):
+        rows = spread_rows(len(run.train), _CHECKED)
+        _check_finite(run.predict(run.train.select(rows)), "an output for training images")
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
     loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()
-    if not np.isfinite(loss).all():
-        raise TrainingDivergedError(
-            "the validation loss is not a number; lower the learning rate in a new --workdir"
-        )
+    _check_finite(loss, "the validation loss")
     if run.is_chief:
         shown = run.validation.images[_select_shown(labels)]
         maps = run.loop.compute_maps(shown)
@@ -236,6 +115,14 @@ def _validate(
         "val_accuracy": float(((logits > 0) == labels).mean()),
         "val_auroc": float(auroc),
     }
+
+
+def _check_finite(values: np.ndarray, name: str) -> None:
+    """Raise `TrainingDivergedError` unless all values are finite; `name` says what they are."""
+    if not np.isfinite(values).all():
+        raise TrainingDivergedError(
+            f"{name} is not a number; lower the learning rate in a new --workdir"
+        )
 
 
 def _select_shown(labels: np.ndarray) -> np.ndarray:
@@ -271,15 +158,6 @@ def _react_to_plateau(state: State, settings: ml_collections.FrozenConfigDict) -
     patience = settings.early_stopping_patience
     if patience and stale >= patience and not in_first_phase:
         state.stopped_early = True
-
-
-def _write_history(workdir: str, state: State) -> None:
-    columns = list(state.history[-1])
-    lines = [
-        ",".join(columns),
-        *(",".join(str(row[column]) for column in columns) for row in state.history),
-    ]
-    write_text(f"{workdir}/{HISTORY}", "\n".join(lines) + "\n")
 
 
 def _describe_stop(signal_name: str, state: State, is_chief: bool) -> StoppedError:

@@ -9,7 +9,6 @@ from typing import Any
 
 from absl import logging
 
-from trainer import artifact, storage
 from trainer.errors import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -21,14 +20,17 @@ from trainer.errors import (
 )
 from trainer.evaluation import run_table
 from trainer.options import SweepOptions
+from trainer.program import run_lock, telemetry
 from trainer.program.signals import RecordedSignals
+from trainer.publishing import export
 from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
 from trainer.training.checkpoints import read_settings
 
 _POLL_SECONDS = 0.2
 _TRAIN = (
-    "import sys; from trainer.main import train; sys.exit(train(['humerus-train'] + sys.argv[1:]))"
+    "import sys; from trainer.program import signals; signals.stop_with_parent(); "
+    "from trainer.main import train; sys.exit(train(['humerus-train'] + sys.argv[1:]))"
 )
 
 
@@ -84,17 +86,21 @@ def run(options: SweepOptions) -> SweepResult:
     A trial that fails does not keep the others from being trained.
 
     Raises:
-      ConfigError: the sweep is wrong.
+      ConfigError: the sweep is wrong, or another one trains in its folder.
       DataError: only the table is asked for, and no trial is finished.
       StoppedError: a signal ended a trial.
     """
     trials = sweeps.read(options.sweep)
     workdir = options.workdir.rstrip("/")
-    failed = {} if options.table_only else _train_all(trials, options)
+    failed: dict[str, int] = {}
+    if not options.table_only:
+        with run_lock.hold(workdir, "humerus-sweep"), telemetry.hand_over() as reporting:
+            failed = _train_all(trials, options, reporting)
     finished = {
         trial.name: path
         for trial in trials
-        if trial.name not in failed and _is_finished(path := f"{workdir}/{trial.name}/artifact")
+        if trial.name not in failed
+        and export.is_complete(path := f"{workdir}/{trial.name}/artifact")
     }
     if not finished and not failed:
         raise DataError(
@@ -125,8 +131,13 @@ def _list_differing(workdir: str, names: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> dict[str, int]:
+def _train_all(
+    trials: Sequence[sweeps.Trial], options: SweepOptions, reporting: Sequence[str]
+) -> dict[str, int]:
     """Train each trial in a process of its own, which frees its memory and devices.
+
+    Args:
+      reporting: the flags of `telemetry`.
 
     Returns:
       The exit codes of the trials that failed, by name.
@@ -139,6 +150,7 @@ def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> dict[st
             f"--workdir={options.workdir}",
             f"--sweep={options.sweep}",
             f"--sweep_line={index}",
+            *reporting,
         ]
         code = _run([sys.executable, "-c", _TRAIN, *flags])
         if code == EXIT_STOPPED:
@@ -152,9 +164,11 @@ def _train_all(trials: Sequence[sweeps.Trial], options: SweepOptions) -> dict[st
 def _run(command: Sequence[str]) -> int:
     """Run a command and return its exit code; a signal to this process is passed on, and its end
     waited for, however long its checkpoint takes.
+
+    Its standard input closes when this process ends, as `signals.stop_with_parent` expects.
     """
     with RecordedSignals() as signals:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         try:
             while not signals.arrived():
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -163,7 +177,3 @@ def _run(command: Sequence[str]) -> int:
             process.terminate()  # nothing, where it has ended
             process.wait()
         return EXIT_STOPPED
-
-
-def _is_finished(path: str) -> bool:
-    return storage.exists(f"{path}/{artifact.MODEL_JSON}")

@@ -157,6 +157,8 @@ RUNTIME_KEYS = (
     "recipe",
 )
 """Settings that don't change what is learnt: a run may be continued under others."""
+_SHARED_RUNTIME_KEYS = ("steps_per_execution", "test_time_flip", "xla")
+"""Those of `RUNTIME_KEYS` that must be equal on all hosts, as they change joint computations."""
 
 
 def check(settings: ml_collections.ConfigDict) -> None:
@@ -191,6 +193,17 @@ def select_recorded(
         "folds": folds,
         "data.fingerprint": dataset.fingerprint,
         "data.image_size": dataset.image_size,
+    }
+
+
+def select_shared(
+    settings: ml_collections.ConfigDict, dataset: DatasetInfo, folds: int
+) -> dict[str, Any]:
+    """Return what must be the same on all hosts of one run, by name."""
+    values = flatten(settings.to_dict())
+    return {
+        **select_recorded(settings, dataset, folds),
+        **{f"config.{key}": values[key] for key in _SHARED_RUNTIME_KEYS},
     }
 
 

@@ -6,6 +6,7 @@ The environment names the hosts, by `TF_CONFIG` or by the variables of an Indexe
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,14 +14,17 @@ from absl import logging
 
 from trainer.errors import ConfigError
 from trainer.program import telemetry
+from trainer.training import rendezvous
 
 HOSTS = "HUMERUS_HOSTS"
 """Environment variable: comma-separated `host:port` of every worker of an Indexed Job or JobSet, in
 the order of their indices."""
 INDEX = "JOB_COMPLETION_INDEX"
 """Environment variable that Kubernetes sets in each pod of an Indexed Job: its index, from 0."""
-_HOST = re.compile(r"([^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):\d+")
+_TRAINING_TASKS = ("chief", "worker")
+_HOST = re.compile(r"(?:[^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):([1-9][0-9]{0,4})")
 """A name or an address, IPv6 in brackets, and a port."""
+_LAST_PORT = 65_535
 
 
 def create() -> tf.distribute.Strategy:
@@ -32,12 +36,13 @@ def create() -> tf.distribute.Strategy:
     step.
 
     Raises:
-      ConfigError: the environment names workers, but not which of them this is.
+      ConfigError: the environment names workers wrongly, or not which of them this is.
+      OSError: the port of this host is in use.
+      tf.errors.OpError: a host was lost.
     """
     _set_tf_config()
     if count_workers() > 1:
-        with telemetry.keep_alive():
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        return _meet_hosts()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()
@@ -46,6 +51,17 @@ def create() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(
         [d.name for d in devices], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
+
+
+def _meet_hosts() -> tf.distribute.Strategy:
+    """Wait for the other hosts that `TF_CONFIG` names, and return the strategy of all of them."""
+    config = json.loads(os.environ["TF_CONFIG"])
+    task = config["task"]
+    of_type = {name: config["cluster"].get(name, []) for name in _TRAINING_TASKS}
+    hosts = [host for name in _TRAINING_TASKS for host in of_type[name]]
+    rendezvous.meet(hosts, hosts.index(of_type[task["type"]][int(task["index"])]))
+    with telemetry.keep_alive():
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _set_tf_config() -> None:
@@ -68,23 +84,35 @@ def _check_tf_config(given: str) -> None:
         config = json.loads(given)
         if not config.get("cluster"):
             return
-        task, hosts = config["task"], config["cluster"]
-        trains = task["type"] in ("chief", "worker") and 0 <= int(task["index"]) < len(
-            hosts[task["type"]]
-        )
-        fits = trains and all(
-            _HOST.fullmatch(host)
-            for of_type in ("chief", "worker")
-            for host in hosts.get(of_type, [])
+        of_type = {name: config["cluster"].get(name, []) for name in _TRAINING_TASKS}
+        task = config["task"]
+        fits = (
+            len(of_type["chief"]) <= 1
+            and _are_hosts(of_type["chief"] + of_type["worker"])
+            and _is_index(task["index"], len(of_type[task["type"]]))
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         fits = False
     if not fits:
         raise ConfigError(
-            f"TF_CONFIG={given}: expected host:port of every worker and this host's place among"
-            ' them, such as {"cluster": {"worker": ["a:2222", "b:2222"]},'
+            f"TF_CONFIG={given}: expected host:port of every worker, each once and with a port from"
+            f" 1 to {_LAST_PORT}, and this host's place among them,"
+            ' such as {"cluster": {"worker": ["a:2222", "b:2222"]},'
             ' "task": {"type": "worker", "index": 0}}'
         )
+
+
+def _are_hosts(hosts: list[str]) -> bool:
+    """Return whether these are `host:port` of different hosts."""
+    found = [_HOST.fullmatch(host) for host in hosts]
+    return len({host.lower() for host in hosts}) == len(hosts) and all(
+        host and int(host[1]) <= _LAST_PORT for host in found
+    )
+
+
+def _is_index(value: Any, count: int) -> bool:
+    """Return whether this is a whole number from 0 to `count` - 1, as a number or as text."""
+    return str(value) in map(str, range(count))
 
 
 def build_tf_config(hosts: str, index: str | None) -> dict[str, Any]:
@@ -95,15 +123,15 @@ def build_tf_config(hosts: str, index: str | None) -> dict[str, Any]:
       index: value of the variable `INDEX`.
 
     Raises:
-      ConfigError: a host has no port, or the index names none of the hosts.
+      ConfigError: a host has no port or is named twice, or the index names none of the hosts.
     """
     workers = [host.strip() for host in hosts.split(",")]
-    if not all(_HOST.fullmatch(worker) for worker in workers):
+    if not _are_hosts(workers):
         raise ConfigError(
-            f"{HOSTS}={hosts}: expected comma-separated host:port of every worker,"
-            " such as train-0.train:2222,train-1.train:2222"
+            f"{HOSTS}={hosts}: expected comma-separated host:port of every worker, each once and"
+            f" with a port from 1 to {_LAST_PORT}, such as train-0.train:2222,train-1.train:2222"
         )
-    if index is None or not index.isdigit() or int(index) >= len(workers):
+    if index is None or not _is_index(index, len(workers)):
         raise ConfigError(
             f"{INDEX}={index} names none of the {len(workers)} workers in {HOSTS};"
             f" expected 0 to {len(workers) - 1}"
@@ -113,8 +141,8 @@ def build_tf_config(hosts: str, index: str | None) -> dict[str, Any]:
 
 def count_workers() -> int:
     """Return the number of hosts that train, by `TF_CONFIG`; 1 without it."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    return max(1, len(cluster.get("worker", [])) + len(cluster.get("chief", [])))
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster") or {}
+    return max(1, sum(len(cluster.get(name, [])) for name in _TRAINING_TASKS))
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -128,14 +156,19 @@ def gather_from_hosts(strategy: tf.distribute.Strategy, value: int | bool) -> li
     Raises:
       tf.errors.OpError: a host was lost.
     """
+    return [values[0] for values in _gather(strategy, [int(value)])]
+
+
+def _gather(strategy: tf.distribute.Strategy, values: list[int]) -> list[list[int]]:
+    """Return the values of each host, one row per replica; each host passes as many values."""
     if count_workers() == 1:
-        return [value]
+        return [values]
 
     @tf.function(autograph=False)
-    def gather(value: tf.Tensor) -> tf.Tensor:
-        return strategy.gather(strategy.run(lambda: value), axis=0)
+    def gather(row: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(lambda: row), axis=0)
 
-    return gather(tf.constant([int(value)], tf.int64)).numpy().tolist()
+    return gather(tf.constant([values], tf.int64)).numpy().tolist()
 
 
 def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> None:
@@ -149,6 +182,41 @@ def check_shared(strategy: tf.distribute.Strategy, found: int, workdir: str) -> 
             f"the hosts of this run find different files in --workdir={workdir};"
             " name one folder that all of them reach"
         )
+
+
+def check_same_settings(strategy: tf.distribute.Strategy, shared: Mapping[str, Any]) -> None:
+    """Wait for all hosts, and check that each of them was started with the same settings and data.
+
+    Args:
+      shared: what must be the same on all hosts, see `settings.select_shared`.
+
+    Raises:
+      ConfigError: some differ; the message names them.
+      tf.errors.OpError: a host was lost.
+    """
+    text = json.dumps(shared).encode()
+    length = max(gather_from_hosts(strategy, len(text)))
+    # JSON ignores the spaces that make the texts equally long.
+    rows = _gather(strategy, list(text.ljust(length)))
+    of_hosts = [json.loads(bytes(row)) for row in rows]
+    if differences := describe_differences(json.loads(text), of_hosts):
+        raise ConfigError(
+            f"the hosts of this run were started with different settings or data: {differences};"
+            " start all of them with the same command"
+        )
+
+
+def describe_differences(here: Mapping[str, Any], of_hosts: Sequence[Mapping[str, Any]]) -> str:
+    """Return names and values in which this host differs from others; empty if there are none."""
+    differences = []
+    for name in sorted({*here}.union(*of_hosts)):
+        others = dict.fromkeys(
+            repr(other.get(name)) for other in of_hosts if other.get(name) != here.get(name)
+        )
+        if others:
+            values = " or ".join(others)
+            differences.append(f"{name} is {here.get(name)!r} here and {values} on another host")
+    return "; ".join(differences)
 
 
 def check_precision(strategy: tf.distribute.Strategy, precision: str) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -16,14 +16,14 @@ from trainer.dataset import input_pipeline, prepared_split
 from trainer.errors import ConfigError, DataError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.program import run_lock
-from trainer.publishing import results
+from trainer.publishing import export, results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
 from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
 from trainer.training import cross_validation, mirroring, optimization, precision, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
-from trainer.training.checkpoints import check_same_run
+from trainer.training.checkpoints import check_same_run, read_settings
 from trainer.training.fit import fit
 from trainer.training.job import TrainingJob
 
@@ -47,6 +47,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
 
     Raises:
       ConfigError, DataError: the user can mend it.
+      OSError: this host can't listen to the others.
       StoppedError, TrainingDivergedError: see `fit`.
       HostLostError: another host of this run was lost.
     """
@@ -56,13 +57,19 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         logging.info("The run in %s is finished already.", job.workdir)
         _send_what_is_missing(job, finished)
         return finished
+    if not storage.is_remote(job.workdir):  # in a bucket, a half-written artifact has no mark
+        storage.check_replaceable(f"{job.workdir}/artifact", MODEL_JSON)
     if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
     if job.settings.deterministic:
         keras.utils.set_random_seed(job.settings.seed)
         tf.config.experimental.enable_op_determinism()
-    strategy = strategy_lib.create()
-    job = precision.choose(job, strategy)
+    with _explain_lost_host():
+        strategy = strategy_lib.create()
+        # Before anything else that hosts do together: other settings could be other collectives.
+        shared = settings.select_shared(job.settings, job.dataset, job.folds)
+        strategy_lib.check_same_settings(strategy, shared)
+        job = precision.choose(job, strategy)
     keras.config.set_dtype_policy(job.settings.precision)
     strategy_lib.check_precision(strategy, job.settings.precision)
     writes = strategy_lib.is_chief(strategy)
@@ -129,32 +136,38 @@ def _list_marks(workdir: str) -> tuple[str, str]:
 
 
 def read_finished(workdir: str) -> dict[str, Any] | None:
-    """Return the results of a finished run; None where it isn't finished, or lacks its artifact.
+    """Return the results of a finished run; None if it is unfinished or its artifact incomplete.
 
     From the checkpoints, the results and the artifact can be made again.
 
     Raises:
-      DataError: the results are damaged, or artifact and checkpoints are absent.
+      DataError: the results are damaged, artifact and checkpoints are absent, or a newer version
+        wrote the artifact.
     """
     metrics = storage.read_json(
         f"{workdir}/{results.METRICS}",
         "remove that file, and the same command writes it again from the checkpoints",
     )
-    if metrics is None or storage.exists(f"{workdir}/artifact/{MODEL_JSON}"):
+    if metrics is None or export.is_complete(f"{workdir}/artifact"):
         return metrics
     if not storage.glob(*_list_marks(workdir)):
         raise DataError(
             f"the run in {workdir} is finished, but its artifact and its checkpoints are gone; "
             "restore one of them, or name another --workdir to train again"
         )
-    logging.warning("The run in %s lacks its artifact; it is exported again.", workdir)
+    logging.warning(
+        "The artifact of the run in %s is missing or incomplete; it is exported again.", workdir
+    )
     return None
 
 
 def _write_settings(job: TrainingJob) -> None:
+    path = f"{job.workdir}/{results.SETTINGS}"
+    if "data.fingerprint" not in (read_settings(path) or {"data.fingerprint": None}):
+        raise ConfigError(f"{path} is a file of another program; name another --workdir")
     recorded = settings.select_recorded(job.settings, job.dataset, job.folds)
     text = json.dumps(recorded, indent=2, sort_keys=True)
-    storage.write_text(f"{job.workdir}/{results.SETTINGS}", f"{text}\n")
+    storage.write_text(path, f"{text}\n")
 
 
 def _describe_settings(job: TrainingJob) -> dict[str, Any]:
@@ -210,6 +223,23 @@ def _translate(
     is_exhausted = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
     if is_exhausted or "out of memory" in message.lower():
         return _explain_out_of_memory(job, per_replica, replicas)
+    return _describe_lost_host(error)
+
+
+@contextlib.contextmanager
+def _explain_lost_host() -> Iterator[None]:
+    """Raise `HostLostError` where TensorFlow says that another host was lost."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if translated := _describe_lost_host(error):
+            raise translated from error
+        raise
+
+
+def _describe_lost_host(error: Exception) -> HostLostError | None:
+    """Return the error that says that a host was lost; None for an error that means another."""
+    message = str(error)
     if strategy_lib.count_workers() > 1 and (
         isinstance(error, _ERRORS_OF_OTHER_HOSTS) or _WORDS_OF_OTHER_HOSTS.search(message)
     ):

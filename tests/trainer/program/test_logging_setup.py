@@ -29,4 +29,4 @@ def test_a_line_end_in_a_name_starts_no_line_of_the_log():
     record = python_logging.LogRecord(
         "absl", python_logging.INFO, trainer.__file__, 1, "scoring %s", ("a\nW forged",), None
     )
-    assert logging.get_absl_handler().format(record).endswith("I scoring a\\nW forged")
+    assert logging.get_absl_handler().format(record).endswith("INFO scoring a\\nW forged")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import mlflow
 import pytest
 import wandb
+from sqlalchemy.engine import URL
 
 from tests.support import commands, small_artifact, wandb_files
 from trainer import artifact
@@ -43,11 +44,12 @@ def finished(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch, tmp_path):
+def _offline(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    monkeypatch.setenv("WANDB_DATA_DIR", "the client sets it, and it is undone after the test")
+    monkeypatch.delenv("WANDB_DATA_DIR")
 
 
 def record(kind: str, workdir: pathlib.Path) -> None:
@@ -82,10 +84,39 @@ def test_mlflow_without_a_server(finished, tmp_path):
     check_mlflow(client, workdir, SETTINGS, {"": HISTORY, "fold-2/": HISTORY[:2]}, FLAT)
 
 
-def check_mlflow(client, workdir, settings, histories, metrics) -> None:
+def record_once(workdir: pathlib.Path) -> None:
+    with tracker.track("mlflow", str(workdir), SETTINGS) as tracked:
+        tracked.log_history(HISTORY)
+        tracked.log_results(METRICS)
+
+
+def test_files_of_several_runs_lie_beside_their_mlflow_database(finished, tmp_path, monkeypatch):
+    database = tmp_path / "50% done" / "all.db"
+    database.parent.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(URL.create("sqlite", database=str(database))))
+    for name in ("first", "second"):
+        record_once(copy(finished, tmp_path / name))
+        assert not (tmp_path / name / "mlflow").exists()
+    assert len(list(database.parent.glob("mlflow/*/artifacts/report.html"))) == 2
+
+
+def test_a_workdir_that_was_moved_gets_a_complete_mlflow_record_of_its_own(finished, tmp_path):
+    old, new = copy(finished, tmp_path / "old"), tmp_path / "run"
+    with tracker.track("mlflow", str(old), SETTINGS) as tracked:
+        tracked.log_history(HISTORY[:2])
+    old.rename(new)
+    for _ in range(2):  # the second call continues the new record
+        record_once(new)
+    assert not old.exists()
+    client = mlflow.MlflowClient(f"sqlite:///{new}/mlflow.db")
+    check_mlflow(client, new, SETTINGS, {"": HISTORY}, FLAT, experiment=f"humerus in {new}")
+
+
+def check_mlflow(
+    client, workdir, settings, histories, metrics, experiment: str = "humerus"
+) -> None:
     """Check that the only run of the experiment holds all that the workdir holds, once."""
-    experiment = client.get_experiment_by_name("humerus")
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
     assert run.data.params == {name: str(value) for name, value in settings.items()}
     for prefix, history in histories.items():
@@ -121,6 +152,7 @@ def test_wandb_offline(finished, tmp_path):
     assert FLAT.items() <= found["summary"].items()
     described = artifact.load(finished / "artifact")
     assert found["artifact"] == {*described.files, artifact.MODEL_JSON, "curves.png"}
+    assert found["copies"] and all(workdir in path.parents for path in found["copies"])
     (report,) = workdir.glob("wandb/offline-run-*/files/media/html/*.html")
     assert report.read_text() == "<h1>Report</h1>"
 
@@ -166,6 +198,8 @@ def test_what_is_refused_before_a_run(tmp_path, monkeypatch):
     in_bucket = tracker.Started("run", "gs://bucket/run", SETTINGS, None)
     with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI"):
         mlflow_client.open_run(in_bucket)
+    with pytest.raises(ConfigError, match=r"whose path has a % or \?; rename the folder"):
+        mlflow_client.open_run(tracker.Started("run", str(tmp_path / "a?b"), SETTINGS, None))
     with pytest.raises(ConfigError, match="unset WANDB_MODE"):
         wandb_client.open_run(in_bucket)
     (tmp_path / tracker.RECORD).write_text('{"tracker": "wandb", "run_id": "a"}')

@@ -66,7 +66,7 @@ def test_more_folds_than_patients_are_refused():
     positives = len({p for p, label in zip(split.patient_id, split.labels, strict=True) if label})
     with pytest.raises(
         DataError,
-        match=f"--folds=5: only {positives} patients have a positive image;"
+        match=rf"--folds=5: too few patients have a positive image \({positives}\);"
         f" ask for at most {positives}",
     ):
         cross_validation.assign_folds(split, 5, seed=0)

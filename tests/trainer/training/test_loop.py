@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from trainer.training import fit, optimization
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.exponential_moving_average import WeightsAverage
+from trainer.training.journal import Journal
 from trainer.training.loop import State
 from trainer.training.training_step import Objective, clip_global_norm
 
@@ -364,9 +366,9 @@ def test_a_signal_that_finds_nothing_left_to_stop_goes_to_whoever_waits_for_it(
     earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
         run = make_run(tmp_path, epochs=1)
-        restored = fit.Journal.restore_best
+        restored = Journal.restore_best
         monkeypatch.setattr(
-            fit.Journal,
+            Journal,
             "restore_best",
             lambda self: signal.raise_signal(signal.SIGTERM) or restored(self),
         )
@@ -478,6 +480,45 @@ def test_what_killed_writers_left_is_swept_away_at_the_next_start(tmp_path):
     assert not [path for path in left if path.exists() and path.read_text() == "half"]
 
 
+def test_files_of_others_in_the_folders_of_a_run_are_left_alone(tmp_path):
+    theirs = [
+        tmp_path / "ckpt-backup" / "best.h5",
+        tmp_path / "ckpt-100.index",
+        tmp_path / "checkpoints" / "ckpt-old.keras",
+        tmp_path / "checkpoints" / "ckpt-00000003-copy" / "weights",
+    ]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("theirs")
+    fit.fit(make_run(tmp_path, epochs=1))
+    assert all(path.read_text() == "theirs" for path in theirs)
+
+
+def test_damaged_weights_of_the_best_epoch_are_told_with_what_mends_it(tmp_path):
+    fit.fit(make_run(tmp_path, epochs=1))
+    for path in (tmp_path / "checkpoints" / "best").iterdir():
+        path.unlink()
+    advice = f"remove {tmp_path}/checkpoints to start again"
+    with pytest.raises(DataError, match=advice):
+        fit.fit(make_run(tmp_path, epochs=1))
+    shutil.rmtree(tmp_path / "checkpoints")
+    fit.fit(make_run(tmp_path, epochs=1))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_xla_has_no_deterministic_gradient_of_maxima(tmp_path, deterministic):
+    def build() -> object:
+        return make_run(
+            tmp_path, xla=True, deterministic=deterministic, backbone="vgg16", head_epochs=0
+        )
+
+    if not deterministic:
+        assert build().loop.epochs
+        return
+    with pytest.raises(ConfigError, match=r"of the layer block1_pool; set --config\.deterministic"):
+        build()
+
+
 def test_the_history_of_a_run_killed_behind_its_last_checkpoint_is_whole(tmp_path, monkeypatch):
     save = Checkpoints.save
 
@@ -502,7 +543,7 @@ def test_without_any_readable_checkpoint_the_run_does_not_start_from_half_of_one
     (data,) = (tmp_path / "checkpoints").glob("ckpt-*.data-*")
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(
-        DataError, match=f"no checkpoint in {tmp_path}/checkpoints can be read; remove that folder"
+        DataError, match=f"no checkpoint in {tmp_path}/checkpoints can be read; remove {tmp_path}"
     ):
         fit.fit(make_run(tmp_path))
 
@@ -612,7 +653,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoints(tmp_p
 
 def test_a_run_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"no epoch was trained; set --config\.epochs to 1 or more"
+        ConfigError, match=r"no epoch would be trained .*; set --config\.epochs to 1 or more"
     ):
         fit.fit(make_run(tmp_path, epochs=0))
 

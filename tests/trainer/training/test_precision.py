@@ -53,7 +53,17 @@ def test_all_gpus_must_be_fast_in_it(monkeypatch, capabilities, expected):
         "get_device_details",
         lambda gpu: {"compute_capability": gpu} if gpu else {},
     )
-    assert precision.is_fast_in_bfloat16() is expected
+    assert precision.is_fast_in_bfloat16("mobilenetv2") is expected
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [("densenet121", True), ("xception", True), ("mobilenetv3small", False)],
+)
+def test_a_processor_trains_in_it_only_the_backbones_that_gain(monkeypatch, backbone, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(machine, "has_bfloat16_products", lambda: True)
+    assert precision.is_fast_in_bfloat16(backbone) is expected
 
 
 @pytest.mark.parametrize(("hosts", "expected"), [([1, 1], "mixed_bfloat16"), ([1, 0], "float32")])

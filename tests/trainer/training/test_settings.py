@@ -113,6 +113,22 @@ def test_what_is_recorded_is_all_that_changes_what_is_learnt():
     assert left_out == {f"config.{key}" for key in settings.RUNTIME_KEYS} - {"config.recipe"}
 
 
+def test_hosts_share_what_is_learnt_and_what_they_compute_together():
+    dataset = DatasetInfo(image_size=32, preprocessing={}, fingerprint="abc")
+    shared = settings.select_shared(default.get_config(), dataset, folds=5)
+    left_out = {f"config.{key}" for key in settings.RULES} - set(shared)
+    assert left_out == {
+        "config.abstain",
+        "config.cache",
+        "config.cam_methods",
+        "config.checkpoint_every_steps",
+        "config.keep_checkpoints",
+        "config.threshold_rule",
+        "config.verify_engines",
+    }, "these concern one host, or the results that the chief writes"
+    assert (shared["folds"], shared["data.fingerprint"]) == (5, "abc")
+
+
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "unfreeze_layers"])
 def test_the_command_ends_with_one_sentence_and_writes_nothing(
     data_dir, tmp_path, monkeypatch, capsys, key

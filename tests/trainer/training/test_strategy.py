@@ -28,7 +28,7 @@ def test_addresses_of_ipv6_stand_in_brackets():
     ]
 
 
-@pytest.mark.parametrize("index", [None, "", "2", "-1", "one"])
+@pytest.mark.parametrize("index", [None, "", "2", "-1", "one", "²", "1.7", "true"])
 def test_an_index_beyond_the_hosts_is_refused(index):
     with pytest.raises(
         ConfigError,
@@ -43,6 +43,17 @@ def test_hosts_without_a_port_are_refused_with_an_example(hosts):
         strategy.build_tf_config(hosts, "0")
 
 
+@pytest.mark.parametrize("hosts", ["a:0,b:1", "a:70001,b:1", "a:1,a:1", "a:1,A:1", "a:²,b:1"])
+def test_impossible_ports_and_hosts_named_twice_are_refused(monkeypatch, hosts):
+    with pytest.raises(ConfigError, match="each once and with a port from 1 to 65535"):
+        strategy.build_tf_config(hosts, "0")
+    cluster = {"worker": hosts.split(",")}
+    given = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})
+    monkeypatch.setenv("TF_CONFIG", given)
+    with pytest.raises(ConfigError, match="each once and with a port from 1 to 65535"):
+        strategy.create()
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -55,6 +66,13 @@ def test_hosts_without_a_port_are_refused_with_an_example(hosts):
         '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "chief", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "b:2"], "evaluator": ["c:3"]},'
         ' "task": {"type": "evaluator", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1.7}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": true}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": null}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["a:1"]},'
+        ' "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:2"], "worker": ["c:3"]},'
+        ' "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": "a:1,b:2"}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": ["a:1", "b:2"], "task": {"type": "worker", "index": 0}}',
     ],
@@ -66,8 +84,9 @@ def test_a_tf_config_that_does_not_say_who_trains_is_refused_with_an_example(mon
     assert f"TF_CONFIG={given}: expected" in str(caught.value)
 
 
-def test_a_tf_config_without_a_cluster_names_nobody(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "{}")
+@pytest.mark.parametrize("given", ["{}", '{"cluster": null}', '{"cluster": {}}'])
+def test_a_tf_config_without_a_cluster_names_nobody(monkeypatch, given):
+    monkeypatch.setenv("TF_CONFIG", given)
     assert strategy.create().num_replicas_in_sync == 1 and strategy.count_workers() == 1
 
 
@@ -88,3 +107,17 @@ def test_tf_config_comes_first_and_one_host_needs_no_workers(monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_one_device_trains_in_every_precision(precision):
     strategy.check_precision(tf.distribute.get_strategy(), precision)
+
+
+def test_hosts_say_in_which_settings_they_differ():
+    here = {"config.seed": 0, "config.xla": False, "data.fingerprint": "abc"}
+    assert strategy.describe_differences(here, [here, dict(here)]) == ""
+    others = [{**here, "config.seed": 1, "data.fingerprint": "def"}, {**here, "config.seed": 2}]
+    assert strategy.describe_differences(here, [here, *others, others[0]]) == (
+        "config.seed is 0 here and 1 or 2 on another host;"
+        " data.fingerprint is 'abc' here and 'def' on another host"
+    )
+
+
+def test_one_host_has_the_settings_of_all():
+    strategy.check_same_settings(tf.distribute.get_strategy(), {"config.seed": 0})

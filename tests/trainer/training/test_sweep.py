@@ -3,18 +3,22 @@
 import json
 import logging
 import os
+import pathlib
+import shutil
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from tests.support import commands
+from tests.support import commands, small_artifact
 from trainer import main
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluate, run_table
-from trainer.program import signals
+from trainer.program import run_lock, signals, telemetry
 from trainer.training import recipes, run_sweep, sweeps
 
 TEXT = """
@@ -156,8 +160,7 @@ def test_a_signal_is_passed_to_the_trial_whose_checkpoint_is_waited_for(
     )
 
     def send() -> None:
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.02)
+        wait_for(tmp_path / "ready")
         os.kill(os.getpid(), number)
 
     threading.Thread(target=send, daemon=True).start()
@@ -165,6 +168,29 @@ def test_a_signal_is_passed_to_the_trial_whose_checkpoint_is_waited_for(
         run_sweep._run([sys.executable, "-c", SLOW_TO_SAVE, str(tmp_path)])
     logging.disable(logging.NOTSET)  # an interruption silences the log
     assert saved.exists() and all(ended_after_saving)
+
+
+def test_a_trial_saves_and_ends_when_its_sweep_is_killed(tmp_path):
+    trial = "from trainer.program import signals; signals.stop_with_parent()\n" + SLOW_TO_SAVE
+    sweep = (
+        "import sys; from trainer.training import run_sweep; "
+        f"run_sweep._run([sys.executable, '-c', {trial!r}, {str(tmp_path)!r}])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", sweep])
+    try:
+        wait_for(tmp_path / "ready")
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(tmp_path / "saved")
+
+
+def wait_for(path: pathlib.Path, seconds: float = 300) -> None:
+    """Wait until a file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} is not there"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -184,14 +210,63 @@ def test_the_exit_code_tells_whether_another_try_can_help(
     # Each trial is a program that only ends with a code: none is finished, and there is no table.
     program = f"import os, sys; code = {codes}.get('abc'[int(sys.argv[-1][-1])], 0)"
     end = "os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)"
-    monkeypatch.setattr(run_sweep, "_TRAIN", f"{program}; {end}")
-    monkeypatch.setattr(main, "_check_prepared", lambda _: None)
-    sweep = tmp_path / "abc.txt"
-    sweep.write_text("a\nb\nc\n")
-    flags = [f"--sweep={sweep}", "--data_dir=data", f"--workdir={tmp_path}/runs"]
-    assert main.sweep(["humerus-sweep", *flags]) == expected
+    assert sweep_programs(f"{program}; {end}", tmp_path, monkeypatch) == expected
     said = capfd.readouterr().err
     assert all(f"{name} with exit code {code}" in said for name, code in codes.items())
+
+
+def sweep_programs(program: str, folder: pathlib.Path, monkeypatch, *more: str) -> int:
+    """Run a sweep of three trials, each of which is a Python program, in `folder/runs`."""
+    monkeypatch.setattr(run_sweep, "_TRAIN", program)
+    monkeypatch.setattr(main, "_check_prepared", lambda _: None)
+    sweep = folder / "abc.txt"
+    sweep.write_text("a\nb\nc\n")
+    flags = [f"--sweep={sweep}", "--data_dir=data", f"--workdir={folder}/runs"]
+    return main.sweep(["humerus-sweep", *flags, *more])
+
+
+def test_a_second_sweep_of_the_same_folder_is_refused(tmp_path, monkeypatch, capsys):
+    with run_lock.hold(f"{tmp_path}/runs", "humerus-sweep"):
+        assert sweep_programs("pass", tmp_path, monkeypatch) == 2
+        assert f"{tmp_path}/runs is being written by process" in capsys.readouterr().err
+        # The table may be asked for meanwhile, and there is no trial yet.
+        assert sweep_programs("pass", tmp_path, monkeypatch, "--table_only") == 3
+    # A trial takes the lock of its own folder while its sweep holds that of all.
+    hold = (
+        "import sys; from trainer.program import run_lock\n"
+        f"with run_lock.hold(f'{tmp_path}/runs/' + sys.argv[-1][-1], 'humerus-train'): pass"
+    )
+    assert sweep_programs(hold, tmp_path, monkeypatch) == 3  # all ended well, and left nothing
+
+
+def test_each_trial_reports_as_its_sweep_was_asked_to(tmp_path, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = [
+        "--log_format=text",
+        f"--heartbeat={tmp_path}/heartbeat",
+        f"--metrics_file={tmp_path}/humerus.prom",
+        f"--metrics_port={port}",
+    ]
+    report = (
+        "import pathlib, sys; from trainer.program import telemetry\n"
+        "line = telemetry.start(sys.argv)[-1][-1]\n"  # it takes the port, too
+        f"pathlib.Path({str(tmp_path)!r}, line).write_text(' '.join(sys.argv[-4:]))"
+    )
+    try:
+        assert sweep_programs(report, tmp_path, monkeypatch, *flags) == 3
+    finally:
+        telemetry.start(["humerus-sweep"])
+    for line in "012":
+        assert sorted((tmp_path / line).read_text().split()) == sorted(flags)
+
+
+def test_a_trial_whose_artifact_lacks_a_file_is_not_finished(tmp_path, monkeypatch, capsys):
+    small_artifact.make(tmp_path / "runs" / "a" / "artifact", small_artifact.network())
+    shutil.rmtree(tmp_path / "runs" / "a" / "artifact" / "variables")
+    assert sweep_programs("", tmp_path, monkeypatch, "--table_only") == 3
+    assert "no trial of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ def test_a_lost_artifact_is_exported_again_without_training(data_dir, undisturbe
     shutil.rmtree(workdir / "artifact")
     assert finish(data_dir, workdir) == EXIT_DONE, log(workdir)[-3000:]
     assert_same(workdir, undisturbed)
+    shutil.rmtree(workdir / "artifact" / "variables")
+    assert train.read_finished(str(workdir)) is None  # it would be exported again, too
     shutil.rmtree(workdir / "artifact")
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(DataError, match="artifact and its checkpoints are gone; restore one"):
@@ -227,6 +229,31 @@ def test_other_settings_in_the_same_workdir_are_refused_by_name(data_dir, undist
         and "config.augmentation.rotation was 30.0 and is 3.0" in message
     )
     assert "another --workdir" in message and "cache" not in message
+
+
+def test_a_run_without_its_settings_does_not_go_on_with_others(data_dir, undisturbed, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(undisturbed, copied)
+    (copied / "config.json").unlink()
+    with pytest.raises(DataError, match=r"but no config\.json .*; restore that file"):
+        train.train_and_evaluate(create_job(small_recipe.get_config(), data_dir, str(copied)))
+
+
+def test_files_of_others_in_the_place_of_the_artifact_are_told_before_training(data_dir, tmp_path):
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"artifact holds thesis\.txt, but no model\.json"):
+        train.train_and_evaluate(create_job(small_recipe.get_config(), data_dir, str(tmp_path)))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_settings_of_another_program_are_not_replaced(data_dir, tmp_path):
+    (tmp_path / "config.json").write_text('{"my": "own"}')
+    config = small_recipe.get_config()
+    config.deterministic = False  # which would hold for the whole process
+    with pytest.raises(ConfigError, match=r"config\.json is a file of another program"):
+        train.train_and_evaluate(create_job(config, data_dir, str(tmp_path)))
+    assert (tmp_path / "config.json").read_text() == '{"my": "own"}'
 
 
 def test_other_data_in_the_same_workdir_are_refused(undisturbed, tmp_path):

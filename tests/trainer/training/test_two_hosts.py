@@ -2,17 +2,22 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
 import signal
+import socket
+import time
 
 import numpy as np
 import pytest
 
+from tests.support import small_run
 from tests.support.commands import (
     finish,
     log,
     places_of_two_hosts,
+    prepared,
     start,
     start_hosts,
     stop_after,
@@ -20,6 +25,8 @@ from tests.support.commands import (
 from trainer import artifact, machine
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
 from trainer.evaluation import evaluate
+from trainer.program import heartbeat
+from trainer.training import strategy
 from trainer.training.settings import flatten
 
 CURVE = ("loss", "val_loss")
@@ -120,6 +127,58 @@ def test_hosts_that_do_not_share_their_workdir_say_so_before_they_train(data_dir
             in log(workdir)
         )
         assert not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_hosts_started_with_different_settings_or_data_do_not_train(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    other_data = prepared(tmp_path / "other", counts={**small_run.SPLITS, "train": 24})
+    flags = [[], [f"--data_dir={other_data}", "--config.global_batch_size=16", "--config.seed=5"]]
+    hosts = [
+        start(data_dir, workdir, *each, environment=place)
+        for each, place in zip(flags, places_of_two_hosts(), strict=True)
+    ]
+    assert [host.wait(timeout=300) for host in hosts] == [EXIT_CONFIG, EXIT_CONFIG], log(workdir)[
+        -3000:
+    ]
+    for batch_size, other, seed, other_seed in ((8, 16, 3, 5), (16, 8, 5, 3)):
+        assert (
+            "humerus-train: the hosts of this run were started with different settings or data:"
+            f" config.global_batch_size is {batch_size} here and {other} on another host;"
+            f" config.seed is {seed} here and {other_seed} on another host; data.fingerprint is '"
+        ) in log(workdir)
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_a_host_whose_port_is_in_use_says_so(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    with socket.create_server(("localhost", 0)) as used:
+        address = f"localhost:{used.getsockname()[1]}"
+        place = {strategy.HOSTS: f"{address},localhost:1", strategy.INDEX: "0"}
+        host = start(data_dir, workdir, environment=place)
+        assert host.wait(timeout=300) == EXIT_FAILURE, log(workdir)[-3000:]
+    assert (
+        f"humerus-train: this host can't open its port in {address} (Address already in use); end"
+        in log(workdir)
+    )
+
+
+@pytest.mark.slow
+def test_a_host_that_waits_for_a_late_one_shows_life_and_hears_signals(data_dir, tmp_path):
+    workdir, beats = tmp_path / "run", tmp_path / "heartbeat"
+    places = places_of_two_hosts()
+    chief = start(data_dir, workdir, f"--heartbeat={beats}", environment=places[0])
+    while "Waiting for localhost:" not in log(workdir):
+        assert chief.poll() is None, log(workdir)[-3000:]
+        time.sleep(0.1)
+    os.utime(beats, (0, 0))
+    while heartbeat.age(str(beats)) > 100:
+        assert chief.poll() is None, log(workdir)[-3000:]
+        time.sleep(0.1)
+    chief.send_signal(signal.SIGTERM)
+    assert chief.wait(timeout=300) == EXIT_STOPPED
+    assert "humerus-train: stopped; run the same command" in log(workdir)
 
 
 @pytest.mark.slow
