@@ -548,7 +548,7 @@ def test_training_dry_says_what_it_would_train_and_writes_nothing(train_dry, cap
         ("--config.epochs=", "--config.epochs=: expected a whole number"),
         ("--config.dropout=inf%", "--config.dropout=inf%: expected a number"),
         ("--config.xla=maybe", "--config.xla=maybe: expected true or false"),
-        ("--folds=40", "--folds=40: only"),
+        ("--folds=40", "--folds=40: too few"),
     ],
 )
 def test_training_dry_refuses_a_wrong_setting_in_one_sentence(train_dry, capsys, wrong, said):
@@ -573,7 +573,7 @@ def test_a_recipe_is_named_with_or_without_an_equals_sign(written):
 
 TERMINAL = {
     "caution": r"caution: images have warnings \(3 blank\)",
-    "a line of our own": r"\d\d:\d\d:\d\d [IW] .*",
+    "a line of our own": r"\d\d:\d\d:\d\d (INFO|WARNING) .*",
     "the bar": r".*\d+/\d+ \[.*images.*",
     "the result": r"\d+ of \d+ images scored .*; the results are in .*",
     "nothing": r"",
@@ -701,13 +701,20 @@ exec(compile("logging.info('still logged')", logging_setup.__file__, "exec"), va
 """
 
 
+@pytest.mark.parametrize("module", ["trainer.main", "batch_inference.main"])
+def test_a_module_of_commands_does_not_seem_to_have_run(module):
+    command = [sys.executable, "-m", module, "train", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "expected a command such as humerus-train" in done.stderr
+
+
 def test_what_is_said_after_an_export_is_still_logged(tmp_path):
     """TensorFlow sets the levels of the log while it writes a SavedModel, and sets them back."""
     command = [sys.executable, "-c", AFTER_AN_EXPORT, str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
-    assert re.fullmatch(r"\d\d:\d\d:\d\d I still logged\n", done.stderr), done.stderr
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO still logged\n", done.stderr), done.stderr
 
 
 def test_a_result_as_json_stays_one_document_where_the_log_is_json_too(places):
@@ -806,6 +813,14 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
     assert attempt(["humerus-try", f"--json={tmp_path / place}"]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"humerus-try: --json={tmp_path}") and said in printed
+
+
+@pytest.mark.parametrize("form", ["{0}/rows.csv", "{0}/./rows.csv"])
+def test_a_result_never_overwrites_the_file_of_another_flag(tmp_path, capsys, form):
+    images = ["--model=model", "--data_dir=data"]
+    rows = [f"--predictions={tmp_path}/rows.csv", f"--json={form.format(tmp_path)}"]
+    assert call("humerus-evaluate", *images, *rows) == 2
+    assert "would overwrite what --predictions names; choose" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

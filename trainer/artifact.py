@@ -33,6 +33,8 @@ KERAS_FILE = "model.keras"
 MODEL_CARD = "MODEL_CARD.md"
 HUB_CARD = "README.md"
 """The model card with the metadata that the Hugging Face Hub reads."""
+_CARDS = {MODEL_CARD, HUB_CARD}
+"""Files for people, who may edit or delete them, as on the Hub."""
 INT8_NETWORK = "openvino/int8.xml"
 ONNX_NETWORK = "onnx/model.onnx"
 OUTPUTS = ("probability", "logit", "cam")
@@ -53,6 +55,10 @@ _MAX_JSON = 64 << 20  # bytes
 
 class ArtifactError(DataError):
     """The artifact is damaged, or this version cannot score with it; the message says why."""
+
+
+class NewerFormatError(ArtifactError):
+    """A newer version wrote the artifact."""
 
 
 def list_keras_files(members: int) -> list[str]:
@@ -107,10 +113,10 @@ def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
 
 
 def load(directory: str | os.PathLike) -> Artifact:
-    """Read a local artifact and verify the checksum of each of its files.
+    """Read a local artifact and verify the checksum of each of its files but the model cards.
 
     Raises:
-      ConfigError: no artifact there.
+      ConfigError: no artifact there, or one that cannot be read.
       ArtifactError: a newer format, a missing or altered file.
     """
     root = pathlib.Path(directory)
@@ -118,22 +124,33 @@ def load(directory: str | os.PathLike) -> Artifact:
         text = regular_file.read(str(root / MODEL_JSON), _MAX_JSON)
     except OSError as error:
         raise ConfigError(
-            f"{root} is not an exported model: no {MODEL_JSON} there; "
-            "name the `artifact` folder of a run"
+            f"{root} is not an exported model: its {MODEL_JSON} cannot be read "
+            f"({error.strerror or error}); name the `artifact` folder of a run"
         ) from error
     artifact = parse(text, source=str(root))
-    for name, expected in artifact.files.items():
+    for name, expected in list_needed(artifact).items():
         path, inside = root / name, pathlib.PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or not path.is_file():
             raise ArtifactError(
                 f"{root} lacks its file {_escape(name)}; copy the whole artifact again"
             )
-        if _sha256(path) != expected:
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise ConfigError(
+                f"{root / _escape(name)} cannot be read ({error.strerror or error}); check access"
+            ) from error
+        if found != expected:
             raise ArtifactError(
                 f"{root / _escape(name)} is not the file that was exported: "
                 f"its checksum differs from {MODEL_JSON}; copy the artifact again"
             )
     return artifact
+
+
+def list_needed(artifact: Artifact) -> dict[str, str]:
+    """Return the checksums of the files that an artifact needs unaltered, by path."""
+    return {name: digest for name, digest in artifact.files.items() if name not in _CARDS}
 
 
 def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
@@ -151,7 +168,7 @@ def parse(text: str | bytes, source: str = MODEL_JSON) -> Artifact:
             f"({_describe(error)}); export the model again"
         ) from error
     if version > FORMAT_VERSION:
-        raise ArtifactError(
+        raise NewerFormatError(
             f"{source}: artifact format {version}, this program reads up to {FORMAT_VERSION}; "
             "upgrade humerus"
         )

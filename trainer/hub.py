@@ -57,4 +57,9 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         return status >= 500 or status == 429
-    return isinstance(error, OSError) and error.errno is not None
+    # The client takes its HTTP library from another package in each of its major versions.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "TransportError" in kinds:
+        return "UnsupportedProtocol" not in kinds  # that is a wrong HF_ENDPOINT
+    # A plain one without a number says that a file arrived in part.
+    return type(error) is OSError or (isinstance(error, OSError) and error.errno is not None)

@@ -1,5 +1,6 @@
 """Run every step on this machine, for `make train-local`: render or read images, train, score."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -77,7 +78,7 @@ def _plan_steps(options: Options, train_flags: tuple[str, ...]) -> Iterator[tupl
     if not options.source:
         masks = f"--masks={source}/findings.json"
         yield (
-            "Comparing the heat maps with the rendered findings",
+            "Comparing the maps with the rendered findings",
             ["humerus-verify", model, f"--data_dir={work}/data", masks],
         )
     scored = [f"--input={folder}", model, f"--output={work}/scored", "--overwrite"]
@@ -90,7 +91,7 @@ def summarise(work: pathlib.Path, seconds: float) -> str:
     run = json.loads((work / "scored" / "summary.json").read_text())
     image, study = metrics.get("image"), metrics.get("study")
     checks = artifact.load(work / "train" / "artifact").map_checks
-    passed = sum(check["passed"] is True for check in checks.values())
+    outcomes = collections.Counter(check["passed"] for check in checks.values())
     quality = (
         "no test split"
         if not image
@@ -103,11 +104,12 @@ def summarise(work: pathlib.Path, seconds: float) -> str:
     return "\n".join(
         [
             f"Test split  {quality}",
-            f"Maps        {passed} of {len(checks)} checks passed",
+            f"Maps        checks: {outcomes[True]} passed, {outcomes[False]} failed, "
+            f"{outcomes[None]} not measured",
             f"Scored      {run['scored']} images, {sum(run['rejections'].values())} rejected",
             f"Model       {work}/train/artifact   report: {work}/train/report.html",
             f"Results     {work}/scored: predictions.*, studies.*, rejections.*, "
-            "heat maps in cams/, all of them in gallery.html",
+            "maps in cams/, all of them in gallery.html",
             f"Time        {seconds / 60:.1f} minutes. Assists research; not a medical device.",
             f"Next        score a folder of yours:\n{_format_next_command(work)}",
         ]

@@ -11,7 +11,7 @@ from trainer.dataset.locate import locate
 from trainer.evaluation import metric_tables
 from trainer.files.urls import is_remote
 from trainer.program import path_checks
-from trainer.program.command_line import Program, Result
+from trainer.program.command_line import Program, Result, refuse_as_program
 from trainer.program.logging_setup import import_tensorflow
 from trainer.training import recipes, sweeps
 
@@ -279,7 +279,7 @@ def wait(given: options.WaitOptions) -> None:
 
 @_Program("humerus-explain", options.ExplainOptions, takes_arguments=True)
 def explain(given: options.ExplainOptions, *arguments: str) -> Result:
-    """Draws heat maps of an image by several methods, and the outputs of layers: a page per image.
+    """Draws the maps of an image by several methods, and the outputs of layers: a page per image.
 
     humerus-explain --model=runs/first/artifact radiograph.png another.dcm --output=explained
     humerus-explain --model=runs/first/artifact --list_layers
@@ -305,3 +305,7 @@ def explain(given: options.ExplainOptions, *arguments: str) -> Result:
         return Result(text, [line.split("\t") for line in text.splitlines()])
     explained = explain_lib.explain(model, images, given)
     return Result(str(explained), dataclasses.asdict(explained))
+
+
+if __name__ == "__main__":
+    refuse_as_program()

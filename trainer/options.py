@@ -14,7 +14,7 @@ _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://, or hf://user/name of the Hugging Face Hub."
 _ARTIFACT_SCHEMES = (*SCHEMES, hub.SCHEME)
-_BODY_PARTS = "Layouts mura and fracatlas: comma-separated body parts to take, or all."
+_BODY_PARTS = "Of MURA (folders or lists) and fracatlas: comma-separated body parts, or all."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,7 @@ class Predictor:
         self.engine = engine_records.identify(described, str(choice))
         self._batch_size = batch_size
         self._imaging = Imaging()
+        self._process = os.getpid()
 
     def __call__(
         self, files: File | Iterable[File], skip_refused: bool = False
@@ -147,6 +148,15 @@ class Predictor:
         Raises:
           DataError: a file can't be read, is no radiograph, or is larger than it may be.
         """
+        if os.getpid() != self._process:
+            raise ConfigError(
+                "this Predictor was made before the process was forked, and would wait for threads"
+                " that the child lacks; make it in the child"
+            )
+        if hasattr(files, "read"):
+            raise ConfigError("expected paths or bytes, got an open file; pass file.read()")
+        if isinstance(files, bytearray | memoryview):
+            files = bytes(files)
         listed = [files] if isinstance(files, str | bytes | os.PathLike) else list(files)
         found: list[Prediction] = []
         with ThreadPoolExecutor(machine.cores()) as threads:
@@ -187,6 +197,11 @@ class Predictor:
         assert decoded.picture is not None, "it was asked for"
         assert decoded.sha256 is not None, "what was decoded was read"
         probability = float(output["probability"])
+        if not np.isfinite(probability):
+            raise DataError(
+                f"the model {self.model.model_id} answers probability {probability}: its training"
+                " must have diverged; train it again"
+            )
         return Prediction(
             file=_name(file),
             label=self.model.label(probability),
@@ -211,7 +226,7 @@ def _fetch(model: str, copy: pathlib.Path) -> tuple[pathlib.Path, Artifact]:
     if not storage.is_remote(model):
         return pathlib.Path(model), artifact.load(model)
     described = artifact.parse(content, source=model)
-    storage.download(model, [*described.files, artifact.MODEL_JSON], copy)
+    storage.download(model, [*artifact.list_needed(described), artifact.MODEL_JSON], copy)
     return copy, artifact.load(copy)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
@@ -79,8 +79,8 @@ def explain_write_error(what: str) -> Iterator[None]:
     except (tf.errors.OpError, OSError) as error:
         if isinstance(error, tf.errors.OpError):
             reason = _first_line(error)
-        else:  # The name in the error would be that of an unfinished file.
-            is_full = error.errno == errno.ENOSPC
+        else:  # The name in the error would be that of an unfinished file, or of many.
+            is_full = error.errno == errno.ENOSPC or f"[Errno {errno.ENOSPC}]" in str(error)
             reason = _DISK_FULL if is_full else error.strerror or str(error)
         raise OSError(
             f"{what} can't be written ({reason}); remove the cause and start the same command again"
@@ -247,11 +247,29 @@ def upload(folder: pathlib.Path, names: Sequence[str], target: str) -> None:
         copy(folder / name, f"{target}/{name}")
 
 
+def check_replaceable(target: str, mark: str) -> None:
+    """Check that to replace a folder deletes no other files: it is empty, or holds the file `mark`.
+
+    Raises:
+      ConfigError: it holds other files, which would be lost.
+    """
+    names = list_folder(target)
+    if names and mark not in names:
+        raise ConfigError(
+            f"{target} holds {names[0]}, but no {mark}; all that is in it would be deleted: move"
+            " it away, or name a new folder"
+        )
+
+
 def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
     """Copy a local folder in place of a folder, local or in a bucket.
 
     A local one appears at once. In a bucket no folder can be renamed at once: readers go by the
     file `mark`, which therefore is removed first and copied last.
+
+    Raises:
+      ConfigError: as `check_replaceable`, of a local one.
+      OSError: it can't be written; what was there is there still.
     """
     if is_remote(target):
         target = target.rstrip("/")
@@ -262,9 +280,20 @@ def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
         ]
         upload(folder, sorted(names, key=lambda name: (name == mark, name)), target)
         return
-    place = pathlib.Path(target)
-    staged = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(folder, staged)
-    shutil.rmtree(place, ignore_errors=True)
+    place = pathlib.Path(target).resolve()
+    staged, former = (place.with_name(f".{place.name}.{kind}") for kind in ("partial", "former"))
+    if former.exists() and not place.exists():  # a kill came between the two renamings
+        former.rename(place)
+    check_replaceable(target, mark)
+    for left in (staged, former):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with explain_write_error(target):
+            shutil.copytree(folder, staged)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    if place.exists():
+        place.rename(former)
     staged.rename(place)
+    shutil.rmtree(former, ignore_errors=True)

@@ -15,11 +15,15 @@ from collections.abc import Iterator
 
 
 class HubDouble:
-    """Repositories by name; a commit is a mapping from paths to contents, under its id."""
+    """Repositories by name; a commit is a mapping from paths to contents, under its id.
+
+    With `cuts_connections`, no file arrives whole.
+    """
 
     def __init__(self) -> None:
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.requests: list[str] = []
+        self.cuts_connections = False
         self.address = ""
 
     def commit(self, name: str, added: dict[str, bytes]) -> str:
@@ -51,6 +55,16 @@ def running() -> Iterator[HubDouble]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
+
+        def _cut(self, body: bytes, **headers: str) -> None:
+            """Send the head of an answer and a part of its body, and close the connection."""
+            self.send_response(200)
+            for key, value in headers.items():
+                self.send_header(key.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body) + 1))
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = True
 
         def _refuse(self, code: str) -> None:
             self._answer(b"{}", 404, X_Error_Code=code, X_Error_Message=f"{code} of the stand-in")
@@ -91,7 +105,10 @@ def running() -> Iterator[HubDouble]:
             if commit is None or path not in commit[1]:
                 return self._refuse("EntryNotFound")
             digest, content = commit
-            self._answer(content[path], ETag=f'"{_oid(content[path])}"', X_Repo_Commit=digest)
+            headers = {"ETag": f'"{_oid(content[path])}"', "X_Repo_Commit": digest}
+            if hub.cuts_connections and self.command == "GET":
+                return self._cut(content[path], **headers)
+            self._answer(content[path], **headers)
 
         def do_POST(self) -> None:
             path = urllib.parse.urlsplit(self.path).path

@@ -106,7 +106,7 @@ def test_the_id_of_a_model_depends_on_what_it_computes(tmp_path, changes, is_sam
 
 @pytest.mark.parametrize(
     "name",
-    ["saved_model.pb", "variables/variables.data-00000-of-00001", "model.keras", "MODEL_CARD.md"],
+    ["saved_model.pb", "variables/variables.data-00000-of-00001", "model.keras"],
 )
 def test_an_altered_or_missing_file_is_named(sealed, name):
     content = (sealed / name).read_bytes()
@@ -117,6 +117,17 @@ def test_an_altered_or_missing_file_is_named(sealed, name):
     sentence = f"lacks its file {name}; copy the whole artifact again"
     with pytest.raises(ArtifactError, match=sentence):
         artifact.load(sealed)
+
+
+@pytest.mark.parametrize("name", [artifact.MODEL_CARD, artifact.HUB_CARD])
+def test_a_model_card_may_be_edited_or_deleted(tmp_path, name):
+    root = files(tmp_path / "artifact")
+    (root / name).write_text("# card\n")
+    described = artifact.seal(root, **FIELDS)
+    (root / name).write_text("# card with a licence\n")
+    assert artifact.load(root) == described
+    (root / name).unlink()
+    assert artifact.load(root) == described
 
 
 def test_a_newer_format_is_refused_and_a_field_from_the_future_is_not(sealed):
@@ -173,6 +184,21 @@ def test_no_folder_and_no_model_in_it(tmp_path):
     with pytest.raises(ArtifactError, match="holds no SavedModel"):
         artifact.seal(tmp_path, **FIELDS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [artifact.MODEL_JSON, "saved_model.pb"])
+def test_files_that_may_not_be_read_are_named(sealed, monkeypatch, name):
+    """Files that may not be read are a double: root may read everything."""
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    if name == artifact.MODEL_JSON:
+        monkeypatch.setattr(artifact.regular_file, "read", refuse)
+    else:
+        monkeypatch.setattr(artifact, "_sha256", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\)"):
+        artifact.load(sealed)
 
 
 def test_a_pipe_in_place_of_the_description_is_not_waited_for(tmp_path):

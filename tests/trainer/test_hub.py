@@ -18,6 +18,7 @@ from trainer import artifact, hub
 from trainer.errors import ConfigError
 
 SCORE = "import sys; from batch_inference.main import score; sys.exit(score())"
+FETCH = "import sys; from trainer import hub; hub.fetch(sys.argv[1])"
 PUSH = """
 import sys, huggingface_hub
 api = huggingface_hub.HfApi(token="hf_none")
@@ -83,6 +84,15 @@ def test_pushed_pulled_scored_and_scored_offline(made, tmp_path):
         for name in ("first", "again")
     ]
     assert rows[0] == rows[1] and described.model_id in rows[0][0]
+
+
+def test_a_connection_that_is_cut_may_be_tried_again(tmp_path):
+    with hub_double.running() as double:
+        double.commit("user/arms", {"model.json": b"{}"})
+        double.cuts_connections = True
+        environment = {"HF_ENDPOINT": double.address, "HF_HOME": str(tmp_path / "hf")}
+        cut = run(FETCH, environment, "hf://user/arms")
+    assert "StorageOutageError: hf://user/arms cannot be fetched now (" in cut.stderr
 
 
 def test_the_card_has_the_metadata_that_the_hub_reads(made):

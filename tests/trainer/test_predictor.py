@@ -1,11 +1,14 @@
 """Score from Python: the numbers and pictures of `humerus-score`, files that are none, buckets."""
 
+import io
 import json
 import logging
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 from batch_inference.main import score
 from tests.support import bucket_server, tiny_artifact
 from trainer.errors import ConfigError, DataError
+from trainer.inference import engines
 from trainer.predictor import Predictor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -113,6 +117,33 @@ def test_what_is_no_radiograph_is_an_error_or_left_out(predict, files, bad, said
     assert re.search(said, caplog.text)
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_file_may_be_any_kind_of_bytes(predict, files, kind):
+    content = pathlib.Path(files[0]).read_bytes()
+    (found,), (expected,) = predict(kind(content)), predict(content)
+    assert found.logit == expected.logit
+
+
+def test_an_open_file_is_refused(predict):
+    with pytest.raises(ConfigError, match=r"got an open file; pass file\.read\(\)"):
+        predict(io.BytesIO(b""))
+
+
+def test_a_forked_child_makes_a_predictor_of_its_own(predict, files, monkeypatch):
+    """The child is a double: one that really waited would wait for ever."""
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(ConfigError, match="before the process was forked"):
+        predict(files[0])
+
+
+def test_a_network_that_has_diverged_scores_nothing(model, files, monkeypatch):
+    outputs = {"probability": np.full(8, np.nan), "logit": np.zeros(8), "cam": np.zeros((8, 1, 1))}
+    diverged = types.SimpleNamespace(run=lambda images: outputs)
+    monkeypatch.setattr(engines, "load", lambda *arguments: diverged)
+    with pytest.raises(DataError, match="answers probability nan"):
+        Predictor(model)(files[0])
+
+
 def test_a_threshold_of_ones_own_moves_labels_only(predict, model, files):
     always = Predictor(model, engine="tensorflow", threshold=0.0)(files)
     never = Predictor(model, engine="tensorflow", threshold=1.0)(files)
@@ -128,6 +159,8 @@ def test_a_threshold_of_ones_own_moves_labels_only(predict, model, files):
         ({"batch_size": 0}, "batch_size=0"),
         ({"threshold": 1.5}, r"threshold=1\.5"),
         ({"engine": "tensorflow", "precision": "int8"}, "has no --precision=int8"),
+        ({"engine": "foo"}, "engine=foo: expected one of auto, openvino, onnx, tensorflow"),
+        ({"precision": "foo"}, "has no --precision=foo; expected one of auto, int8, "),
     ],
 )
 def test_what_cannot_be_loaded_is_one_sentence(model, arguments, said):

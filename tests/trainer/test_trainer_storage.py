@@ -1,9 +1,11 @@
 """`trainer.storage` on disk and in a bucket on loopback, which TensorFlow reaches by a proxy."""
 
 import ast
+import errno
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from tests.support import bucket_server
 from trainer import storage
+from trainer.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAINER = [
@@ -125,9 +128,77 @@ def test_a_local_folder_is_replaced(built, tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     (target / "stale").write_text("of an earlier build")
+    (target / "mark.json").write_text("{}")
     storage.replace_folder(built, str(target), mark="mark.json")
     assert files(target) == files(built)
     assert {path.name for path in tmp_path.iterdir()} == {"built", "target"}
+
+
+def test_a_folder_of_somebody_elses_files_is_not_replaced(built, tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    storage.replace_folder(built, str(target), mark="mark.json")
+    (target / "mark.json").unlink()
+    before = files(target)
+    with pytest.raises(ConfigError, match=r"holds .*, but no mark\.json; all that is in it"):
+        storage.replace_folder(built, str(target), mark="mark.json")
+    assert files(target) == before
+
+
+def test_a_folder_that_cannot_be_written_anew_stays_as_it_is(built, tmp_path, monkeypatch):
+    """A disk that is full at the second file is a double."""
+    target = tmp_path / "target"
+    storage.replace_folder(built, str(target), mark="mark.json")
+    (target / "more").write_text("x")
+    before, copy2 = files(target), shutil.copy2
+
+    def fill(source: str, place: str, **options: object) -> str:
+        if source.endswith("mark.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy2(source, place, **options)
+
+    copytree = shutil.copytree
+    monkeypatch.setattr(
+        shutil,
+        "copytree",
+        lambda source, place, *others: copytree(source, place, copy_function=fill),
+    )
+    with pytest.raises(OSError, match=r"target can't be written \(the disk is full\)"):
+        storage.replace_folder(built, str(target), mark="mark.json")
+    assert files(target) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"built", "target"}
+
+
+def test_a_kill_between_the_two_renamings_loses_neither_folder(built, tmp_path, monkeypatch):
+    target = tmp_path / "target"
+    storage.replace_folder(built, str(target), mark="mark.json")
+    (target / "more").write_text("of the former")
+    before, rename = files(target), pathlib.Path.rename
+
+    def then_killed(self: pathlib.Path, place: pathlib.Path) -> None:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        rename(self, place)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pathlib.Path, "rename", then_killed)
+        storage.replace_folder(built, str(target), mark="mark.json")
+    assert not target.exists()
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", fail)  # the next attempt doesn't get so far
+    with pytest.raises(OSError, match="can't be written"):
+        storage.replace_folder(built, str(target), mark="mark.json")
+    assert files(target) == before
+
+
+def test_a_link_to_a_folder_is_replaced_where_it_leads(built, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    storage.replace_folder(built, f"{tmp_path}/link", mark="mark.json")
+    assert (tmp_path / "link").is_symlink() and files(tmp_path / "real") == files(built)
 
 
 def test_a_write_makes_its_folder_and_leaves_no_other_file(tmp_path):

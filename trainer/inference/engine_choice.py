@@ -35,9 +35,13 @@ def choose(
         if engine in ("auto", c.engine) and precision in ("auto", c.precision)
     ]
     if not candidates:
-        known = ", ".join(c.precision for c in engines.CHOICES if c.engine == engine)
+        known = [c.precision for c in engines.CHOICES if engine in ("auto", c.engine)]
+        if not known:
+            names = dict.fromkeys(c.engine for c in engines.CHOICES)
+            raise ConfigError(f"engine={engine}: expected one of auto, {', '.join(names)}")
         raise ConfigError(
-            f"--engine={engine} has no --precision={precision}; expected one of auto, {known}"
+            f"--engine={engine} has no --precision={precision}; expected one of auto,"
+            f" {', '.join(dict.fromkeys(known))}"
         )
     package, extra = _PACKAGES.get(engine, ("", ""))
     if runs_here and package and not machine.has_packages(package):

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer.artifact import Artifact
+from trainer import storage
+from trainer.artifact import MODEL_JSON, Artifact
 from trainer.dataset import prepared_split
 from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
@@ -119,10 +120,13 @@ def combine(
     sealed = export.export(
         trained, Measured(point, measured), dataset, output, test, verify_engines
     )
-    rows = [
-        {"path": part.path, **row, "test": _compare_alone(part, logit, tested, point)}
-        for part, row, logit in zip(parts, described, test_logits, strict=True)
-    ]
+    rows = []
+    for part, row, logit in zip(parts, described, test_logits, strict=True):
+        # Alone, a part scores the mirror image only where it does so itself.
+        as_it_is = part.network.mirrored == mirrored
+        alone = logit if as_it_is else part.score(test, part.network.mirrored)
+        compared = _compare_alone(part, alone, tested, point)
+        rows.append({"path": part.path, **row, "test": compared})
     return {"model_id": sealed.model_id, "parts": rows, **measured}
 
 
@@ -148,10 +152,13 @@ def _check_paths(models: Sequence[str], output: str) -> None:
     def resolve(path: str) -> str:
         return path.rstrip("/") if urls.is_remote(path) else os.path.realpath(path)
 
-    if resolve(output) in map(resolve, models):
-        raise ConfigError(
-            f"--output={output} is one of the artifacts that are combined; name another folder"
-        )
+    for model in map(resolve, models):
+        if f"{model}/".startswith(f"{resolve(output)}/"):
+            raise ConfigError(
+                f"--output={output} is or holds one of the artifacts that are combined; name"
+                " another folder"
+            )
+    storage.check_replaceable(output, MODEL_JSON)
 
 
 def _check_different(models: Sequence[str], infos: Sequence[Artifact]) -> None:

@@ -84,6 +84,27 @@ def export(
     return sealed
 
 
+def is_complete(model: str) -> bool:
+    """Return whether a folder, local or in a bucket, holds an artifact with all of its files.
+
+    Its `model.json` is checked; checksums are left to `artifact.load`.
+
+    Raises:
+      NewerFormatError: a newer version wrote it, so this program can't tell.
+      OSError: the files can't be read.
+    """
+    text = storage.read_bytes(f"{model}/{artifact.MODEL_JSON}")
+    if text is None:
+        return False
+    try:
+        described = artifact.parse(text, source=model)
+    except artifact.NewerFormatError:
+        raise
+    except artifact.ArtifactError:
+        return False
+    return all(storage.exists(f"{model}/{name}") for name in artifact.list_needed(described))
+
+
 def _write_models(local: Path, plain: Network, served: Mapping[str, Any]) -> None:
     """Write the SavedModel and the Keras file of each member."""
     archive = keras.export.ExportArchive()

@@ -12,6 +12,9 @@ from trainer.inference import engine_records
 from trainer.publishing import page_templates
 from trainer.publishing.trained import describe_mirroring
 
+_COLLECTIONS = {"mura": "MURA", "fracatlas": "FracAtlas", "graz": "GRAZPEDWRI-DX"}
+"""Names of collections by the layout of the source."""
+
 
 def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
     """Write the card into an artifact, as `MODEL_CARD` and, for the Hugging Face Hub, `HUB_CARD`.
@@ -23,8 +26,20 @@ def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
     card = render(fields)
     (directory / MODEL_CARD).write_text(card, encoding="utf-8")
     hub_card = page_templates.make_environment(autoescape=False).get_template("hub_card.md.j2")
-    rendered = hub_card.render(card=card, **fields, measured=_list_measured(fields))
+    rendered = hub_card.render(
+        card=card,
+        **fields,
+        measured=_list_measured(fields),
+        dataset_name=_name_dataset(fields["dataset"]),
+    )
     (directory / HUB_CARD).write_text(rendered, encoding="utf-8")
+
+
+def _name_dataset(dataset: Mapping[str, Any]) -> str:
+    """Return the name under which the Hub lists figures: not MURA's for simulated radiographs."""
+    if dataset.get("simulated"):
+        return "simulated radiographs"
+    return _COLLECTIONS.get(str(dataset.get("layout")), "radiographs")
 
 
 def render(fields: Mapping[str, Any]) -> str:

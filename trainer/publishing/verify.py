@@ -249,8 +249,10 @@ def _open_artifact(model: str) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
         source = model.rstrip("/")
-        before = evaluate.load_info(model).files
-        storage.download(source, [*before, artifact.MODEL_JSON], directory)
+        described = evaluate.load_info(model)
+        before = described.files
+        needed = [*artifact.list_needed(described), artifact.MODEL_JSON]
+        storage.download(source, needed, directory)
         yield directory
         after = artifact.load(directory).files
         changed = [name for name in after if after[name] != before.get(name)]

@@ -141,8 +141,9 @@ def test_every_engine_that_runs_here_agrees(combined):
     [
         (["two"], "new", 2, "name two or more artifacts"),
         (["two", "two"], "new", 2, "are the same model"),
-        (["two", "coarse"], "two", 2, "is one of the artifacts"),
-        (["two", "coarse"], "coarse/../two/", 2, "is one of the artifacts"),
+        (["two", "coarse"], "two", 2, "is or holds one of the artifacts"),
+        (["two", "coarse"], "coarse/../two/", 2, "is or holds one of the artifacts"),
+        (["two", "coarse"], ".", 2, "is or holds one of the artifacts"),
         (["two", "missing"], "new", 2, "is not an exported model"),
         (["two", "small"], "new", 3, "takes 32"),
     ],
@@ -154,3 +155,11 @@ def test_what_cannot_be_combined_is_refused_in_a_sentence(
     found, out, err = combine(capsys, *(parts / name for name in models), *flags)
     assert found == code and said in err and not out
     assert not (parts / "new").exists()
+
+
+def test_other_files_in_the_output_are_not_deleted(data_dir, parts, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    words = [parts / "two", parts / "coarse", f"--data_dir={data_dir}", f"--output={tmp_path}"]
+    code, _, said = combine(capsys, *words)
+    assert code == 2 and "thesis.txt, but no model.json; all that is in it would be deleted" in said
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support import (
+    small_artifact,
+    small_run,
+    tiny_artifact,
+    tiny_net,  # noqa: F401 (makes the backbone known)
+)
 from trainer import artifact, radiograph
 from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
@@ -221,6 +226,11 @@ def test_what_keras_adds_for_imagenet_weights_is_exported_too(tmp_path, monkeypa
     )
     assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+    model.save(tmp_path / "earlier.keras")
+    for weights in ("earlier.keras", "stand-in.weights.h5"):
+        again = model_lib.build(architecture, SIZE, str(tmp_path / weights))
+        features = again(images)[model_lib.FEATURES].numpy()
+        np.testing.assert_allclose(features, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_an_export_that_fails_leaves_the_earlier_artifact_alone(tmp_path, monkeypatch):
@@ -239,6 +249,26 @@ def test_an_export_that_fails_leaves_the_earlier_artifact_alone(tmp_path, monkey
     assert (
         artifact.load(tmp_path / "run" / "artifact") == second and second.model_id != first.model_id
     )
+
+
+@pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "model.json"])
+def test_an_artifact_without_one_of_its_files_is_not_complete(tmp_path, lost):
+    tiny_artifact.make(tmp_path)
+    assert export.is_complete(str(tmp_path))
+    (tmp_path / lost).unlink()
+    assert not export.is_complete(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"format_version": 2}'])
+def test_an_artifact_with_a_damaged_description_is_not_complete(tmp_path, text):
+    (tmp_path / artifact.MODEL_JSON).write_text(text)
+    assert not export.is_complete(str(tmp_path))
+
+
+def test_whether_an_artifact_of_a_newer_format_is_complete_is_not_guessed(tmp_path):
+    (tmp_path / artifact.MODEL_JSON).write_text('{"format_version": 3}')
+    with pytest.raises(artifact.NewerFormatError, match="upgrade humerus"):
+        export.is_complete(str(tmp_path))
 
 
 @pytest.fixture(scope="module")

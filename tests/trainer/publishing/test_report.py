@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from tests.support import browser, run_report
+from trainer import artifact
 from trainer.evaluation import calibration, figures, metric_tables, metrics
 from trainer.evaluation.cases import count_confusion
 from trainer.publishing import model_card, report
@@ -288,7 +290,7 @@ def test_the_curves_state_their_areas_and_what_chance_gives(text, run):
             stated = metric_tables.format_interval(run.metrics["test"][level][name])
             assert f"per {level}, {title} {stated}" in text
     assert ">chance<" in text
-    assert f">prevalence {run.cases['test'].label.mean():.2f}<" in text
+    assert f">prevalence per image {run.cases['test'].label.mean():.2f}<" in text
 
 
 def test_checks_that_were_not_measured_are_told(page):
@@ -306,9 +308,9 @@ def test_a_split_that_tells_nothing_is_said_to(run):
 
     assert "any AUROC between 0.60 and 0.90 fits it" in measure((0.8, 0.6, 0.9))
     assert "chance (0.5) among them" in measure((0.6, 0.45, 0.75))
-    assert "the AUROC has no interval" in measure((None, None, None))
+    assert "holds one class only" in measure((None, None, None))
     assert "too small" not in measure((0.9, 0.85, 0.95))
-    none = {"value": 0.6, "low": None, "high": None}
+    none = {"value": 0.6, "low": 0.4, "high": 0.8}
     test = {**run.metrics["test"], "image": {**run.metrics["test"]["image"], "auroc": none}}
     sentence = "Note: the test split is too small to tell how good this network is"
     assert sentence in card(run, metrics={**run.metrics, "test": test})
@@ -324,7 +326,7 @@ def test_slices_are_large_enough_and_none_stands_twice(run):
     assert names == ["mode: grey; colour: GREY", "mode: rgb; colour: RGB", "rare: often"]
 
 
-def card(run, **changes) -> str:
+def card_fields(run, **changes) -> dict:
     fields = {
         "image_size": 320,
         "threshold": run.operating_point.threshold,
@@ -346,7 +348,26 @@ def card(run, **changes) -> str:
         "versions": {"tensorflow": "2.21.0"},
         "created": "2026-01-01T00:00:00+00:00",
     }
-    return model_card.render({**fields, **changes})
+    return {**fields, **changes}
+
+
+def card(run, **changes) -> str:
+    return model_card.render(card_fields(run, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"simulated": True, "layout": "mura"}, "simulated radiographs"),
+        ({"simulated": False, "layout": "mura"}, "MURA"),
+        ({"simulated": False, "layout": "manifest"}, "radiographs"),
+    ],
+)
+def test_the_hub_lists_figures_under_the_name_of_the_data(run, tmp_path, changes, name):
+    model_card.write(tmp_path, card_fields(run, dataset=run.dataset.to_dict() | changes))
+    head = (tmp_path / artifact.HUB_CARD).read_text().split("---")[1]
+    (listed,) = yaml.safe_load(head)["model-index"]
+    assert {result["dataset"]["name"] for result in listed["results"]} == {name}
 
 
 def test_the_card_of_an_artifact_with_the_required_fields_only(run):
