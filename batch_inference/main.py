@@ -10,13 +10,14 @@ from batch_inference.scoring import engine_loading
 from trainer import hub
 from trainer.errors import DataError
 from trainer.program import path_checks
-from trainer.program.command_line import Program, Result
+from trainer.program.command_line import Program, Result, refuse_as_program
 
 
 def _write(uri: str, text: str) -> None:
-    from batch_inference.storage import filesystem
+    from batch_inference.storage import filesystem, storage_errors
 
-    filesystem.write(filesystem.absolute(uri), text.encode("utf-8"), "application/json")
+    with storage_errors.explain_write_failure(uri):
+        filesystem.write(filesystem.absolute(uri), text.encode("utf-8"), "application/json")
 
 
 _Program = functools.partial(Program, write=_write)
@@ -30,7 +31,7 @@ _Program = functools.partial(Program, write=_write)
     when_stopped="finished images are kept; run the same command with --resume to continue",
 )
 def score(options: Options, *beam_options: str, dry_run: bool) -> Result:
-    """Scores radiographs: writes a label, a probability and a heat map for each file of a folder.
+    """Scores radiographs: writes a label, a probability and a class activation map for each file.
 
     humerus-score --input=radiographs --model=runs/first/artifact --output=scored
 
@@ -95,3 +96,7 @@ def gallery(options: GalleryOptions) -> Result:
 
     written = page.write(options)
     return Result(str(written), dataclasses.asdict(written))
+
+
+if __name__ == "__main__":
+    refuse_as_program()

@@ -158,6 +158,8 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
         ):
             build(pipeline, options, described, plan.choice, attempt, known)
         row_files.move_into_place(output)
+        if options.resume and options.cam_store == "parquet":
+            resuming.delete_drawn_pictures(output)
         kept = journal.count_written(pipeline.result, journal.KEPT) if known else 0
         seconds = time.monotonic() - start
         measured = None

@@ -12,14 +12,19 @@ import itertools
 import json
 import os
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import jinja2
 
 from batch_inference.options import GalleryOptions
-from batch_inference.outputs import cam_store, output_folder, picture_paths, row_files
+from batch_inference.outputs import (
+    cam_store,
+    output_folder,
+    page_files,
+    picture_paths,
+    row_files,
+)
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem, storage_errors
 from trainer.artifact import FREE_METHOD
@@ -33,8 +38,6 @@ VENDORED = "vendor/d3-zoom.min.js"
 """The library of the page that zooms and pans, in `assets/`; see `assets/vendor/README.md`."""
 
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
-_PAGE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html")
-_COUNT = '<meta name="humerus-rows" content="{}">'
 _NEEDED: dict[str, dict[str, type]] = {
     output_folder.RUN_JSON: {"options": dict},
     output_folder.SUMMARY_JSON: {"scored": int, "rejected": int, "model": str, "engine": str},
@@ -62,7 +65,7 @@ def write(options: GalleryOptions) -> Gallery:
       DataError: the folder holds no finished run, the options select nothing, or they select more
         than `MAX_ROWS`.
     """
-    if not _PAGE_NAME.fullmatch(options.page):
+    if not page_files.PAGE.fullmatch(options.page):
         raise ConfigError(
             f"--page={options.page} is not a name for a page; expected one such as "
             "positives.html, of letters, digits, dots, - and _"
@@ -73,7 +76,8 @@ def write(options: GalleryOptions) -> Gallery:
     )
     if not options.is_of_a_part() and summary["scored"] + summary["rejected"] > MAX_ROWS:
         raise _refuse_too_many(scored)
-    rows, shown = _collect_rows(scored, options, _find_drawn_later(scored, run))
+    with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
+        rows = _collect_rows(scored, options, _find_drawn_later(scored, run, options))
     images, rejected = len(rows["images"]), len(rows["rejected"])
     if not images + rejected:
         raise DataError(
@@ -84,23 +88,13 @@ def write(options: GalleryOptions) -> Gallery:
         raise _refuse_too_many(scored)
     if not options.overwrite:
         _refuse_fuller(scored, options.page, images + rejected)
-    for row in row_files.read(scored, "studies"):
-        if row["study"] in shown:
-            study = [row["study"], row["label"], float(row["probability"]), int(row["images"])]
-            rows["studies"].append((-study[2], _format_script(study)))
-    folder = f"{options.page.removesuffix('.html')}_rows"
-    filesystem.delete(filesystem.join(scored, folder))
-    files = []
-    for kind, of_kind in rows.items():
-        # In the order in which the page opens, so that its first view needs only the first file.
-        of_kind.sort()
-        for number, start in enumerate(range(0, len(of_kind), ROWS_PER_FILE)):
-            scripts = [script for _, script in of_kind[start : start + ROWS_PER_FILE]]
-            files.append(_write_rows(scored, f"{folder}/{kind}-{number:05d}.js", kind, scripts))
-    page = filesystem.join(scored, options.page)
     described = _describe_run(scored, run, summary, options)
-    count = _COUNT.format(images + rejected)
-    filesystem.write(page, _render(described, files, count).encode("utf-8"), "text/html")
+    page = filesystem.join(scored, options.page)
+    with storage_errors.explain_write_failure(page):
+        files = _write_rows(scored, options.page, rows)
+        html = _render(described, [*files.values()], page_files.COUNT.format(images + rejected))
+        filesystem.write(page, html.encode("utf-8"), "text/html")
+        page_files.delete_rows(scored, options.page, kept=files)
     return Gallery(images, rejected, page)
 
 
@@ -116,22 +110,21 @@ def _refuse_fuller(scored: str, page: str, rows: int) -> None:
     uri = filesystem.join(scored, page)
     if not filesystem.exists(uri):
         return
-    found = re.search(_COUNT.format("([0-9]+)").encode(), filesystem.read(uri))
-    if found and int(found[1]) > rows:
+    shown = page_files.count_rows(uri) or 0
+    if shown > rows:
         raise ConfigError(
-            f"{uri} shows {int(found[1])} rows and this selection has {rows}; give it a name of "
+            f"{uri} shows {shown} rows and this selection has {rows}; give it a name of "
             "its own with --page=part.html, or replace the fuller page with --overwrite"
         )
 
 
 def _collect_rows(
     scored: str, options: GalleryOptions, drawn: Mapping[tuple[str, int | None], str]
-) -> tuple[dict[str, list[tuple[Any, str]]], set[str]]:
-    """Return the selected rows, and the names of the studies of the images among them.
+) -> dict[str, list[tuple[Any, str]]]:
+    """Return the selected rows: `images`, their `studies`, and `rejected`.
 
-    Returns:
-      `images`, `studies` (empty) and `rejected`, each of (sort key, row as JavaScript, which takes
-      half the memory of a list); together at most `MAX_ROWS` + 1. And the studies' names.
+    Each is a list of (sort key, row as JavaScript, which takes half the memory of a list). Images
+    and rejected files are together at most `MAX_ROWS` + 1.
     """
     rows: dict[str, list[tuple[Any, str]]] = {"images": [], "studies": [], "rejected": []}
     shown = set()
@@ -142,9 +135,13 @@ def _collect_rows(
             rows["images"].append((-image[2], _format_script(image)))
             shown.add(row["study"])
         else:
-            rejected = [row["uri"], row["reason"], row["detail"], row.get("frame")]
+            rejected = [row["uri"], row["reason"], row["detail"], row_files.read_frame(row)]
             rows["rejected"].append((row["reason"], _format_script(rejected)))
-    return rows, shown
+    for row in row_files.read(scored, "studies"):
+        if row["study"] in shown:
+            study = [row["study"], row["label"], float(row["probability"]), int(row["images"])]
+            rows["studies"].append((-study[2], _format_script(study)))
+    return rows
 
 
 def _select_rows(scored: str, options: GalleryOptions) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -167,7 +164,7 @@ def _describe_image(
     """Return uri, label, probability, study, picture, frame, further columns and the path of the
     copy of its radiograph, for gallery.js.
     """
-    frame = int(row["frame"]) if row.get("frame") not in (None, "") else None
+    frame = row_files.read_frame(row)
     cam = row.get("cam") or None
     if cam and cam.endswith(".parquet"):
         cam = drawn.get((row["uri"], frame))
@@ -182,20 +179,17 @@ def _describe_image(
     return [*values, further, copy if kept else None]
 
 
-def _find_drawn_later(scored: str, run: Mapping[str, Any]) -> dict[tuple[str, int | None], str]:
+def _find_drawn_later(
+    scored: str, run: Mapping[str, Any], options: GalleryOptions
+) -> dict[tuple[str, int | None], str]:
     """Return the paths, by uri and frame, where `humerus-overlay --output=SCORED` draws maps."""
     if run["options"].get("cam_store") != "parquet":
         return {}
-    folder, ending = filesystem.join(scored, picture_paths.CAMS), overlay.FORMATS["jpeg"]
-    packs = [
-        filesystem.join(folder, name)
-        for name in sorted(filesystem.names(folder))
-        if name.endswith(".parquet")
-    ]
     return {
-        (uri, frame): path + ending
-        for pack in packs
-        for uri, frame, path in cam_store.list_maps(pack)
+        (uri, frame): path + overlay.FORMATS["jpeg"]
+        for pack, images in cam_store.find_named(scored, options).items()
+        for uri, frame, path in cam_store.list_maps(filesystem.join(scored, pack))
+        if (uri, frame) in images
     }
 
 
@@ -245,14 +239,24 @@ def _format_script(row: list[Any]) -> str:
     return json.dumps(row, separators=(",", ":"))
 
 
-def _write_rows(scored: str, name: str, kind: str, scripts: list[str]) -> str:
-    """Write a file of rows, and return its address from the page.
+def _write_rows(
+    scored: str, page: str, rows: Mapping[str, list[tuple[Any, str]]]
+) -> dict[str, str]:
+    """Write the files of rows, and return the address of each from the page by its path.
 
     The address has a hash of the content, so that no cache returns an earlier file.
     """
-    script = f"gallery.add({json.dumps(kind)}, [{','.join(scripts)}]);\n".encode("ascii")
-    filesystem.write(filesystem.join(scored, name), script, "text/javascript")
-    return f"{name}?v={hashlib.sha256(script).hexdigest()[:8]}"
+    addresses = {}
+    for kind, of_kind in rows.items():
+        # In the order in which the page opens, so that its first view needs only the first file.
+        of_kind.sort()
+        for number, start in enumerate(range(0, len(of_kind), ROWS_PER_FILE)):
+            scripts = ",".join(script for _, script in of_kind[start : start + ROWS_PER_FILE])
+            content = f"gallery.add({json.dumps(kind)}, [{scripts}]);\n".encode("ascii")
+            path = page_files.rows_path(page, kind, number)
+            filesystem.write(filesystem.join(scored, path), content, "text/javascript")
+            addresses[path] = f"{path}?v={hashlib.sha256(content).hexdigest()[:8]}"
+    return addresses
 
 
 def _render(described: Mapping[str, Any], files: list[str], count: str) -> str:

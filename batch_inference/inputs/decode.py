@@ -132,7 +132,8 @@ class Decode:
 
     def _keep(self, source: Source, known: Prediction) -> journal.Entry:
         progress.advance()
-        return journal.Entry(journal.digest(source), known)
+        study = self.study_key.rename(source, known.study)
+        return journal.Entry(journal.digest(source), dataclasses.replace(known, study=study))
 
     def _reject(self, source: Source, found: Decoded, frame: int | None) -> Rejection:
         progress.advance()

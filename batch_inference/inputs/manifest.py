@@ -15,6 +15,8 @@ from trainer.files import manifest_columns, manifest_text, mura_paths
 
 SUFFIXES = (".txt", ".csv")
 STUDY_COLUMN = "study"
+_OF_PREDICTIONS = {"probability", "logit", "sha256"}
+"""Columns that tell rows of `predictions.csv` from a list with labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,20 @@ def read_study_columns(location: str) -> list[str]:
     return [*header.carried, *([STUDY_COLUMN] if header.study is not None else [])]
 
 
+def is_study_column(location: str, name: str) -> bool:
+    """Return whether a column's name in the rows is that of the column that names studies.
+
+    Raises:
+      DataError: as `read_carried_columns`.
+    """
+    header = _read_header(location)
+    return header is not None and header.study is not None and header.names[header.study] == name
+
+
 def has_labels(location: str) -> bool:
     """Return whether an input is a CSV manifest with a column of labels.
+
+    In rows of `predictions.csv`, that column holds what a model called the images.
 
     Raises:
       DataError: as `read_carried_columns`.
@@ -108,7 +122,7 @@ class _Header:
                 f"the manifest {uri} has the columns {names}; expected one of {expected}"
             )
         self.path, self.study, self.patient = role["path"], role.get("study"), role.get("patient")
-        self.has_labels = "label" in role
+        self.has_labels = "label" in role and not _OF_PREDICTIONS.issubset(plain)
         ours = {
             column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)
         }
@@ -139,11 +153,23 @@ class _Header:
         self.carried = dict(zip(in_rows, carried, strict=True))
 
     def parse(self, values: list[str], number: int) -> Line:
-        """Return the input of a row; missing cells are empty, and surplus cells are ignored."""
+        """Return the input of a row; missing cells are empty.
+
+        Raises:
+          StorageError: there are more cells than in the header, so that they may be shifted.
+        """
+        if not manifest_text.is_blank(values[len(self.names) :]):
+            raise storage_errors.StorageError(
+                f"line {number}: expected {len(self.names)} cells as in the header, got"
+                f" {len(values)}; put quotation marks around a cell that contains a separator"
+            )
         values += [""] * (len(self.names) - len(values))
         carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
-        study = "" if self.study is None else values[self.study]
-        patient = "" if self.patient is None or not study else values[self.patient]
+        study, patient = (
+            "" if index is None or manifest_columns.is_blank(values[index]) else values[index]
+            for index in (self.study, self.patient)
+        )
+        patient = patient if study else ""
         return Line(values[self.path], manifest_columns.join_study(patient, study), carried, number)
 
 

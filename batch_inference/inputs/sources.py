@@ -60,9 +60,10 @@ def find(
 ) -> Iterator[Source]:
     """Yield every input under `location`, once for each mention, in no order.
 
-    Of a folder, these are all files at any depth but hidden ones (leading dot). What cannot be read
-    is yielded too, so that it ends as a rejection. Examples are a dangling link, a folder without
-    permission, and a link that leads in a circle or to a folder that another link has led to.
+    Of a folder, these are all files at any depth but hidden ones (leading dot) and, of a local one,
+    the results of runs in its subfolders. What cannot be read is yielded too, so that it ends as a
+    rejection. Examples are a dangling link, a folder without permission, and a link that leads in a
+    circle or to a folder that another link has led to.
 
     Args:
       location: folder, glob pattern (`**` for any depth), remote prefix, or manifest. A manifest is
@@ -111,7 +112,9 @@ def describe(location: str, key: StudyKey) -> str:
     """
     uri = filesystem.absolute(location)
     return (
-        dicomweb_address.describe(uri, key.pseudonym) if dicomweb_address.is_address(uri) else uri
+        dicomweb_address.describe(uri, key.pseudonym, is_secret=bool(key.salt))
+        if dicomweb_address.is_address(uri)
+        else uri
     )
 
 
@@ -200,13 +203,16 @@ def _find_local(uri: str, recursive: bool) -> Iterator[Source]:
     """Yield the inputs of a local file, folder or pattern."""
     root = find_root(uri)
     pattern = uri[len(root.rstrip("/")) + 1 :] if is_pattern(uri) else ""
+    is_result = output_folder.match_results_below(root)
     for path in _expand(root, pattern) if pattern else [uri] * os.path.lexists(uri):
         if not pathlib.Path(path).is_dir():
-            yield _make_source(path, root)
+            if "**" not in pattern or not is_result(path):
+                yield _make_source(path, root)
         # `**` matches a folder and the files in it, so walking the folder would repeat them.
         elif "**" not in pattern:
             for file in folder_walk.walk_files(path, recursive):
-                yield _make_source(file, root)
+                if not is_result(file):
+                    yield _make_source(file, root)
 
 
 def _expand(root: str, pattern: str) -> Iterator[str]:
@@ -248,19 +254,18 @@ def _find_in_archive(uri: str, key: StudyKey | None) -> Iterator[Source]:
 def _find_listed(uri: str) -> Iterator[Source]:
     """Yield the inputs that a manifest lists."""
     root = find_root(uri)
-    is_relative_to_root = None
+    is_above = None
     for line in manifest.read_lines(uri):
         where = f"the manifest {uri} line {line.number}"
-        path = filesystem.absolute(manifest_text.resolve_path(line.path, root, where))
         if not line.of_mura:
+            path = filesystem.absolute(manifest_text.resolve_path(line.path, root, where))
             yield _make_source(path, root, line)
             continue
-        # MURA's lists lie in the folder that their paths begin with.
-        if is_relative_to_root is None:
-            is_relative_to_root = filesystem.exists(path)
-        if not is_relative_to_root:
-            listed = line.path.removeprefix(f"{mura_paths.ROOT}/")
-            path = filesystem.absolute(manifest_text.resolve_path(listed, root, where))
+        # MURA's lists lie in the folder that their paths begin with, or beside it.
+        if is_above is None:
+            is_above = mura_paths.ROOT in filesystem.names(root)
+        listed = line.path if is_above else line.path.removeprefix(f"{mura_paths.ROOT}/")
+        path = filesystem.absolute(manifest_text.resolve_path(listed, root, where))
         is_study = mura_paths.STUDY_PATH.search(path) and filesystem.exists(path)
         images = [found.uri for found in find(path, recursive=False)] if is_study else []
         # A study without files stands for itself and becomes a rejection.

@@ -24,7 +24,7 @@ class StudyKey:
       by: `folder` (the parent folder), `path` (MURA's patientNNNNN/studyK), `dicom` (a pseudonym of
         StudyInstanceUID), `image` (each is its own), the name of a manifest's column as in the
         rows, or `auto`: the manifest's column `study`, else `dicom`, else the place of the file by
-        `study_folders.find_study`.
+        `study_folders.find_study`. `study` is the column that names studies, whatever its name.
       salt: the secret that pseudonyms are made with, or None.
     """
 
@@ -39,6 +39,25 @@ class StudyKey:
           tags: DICOM tags as in `Radiograph.tags`; empty for other files.
         """
         return printable(self._find(source, tags) or source.name)
+
+    def rename(self, source: Source, study: str) -> str:
+        """Return the name of the study of an input whose earlier row is kept.
+
+        It changes if the folder has since grown too large for one study, or small enough. The
+        pseudonym of a UID stays: the file's tags are not read again.
+
+        Args:
+          source: the input.
+          study: the name in the earlier row.
+        """
+        if source.address:  # the name of its folder is the pseudonym of its study's UID
+            return study
+        by_place = (
+            self(dataclasses.replace(source, is_grouped=is_grouped), {})
+            for is_grouped in (True, False)
+        )
+        is_of_uid = self.by in ("auto", "dicom") and study not in by_place
+        return study if is_of_uid else self(source, {})
 
     def _find(self, source: Source, tags: Mapping[str, str]) -> str:
         uid = tags.get("study_uid")
@@ -92,4 +111,6 @@ def make_study_key(by: str, salt: str | None, location: str) -> StudyKey:
         )
     if salt == "":
         raise ConfigError("--id_salt is empty; give it a secret text, or omit the option")
+    if by not in KEYS and manifest.is_study_column(location, by):
+        by = manifest.STUDY_COLUMN
     return StudyKey(by, salt)

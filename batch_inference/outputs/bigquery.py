@@ -1,7 +1,7 @@
 """Loads rows into BigQuery: creates and checks the tables before a run, and fills them after it.
 
-Each table has one load job, named after the output, the table and the rows. So BigQuery loads the
-same rows once, however often a run is resumed.
+Each table has one load job. Its name depends on the output, the table, its creation time and the
+rows. So BigQuery loads the same rows once, however often a run is resumed.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,12 +55,15 @@ class Dataset:
 def choose_temporary_folder(options: PipelineOptions, output: str) -> str:
     """Return the folder that load jobs read: in Beam's `--temp_location`, else in the output.
 
+    An output of the same path on another machine has another folder.
+
     Raises:
       ConfigError: it would not be on Cloud Storage.
     """
     given = options.get_all_options()["temp_location"]
+    machine = "" if filesystem.is_remote(output) else socket.gethostname()
     folder = (
-        filesystem.join(given, f"humerus-{_digest(output)}")
+        filesystem.join(given, f"humerus-{_digest(machine, output)}")
         if given
         else filesystem.join(output, TEMPORARY)
     )
@@ -158,7 +162,7 @@ def load(
                     uris,
                     target,
                     job,
-                    f"humerus-{name}-{_digest(output, str(dataset), rows)}",
+                    f"humerus-{name}-{_digest(output, str(dataset), str(target.created), rows)}",
                 )
         except storage_errors.StorageError as error:
             kind = storage_errors.StorageError if error.temporary else DataError

@@ -11,7 +11,8 @@ import pyarrow
 import pyarrow.parquet
 
 from batch_inference.buffering import Buffered
-from batch_inference.outputs import picture_paths, schema
+from batch_inference.options import Selection
+from batch_inference.outputs import picture_paths, row_files, schema
 from batch_inference.outputs.records import (
     PackedCam,
     Rejection,
@@ -70,6 +71,25 @@ def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
             return [(row["uri"], row["frame"], row["path"]) for row in rows]
     except (pyarrow.ArrowException, KeyError) as error:
         raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
+
+
+def find_named(scored: str, selection: Selection) -> dict[str, set[tuple[str, int | None]]]:
+    """Return `uri` and `frame` of the selected rows with a packed map, by the path of its pack.
+
+    A pack may also hold maps of files that were replaced or removed since: no row names these.
+
+    Raises:
+      DataError: there are no rows, or they are damaged.
+      StorageError: they cannot be read.
+    """
+    named: dict[str, set[tuple[str, int | None]]] = {}
+    for row in row_files.read(scored, "predictions"):
+        cam = row.get("cam") or ""
+        if cam.endswith(".parquet") and selection.selects(
+            row["uri"], row["label"], float(row["probability"])
+        ):
+            named.setdefault(cam, set()).add((row["uri"], row_files.read_frame(row)))
+    return named
 
 
 @dataclasses.dataclass(frozen=True)

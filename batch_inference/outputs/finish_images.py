@@ -9,7 +9,7 @@ import apache_beam as beam
 from batch_inference.composite import composite
 from batch_inference.concurrent_map import ConcurrentMap, PoolSize
 from batch_inference.options import Options
-from batch_inference.outputs import cam_store, grouping, journal
+from batch_inference.outputs import cam_store, grouping, journal, resuming
 from batch_inference.outputs.records import Rejection
 from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
@@ -47,7 +47,13 @@ def FinishImages(
             | "Encode" >> concurrently(lambda group: [encode(scored) for scored in group])
             | "Pack" >> beam.ParDo(cam_store.WritePacks(options.output, attempt))
         )
-    finish = Finish(options, described, engine, _describe(described, options))
+    finish = Finish(
+        options,
+        described,
+        engine,
+        _describe(described, options),
+        resuming.has_former_pictures(options),
+    )
     return (
         results
         | "Draw and write" >> concurrently(finish)

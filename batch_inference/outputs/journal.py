@@ -10,6 +10,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ KEPT = "kept"
 ROWS_PER_PART = 1000
 SECONDS_PER_PART = 10.0
 """A part is written when it holds so many rows or is so old. A kill loses rows in no part."""
+_PART_NAME = re.compile(r"\d{4,}-[0-9a-f]{32}\.jsonl\.gz")
+"""Attempt and hash of the content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,21 +135,25 @@ def count_written(result: PipelineResult, kind: str) -> int:
 
 
 def list_parts(output: str) -> list[str]:
-    """Return the URIs of all parts of all attempts."""
-    return [filesystem.join(_folder(output), name) for name in filesystem.names(_folder(output))]
+    """Return the URIs of all parts of all attempts. Other files in the folder are left alone."""
+    return [
+        filesystem.join(_folder(output), name)
+        for name in filesystem.names(_folder(output))
+        if _PART_NAME.fullmatch(name)
+    ]
 
 
 def name_attempt(parts: Iterable[str]) -> str:
     """Return the prefix of a new attempt's parts, a number after those of the given parts."""
     numbers = (part.rpartition("/")[2].partition("-")[0] for part in parts)
-    return f"{1 + max((int(number) for number in numbers if number.isdecimal()), default=0):04d}"
+    return f"{1 + max(map(int, numbers), default=0):04d}"
 
 
 def keep_only(output: str, attempt: str) -> None:
     """Delete the parts of other attempts: the last one has written again what it kept of them."""
-    for name in filesystem.names(_folder(output)):
-        if not name.startswith(f"{attempt}-"):
-            filesystem.delete(filesystem.join(_folder(output), name))
+    for part in list_parts(output):
+        if not part.rpartition("/")[2].startswith(f"{attempt}-"):
+            filesystem.delete(part)
 
 
 def _folder(output: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import posixpath
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from batch_inference.outputs import journal
 from batch_inference.outputs.records import printable
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
+from trainer.dataset.example import Example
 from trainer.errors import DataError
 
 SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
@@ -32,8 +34,8 @@ class Measured:
 def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Measured:
     """Compare the predictions of a run with the labels of its manifest.
 
-    Each image counts once, copies of the same content too. Labels that `humerus-evaluate` would
-    refuse cost the metrics, not the run.
+    Of images with the same content in one study, only the first counts, as in the rows of studies.
+    Labels that `humerus-evaluate` would refuse cost the metrics, not the run.
 
     Args:
       manifest: absolute URI of a CSV file with labels.
@@ -47,20 +49,25 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
     from trainer.evaluation import metric_tables, metrics
     from trainer.evaluation.cases import Cases
 
-    logits, multi_frame = _read_logits(output, attempt)
+    rows, multi_frame = _read_rows(output, attempt)
     try:
-        listed = labels.read(manifest, posixpath.dirname(manifest))
-        named = ((printable(filesystem.absolute(each.uri)), each) for each in listed)
-        scored = [(logits[uri], each) for uri, each in named if uri in logits]
-        splits.check_groups(dataclasses.replace(each, split=None) for _, each in scored)
-        logit = np.array([value for value, _ in scored])
+        listed = labels.list_source(manifest, posixpath.dirname(manifest), ("all",))
+        named = ((printable(filesystem.absolute(each.uri)), each) for each in listed.examples)
+        scored = [(*rows[uri], each) for uri, each in named if uri in rows]
+        if not scored:
+            return Measured(
+                None, ["no image that has a label was scored alone; nothing was measured"]
+            )
+        splits.check_groups(dataclasses.replace(each, split=None) for _, _, each in scored)
+        counted = _drop_copies(scored)
+        logit = np.array([value for value, _ in counted])
         cases = Cases(
             probability=described.scaling.compute_probability(logit),
             logit=logit,
-            label=np.array([each.label for _, each in scored]),
-            study_id=np.array([each.study_id for _, each in scored]),
-            patient_id=np.array([each.patient_id for _, each in scored]),
-            path=np.array([each.path for _, each in scored]),
+            label=np.array([each.label for _, each in counted]),
+            study_id=np.array([each.study_id for _, each in counted]),
+            patient_id=np.array([each.patient_id for _, each in counted]),
+            path=np.array([each.path for _, each in counted]),
         )
         found = metrics.evaluate(
             cases,
@@ -70,7 +77,15 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
         )
     except (DataError, OSError) as error:
         return Measured(None, [f"the labels of the manifest were not used: {error}"])
-    cautions = metric_tables.describe_coverage(found)
+    cautions = [
+        *listed.warnings,
+        *metric_tables.describe_coverage(found),
+        *metric_tables.describe_size(found),
+    ]
+    if copies := len(scored) - len(counted):
+        cautions.append(
+            f"files with the same bytes count once per study: {copies} copies were not measured"
+        )
     if multi_frame:
         cautions.append(f"frames have no label of their own: {multi_frame} rows were not measured")
     return Measured(found, cautions)
@@ -88,16 +103,25 @@ def format_line(found: dict[str, Any]) -> str:
     )
 
 
-def _read_logits(output: str, attempt: str) -> tuple[dict[str, float], int]:
-    """Return the logits of a run by URI, and the number of rows of single frames, left out."""
-    logits: dict[str, float] = {}
+def _drop_copies(scored: Iterable[tuple[float, str, Example]]) -> list[tuple[float, Example]]:
+    """Return the first image of each content in a study, of (logit, SHA-256, image)."""
+    firsts: dict[tuple[str, str, str], tuple[float, Example]] = {}
+    for logit, sha256, image in scored:
+        firsts.setdefault((image.patient_id, image.study_id, sha256), (logit, image))
+    return list(firsts.values())
+
+
+def _read_rows(output: str, attempt: str) -> tuple[dict[str, tuple[float, str]], int]:
+    """Return (logit, SHA-256) of a run's images by URI, and the number of rows of single frames,
+    left out."""
+    rows: dict[str, tuple[float, str]] = {}
     frames = set()
     for part in journal.list_parts(output):
         if not part.rpartition("/")[2].startswith(f"{attempt}-"):
             continue
         for row in journal.read_predictions(part):
             if row.frame is None:
-                logits[row.uri] = row.logit
+                rows[row.uri] = row.logit, row.sha256
             else:
                 frames.add((row.uri, row.frame))
-    return logits, len(frames)
+    return rows, len(frames)

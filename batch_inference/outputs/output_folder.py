@@ -1,7 +1,8 @@
 """Claims the folder of a run: nothing in it is replaced unless the command line says so.
 
 `run.json` says what made the results and whether they are complete. A run deletes only files with
-the exact names of results, and only beside a `run.json`: anything else belongs to somebody.
+the exact names of results and the pages of humerus-gallery, and only beside a `run.json`: anything
+else belongs to somebody.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from batch_inference.options import Options
-from batch_inference.outputs import journal, picture_paths, row_files
+from batch_inference.outputs import journal, page_files, picture_paths, row_files
 from batch_inference.storage import filesystem, storage_errors
 from trainer.errors import ConfigError
 
@@ -105,6 +106,28 @@ def match_results(output: str) -> Callable[[str], bool]:
     return is_result
 
 
+def match_results_below(root: str) -> Callable[[str], bool]:
+    """Return a function that says whether a local path lies in the results of any run in a folder
+    below `root`.
+    """
+
+    @functools.lru_cache(maxsize=4096)
+    def holds_run(folder: str) -> bool:
+        try:
+            return read_record(folder) is not None
+        except (storage_errors.StorageError, RecursionError):
+            return False  # it is somebody else's
+
+    def is_result(path: str) -> bool:
+        names = path.removeprefix(root.rstrip("/") + "/").split("/")
+        return any(
+            _is_result(names[depth]) and holds_run("/".join([root, *names[:depth]]))
+            for depth in range(1, len(names))
+        )
+
+    return is_result
+
+
 def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list[str]:
     """Return the names of an earlier run's results, after checking that `claim` may have them.
 
@@ -118,7 +141,10 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
         ConfigError, f"--output={output} cannot be listed", "check the address and access"
     ):
         taken = [name for name in filesystem.names(output) if _is_result(name)]
-        earlier = _read_earlier(output) if taken else None
+    with storage_errors.explain_failure(
+        ConfigError, f"--output={output}: its {RUN_JSON} cannot be read", "check access"
+    ):
+        earlier = read_record(output) if taken else None
     if taken and earlier is None:
         raise ConfigError(
             f"{output} holds {taken[0]}, but no {RUN_JSON} that says what run made it; "
@@ -131,6 +157,8 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
 
 def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None:
     """Write this run's `run.json`, and delete the earlier results that this run writes again.
+
+    Pages of humerus-gallery are deleted too: they would show earlier rows beside new pictures.
 
     Args:
       output: absolute URI of the folder.
@@ -156,6 +184,8 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
         # Also where nothing else is there: a kill may have come before `run.json` was in place.
         filesystem.remove_partial_files(output)
         if taken:
+            for page in page_files.find_pages(output):
+                page_files.delete_page(output, page)
             replaced = (
                 {*taken, picture_paths.CAMS, picture_paths.ORIGINALS} - {RUN_JSON}
                 if overwrite
@@ -163,6 +193,27 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
             )
             for name in sorted(replaced):
                 filesystem.delete(filesystem.join(output, name))
+
+
+def read_record(output: str) -> dict[str, Any] | None:
+    """Return the content of `run.json`; None where there is none, or it is damaged.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    try:
+        content = json.loads(filesystem.read(filesystem.join(output, RUN_JSON)))
+        return (
+            content
+            if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict)
+            else None
+        )
+    except storage_errors.StorageError as error:
+        if error.temporary or filesystem.exists(filesystem.join(output, RUN_JSON)):
+            raise
+        return None
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 def write_json(uri: str, content: Any) -> None:
@@ -199,23 +250,6 @@ def _check_earlier(
                 f"no --{name}" if value is None else f"--{name}={value}" for value in (there, here)
             )
             raise _refuse(output, f"{there}, and this run has {here}")
-
-
-def _read_earlier(output: str) -> dict[str, Any] | None:
-    """Return the content of `run.json`; None where there is none, or it is damaged."""
-    try:
-        content = json.loads(filesystem.read(filesystem.join(output, RUN_JSON)))
-        return (
-            content
-            if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict)
-            else None
-        )
-    except storage_errors.StorageError as error:
-        if error.temporary:
-            raise
-        return None
-    except (ValueError, KeyError, AttributeError):
-        return None
 
 
 def _refuse(output: str, difference: str) -> ConfigError:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet
@@ -15,7 +16,7 @@ from batch_inference.storage import filesystem, storage_errors
 from trainer import machine
 from trainer.artifact import FREE_METHOD, METHOD_TITLES
 from trainer.drawing import legend, overlay
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 
 _COLUMNS = [field.name for field in dataclasses.fields(PackedCam)]
 
@@ -34,28 +35,31 @@ class Drawn:
 
 
 def run(options: OverlayOptions) -> Drawn:
-    """Draw the maps that the options select, a pack at a time, with one thread per core.
+    """Draw the maps of the selected rows, a pack at a time, with one thread per core.
 
     The pictures in a pack are JPEG files that a run encoded itself, not files from outside, so that
     they need no worker process.
 
     Raises:
-      DataError: there are no packed maps, a file is damaged, or the options select none.
+      ConfigError: the output holds the results of another run.
+      DataError: there are no packed maps, the run is not finished, a file is damaged, or the
+        options select none.
     """
     scored, output = filesystem.absolute(options.scored), filesystem.absolute(options.output)
     folder = filesystem.join(scored, picture_paths.CAMS)
-    packs = [name for name in filesystem.names(folder) if name.endswith(".parquet")]
-    if not packs:
+    if not any(name.endswith(".parquet") for name in filesystem.names(folder)):
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
+    _check_runs(scored, output)
     method = _read_method(scored) if options.cam_legend else ""
+    with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
+        named = cam_store.find_named(scored, options)
     pictures = failed = 0
     with ThreadPoolExecutor(machine.cores()) as pool, progress.show(None):
-        # In the order of attempts, so that the newest map of a changed file is drawn last.
-        for name in sorted(packs):
+        for pack, images in sorted(named.items()):
             done = list(
                 pool.map(
                     lambda cam: _draw(cam, method, options, output),
-                    select_maps(filesystem.join(folder, name), options),
+                    select_maps(filesystem.join(scored, pack), images),
                 )
             )
             pictures, failed = pictures + sum(done), failed + len(done) - sum(done)
@@ -69,12 +73,35 @@ def run(options: OverlayOptions) -> Drawn:
     return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
-def select_maps(pack: str, options: OverlayOptions) -> list[PackedCam]:
-    """Return the maps of a pack that the options select; raise `DataError` for a damaged pack."""
+def _check_runs(scored: str, output: str) -> None:
+    """Raise an error where the run is not finished, or the output is that of another run."""
+    with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
+        run = output_folder.read_record(scored)
+    with storage_errors.explain_failure(
+        ConfigError, f"--output={output} cannot be read", "check the address and access"
+    ):
+        there = output_folder.read_record(output)
+    if run and run.get("state") == "running":
+        raise DataError(
+            f"the run in {scored} is not finished; finish it with humerus-score --resume first"
+        )
+    if there and there != run:
+        raise ConfigError(
+            f"--output={output} holds the results of a different run than --scored={scored}; "
+            "choose another folder"
+        )
+
+
+def select_maps(pack: str, images: Set[tuple[str, int | None]]) -> list[PackedCam]:
+    """Return the maps of some images, each a `uri` and a `frame`, from a pack.
+
+    Raises:
+      DataError: the pack is missing or damaged.
+    """
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(filesystem.read(pack))) as file:
-            columns = file.read(["uri", "label", "probability"])
-            fits = [options.selects(**row) for row in columns.to_pylist()]
+            columns = file.read(["uri", "frame"])
+            fits = [(row["uri"], row["frame"]) in images for row in columns.to_pylist()]
             rows = file.read(_COLUMNS).filter(fits).to_pylist() if any(fits) else []
             return [PackedCam(**row) for row in rows]
     except (storage_errors.StorageError, pyarrow.ArrowException, KeyError, TypeError) as error:

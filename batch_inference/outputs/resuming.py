@@ -1,18 +1,21 @@
 """Compares earlier rows with the pictures, packs of maps and DICOM results in the output.
 
-A row holds only while its files are there, and a file that no row names is deleted.
+A row holds only while its files are there, and a file that no row names is deleted. So is a picture
+that humerus-overlay drew of a packed map which no row names any more.
 """
 
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
+from absl import logging
 
 from batch_inference.composite import composite
-from batch_inference.options import Options
-from batch_inference.outputs import grouping, journal, picture_paths
-from batch_inference.outputs.records import Prediction
+from batch_inference.options import Options, Selection
+from batch_inference.outputs import cam_store, grouping, journal, picture_paths
+from batch_inference.outputs.records import Prediction, readable
 from batch_inference.storage import filesystem
 from trainer.drawing import overlay
+from trainer.errors import DataError
 
 
 @composite
@@ -25,10 +28,13 @@ def FindPictures(pipeline: beam.Pipeline, options: Options) -> beam.PCollection:
 
 def find_pictures(output: str, ending: str) -> Iterator[str]:
     """Yield the paths, relative to the output, of files in `cams` whose names end in `ending`, and
-    of DICOM results."""
+    of DICOM results.
+
+    A name that is not UTF-8 is somebody else's: a run never writes one.
+    """
     for folder, end in ((picture_paths.CAMS, ending), (picture_paths.DICOM, ".dcm")):
         for path in filesystem.files(filesystem.join(output, folder)):
-            if path.endswith(end):
+            if path.endswith(end) and readable(path) == path:
                 yield filesystem.join(folder, path)
 
 
@@ -94,3 +100,47 @@ def find_unnamed(items: Iterable[tuple[str, bool]]) -> set[str]:
     for path, by_row in items:
         (named if by_row else left).add(path)
     return left - named
+
+
+def has_former_pictures(options: Options) -> bool:
+    """Return whether a resumed run's output may show a former radiograph or map of a changed file.
+
+    These are copies of radiographs, and pictures that humerus-overlay drew of packed maps.
+    """
+    if not options.resume:
+        return False
+    output = filesystem.absolute(options.output)
+    if options.cam_store == "parquet":
+        return any(find_drawn_pictures(output))
+    return any(filesystem.files(filesystem.join(output, picture_paths.ORIGINALS)))
+
+
+def find_drawn_pictures(output: str) -> Iterator[str]:
+    """Yield the paths, relative to the output, of the pictures of a run that packs its maps."""
+    for path in filesystem.files(filesystem.join(output, picture_paths.CAMS)):
+        if path.endswith(tuple(overlay.FORMATS.values())) and readable(path) == path:
+            yield filesystem.join(picture_paths.CAMS, path)
+
+
+def delete_drawn_pictures(output: str) -> None:
+    """Delete the pictures that humerus-overlay drew of maps which no row names any more.
+
+    Raises:
+      StorageError: a file cannot be read or deleted.
+    """
+    drawn = list(find_drawn_pictures(output))
+    if not drawn:
+        return
+    try:
+        current = {
+            path
+            for pack, images in cam_store.find_named(output, Selection()).items()
+            for uri, frame, path in cam_store.list_maps(filesystem.join(output, pack))
+            if (uri, frame) in images
+        }
+    except DataError as error:
+        logging.warning("pictures of changed or removed files may remain in cams/: %s", error)
+        return
+    for path in drawn:
+        if path.rpartition(".")[0] not in current:
+            filesystem.delete(filesystem.join(output, path))

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -190,6 +190,11 @@ def _check_row(row: Any, name: str) -> None:
             raise TypeError(f"{column} is {row[column]!r:.40}, expected text")
         kind(row[column])
     int(row.get("frame") or 0)
+
+
+def read_frame(row: Mapping[str, Any]) -> int | None:
+    """Return the frame of a row from any format; None where the whole file is scored."""
+    return int(row["frame"]) if row.get("frame") not in (None, "") else None
 
 
 def _json_rows(uri: str) -> Iterator[dict[str, Any]]:

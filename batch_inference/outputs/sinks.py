@@ -37,12 +37,15 @@ class Finish:
       described: the model's artifact.
       engine: what the row names as its engine.
       legend: how maps are drawn, and what the strip below them says.
+      deletes_former: whether an earlier attempt may have left pictures of these images that this
+        one does not replace.
     """
 
     options: Options
     described: Artifact
     engine: str
     legend: Legend
+    deletes_former: bool = False
 
     def __call__(self, results: Sequence[Scored | Rejection]) -> list[journal.Entry | Rejection]:
         drawn = self._draw_together(results)
@@ -57,6 +60,8 @@ class Finish:
             cam = scored.stored or self._name_picture(scored)
             if cam and not scored.stored and not is_drawn:
                 self._write_picture(scored, cam)
+            if cam and self.deletes_former:
+                self._delete_former(scored, cam)
             dicom = self._write_dicom(scored, has_picture=cam is not None)
         except storage_errors.UnwritableError:
             raise
@@ -157,6 +162,15 @@ class Finish:
             filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
         mime_type = overlay.MIME_TYPES[self.options.cam_format]
         filesystem.write(self._locate(path), encoded.tobytes(), mime_type)
+
+    def _delete_former(self, scored: Scored, cam: str) -> None:
+        """Delete what shows the content that a changed file had, where nothing replaces it."""
+        name, frame = scored.example.source.name, scored.example.frame
+        if scored.stored:
+            for ending in overlay.FORMATS.values():
+                filesystem.delete_file(self._locate(picture_paths.cam_path(name, ending, frame)))
+        elif not self._is_copied(scored):
+            filesystem.delete_file(self._locate(picture_paths.original_path(cam)))
 
     def _locate(self, path: str) -> str:
         return filesystem.join(self.options.output, path)

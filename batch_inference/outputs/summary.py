@@ -55,7 +55,7 @@ class Summary:
             f"{content['rejected']} rejected{reasons}, {speed} with {content['engine']}; "
             f"the results are in {self.output}"
         )
-        cautions = [*content["cautions"], *drift.describe(content["drift"])]
+        cautions = list(content["cautions"])
         if content["warnings"]:
             cautions.append(f"images have warnings ({format_counts(content['warnings'])})")
         labels = [labelled.format_line(content["metrics"])] if content.get("metrics") else []
@@ -173,6 +173,9 @@ def make_content(
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
     labels, rejections = _select(counts, "label"), _select(counts, "rejection")
     scored, rejected = sum(labels.values()), sum(rejections.values())
+    measured = {
+        name: drift.compare(*_histograms(name, counts, described)) for name in drift.MEASURED
+    }
     return {
         "inputs": scored + rejected,
         "scored": scored,
@@ -186,9 +189,7 @@ def make_content(
             "edges": [edge / HISTOGRAM_BINS for edge in range(HISTOGRAM_BINS + 1)],
             "counts": [counts["bin", edge] for edge in range(HISTOGRAM_BINS)],
         },
-        "drift": {
-            name: drift.compare(*_histograms(name, counts, described)) for name in drift.MEASURED
-        },
+        "drift": measured,
         "cams": counts["cam", ""],
         "model": described.model_id,
         **engine,
@@ -196,6 +197,7 @@ def make_content(
         "cautions": [
             *described.cautions(),
             *warn_of_crowded({folder: crowded[folder] for folder in _select(counts, "split_up")}),
+            *drift.describe(measured),
         ],
     }
 

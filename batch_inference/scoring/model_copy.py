@@ -52,7 +52,7 @@ def _copy(uri: str, described: artifact.Artifact, copy: pathlib.Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
         try:
-            for name in [*described.files, artifact.MODEL_JSON]:
+            for name in [*artifact.list_needed(described), artifact.MODEL_JSON]:
                 if (
                     ".." in pathlib.PurePosixPath(name).parts
                     or pathlib.PurePosixPath(name).is_absolute()

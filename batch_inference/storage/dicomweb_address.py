@@ -83,8 +83,14 @@ def parse(uri: str) -> Address:
     return Address(match["service"], dict(zip(levels, uids, strict=False)), levels[-1], query)
 
 
-def describe(uri: str, pseudonym: Callable[[str], str]) -> str:
+def describe(uri: str, pseudonym: Callable[[str], str], is_secret: bool = False) -> str:
     """Return an address without identifiers: pseudonyms for UIDs, and * for what a query matches.
+
+    Args:
+      uri: the address.
+      pseudonym: makes pseudonyms.
+      is_secret: whether the pseudonyms are made with a secret. If so, query values become
+        pseudonyms too; without a secret they could be guessed, as there are few patient numbers.
 
     Raises:
       ConfigError: as `parse`.
@@ -95,5 +101,9 @@ def describe(uri: str, pseudonym: Callable[[str], str]) -> str:
         words += [level, pseudonym(uid)]
     if address.level not in address.uids:
         words.append(address.level)
-    query = "&".join(f"{name}=*" for name in address.query)
+    query = "&".join(
+        f"{name}={pseudonym(value) if is_secret else '*'}"
+        for name, values in address.query.items()
+        for value in values
+    )
     return f"dicomweb+{'/'.join(words)}{'?' if query else ''}{query}"

@@ -210,6 +210,19 @@ def delete(uri: str) -> None:
             pathlib.Path(uri).unlink(missing_ok=True)
 
 
+def delete_file(uri: str) -> None:
+    """Delete a file, if it is there; of an object in a bucket, in one request.
+
+    Raises:
+      StorageError: it is still there.
+    """
+    if uri.startswith(gcs.SCHEME):
+        with translate_errors():
+            gcs.delete_object(uri)
+    else:
+        delete(uri)
+
+
 def remove_partial_files(folder: str) -> None:
     """Delete the unfinished files of killed writers. Nothing else may write there meanwhile."""
     if not is_remote(folder):

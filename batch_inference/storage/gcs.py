@@ -77,6 +77,11 @@ def delete(uri: str) -> None:
             pass
 
 
+def delete_object(uri: str) -> None:
+    """Delete an object, if it is there."""
+    _delete(_blob(uri))
+
+
 def describe_error(error: Exception) -> str | None:
     """Describe an error of the storage in a phrase without the address; None for other errors."""
     if isinstance(error, exceptions.RetryError):

@@ -84,6 +84,19 @@ def explain_failure(mistake: type[ValueError], what: str, advice: str) -> Iterat
 
 
 @contextlib.contextmanager
+def explain_write_failure(what: str) -> Iterator[None]:
+    """Add to an error of writing what could not be written and what to do about it."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(
+            f"{what} cannot be written ({error}); remove the cause and start the same command"
+            " again",
+            error.temporary,
+        ) from error
+
+
+@contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
     """Raise the errors of all storage clients as `StorageError`."""
     try:

@@ -468,7 +468,7 @@ def test_output_and_input_may_not_contain_each_other(model, tmp_path, inside):
         ("in", "model", ("--inptu=x",), ConfigError, "unknown option --inptu"),
         ("in", "model", ("--direct_num_workers=many",), ConfigError, "invalid int value: 'many'"),
         ("in", "old", (), ArtifactError, "preprocessing version 99"),
-        ("in", "nothing", (), ConfigError, r"no model\.json"),
+        ("in", "nothing", (), ConfigError, r"its model\.json cannot be read"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

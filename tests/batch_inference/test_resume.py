@@ -1,6 +1,7 @@
 """A run that is killed at any moment and resumed ends like one that was never stopped."""
 
 import json
+import os
 import pathlib
 import random
 import re
@@ -14,9 +15,11 @@ import pytest
 
 from batch_inference import pipeline
 from batch_inference.outputs import cam_store, journal, redraw
+from batch_inference.outputs.sinks import Finish
 from batch_inference.scoring import model_handler
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
+from tests.support.dicom_files import dicom_file
 from trainer import artifact
 from trainer.errors import ConfigError
 from trainer.program import run_lock
@@ -214,6 +217,38 @@ def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(
     assert len(json_rows(output, "predictions")) == IMAGES - 5
 
 
+@pytest.mark.parametrize("workers_draw", [True, False])
+def test_a_changed_file_that_a_browser_shows_itself_keeps_no_copy(
+    model, tmp_path, monkeypatch, workers_draw
+):
+    if not workers_draw:
+        monkeypatch.setattr(Finish, "_draw_together", lambda self, results: set())
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("changed", "kept"):
+        cv2.imwrite(str(source / f"{name}.png"), picture(1).astype("uint16") * 257)
+    score(source, model, output)
+    copies = output / "originals"
+    assert {path.name for path in copies.iterdir()} == {"changed.png.jpg", "kept.png.jpg"}
+    cv2.imwrite(str(source / "changed.png"), picture(2))
+    score(source, model, output, resume=True)
+    assert {path.name for path in copies.iterdir()} == {"kept.png.jpg"}
+    rows = (output / "gallery_rows" / "images-00000.js").read_text()
+    assert rows.count("originals/") == 1 and '"originals/kept.png.jpg"]' in rows
+
+
+@pytest.mark.parametrize("store", ["files", "parquet"])
+def test_a_name_in_cams_that_is_not_unicode_is_left_alone(folder, model, tmp_path, store):
+    output = tmp_path / "out"
+    score(folder / "study0", model, output, cam_store=store)
+    others = [output / "cams" / os.fsdecode(b"\xff" + end) for end in (b".jpg", b".parquet")]
+    for path in others:
+        path.write_bytes(b"mine")
+    score(folder / "study0", model, output, cam_store=store, resume=True)
+    assert all(path.read_bytes() == b"mine" for path in others)
+    assert (output / "gallery.html").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_twenty_moments_and_once_more_while_it_goes_on(
@@ -257,6 +292,25 @@ def test_a_finished_folder_takes_in_what_is_new_or_changed(folder, model, tmp_pa
     assert not list(output.glob("*.csv*")), (
         "files of formats that were not asked for this time would be out of date"
     )
+
+
+def test_a_folder_that_becomes_too_large_for_a_study_or_small_enough(model, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    (source / "exam").mkdir(parents=True)
+    cv2.imwrite(str(source / "exam" / "0.png"), picture(0))
+    (source / "exam" / "film.dcm").write_bytes(dicom_file(picture(1), StudyInstanceUID="1.2.3"))
+    score(source, model, output, cam="none")
+    for number in range(2, 13):
+        cv2.imwrite(str(source / "exam" / f"{number}.png"), picture(number))
+    for kept, studies in ((2, 13), (2, 2)):
+        summary = score(source, model, output, cam="none", resume=True)
+        assert summary.kept == kept and len(json_rows(output, "studies")) == studies
+        fresh = tmp_path / f"fresh{studies}"
+        score(source, model, fresh, cam="none")
+        for name in ("predictions", "studies"):
+            assert json_rows(output, name) == json_rows(fresh, name)
+        for number in range(2, 13):
+            (source / "exam" / f"{number}.png").unlink(missing_ok=True)
 
 
 def test_a_row_that_depends_on_the_manifest_is_not_taken_from_the_journal(folder, model, tmp_path):

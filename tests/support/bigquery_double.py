@@ -37,6 +37,7 @@ class BigQueryDouble:
       datasets: names of those that exist.
       tables: schema and rows by `project.dataset.table`.
       jobs: each load job's configuration, in order.
+      made: number of tables that were made.
       refused: tables into which every load job fails, and with which text.
     """
 
@@ -45,6 +46,7 @@ class BigQueryDouble:
         self.datasets = {"trial.scores"}
         self.tables: dict[str, dict] = {}
         self.jobs: list[dict] = []
+        self.made = 0
         self.refused: dict[str, str] = {}
         self._finished: dict[str, dict] = {}
         self.url = ""
@@ -86,11 +88,16 @@ class BigQueryDouble:
         if method == "POST" and name in self.tables:
             return 409, _error(409, f"Already Exists: Table {name}")
         if method == "POST":
-            self.tables[name] = {"schema": body["schema"], "rows": []}
+            self.made += 1
+            self.tables[name] = {"schema": body["schema"], "rows": [], "made": self.made}
         elif name not in self.tables:
             return 404, _error(404, f"Not found: Table {name}")
         reference = dict(zip(("projectId", "datasetId", "tableId"), name.split("."), strict=True))
-        return 200, {"tableReference": reference, "schema": self.tables[name]["schema"]}
+        return 200, {
+            "tableReference": reference,
+            "schema": self.tables[name]["schema"],
+            "creationTime": str(1000 * self.tables[name].get("made", 0)),
+        }
 
     def _load(self, job: dict) -> tuple[int, dict]:
         identity = job["jobReference"]["jobId"]

@@ -16,6 +16,7 @@ NEEDS = {
     "CI": "make, whose targets CI runs",
     "a DICOM archive": "Orthanc, as in tests/batch_inference/test_dicom_results.py",
     "a package index": "PyPI and its database of vulnerabilities",
+    "the weights' server": "from which Keras downloads",
     "a GPU": "one that CUDA drives",
     "DenseNet121": "a network that takes too long to train here",
 }

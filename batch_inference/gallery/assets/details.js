@@ -24,7 +24,7 @@ const details = (() => {
   }
 
   function figureOf(image) {
-    const call = make("b", image.label, `${labelOf(image)} ${image.probability.toFixed(3)}`);
+    const call = make("b", image.label, `${labelOf(image)} ${shownProbability(image.probability)}`);
     return make("figure", "", pictures.pair(image, describe(image)), make("figcaption", "", make("bdi", "", nameOf(image)), " ", call, ` ${image.further.view ?? ""}`));
   }
 
@@ -33,13 +33,13 @@ const details = (() => {
   function headOf(row) {
     const head = make("div", "facts", makeNamed("h2", "", nameOf(row)));
     if (row.kind === "rejected") { head.append(fact("reason", row.reason)); return head; }
-    head.append(fact("probability", row.probability.toFixed(4)), fact("label", labelOf(row)));
+    head.append(fact("probability", shownProbability(row.probability, 4)), fact("label", labelOf(row)));
     const outcome = truth.outcome(row, imagesIn);
     if (outcome) head.append(fact("at the threshold a", confusion.OUTCOME[outcome]));
     if (row.kind === "study") head.append(fact("study of", sizeOf(row)));
     if (marks.standing(row) === "changed") {
       const { mark, label, probability } = marks.of(row);
-      head.append(fact("marked", `${MARK[mark]} with ${labelOf({ label })} ${probability.toFixed(4)}; ${MARK.changed}`));
+      head.append(fact("marked", `${MARK[mark]} with ${labelOf({ label })} ${shownProbability(probability, 4)}; ${MARK.changed}`));
     }
     return head;
   }

@@ -20,6 +20,13 @@ function makeImage(source, text, kind = "") {
   return Object.assign(new Image(), { decoding: "async", draggable: false, className: kind, alt: visible(text), src: source });
 }
 
+// A probability that is not 0 or 1 never reads as one.
+function shownProbability(value, digits = 3) {
+  const step = 10 ** -digits;
+  if (value < 1 && value > 1 - step) return `> ${(1 - step).toFixed(digits)}`;
+  return value > 0 && value < step ? `< ${step.toFixed(digits)}` : value.toFixed(digits);
+}
+
 function makeButton(text, action) {
   return Object.assign(make("button", "", text), { type: "button", onclick: action });
 }

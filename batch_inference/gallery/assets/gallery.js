@@ -128,10 +128,10 @@ const gallery = (() => {
     const words = make("span", "words", makeNamed("span", "name", nameOf(row)), makeNamed("span", "where", where));
     element.append(words);
     if (row.kind === "rejected") return element;
-    const cam = row.cam ?? imagesIn(row.study)[0]?.cam, outcome = truth.outcome(row, imagesIn);
-    words.before(make("span", "thumb", ...(cam ? [pictures.thumbnail(cam)] : [])));
+    const image = row.cam ? row : imagesIn(row.study)[0], outcome = truth.outcome(row, imagesIn);
+    words.before(make("span", "thumb", ...(image?.cam ? [pictures.thumbnail(image)] : [])));
     const label = make("small", "", labelOf(row), ...(outcome ? [" ", make("abbr", `outcome ${outcome}`, outcome.toUpperCase())] : []));
-    words.after(make("span", "figures", make("span", `chip ${row.label}`, row.probability.toFixed(3)), label, make("small", "mark", MARK[marks.standing(row)] ?? "")));
+    words.after(make("span", "figures", make("span", `chip ${row.label}`, shownProbability(row.probability)), label, make("small", "mark", MARK[marks.standing(row)] ?? "")));
     return element;
   }
 

@@ -2,7 +2,7 @@
 // The picture of an image: its map over the original; how much of it is seen, how large, and at which window.
 const pictures = (() => {
   const state = { map: true, masks: true, opacity: 100, beside: false, windows: false, level: 128, width: 256, invert: false };
-  const PACKED = "The map is packed: humerus-overlay draws it.", MOST = 16;
+  const PACKED = `The map is packed: humerus-overlay --scored=${RUN.folder} --output=${RUN.folder} draws it.`, MOST = 16;
   let pairs = [];  // those that are shown
 
   // The picture with its map, and the original alone to stand beside it. The style sheet says how high they may be.
@@ -96,10 +96,12 @@ const pictures = (() => {
 
   const half = (source, text, side = "") => make("div", `half ${side}`, makeImage(source, text));
 
-  function thumbnail(cam) {
-    if (RUN.style !== "side_by_side") return makeImage(cam, "");
-    const right = half(cam, "", "right"), image = right.firstChild, picture = make("div", "picture", right);
-    image.addEventListener("load", () => picture.style.setProperty("--shape", image.naturalWidth / 2 / image.naturalHeight));
+  function thumbnail(row) {
+    const right = RUN.style === "side_by_side" && half(row.cam, "", "right"), image = right ? right.firstChild : makeImage(row.cam, "");
+    const picture = right ? make("div", "picture", right) : image, original = originalOf(row);
+    if (right) image.addEventListener("load", () => picture.style.setProperty("--shape", image.naturalWidth / 2 / image.naturalHeight));
+    // A packed map isn't drawn yet.
+    image.addEventListener("error", () => { if (original) picture.replaceWith(makeImage(original, "")); else picture.remove(); });
     return picture;
   }
 

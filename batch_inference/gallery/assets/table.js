@@ -22,7 +22,7 @@ const table = (() => {
   const imagesIn = (study) => byStudy.get(study) ?? [];
   const labelOf = ({ label }) => `${SYMBOL[label] ?? ""} ${label}`;
   const nameOf = (row) => (row.kind === "study" ? row.study : row.uri.slice(row.uri.lastIndexOf("/") + 1)) + (row.frame === null ? "" : `, frame ${row.frame}`);
-  const describe = (row) => `${nameOf(row)}, ${row.label}, probability ${row.probability.toFixed(3)}`;
+  const describe = (row) => `${nameOf(row)}, ${row.label}, probability ${shownProbability(row.probability)}`;
   const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
   function sizeOf({ images, study }) {

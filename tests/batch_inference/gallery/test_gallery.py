@@ -11,7 +11,8 @@ import pytest
 
 from batch_inference import main, pipeline
 from batch_inference.gallery import page as gallery_page
-from batch_inference.outputs import redraw
+from batch_inference.outputs import redraw, row_files
+from batch_inference.storage import filesystem, storage_errors
 from tests.batch_inference.conftest import json_rows
 from tests.support import browser, scored_folder
 from trainer.errors import DataError
@@ -130,6 +131,18 @@ def test_what_file_names_hold_is_shown_and_never_done(opened):
         == scored_folder.HOSTILE_SHOWN
     )
     assert not opened.errors
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        *((0.9999737, 3, "> 0.999"), (0.9999737, 4, "> 0.9999"), (0.9991, 3, "> 0.999")),
+        *((0.999, 3, "0.999"), (0.5, 3, "0.500"), (1, 3, "1.000"), (0, 4, "0.0000")),
+        *((0.00004, 4, "< 0.0001"), (0.001, 3, "0.001")),
+    ],
+)
+def test_a_probability_never_reads_as_certain(opened, value, digits, shown):
+    assert opened.ask(f"shownProbability({value}, {digits})") == shown
 
 
 def test_keys_go_through_the_queue(opened):
@@ -550,7 +563,10 @@ def test_where_only_the_map_is_missing_the_original_is_shown(page, tmp_path):
     page.open(folder / "gallery.html")
     page.wait("document.querySelector('#selected .mapless img')?.naturalWidth > 0")
     assert page.ask("document.querySelector('#note').hidden")
-    assert "humerus-overlay draws it" in page.ask("document.querySelector('#mapless').innerText")
+    command = "humerus-overlay --scored=scored --output=scored draws it"
+    assert command in page.ask("document.querySelector('#mapless').innerText")
+    page.wait("[...document.querySelectorAll('.row img')].every(image => image.naturalWidth > 0)")
+    assert page.ask("document.querySelectorAll('.row img').length") == 4
 
 
 def test_every_run_writes_it_and_it_shows_what_the_rows_say(page, model, radiographs, tmp_path):
@@ -609,6 +625,38 @@ def test_rows_come_in_several_files_and_a_part_can_be_asked_for(page, tmp_path, 
     assert page.ask("document.querySelector('.where').textContent") == "2 images, 1 shown"
     with pytest.raises(DataError, match="is selected by --uri"):
         gallery_page.write(gallery_page.GalleryOptions(str(folder), uri="nothing"))
+
+
+def test_files_of_others_beside_the_rows_of_a_page_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_page, "ROWS_PER_FILE", 10)
+    folder = scored_folder.write(tmp_path, 24)
+    rows = folder / "notes_rows"
+    rows.mkdir()
+    (rows / "mine.txt").write_text("mine")
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), page="notes.html"))
+    assert len(list(rows.glob("images-*.js"))) == 3
+    part = gallery_page.GalleryOptions(
+        str(folder), page="notes.html", label="positive", overwrite=True
+    )
+    gallery_page.write(part)
+    assert {path.name for path in rows.iterdir()} == {
+        "mine.txt",
+        "images-00000.js",
+        "images-00001.js",
+        "studies-00000.js",
+    }
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "parquet"])
+def test_a_rejected_file_has_no_frame_in_any_format(model, tmp_path, format_):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "image.png").write_bytes(scored_folder.original(0))
+    (tmp_path / "in" / "Thumbs.db").write_bytes(b"no image")
+    output = tmp_path / "out"
+    pipeline.run(pipeline.Options(str(tmp_path / "in"), str(model), str(output), format=(format_,)))
+    script = (output / "gallery_rows" / "rejected-00000.js").read_text()
+    ((uri, *_, frame),) = json.loads(script.partition(",")[2].rpartition(")")[0])
+    assert uri.endswith("Thumbs.db") and frame is None
 
 
 def test_no_cache_gives_a_page_the_rows_of_another(tmp_path):
@@ -673,7 +721,6 @@ ROW = {"uri": "a.png", "label": "positive", "probability": 0.5, "study": "s"}
         ("predictions.csv", 'uri,label,probability,study\n"a\0.png,positive,high,s\n'),
         ("rejections.jsonl", "{}"),
         ("studies.jsonl", json.dumps({"study": "s", "label": "positive", "probability": 1})),
-        ("cams/1-a.parquet", "PAR1 and no more"),
     ],
 )
 def test_a_damaged_file_of_rows_is_named(tmp_path, capsys, name, content):
@@ -685,6 +732,56 @@ def test_a_damaged_file_of_rows_is_named(tmp_path, capsys, name, content):
     assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
     printed = capsys.readouterr().err
     assert f"{folder}/{name} " in printed and "score " in printed and printed.count("\n") == 1
+
+
+def test_a_damaged_pack_of_maps_is_named(tmp_path, capsys):
+    folder = scored_folder.write(tmp_path, 3, cam_store="parquet")
+    pack = "cams/1-a.parquet"
+    for path in folder.glob("predictions.*"):
+        path.unlink()
+    (folder / "predictions.jsonl").write_text(json.dumps(ROW | {"cam": pack}))
+    (folder / pack).write_text("PAR1 and no more")
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    printed = capsys.readouterr().err
+    assert f"{folder}/{pack} cannot be read as packed maps" in printed
+
+
+@pytest.mark.parametrize("kind", ["predictions", "studies"])
+def test_rows_that_may_not_be_read_are_named(tmp_path, capsys, monkeypatch, kind):
+    """A storage that refuses one file is a double: root may read everything."""
+    folder, read = scored_folder.write(tmp_path, 3), row_files.read
+
+    def refuse(scored: str, name: str):
+        if name == kind:
+            raise storage_errors.StorageError("Permission denied")
+        return read(scored, name)
+
+    monkeypatch.setattr(row_files, "read", refuse)
+    assert main.gallery(["humerus-gallery", f"--scored={folder}"]) == 3
+    assert f"{folder} cannot be read (Permission denied); check access" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gallery.html", "gallery_rows/images-00000.js", "said.json"])
+def test_what_cannot_be_written_is_named_and_a_page_that_is_there_stays_whole(
+    tmp_path, capsys, monkeypatch, name
+):
+    """A disk that is full as this file is written is a double."""
+    folder, write = scored_folder.write(tmp_path, 3), filesystem.write
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def fill(uri: str, *arguments: object) -> None:
+        if uri.endswith(name):
+            raise storage_errors.UnwritableError("No space left on device", temporary=True)
+        write(uri, *arguments)
+
+    monkeypatch.setattr(filesystem, "write", fill)
+    arguments = [f"--scored={folder}", f"--json={tmp_path}/said.json"]
+    assert main.gallery(["humerus-gallery", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written (No space left on device); remove the cause" in said
+    assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_folder_without_rows_says_so(tmp_path, capsys):

@@ -27,11 +27,20 @@ def test_a_quotation_mark_that_is_not_closed_swallows_no_row(tmp_path, rows, lin
         list(manifest.read_lines(uri))
 
 
+@pytest.mark.parametrize("surplus", ["", ",", ", ,"])
+def test_more_cells_than_the_header_has_are_refused_unless_blank(tmp_path, surplus):
+    uri = write(tmp_path, f"path,ward\na.png,1{surplus}\n")
+    assert list(manifest.read_lines(uri)) == [manifest.Line("a.png", "", (("ward", "1"),))]
+    uri = write(tmp_path, f"path,ward\na.png,1\nleft, lateral.png,2{surplus}\n")
+    with pytest.raises(DataError, match=r"line 3: expected 2 cells as in the header, got [345]"):
+        list(manifest.read_lines(uri))
+
+
 def test_csv_with_quotes_line_breaks_and_short_lines(tmp_path):
     uri = write(
         tmp_path,
         'ward,uri,study\r\n1,"b/odd, ""name"".png",s1\r\n'
-        '"two\nlines",a.png\r\n9,,s2\r\n0,c.png,,more\r\n',
+        '"two\nlines",a.png\r\n9,,s2\r\n0,c.png,,\r\n',
     )
     assert manifest.read_carried_columns(uri) == ["ward"]
     assert list(manifest.read_lines(uri)) == [
@@ -91,14 +100,52 @@ def test_studies_go_by_the_names_that_training_knows_and_belong_to_their_patient
     assert manifest.read_study_columns(uri) == [*kept, "Patient_ID", "study"]
     for by in manifest.read_study_columns(uri):
         named = study_key.make_study_key(by, None, uri)(next(iter(sources.find(uri))), {})
-        assert named == {"study": "p1/s1", "Patient_ID": "p1"}.get(by, "s1")
+        assert named == {"Patient_ID": "p1"}.get(by, "p1/s1")
+
+
+def test_a_second_column_for_studies_is_taken_as_it_stands(tmp_path):
+    uri = write(tmp_path, "path,patient,study,study_id\na.png,p1,s1,e1\n")
+    (source,) = sources.find(uri)
+    assert study_key.make_study_key("study_id", None, uri)(source, {}) == "e1"
+
+
+@pytest.mark.parametrize(
+    ("header", "labelled"),
+    [
+        ("path,label", True),
+        ("path,label,sha256,probability", True),
+        ("uri,label,probability,logit,study,sha256", False),
+        ("path", False),
+    ],
+)
+def test_rows_of_predictions_are_no_labels(tmp_path, header, labelled):
+    assert manifest.has_labels(write(tmp_path, f"{header}\n")) == labelled
+
+
+def test_a_slash_in_the_name_of_a_patient_makes_no_study_of_another(tmp_path):
+    rows = "a.png,1,a/b,c\nb.png,0,a,b/c\nc.png,1,a%2Fb,c\n"
+    uri = write(tmp_path, f"path,label,patient,study\n{rows}")
+    studies = [line.study for line in manifest.read_lines(uri)]
+    assert len(set(studies)) == 3 and studies[1] == "a/b/c"
+    listed = training_manifest.list_source(uri, str(tmp_path), ()).examples
+    assert [example.study_id for example in listed] == studies
+
+
+@pytest.mark.parametrize("written", ["Mu\u0308ller Anna", "M\u00fcller\u00a0Anna", "Müller  Anna"])
+def test_a_patient_has_one_name_however_a_program_writes_it(tmp_path, written):
+    rows = f"a.png,1,Müller Anna,1\nb.png,1,{written},1\n"
+    uri = write(tmp_path, f"path,label,patient,study\n{rows}")
+    assert {line.study for line in manifest.read_lines(uri)} == {"Müller Anna/1"}
+    listed = training_manifest.list_source(uri, str(tmp_path), ()).examples
+    assert {(each.patient_id, each.study_id) for each in listed} == {
+        ("Müller Anna", "Müller Anna/1")
+    }
 
 
 def test_training_and_scoring_agree_on_the_studies_of_a_manifest(tmp_path):
     uri = write(tmp_path, "path,label,file,patient,study id\na.png,1,x,p1,1\nb.png,0,y,p2,1\n")
-    trained = [
-        (example.path, example.study_id) for example in training_manifest.read(uri, str(tmp_path))
-    ]
+    listed = training_manifest.list_source(uri, str(tmp_path), ()).examples
+    trained = [(example.path, example.study_id) for example in listed]
     assert (
         [(line.path, line.study) for line in manifest.read_lines(uri)]
         == trained

@@ -1,5 +1,6 @@
 """Which files an input names, and how they and their studies are called."""
 
+import json
 import os
 from typing import ClassVar
 
@@ -99,6 +100,29 @@ def test_what_is_excluded(tree, exclude, left):
     (tree / "list.txt").write_text("\n".join(named(tree)))
     assert named(tree / "list.txt", *exclude, "list.txt") == left
     assert sources.has_any(str(tree), exclude) and not sources.has_any(str(tree), ["*"])
+
+
+def test_results_of_runs_in_subfolders_are_no_inputs(tree):
+    before = {pattern: named(tree / pattern) for pattern in ("", "**/*.png", "b/*")}
+    results = ("cams/a.png", "originals/b.png", "predictions.jsonl", "summary.json")
+    for run in (tree / "scored", tree / "b" / "d" / "scored"):
+        for name in results:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_bytes(b"a result")
+        (run / "new.png").write_bytes(b"somebody's")
+    assert len(named(tree)) == len(before[""]) + 2 * len(results) + 2, "no run has made these"
+    for run in (tree / "scored", tree / "b" / "d" / "scored"):
+        record = {"model": "m", "engine": "e", "options": {}}
+        (run / "run.json").write_text(json.dumps(record))
+    new = ["b/d/scored/new.png", "scored/new.png"]
+    (tree / "other" / "cams").mkdir(parents=True)
+    (tree / "other" / "cams" / "a.png").write_bytes(b"somebody's")
+    (tree / "other" / "run.json").write_text("[" * 100_000)
+    new += ["other/cams/a.png"]
+    assert named(tree) == sorted([*before[""], *new, "other/run.json"])
+    assert named(tree / "*" / "cams" / "*.png") == ["other/cams/a.png", "scored/cams/a.png"]
+    assert named(tree / "**" / "*.png") == sorted([*before["**/*.png"], *new])
+    assert named(tree / "scored" / "cams" / "a.png") == ["a.png"], "it is asked for by its name"
 
 
 def test_what_exists_under_that_very_name_is_no_pattern(tree):

@@ -71,6 +71,28 @@ def test_the_study_by_each_key(by, given, study):
     assert of(by, **given) == study
 
 
+@pytest.mark.parametrize(
+    ("earlier", "given", "study"),
+    [
+        ("a/b", {}, "a/b"),
+        ("a/b", {"is_grouped": False}, "a/b/c.png"),
+        ("a/b/c.png", {}, "a/b"),
+        ("a/b/c.png", {"is_grouped": False}, "a/b/c.png"),
+        (PSEUDONYM, {"is_grouped": False}, PSEUDONYM),
+        (PSEUDONYM, {"name": f"{PSEUDONYM}/c", "is_grouped": False, "address": "x"}, PSEUDONYM),
+    ],
+)
+def test_a_kept_row_has_the_study_that_its_folder_makes_now(earlier, given, study):
+    source = Source(**{"uri": "/in/a/b/c.png", "name": "a/b/c.png"} | given)
+    assert StudyKey().rename(source, earlier) == study
+
+
+def test_a_kept_row_has_the_study_that_its_column_names():
+    source = Source("/in/c.png", "c.png", "p1/s1", (("exam", "e7"),))
+    assert StudyKey("study").rename(source, "s1") == "p1/s1"
+    assert StudyKey("exam").rename(source, "e7") == "e7"
+
+
 def test_a_salt_gives_other_pseudonyms_the_same_every_time():
     assert (
         StudyKey(salt="pepper").pseudonym(UID)

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -136,6 +137,11 @@ def test_a_refused_load_is_repeated_by_resuming_and_what_was_loaded_is_not(
         assert rows("studies") == json_rows(tmp_path / "out", "studies")
         assert rows("rejections") == json_rows(tmp_path / "out", "rejections")
     assert double.tables["trial.scores.predictions"]["schema"]["fields"][-1]["name"] == "brightness"
+    # A table that was made anew holds no rows.
+    del double.tables["trial.scores.studies"]
+    done = score(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert rows("studies") == json_rows(tmp_path / "out", "studies")
     # Another output is another run, whose rows are wanted beside these.
     done = score(*arguments, f"--output={tmp_path / 'other'}")
     assert done.returncode == 0 and len(rows("predictions")) == 1 + 2 * 14
@@ -184,7 +190,7 @@ def test_what_names_no_dataset_is_refused(text):
         bigquery.Dataset.parse(text)
 
 
-def test_loads_go_by_way_of_cloud_storage():
+def test_loads_go_by_way_of_cloud_storage(monkeypatch):
     given = PipelineOptions(["--temp_location=gs://trial-bucket/t"])
     assert bigquery.choose_temporary_folder(given, "/out").startswith(
         "gs://trial-bucket/t/humerus-"
@@ -192,6 +198,9 @@ def test_loads_go_by_way_of_cloud_storage():
     assert bigquery.choose_temporary_folder(given, "/out") != bigquery.choose_temporary_folder(
         given, "/out2"
     )
+    here = bigquery.choose_temporary_folder(given, "/out")
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert bigquery.choose_temporary_folder(given, "/out") != here
     assert (
         bigquery.choose_temporary_folder(PipelineOptions([]), "gs://trial-bucket/out")
         == "gs://trial-bucket/out/beam-temp-bigquery"

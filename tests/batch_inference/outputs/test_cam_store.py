@@ -1,6 +1,7 @@
 """Maps packed now and drawn later, against the pictures that the scorer draws itself."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -187,18 +188,20 @@ def test_a_pack_that_cannot_be_written_costs_its_images_only(
 
 
 def test_what_is_damaged_is_said(packed, tmp_path, caplog):
-    (tmp_path / "cams").mkdir()
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
     (first, *_) = sorted((packed / "cams").iterdir())
     rows = pyarrow.parquet.read_table(first).to_pylist()
     rows[0]["picture"], rows[1]["cam"] = b"no picture", b"123"
     table = pyarrow.Table.from_pylist(rows, pyarrow.parquet.read_schema(first))
-    pyarrow.parquet.write_table(table, tmp_path / "cams" / "a.parquet")
+    damaged = tmp_path / "cams" / first.name
+    pyarrow.parquet.write_table(table, damaged)
     drawn = redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
-    assert (drawn.pictures, drawn.failed) == (len(rows) - 2, 2) and "2 could not be drawn" in str(
-        drawn
-    )
-    (tmp_path / "cams" / "a.parquet").write_bytes(first.read_bytes()[:-50])
-    with pytest.raises(DataError, match="cannot be read as packed maps"):
+    assert (drawn.pictures, drawn.failed) == (12, 2) and "2 could not be drawn" in str(drawn)
+    damaged.write_bytes(first.read_bytes()[:-50])
+    with pytest.raises(DataError, match=f"{first.name} cannot be read as packed maps"):
+        redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
+    damaged.unlink()
+    with pytest.raises(DataError, match=f"{first.name} cannot be read as packed maps"):
         redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
 
 
@@ -228,6 +231,58 @@ def test_resuming_keeps_the_maps_and_a_changed_file_is_drawn_anew(model, tmp_pat
             cv2.imread(str(tmp_path / "drawn" / row["cam"])),
         )
         assert now.shape == later.shape and psnr(now, later) > 36
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_after_resuming_only_maps_of_rows_are_drawn(model, tmp_path, format_):
+    """A pack of several maps stays for one of them; the drawn pictures of the others do not."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("changed", "kept", "removed", "spoilt"):
+        cv2.imwrite(str(source / f"{name}.png"), picture(len(name)))
+    options = {"cam_store": "parquet", "format": (format_,)}
+    score(source, model, out, **options)
+    for cam_format in ("jpeg", "png"):
+        drawn = redraw.run(redraw.OverlayOptions(str(out), str(out), cam_format=cam_format))
+        assert drawn.pictures == 4
+    cv2.imwrite(str(source / "changed.png"), picture(9))
+    (source / "removed.png").unlink()
+    (source / "spoilt.png").write_bytes(b"no image any more")
+    score(source, model, out, **options, resume=True)
+    left = {path.name for path in (out / "cams").iterdir() if path.suffix != ".parquet"}
+    assert left == {"kept.png.jpg", "kept.png.png"}
+    drawn = redraw.run(redraw.OverlayOptions(str(out), str(tmp_path / "drawn")))
+    assert drawn.pictures == 2
+    assert {path.name for path in (tmp_path / "drawn" / "cams").iterdir()} == {
+        "changed.png.jpg",
+        "kept.png.jpg",
+    }
+
+
+def test_label_and_probability_that_select_a_map_are_those_of_its_row(packed, tmp_path):
+    shutil.copytree(packed, tmp_path / "out")
+    (rows,) = (tmp_path / "out").glob("predictions.jsonl")
+    first, *others = map(json.loads, rows.read_text().splitlines())
+    first |= {"label": "uncertain", "probability": 0.99}
+    rows.write_text("".join(json.dumps(row) + "\n" for row in (first, *others)))
+    for number, selected in enumerate(({"label": "uncertain"}, {"min_probability": 0.99})):
+        output = tmp_path / str(number)
+        told = redraw.run(redraw.OverlayOptions(str(tmp_path / "out"), str(output), **selected))
+        assert told.pictures == 1
+
+
+def test_a_run_that_is_not_finished_and_the_folder_of_another_are_refused(packed, tmp_path):
+    shutil.copytree(packed, tmp_path / "out")
+    record = tmp_path / "out" / "run.json"
+    redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / "out")))
+    run = json.loads(record.read_text())
+    record.write_text(json.dumps(run | {"started": "2020-01-01T00:00:00+00:00"}))
+    with pytest.raises(ConfigError, match="holds the results of a different run than --scored="):
+        redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / "out")))
+    record.write_text(json.dumps(run | {"state": "running"}))
+    with pytest.raises(DataError, match="is not finished; finish it with humerus-score --resume"):
+        redraw.run(redraw.OverlayOptions(str(tmp_path / "out"), str(tmp_path / "drawn")))
+    assert not (tmp_path / "drawn").exists()
 
 
 def test_a_full_disk_ends_the_drawing(packed, tmp_path):

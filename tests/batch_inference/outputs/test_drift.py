@@ -121,7 +121,9 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
             str(tmp_path / "in"), str(tmp_path / "model"), str(tmp_path / "out"), cam="none"
         )
     )
-    content = json.loads((tmp_path / "out" / "summary.json").read_text())["drift"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cautions"][-1].startswith("these images differ much")
+    content = summary["drift"]
     assert content["brightness"]["drift"] == "much" and content["probability"]["psi"] is None
     counts, _ = np.histogram(
         [row["brightness"] for row in json_rows(tmp_path / "out", "predictions")], edges

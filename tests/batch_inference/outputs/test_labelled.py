@@ -9,8 +9,10 @@ import pytest
 
 from batch_inference import pipeline
 from batch_inference.outputs import labelled, summary
+from tests.batch_inference.conftest import json_rows
 from trainer import artifact
 from trainer.evaluation import evaluate
+from trainer.evaluation.metric_tables import format_interval
 
 MEASURED = ("image", "study", "counts", "confusion", "threshold", "uncertain_band")
 
@@ -59,7 +61,7 @@ def test_the_metrics_are_those_of_humerus_evaluate(images, model, tmp_path):
     (line,) = [line for line in str(done).splitlines() if line.startswith("against the labels")]
     auroc = expected["image"]["auroc"]
     assert "14 images (8 positive, 7 patients), threshold 0.500: auroc" in line
-    assert f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})" in line
+    assert f"auroc {format_interval(auroc)}" in line
 
     again = score(manifest, model, tmp_path / "out", engine="tensorflow", resume=True)
     assert again.kept == 14 and again.content["metrics"] == found["metrics"]
@@ -105,3 +107,21 @@ def test_labels_that_cannot_be_used_cost_no_row(images, model, tmp_path):
     done = score(manifest, model, tmp_path / "out")
     assert done.content["scored"] == 14 and done.content["metrics"] is None
     assert "caution: the labels of the manifest were not used: study p0/1 has two" in str(done)
+
+
+def test_copies_count_once_in_their_study_as_in_its_row(images, model, tmp_path):
+    copies = []
+    for number, patient in enumerate(("p0", "p0", "p9")):
+        shutil.copy(images / "00é.png", images / f"copy{number}.png")
+        copies.append(f"im ages/copy{number}.png;1;{patient};1")
+    manifest = images.parent / "list.csv"
+    manifest.write_text("\n".join(lines(*copies)))
+    done = score(manifest, model, tmp_path / "out")
+    metrics = done.content["metrics"]
+    assert metrics["counts"]["images"] == 15 and metrics["counts"]["studies"] == 8
+    assert "count once per study: 2 copies were not measured" in str(done)
+    errors = [
+        (row["probability"] - (row["study"] == "p9/1" or int(row["study"][1]) % 2 == 0)) ** 2
+        for row in json_rows(tmp_path / "out", "studies")
+    ]
+    assert metrics["study"]["brier"]["value"] == pytest.approx(sum(errors) / 8, abs=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from batch_inference import pipeline, preflight
 from batch_inference.inputs import sources
-from batch_inference.outputs import output_folder
+from batch_inference.outputs import journal, output_folder
 from tests.batch_inference.conftest import json_rows, picture
 from trainer.errors import ConfigError
 
@@ -28,7 +28,7 @@ OURS = [
         "beam-temp-predictions.csv-1234/x",
     ),
 ]
-KEPT = ["cams/a.png.jpg", "journal/0001-ab.jsonl.gz"]
+KEPT = ["cams/a.png.jpg", f"journal/0001-{32 * 'a'}.jsonl.gz"]
 OTHERS = [
     *(
         "studies.csv.txt",
@@ -92,6 +92,45 @@ def test_overwriting_deletes_what_a_run_made_and_nothing_else(scored, record):
 
 
 def test_resuming_keeps_pictures_and_journal_too(scored, record):
+    output_folder.claim(str(scored), record, resume=True, overwrite=False)
+    assert files(scored) == {*OTHERS, *KEPT, "run.json"}
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_pages_of_a_part_are_deleted_and_pages_of_others_are_not(scored, record, how):
+    page = '<head><meta name="humerus-rows" content="3"></head>'
+    theirs = {"notes_rows/images-00000.js", "mine.html", "mine_rows/images-00000.js"}
+    write(scored, *theirs, "part_rows/images-00000.js", "part_rows/rejected-00001.js")
+    write(scored, "both_rows/studies-00000.js", "both_rows/mine.js", "both_rows/images-1.js")
+    for name in ("part.html", "both.html"):
+        (scored / name).write_text(page)
+    (scored / "folder.html").mkdir()
+    output_folder.claim(str(scored), record, **{"resume": False, "overwrite": False} | {how: True})
+    kept = {*KEPT} if how == "resume" else set()
+    assert files(scored) == {
+        *OTHERS,
+        *theirs,
+        *kept,
+        "run.json",
+        "both_rows/mine.js",
+        "both_rows/images-1.js",
+    }
+    assert not (scored / "part_rows").exists() and (scored / "folder.html").is_dir()
+
+
+def test_a_page_whose_deletion_was_killed_is_deleted_by_the_next_run(scored, record, monkeypatch):
+    (scored / "part.html").write_text('<meta name="humerus-rows" content="3">')
+    write(scored, "part_rows/images-00000.js")
+    original = output_folder.filesystem.delete
+
+    def delete(uri: str) -> None:
+        original(uri)
+        if "part" in uri:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(output_folder.filesystem, "delete", delete)
+        output_folder.claim(str(scored), record, resume=True, overwrite=False)
     output_folder.claim(str(scored), record, resume=True, overwrite=False)
     assert files(scored) == {*OTHERS, *KEPT, "run.json"}
 
@@ -242,3 +281,20 @@ def test_results_that_a_pattern_or_a_link_leads_to_are_passed_over(tmp_path):
     assert found(source) == {"a.png", "link/out/mine.png"}
     assert found(source / "*") == {"a.png", "link/out/mine.png"}
     assert found(tmp_path / "elsewhere" / "*" / "*") == {"out/mine.png"}
+
+
+def test_a_record_of_the_run_that_cannot_be_read_is_not_called_absent(tmp_path):
+    write(tmp_path, *OURS[:1])
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(ConfigError, match=r"its run\.json cannot be read \(.*\); check access"):
+        output_folder.check(str(tmp_path), None, resume=True, overwrite=False)
+
+
+def test_other_files_in_the_journal_are_left_alone(tmp_path):
+    ours = [f"journal/000{number}-{32 * 'a'}.jsonl.gz" for number in (1, 2)]
+    others = ["journal/README", "journal/dir/0001-a", f"journal/1-{32 * 'a'}.jsonl.gz"]
+    write(tmp_path, *ours, *others)
+    assert journal.list_parts(str(tmp_path)) == [f"{tmp_path}/{name}" for name in ours]
+    journal.keep_only(str(tmp_path), "0002")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {ours[1], *others}

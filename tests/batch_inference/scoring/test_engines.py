@@ -357,7 +357,7 @@ def test_openvino_leaves_the_log_in_its_form():
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
     )
-    assert re.fullmatch(r"\d\d:\d\d:\d\d E said\n", done.stderr)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d ERROR said\n", done.stderr)
 
 
 @pytest.mark.parametrize(

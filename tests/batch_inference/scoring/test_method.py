@@ -92,9 +92,8 @@ def test_scored_with_a_method_only_the_pictures_differ(model, images, tmp_path):
 def test_packed_maps_carry_the_methods_size_and_scale(model, images, tmp_path):
     score(images, model, tmp_path, method="fused_layer_cam", cam_store="parquet")
     (pack,) = (tmp_path / "cams").glob("*.parquet")
-    (packed, *_) = redraw.select_maps(
-        str(pack), redraw.OverlayOptions(str(tmp_path), str(tmp_path))
-    )
+    (row, *_) = json_rows(tmp_path, "predictions")
+    (packed,) = redraw.select_maps(str(pack), {(row["uri"], None)})
     told = artifact.load(model).cam["methods"]["fused_layer_cam"]
     assert (packed.cam_height, packed.cam_width, packed.scale) == (
         told["height"],

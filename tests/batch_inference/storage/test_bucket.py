@@ -255,7 +255,7 @@ def test_a_wrong_address_is_one_sentence_too(filled, capsys, wrong, sentence, mo
         ),
         ("prefix=in", "--input={bucket}/in cannot be listed"),
         ("prefix=out", "--output={bucket}/out cannot be listed"),
-        ("/o/out/run.json", "--output={bucket}/out cannot be listed"),
+        ("/o/out/run.json", "--output={bucket}/out: its run.json cannot be read"),
         ("uploadType", "{bucket}/out cannot be written"),
     ],
 )

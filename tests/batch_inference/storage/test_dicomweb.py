@@ -175,6 +175,15 @@ def test_an_address_is_described_without_identifiers():
     )
 
 
+def test_with_a_salt_queries_for_different_patients_are_different_inputs():
+    key = StudyKey(salt="secret")
+    one, other = (
+        sources.describe(f"dicomweb+http://host/studies?PatientID={number}", key)
+        for number in ("4711", "4712")
+    )
+    assert one != other and "471" not in one + other
+
+
 class Archive(http.server.BaseHTTPRequestHandler):
     """Lists `server.total` instances of a study; `server.ignores` names what it does not heed."""
 
