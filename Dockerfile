@@ -51,7 +51,7 @@ RUN echo tensorflow >excluded.txt && uv pip install --excludes excluded.txt ".[d
     && rm -r "$VIRTUAL_ENV"/lib/python3.*/site-packages/tensorflow/include
 
 FROM builder AS packages
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY trainer trainer
 COPY batch_inference batch_inference
 RUN uv build --wheel --out-dir /wheels

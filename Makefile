@@ -1,8 +1,8 @@
 # The two main commands are `make train-local` and `make test`. Each first installs what it needs into .venv.
 
-PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PYTHON ?= $(or $(wildcard $(BIN)/python),python3)
 EXTRAS ?= cpu,dicom,onnx,mlflow,wandb,hf,dev
 COMMA  := ,
 # One for each choice of EXTRAS: `make test` after `make train-local EXTRAS=cpu` installs what is missing.
@@ -42,15 +42,22 @@ BENCH_FLAGS ?=
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
+PYTHON_VERSION := import sys; print(sys.version)
+CHECK_PYTHON   := import sys; found = sys.version_info[:2]; sys.exit(None if (3, 11) <= found <= (3, 13) else \
+	"{} is Python {}.{}; expected 3.11 to 3.13: name one, such as make PYTHON=python3.12".format(sys.executable, *found))
+
+# An environment of another Python is made anew.
 $(STAMP): setup.py $(LOCK)
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	@[ "$$($(BIN)/python -c '$(PYTHON_VERSION)' 2>/dev/null)" = "$$($(PYTHON) -c '$(PYTHON_VERSION)')" ] || \
+		$(PYTHON) -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) >$(VENV)/uv.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-## make train-local                           render, train, evaluate, export and score; under ten minutes on two cores
-## make train-local SOURCE=DIR LAYOUT=mura    do the same on your own data with the real recipe
+## make train-local                           render, train, evaluate, export and score; under ten minutes on two quiet cores
+## make train-local SOURCE=DIR LAYOUT=mura    do the same on your own data with the real recipe; TRAIN_FLAGS="--config.X=Y"
 train-local: $(STAMP)
 	@$(BIN)/python -m trainer.local --work='$(WORK)' --source='$(SOURCE)' --layout='$(LAYOUT)' --config='$(CONFIG)' \
 		--image_size='$(IMAGE_SIZE)' -- $(TRAIN_FLAGS)
@@ -149,6 +156,6 @@ lock: $(STAMP)
 	UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile setup.py requirements.in --all-extras --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --quiet --output-file $(LOCK)
 
-## make clean                                 remove runs and caches; .venv stays
+## make clean                                 remove caches and what was built; runs and .venv stay
 clean:
-	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,9 +30,9 @@ from trainer.dataset.prepared_split import Split, load_split
 from trainer.network.trainable_layers import moving_statistics
 from trainer.training import cross_validation
 from trainer.training.build_run import build_run
-from trainer.training.fit import Run
 from trainer.training.job import create_job
 from trainer.training.loop import State
+from trainer.training.run import Run
 
 FOLDS = 5
 FIRST_SCORED = 4  # epochs of fine-tuning before the first that is scored

@@ -38,8 +38,9 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
 from trainer.network import model as model_lib
 from trainer.network import trainable_layers
-from trainer.training import build_run, fit, optimization
+from trainer.training import build_run, optimization
 from trainer.training.job import TrainingJob
+from trainer.training.journal import Journal
 from trainer.training.loop import State
 from trainer.training.training_step import Objective
 
@@ -159,7 +160,7 @@ class _WholeLoop:
         dataset = DatasetInfo(image_size=size, preprocessing={}, fingerprint="")
         job = TrainingJob(config, dataset, data_dir="", workdir=str(folder / "run"))
         self._run = build_run.build_run(job, tf.distribute.get_strategy(), split, split)
-        self._journal, self._state, self._config = fit.Journal(self._run), State(), config
+        self._journal, self._state, self._config = Journal(self._run), State(), config
 
     def __call__(self, unused_number: int) -> int:
         self._run.loop.train_epoch(

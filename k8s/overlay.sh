@@ -21,8 +21,9 @@ shift
   refuse "'$overlay' is no overlay; expected one of: $(echo $overlays)."
 
 storage=
-# Several components may stand in one argument.
-for component in $*; do
+# Several components may stand in one argument, separated by spaces or commas.
+set -- $(echo "$*" | tr , ' ')
+for component in "$@"; do
   case " $order " in
     *" $component "*) ;;
     *) refuse "'$component' is not offered; expected some of: $order." ;;

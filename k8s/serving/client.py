@@ -7,9 +7,9 @@ The number is `image_size` of the artifact's model.json. The pixels are made by 
 training and humerus-score use; a server must be sent those and no others.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 import urllib.request
 from typing import Any
 
@@ -53,8 +53,19 @@ def ask(protocol: str, address: str, size: int, file: bytes) -> dict[str, np.nda
         return read_answer(protocol, json.load(response))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("protocol", choices=["tensorflow", "v2"])
+    parser.add_argument("address", help="of the server, such as http://localhost:8501")
+    parser.add_argument("size", type=int, help="image_size of the artifact's model.json")
+    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    given = parser.parse_args()
+    for file in given.files:
+        found = ask(given.protocol, given.address, given.size, file.read_bytes())
+        print(f"{file} probability={found['probability'][0]:.4f} map={found['cam'].shape[1:]}")
+
+
 if __name__ == "__main__":
-    _protocol, _address, _size, *_files = sys.argv[1:]
-    for name in _files:
-        found = ask(_protocol, _address, int(_size), pathlib.Path(name).read_bytes())
-        print(f"{name} probability={found['probability'][0]:.4f} map={found['cam'].shape[1:]}")
+    main()
