@@ -1,9 +1,12 @@
 """Render the model card of an artifact: what the model is for, how good it is, and its limits."""
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from absl import logging
 
 from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
@@ -16,15 +19,32 @@ _COLLECTIONS = {"mura": "MURA", "fracatlas": "FracAtlas", "graz": "GRAZPEDWRI-DX
 """Names of collections by the layout of the source."""
 
 
-def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
+def write(
+    directory: pathlib.Path, fields: Mapping[str, Any], former: Mapping[str, Any] | None = None
+) -> None:
     """Write the card into an artifact, as `MODEL_CARD` and, for the Hugging Face Hub, `HUB_CARD`.
+
+    A card that was edited stays as it is.
 
     Args:
       directory: local folder of the artifact.
       fields: as for `render`.
+      former: the fields that the cards in the folder were written from; None if there are none.
     """
+    expected = {} if former is None else _render_cards(former)
+    for name, text in _render_cards(fields).items():
+        path = directory / name
+        if path.exists() and path.read_bytes() != expected.get(name, "").encode():
+            logging.warning("%s was edited, and is left as it is.", path)
+        else:
+            path.write_bytes(text.encode())
+
+
+def _render_cards(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text of each card, by its file's name."""
+    # As `model.json` holds them, so that a card made from that file is the same.
+    fields = json.loads(json.dumps(fields, sort_keys=True))
     card = render(fields)
-    (directory / MODEL_CARD).write_text(card, encoding="utf-8")
     hub_card = page_templates.make_environment(autoescape=False).get_template("hub_card.md.j2")
     rendered = hub_card.render(
         card=card,
@@ -32,7 +52,7 @@ def write(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
         measured=_list_measured(fields),
         dataset_name=_name_dataset(fields["dataset"]),
     )
-    (directory / HUB_CARD).write_text(rendered, encoding="utf-8")
+    return {MODEL_CARD: card, HUB_CARD: rendered}
 
 
 def _name_dataset(dataset: Mapping[str, Any]) -> str:

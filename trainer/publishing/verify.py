@@ -37,7 +37,7 @@ def verify(
     The networks in 8-bit arithmetic and in ONNX are made where there is none yet, and with
     `requantize` the first is made again. Engines that cannot run here keep their records.
     """
-    described = artifact.load(directory)
+    loaded = described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
     lacks_int8 = artifact.INT8_NETWORK not in described.files
     if machine.has_packages("openvino", "nncf") and (requantize or lacks_int8):
@@ -65,7 +65,8 @@ def verify(
             records[str(choice)] = _compare(
                 directory, bare, choice, measured, calibration, *expected
             )
-    return _amend_with_card(directory, described, engines=records)
+    amended = artifact.amend(directory, described, engines=records)
+    return _update_cards(directory, loaded, amended)
 
 
 def check_maps(
@@ -84,13 +85,13 @@ def check_maps(
         logging.warning("The maps are not checked: %s", error)
         return described
     found: dict[str, Any] = map_checks.check(network, measured.images, measured.truth, masks)
-    return _amend_with_card(directory, described, map_checks=found)
+    amended = artifact.amend(directory, described, map_checks=found)
+    return _update_cards(directory, described, amended)
 
 
-def _amend_with_card(directory: pathlib.Path, described: Artifact, **fields: Any) -> Artifact:
-    """Replace fields of the artifact, in `model.json` and in the model card."""
-    amended = dataclasses.replace(described, **fields)
-    model_card.write(directory, dataclasses.asdict(amended))
+def _update_cards(directory: pathlib.Path, former: Artifact, amended: Artifact) -> Artifact:
+    """Write the model cards anew, and return the artifact with their checksums."""
+    model_card.write(directory, dataclasses.asdict(amended), dataclasses.asdict(former))
     return artifact.amend(directory, amended)
 
 
@@ -251,8 +252,10 @@ def _open_artifact(model: str) -> Iterator[pathlib.Path]:
         source = model.rstrip("/")
         described = evaluate.load_info(model)
         before = described.files
-        needed = [*artifact.list_needed(described), artifact.MODEL_JSON]
-        storage.download(source, needed, directory)
+        needed = artifact.list_needed(described)
+        cards = [name for name in before if name not in needed]
+        cards = [name for name in cards if storage.exists(f"{source}/{name}")]
+        storage.download(source, [*needed, *cards, artifact.MODEL_JSON], directory)
         yield directory
         after = artifact.load(directory).files
         changed = [name for name in after if after[name] != before.get(name)]

@@ -195,6 +195,17 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns != kept
 
 
+def test_a_card_that_was_edited_is_left_as_it_is(copied):
+    card, hub_card = copied / artifact.MODEL_CARD, copied / artifact.HUB_CARD
+    hub_card.write_text(f"{hub_card.read_text()}\n## Licence\n")
+    edited = hub_card.read_bytes()
+    for _ in range(2):
+        verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
+    assert hub_card.read_bytes() == edited
+    assert "is used (" in card.read_text()
+    artifact.load(copied)
+
+
 def test_an_engine_that_compresses_logits_is_aligned_and_scorers_align_it_too(copied, monkeypatch):
     # Elsewhere OpenVINO computes it too, more slowly and with values that may overflow.
     monkeypatch.setattr(machine, "has_int8_products", lambda: True)
