@@ -52,6 +52,9 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "twice the rate": {"learning_rate": 1e-3},
     "four times the rate": {"learning_rate": 2e-3},
     "half the rate": {"learning_rate": 2.5e-4},
+    "all layers": {"unfreeze_layers": "all"},
+    "dropout 0.5": {"dropout": 0.5},
+    "weight decay 0.05": {"weight_decay": 5e-2},
 }
 """Differences from the recipe as it was, in bfloat16 and with `augmentation.contrast` 0.3."""
 

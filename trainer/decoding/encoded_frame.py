@@ -62,6 +62,12 @@ def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> int:
         right, bottom, left, top = struct.unpack_from(">4I", frame, begin + 8)
         (depth,) = struct.unpack_from(">B", frame, begin + 42)
         bits, found = (depth & 0x7F) + 1, [bottom - top, right - left]
+        if left or top:  # the decoder returns the empty margin too
+            refuse(
+                "unsupported",
+                "expected a picture from the corner of its grid on, the JPEG 2000 data of the DICOM"
+                " file have an offset",
+            )
     if found != [dataset.Rows, dataset.Columns]:
         refuse(
             "bad_dicom",

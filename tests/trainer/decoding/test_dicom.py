@@ -932,6 +932,17 @@ def test_the_size_of_jpeg_2000_is_that_of_the_codestream_which_is_decoded():
     )
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_jpeg_2000_with_an_image_offset_is_refused_by_name(side):
+    stream = bytearray(encode(picture(), "JPEG2000", no_jp2=True))
+    for at in (8, 16):  # the end of the picture in its grid, and its offset
+        (value,) = struct.unpack_from(">I", stream, at + 4 * side)
+        struct.pack_into(">I", stream, at + 4 * side, value + 13)
+    data = encaps.encapsulate([bytes(stream)])
+    with pytest.raises(RadiographError, match=r"^unsupported: .* have an offset"):
+        read(dicom_file(picture(), uid.JPEG2000Lossless, PixelData=data))
+
+
 def test_encoded_data_of_more_bits_than_announced_are_refused():
     deep = picture().astype(np.uint16) * 16
     for syntax in (uid.JPEG2000Lossless, uid.JPEGLSLossless):
