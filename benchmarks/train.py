@@ -310,7 +310,7 @@ def _table(
     training = every * config.global_batch_size / statistics.median(rates[LOOP])
     about = (
         f"{config.backbone} at {size} px, batches of {config.global_batch_size},"
-        f" {config.precision}, the last {config.unfreeze_layers} of the layers learning;"
+        f" {config.precision}, unfreeze_layers={config.unfreeze_layers};"
         f" {len(rates[LOOP])} rounds of"
         f" {steps} steps on real radiographs; {_machine()}. A checkpoint takes {checkpoint:.2f} s:"
         f" every {every} steps, {checkpoint / training:.1%} of the time, which no round holds."
