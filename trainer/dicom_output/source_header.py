@@ -31,12 +31,18 @@ _EMPTY_IF_ABSENT = (
     "PatientOrientation",
 )
 """Type 2 attributes of the results (PS3.3 C.7): present, but empty where they are unknown."""
+_TRIAL = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+_TRIAL_EMPTY_IF_ABSENT = (
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+)
+"""Types 1 and 2 of the module Clinical Trial Subject (PS3.3 C.7.1.3), which may be absent."""
 _OPTIONAL = (
     *("IssuerOfPatientID", "OtherPatientNames", "EthnicGroup", "PatientComments"),
     *("PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved"),
     *("DeidentificationMethod", "StudyDescription", "TimezoneOffsetFromUTC"),
-    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName"),
-    *("ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID"),
+    *(*_TRIAL, *_TRIAL_EMPTY_IF_ABSENT, "ClinicalTrialSubjectID"),
     *("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName"),
     *("DeviceSerialNumber", "SoftwareVersions", "BodyPartExamined", "BurnedInAnnotation"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
@@ -53,13 +59,6 @@ _ENUMERATED = {
 _PADDING = " \0\t\r\n"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEXTS_OF_ONE_LINE = ("LO", "SH", "PN", "CS")
-_TRIAL = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
-_TRIAL_EMPTY_IF_ABSENT = (
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-)
-"""Types 1 and 2 of the module Clinical Trial Subject (PS3.3 C.7.1.3), which may be absent."""
 _MAX_BYTES = 1 << 18
 """More than any honest set of these attributes takes."""
 
