@@ -133,7 +133,7 @@ def trained(recipe: str, pool: Split, options: argparse.Namespace) -> np.ndarray
         f"--config={recipe}",
         f"--config.backbone={options.backbone}",
         f"--config.weights={options.weights}",
-        "--config.test_time_flip=False",
+        "--config.test_time_flips=none",
     ]
     subprocess.run([*command, f"--folds={FOLDS}", f"--config.seed={SEED}"], check=True)
     return np.array([float(row["probability"]) for row in _predictions(workdir, pool)])

@@ -27,6 +27,7 @@ from benchmarks.tables import markdown, replace_table
 from trainer.configs import humerus
 from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.prepared_split import Split, load_split
+from trainer.network.flips import PASSES
 from trainer.network.trainable_layers import moving_statistics
 from trainer.training import cross_validation
 from trainer.training.build_run import build_run
@@ -37,22 +38,27 @@ from trainer.training.run import Run
 FOLDS = 5
 FIRST_SCORED = 4  # epochs of fine-tuning before the first that is scored
 BASE = "gamma to 1.3"
+LESS_MOVED: Mapping[str, object] = {
+    "augmentation.shift": 0.05,
+    "augmentation.zoom": 0.1,
+    "augmentation.rotation": 15.0,
+}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     BASE: {},
     "float32": {"precision": "float32"},
     "gamma to 2": {"augmentation.contrast": 1.0},
     "gamma to 3": {"augmentation.contrast": 2.0},
-    "less moved": {
-        "augmentation.shift": 0.05,
-        "augmentation.zoom": 0.1,
-        "augmentation.rotation": 15.0,
-    },
+    "less moved": LESS_MOVED,
     "6 epochs": {"epochs": 6},
     "24 epochs": {"epochs": 24},
     "twice the rate": {"learning_rate": 1e-3},
     "four times the rate": {"learning_rate": 2e-3},
     "half the rate": {"learning_rate": 2.5e-4},
     "all layers": {"unfreeze_layers": "all"},
+    "all layers, gamma to 2": {"unfreeze_layers": "all", "augmentation.contrast": 1.0},
+    "all layers, weight decay 0.1": {"unfreeze_layers": "all", "weight_decay": 0.1},
+    "all layers, dropout 0.5": {"unfreeze_layers": "all", "dropout": 0.5},
+    "all layers, less moved": {"unfreeze_layers": "all", **LESS_MOVED},
 }
 """Differences from the recipe as it was: `BASE`, in bfloat16, the last 70 % of the layers."""
 
@@ -131,9 +137,12 @@ def train(
                 _score(run, test, f"epoch {state.epoch}", scores)
     _score(run, test, "raw", scores)
     with run.average.use_averages():
+        flipped, test_flipped = (run.score(split, tuple(PASSES)) for split in (validation, test))
         scores |= {
-            "test mirrored": run.predict(test, mirrored=True),
-            "validation mirrored": run.predict(validation, mirrored=True),
+            "test mirrored": test_flipped["horizontal"],
+            "test four ways": test_flipped["both"],
+            "validation mirrored": flipped["horizontal"],
+            "validation four ways": flipped["both"],
         }
         for gamma in (0.5, 2.0):
             scores[f"test gamma {gamma}"] = run.predict(_expose(test, gamma))
@@ -237,10 +246,11 @@ RULES: Mapping[str, Rule] = {
     "the same, AUROC averaged over three epochs": _best(roc_auc_score, 3),
     "epoch of the lowest validation loss": _best(_minus_loss),
     "last epoch, mirror image scored too": lambda scores: scores["test mirrored"],
+    "last epoch, four ways": lambda scores: scores["test four ways"],
     "last epoch, test images at gamma 0.5": lambda scores: scores["test gamma 0.5"],
     "last epoch, test images at gamma 2": lambda scores: scores["test gamma 2.0"],
 }
-LAST, *_, MIRRORED, GAMMA_HALF, GAMMA_TWO = RULES
+LAST, *_, MIRRORED, FOUR_WAYS, GAMMA_HALF, GAMMA_TWO = RULES
 
 
 def table(pool: Split, options: argparse.Namespace) -> str:
@@ -249,16 +259,18 @@ def table(pool: Split, options: argparse.Namespace) -> str:
     With `only_last`, the recipe has the same rows as the others.
     """
     read = {variant: _read(options, variant) for variant in VARIANTS}
-    before = read[BASE]
-    last = (LAST, MIRRORED, GAMMA_HALF, GAMMA_TWO)
+    before = read[options.base]
+    last = (LAST, MIRRORED, FOUR_WAYS, GAMMA_HALF, GAMMA_TWO)
     rows = [
         _row(
-            f"{BASE}, {name}", {key: RULES[name](scores) for key, scores in before.items()}, before
+            f"{options.base}, {name}",
+            {key: RULES[name](scores) for key, scores in before.items()},
+            before,
         )
         for name in (last if options.only_last else RULES)
     ]
     for variant, runs in read.items():
-        if variant != BASE and runs:
+        if variant != options.base and runs:
             for name in last:
                 rows.append(
                     _row(
@@ -348,6 +360,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", default="imagenet", help="of the backbone")
     parser.add_argument("--backbone", default="xception")
     parser.add_argument("--variants", nargs="*", default=[BASE], choices=list(VARIANTS))
+    parser.add_argument("--base", default=BASE, choices=list(VARIANTS), help="of the first row")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the patients to train on")

@@ -366,7 +366,7 @@ def _train(options: argparse.Namespace) -> pathlib.Path:
                 f"--config.backbone={options.backbone}",
                 f"--config.weights={options.weights}",
                 f"--config.epochs={options.epochs}",
-                "--config.test_time_flip=False",  # the baselines score each image once
+                "--config.test_time_flips=none",  # the baselines score each image once
             ],
             check=True,
         )

@@ -222,7 +222,7 @@ def test_a_sweep_has_a_pod_for_each_trial_of_its_file(tmp_path):
     ]
     replaced = sweeps.replace_trial(["humerus-train", *words])
     assert "--workdir=gs://bucket/runs/first/flip" in replaced
-    assert replaced[-1] == "--config.test_time_flip=true"
+    assert replaced[-1] == "--config.test_time_flips=horizontal"
     for trial in trials:
         values = flags_lib.FlagValues()
         argv = recipes.replace_names(["humerus-train", *trial.settings])

@@ -61,7 +61,7 @@ def run(replicas: int, pretrained: bool, count: int, **settings) -> dict:
         "accuracy": [row["accuracy"] for row in state.history],
         "val_loss": [row["val_loss"] for row in state.history],
         "logits": made.predict(train).tolist(),
-        "mirrored": made.predict(train, mirrored=True).tolist(),
+        "flipped": made.predict(train, axes=(1, 2)).tolist(),
         "weights": [float(np.abs(weight).sum()) for weight in made.model.get_weights()],
     }
 

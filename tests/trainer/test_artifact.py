@@ -93,6 +93,8 @@ def test_it_may_be_moved(sealed, tmp_path):
         ({"preprocessing": {"version": 2}}, False),
         ({"cam": FIELDS["cam"] | {"layer": "other"}}, False),
         ({"architecture": FIELDS["architecture"] | {"mirrored": True}}, False),
+        ({"architecture": FIELDS["architecture"] | {"flips": "both"}}, False),
+        ({"architecture": FIELDS["architecture"] | {"flip_gains": {"both": 0.01}}}, True),
     ],
 )
 def test_the_id_of_a_model_depends_on_what_it_computes(tmp_path, changes, is_same):
@@ -245,8 +247,9 @@ FULL = FIELDS | {
         "dropout": 0.2,
         "members": 2,
         "temperatures": [1.0, 2.0],
+        "flips": "horizontal",
+        "flip_gains": {"horizontal": 0.009, "both": -0.001},
         "mirrored": True,
-        "mirror_gain": 0.009,
         "networks": [
             {"backbone": "densenet121", "pooling": "avg", "head_widths": [8], "dropout": 0.2}
         ],

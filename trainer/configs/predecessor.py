@@ -20,5 +20,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.monitor = "loss"
     config.epochs = 50
     config.early_stopping_patience = 5
-    config.test_time_flip = False
+    config.test_time_flips = "none"
     return config

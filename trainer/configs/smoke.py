@@ -26,5 +26,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentation.shift = 0.0
     config.augmentation.zoom = 0.0
     # A demo scores each image once.
-    config.test_time_flip = False
+    config.test_time_flips = "none"
     return config

@@ -149,8 +149,8 @@ def _shuffle_weights(model: keras.Model, rng: np.random.Generator) -> keras.Mode
 
 
 def _check_flip(network: Network, images: np.ndarray) -> dict[str, Any]:
-    # Averaging over an image and its mirror image would let every network pass, so it is off here.
-    serve = make_serve(dataclasses.replace(network, mirrored=False))
+    # Averaging over an image and its mirror image would let every network pass.
+    serve = make_serve(dataclasses.replace(network, flips="none"))
     alike = localisation.compute_interval(
         _correlate_maps(serve(images)[1], serve(images[:, :, ::-1])[1][:, :, ::-1])
     )

@@ -235,9 +235,9 @@ class Artifact:
             "methods": sorted(self.cam.get("methods", {})),
             **{key: built.get(key) for key in _COMPUTING},
         }
-        if "networks" in built:  # only where the members differ
-            computed["networks"] = built["networks"]
-        if self.intercept:  # the ids of artifacts without one are older than it
+        # An artifact that lacks these keeps the id that it had before they existed.
+        computed |= {key: built[key] for key in ("networks", "flips") if key in built}
+        if self.intercept:
             computed["intercept"] = float(self.intercept)
         return _short_digest(json.dumps(computed, sort_keys=True))
 

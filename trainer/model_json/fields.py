@@ -4,7 +4,7 @@
 """
 
 import datetime
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -113,19 +113,23 @@ class Architecture(Network):
     temperatures: NotRequired[
         Annotated[list[Positive], Field(description="divisor of each member's logit")]
     ]
-    mirrored: NotRequired[
-        Annotated[bool, Field(description="whether the mirror image is scored too")]
-    ]
-    mirror_gain: NotRequired[
+    flips: NotRequired[
         Annotated[
-            float | None,
+            Literal["none", "horizontal", "both"],
+            Field(description="the flipped copies of an image that are scored too"),
+        ]
+    ]
+    flip_gains: NotRequired[
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-1, le=1)]],
             Field(
-                ge=-1,
-                le=1,
-                description="AUROC of held-out images with the mirror image minus that without; "
-                "null where it was not measured",
+                description="AUROC of held-out images with flipped copies minus that without; "
+                "empty where it was not measured"
             ),
         ]
+    ]
+    mirrored: NotRequired[
+        Annotated[bool, Field(description="of earlier versions: `flips` is `horizontal`")]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Build the function that an artifact serves: one network, or several and their mirror images."""
+"""Build the function that an artifact serves: one network or several, on flipped images too."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from trainer.artifact import FREE_METHOD
 from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.network import cam, saliency
 from trainer.network import model as model_lib
+from trainer.network.flips import PASSES, Flips, flip
 
 Answer = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """Function from images uint8 [B, size, size, 1] to logits [B, 1] and maps [B, h, w]."""
@@ -37,12 +38,11 @@ class Network:
 
     Attributes:
       members: one or more, which take images of the same size.
-      mirrored: test-time augmentation: the outputs for the image and for its mirror image, left to
-        right, are averaged.
+      flips: the flipped copies of an image whose outputs are averaged with its own.
     """
 
     members: tuple[Member, ...]
-    mirrored: bool = False
+    flips: Flips = "none"
 
     @property
     def backbones(self) -> str:
@@ -65,7 +65,7 @@ def serving_function(
     Returns:
       A function from `image` uint8 [B, size, size, 1] to float32 `probability` [B], calibrated,
       `logit` [B] and `cam` [B, h, w]. A logit is divided by its member's temperature. Logits and
-      maps are means over the members and over the mirror image.
+      maps are means over the members and over the flipped copies.
     """
     size = network.members[0].model.input_shape[1:]
     answers = [
@@ -74,13 +74,14 @@ def serving_function(
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size), tf.uint8, name="image")])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logit, maps = _average(answers, image)
-        if network.mirrored:
-            mirrored_logit, mirrored_maps = _average(answers, tf.reverse(image, [2]))
-            logit = (logit + mirrored_logit) / 2
-            maps = (maps + tf.reverse(mirrored_maps, [2])) / 2
+        logits, maps = [], []
+        for axes in PASSES[network.flips]:
+            logit, flipped_maps = _average(answers, flip(image, axes))
+            logits.append(logit)
+            maps.append(flip(flipped_maps, axes))
+        logit = tf.add_n(logits) / len(logits)
         probability = tf.sigmoid(logit / scaling.temperature + scaling.intercept)
-        return {"probability": probability, "logit": logit, "cam": maps}
+        return {"probability": probability, "logit": logit, "cam": cam.average(maps)}
 
     return serve
 

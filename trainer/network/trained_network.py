@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer import storage
 from trainer.artifact import Artifact, ArtifactError, list_keras_files
-from trainer.network import cam, saliency
+from trainer.network import cam, flips, saliency
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 
@@ -28,7 +28,7 @@ def load(directory: str, info: Artifact) -> Network:
         Member(_load_model(f"{directory.rstrip('/')}/{name}"), _read_architecture(network), t)
         for name, network, t in zip(list_keras_files(count), built, temperatures, strict=True)
     )
-    return Network(members, bool(architecture.get("mirrored", False)))
+    return Network(members, flips.read(architecture))
 
 
 def _read_architecture(built: Mapping[str, Any]) -> model_lib.Architecture:
@@ -44,7 +44,7 @@ def compute_maps(network: Network, method: str, images: np.ndarray, layer: str) 
     """Compute maps by a method of `saliency.METHODS`, float32 [B, h, w].
 
     They are the mean over the members, each divided by its temperature. Of an artifact that also
-    scores mirror images, only the image itself is explained.
+    scores flipped copies, only the image itself is explained.
     """
     compute = saliency.METHODS[method]
     maps = [

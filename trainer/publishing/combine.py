@@ -23,6 +23,7 @@ from trainer.evaluation import calibration, evaluate, fit_weights, metric_tables
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.files import urls
 from trainer.network import trained_network
+from trainer.network.flips import PASSES, Flips
 from trainer.network.serving import Member, Network, serving_function
 from trainer.publishing import export
 from trainer.publishing.trained import Measured, Scored, Trained
@@ -43,9 +44,9 @@ class _Part:
     info: Artifact
     network: Network
 
-    def score(self, split: Split, mirrored: bool) -> np.ndarray:
+    def score(self, split: Split, flips: Flips) -> np.ndarray:
         """Return the logits of the images, float32 [N], before calibration."""
-        serve = serving_function(dataclasses.replace(self.network, mirrored=mirrored))
+        serve = serving_function(dataclasses.replace(self.network, flips=flips))
         logits = [
             serve(tf.constant(split.images[start : start + _BATCH]))["logit"].numpy()
             for start in range(0, len(split), _BATCH)
@@ -95,9 +96,9 @@ def combine(
     train, validation, test = (
         prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
     )
-    mirrored = any(part.network.mirrored for part in parts)
+    flips = max((part.network.flips for part in parts), key=list(PASSES).index)
     logits, test_logits = (
-        np.stack([part.score(split, mirrored) for part in parts]) for split in (validation, test)
+        np.stack([part.score(split, flips) for part in parts]) for split in (validation, test)
     )
     temperatures = np.array([[part.info.temperature] for part in parts])
     weights = fit_weights.choose(logits / temperatures, evaluate.make_cases(validation, logits[0]))
@@ -110,7 +111,7 @@ def combine(
         for part, weight in zip(parts, weights, strict=True)
     ]
     trained = Trained(
-        Network(_weigh_members(parts, weights), mirrored), train, held_out, parts=described
+        Network(_weigh_members(parts, weights), flips), train, held_out, parts=described
     )
     point = calibration.fit(held_out.compute_cases(), threshold_rule)
     measured = {
@@ -122,9 +123,9 @@ def combine(
     )
     rows = []
     for part, row, logit in zip(parts, described, test_logits, strict=True):
-        # Alone, a part scores the mirror image only where it does so itself.
-        as_it_is = part.network.mirrored == mirrored
-        alone = logit if as_it_is else part.score(test, part.network.mirrored)
+        # Alone, a part scores only the flipped copies that it was made for.
+        as_it_is = part.network.flips == flips
+        alone = logit if as_it_is else part.score(test, part.network.flips)
         compared = _compare_alone(part, alone, tested, point)
         rows.append({"path": part.path, **row, "test": compared})
     return {"model_id": sealed.model_id, "parts": rows, **measured}

@@ -13,7 +13,7 @@ from trainer.evaluation import fit_scaling
 from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, describe_size
 from trainer.inference import engine_records
 from trainer.publishing import page_templates
-from trainer.publishing.trained import describe_mirroring
+from trainer.publishing.trained import describe_flips
 
 _COLLECTIONS = {"mura": "MURA", "fracatlas": "FracAtlas", "graz": "GRAZPEDWRI-DX"}
 """Names of collections by the layout of the source."""
@@ -83,7 +83,7 @@ def render(fields: Mapping[str, Any]) -> str:
         metric_names=metric_names,
         no_interval=NO_INTERVAL,
         notes=_list_notes(measured),
-        mirroring=describe_mirroring(fields["architecture"]),
+        flips=describe_flips(fields["architecture"]),
         calibrations=fit_scaling.describe(fields.get("calibration", {})),
     )
     return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"

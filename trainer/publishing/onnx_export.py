@@ -11,8 +11,8 @@ OPSET = 18
 def export(model: pathlib.Path) -> None:
     """Write `ONNX_NETWORK` into the local artifact `model`.
 
-    The network is that of `serving_default`, with the same input and outputs; members, mirror image
-    and calibration are inside. The first dimension of each is named `batch` and may be any.
+    The network is that of `serving_default`, with the same input and outputs; members, flipped
+    copies and calibration are inside. The first dimension of each is named `batch` and may be any.
     """
     # Imported here, since TensorFlow takes seconds and the extra need not be installed.
     import tensorflow as tf

@@ -129,7 +129,7 @@ def _list_exact(network: Any) -> list[str]:
 def _group_convolutions(operations: Sequence[Any]) -> list[list[str]]:
     """Return the names of the convolutions, first to last, of each network in the graph.
 
-    The members of an ensemble and their passes over the mirror image share none. Each begins with a
+    The members of an ensemble and their passes over flipped copies share none. Each begins with a
     convolution that no other leads to.
     """
     begun_by: dict[str, str] = {}

@@ -29,7 +29,7 @@ from trainer.inference import engine_records
 from trainer.network.model import RANDOM_WEIGHTS
 from trainer.network.serving import Network
 from trainer.publishing import explain, export, report
-from trainer.publishing.trained import Measured, Scored, Trained, describe_mirroring
+from trainer.publishing.trained import Measured, Scored, Trained, describe_flips
 
 METRICS = "metrics.json"
 SETTINGS = "config.json"
@@ -212,7 +212,7 @@ def _describe_environment(run: FinishedRun, artifact: Artifact) -> dict[str, str
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{machine.processor()}, cores: {machine.cores()}",
         "scoring": engine_records.explain_fastest(artifact.engines),
-        "mirror image": describe_mirroring(artifact.architecture),
+        "flipped copies": describe_flips(artifact.architecture),
         "duration": _format_duration(run.workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -11,6 +11,8 @@ from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases
 from trainer.model_json.scaling import IDENTITY, Scaling
+from trainer.network import flips
+from trainer.network.flips import Flips
 from trainer.network.serving import Network
 
 
@@ -55,15 +57,15 @@ class Trained:
         them.
       origin: None where it is not known.
       parts: `model_id` and `weight` of each artifact that was combined; () where none was.
-      mirror_gain: what the mirror image gains, the AUROC of held-out images with it minus that
-        without; None where it was not measured.
+      flip_gains: what scoring flipped copies gains, the AUROC of held-out images with them minus
+        that of the image alone; empty where it was not measured.
     """
 
     network: Network
     train: Split
     held_out: Scored
     origin: Origin | None = None
-    mirror_gain: float | None = None
+    flip_gains: Mapping[Flips, float] = dataclasses.field(default_factory=dict)
     parts: Sequence[Mapping[str, Any]] = ()
 
 
@@ -80,19 +82,32 @@ class Measured:
     metrics: Mapping[str, Mapping[str, Any]]
 
 
-def describe_mirroring(architecture: Mapping[str, Any]) -> str:
-    """Return a sentence on whether the mirror image is scored too, and what that gains.
+def describe_flips(architecture: Mapping[str, Any]) -> str:
+    """Return a sentence on the flipped copies that are scored too, and what they gain.
 
     Args:
       architecture: the field of `model.json`.
     """
-    gain, mirrored = architecture.get("mirror_gain"), architecture.get("mirrored", False)
-    does = (
+    said = _SAID[flips.read(architecture)]
+    gains = architecture.get("flip_gains")
+    if not gains:
+        return f"{said}."
+    listed = ", ".join(f"{_NAMES[name]} {gain:+.3f}" for name, gain in gains.items())
+    return f"{said}. Change in AUROC of held-out images: {listed}."
+
+
+_SAID: Mapping[Flips, str] = {
+    "none": "No flipped copies of an image are scored",
+    "horizontal": (
         "Each image is also scored mirrored left to right, and the two outputs are averaged, which"
         " takes twice as long"
-        if mirrored
-        else "The mirror image of an image is not scored"
-    )
-    if gain is None:
-        return f"{does}."
-    return f"{does}: it changes the AUROC of held-out images by {gain:+.3f}."
+    ),
+    "both": (
+        "Each image is also scored mirrored left to right, upside down, and both, and the four"
+        " outputs are averaged, which takes four times as long"
+    ),
+}
+_NAMES: Mapping[Flips, str] = {
+    "horizontal": "with the mirror image",
+    "both": "with all flipped copies",
+}

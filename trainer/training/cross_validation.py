@@ -25,12 +25,13 @@ from trainer.dataset.prepared_split import Split
 from trainer.errors import DataError
 from trainer.evaluation import fit_scaling, predictions
 from trainer.network import model as model_lib
+from trainer.network.flips import Flips
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Origin, Scored, Trained
 from trainer.tracking.tracker import Tracker
-from trainer.training import mirroring
+from trainer.training import flip_choice
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.fit import fit
@@ -80,20 +81,21 @@ def train_folds(
     _warn_of_optimism(job.settings)
     scored = [_train_fold(job, strategy, tracker, pool, test, fold_of, k) for k in range(job.folds)]
     # One decision for all networks, since the artifact scores an image with all of them.
-    candidates = mirroring.list_candidates(job.settings.test_time_flip)
-    logits = {m: _collect_logits([fold[m] for fold in scored], len(pool)) for m in candidates}
-    mirrors = mirroring.choose(pool.labels, logits)
-    folds = [fold[mirrors.mirrored] for fold in scored]
+    logits = {
+        flips: _collect_logits([fold[flips] for fold in scored], len(pool)) for flips in scored[0]
+    }
+    chosen = flip_choice.choose(pool.labels, logits)
+    folds = [fold[chosen.flips] for fold in scored]
     rows = [_describe_fold(k, pool.select(fold.rows), fold) for k, fold in enumerate(folds)]
-    held_out = Scored(pool, logits[mirrors.mirrored])
+    held_out = Scored(pool, logits[chosen.flips])
     if strategy_lib.is_chief(strategy):
         predictions.write_csv(
             f"{job.workdir}/{PREDICTIONS}", held_out.compute_cases(), {"fold": fold_of + 1}
         )
         best = max(range(len(folds)), key=lambda k: rows[k]["auroc"] or 0.0)
-        single = _finish_single(job, pool, test, folds[best], mirrors.gain)
+        single = _finish_single(job, pool, test, folds[best], chosen.gains)
         results.export_with_metrics(single, f"{job.workdir}/artifact_single")
-    return _finish_ensemble(job, held_out, test, folds, rows, mirrors.gain)
+    return _finish_ensemble(job, held_out, test, folds, rows, chosen.gains)
 
 
 def assign_folds(pool: Split, folds: int, seed: int) -> np.ndarray:
@@ -149,11 +151,11 @@ def _train_fold(
     test: Split,
     fold_of: np.ndarray,
     k: int,
-) -> dict[bool, _Fold]:
+) -> dict[Flips, _Fold]:
     """Train the network of fold `k`, from 0, and score the images that it has not seen.
 
     Returns:
-      The fold by each value of `mirrored` that may be chosen.
+      The fold by each of the candidates of `flip_choice`.
     """
     rows = np.flatnonzero(fold_of == k)
     train, held_out = pool.select(np.flatnonzero(fold_of != k)), pool.select(rows)
@@ -172,13 +174,18 @@ def _train_fold(
     run = build_run(job.for_fold(k + 1), strategy, train, held_out)
     state = fit(run, functools.partial(tracker.log_history, fold=f"fold-{k + 1}"))
     run = run.convert_to_float32()
+    candidates = flip_choice.list_candidates(job.settings)
+    logits, test_logits = run.score(held_out, candidates), run.score(test, candidates)
     scored = {}
-    for mirrored in mirroring.list_candidates(job.settings.test_time_flip):
-        logit, test_logit = run.predict(held_out, mirrored), run.predict(test, mirrored)
-        temperature = fit_scaling.fit_temperature(logit, held_out.labels)
-        network = Network((Member(run.model, run.architecture, temperature),), mirrored)
-        scored[mirrored] = _Fold(
-            network, run.origin, rows, logit / temperature, test_logit / temperature, state.history
+    for flips in candidates:
+        temperature = fit_scaling.fit_temperature(logits[flips], held_out.labels)
+        scored[flips] = _Fold(
+            Network((Member(run.model, run.architecture, temperature),), flips),
+            run.origin,
+            rows,
+            logits[flips] / temperature,
+            test_logits[flips] / temperature,
+            state.history,
         )
     return scored
 
@@ -189,25 +196,25 @@ def _finish_ensemble(
     test: Split,
     folds: Sequence[_Fold],
     rows: Sequence[Mapping[str, Any]],
-    mirror_gain: float | None,
+    gains: Mapping[Flips, float],
 ) -> FinishedRun:
     """Return the ensemble of all networks as one run."""
     network = dataclasses.replace(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
     test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
-    trained = Trained(network, held_out.split, held_out, folds[0].origin, mirror_gain)
+    trained = Trained(network, held_out.split, held_out, folds[0].origin, gains)
     history = _average_histories([fold.history for fold in folds])
     return job.finish(trained, OUT_OF_FOLD, Scored(test, test_logit), history, rows)
 
 
 def _finish_single(
-    job: TrainingJob, pool: Split, test: Split, fold: _Fold, mirror_gain: float | None
+    job: TrainingJob, pool: Split, test: Split, fold: _Fold, gains: Mapping[Flips, float]
 ) -> FinishedRun:
     """Return the network of one fold as a run."""
     train = pool.select(np.setdiff1d(np.arange(len(pool)), fold.rows))
     held_out = Scored(pool.select(fold.rows), fold.logit)
-    trained = Trained(fold.network, train, held_out, fold.origin, mirror_gain)
+    trained = Trained(fold.network, train, held_out, fold.origin, gains)
     return job.finish(trained, OUT_OF_FOLD, Scored(test, fold.test_logit), fold.history)
 
 

@@ -107,13 +107,13 @@ class Loop:
         self,
         split: prepared_split.Split,
         global_batch_size: int,
-        mirrored: bool = False,
+        axes: tuple[int, ...] = (),
         should_stop: Callable[[], bool] = lambda: False,
     ) -> np.ndarray:
         """Return the logits of a split, float32 [N], in its order; every host gets all of them.
 
         Args:
-          mirrored: average the logits of each image and of its mirror image, left to right.
+          axes: of an image [height, width] from 1, along which all are reversed first.
           should_stop: asked before every batch whether this host is to stop.
 
         Raises:
@@ -122,11 +122,9 @@ class Loop:
         if not len(split):
             return np.zeros(0, np.float32)
         batches = input_pipeline.make_batches(split, self.strategy, global_batch_size)
-        logits = []
+        reverse, logits = tf.constant([axis in axes for axis in (1, 2)]), []
         for batch in telemetry.report_each(batches):
-            logit, stops = self._predict(
-                batch["image"], tf.constant(mirrored), tf.constant(float(should_stop()))
-            )
+            logit, stops = self._predict(batch["image"], reverse, tf.constant(float(should_stop())))
             if stops:
                 raise Interrupted
             logits.append(logit.numpy())

@@ -1,13 +1,14 @@
 """Hold together everything that one training run is made of."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from trainer.dataset.prepared_split import Split
 from trainer.network import model as model_lib
+from trainer.network.flips import PASSES, Flips
 from trainer.network.serving import Member
 from trainer.publishing.export import copy_in_float32
 from trainer.publishing.trained import Origin
@@ -54,10 +55,21 @@ class Run:
     def predict(
         self,
         split: Split,
-        mirrored: bool = False,
+        axes: tuple[int, ...] = (),
         should_stop: Callable[[], bool] = lambda: False,
     ) -> np.ndarray:
         """Return the logits of a split, float32 [N], see `Loop.predict`."""
         settings = self.job.settings
         at_once = settings.global_batch_size // settings.gradient_accumulation_steps
-        return self.loop.predict(split, at_once, mirrored, should_stop)
+        return self.loop.predict(split, at_once, axes, should_stop)
+
+    def score(self, split: Split, candidates: Sequence[Flips]) -> dict[Flips, np.ndarray]:
+        """Return the logits of a split, float32 [N], by the flipped copies that are scored.
+
+        Args:
+          candidates: the last one has all passes of the others.
+        """
+        logits = {axes: self.predict(split, axes) for axes in PASSES[candidates[-1]]}
+        return {
+            flips: np.mean([logits[axes] for axes in PASSES[flips]], axis=0) for flips in candidates
+        }

@@ -10,6 +10,7 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.errors import ConfigError
 from trainer.evaluation import calibration
 from trainer.network import backbones, saliency
+from trainer.network.flips import PASSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +59,8 @@ def _choice(*values: str) -> Rule:
     return Rule(f"{', '.join(values[:-1])} or {values[-1]}", lambda value: value in values)
 
 
-def _switch(*others: None) -> Rule:
-    """Return the rule of true and false, and None where the run itself may decide."""
-    return Rule("true or false", lambda value: isinstance(value, bool) or value in others)
+def _switch() -> Rule:
+    return Rule("true or false", lambda value: isinstance(value, bool))
 
 
 def _text(expected: str) -> Rule:
@@ -127,7 +127,7 @@ RULES: Mapping[str, Rule] = {
     "augmentation.zoom": _STRENGTH,
     "augmentation.contrast": _STRENGTH,
     "augmentation.brightness": _STRENGTH,
-    "test_time_flip": _switch(None),
+    "test_time_flips": _choice("auto", *PASSES),
     "threshold_rule": _parsed("a threshold rule", calibration.check_rule),
     "abstain": _SHARE,
     "precision": _choice("auto", "float32", "mixed_bfloat16", "mixed_float16"),
@@ -151,13 +151,13 @@ RUNTIME_KEYS = (
     "verify_engines",
     "cam_methods",
     "xla",
-    "test_time_flip",
+    "test_time_flips",
     "threshold_rule",
     "abstain",
     "recipe",
 )
 """Settings that don't change what is learnt: a run may be continued under others."""
-_SHARED_RUNTIME_KEYS = ("steps_per_execution", "test_time_flip", "xla")
+_SHARED_RUNTIME_KEYS = ("steps_per_execution", "test_time_flips", "xla")
 """Those of `RUNTIME_KEYS` that must be equal on all hosts, as they change joint computations."""
 
 

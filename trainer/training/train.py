@@ -20,7 +20,7 @@ from trainer.publishing import export, results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
 from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
-from trainer.training import cross_validation, mirroring, optimization, precision, settings
+from trainer.training import cross_validation, flip_choice, optimization, precision, settings
 from trainer.training import strategy as strategy_lib
 from trainer.training.build_run import build_run
 from trainer.training.checkpoints import check_same_run, read_settings
@@ -194,13 +194,12 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Trac
     run = build_run(job, strategy, train, validation)
     state = fit(run, tracker.log_history)
     run = run.convert_to_float32()
-    candidates = mirroring.list_candidates(job.settings.test_time_flip)
-    logits = {mirrored: run.predict(validation, mirrored) for mirrored in candidates}
-    mirrors = mirroring.choose(validation.labels, logits)
-    held_out = Scored(validation, logits[mirrors.mirrored])
-    tested = Scored(test, run.predict(test, mirrors.mirrored))
-    network = Network((Member(run.model, run.architecture),), mirrors.mirrored)
-    trained = Trained(network, train, held_out, run.origin, mirrors.gain)
+    logits = run.score(validation, flip_choice.list_candidates(job.settings))
+    chosen = flip_choice.choose(validation.labels, logits)
+    held_out = Scored(validation, logits[chosen.flips])
+    tested = Scored(test, run.score(test, [chosen.flips])[chosen.flips])
+    network = Network((Member(run.model, run.architecture),), chosen.flips)
+    trained = Trained(network, train, held_out, run.origin, chosen.gains)
     return job.finish(trained, "validation", tested, state.history)
 
 

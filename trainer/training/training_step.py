@@ -202,19 +202,19 @@ def build_predict_step(
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Return the function that scores a batch on all replicas.
 
-    Its results are the logits, float32 [B], of all replicas, and the number of replicas to stop.
+    It takes images uint8 [B, size, size, 1], whether all are reversed along their height and their
+    width, bool [2], and whether this replica is to stop, 0 or 1. It returns the logits, float32
+    [B], of all replicas, and the number of replicas to stop.
     """
 
     def predict_step(
-        image: tf.Tensor, mirrored: tf.Tensor, stop: tf.Tensor
+        image: tf.Tensor, reverse: tf.Tensor, stop: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        def compute_logit(image: tf.Tensor) -> tf.Tensor:
-            return tf.squeeze(model(image, training=False)[model_lib.LOGIT], -1)
-
         def replica_step(image: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            if mirrored:
-                return (compute_logit(image) + compute_logit(tf.reverse(image, [2]))) / 2, stop
-            return compute_logit(image), stop
+            for axis in (1, 2):
+                image = tf.where(reverse[axis - 1], tf.reverse(image, [axis]), image)
+            # Without the identity, `reduce` would not take `stop` for a replica's value.
+            return tf.squeeze(model(image, training=False)[model_lib.LOGIT], -1), tf.identity(stop)
 
         logits, stops = strategy.run(replica_step, args=(image, stop))
         return strategy.gather(logits, axis=0), strategy.reduce(

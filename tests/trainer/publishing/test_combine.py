@@ -36,7 +36,9 @@ def parts(tmp_path_factory):
     """Three artifacts: two members of TinyNet, one CoarseNet that is mirrored, one of 32 pixels."""
     folder = tmp_path_factory.mktemp("parts")
     architecture = model_lib.Architecture("coarsenet", "avg", ())
-    coarse = Network((Member(model_lib.build(architecture, SIZE, seed=7), architecture),), True)
+    coarse = Network(
+        (Member(model_lib.build(architecture, SIZE, seed=7), architecture),), "horizontal"
+    )
     small_artifact.make(folder / "two", small_artifact.network(2))
     small_artifact.make(folder / "coarse", coarse)
     small_artifact.make(folder / "small", small_artifact.network(1, 32), 32)
@@ -102,10 +104,10 @@ def test_the_artifact_says_what_it_was_combined_of(combined, parts):
     folder, result = combined
     info = artifact.load(folder)
     built = info.architecture
-    assert (built["backbone"], built["members"], built["mirrored"]) == (
+    assert (built["backbone"], built["members"], built["flips"]) == (
         "tinynet+coarsenet",
         3,
-        True,
+        "horizontal",
     )
     assert [network["backbone"] for network in built["networks"]] == [
         "tinynet",

@@ -86,7 +86,9 @@ def export_model(
         model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     )
     network = Network((Member(model, architecture),))
-    trained = Trained(network, TRAIN, Scored(held_out, logit), ORIGIN, mirror_gain=0.004)
+    trained = Trained(
+        network, TRAIN, Scored(held_out, logit), ORIGIN, flip_gains={"horizontal": 0.004}
+    )
     measured = Measured(POINT, {"test": {}, held_out_name: {}})
     return export.export(trained, measured, dataset, str(directory))
 
@@ -149,8 +151,8 @@ def test_what_the_artifact_says_of_itself(made):
         "dropout": 0.5,
         "members": 1,
         "temperatures": [1.0],
-        "mirrored": False,
-        "mirror_gain": 0.004,
+        "flips": "none",
+        "flip_gains": {"horizontal": 0.004},
         "threshold_rule": "kappa",
         "threshold_fitted": True,
         **dataclasses.asdict(ORIGIN),

@@ -21,9 +21,9 @@ TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """An artifact of two networks and their mirror images, verified on noise."""
+    """An artifact of two networks and all flipped copies, verified on noise."""
     directory = tmp_path_factory.mktemp("run") / "artifact"
-    network = dataclasses.replace(small_artifact.network(2), mirrored=True)
+    network = dataclasses.replace(small_artifact.network(2), flips="both")
     method = next(iter(saliency.EXPORTED))
     small_artifact.make(directory, network, cam_methods=(method,))
     images = np.random.default_rng(5).integers(0, 256, (9, 48, 48, 1), dtype=np.uint8)
@@ -31,7 +31,7 @@ def exported(tmp_path_factory):
     return directory, verify.verify(directory, sample, sample), images
 
 
-def test_members_mirror_image_and_calibration_are_inside(exported):
+def test_members_flipped_copies_and_calibration_are_inside(exported):
     directory, described, images = exported
     served = tf.saved_model.load(str(directory)).signatures["serving_default"]
     session = onnxruntime.InferenceSession(directory / ONNX_NETWORK)

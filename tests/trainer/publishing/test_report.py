@@ -339,7 +339,7 @@ def card_fields(run, **changes) -> dict:
             "backbone": "densenet121",
             "threshold_rule": "kappa",
             "members": 1,
-            "mirrored": False,
+            "flips": "none",
         },
         "dataset": run.dataset.to_dict(),
         "metrics": run.metrics,
@@ -412,7 +412,7 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
 
 
 def test_model_card_says_what_it_was_made_of_and_from(run):
-    fields = {"backbone": "xception", "threshold_rule": "kappa", "members": 1, "mirrored": False}
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "members": 1, "flips": "none"}
     dataset = {**run.dataset.to_dict(), "body_parts": ["XR_ELBOW", "XR_HUMERUS"]}
     origin = {"weights": "xception_notop.weights.h5", "recipe": "humerus", "seed": 3}
     text = card(run, dataset=dataset, architecture=fields | origin)
@@ -433,24 +433,27 @@ def test_model_card_says_what_it_was_made_of_and_from(run):
 @pytest.mark.parametrize(
     ("described", "said"),
     [
-        ({}, "The mirror image of an image is not scored."),
+        ({}, "No flipped copies of an image are scored."),
         (
-            {"mirrored": False, "mirror_gain": 0.002},
-            "is not scored: it changes the AUROC of held-out images by +0.002.",
+            {"flips": "none", "flip_gains": {"horizontal": 0.002}},
+            "Change in AUROC of held-out images: with the mirror image +0.002.",
         ),
         (
-            {"mirrored": True, "mirror_gain": 0.009},
-            "takes twice as long: it changes the AUROC of held-out images by +0.009.",
+            {"flips": "both", "flip_gains": {"horizontal": 0.009, "both": 0.018}},
+            "takes four times as long. Change in AUROC of held-out images: with the mirror image"
+            " +0.009, with all flipped copies +0.018.",
         ),
-        ({"mirrored": True, "mirror_gain": None}, "averaged, which takes twice as long."),
+        ({"flips": "horizontal", "flip_gains": {}}, "averaged, which takes twice as long."),
+        ({"mirrored": True, "mirror_gain": 0.009}, "averaged, which takes twice as long."),
     ],
+    ids=["not said", "none", "both", "not measured", "earlier version"],
 )
-def test_model_card_says_whether_the_mirror_image_is_scored(run, described, said):
+def test_model_card_says_which_flipped_copies_are_scored(run, described, said):
     assert said in card(run, architecture={"backbone": "xception", **described})
 
 
 def test_model_card_says_which_figures_flatter_and_what_was_not_fitted(run):
-    fields = {"backbone": "xception", "threshold_rule": "kappa", "mirrored": False}
+    fields = {"backbone": "xception", "threshold_rule": "kappa", "flips": "none"}
     assert "chosen on the validation split, so its figures are optimistic" in card(run)
     folds = {"test": {}, "out_of_fold": run.metrics["test"]}
     single, ensemble = (

@@ -285,7 +285,7 @@ def test_the_int8_network_is_the_best_of_three_ways(copied):
 
 
 def test_the_first_convolution_of_each_member_and_of_its_mirror_image_stays_exact(tmp_path):
-    network = dataclasses.replace(small_artifact.network(2), mirrored=True)
+    network = dataclasses.replace(small_artifact.network(2), flips="horizontal")
     small_artifact.make(tmp_path, network)
     quantize.quantize(tmp_path, TRAIN.images[:8])
     written = openvino.Core().read_model(str(tmp_path / artifact.INT8_NETWORK))

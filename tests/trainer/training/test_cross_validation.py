@@ -20,10 +20,16 @@ from trainer.dataset import prepared_split
 from trainer.errors import EXIT_CONFIG, EXIT_DONE, ConfigError, DataError
 from trainer.evaluation import fit_scaling
 from trainer.network import model as model_lib
-from trainer.training import cross_validation, mirroring
+from trainer.network.flips import PASSES
+from trainer.training import cross_validation, flip_choice
 from trainer.training.job import create_job
 
-FLAGS = ("--folds=3", "--config.epochs=2", "--config.monitor=last", "--config.test_time_flip")
+FLAGS = (
+    "--folds=3",
+    "--config.epochs=2",
+    "--config.monitor=last",
+    "--config.test_time_flips=horizontal",
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +97,16 @@ def test_weights_that_may_have_seen_what_is_held_out_are_warned_of(
     ) == warned
 
 
-def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Mean over the image and its mirror image, by Keras."""
-    return (
-        sum(
-            model.predict(x, verbose=0)[model_lib.LOGIT][:, 0] for x in (images, images[:, :, ::-1])
-        )
-        / 2
+def logits(
+    model: keras.Model, images: np.ndarray, flips: flip_choice.Flips = "horizontal"
+) -> np.ndarray:
+    """Mean over the flipped copies of the images, by Keras."""
+    return np.mean(
+        [
+            model.predict(np.flip(images, axes), verbose=0)[model_lib.LOGIT][:, 0]
+            for axes in PASSES[flips]
+        ],
+        axis=0,
     )
 
 
@@ -147,8 +156,8 @@ def test_the_artifact_is_the_mean_of_its_networks_and_their_mirror_images(undist
     np.testing.assert_allclose(mirrored["logit"], served["logit"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(mirrored["cam"][:, :, ::-1], served["cam"], rtol=1e-4, atol=1e-6)
     info = artifact.load(undisturbed / "artifact")
-    assert info.architecture["mirror_gain"] is None
-    assert (info.architecture["members"], info.architecture["mirrored"]) == (3, True)
+    assert (info.architecture["members"], info.architecture["flips"]) == (3, "horizontal")
+    assert info.architecture["flip_gains"] == {}
     assert "3 x tinynet" in (undisturbed / "artifact" / artifact.MODEL_CARD).read_text()
 
 
@@ -163,24 +172,25 @@ def test_without_the_setting_the_pooled_gain_decides_for_all_networks(
     models = [keras.models.load_model(workdir / f"artifact/model-{k}.keras") for k in (1, 2, 3)]
     split = prepared_split.load_split(data_dir, "train+validation")
     fold_of = cross_validation.assign_folds(split, 3, small_recipe.get_config().seed)
-    area = []
-    for mirrored in (False, True):
+    area = {}
+    for flips in PASSES:
         score = np.empty(len(split))
         for k, model in enumerate(models):
             held_out = fold_of == k
-            images = split.images[np.flatnonzero(held_out)]
-            single = model.predict(images, verbose=0)[model_lib.LOGIT][:, 0]
-            logit = logits(model, images) if mirrored else single
+            logit = logits(model, split.images[np.flatnonzero(held_out)], flips)
             score[held_out] = logit / fit_scaling.fit_temperature(logit, split.labels[held_out])
-        area.append(sklearn.metrics.roc_auc_score(split.labels, score))
+        area[flips] = sklearn.metrics.roc_auc_score(split.labels, score)
     for name in ("artifact", "artifact_single"):
         described = artifact.load(workdir / name).architecture
-        assert described["mirror_gain"] == pytest.approx(area[1] - area[0], abs=1e-9)
-        assert described["mirrored"] == (area[1] - area[0] >= mirroring.MIN_GAIN)
+        assert described["flip_gains"] == pytest.approx(
+            {flips: area[flips] - area["none"] for flips in ("horizontal", "both")}, abs=1e-9
+        )
+    chosen = described["flips"]
+    assert chosen == "none" or area[chosen] - area["none"] >= flip_choice.MIN_GAIN
     with (workdir / "out_of_fold.csv").open() as file:
         rows = {row["path"]: float(row["logit"]) for row in csv.DictReader(file)}
     reported = sklearn.metrics.roc_auc_score(split.labels, [rows[path] for path in split.path])
-    assert reported == pytest.approx(area[int(described["mirrored"])], abs=1e-9)
+    assert reported == pytest.approx(area[chosen], abs=1e-9)
 
 
 @pytest.mark.slow

@@ -130,8 +130,8 @@ def devices(tmp_path_factory) -> dict:
 def test_two_devices_learn_what_one_learns(devices, case):
     one, two = devices[case]
     assert one["loss"][0] != one["loss"][1]
-    assert one["mirrored"] != one["logits"]
-    for key in ("loss", "accuracy", "val_loss", "logits", "mirrored"):
+    assert one["flipped"] != one["logits"]
+    for key in ("loss", "accuracy", "val_loss", "logits", "flipped"):
         np.testing.assert_allclose(two[key], one[key], atol=1e-5)
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-5)
 

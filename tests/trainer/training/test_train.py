@@ -95,9 +95,11 @@ def test_what_a_finished_run_leaves(undisturbed):
     assert {name: info.architecture[name] for name in ("recipe", "weights", "seed")} == {
         "recipe": "small_recipe", "weights": "none", "seed": 3,
     }  # fmt: skip
-    assert "Scoring the mirror image too changes the AUROC of held-out" in log(undisturbed)
+    assert "AUROC of held-out images by the flipped copies that are scored: none" in log(
+        undisturbed
+    )
     assert (
-        "it changes the AUROC of held-out images by"
+        "Change in AUROC of held-out images: with the mirror image"
         in (undisturbed / "artifact" / artifact.MODEL_CARD).read_text()
     )
     assert "Test split:" in log(undisturbed) and "Validation split (optimistic" in log(undisturbed)

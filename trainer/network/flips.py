@@ -1,0 +1,30 @@
+"""List the flipped copies of an image that are scored beside it (test-time augmentation)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import tensorflow as tf
+
+Flips = Literal["none", "horizontal", "both"]
+"""Says which copies of an image are scored: the image alone; and mirrored left to right; and both
+of these upside down."""
+
+PASSES: Mapping[Flips, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (2,)),
+    "both": ((), (2,), (1,), (1, 2)),
+}
+"""Axes of [B, height, width, ...] that each pass over the network reverses."""
+
+
+def flip(tensor: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Return images or maps [B, height, width, ...] reversed along the axes; twice, unchanged."""
+    return tf.reverse(tensor, axes) if axes else tensor
+
+
+def read(architecture: Mapping[str, Any]) -> Flips:
+    """Read from `architecture` of `model.json` how images are scored.
+
+    Artifacts of earlier versions have `mirrored` instead of `flips`.
+    """
+    return architecture.get("flips", "horizontal" if architecture.get("mirrored") else "none")
