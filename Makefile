@@ -2,7 +2,7 @@
 
 VENV   := .venv
 BIN    := $(VENV)/bin
-PYTHON ?= $(or $(wildcard $(BIN)/python),python3)
+PYTHON ?= $(if $(shell test -x $(BIN)/python && echo yes),$(BIN)/python,python3)
 EXTRAS ?= cpu,dicom,onnx,mlflow,wandb,hf,dev
 COMMA  := ,
 # One for each choice of EXTRAS: `make test` after `make train-local EXTRAS=cpu` installs what is missing.
@@ -46,10 +46,11 @@ PYTHON_VERSION := import sys; print(sys.version)
 CHECK_PYTHON   := import sys; found = sys.version_info[:2]; sys.exit(None if (3, 11) <= found <= (3, 13) else \
 	"{} is Python {}.{}; expected 3.11 to 3.13: name one, such as make PYTHON=python3.12".format(sys.executable, *found))
 
-# An environment of another Python is made anew.
+# An environment of another Python, and one without pip, which was not finished, is made anew.
 $(STAMP): setup.py $(LOCK)
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
-	@[ "$$($(BIN)/python -c '$(PYTHON_VERSION)' 2>/dev/null)" = "$$($(PYTHON) -c '$(PYTHON_VERSION)')" ] || \
+	@[ -x $(BIN)/pip ] && \
+		[ "$$($(BIN)/python -c '$(PYTHON_VERSION)' 2>/dev/null)" = "$$($(PYTHON) -c '$(PYTHON_VERSION)')" ] || \
 		$(PYTHON) -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) >$(VENV)/uv.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt

@@ -89,7 +89,10 @@ def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Arti
       ArtifactError: the weights are no longer those that were sealed.
     """
     root = pathlib.Path(directory)
-    amended = dataclasses.replace(sealed, files=_checksums(root), **fields)
+    files = {name: digest for name, digest in _checksums(root).items() if name not in _CARDS}
+    # Cards stay listed as they were written, so that an edited one is known by its checksum.
+    files |= {name: digest for name, digest in sealed.files.items() if name in _CARDS}
+    amended = dataclasses.replace(sealed, files=files, **fields)
     if amended.weight_files != sealed.weight_files:
         raise ArtifactError(
             f"{root}: its weights have changed since they were exported; export the model again"

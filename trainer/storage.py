@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
-from trainer.errors import ConfigError, DataError
+from trainer.errors import DataError
 from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
@@ -79,7 +79,7 @@ def explain_write_error(what: str) -> Iterator[None]:
     except (tf.errors.OpError, OSError) as error:
         if isinstance(error, tf.errors.OpError):
             reason = _first_line(error)
-        else:  # The name in the error would be that of an unfinished file, or of many.
+        else:  # The error names a temporary file, or many files.
             is_full = error.errno == errno.ENOSPC or f"[Errno {errno.ENOSPC}]" in str(error)
             reason = _DISK_FULL if is_full else error.strerror or str(error)
         raise OSError(
@@ -115,6 +115,7 @@ def glob(*patterns: str) -> list[str]:
 def list_folder(folder: str) -> list[str]:
     """Return the names in a folder; nothing where there is no such folder."""
     if is_remote(folder):
+        folder = folder.rstrip("/")
         # Where the storage does not answer, `listdir` finds nothing instead of raising.
         return [path.removeprefix(f"{folder}/").rstrip("/") for path in glob(f"{folder}/*")]
     try:
@@ -247,20 +248,6 @@ def upload(folder: pathlib.Path, names: Sequence[str], target: str) -> None:
         copy(folder / name, f"{target}/{name}")
 
 
-def check_replaceable(target: str, mark: str) -> None:
-    """Check that to replace a folder deletes no other files: it is empty, or holds the file `mark`.
-
-    Raises:
-      ConfigError: it holds other files, which would be lost.
-    """
-    names = list_folder(target)
-    if names and mark not in names:
-        raise ConfigError(
-            f"{target} holds {names[0]}, but no {mark}; all that is in it would be deleted: move"
-            " it away, or name a new folder"
-        )
-
-
 def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
     """Copy a local folder in place of a folder, local or in a bucket.
 
@@ -268,8 +255,7 @@ def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
     file `mark`, which therefore is removed first and copied last.
 
     Raises:
-      ConfigError: as `check_replaceable`, of a local one.
-      OSError: it can't be written; what was there is there still.
+      OSError: it can't be written; the former folder, if it is local, is unchanged.
     """
     if is_remote(target):
         target = target.rstrip("/")
@@ -284,16 +270,15 @@ def replace_folder(folder: pathlib.Path, target: str, mark: str) -> None:
     staged, former = (place.with_name(f".{place.name}.{kind}") for kind in ("partial", "former"))
     if former.exists() and not place.exists():  # a kill came between the two renamings
         former.rename(place)
-    check_replaceable(target, mark)
     for left in (staged, former):
         shutil.rmtree(left, ignore_errors=True)
     try:
         with explain_write_error(target):
             shutil.copytree(folder, staged)
+            if place.exists():
+                place.rename(former)
+            staged.rename(place)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    if place.exists():
-        place.rename(former)
-    staged.rename(place)
     shutil.rmtree(former, ignore_errors=True)

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from tests.support import bucket_server
 from trainer import storage
-from trainer.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAINER = [
@@ -35,6 +34,7 @@ found = {
     "copy is removed": not pathlib.Path(copied).exists(),
     "absent": storage.read_bytes(f"{uri}/absent"),
     "folder": storage.list_folder(f"{uri}/folder"),
+    "folder/": storage.list_folder(f"{uri}/folder/"),
     "no folder": storage.list_folder(f"{uri}/no-folder"),
     "exists": [storage.exists(f"{uri}/folder/a.txt"), storage.exists(f"{uri}/absent")],
 }
@@ -96,6 +96,7 @@ def test_a_bucket_is_read_written_and_replaced(tmp_path, built):
         "copy is removed": True,
         "absent": None,
         "folder": ["a.txt"],
+        "folder/": ["a.txt"],
         "no folder": [],
         "exists": [True, False],
         "downloaded": ["deep/b.bin", "mark.json"],
@@ -134,17 +135,6 @@ def test_a_local_folder_is_replaced(built, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"built", "target"}
 
 
-def test_a_folder_of_somebody_elses_files_is_not_replaced(built, tmp_path):
-    target = tmp_path / "target"
-    target.mkdir()
-    storage.replace_folder(built, str(target), mark="mark.json")
-    (target / "mark.json").unlink()
-    before = files(target)
-    with pytest.raises(ConfigError, match=r"holds .*, but no mark\.json; all that is in it"):
-        storage.replace_folder(built, str(target), mark="mark.json")
-    assert files(target) == before
-
-
 def test_a_folder_that_cannot_be_written_anew_stays_as_it_is(built, tmp_path, monkeypatch):
     """A disk that is full at the second file is a double."""
     target = tmp_path / "target"
@@ -166,6 +156,20 @@ def test_a_folder_that_cannot_be_written_anew_stays_as_it_is(built, tmp_path, mo
     with pytest.raises(OSError, match=r"target can't be written \(the disk is full\)"):
         storage.replace_folder(built, str(target), mark="mark.json")
     assert files(target) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"built", "target"}
+
+
+def test_a_folder_that_cannot_be_renamed_stays_as_it_is(built, tmp_path, monkeypatch):
+    """A mount point is a double."""
+    target = tmp_path / "target"
+    target.mkdir()
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(pathlib.Path, "rename", refuse)
+    with pytest.raises(OSError, match=r"target can't be written \(Device or resource busy\)"):
+        storage.replace_folder(built, str(target), mark="mark.json")
     assert {path.name for path in tmp_path.iterdir()} == {"built", "target"}
 
 

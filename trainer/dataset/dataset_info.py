@@ -1,8 +1,11 @@
 """Read and write the metadata that preparation records beside the images."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
+
+import pydantic
 
 from trainer.errors import DataError
 
@@ -46,26 +49,17 @@ class DatasetInfo:
         """Read the metadata of a data set; `source` is its folder, for messages.
 
         Raises:
-          DataError: a field that every prepared data set has is missing.
+          DataError: a field is missing or of another type.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        if missing := [
-            name
-            for name, field in fields.items()
-            if name not in metadata
-            and field.default is field.default_factory is dataclasses.MISSING
-        ]:
+        try:
+            return _INFO.validate_python(metadata)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
             raise DataError(
-                f"{source} has no {' and no '.join(missing)} in its metadata; prepare it again"
-                " with humerus-prepare"
-            )
-        lists = ("body_parts", "slices", "warnings")
-        known: dict[str, Any] = {
-            name: tuple(value) if name in lists else value
-            for name, value in metadata.items()
-            if name in fields
-        }
-        return cls(**known)
+                f"the metadata of {source} are damaged (`{field}`: {first['msg'].lower()}); prepare"
+                " it again with humerus-prepare --overwrite"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values, as `model.json` records them."""
@@ -74,3 +68,11 @@ class DatasetInfo:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
         }
+
+
+def is_same_preprocessing(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two descriptions of the preprocessing agree once they are written as JSON."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+_INFO = pydantic.TypeAdapter(DatasetInfo)

@@ -56,22 +56,21 @@ def compare(
       `labels_changed` and `labels_changed_high`: a share and its upper bound.
       `logit_difference`: root mean square, in standard deviations of the reference's logits.
       `cam_correlation`: of the maps.
-      `auroc`, `accuracy` and `ece`, where both classes are known: `difference`, `low`, `high`.
+      `auroc`, `accuracy` and `ece`, where both classes and patients enough for an interval are
+      known: `difference`, `low`, `high`.
       `within_tolerance`: the verdict. `verdict`: its reason in words.
     """
     if not all(np.isfinite(outputs[name]).all() for name in ("probability", "logit", "cam")):
         return {"within_tolerance": False, "verdict": "some outputs are not finite numbers"}
     found: dict[str, Any] = dict(_measure_differences(reference, outputs, label))
-    if known is not None and _can_be_compared(known):
+    if (
+        known is not None
+        and 0 < known.label.sum() < len(known)
+        and len(np.unique(known.patient_id)) >= bootstrap.MIN_PATIENTS
+    ):
         found |= _measure_paired(known, reference, outputs, threshold)
     accepted, verdict = _judge(found)
     return {**found, "within_tolerance": accepted, "verdict": verdict}
-
-
-def _can_be_compared(known: Cases) -> bool:
-    """Return whether there are both classes, and patients enough for an interval."""
-    patients = len(np.unique(known.patient_id))
-    return 0 < known.label.sum() < len(known) and patients >= bootstrap.MIN_PATIENTS
 
 
 def _measure_differences(

@@ -1,7 +1,6 @@
 """Evaluate and compare exported models on splits of prepared data, with confidence intervals."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import tensorflow as tf
 from trainer import artifact, radiograph, storage
 from trainer.artifact import Artifact
 from trainer.dataset import labelled_source, prepared_split
-from trainer.dataset.dataset_info import DatasetInfo
+from trainer.dataset.dataset_info import DatasetInfo, is_same_preprocessing
 from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import metrics, predictions
@@ -99,7 +98,7 @@ def evaluate_source(
       DataError: the source is wrong, or the model needs another preprocessing.
     """
     info = load_info(model)
-    if not _is_same(info.preprocessing, radiograph.PREPROCESSING):
+    if not is_same_preprocessing(info.preprocessing, radiograph.PREPROCESSING):
         raise DataError(
             f"{model} was made with another version of the preprocessing than this program's; "
             "train it again"
@@ -194,12 +193,14 @@ def write_predictions(path: str, scored: metrics.Cases, split: str, threshold: f
 def list_caveats(model: str, info: Artifact, data_dir: str, split: str) -> list[str]:
     """List why the metrics are optimistic on a split that the model was trained or calibrated on.
 
-    Data sets are compared by fingerprint: nothing is known about a model on other data.
+    Data sets are compared by fingerprint: it isn't known which other images a model has seen.
     """
-    if (
-        split == "test"
-        or info.dataset.get("fingerprint") != prepared_split.read_dataset_info(data_dir).fingerprint
-    ):
+    if info.dataset.get("fingerprint") != prepared_split.read_dataset_info(data_dir).fingerprint:
+        return [
+            f"{model} was trained on other data than {data_dir}, or on a former preparation of"
+            " them: if images of its training are among these, their metrics are optimistic"
+        ]
+    if split == "test":
         return []
     if split == "train" or "out_of_fold" in info.metrics:
         return [
@@ -286,13 +287,8 @@ def check_compatible(
             f"{data_dir} holds images of {dataset.image_size} px, and {role} takes "
             f"{info.image_size}; prepare them with --image_size={info.image_size}"
         )
-    if not _is_same(dataset.preprocessing, info.preprocessing):
+    if not is_same_preprocessing(dataset.preprocessing, info.preprocessing):
         raise DataError(
             f"{data_dir} was prepared by another version of the preprocessing than the model's; "
             "prepare it again"
         )
-
-
-def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two descriptions of the preprocessing agree once they are written as JSON."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,5 +1,6 @@
 """Group the values of an attribute, so that metrics can be computed for each group."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 MAX_GROUPS = 8
 BLANK = "(blank)"
 OTHERS = "(others)"
+_AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
+"""An age as DICOM writes it (PS3.5, value representation AS), such as `045Y`."""
+_IN_A_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 _SMALLEST_IDENTIFIER = 100_000
 _PATIENTS_OF_A_VALUE = 2
 """Values identify patients if on average fewer patients share one."""
@@ -17,8 +21,9 @@ def group_values(column: Sequence[Any]) -> dict[str, np.ndarray]:
     """Assign every row of a column to exactly one group.
 
     - Up to `MAX_GROUPS` different values: each value is a group.
-    - More numbers (as text too), or numbers that are mostly different: groups are quarters of the
-      rows. A number that more than a quarter of the rows share is a group of its own.
+    - More numbers (as text too, and ages such as `045Y`), or numbers that are mostly different:
+      groups are quarters of the rows. A number that more than a quarter of the rows share is a
+      group of its own.
     - More texts: the `MAX_GROUPS` most frequent are groups, the others together are `OTHERS`.
     - Empty cells and `nan` are the group `BLANK`.
 
@@ -76,12 +81,17 @@ def identifies_patients(column: Sequence[Any], patients: Sequence[Any] | np.ndar
 
 
 def _parse_numbers(values: np.ndarray) -> np.ndarray | None:
-    """Return texts [M] as float64 [M], or None if one of them is not a finite number."""
+    """Return texts [M] as float64 [M], ages of DICOM in years; None if one is no finite number."""
     try:
-        numbers = values.astype(np.float64)
+        numbers = np.array([_parse_number(value) for value in values.tolist()], np.float64)
     except ValueError:
         return None
     return numbers if np.isfinite(numbers).all() else None
+
+
+def _parse_number(text: str) -> float:
+    age = _AGE.fullmatch(text)
+    return int(age[1]) / _IN_A_YEAR[age[2]] if age else float(text)
 
 
 def _name_ranges(values: np.ndarray, share: np.ndarray) -> list[str]:

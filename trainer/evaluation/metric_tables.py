@@ -6,19 +6,21 @@ from typing import Any
 from trainer.evaluation import bootstrap
 
 NO_INTERVAL = (
-    f"none where there are fewer than {bootstrap.MIN_PATIENTS} patients, of either class for most"
-    " metrics, or the value never varies"
+    f"none for fewer than {bootstrap.MIN_PATIENTS} patients (most metrics:"
+    f" {bootstrap.MIN_PATIENTS} of each class), or if every resample gives the same value"
 )
 """Says when a table has no interval for a metric; every table of intervals quotes it."""
 ENOUGH_PATIENTS = 90
-"""From here on, simulated intervals of every metric cover 90 % or more; see
-`benchmarks/coverage.py`."""
+"""From this many on, simulated intervals of every metric cover 90 % or more where 20 % or more of
+the studies are positive. Where 5 % are, the specificity per study needs 135. See the table of
+`benchmarks/coverage.py` in benchmarks/README.md."""
 _COVERAGE_OF_FEW = (
     "in simulations of 30 patients they held the true value 91 % of the time or more (calibration"
-    " error per study: 69 %)"
+    " error per study: 69 %) with 20 or 50 % positive studies, and 83 % or more (specificity per"
+    " study: 54 %) with 5 %"
 )
 _ENOUGH_OF_A_CLASS = 20
-"""Patients of the rarer class that it takes before a perfect ranking is believed."""
+"""From this many patients of the rarer class on, a perfect ranking raises no warning."""
 _WIDE_INTERVAL = 0.2
 """Width of the interval of the AUROC from which images are called too few."""
 DIFFERENCE_COLUMNS = f"{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
@@ -59,14 +61,14 @@ def describe_coverage(*results: Mapping[str, Any]) -> list[str]:
 
 
 def _count_rarer(result: Mapping[str, Any]) -> int:
-    """Return the number of patients of the rarer class; older results don't tell it."""
+    """Return the number of patients of the rarer class; of older results, which lack it, of all."""
     counts = result["counts"]
     names = ("positive_patients", "negative_patients")
     return min(counts.get(name, counts["patients"]) for name in names)
 
 
 def describe_size(result: Mapping[str, Any], name: str = "this set of images") -> list[str]:
-    """Return a sentence where the images don't tell how good the network is, or that it is useless.
+    """Return a sentence if the images are too few to judge the network, or it is at chance level.
 
     Args:
       result: what `evaluate` returned.

@@ -32,7 +32,7 @@ _RESTS_ON = {
     "specificity": (0,),
     **dict.fromkeys(("auroc", "balanced_accuracy", "auprc", "f1", "kappa"), (0, 1)),
 }
-"""The labels whose patients each metric needs. The rarer label decides how much is known."""
+"""The labels that each metric is computed from. The one with fewer patients limits the interval."""
 
 
 def evaluate(
@@ -68,6 +68,7 @@ def evaluate(
     if not len(cases):
         raise DataError("there is no case to evaluate; name a split that holds images")
     levels = {"image": cases, "study": aggregate_by_study(cases, study_scaling)}
+    negative_patients, positive_patients = _count_patients(cases)
     return {
         **{
             name: _measure_with_intervals(level, threshold, band, resamples, seed)
@@ -77,8 +78,8 @@ def evaluate(
             "images": len(cases),
             "studies": len(levels["study"]),
             "patients": len(np.unique(cases.patient_id)),
-            "positive_patients": _count_patients(cases, 1),
-            "negative_patients": _count_patients(cases, 0),
+            "positive_patients": positive_patients,
+            "negative_patients": negative_patients,
             "positive_images": int(cases.label.sum()),
             "positive_studies": int(levels["study"].label.sum()),
         },
@@ -190,16 +191,14 @@ def _measure_with_intervals(
         bootstrap.compute_weighted_metrics(cases, block, threshold, band)
         for block in bootstrap.draw_blocks(cases, resamples, seed)
     ]
+    everyone, of_label = bootstrap.count_each_once(cases).size, _count_patients(cases)
     measured = {}
     for name, (value,) in whole.items():
         drawn = np.concatenate([block[name] for block in blocks])
-        patients = min(
-            (_count_patients(cases, label) for label in _RESTS_ON.get(name, ())),
-            default=bootstrap.count_each_once(cases).size,
-        )
+        patients = min((of_label[label] for label in _RESTS_ON.get(name, ())), default=everyone)
         if name == "ece":
             low, high = bootstrap.compute_error_interval(drawn, value, patients)
-        elif name == "balanced_accuracy" and _calls_a_class_alike(whole):
+        elif name == "balanced_accuracy" and _has_constant_class(whole):
             low = high = None
         else:
             lowest = _LOWEST.get(name, 0.0)
@@ -208,13 +207,16 @@ def _measure_with_intervals(
     return measured
 
 
-def _count_patients(cases: Cases, label: int) -> int:
-    """Return how many patients have an image of this label."""
-    return len(np.unique(cases.patient_id[cases.label == label]))
+def _count_patients(cases: Cases) -> tuple[int, int]:
+    """Return how many patients have an image that is negative, and one that is positive."""
+    negative, positive = (
+        len(np.unique(cases.patient_id[cases.label == label])) for label in (0, 1)
+    )
+    return negative, positive
 
 
-def _calls_a_class_alike(whole: Mapping[str, np.ndarray]) -> bool:
-    """Return whether all cases of a class get the same call, as they then do in every resample."""
+def _has_constant_class(whole: Mapping[str, np.ndarray]) -> bool:
+    """Return whether all cases of one class get the same call; no resample can then vary it."""
     return any(whole[name][0] in (0.0, 1.0) for name in ("sensitivity", "specificity"))
 
 

@@ -92,12 +92,9 @@ class Gauges:
         )
         self._next = 0.0
         self._write()
-        self._serve = (
-            (lambda: prometheus_client.start_http_server(port, registry=registry)[0])
-            if port
-            else (lambda: None)
+        self._server = (
+            prometheus_client.start_http_server(port, registry=registry)[0] if port else None
         )
-        self._server = self._serve()
 
     def set(self, **values: float) -> None:
         """Set some gauges; write the file every few seconds, and at the end of each epoch."""
@@ -108,20 +105,11 @@ class Gauges:
             self._write()
             self._next = time.monotonic() + _TEXTFILE_INTERVAL
 
-    @contextlib.contextmanager
-    def free_port(self) -> Iterator[None]:
-        """Leave the port to another process throughout the block."""
+    def close(self) -> None:
+        """Leave the port to another process."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()
-        try:
-            yield
-        finally:
-            try:
-                self._server = self._serve()
-            except OSError as error:
-                self._server = None
-                logging.warning("metrics are no longer served: %s", error)
 
 
 _sinks = _Sinks()
@@ -197,12 +185,12 @@ def keep_alive() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def hand_over() -> Iterator[list[str]]:
-    """Yield the flags with which a child process reports instead of this one during the block."""
-    given = [f"--{name}={FLAGS[name].value}" for name in FLAGS if FLAGS[name].present]
-    with _sinks.gauges.free_port() if _sinks.gauges else contextlib.nullcontext():
-        yield given
+def hand_over() -> list[str]:
+    """Stop reporting metrics, and return the flags with which child processes report instead."""
+    if _sinks.gauges:
+        _sinks.gauges.close()
+        _sinks.gauges = None
+    return [f"--{name}={FLAGS[name].value}" for name in FLAGS if FLAGS[name].present]
 
 
 def has_probe_failed() -> bool:

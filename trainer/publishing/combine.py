@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import storage
-from trainer.artifact import MODEL_JSON, Artifact
+from trainer.artifact import Artifact
 from trainer.dataset import prepared_split
 from trainer.dataset.prepared_split import Split
 from trainer.errors import ConfigError, DataError
@@ -159,7 +158,7 @@ def _check_paths(models: Sequence[str], output: str) -> None:
                 f"--output={output} is or holds one of the artifacts that are combined; name"
                 " another folder"
             )
-    storage.check_replaceable(output, MODEL_JSON)
+    export.check_replaceable(output)
 
 
 def _check_different(models: Sequence[str], infos: Sequence[Artifact]) -> None:

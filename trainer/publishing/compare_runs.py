@@ -125,7 +125,7 @@ def render(runs: Sequence[Run], beside: str) -> str:
         metrics=[(name, report.NAMES[name]) for name in METRICS],
         facts=_list_facts(runs),
         differing=list_differing(runs),
-        incomparable=[*_warn_of_different_data(runs), *_warn_of_validation(runs)],
+        incomparable=_list_warnings(runs),
         simulated=any((run.model.get("dataset") or {}).get("simulated") for run in runs),
         no_interval=NO_INTERVAL,
         figures=_draw(runs),
@@ -166,28 +166,25 @@ def _find_data(run: Run) -> str:
     return str(run.settings.get("data.fingerprint", "unknown"))
 
 
-def _warn_of_different_data(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence where not all runs know the same data, or are measured on the same."""
+def _list_warnings(runs: Sequence[Run]) -> list[str]:
+    """Return sentences where the metrics of runs can't be compared, or are optimistic."""
+    warnings = []
     if len({_find_data(run) for run in runs}) > 1:
-        return [
+        warnings.append(
             "These runs were trained and measured on different data: their metrics can't be "
             "compared with each other."
-        ]
-    if len({(run.split, run.measured["counts"]["images"]) for run in runs}) > 1:
-        return [
+        )
+    elif len({(run.split, run.measured["counts"]["images"]) for run in runs}) > 1:
+        warnings.append(
             "These runs were measured on different splits of the data (`measured on` below): their "
             "metrics can't be compared with each other."
-        ]
-    return []
-
-
-def _warn_of_validation(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence where runs are judged by images that their thresholds were fitted on."""
-    if all(run.split != "validation" for run in runs):
-        return []
-    return [
-        "Figures of a validation split are optimistic: threshold and calibration were fitted on it."
-    ]
+        )
+    if any(run.split == "validation" for run in runs):
+        warnings.append(
+            "Figures of a validation split are optimistic: threshold and calibration were fitted on"
+            " it."
+        )
+    return warnings
 
 
 def _locate(path: str, beside: str) -> str:
@@ -239,5 +236,4 @@ def format_table(runs: Sequence[Run], output: str) -> str:
         image = run.measured["image"]
         values = "".join(f"{format_interval(image[name]):26}" for name in ("auroc", "accuracy"))
         lines.append(f"{run.name:{width}}  {values}{run.split.replace('_', ' ')}")
-    warnings = [*_warn_of_different_data(runs), *_warn_of_validation(runs)]
-    return "\n".join([*lines, *warnings, f"Page: {output}"])
+    return "\n".join([*lines, *_list_warnings(runs), f"Page: {output}"])

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import hashlib
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
+from trainer.errors import ConfigError
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import spread_over_labels, spread_rows
@@ -33,6 +35,11 @@ from trainer.publishing.trained import Measured, Trained
 
 _SAMPLE_IMAGES = 256
 """Images that the scale of the maps is estimated from; their cells are many times more."""
+_OWN_NAMES = re.compile(r"MODEL_CARD\.md|model(-\d+)?\.keras")
+_SHARED_NAMES = {
+    "README.md", "saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino", "onnx",
+}  # fmt: skip
+"""Names in an artifact that other programs write too, for example those of a SavedModel."""
 
 Serve = Callable[..., Mapping[str, tf.Tensor]]
 """The function of a signature, see `serving.serving_function`."""
@@ -59,6 +66,9 @@ def export(
         use them.
       cam_methods: methods of `saliency.EXPORTED`; each becomes a signature of the SavedModel that
         returns its own map.
+
+    Raises:
+      ConfigError: see `check_replaceable`.
     """
     plain = dataclasses.replace(
         trained.network, members=tuple(copy_in_float32(m) for m in trained.network.members)
@@ -72,16 +82,37 @@ def export(
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary) / "artifact"
         _write_models(local, plain, served)
-        model_card.write(local, fields)
+        model_card.write(local, fields, {})
         sealed = artifact.seal(local, weights_digest=_digest_weights(plain), **fields)
         if verify_engines:
             samples = verification_images.choose_samples(
                 trained.train, trained.held_out.split, *([] if test is None else [test])
             )
             sealed = verify.verify(local, *samples)
+        check_replaceable(directory)
         # In a bucket `model.json` is written last, and so marks the rest as complete.
         storage.replace_folder(local, directory, mark=artifact.MODEL_JSON)
     return sealed
+
+
+def check_replaceable(directory: str) -> None:
+    """Check that an export to a folder deletes no other files.
+
+    The folder must be empty, or hold an artifact. The `model.json` of an artifact may be missing,
+    as in a bucket after an upload that was killed.
+
+    Raises:
+      ConfigError: it holds other files, which would be lost.
+    """
+    names = [name.rstrip("/") for name in storage.list_folder(directory)]
+    own = [name for name in names if _OWN_NAMES.fullmatch(name)]
+    others = sorted({*names} - {*own} - _SHARED_NAMES)
+    is_unfinished = own and not others
+    if names and artifact.MODEL_JSON not in names and not is_unfinished:
+        raise ConfigError(
+            f"{directory} holds {[*others, *names][0]}, but no {artifact.MODEL_JSON}; all that is"
+            " in it would be deleted: move it away, or name a new folder"
+        )
 
 
 def is_complete(model: str) -> bool:

@@ -1,6 +1,6 @@
 """Render the model card of an artifact: what the model is for, how good it is, and its limits."""
 
-import json
+import hashlib
 import pathlib
 import re
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ _COLLECTIONS = {"mura": "MURA", "fracatlas": "FracAtlas", "graz": "GRAZPEDWRI-DX
 
 
 def write(
-    directory: pathlib.Path, fields: Mapping[str, Any], former: Mapping[str, Any] | None = None
-) -> None:
+    directory: pathlib.Path, fields: Mapping[str, Any], files: Mapping[str, str]
+) -> dict[str, str]:
     """Write the card into an artifact, as `MODEL_CARD` and, for the Hugging Face Hub, `HUB_CARD`.
 
     A card that was edited stays as it is.
@@ -29,21 +29,28 @@ def write(
     Args:
       directory: local folder of the artifact.
       fields: as for `render`.
-      former: the fields that the cards in the folder were written from; None if there are none.
+      files: the checksums of the artifact's files as this program wrote them, by name.
+
+    Returns:
+      `files` with the checksums of the cards that were written.
     """
-    expected = {} if former is None else _render_cards(former)
+    checksums = dict(files)
     for name, text in _render_cards(fields).items():
-        path = directory / name
-        if path.exists() and path.read_bytes() != expected.get(name, "").encode():
+        path, content = directory / name, text.encode()
+        if path.exists() and _compute_checksum(path.read_bytes()) != files.get(name):
             logging.warning("%s was edited, and is left as it is.", path)
         else:
-            path.write_bytes(text.encode())
+            path.write_bytes(content)
+            checksums[name] = _compute_checksum(content)
+    return checksums
+
+
+def _compute_checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _render_cards(fields: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of each card, by its file's name."""
-    # As `model.json` holds them, so that a card made from that file is the same.
-    fields = json.loads(json.dumps(fields, sort_keys=True))
     card = render(fields)
     hub_card = page_templates.make_environment(autoescape=False).get_template("hub_card.md.j2")
     rendered = hub_card.render(

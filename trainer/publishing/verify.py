@@ -37,7 +37,7 @@ def verify(
     The networks in 8-bit arithmetic and in ONNX are made where there is none yet, and with
     `requantize` the first is made again. Engines that cannot run here keep their records.
     """
-    loaded = described = artifact.load(directory)
+    described = artifact.load(directory)
     records: dict[str, Any] = dict(described.engines)
     lacks_int8 = artifact.INT8_NETWORK not in described.files
     if machine.has_packages("openvino", "nncf") and (requantize or lacks_int8):
@@ -65,8 +65,7 @@ def verify(
             records[str(choice)] = _compare(
                 directory, bare, choice, measured, calibration, *expected
             )
-    amended = artifact.amend(directory, described, engines=records)
-    return _update_cards(directory, loaded, amended)
+    return _update_cards(directory, artifact.amend(directory, described, engines=records))
 
 
 def check_maps(
@@ -85,14 +84,13 @@ def check_maps(
         logging.warning("The maps are not checked: %s", error)
         return described
     found: dict[str, Any] = map_checks.check(network, measured.images, measured.truth, masks)
-    amended = artifact.amend(directory, described, map_checks=found)
-    return _update_cards(directory, described, amended)
+    return _update_cards(directory, artifact.amend(directory, described, map_checks=found))
 
 
-def _update_cards(directory: pathlib.Path, former: Artifact, amended: Artifact) -> Artifact:
+def _update_cards(directory: pathlib.Path, amended: Artifact) -> Artifact:
     """Write the model cards anew, and return the artifact with their checksums."""
-    model_card.write(directory, dataclasses.asdict(amended), dataclasses.asdict(former))
-    return artifact.amend(directory, amended)
+    files = model_card.write(directory, dataclasses.asdict(amended), amended.files)
+    return artifact.amend(directory, dataclasses.replace(amended, files=files))
 
 
 def verify_artifact(
@@ -250,12 +248,9 @@ def _open_artifact(model: str) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
         source = model.rstrip("/")
-        described = evaluate.load_info(model)
-        before = described.files
-        needed = artifact.list_needed(described)
-        cards = [name for name in before if name not in needed]
-        cards = [name for name in cards if storage.exists(f"{source}/{name}")]
-        storage.download(source, [*needed, *cards, artifact.MODEL_JSON], directory)
+        before = evaluate.load_info(model).files
+        present = [name for name in before if storage.exists(f"{source}/{name}")]
+        storage.download(source, [*present, artifact.MODEL_JSON], directory)
         yield directory
         after = artifact.load(directory).files
         changed = [name for name in after if after[name] != before.get(name)]

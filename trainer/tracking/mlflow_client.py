@@ -39,14 +39,18 @@ def open_run(started: Started) -> "MlflowRun":
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     uri = given or _name_database(started.workdir)
-    place = _choose_place(uri)
+    place = _choose_artifact_folder(uri)
     client = MlflowClient(uri)
     if started.run_id is not None and (given or _keeps_files(client, started.run_id, place)):
         client.update_run(started.run_id, status="RUNNING")
         return MlflowRun(client, started.run_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
-    if not given and experiment is not None and not _is_same(experiment.artifact_location, place):
+    if (
+        not given
+        and experiment is not None
+        and not _is_same_folder(experiment.artifact_location, place)
+    ):
         name = f"{name} in {pathlib.Path(started.workdir).absolute()}"
         experiment = client.get_experiment_by_name(name)
     experiment_id = (
@@ -78,7 +82,7 @@ def _name_database(workdir: str) -> str:
     return f"sqlite:///{folder}/mlflow.db"
 
 
-def _choose_place(uri: str) -> str | None:
+def _choose_artifact_folder(uri: str) -> str | None:
     """Return where the files of a new experiment go: beside an SQLite database.
 
     A server chooses by itself. For a database, MLflow would choose the current folder.
@@ -93,10 +97,10 @@ def _choose_place(uri: str) -> str | None:
 def _keeps_files(client: MlflowClient, run_id: str, place: str | None) -> bool:
     """Return whether a run keeps its files in a place."""
     of_run = client.get_run(run_id).info.artifact_uri or ""
-    return place is not None and _is_same(of_run.removesuffix(f"/{run_id}/artifacts"), place)
+    return place is not None and _is_same_folder(of_run.removesuffix(f"/{run_id}/artifacts"), place)
 
 
-def _is_same(one: str, other: str | None) -> bool:
+def _is_same_folder(one: str, other: str | None) -> bool:
     """Return whether two paths name one folder, however they are spelt."""
     return other is not None and os.path.realpath(one) == os.path.realpath(other)
 

@@ -251,7 +251,8 @@ def _copy_results(workdir: str) -> Iterator[pathlib.Path]:
         return
     model = f"{workdir}/artifact"
     described = artifact.parse(storage.read_bytes(f"{model}/{artifact.MODEL_JSON}") or b"", model)
-    names = [f"artifact/{name}" for name in [*artifact.list_needed(described), artifact.MODEL_JSON]]
+    listed = [f"artifact/{name}" for name in [*described.files, artifact.MODEL_JSON]]
+    present = [name for name in listed if storage.exists(f"{workdir}/{name}")]
     with tempfile.TemporaryDirectory() as folder:
-        storage.download(workdir, [*names, _REPORT, _CURVES], pathlib.Path(folder))
+        storage.download(workdir, [*present, _REPORT, _CURVES], pathlib.Path(folder))
         yield pathlib.Path(folder)

@@ -29,7 +29,8 @@ def build_run(
     """Return the run that trains on `train` and validates on `validation`, before its first step.
 
     Raises:
-      ConfigError: see `model.build`; there is no epoch to train, or XLA can't do what is asked.
+      ConfigError: see `model.build`; no epoch would be trained, or XLA lacks a deterministic
+        gradient.
       DataError: `train` has images of one class only.
     """
     _check_both_classes(train)
@@ -45,7 +46,11 @@ def build_run(
         changing = [*model.trainable_variables, *trainable_layers.moving_statistics(model)]
         average = WeightsAverage(changing, settings.ema_decay)
         loop = Loop(model, strategy, phases, objective, average, settings.xla)
-    _check_epochs(loop)
+    if not loop.epochs:
+        raise ConfigError(
+            "no epoch would be trained (head_epochs need pre-trained weights); set --config.epochs"
+            " to 1 or more"
+        )
     _check_xla(model, settings)
     # Only the last part of a path is recorded: in which folder it lay concerns nobody.
     name = pathlib.PurePosixPath(weights).name
@@ -53,16 +58,8 @@ def build_run(
     return Run(job, model, architecture, origin, loop, average, objective, train, validation)
 
 
-def _check_epochs(loop: Loop) -> None:
-    if not loop.epochs:
-        raise ConfigError(
-            "no epoch would be trained (head_epochs need pre-trained weights); set --config.epochs"
-            " to 1 or more"
-        )
-
-
 def _check_xla(model: keras.Model, settings: ml_collections.FrozenConfigDict) -> None:
-    """Refuse what XLA doesn't implement: gradients of maxima that are the same in every run."""
+    """Refuse XLA with deterministic max pooling, of which XLA has no gradient."""
     pools = [
         layer.name
         for layer in model.layers

@@ -22,7 +22,7 @@ from trainer.files import atomic_file
 _MARK = re.compile(r"ckpt-(\d+)\.json")
 _PART = re.compile(r"ckpt-(\d+)\.(json|index|data-\d+-of-\d+)")
 _TEMPORARY = re.compile(r"ckpt-\d+(_temp|\.(index|data-\d+-of-\d+)\.?tempstate\d+)")
-"""What TensorFlow writes before it gives a part its name."""
+"""Names of the files that TensorFlow renames to parts."""
 # IndexError: TensorFlow's way to say that a file was cut short.
 _UNREADABLE = (tf.errors.OpError, OSError, ValueError, AssertionError, IndexError)
 
@@ -36,14 +36,9 @@ class Checkpoints:
         variables: Sequence[tf.Variable],
         keep: int,
         is_chief: bool = True,
-        root: str = "",
     ):
-        """Keep the last `keep` checkpoints of `variables`, in this order; only the chief writes.
-
-        `root` is the folder that a new start needs removed, by default the same as `directory`.
-        """
+        """Keep the last `keep` checkpoints of `variables`, in this order; only the chief writes."""
         self._directory = directory
-        self._root = root or directory
         self._checkpoint = tf.train.Checkpoint(variables=list(variables))
         self._keep = keep
         self._is_chief = is_chief
@@ -80,6 +75,8 @@ class Checkpoints:
             prefix = self._prefix(step)
             try:
                 state = json.loads(storage.read_bytes(prefix + ".json") or "")
+                if not (isinstance(state, dict) and state):
+                    raise ValueError("its .json file does not say how far the run had come")
                 self._checkpoint.read(prefix).assert_existing_objects_matched()
                 return state
             except _UNREADABLE as error:
@@ -91,8 +88,9 @@ class Checkpoints:
                     str(error).splitlines()[0],
                 )
         if steps:  # the variables may hold half of a checkpoint, which is no state to start from
+            all_of_run = self._directory.removesuffix("/best")
             raise DataError(
-                f"no checkpoint in {self._directory} can be read; remove {self._root} to start"
+                f"no checkpoint in {self._directory} can be read; remove {all_of_run} to start"
                 " again"
             )
         return None

@@ -6,8 +6,10 @@ from typing import Any
 
 import ml_collections
 
+from trainer import radiograph
 from trainer.dataset import prepared_split
-from trainer.dataset.dataset_info import DatasetInfo
+from trainer.dataset.dataset_info import DatasetInfo, is_same_preprocessing
+from trainer.errors import DataError
 from trainer.network import saliency
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
@@ -82,8 +84,13 @@ def create_job(
 
     Raises:
       ConfigError: a setting makes no sense.
-      DataError: there are no prepared data in `data_dir`.
+      DataError: there are no prepared data in `data_dir`, or of another preprocessing.
     """
     settings_lib.check(settings)
     dataset = prepared_split.read_dataset_info(data_dir)
+    if not is_same_preprocessing(dataset.preprocessing, radiograph.PREPROCESSING):
+        raise DataError(
+            f"{data_dir} was prepared by another version of the preprocessing than this program's;"
+            " prepare it again with humerus-prepare --overwrite"
+        )
     return TrainingJob(settings, dataset, data_dir, workdir, folds, profile, track)

@@ -29,7 +29,7 @@ class Journal:
         self._checkpoints = Checkpoints(
             folder, run.loop.variables(), run.job.settings.keep_checkpoints, run.is_chief
         )
-        self._best = Checkpoints(f"{folder}/best", run.loop.weights(), 1, run.is_chief, folder)
+        self._best = Checkpoints(f"{folder}/best", run.loop.weights(), 1, run.is_chief)
         self.progress = ProgressReporter(
             workdir, run.loop.epochs, run.is_chief, trace=run.job.profile
         )

@@ -55,7 +55,7 @@ class ProgressReporter:
             total=steps,
             initial=step,
             desc=f"epoch {epoch + 1}/{self._epochs}",
-            unit="step",
+            unit=" steps",
             leave=False,
             disable=not (self._is_chief and sys.stderr.isatty()),
         )

@@ -1,4 +1,4 @@
-"""Wait for the other hosts of a run before TensorFlow starts: it ignores signals while it waits.
+"""Wait for the other hosts of a run first, because TensorFlow ignores signals while it waits.
 
 TensorFlow also keeps other threads from touching the heartbeat file. So the first host listens on
 its own port until every other has asked it whether all are there, and only then do they start
@@ -6,6 +6,7 @@ TensorFlow. If a restarted host finds TensorFlow at the other end, it starts Ten
 """
 
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -25,7 +26,7 @@ _STRANGER_SECONDS = 1.0
 """How long the first host waits for one that connects and says nothing."""
 _GREETING, _WAIT, _GO = b"humerus\n", b"wait", b"go"
 _TENSORFLOW = b"PRI "
-"""What a client of HTTP/2 says first, as TensorFlow's is."""
+"""The first bytes of an HTTP/2 client, such as TensorFlow's."""
 
 
 def meet(hosts: Sequence[str], rank: int) -> None:
@@ -59,9 +60,10 @@ def _listen(own: str) -> socket.socket:
             ("", split_address(own)[1]), family=family, backlog=128, dualstack_ipv6=is_dual
         )
     except OSError as error:
+        end = "end the process that uses it, or " if error.errno == errno.EADDRINUSE else ""
         raise OSError(
             f"this host can't open its port in {own} ({os.strerror(error.errno or 0)});"
-            " end the process that uses it, or name another port on all hosts"
+            f" {end}name another port on all hosts"
         ) from error
 
 
@@ -93,8 +95,11 @@ def _answer(server: socket.socket, hosts: Sequence[str]) -> None:
 
 
 def ask(first: str, rank: int) -> bytes:
-    """Return what the first host answers: `wait`, `go`, or TensorFlow's first bytes; nothing where
-    it isn't there."""
+    """Ask the first host whether all hosts are there, and return its answer.
+
+    Returns:
+      `wait`, `go`, or TensorFlow's first bytes; nothing if no one answers.
+    """
     try:
         with socket.create_connection(split_address(first), _TIMEOUT_SECONDS) as connection:
             greeting = _receive(connection, len(_GREETING))

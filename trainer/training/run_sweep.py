@@ -94,8 +94,8 @@ def run(options: SweepOptions) -> SweepResult:
     workdir = options.workdir.rstrip("/")
     failed: dict[str, int] = {}
     if not options.table_only:
-        with run_lock.hold(workdir, "humerus-sweep"), telemetry.hand_over() as reporting:
-            failed = _train_all(trials, options, reporting)
+        with run_lock.hold(workdir, "humerus-sweep"):
+            failed = _train_all(trials, options, telemetry.hand_over())
     finished = {
         trial.name: path
         for trial in trials

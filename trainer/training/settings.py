@@ -158,7 +158,8 @@ RUNTIME_KEYS = (
 )
 """Settings that don't change what is learnt: a run may be continued under others."""
 _SHARED_RUNTIME_KEYS = ("steps_per_execution", "test_time_flips", "xla")
-"""Those of `RUNTIME_KEYS` that must be equal on all hosts, as they change joint computations."""
+"""Those of `RUNTIME_KEYS` that must be equal on all hosts, because they change what the hosts
+compute together."""
 
 
 def check(settings: ml_collections.ConfigDict) -> None:

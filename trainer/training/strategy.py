@@ -3,6 +3,7 @@
 The environment names the hosts, by `TF_CONFIG` or by the variables of an Indexed Job.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,6 @@ HOSTS = "HUMERUS_HOSTS"
 the order of their indices."""
 INDEX = "JOB_COMPLETION_INDEX"
 """Environment variable that Kubernetes sets in each pod of an Indexed Job: its index, from 0."""
-_TRAINING_TASKS = ("chief", "worker")
 _HOST = re.compile(r"(?:[^:\s\[\]]+|\[[0-9a-fA-F:.]+\]):([1-9][0-9]{0,4})")
 """A name or an address, IPv6 in brackets, and a port."""
 _LAST_PORT = 65_535
@@ -40,9 +40,15 @@ def create() -> tf.distribute.Strategy:
       OSError: the port of this host is in use.
       tf.errors.OpError: a host was lost.
     """
-    _set_tf_config()
-    if count_workers() > 1:
-        return _meet_hosts()
+    if not os.environ.get("TF_CONFIG") and os.environ.get(HOSTS):
+        os.environ["TF_CONFIG"] = json.dumps(
+            build_tf_config(os.environ[HOSTS], os.environ.get(INDEX))
+        )
+    hosts, rank = _read_cluster()
+    if len(hosts) > 1:
+        rendezvous.meet(hosts, rank)
+        with telemetry.keep_alive():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()
@@ -53,53 +59,30 @@ def create() -> tf.distribute.Strategy:
     )
 
 
-def _meet_hosts() -> tf.distribute.Strategy:
-    """Wait for the other hosts that `TF_CONFIG` names, and return the strategy of all of them."""
-    config = json.loads(os.environ["TF_CONFIG"])
-    task = config["task"]
-    of_type = {name: config["cluster"].get(name, []) for name in _TRAINING_TASKS}
-    hosts = [host for name in _TRAINING_TASKS for host in of_type[name]]
-    rendezvous.meet(hosts, hosts.index(of_type[task["type"]][int(task["index"])]))
-    with telemetry.keep_alive():
-        return tf.distribute.MultiWorkerMirroredStrategy()
+def _read_cluster() -> tuple[list[str], int]:
+    """Return the hosts that train, by `TF_CONFIG`, and the place of this one among them, from 0.
 
-
-def _set_tf_config() -> None:
-    """Set `TF_CONFIG` from the variables of an Indexed Job; where it is set already, check it."""
-    if given := os.environ.get("TF_CONFIG"):
-        _check_tf_config(given)
-    elif os.environ.get(HOSTS):
-        os.environ["TF_CONFIG"] = json.dumps(
-            build_tf_config(os.environ[HOSTS], os.environ.get(INDEX))
-        )
-
-
-def _check_tf_config(given: str) -> None:
-    """Check that a `TF_CONFIG` with a cluster names all workers, and this host among them.
+    The chief comes first. Without a cluster there are none.
 
     Raises:
-      ConfigError: it doesn't.
+      ConfigError: `TF_CONFIG` names them wrongly, or not which of them this is.
     """
-    try:
+    given = os.environ.get("TF_CONFIG") or "{}"
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         config = json.loads(given)
         if not config.get("cluster"):
-            return
-        of_type = {name: config["cluster"].get(name, []) for name in _TRAINING_TASKS}
-        task = config["task"]
-        fits = (
-            len(of_type["chief"]) <= 1
-            and _are_hosts(of_type["chief"] + of_type["worker"])
-            and _is_index(task["index"], len(of_type[task["type"]]))
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        fits = False
-    if not fits:
-        raise ConfigError(
-            f"TF_CONFIG={given}: expected host:port of every worker, each once and with a port from"
-            f" 1 to {_LAST_PORT}, and this host's place among them,"
-            ' such as {"cluster": {"worker": ["a:2222", "b:2222"]},'
-            ' "task": {"type": "worker", "index": 0}}'
-        )
+            return [], 0
+        chiefs, workers = (config["cluster"].get(name, []) for name in ("chief", "worker"))
+        kind, index = config["task"]["type"], config["task"]["index"]
+        own, hosts = {"chief": chiefs, "worker": workers}[kind], chiefs + workers
+        if len(chiefs) <= 1 and _are_hosts(hosts) and _is_index(index, len(own)):
+            return hosts, hosts.index(own[int(index)])
+    raise ConfigError(
+        f"TF_CONFIG={given}: expected host:port of every worker, each once and with a port from"
+        f" 1 to {_LAST_PORT}, and this host's place among them,"
+        ' such as {"cluster": {"worker": ["a:2222", "b:2222"]},'
+        ' "task": {"type": "worker", "index": 0}}'
+    )
 
 
 def _are_hosts(hosts: list[str]) -> bool:
@@ -141,8 +124,7 @@ def build_tf_config(hosts: str, index: str | None) -> dict[str, Any]:
 
 def count_workers() -> int:
     """Return the number of hosts that train, by `TF_CONFIG`; 1 without it."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster") or {}
-    return max(1, sum(len(cluster.get(name, [])) for name in _TRAINING_TASKS))
+    return max(1, len(_read_cluster()[0]))
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -160,7 +142,7 @@ def gather_from_hosts(strategy: tf.distribute.Strategy, value: int | bool) -> li
 
 
 def _gather(strategy: tf.distribute.Strategy, values: list[int]) -> list[list[int]]:
-    """Return the values of each host, one row per replica; each host passes as many values."""
+    """Return the values of each host, a row per replica; all hosts must pass the same number."""
     if count_workers() == 1:
         return [values]
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,7 +11,6 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
-from trainer.artifact import MODEL_JSON
 from trainer.dataset import input_pipeline, prepared_split
 from trainer.errors import ConfigError, DataError, HostLostError
 from trainer.network.serving import Member, Network
@@ -57,19 +56,23 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         logging.info("The run in %s is finished already.", job.workdir)
         _send_what_is_missing(job, finished)
         return finished
-    if not storage.is_remote(job.workdir):  # in a bucket, a half-written artifact has no mark
-        storage.check_replaceable(f"{job.workdir}/artifact", MODEL_JSON)
+    export.check_replaceable(f"{job.workdir}/artifact")
     if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
     if job.settings.deterministic:
         keras.utils.set_random_seed(job.settings.seed)
         tf.config.experimental.enable_op_determinism()
-    with _explain_lost_host():
+    try:
         strategy = strategy_lib.create()
-        # Before anything else that hosts do together: other settings could be other collectives.
+        # This comes before any other collective operation: hosts with different settings could
+        # start different ones.
         shared = settings.select_shared(job.settings, job.dataset, job.folds)
         strategy_lib.check_same_settings(strategy, shared)
         job = precision.choose(job, strategy)
+    except tf.errors.OpError as error:
+        if lost := _describe_lost_host(error):
+            raise lost from error
+        raise
     keras.config.set_dtype_policy(job.settings.precision)
     strategy_lib.check_precision(strategy, job.settings.precision)
     writes = strategy_lib.is_chief(strategy)
@@ -163,7 +166,8 @@ def read_finished(workdir: str) -> dict[str, Any] | None:
 
 def _write_settings(job: TrainingJob) -> None:
     path = f"{job.workdir}/{results.SETTINGS}"
-    if "data.fingerprint" not in (read_settings(path) or {"data.fingerprint": None}):
+    earlier = read_settings(path)
+    if earlier and "data.fingerprint" not in earlier:
         raise ConfigError(f"{path} is a file of another program; name another --workdir")
     recorded = settings.select_recorded(job.settings, job.dataset, job.folds)
     text = json.dumps(recorded, indent=2, sort_keys=True)
@@ -223,17 +227,6 @@ def _translate(
     if is_exhausted or "out of memory" in message.lower():
         return _explain_out_of_memory(job, per_replica, replicas)
     return _describe_lost_host(error)
-
-
-@contextlib.contextmanager
-def _explain_lost_host() -> Iterator[None]:
-    """Raise `HostLostError` where TensorFlow says that another host was lost."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if translated := _describe_lost_host(error):
-            raise translated from error
-        raise
 
 
 def _describe_lost_host(error: Exception) -> HostLostError | None:

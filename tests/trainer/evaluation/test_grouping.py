@@ -42,6 +42,10 @@ def test_every_row_is_in_exactly_one_group(column):
                 "20230109 to 20230116": 8,
             },
         ),
+        (
+            [f"{age:03}Y" for age in range(1, 10)] + ["003D", "018M", "005W"],
+            {"003D to 001Y": 3, "018M to 003Y": 3, "004Y to 006Y": 3, "007Y to 009Y": 3},
+        ),
         # Cells that are blank don't turn numbers into text.
         (
             [str(k) for k in range(40)] + ["", "nan"],
@@ -81,6 +85,7 @@ NUMBERS = np.random.default_rng(0).integers(0, 10_000_000, 1000)
         (lambda number: f"19{50 + number}-02-03", True),
         (lambda number: f"Meyer, Anna {number}" if number % 2 else "", True),
         (lambda number: str(20 + 3 * number), False),  # an age
+        (lambda number: f"{20 + 3 * number:03}Y", False),  # an age in DICOM
         (lambda number: f"{NUMBERS[number]:07}", True),
         (lambda number: f"{0.5 + number / 7:.3f}", False),  # an exposure
         (lambda number: f"{150_000.5 + number}", False),

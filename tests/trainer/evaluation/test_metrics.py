@@ -1,6 +1,7 @@
 """Compare metrics with scikit-learn and hand counts, and the bootstrap with a plain loop."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from trainer.evaluation import bootstrap, metric_tables, metrics
 from trainer.evaluation.cases import Cases, aggregate_by_study, count_confusion
 from trainer.evaluation.grouping import OTHERS
 from trainer.model_json.scaling import Scaling
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def cases(probability, label, patient_id=None, study_id=None, path=None) -> Cases:
@@ -209,6 +212,34 @@ def test_patients_not_images_are_resampled():
         "image"
     ]["accuracy"]
     assert many == pytest.approx(few)
+
+
+def test_the_coverage_that_is_stated_is_that_of_the_benchmark():
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    table = text.split("<!-- coverage -->\n")[1].split("\n<!-- /coverage -->")[0]
+    (_, *columns), _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    covered = {
+        (column, name, level): float(value)
+        for name, *cells in rows
+        for column, cell in zip(columns, cells, strict=True)
+        for level, value in zip(("image", "study"), cell.split("/"), strict=True)
+    }
+    (sentence,) = metric_tables.describe_coverage({"counts": {"patients": 30}})
+    for shares, exception, stated in [
+        (("50 %", "20 %"), "ece", "91 % of the time or more (calibration error per study: 69 %)"),
+        (("5 %",), "specificity", "83 % or more (specificity per study: 54 %)"),
+    ]:
+        of_few = {k: v for k, v in covered.items() if k[0] in [f"{n}, 30 patients" for n in shares]}
+        worst = min(v for k, v in of_few.items() if k[1:] == (exception, "study"))
+        others = min(v for k, v in of_few.items() if k[1:] != (exception, "study"))
+        assert stated in sentence
+        assert f"{int(100 * others)} %" in stated and f" {worst:.0%}".replace("%", " %") in stated
+    of_more = {k: v for k, v in covered.items() if not k[0].endswith(", 30 patients")}
+    assert metric_tables.ENOUGH_PATIENTS == 90
+    below = {key for key, value in of_more.items() if value < 0.9}
+    assert below == {("5 %, 90 patients", "specificity", "study")}
 
 
 @pytest.mark.parametrize("patients, least", [(30, 0.92), (90, 0.93)])

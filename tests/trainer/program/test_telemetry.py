@@ -205,6 +205,17 @@ def test_progress_beats_and_counts_on_a_port_and_in_a_file(tmp_path, port, monke
         assert time.time() - values["humerus_last_progress_timestamp_seconds"] < 100
 
 
+def test_metrics_of_child_processes_are_not_written_over(tmp_path, port):
+    textfile = tmp_path / "humerus.prom"
+    flags = [f"--metrics_file={textfile}", f"--metrics_port={port}"]
+    telemetry.start(["humerus-sweep", *flags])
+    assert sorted(telemetry.hand_over()) == flags
+    with socket.create_server(("127.0.0.1", port)):  # as the child takes it
+        textfile.write_text("of the child")
+        telemetry.report_progress(step=1)
+    assert textfile.read_text() == "of the child"
+
+
 def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path):
     done = run("wait", f"--heartbeat={tmp_path}/no/such/folder", "--model=m")
     assert done.returncode == 2 and done.stderr.startswith(

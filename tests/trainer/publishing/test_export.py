@@ -21,7 +21,7 @@ from tests.support import (
     tiny_artifact,
     tiny_net,  # noqa: F401 (makes the backbone known)
 )
-from trainer import artifact, radiograph
+from trainer import artifact, radiograph, storage
 from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepare import prepare
@@ -253,6 +253,31 @@ def test_an_export_that_fails_leaves_the_earlier_artifact_alone(tmp_path, monkey
     )
 
 
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        ([], None),
+        (["model.json", "notes.txt"], None),
+        # An upload that was killed, and an artifact that has lost its `model.json`.
+        (["MODEL_CARD.md", "README.md"], None),
+        (["model-1.keras", "saved_model.pb", "variables/variables.index"], None),
+        (["MODEL_CARD.md", "saved_model.pb", "thesis.txt"], "thesis.txt"),
+        (["saved_model.pb", "variables/variables.index"], "saved_model.pb"),  # of another program
+        (["README.md"], "README.md"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "ram:/"])
+def test_an_export_replaces_only_an_artifact(tmp_path, scheme, names, found):
+    folder = f"{scheme}{tmp_path}/things/"
+    for name in names:
+        storage.write_text(f"{folder}{name}", "x")
+    if found is None:
+        export.check_replaceable(folder)
+        return
+    with pytest.raises(ConfigError, match=f"holds {found}, but no model.json; all that is in it"):
+        export.check_replaceable(folder)
+
+
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "model.json"])
 def test_an_artifact_without_one_of_its_files_is_not_complete(tmp_path, lost):
     tiny_artifact.make(tmp_path)
@@ -343,6 +368,8 @@ def test_a_source_is_evaluated_as_its_prepared_images_are(made, data_dir, tmp_pa
     found = evaluate.evaluate_source(
         str(directory), source, "manifest", (), "test", predictions_file=str(files[1])
     )
+    (said,) = prepared.pop("warnings")  # the artifact was made of another data set
+    assert "was trained on other data than" in said and found.pop("warnings") == []
     assert found == prepared and found["model_id"] == info.model_id
     assert files[0].read_bytes() == files[1].read_bytes()
     everything = evaluate.evaluate_source(str(directory), source, "manifest", ())
@@ -468,9 +495,11 @@ def test_images_that_the_model_was_made_of_are_warned_of(
         evaluate.evaluate(str(tmp_path / name), data, split)["warnings"]
         for name in ("own", "foreign")
     )
-    assert not foreign and [warning in said for said in own] == ([True] if warning else [])
+    assert [warning in said for said in own] == ([True] if warning else [])
+    (said,) = foreign
+    assert f"{tmp_path / 'foreign'} was trained on other data than {data}" in said
     both = evaluate.compare(str(tmp_path / "foreign"), str(tmp_path / "own"), data, split)
-    assert both["warnings"] == own
+    assert both["warnings"] == [*foreign, *own] or both["warnings"] == [*own, *foreign]
 
 
 def test_slices_take_columns_that_only_some_images_have():

@@ -1,6 +1,7 @@
 """Each engine and precision is compared with float32 TensorFlow and recorded in the artifact."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -204,6 +205,24 @@ def test_a_card_that_was_edited_is_left_as_it_is(copied):
     assert hub_card.read_bytes() == edited
     assert "is used (" in card.read_text()
     artifact.load(copied)
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_the_card_of_another_version_is_written_anew_unless_it_was_edited(
+    copied, monkeypatch, is_edited
+):
+    monkeypatch.setattr(machine, "has_packages", lambda *names: False)
+    card, listed = copied / artifact.MODEL_CARD, copied / artifact.MODEL_JSON
+    card.write_text("# A card as another version wrote it\n")
+    described = json.loads(listed.read_text())
+    described["files"][artifact.MODEL_CARD] = hashlib.sha256(card.read_bytes()).hexdigest()
+    listed.write_text(json.dumps(described))
+    if is_edited:
+        card.write_text("# A card of my own\n")
+    for _ in range(2):
+        verify.verify(copied, *verification_images.choose_samples(TRAIN, VALIDATION))
+        assert (card.read_text() == "# A card of my own\n") == is_edited
+    assert is_edited or "is used (" in card.read_text()
 
 
 def test_an_engine_that_compresses_logits_is_aligned_and_scorers_align_it_too(copied, monkeypatch):

@@ -84,6 +84,18 @@ def test_mlflow_without_a_server(finished, tmp_path):
     check_mlflow(client, workdir, SETTINGS, {"": HISTORY, "fold-2/": HISTORY[:2]}, FLAT)
 
 
+def test_the_artifact_of_a_remote_run_is_sent_with_its_model_cards(finished, tmp_path, monkeypatch):
+    database = f"sqlite:///{tmp_path}/all.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    # For TensorFlow's file layer one URI is like another; a bucket differs in the scheme.
+    with tracker.track("mlflow", f"file://{finished}", SETTINGS) as tracked:
+        tracked.log_results(METRICS)
+    (finished / tracker.RECORD).unlink()
+    (sent,) = tmp_path.glob("mlflow/*/artifacts/artifact")
+    names = {path.name for path in (finished / "artifact").rglob("*") if path.is_file()}
+    assert {path.name for path in sent.rglob("*") if path.is_file()} == names
+
+
 def record_once(workdir: pathlib.Path) -> None:
     with tracker.track("mlflow", str(workdir), SETTINGS) as tracked:
         tracked.log_history(HISTORY)

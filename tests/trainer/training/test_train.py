@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests.support import small_recipe, small_run
 from tests.support.commands import finish, log, prepared, start, stop_after
-from trainer import artifact, main
+from trainer import artifact, main, radiograph
 from trainer.dataset import prepared_split
 from trainer.dataset.prepare import prepare
 from trainer.errors import (
@@ -183,12 +183,13 @@ def test_a_finished_run_takes_another_threshold_rule_without_training_again(
 
 def test_a_lost_artifact_is_exported_again_without_training(data_dir, undisturbed, tmp_path):
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
-    shutil.rmtree(workdir / "artifact")
+    (workdir / "artifact" / artifact.MODEL_JSON).unlink()
     assert finish(data_dir, workdir) == EXIT_DONE, log(workdir)[-3000:]
     assert_same(workdir, undisturbed)
     shutil.rmtree(workdir / "artifact" / "variables")
     assert train.read_finished(str(workdir)) is None  # it would be exported again, too
     shutil.rmtree(workdir / "artifact")
+    assert train.read_finished(str(workdir)) is None
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(DataError, match="artifact and its checkpoints are gone; restore one"):
         train.train_and_evaluate(create_job(small_recipe.get_config(), data_dir, str(workdir)))
@@ -247,6 +248,15 @@ def test_files_of_others_in_the_place_of_the_artifact_are_told_before_training(d
     with pytest.raises(ConfigError, match=r"artifact holds thesis\.txt, but no model\.json"):
         train.train_and_evaluate(create_job(small_recipe.get_config(), data_dir, str(tmp_path)))
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_data_of_another_preprocessing_are_refused_before_training(data_dir, tmp_path):
+    copied = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = copied.glob("radiographs/*/*/metadata.json")
+    preprocessing = radiograph.PREPROCESSING | {"version": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocessing": preprocessing}))
+    with pytest.raises(DataError, match=r"another version of the preprocessing.*--overwrite$"):
+        create_job(small_recipe.get_config(), str(copied), str(tmp_path / "run"))
 
 
 def test_settings_of_another_program_are_not_replaced(data_dir, tmp_path):
