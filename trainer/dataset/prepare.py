@@ -70,6 +70,7 @@ def prepare(
     _ = config.examples  # runs all checks of the source before there is anything to clean up
     if dry_run:
         return _find_existing(target, config, overwrite) or _plan(target, config)
+    publish.check_replaceable(target)
     with publish.workspace(data_dir) as folder:
         if existing := _find_existing(target, config, overwrite):
             return existing
@@ -150,4 +151,7 @@ def _read_metadata(target: str) -> dict[str, Any] | None:
     if not storage.exists(posixpath.join(target, INFO_FILE)):
         return None
     path = posixpath.join(target, "metadata.json")
-    return storage.read_json(path, "pass --overwrite to replace the data set") or {}
+    remedy = "pass --overwrite to replace the data set"
+    if (found := storage.read_json(path, remedy)) is None:
+        raise DataError(f"{target} lacks its metadata.json; {remedy}")
+    return found

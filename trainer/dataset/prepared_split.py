@@ -88,10 +88,17 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
     """Read what preparation recorded beside the images.
 
     Raises:
-      DataError: there is no prepared data set, or its metadata lack a field.
+      DataError: there is no prepared data set, or its metadata are damaged.
     """
-    metadata = _open(data_dir).info.metadata
-    return DatasetInfo.parse(metadata if isinstance(metadata, Mapping) else {}, data_dir)
+    described = _open(data_dir).info
+    metadata = described.metadata if isinstance(described.metadata, Mapping) else {}
+    found = DatasetInfo.parse(metadata, data_dir)
+    if described.features["image"].shape != (found.image_size, found.image_size, 1):
+        raise DataError(
+            f"the metadata of {data_dir} say that images have {found.image_size} px, and its"
+            f" records hold images of the shape {described.features['image'].shape}; {_REMEDY}"
+        )
+    return found
 
 
 def _open(data_dir: str) -> tfds.core.DatasetBuilder:

@@ -12,6 +12,7 @@ from absl import logging
 
 from trainer import storage
 from trainer.dataset.locate import INFO_FILE
+from trainer.errors import ConfigError
 
 _PREFIX = ".incomplete-"
 
@@ -35,6 +36,22 @@ def workspace(data_dir: str) -> Iterator[str]:
                 shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root) as folder:
             yield folder
+
+
+def check_replaceable(target: str) -> None:
+    """Check that replacing a folder deletes no other files: it must be empty, or hold a data set.
+
+    One in a bucket is not checked: it is replaced file by file, so that a stop may leave any part.
+
+    Raises:
+      ConfigError: it holds other files.
+    """
+    names = [] if storage.is_remote(target) else storage.list_folder(target)
+    if names and INFO_FILE not in names:
+        raise ConfigError(
+            f"{target} holds {names[0]}, but no {INFO_FILE}; all that is in it would be deleted:"
+            " move it away, or name another --data_dir"
+        )
 
 
 def publish(built: str, target: str, workspace_folder: str) -> None:

@@ -216,7 +216,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 *config.listing.warnings,
                 *warnings,
                 *summary.warn_of_duplicates(outcomes),
-                *summary.warn_of_blank_images(outcomes),
+                *summary.warn_of_odd_images(outcomes),
             ],
         }
 

@@ -222,14 +222,15 @@ def warn_of_duplicates(outcomes: Iterable[Encoded]) -> list[str]:
     return warnings
 
 
-def warn_of_blank_images(outcomes: Iterable[Encoded]) -> list[str]:
-    """Return a warning if images show nothing, see `radiograph.is_blank`."""
-    blank = [outcome.example.path for outcome in outcomes if "blank" in outcome.warnings]
-    if not blank:
-        return []
+def warn_of_odd_images(outcomes: Iterable[Encoded]) -> list[str]:
+    """Return a sentence for each of `radiograph.WARNINGS` that images carry."""
+    paths = collections.defaultdict(list)
+    for outcome in outcomes:
+        for code in outcome.warnings:
+            paths[code].append(outcome.example.path)
     return [
-        f"images of one grey level, or nearly: {len(blank)}, such as {blank[0]}; they teach nothing"
-        " but their label"
+        f"{code}: {len(found)} images, such as {found[0]} ({radiograph.WARNINGS[code]})"
+        for code, found in sorted(paths.items())
     ]
 
 

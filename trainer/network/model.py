@@ -9,8 +9,10 @@ import dataclasses
 import os
 import sys
 import textwrap
+import zipfile
 from collections.abc import Iterator
 
+import h5py
 import keras
 import numpy as np
 from absl import logging
@@ -242,6 +244,8 @@ def _transfer_weights(earlier: keras.Model, weights: str, model: keras.Model) ->
 def _load_earlier_run(weights: str) -> keras.Model:
     """Load the `.keras` file that `weights` names, or that of the artifact there."""
     path = weights if weights.endswith(".keras") else os.path.join(weights, artifact.KERAS_FILE)
+    if path != weights and storage.exists(os.path.join(weights, "artifact", artifact.MODEL_JSON)):
+        raise ConfigError(f"weights={weights!r} is the folder of a run; name {weights}/artifact")
     is_ensemble = (
         path != weights
         and not storage.exists(path)
@@ -280,13 +284,20 @@ def _copy_to_local(path: str) -> Iterator[str]:
     `~` at the beginning of the path is the home folder.
 
     Raises:
-      ConfigError: there is no such file.
+      ConfigError: there is no such file, or it is damaged.
     """
     path = os.path.expanduser(path)  # noqa: PTH111, a URL is not a path
+    expected = "expected imagenet, none, a weights file (.h5), a .keras file or an artifact"
     if not storage.exists(path):
-        raise ConfigError(
-            f"weights={path!r}: no such file; expected imagenet, none, a weights file (.h5),"
-            " a .keras file or an artifact"
-        )
+        raise ConfigError(f"weights={path!r}: no such file; {expected}")
+    if os.path.isdir(path):  # noqa: PTH112
+        raise ConfigError(f"weights={path!r} is a folder; {expected}")
     with storage.local_file(path) as local:
+        try:
+            (h5py.File if path.endswith(".h5") else zipfile.ZipFile)(local).close()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ConfigError(
+                f"weights={path!r} is not a file of Keras weights, or it is cut short"
+                f" ({error}); copy it again"
+            ) from error
         yield local

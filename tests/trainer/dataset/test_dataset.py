@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer import radiograph
 from trainer.dataset import sources, splits, summary
 from trainer.dataset.encode import Encoded, encode, in_threads
 from trainer.dataset.example import Example
@@ -587,15 +588,16 @@ def test_copies_across_splits_or_labels_are_warned_of():
     ]
 
 
-def test_images_that_show_nothing_are_warned_of():
+def test_images_with_a_warning_are_counted_by_its_code():
     outcomes = [
         Encoded(example("a", 0), "1"),
         Encoded(example("b", 0), "2", warnings=("blank",)),
         Encoded(example("c", 0), "3", warnings=("blank", "ignored_element")),
     ]
-    assert summary.warn_of_blank_images(outcomes[:1]) == []
-    assert summary.warn_of_blank_images(outcomes) == [
-        "images of one grey level, or nearly: 2, such as b; they teach nothing but their label"
+    assert summary.warn_of_odd_images(outcomes[:1]) == []
+    assert summary.warn_of_odd_images(outcomes) == [
+        "blank: 2 images, such as b (the picture shows nothing: it has one grey level, or nearly)",
+        f"ignored_element: 1 images, such as c ({radiograph.WARNINGS['ignored_element']})",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import math
 import multiprocessing
 import shutil
@@ -458,6 +459,24 @@ def test_a_damaged_description_is_one_sentence_with_the_way_out(data_dir, tmp_pa
     (path,) = copied.glob(f"radiographs/*/*/{name}")
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(DataError, match=r"; (prepare it again|make one) with humerus-prepare"):
+        prepared_split.read_dataset_info(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("body_parts", None, "`body_parts`"),
+        ("splits", 3, "`splits`"),
+        ("fingerprint", None, "`fingerprint`"),
+        ("image_size", "wide", "`image_size`"),
+        ("image_size", 96, "images have 96 px"),
+    ],
+)
+def test_wrong_metadata_are_one_sentence_with_the_way_out(data_dir, tmp_path, field, value, said):
+    copied = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = copied.glob("radiographs/*/*/metadata.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(DataError, match=rf"{said}.*; prepare it again with .*--overwrite$"):
         prepared_split.read_dataset_info(str(copied))
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,6 +329,27 @@ def test_damaged_metadata_need_overwrite(tmp_path, content):
     pathlib.Path(done.directory, "metadata.json").write_bytes(content)
     with pytest.raises(DataError, match=r"metadata\.json is damaged .* pass --overwrite"):
         prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+
+
+def test_a_data_set_without_its_metadata_needs_overwrite(tmp_path):
+    source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
+    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    pathlib.Path(done.directory, "metadata.json").unlink()
+    with pytest.raises(DataError, match=r"lacks its metadata\.json; pass --overwrite"):
+        prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_in_the_place_of_a_data_set_are_kept(tmp_path, overwrite):
+    source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
+    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    place = pathlib.Path(done.directory)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"holds mine\.txt, but no dataset_info\.json"):
+        prepare(str(source), "folders", str(data_dir), image_size=32, overwrite=overwrite)
+    assert tree(data_dir) == {str((place / "mine.txt").relative_to(data_dir)): b"precious"}
 
 
 def test_same_input_same_bytes(tmp_path):

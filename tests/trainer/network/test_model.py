@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import small_run, tiny_net  # noqa: F401 (makes the backbone known)
+from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (makes the backbone known)
 from trainer.errors import ConfigError
 from trainer.network import backbones, trainable_layers
 from trainer.network import model as model_lib
@@ -366,6 +366,37 @@ def earlier(tmp_path_factory):
         folder / "backbone.weights.h5"
     )
     return model, folder
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("empty.h5", lambda path: path.write_bytes(b""), "is not a file of Keras weights"),
+        ("page.h5", lambda path: path.write_text("<html>"), "is not a file of Keras weights"),
+        ("folder.h5", lambda path: path.mkdir(), "is a folder; expected imagenet"),
+        ("folder.keras", lambda path: path.mkdir(), "is a folder; expected imagenet"),
+        ("cut.keras", lambda path: path.write_bytes(b"PK\3\4cut"), "it is cut short"),
+        (
+            "run",
+            lambda path: small_artifact.make(path / "artifact", small_artifact.network(1)),
+            "is the folder of a run; name .*run/artifact$",
+        ),
+    ],
+)
+def test_what_is_no_weights_file_is_said(tmp_path, name, make, said):
+    make(tmp_path / name)
+    with pytest.raises(ConfigError, match=said) as caught:
+        model_lib.build(Architecture("mobilenet", **LINEAR), 32, str(tmp_path / name))
+    assert "backbone" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("file", ["backbone.weights.h5", "model.keras"])
+def test_weights_that_are_cut_short_are_said_to_be(earlier, tmp_path, file, share):
+    content = (earlier[1] / file).read_bytes()
+    (tmp_path / file).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ConfigError, match=r"or it is cut short .*; copy it again"):
+        tiny(str(tmp_path / file))
 
 
 def backbone_weights(model):
