@@ -27,7 +27,7 @@ from batch_inference.outputs import (
 )
 from batch_inference.outputs.records import Prediction, printable
 from batch_inference.storage import filesystem, storage_errors
-from trainer.artifact import FREE_METHOD
+from trainer.artifact import FREE_METHOD, METHOD_TITLES
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 
@@ -186,10 +186,8 @@ def _find_drawn_later(
     if run["options"].get("cam_store") != "parquet":
         return {}
     return {
-        (uri, frame): path + overlay.FORMATS["jpeg"]
-        for pack, images in cam_store.find_named(scored, options).items()
-        for uri, frame, path in cam_store.list_maps(filesystem.join(scored, pack))
-        if (uri, frame) in images
+        image: path + overlay.FORMATS["jpeg"]
+        for image, path in cam_store.list_named_maps(scored, options).items()
     }
 
 
@@ -198,21 +196,19 @@ def _describe_run(
 ) -> dict[str, Any]:
     """Return what the head of the page and the scripts need to know of the run."""
     asked = run["options"]
-    packed = asked.get("cam_store") == "parquet"
+    packed, method = asked.get("cam_store") == "parquet", asked.get("method", FREE_METHOD)
     return {
         "folder": printable(posixpath.basename(scored)),
-        "model": summary["model"],
-        "engine": summary["engine"],
-        "scored": summary["scored"],
-        "rejected": summary["rejected"],
+        **{name: summary[name] for name in _NEEDED[output_folder.SUMMARY_JSON]},
         "part": options.is_of_a_part(),
-        "method": asked.get("method", FREE_METHOD),
+        "selected": options.label is not None or options.min_probability > 0,
+        "method": METHOD_TITLES.get(method, method),
+        "full_colour": (scale := run.get("cam_scale")) and f"{scale:.3g} {legend.UNIT}",
         # Packed maps are drawn by humerus-overlay, by default in this way.
         "style": "overlay" if packed else asked.get("cam", "overlay"),
         "colours": "viridis" if packed else asked.get("cam_colours", "viridis"),
         "packed": packed,
-        "legend": asked.get("cam_legend", False)
-        and {"width": legend.MIN_WIDTH, "low": legend.LOWEST, "high": legend.HIGHEST},
+        "legend": asked.get("cam_legend", False) and legend.SIZES,
         "threshold": summary.get("threshold"),
         "cautions": summary.get("cautions", []),
         "originals": locate_originals(scored),

@@ -45,19 +45,21 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
     """
     # They need SciPy, whose import takes half a second.
     from trainer.dataset import manifest as labels
-    from trainer.dataset import splits
+    from trainer.dataset import mura, splits
     from trainer.evaluation import metric_tables, metrics
     from trainer.evaluation.cases import Cases
 
     rows, multi_frame = _read_rows(output, attempt)
     try:
-        listed = labels.list_source(manifest, posixpath.dirname(manifest), ("all",))
+        listed = labels.list_source(manifest, posixpath.dirname(manifest), (mura.ALL_BODY_PARTS,))
         named = ((printable(filesystem.absolute(each.uri)), each) for each in listed.examples)
         scored = [(*rows[uri], each) for uri, each in named if uri in rows]
         if not scored:
-            return Measured(
-                None, ["no image that has a label was scored alone; nothing was measured"]
+            caution = (
+                "no scored file has a label of its own (single frames have none); nothing was "
+                "measured"
             )
+            return Measured(None, [caution])
         splits.check_groups(dataclasses.replace(each, split=None) for _, _, each in scored)
         counted = _drop_copies(scored)
         logit = np.array([value for value, _ in counted])
@@ -76,7 +78,9 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
             study_scaling=described.study_scaling,
         )
     except (DataError, OSError) as error:
-        return Measured(None, [f"the labels of the manifest were not used: {error}"])
+        return Measured(
+            None, [f"the labels of the manifest were not used for the metrics: {error}"]
+        )
     cautions = [
         *listed.warnings,
         *metric_tables.describe_coverage(found),

@@ -117,6 +117,7 @@ def write(
     )
     run = {
         "state": "finished",
+        "cam_scale": 0.13204,
         "options": {"cam": style, "cam_store": "files", "input": str(source)} | options,
     }
     (scored / "run.json").write_text(json.dumps(run))

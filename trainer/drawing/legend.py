@@ -17,6 +17,8 @@ MIN_WIDTH = 200
 """Narrower pictures get a black margin at the right, in pixels."""
 LOWEST, HIGHEST = 80, 180
 """The height of a strip lies between these, in pixels, by which a page knows it from a picture."""
+SIZES = {"width": MIN_WIDTH, "low": LOWEST, "high": HIGHEST, "side": overlay.MAX_SIDE}
+"""By these a page tells a picture from the strip below it and the margin beside it."""
 
 _GREY = 150
 _BACKGROUND, _TEXT, _FAINT = (17, 17, 17), (224, 224, 224), (150, 150, 150)
@@ -100,7 +102,8 @@ def draw_strip(width: int, cell: int, legend: Legend) -> np.ndarray:
     shares = ", ".join(f"{share:.0%}".rstrip("%") for share in overlay.SHARES)
     lines = "" if legend.style == "heatmap" else f"; lines at {shares} %"
     meaning = f"{legend.method}: 0 to {legend.scale:.3g} {legend.unit} or more{lines}"
-    coarse = f"one of {legend.rows} x {legend.columns} cells: {cell} pixels of this picture"
+    pixels = f"{cell} pixels" if cell > 1 else "1 pixel" if cell else "less than a pixel"
+    coarse = f"one of {legend.rows} x {legend.columns} cells: {pixels} of this picture"
     made = f"Model {legend.model}. {NOTICE}"
     blocks = [
         (_wrap(text, inner, font), colour)

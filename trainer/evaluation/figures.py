@@ -11,7 +11,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -58,7 +60,7 @@ CURVES = {
 
 
 def draw_curves(
-    history: Sequence[Mapping[str, Any]], titles: Sequence[str] = tuple(CURVES)
+    history: Sequence[Mapping[str, Any]], titles: Sequence[str] | None = None
 ) -> Figure:
     """Draw loss, accuracy and validation AUROC by epoch, side by side.
 
@@ -67,30 +69,27 @@ def draw_curves(
     Args:
       history: one row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
         `val_auroc`, `criterion`. Values that are absent or not a number are not drawn.
-      titles: the panels to draw, keys of `CURVES`.
+      titles: the panels to draw, keys of `CURVES`; by default those that have values.
     """
+    titles = titles or list_panels(history) or list(CURVES)
     epoch, criterion = _read_column(history, "epoch"), _read_column(history, "criterion")
     figure = Figure(figsize=(3.1 * len(titles), 2.6), layout="constrained")
     for ax, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for column in CURVES[title]:
-            values = _read_column(history, column)
-            colour, label = (
-                (POSITIVE, "validation") if column.startswith("val_") else (NEGATIVE, "training")
-            )
+            values, colour, label = _read_column(history, column), NEGATIVE, "training"
+            if column.startswith("val_"):
+                colour, label = POSITIVE, "validation"
             if np.isfinite(values).any():
-                ax.plot(
-                    epoch,
-                    values,
-                    color=colour,
-                    label=label,
-                    marker="o" if len(epoch) < 20 else "",
-                    markersize=3.5,
-                )
+                style = "o-" if len(epoch) < 20 else "-"
+                (line,) = ax.plot(epoch, values, style, color=colour, label=label, markersize=3.5)
+                line.set_clip_on(False)  # a line at the end of the axis is whole
         if np.isfinite(criterion).any():
             ax.axvline(epoch[np.nanargmax(criterion)], color=NEUTRAL, linestyle=":", label="kept")
         finish_axes(ax, title, "epoch", "")
         ax.set_xlim(epoch.min(initial=1) - 0.5, epoch.max(initial=1) + 0.5)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0), high if title == "Loss" else min(high, 1))
+        _use_integer_ticks(ax.xaxis)
     return figure
 
 
@@ -154,13 +153,8 @@ def draw_precision_recall(
 
     figure, ax = _make_panel()
     prevalence = float(next(iter(levels.values())).label.mean())
-    ax.axhline(
-        prevalence,
-        color=NEUTRAL,
-        linestyle=":",
-        linewidth=1.2,
-        label=f"prevalence per image {prevalence:.2f}",
-    )
+    label = f"prevalence per image {prevalence:.2f}"
+    ax.axhline(prevalence, color=NEUTRAL, linestyle=":", linewidth=1.2, label=label)
     # The area below the steps is the average precision; straight lines would add to it.
     _draw_levels(ax, levels, threshold, curve, point, areas, drawstyle="steps-post")
     finish_axes(ax, "Precision-recall", "sensitivity (recall)", "PPV (precision)")
@@ -170,26 +164,24 @@ def draw_precision_recall(
 def draw_reliability(cases: Cases) -> Figure:
     """Draw the share of positives by predicted probability, before and after calibration.
 
-    The area of a dot shows how many images its bin contains. Calibrated bins have 95 % Wilson
+    Where no calibration was chosen both are the same, and one curve is drawn. The area of a dot
+    shows how many images its bin contains. The bins of the probabilities in use have 95 % Wilson
     intervals, in which each patient of a bin counts once.
     """
     figure, ax = _make_panel()
-    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", linewidth=1)
-    for probability, colour, label in (
-        (expit(cases.logit), NEUTRAL, "uncalibrated"),
-        (cases.probability, NEGATIVE, "calibrated"),
-    ):
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", label="perfect calibration")
+    curves = [(expit(cases.logit), NEUTRAL, "uncalibrated")]
+    if np.allclose(curves[0][0], cases.probability):
+        curves = [(cases.probability, NEGATIVE, "not calibrated")]
+    else:
+        curves.append((cases.probability, NEGATIVE, "calibrated"))
+    for probability, colour, label in curves:
         mean, share, images, patients = _bin_cases(cases, probability)
         ax.plot(mean, share, color=colour, label=label, linewidth=1.2)
         ax.scatter(mean, share, s=8 + 220 * images / len(cases), color=colour, alpha=0.85, zorder=3)
-    # The loop ends with the calibrated probabilities, so these are their intervals.
-    ax.vlines(
-        mean,
-        *compute_wilson_interval(share, patients),
-        color=colour,
-        linewidth=1,
-        label="95 % interval",
-    )
+    # The loop ends with the probabilities in use, so these are their intervals.
+    interval = compute_wilson_interval(share, patients)
+    ax.vlines(mean, *interval, color=colour, linewidth=1, label="95 % interval")
     finish_axes(ax, "Reliability", "predicted probability of positive", "share that is positive")
     return figure
 
@@ -210,37 +202,36 @@ def _bin_cases(cases: Cases, probability: np.ndarray) -> np.ndarray:
 
 
 def draw_score_histogram(cases: Cases, point: OperatingPoint) -> Figure:
-    """Draw a histogram of the calibrated probability by label, threshold and uncertain band."""
+    """Draw a histogram of the predicted probability by label, threshold and uncertain band."""
     figure, ax = _make_panel()
     edges = np.linspace(0, 1, 21).tolist()
     for label, colour, name in ((0, NEGATIVE, "negative"), (1, POSITIVE, "positive")):
-        chosen = cases.probability[cases.label == label]
+        chosen, entry = cases.probability[cases.label == label], f"labelled {name}"
         ax.hist(chosen, edges, color=colour, alpha=0.35)
-        ax.hist(
-            chosen, edges, color=colour, histtype="step", linewidth=1.5, label=f"labelled {name}"
-        )
+        ax.hist(chosen, edges, color=colour, histtype="step", linewidth=1.5, label=entry)
     top = 0.72  # share of the panel's height; the rest is for the legend
-    ax.axvline(
-        point.threshold,
-        ymax=top,
-        color=_INK,
-        linewidth=1.2,
-        linestyle="--",
-        label=f"threshold {point.threshold:.2f}",
-    )
+    line = ax.axvline(point.threshold, ymax=top, color=_INK, linewidth=1.2, linestyle="--")
+    # It is whole at the ends of the axis too, and lies above the axis on the left.
+    line.set(clip_on=False, zorder=3, label=_name_threshold(point.threshold))
     if point.uncertain_band:
-        ax.axvspan(
-            *point.uncertain_band,
-            ymax=top,
-            color=NEUTRAL,
-            alpha=0.3,
-            linewidth=0,
-            label="uncertain",
-        )
-    finish_axes(ax, "Scores", "calibrated probability of positive", "images", "upper center")
+        span = ax.axvspan(*point.uncertain_band, ymax=top, color=NEUTRAL, alpha=0.3, linewidth=0)
+        span.set_label("uncertain")
+    finish_axes(ax, "Scores", "predicted probability of positive", "images", "upper center")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, ax.get_ylim()[1] / top)
+    _use_integer_ticks(ax.yaxis)
     return figure
+
+
+def _name_threshold(threshold: float) -> str:
+    """Return the entry of a threshold in the legend, which never reads as 0 or 1."""
+    shown = f"{threshold:.2f}"
+    return f"threshold {({'1.00': '> 0.99', '0.00': '< 0.01'}).get(shown, shown)}"
+
+
+def _use_integer_ticks(axis: Axis) -> None:
+    """Label whole numbers only."""
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def _draw_levels(
@@ -252,27 +243,18 @@ def _draw_levels(
     areas: Mapping[str, str] | None,
     drawstyle: str = "default",
 ) -> None:
-    for (name, cases), colour in zip(levels.items(), (NEGATIVE, POSITIVE), strict=False):
+    edge: dict[str, Any] = {"marker": "o", "markeredgecolor": _INK}
+    drawn: dict[bytes, tuple[Any, Any, Any, list[str]]] = {}  # levels that coincide stand together
+    for name, cases in levels.items():
         if not 0 < cases.label.sum() < len(cases):
             continue
-        label = f"per {name}" + (f", {areas[name]}" if areas else "")
-        ax.plot(*curve(cases), color=colour, linewidth=1.6, label=label, drawstyle=drawstyle)
-        ax.plot(
-            *point(count_confusion(cases, threshold)),
-            color=colour,
-            marker="o",
-            markersize=8,
-            markeredgecolor=_INK,
-        )
-    ax.plot(
-        [],
-        [],
-        color=NEUTRAL,
-        marker="o",
-        linestyle="",
-        markeredgecolor=_INK,
-        label=f"threshold {threshold:.2f}",
-    )
+        (x, y), at = curve(cases), point(count_confusion(cases, threshold))
+        drawn.setdefault(np.round([*x, *y, *at], 9).tobytes(), (x, y, at, []))[-1].append(name)
+    for (x, y, at, names), colour in zip(drawn.values(), (NEGATIVE, POSITIVE), strict=False):
+        label = f"per {' and per '.join(names)}" + (f", {areas[names[0]]}" if areas else "")
+        ax.plot(x, y, color=colour, linewidth=1.6, label=label, drawstyle=drawstyle)
+        ax.plot(*at, color=colour, markersize=8, **edge)
+    ax.plot([], [], color=NEUTRAL, linestyle="", label=_name_threshold(threshold), **edge)
     ax.set_xlim(-0.02, 1.02)
     ax.set_ylim(-0.02, 1.02)
 

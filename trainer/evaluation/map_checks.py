@@ -204,17 +204,15 @@ def _check_evidence(
     area = {"value": float(roc_auc_score(labels, strength)), "low": float(low), "high": float(high)}
     own, *others = _compute_margins(network, images, labels, rng)
     as_good = sum(margin >= own for margin in others)
+    separates, is_rare, verdict = area["low"] > 0.5, as_good <= AS_GOOD, ("failed", "passed")
     said = (
         "the sum of a map separates positive from negative images with an AUROC of "
-        f"{_format_interval(area)}, above 0.5 is required; {as_good} of {HEAD_ORDERS} permutations "
-        f"of the head's weights separate them as well, at most {AS_GOOD} are allowed"
+        f"{_format_interval(area)}, above 0.5 is required ({verdict[separates]}); {as_good} of "
+        f"{HEAD_ORDERS} permutations of the head's weights separate them as well, at most "
+        f"{AS_GOOD} are allowed ({verdict[is_rare]})"
     )
-    return {
-        "passed": area["low"] > 0.5 and as_good <= AS_GOOD,
-        "said": said,
-        "auroc": area,
-        "as_good_heads": as_good,
-    }
+    passed = separates and is_rare
+    return {"passed": passed, "said": said, "auroc": area, "as_good_heads": as_good}
 
 
 def _compute_margins(

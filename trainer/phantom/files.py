@@ -101,7 +101,7 @@ def write_patients(root: pathlib.Path, patients: int, seed: int) -> dict[str, li
         ]
         try:
             for job in tqdm.tqdm(
-                jobs, desc="simulating", unit="patient", disable=not sys.stderr.isatty()
+                jobs, desc="simulating", unit=" patients", disable=not sys.stderr.isatty()
             ):
                 findings.update(job.result())
         except BaseException:

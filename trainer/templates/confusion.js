@@ -1,6 +1,14 @@
 "use strict";
 // Calls against labels at a threshold: outcomes, and rates with Wilson's 95 % intervals. For the report and the gallery.
 const $ = (id) => document.getElementById(id);
+
+// A probability that is not 0 or 1 never reads as one.
+function shownProbability(value, digits = 3) {
+  const step = 10 ** -digits;
+  if (value < 1 && value > 1 - step) return `> ${(1 - step).toFixed(digits)}`;
+  return value > 0 && value < step ? `< ${step.toFixed(digits)}` : value.toFixed(digits);
+}
+
 const confusion = (() => {
   const OUTCOME = { tp: "true positive", fp: "false positive", fn: "false negative", tn: "true negative" };
   const Z = 1.959964;

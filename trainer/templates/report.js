@@ -45,7 +45,7 @@
     plot.addEventListener("pointermove", (event) => {
       const found = nearest(event);
       place(found);
-      tip.textContent = `threshold ${found[2].toFixed(3)}: ${plot.dataset.x} ${found[0].toFixed(3)}, ${plot.dataset.y} ${found[1].toFixed(3)}`;
+      tip.textContent = `threshold ${shownProbability(found[2])}: ${plot.dataset.x} ${found[0].toFixed(3)}, ${plot.dataset.y} ${found[1].toFixed(3)}`;
     });
     plot.addEventListener("pointerleave", () => { tip.textContent = ""; show(); });
     plot.addEventListener("click", (event) => {
@@ -62,7 +62,7 @@
     rows.sort((a, b) => Math.abs(a[2] - threshold) - Math.abs(b[2] - threshold));
     $("listed").replaceChildren(...rows.slice(0, MOST).map((row) => {
       const line = document.createElement("tr"), [path, label, probability] = row;
-      for (const text of [path, probability.toFixed(3), probability >= threshold ? "positive" : "negative", label ? "positive" : "negative"]) line.insertCell().textContent = text;
+      for (const text of [path, shownProbability(probability), probability >= threshold ? "positive" : "negative", label ? "positive" : "negative"]) line.insertCell().textContent = text;
       if (path in drawn) {
         const link = document.createElement("a");
         link.href = `#error-${drawn[path]}`;
@@ -79,7 +79,7 @@
     const rates = [...confusion.show(found, outcome), rate("PPV", found.tp, found.tp + found.fp), rate("NPV", found.tn, found.tn + found.fn)];
     $("moved").textContent = rates.join(", ");
     $("threshold").value = threshold;
-    $("at").textContent = threshold.toFixed(3);
+    $("at").textContent = shownProbability(threshold);
     $("fitted").disabled = threshold === fitted;
     curves.forEach((place) => place());
     list();

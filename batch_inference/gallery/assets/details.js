@@ -53,7 +53,7 @@ const details = (() => {
   }
 
   function pathOf(row) {
-    const address = addressOf(row.uri), copy = makeButton("Copy path", () => { copyText(row.uri); copy.textContent = "Copied"; });
+    const address = row.lost ? null : addressOf(row.uri), copy = makeButton("Copy path", () => { copyText(row.uri); copy.textContent = "Copied"; });
     const name = address ? Object.assign(make("a", "", row.uri), { href: address, target: "_blank", rel: "noreferrer" }) : make("bdi", "", row.uri);
     return make("span", "", "file ", name, " ", copy);
   }

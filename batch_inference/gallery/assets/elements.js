@@ -1,7 +1,7 @@
 "use strict";
 // Elements of the page. Whatever a file name or a manifest says reaches it as text, never as HTML.
-// What turns the direction of the text around it is shown by its code: it could make 0.97 read 79.0.
-const visible = (text) => String(text).replace(/[\u202A-\u202E\u2066-\u2069]/g, (mark) => `\\u${mark.charCodeAt(0).toString(16)}`);
+// What turns the direction of the text around it is shown by its code, as it could make 0.97 read 79.0; so are newlines and the like.
+const visible = (text) => String(text).replace(/[\0-\x1f\u202A-\u202E\u2066-\u2069]/g, (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 // Children are elements, or text.
 function make(tag, kind = "", ...children) {
@@ -18,13 +18,6 @@ function makeNamed(tag, kind, name) {
 
 function makeImage(source, text, kind = "") {
   return Object.assign(new Image(), { decoding: "async", draggable: false, className: kind, alt: visible(text), src: source });
-}
-
-// A probability that is not 0 or 1 never reads as one.
-function shownProbability(value, digits = 3) {
-  const step = 10 ** -digits;
-  if (value < 1 && value > 1 - step) return `> ${(1 - step).toFixed(digits)}`;
-  return value > 0 && value < step ? `< ${step.toFixed(digits)}` : value.toFixed(digits);
 }
 
 function makeButton(text, action) {

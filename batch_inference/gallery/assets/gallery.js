@@ -128,7 +128,7 @@ const gallery = (() => {
     const words = make("span", "words", makeNamed("span", "name", nameOf(row)), makeNamed("span", "where", where));
     element.append(words);
     if (row.kind === "rejected") return element;
-    const image = row.cam ? row : imagesIn(row.study)[0], outcome = truth.outcome(row, imagesIn);
+    const image = row.kind === "study" ? imagesIn(row.study)[0] : row, outcome = truth.outcome(row, imagesIn);
     words.before(make("span", "thumb", ...(image?.cam ? [pictures.thumbnail(image)] : [])));
     const label = make("small", "", labelOf(row), ...(outcome ? [" ", make("abbr", `outcome ${outcome}`, outcome.toUpperCase())] : []));
     words.after(make("span", "figures", make("span", `chip ${row.label}`, shownProbability(row.probability)), label, make("small", "mark", MARK[marks.standing(row)] ?? "")));

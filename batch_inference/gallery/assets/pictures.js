@@ -15,6 +15,7 @@ const pictures = (() => {
     const layers = picture.firstChild;
     const showAlone = (source) => {
       const only = makeImage(source, name);
+      if (source === original) only.addEventListener("error", () => lose(row, original));
       shown(only, () => { sized(only.naturalWidth, only.naturalHeight); if (source === original) addMask(row, only, picture); });
       layers.replaceChildren(only);
     };
@@ -33,7 +34,8 @@ const pictures = (() => {
       });
       over.addEventListener("load", () => {
         sized(over.naturalWidth, over.naturalHeight);
-        if (original) addOriginal(picture, plain, original, over, name);
+        if (original) addOriginal(row, picture, plain, original, over, name);
+        else keepMap(picture);
         addMask(row, over, picture, plain);
       });
       layers.append(over);
@@ -51,26 +53,45 @@ const pictures = (() => {
   const isAlike = (one, other) => Math.abs(shapeOf(one) / shapeOf(other) - 1) <= 0.03;
 
   // Whether a radiograph or mask covers the drawn picture. Where a strip with the legend lies below that, the strip goes: it would move
-  // with the zoom, and the head of the page has the legend.
+  // with the zoom, and the head of the page has the legend. So does the margin beside a picture that is narrower than the strip.
   function fits(image, over, panes) {
     if (!RUN.legend || !over.classList.contains("over")) return isAlike(image, over);
-    const strip = over.naturalHeight - over.naturalWidth / shapeOf(image);  // narrower pictures than `width` have a margin
-    if (over.naturalWidth <= RUN.legend.width || strip < RUN.legend.low || strip > RUN.legend.high) return false;
+    const wide = over.naturalWidth > RUN.legend.width ? over.naturalWidth : narrowWidth(image), high = wide / shapeOf(image);
+    const strip = over.naturalHeight - high;
+    if (strip < RUN.legend.low || strip > RUN.legend.high) return false;
     for (const pane of panes) pane.style.setProperty("--shape", shapeOf(image));
-    over.style.height = `${(100 * shapeOf(image)) / shapeOf(over)}%`;
+    over.style.width = `${(100 * over.naturalWidth) / wide}%`;
+    over.style.height = `${(100 * over.naturalHeight) / high}%`;
     return true;
   }
 
-  function addOriginal(picture, plain, original, over, name) {
+  // The width at which a narrow picture was drawn.
+  const narrowWidth = ({ naturalWidth, naturalHeight }) => Math.min(RUN.legend.width, naturalWidth * Math.min(1, RUN.legend.side / naturalHeight));
+
+  // The map stays as it was drawn, and the page says why.
+  function keepMap(picture) {
+    picture.classList.add("kept");
+    look();
+  }
+
+  // The path of a file that isn't there is no link.
+  function lose(row, address) {
+    if (address !== addressOf(row.uri)) return;
+    row.lost = true;
+    const link = $("selected").querySelector(".origin a");
+    if (link?.getAttribute("href") === address) link.replaceWith(make("bdi", "", row.uri));
+  }
+
+  function addOriginal(row, picture, plain, original, over, name) {
     const under = makeImage(original, "");
     under.addEventListener("load", () => {
-      if (!fits(under, over, [picture, plain])) return look();
+      if (!fits(under, over, [picture, plain])) return keepMap(picture);
       picture.firstChild.prepend(under);
       picture.classList.add("fades");
       plain.firstChild.prepend(makeImage(original, `${name}, original`));
       look();
     });
-    under.addEventListener("error", look);
+    under.addEventListener("error", () => { lose(row, original); keepMap(picture); });
   }
 
   // The outline of a mask that the manifest names; it hides nothing of what it surrounds.
@@ -99,7 +120,11 @@ const pictures = (() => {
   function thumbnail(row) {
     const right = RUN.style === "side_by_side" && half(row.cam, "", "right"), image = right ? right.firstChild : makeImage(row.cam, "");
     const picture = right ? make("div", "picture", right) : image, original = originalOf(row);
-    if (right) image.addEventListener("load", () => picture.style.setProperty("--shape", image.naturalWidth / 2 / image.naturalHeight));
+    image.addEventListener("load", () => {
+      const high = image.naturalHeight - (RUN.legend ? RUN.legend.low : 0);  // without a strip, at its lowest: higher ones leave an edge
+      image.style.height = `${(100 * image.naturalHeight) / high}%`;
+      if (right) picture.style.setProperty("--shape", image.naturalWidth / 2 / high);
+    });
     // A packed map isn't drawn yet.
     image.addEventListener("error", () => { if (original) picture.replaceWith(makeImage(original, "")); else picture.remove(); });
     return picture;
@@ -177,7 +202,9 @@ const pictures = (() => {
     $("values").textContent = `level ${state.level}, width ${state.width}`;
     for (const id of ["map", "opacity", "beside"]) $(id).disabled = !fades;
     $("masks").hidden = !document.querySelector("#selected .mask");
-    $("note").hidden = fades || !document.querySelector("#selected .over");
+    // While it isn't known whether a map will fade, the notice stays as it is, so that nothing moves.
+    const isKept = document.querySelector("#selected .kept"), isDrawn = document.querySelector("#selected .over");
+    if (fades || isKept || !isDrawn) $("note").hidden = fades || !isKept;
     $("mapless").hidden = !document.querySelector("#selected .mapless");
     $("mapless").textContent = RUN.packed ? PACKED : "The map is not where it was written.";
   }

@@ -21,9 +21,11 @@ const truth = (() => {
     return [...known].filter(([, isTruth]) => isTruth).map(([name]) => name).sort((a, b) => place(a) - place(b));
   }
 
-  // 1, 0 or null. A study is positive where one of its images is, and unknown where none has a label.
+  // 1, 0 or null. A study is positive where one of its images is; unknown where none has a label, or the page omits some.
   function of(row, imagesIn) {
-    const column = $("truth").value, values = (row.kind === "study" ? imagesIn(row.study) : [row]).map((image) => parse(image.further[column]));
+    const images = row.kind === "study" ? imagesIn(row.study) : [row];
+    if (row.kind === "study" && images.length < row.images) return null;
+    const column = $("truth").value, values = images.map((image) => parse(image.further[column]));
     return values.includes(1) ? 1 : values.includes(0) ? 0 : null;
   }
 
@@ -36,9 +38,13 @@ const truth = (() => {
   function show(rows, imagesIn, noun) {
     const count = { tp: 0, fp: 0, fn: 0, tn: 0, "": 0 };
     for (const row of rows) count[outcome(row, imagesIn)] += 1;
-    $("rates").textContent = `${confusion.show(count, $("outcome").value).join(", ")}.`;
-    $("counted").textContent = `Of ${rows.length - count[""]} ${noun} with a label${count[""] ? `; ${count[""]} have none` : ""}. Wilson 95 %, each counted as independent.`;
-    $("at").textContent = threshold.toFixed(3);
+    const rates = confusion.show(count, $("outcome").value).join(", ");
+    // Among images that were chosen by their call, a share of right calls is that of the choice.
+    const chosen = RUN.selected ? "this page was selected by label or probability" : $("label").value ? "the list is filtered by label" : "";
+    $("rates").textContent = chosen ? `No rates are shown: ${chosen}, so they would not be those of the model.` : `${rates}.`;
+    const none = count[""] ? `; ${count[""]} have none${RUN.part && noun === "studies" ? ", or images that this page omits" : ""}` : "";
+    $("counted").textContent = `Of ${rows.length - count[""]} ${noun} with a label${none}.${chosen ? "" : " Wilson 95 %, each counted as independent."}`;
+    $("at").textContent = shownProbability(threshold);
     $("run-threshold").disabled = threshold === START;
     $("threshold").value = threshold;
   }

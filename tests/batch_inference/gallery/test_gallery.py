@@ -25,6 +25,10 @@ PLAIN = "getComputedStyle(document.querySelector('#selected .plain')).display"
 LOOKED = "document.querySelector('#selected .fades') !== null"
 MARKED = "document.querySelector('#marked').textContent"
 SELECTED = "document.querySelector('#selected')"
+SEEN = """window.seen = new Set(), (function look() {
+    seen.add(String(document.querySelector('#note').hidden)), requestAnimationFrame(look);
+})()"""
+"""Keeps in `seen` whether the notice on the original is hidden, of every frame."""
 POSITION = "document.querySelector('.row[aria-selected=true]').getAttribute('aria-posinset')"
 
 
@@ -145,6 +149,10 @@ def test_a_probability_never_reads_as_certain(opened, value, digits, shown):
     assert opened.ask(f"shownProbability({value}, {digits})") == shown
 
 
+def test_a_newline_in_a_name_is_seen(opened):
+    assert opened.ask(r"make('b', '', 'a\nb').textContent") == r"a\u000ab"
+
+
 def test_keys_go_through_the_queue(opened):
     opened.press("j", "ArrowDown", "j")
     assert opened.ask(NAME) == "image4996.png"
@@ -181,6 +189,8 @@ def test_filters_and_orders(opened):
     opened.choose("#order", "low")
     assert opened.ask("document.querySelector('.row .name').textContent") == "image0.png"
     opened.choose("#order", "near")
+    cut = "(e => -e.offsetWidth + (e.style.maxWidth = 'none', e.offsetWidth))"
+    assert opened.ask(f"{cut}(document.querySelector('#order'))") == 0
     opened.choose("#label", "")
     assert {
         opened.ask(f"document.querySelectorAll('.row .name')[{i}].textContent") for i in (0, 1)
@@ -407,12 +417,15 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     legend = "document.querySelector('#legend')"
     assert (
         unmarked.ask(f"{legend}.innerText")
-        == "Maps: grad_cam; no evidence for positive  strong evidence. "
-        "Called positive from probability 0.5."
+        == "Maps: Grad-CAM; no evidence for positive  0.132 logits per cell or more. "
+        "Called positive from probability 0.5000."
     )
     folder = scored_folder.write(
         tmp_path, 2, threshold=0.4988, cam_colours="jet", method="hires_cam"
     )
+    run = json.loads((folder / "run.json").read_text())
+    del run["cam_scale"]  # of a run of an earlier version
+    (folder / "run.json").write_text(json.dumps(run))
     gallery_page.write(gallery_page.GalleryOptions(str(folder)))
     colour = f"""(bar => {{
         const often = {{willReadFrequently: true}};
@@ -423,11 +436,26 @@ def test_the_head_says_what_the_colours_mean(unmarked, large, tmp_path):
     red, green, blue = unmarked.ask(colour)
     assert red > 150 and green > 150 and blue < 80, "viridis ends in yellow"
     read(unmarked, folder)
-    assert "hires_cam" in unmarked.ask(
-        f"{legend}.innerText"
-    ) and "probability 0.4988." in unmarked.ask(f"{legend}.innerText")
+    said = unmarked.ask(f"{legend}.innerText")
+    assert "HiResCAM; " in said and "strong evidence" in said and "probability 0.4988." in said
     red, green, blue = unmarked.ask(colour)
     assert red > 150 and red - max(green, blue) > 50, "jet ends in red"
+
+
+def test_several_cautions_take_one_line(page, tmp_path):
+    said = ["the check `flip` of <b> fails", "Images have warnings."]
+    folder = scored_folder.write(tmp_path, 2, cautions=said)
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
+    read(page, folder, *browser.SIZES["phone"])
+    box = "document.querySelector('.caution')"
+    assert page.ask(f"{box}.innerText") == "2 cautions" and page.ask(f"{box}.offsetHeight") < 60
+    click(page, ".caution summary")
+    assert page.ask(f"[...{box}.querySelectorAll('p')].map(p => p.textContent)") == [
+        "The check flip of <b> fails.",
+        "Images have warnings.",
+    ]
+    assert page.ask(f"{box}.querySelector('code').textContent") == "flip"
+    assert not page.list_barriers() and not page.errors
 
 
 def test_a_picture_takes_the_room_that_the_window_leaves(unmarked, large):
@@ -553,6 +581,34 @@ def test_where_originals_are_out_of_reach(page, tmp_path, style):
         "none": "The picture is not where it was written",
     }[style]
     page.wait(f"document.querySelector('#viewer').innerText.includes({said!r})")
+    link = "document.querySelector('#selected .origin a')"
+    assert page.ask(f"{link} === null"), "the path of a file that isn't there is no link"
+    if style == "overlay":
+        page.ask(SEEN)
+        page.press("j", "j")
+        page.wait(f"{link} === null")
+        assert page.ask("[...seen]") == ["false"], "from case to case the notice stays"
+
+
+def test_an_image_without_a_map_has_no_thumbnail_of_another(page, tmp_path):
+    folder = scored_folder.write(tmp_path, 4)
+    (rows,) = folder.glob("predictions.jsonl*")
+    rows.write_text(rows.read_text().replace('"cams/2.jpg"', "null"))
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
+    read(page, folder)
+    shown = (
+        "[...document.querySelectorAll('.row')].map((row) => row.querySelectorAll('img').length)"
+    )
+    assert page.ask(shown) == [1, 0, 1, 1]
+
+
+def test_nothing_is_said_and_nothing_moves_while_an_original_loads(opened):
+    opened.wait(LOOKED)
+    opened.ask(SEEN)
+    for _ in range(3):
+        opened.press("j")
+        opened.wait(LOOKED)
+    assert opened.ask("[...seen]") == ["true"]
 
 
 def test_where_only_the_map_is_missing_the_original_is_shown(page, tmp_path):

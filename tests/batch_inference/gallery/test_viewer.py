@@ -138,15 +138,15 @@ BOXES = """[...document.querySelectorAll('#selected .picture:not(.plain) img')].
     ({offsetWidth, offsetHeight}) => [offsetWidth, offsetHeight])"""
 
 
-def legend_folder(root: pathlib.Path, style: str = "overlay") -> pathlib.Path:
-    """Three images of 240 x 320 whose pictures have the strip with the legend below them; the
+def legend_folder(root: pathlib.Path, style: str = "overlay", width: int = 240) -> pathlib.Path:
+    """Three images of 320 rows whose pictures have the strip with the legend below them; the
     original of the last has another shape, and that of the second is lost."""
     scored = scored_folder.write(root, 3, style, cam_legend=True)
     described = legend.Legend(1.0, legend.UNIT, "Grad-CAM", "0" * 16, 4, 4, 64, style)
     cam = np.zeros((4, 4), np.float32)
     cam[1, 2] = 1.0
-    grey = np.full((320, 240), 40, np.uint8)
-    grey[:, 80:120] = 200
+    grey = np.full((320, width), 40, np.uint8)
+    grey[:, width // 3 : width // 2] = 200
     drawn = legend.add(overlay.draw(grey, cam, 64, 1.0, style), described)
     for number in range(3):
         (scored / "cams" / f"{number}.jpg").write_bytes(overlay.encode(drawn, "jpeg"))
@@ -157,15 +157,20 @@ def legend_folder(root: pathlib.Path, style: str = "overlay") -> pathlib.Path:
     return scored
 
 
-def test_a_strip_with_the_legend_is_cut_off_where_the_original_stands_below(page, tmp_path):
-    read(page, legend_folder(tmp_path))
+@pytest.mark.parametrize("width", [240, 200, 160])
+def test_a_strip_with_the_legend_is_cut_off_where_the_original_stands_below(page, tmp_path, width):
+    """A picture that is narrower than 200 has a margin beside it too."""
+    read(page, legend_folder(tmp_path, width=width))
     page.press("End")
     page.wait(FADES)
     page.press("b")
     shape = "(b => b.clientWidth / b.clientHeight)(document.querySelector('#selected .picture'))"
-    assert page.ask(shape) == pytest.approx(240 / 320, rel=0.01), "that of the radiograph"
+    assert page.ask(shape) == pytest.approx(width / 320, rel=0.01), "that of the radiograph"
     (wide, high), (over_wide, over_high) = page.ask(BOXES)
-    assert over_wide == wide and over_high > 1.2 * high, "the strip lies below the pane"
+    assert over_high > 1.2 * high, "the strip lies below the pane"
+    assert over_wide == pytest.approx(wide * max(200, width) / width, rel=0.01)
+    thumb = "document.querySelector('.thumb img')"
+    assert page.ask(f"{thumb}.clientHeight / {thumb}.parentElement.clientHeight") > 1.2
     for keys in ("", "+++"):
         page.press(*keys)
         both = [
@@ -181,7 +186,8 @@ def test_a_strip_with_the_legend_is_cut_off_where_the_original_stands_below(page
     for name in ("image1.png", scored_folder.HOSTILE_SHOWN):  # no original fits
         page.press("k")
         page.wait(f"{NAME} === {json.dumps(name)} && {shape} < 0.6")
-        assert not page.ask(FADES) and not page.ask("document.querySelector('#note').hidden")
+        page.wait("!document.querySelector('#note').hidden")
+        assert not page.ask(FADES)
     assert not [error for error in page.errors if "ERR_FILE_NOT_FOUND" not in error]
 
 
@@ -233,6 +239,33 @@ def test_the_threshold_moves_confusion_rates_and_filters(opened):
     assert "false negative" in opened.ask("document.querySelector('#selected .facts').innerText")
     opened.click("#run-threshold")
     opened.wait(f"{COUNT} === '{confuse(0.5)['fn']} of 200 images'")
+
+
+def test_a_part_shows_no_rates_and_no_truth_of_studies_of_which_it_omits_images(page, tmp_path):
+    """Of six images the lower three are negative: the second study has one of them."""
+    folder = scored_folder.write(tmp_path, 6, further=label_of)
+    rates, counted = (
+        f"document.querySelector('#{name}').textContent" for name in ("rates", "counted")
+    )
+    studies = "document.querySelector('[data-view=studies]').click()"
+    gallery_page.write(gallery_page.GalleryOptions(str(folder)))
+    read(page, folder)
+    assert "Sensitivity 0.500" in page.ask(rates)
+    page.choose("#label", "negative")
+    assert page.ask(rates).startswith("No rates are shown: the list is filtered by label")
+    page.ask(studies)
+    page.choose("#label", "")
+    assert "Sensitivity 0.500" in page.ask(rates) and "Of 3 studies" in page.ask(counted)
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), label="negative", overwrite=True))
+    read(page, folder)
+    assert page.ask(rates).startswith("No rates are shown: this page was selected by label")
+    page.ask(studies)
+    assert page.ask(counted) == (
+        "Of 1 studies with a label; 1 have none, or images that this page omits."
+    )
+    gallery_page.write(gallery_page.GalleryOptions(str(folder), uri="*[0-2].png", overwrite=True))
+    read(page, folder)
+    assert "Sensitivity" in page.ask(rates)
 
 
 def test_a_link_opens_the_same_case(opened, folder):

@@ -97,8 +97,16 @@ def test_labels_that_cannot_be_used_are_named(images, model, scored, line, sente
     found = labelled.measure(str(manifest), str(scored), "0001", artifact.load(model))
     assert found.metrics is None
     (caution,) = found.cautions
-    assert caution.startswith("the labels of the manifest were not used: ")
+    assert caution.startswith("the labels of the manifest were not used for the metrics: ")
     assert re.search(sentence, caution), caution
+
+
+@pytest.mark.parametrize("scheme", ["s3", "hdfs", "azfs"])
+def test_labels_of_files_on_all_storage_that_is_scored_are_used(images, model, scored, scheme):
+    manifest = images.parent / "list.csv"
+    manifest.write_text("\n".join(lines(f"{scheme}://bucket/a.png;1;p9;9")))
+    found = labelled.measure(str(manifest), str(scored), "0001", artifact.load(model))
+    assert found.metrics and found.metrics["counts"]["images"] == 14
 
 
 def test_labels_that_cannot_be_used_cost_no_row(images, model, tmp_path):
@@ -106,7 +114,10 @@ def test_labels_that_cannot_be_used_cost_no_row(images, model, tmp_path):
     manifest.write_text("\n".join(lines()).replace("01é.png;abnormal", "01é.png;0"))
     done = score(manifest, model, tmp_path / "out")
     assert done.content["scored"] == 14 and done.content["metrics"] is None
-    assert "caution: the labels of the manifest were not used: study p0/1 has two" in str(done)
+    assert (
+        "caution: the labels of the manifest were not used for the metrics: study p0/1 has two"
+        in str(done)
+    )
 
 
 def test_copies_count_once_in_their_study_as_in_its_row(images, model, tmp_path):

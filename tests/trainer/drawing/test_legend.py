@@ -64,6 +64,19 @@ def test_the_ruler_is_as_long_as_a_cell(style):
     assert measure_ruler(strip) == round(32 * 400 / 224) == 57
 
 
+@pytest.mark.parametrize(
+    ("cell", "said"), [(0, "less than a pixel"), (1, "1 pixel"), (9, "9 pixels")]
+)
+def test_the_strip_says_how_long_a_cell_is(monkeypatch, cell, said):
+    texts, wrap = [], legend._wrap
+    monkeypatch.setattr(
+        legend, "_wrap", lambda text, *size: texts.append(text) or wrap(text, *size)
+    )
+    legend.draw_strip.cache_clear()
+    legend.draw_strip(300, cell, GIVEN)
+    assert f"one of 7 x 7 cells: {said} of this picture" in texts
+
+
 def test_the_bar_has_the_colours_of_the_overlay_on_the_same_grey():
     bar = legend.draw_bar(256, "overlay", "viridis")
     grey = int(bar[0, 0, 0])

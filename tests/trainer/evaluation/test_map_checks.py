@@ -103,6 +103,7 @@ def test_a_shuffled_head_fails_without_masks_and_however_well_it_happens_to_do(m
     small_artifact.shuffle_head(model, seed)
     found = check(model, masks=None)
     assert found["evidence"]["passed"] is False, found["evidence"]["said"]
+    assert "at most 9 are allowed (failed)" in found["evidence"]["said"]
 
 
 def test_the_curves_lie_on_the_right_side_of_random_order_and_give_the_figures(trained):
@@ -147,6 +148,7 @@ def test_maps_with_the_wrong_sign_fail_theirs(trained, monkeypatch):
     found = check(trained)
     assert found["sign"]["passed"] is False and "lowers the logit by -" in found["sign"]["said"]
     assert found["evidence"]["passed"] is False and found["localisation"]["passed"] is False
+    assert "above 0.5 is required (failed); " in found["evidence"]["said"]
     assert found["flip"]["passed"] is True
 
 
@@ -224,7 +226,7 @@ def test_an_artifact_that_fails_says_so_on_its_card_and_in_the_gallery(
         )
     )
     page = (tmp_path / "out" / "gallery.html").read_text()
-    assert "The maps of this model fail the check `evidence`: the sum of a map" in page
+    assert "The maps of this model fail the check <code>evidence</code>: the sum of a map" in page
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_each_image_has_a_page_with_every_picture(output):
         assert files == wanted
         text = (output / page).read_text()
         assert set(re.findall(r'src="[^"]*/([^"/]+)\.png"', text)) == wanted
+        assert "computed by TensorFlow in float32" in text
         assert "knows nothing of patients" in text and "<b>x&" not in text
         assert len(re.findall(r'alt="[^"]{10,}"', text)) == len(wanted)
         # The whole picture is one click away.

@@ -148,7 +148,7 @@ def test_without_test_split_validation_is_shown(run):
         "Calls and scores, validation split" in text
         and "Most confident errors, validation split" in text
     )
-    assert "test, per image" not in text
+    assert text.count('scope="colgroup"') == 1
     assert "There is no test split" in text
 
 
@@ -228,6 +228,9 @@ def test_chromium_shows_it_without_errors_or_barriers(shown, size, scheme):
     assert shown.ask("document.documentElement.scrollWidth - innerWidth") <= 0
     assert shown.ask("document.querySelector('.examples img').clientWidth") >= 300
     shown.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
+    cut = "e => e.checkVisibility() && e.scrollWidth > e.clientWidth"
+    cells = "'.metrics :is(th, td), .cases, .cases :is(th, td), #metrics .scroll'"
+    assert not shown.ask(f"[...document.querySelectorAll({cells})].filter({cut}).length")
     assert not shown.list_barriers()
     asked = [address for address in shown.requests if not address.startswith("data:")]
     assert set(asked) <= {shown.file.as_uri(), "about:blank"}
@@ -291,6 +294,16 @@ def test_the_curves_state_their_areas_and_what_chance_gives(text, run):
             assert f"per {level}, {title} {stated}" in text
     assert ">chance<" in text
     assert f">prevalence per image {run.cases['test'].label.mean():.2f}<" in text
+
+
+def test_a_threshold_next_to_1_never_reads_as_1(shown, run):
+    point = replace(run.operating_point, threshold=0.99985)
+    text = report.render(replace(run, operating_point=point))
+    assert "Called positive from probability &gt; 0.999 (rule" in text
+    assert text.count(">threshold &gt; 0.99<") == 3, "the legends of the figures"
+    shown.file.write_text(text, encoding="utf-8")
+    shown.open(shown.file)
+    assert shown.ask("document.querySelector('#at').textContent") == "> 0.999"
 
 
 def test_checks_that_were_not_measured_are_told(page):
@@ -364,7 +377,7 @@ def card(run, **changes) -> str:
     ],
 )
 def test_the_hub_lists_figures_under_the_name_of_the_data(run, tmp_path, changes, name):
-    model_card.write(tmp_path, card_fields(run, dataset=run.dataset.to_dict() | changes))
+    model_card.write(tmp_path, card_fields(run, dataset=run.dataset.to_dict() | changes), {})
     head = (tmp_path / artifact.HUB_CARD).read_text().split("---")[1]
     (listed,) = yaml.safe_load(head)["model-index"]
     assert {result["dataset"]["name"] for result in listed["results"]} == {name}
@@ -409,6 +422,12 @@ def test_model_card_states_metrics_operating_point_and_limits(run):
         assert limit in text
     assert "uint8 [B, 320, 320, 1]" in text
     assert "\n\n\n" not in text
+
+
+def test_model_card_lists_the_splits_as_the_report_does(run):
+    splits = dict(sorted(run.dataset.splits.items()))  # as read from model.json
+    text = card(run, dataset=run.dataset.to_dict() | {"splits": splits})
+    assert re.findall(r"^\| (\w+) \| 100 ", text, re.MULTILINE) == ["train", "validation", "test"]
 
 
 def test_model_card_says_what_it_was_made_of_and_from(run):
