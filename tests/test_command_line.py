@@ -815,12 +815,21 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
     assert printed.startswith(f"humerus-try: --json={tmp_path}") and said in printed
 
 
-@pytest.mark.parametrize("form", ["{0}/rows.csv", "{0}/./rows.csv"])
-def test_a_result_never_overwrites_the_file_of_another_flag(tmp_path, capsys, form):
-    images = ["--model=model", "--data_dir=data"]
-    rows = [f"--predictions={tmp_path}/rows.csv", f"--json={form.format(tmp_path)}"]
-    assert call("humerus-evaluate", *images, *rows) == 2
-    assert "would overwrite what --predictions names; choose" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--predictions={0}/rows.csv --json={0}/rows.csv", "what --predictions names"),
+        ("--predictions={0}/rows.csv --json={0}/./rows.csv", "what --predictions names"),
+        ("--predictions={0}/labels.csv", "what --source names"),
+        ("--json={0}/labels.csv", "what --source names"),
+        ("--predictions={0}/model/model.json", "what --model names, or a part of it"),
+        ("--json={0}/model/new.json", "what --model names, or a part of it"),
+    ],
+)
+def test_a_result_never_overwrites_what_another_flag_names(tmp_path, capsys, given, said):
+    images = [f"--model={tmp_path}/model", f"--source={tmp_path}/labels.csv", "--layout=manifest"]
+    assert call("humerus-evaluate", *images, *given.format(tmp_path).split()) == 2
+    assert f"would overwrite {said}; choose another file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ def evaluate(given: options.EvaluateOptions) -> Result:
         raise errors.ConfigError("--baseline_data_dir holds the images of a --baseline; name one")
     if given.predictions:
         path_checks.check_file_writable("predictions", given.predictions)
+        path_checks.check_not_taken("predictions", given.predictions, given)
     for folder in filter(None, (data_dir, given.baseline_data_dir)):
         _check_prepared(folder)
     path_checks.check_artifact(given.model)

@@ -52,7 +52,6 @@ from trainer.program.flags_from_dataclass import (
     list_required,
     option,
     read_flags,
-    read_paths,
 )
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
@@ -152,7 +151,7 @@ class Program:
         json_path = values["json"].value if self.has_json else None
         if json_path and json_path != "-":
             path_checks.check_file_writable("json", json_path)
-            path_checks.check_not_taken("json", json_path, read_paths(options))
+            path_checks.check_not_taken("json", json_path, options)
         result = work(options, *arguments, **more)
         self._write_result(result, json_path)
         if result and result.failure:

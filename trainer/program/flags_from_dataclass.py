@@ -69,12 +69,6 @@ def list_required(options: type) -> list[str]:
     return [field.name for field in dataclasses.fields(options) if not _has_default(field)]
 
 
-def read_paths(options: Any) -> dict[str, str]:
-    """Return the paths among the options that are given, by the name of the flag."""
-    paths = [field.name for field in dataclasses.fields(options) if _is_path(field)]
-    return {name: path for name in paths if (path := getattr(options, name))}
-
-
 def read_flags(options: type, values: flags.FlagValues) -> dict[str, Any]:
     """Return the values of the flags of a dataclass by field, lists as tuples."""
     read = {}
@@ -85,10 +79,6 @@ def read_flags(options: type, values: flags.FlagValues) -> dict[str, Any]:
                 value = list(itertools.chain.from_iterable(value))
             read[field.name] = tuple(value) if isinstance(value, list) else value
     return read
-
-
-def _is_path(field: dataclasses.Field) -> bool:
-    return field.metadata.get("schemes") is not None
 
 
 def _has_default(field: dataclasses.Field) -> bool:

@@ -4,10 +4,12 @@ A wrong path is then refused at once. Paths in a bucket, and what files hold, ar
 are read.
 """
 
+import dataclasses
 import glob
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from trainer.errors import ConfigError, DataError
 from trainer.files.urls import absolute, is_remote
@@ -38,16 +40,19 @@ def check_file_writable(flag: str, path: str) -> None:
     check_writable(flag, str(pathlib.PurePath(path).parent))
 
 
-def check_not_taken(flag: str, path: str, others: Mapping[str, str]) -> None:
-    """Raise `ConfigError` if another flag names the file that this flag writes.
-
-    Args:
-      others: paths by the names of the other flags.
-    """
-    for other, taken in others.items():
-        if absolute(path) == absolute(taken):
+def check_not_taken(flag: str, path: str, options: Any) -> None:
+    """Raise `ConfigError` if another flag names the file that a flag writes, or its artifact."""
+    place = absolute(path)
+    for field in dataclasses.fields(options):
+        other, is_path = field.name, field.metadata.get("schemes") is not None
+        if other == flag or not is_path or not getattr(options, other):
+            continue
+        taken = absolute(getattr(options, other))
+        in_artifact = other in ("model", "baseline") and place.startswith(f"{taken}/")
+        if place == taken or in_artifact:
             raise ConfigError(
-                f"--{flag}={path} would overwrite what --{other} names; choose another file"
+                f"--{flag}={path} would overwrite what --{other} names"
+                f"{', or a part of it' if in_artifact else ''}; choose another file"
             )
 
 
