@@ -55,6 +55,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "four times the rate": {"learning_rate": 2e-3},
     "half the rate": {"learning_rate": 2.5e-4},
     "all layers": {"unfreeze_layers": "all"},
+    "all layers, float32": {"unfreeze_layers": "all", "precision": "float32"},
     "all layers, gamma to 2": {"unfreeze_layers": "all", "augmentation.contrast": 1.0},
     "all layers, weight decay 0.1": {"unfreeze_layers": "all", "weight_decay": 0.1},
     "all layers, dropout 0.5": {"unfreeze_layers": "all", "dropout": 0.5},

@@ -72,26 +72,21 @@ def read_carried_columns(location: str) -> list[str]:
     return list(header.carried) if header else []
 
 
-def read_study_columns(location: str) -> list[str]:
-    """Return the names of the columns that may name a study: those carried, and `study` if any.
+def read_study_columns(location: str) -> dict[str, bool]:
+    """Return the columns that may name a study, and whether each is the one that names studies.
+
+    These are those carried, and `study` if any.
 
     Raises:
       DataError: as `read_carried_columns`.
     """
     header = _read_header(location)
     if header is None:
-        return []
-    return [*header.carried, *([STUDY_COLUMN] if header.study is not None else [])]
-
-
-def is_study_column(location: str, name: str) -> bool:
-    """Return whether a column's name in the rows is that of the column that names studies.
-
-    Raises:
-      DataError: as `read_carried_columns`.
-    """
-    header = _read_header(location)
-    return header is not None and header.study is not None and header.names[header.study] == name
+        return {}
+    if header.study is None:
+        return dict.fromkeys(header.carried, False)
+    own = (header.names[header.study], STUDY_COLUMN)
+    return {name: name in own for name in (*header.carried, STUDY_COLUMN)}
 
 
 def has_labels(location: str) -> bool:

@@ -266,7 +266,7 @@ def _find_listed(uri: str) -> Iterator[Source]:
             is_above = mura_paths.ROOT in filesystem.names(root)
         listed = line.path if is_above else line.path.removeprefix(f"{mura_paths.ROOT}/")
         path = filesystem.absolute(manifest_text.resolve_path(listed, root, where))
-        is_study = mura_paths.STUDY_PATH.search(path) and filesystem.exists(path)
+        is_study = mura_paths.STUDY_PATH.search(path)
         images = [found.uri for found in find(path, recursive=False)] if is_study else []
         # A study without files stands for itself and becomes a rejection.
         for image in images or [path]:

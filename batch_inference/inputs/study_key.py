@@ -43,7 +43,7 @@ class StudyKey:
     def rename(self, source: Source, study: str) -> str:
         """Return the name of the study of an input whose earlier row is kept.
 
-        It changes if the folder has since grown too large for one study, or small enough. The
+        The name changes if the folder has since crossed the number of images of one study. The
         pseudonym of a UID stays: the file's tags are not read again.
 
         Args:
@@ -111,6 +111,6 @@ def make_study_key(by: str, salt: str | None, location: str) -> StudyKey:
         )
     if salt == "":
         raise ConfigError("--id_salt is empty; give it a secret text, or omit the option")
-    if by not in KEYS and manifest.is_study_column(location, by):
+    if by not in KEYS and columns[by]:
         by = manifest.STUDY_COLUMN
     return StudyKey(by, salt)

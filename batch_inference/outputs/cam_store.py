@@ -73,7 +73,24 @@ def list_maps(pack: str) -> list[tuple[str, int | None, str]]:
         raise DataError(f"{pack} cannot be read as packed maps ({error}); score again") from error
 
 
-def find_named(scored: str, selection: Selection) -> dict[str, set[tuple[str, int | None]]]:
+def list_named_maps(scored: str, selection: Selection) -> dict[tuple[str, int | None], str]:
+    """Return `path` (as in `PackedCam`) of the selected rows' packed maps, by `uri` and `frame`.
+
+    Raises:
+      DataError: there are no rows, or they or a pack are damaged.
+      StorageError: a file cannot be read.
+    """
+    return {
+        (uri, frame): path
+        for pack, images in group_selected_by_pack(scored, selection).items()
+        for uri, frame, path in list_maps(filesystem.join(scored, pack))
+        if (uri, frame) in images
+    }
+
+
+def group_selected_by_pack(
+    scored: str, selection: Selection
+) -> dict[str, set[tuple[str, int | None]]]:
     """Return `uri` and `frame` of the selected rows with a packed map, by the path of its pack.
 
     A pack may also hold maps of files that were replaced or removed since: no row names these.

@@ -16,7 +16,7 @@ from typing import Any
 from batch_inference.options import Options
 from batch_inference.outputs import journal, page_files, picture_paths, row_files
 from batch_inference.storage import filesystem, storage_errors
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 
 RUN_JSON = "run.json"
 SUMMARY_JSON = "summary.json"
@@ -114,15 +114,16 @@ def match_results_below(root: str) -> Callable[[str], bool]:
     @functools.lru_cache(maxsize=4096)
     def holds_run(folder: str) -> bool:
         try:
-            return read_record(folder) is not None
-        except (storage_errors.StorageError, RecursionError):
+            return read_record(folder, DataError, folder) is not None
+        except (storage_errors.StorageError, DataError, RecursionError):
             return False  # it is somebody else's
 
     def is_result(path: str) -> bool:
         names = path.removeprefix(root.rstrip("/") + "/").split("/")
+        places = (("/".join([root, *names[:at]]), names[at]) for at in range(1, len(names)))
         return any(
-            _is_result(names[depth]) and holds_run("/".join([root, *names[:depth]]))
-            for depth in range(1, len(names))
+            (_is_result(name) or page_files.is_of_page(folder, name)) and holds_run(folder)
+            for folder, name in places
         )
 
     return is_result
@@ -141,10 +142,7 @@ def check(output: str, record: RunRecord, resume: bool, overwrite: bool) -> list
         ConfigError, f"--output={output} cannot be listed", "check the address and access"
     ):
         taken = [name for name in filesystem.names(output) if _is_result(name)]
-    with storage_errors.explain_failure(
-        ConfigError, f"--output={output}: its {RUN_JSON} cannot be read", "check access"
-    ):
-        earlier = read_record(output) if taken else None
+    earlier = read_record(output, ConfigError, f"--output={output}") if taken else None
     if taken and earlier is None:
         raise ConfigError(
             f"{output} holds {taken[0]}, but no {RUN_JSON} that says what run made it; "
@@ -195,25 +193,32 @@ def claim(output: str, record: RunRecord, resume: bool, overwrite: bool) -> None
                 filesystem.delete(filesystem.join(output, name))
 
 
-def read_record(output: str) -> dict[str, Any] | None:
+def read_record(folder: str, mistake: type[ValueError], name: str) -> dict[str, Any] | None:
     """Return the content of `run.json`; None where there is none, or it is damaged.
 
+    Args:
+      folder: of the run.
+      mistake: what is raised if the file cannot be read.
+      name: what the message calls the folder.
+
     Raises:
-      StorageError: it cannot be read.
+      OutageError: the storage does not answer.
     """
-    try:
-        content = json.loads(filesystem.read(filesystem.join(output, RUN_JSON)))
-        return (
-            content
-            if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict)
-            else None
-        )
-    except storage_errors.StorageError as error:
-        if error.temporary or filesystem.exists(filesystem.join(output, RUN_JSON)):
-            raise
-        return None
-    except (ValueError, KeyError, AttributeError):
-        return None
+    what = f"{name}: its {RUN_JSON} cannot be read"
+    with storage_errors.explain_failure(mistake, what, "check access"):
+        try:
+            content = json.loads(filesystem.read(filesystem.join(folder, RUN_JSON)))
+            return (
+                content
+                if {"model", "engine"} <= content.keys() and isinstance(content["options"], dict)
+                else None
+            )
+        except storage_errors.StorageError as error:
+            if error.temporary or filesystem.exists(filesystem.join(folder, RUN_JSON)):
+                raise
+            return None
+        except (ValueError, KeyError, AttributeError):
+            return None
 
 
 def write_json(uri: str, content: Any) -> None:

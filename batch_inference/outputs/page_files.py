@@ -57,6 +57,15 @@ def delete_rows(scored: str, page: str, kept: Collection[str] = ()) -> None:
             filesystem.delete(filesystem.join(scored, path))
 
 
+def is_of_page(folder: str, name: str) -> bool:
+    """Return whether a name in a folder is that of a page, or of the folder of a page's rows."""
+    page = f"{name.removesuffix('_rows')}.html" if name.endswith("_rows") else name
+    try:
+        return bool(PAGE.fullmatch(page)) and count_rows(filesystem.join(folder, page)) is not None
+    except storage_errors.StorageError:
+        return False
+
+
 def _rows_folder(page: str) -> str:
     return f"{page.removesuffix('.html')}_rows"
 

@@ -52,7 +52,7 @@ def run(options: OverlayOptions) -> Drawn:
     _check_runs(scored, output)
     method = _read_method(scored) if options.cam_legend else ""
     with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
-        named = cam_store.find_named(scored, options)
+        named = cam_store.group_selected_by_pack(scored, options)
     pictures = failed = 0
     with ThreadPoolExecutor(machine.cores()) as pool, progress.show(None):
         for pack, images in sorted(named.items()):
@@ -75,12 +75,8 @@ def run(options: OverlayOptions) -> Drawn:
 
 def _check_runs(scored: str, output: str) -> None:
     """Raise an error where the run is not finished, or the output is that of another run."""
-    with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
-        run = output_folder.read_record(scored)
-    with storage_errors.explain_failure(
-        ConfigError, f"--output={output} cannot be read", "check the address and access"
-    ):
-        there = output_folder.read_record(output)
+    run = output_folder.read_record(scored, DataError, scored)
+    there = output_folder.read_record(output, ConfigError, f"--output={output}")
     if run and run.get("state") == "running":
         raise DataError(
             f"the run in {scored} is not finished; finish it with humerus-score --resume first"

@@ -132,12 +132,7 @@ def delete_drawn_pictures(output: str) -> None:
     if not drawn:
         return
     try:
-        current = {
-            path
-            for pack, images in cam_store.find_named(output, Selection()).items()
-            for uri, frame, path in cam_store.list_maps(filesystem.join(output, pack))
-            if (uri, frame) in images
-        }
+        current = set(cam_store.list_named_maps(output, Selection()).values())
     except DataError as error:
         logging.warning("pictures of changed or removed files may remain in cams/: %s", error)
         return

@@ -164,7 +164,7 @@ class Finish:
         filesystem.write(self._locate(path), encoded.tobytes(), mime_type)
 
     def _delete_former(self, scored: Scored, cam: str) -> None:
-        """Delete what shows the content that a changed file had, where nothing replaces it."""
+        """Delete the pictures of a file's earlier content that this run does not overwrite."""
         name, frame = scored.example.source.name, scored.example.frame
         if scored.stored:
             for ending in overlay.FORMATS.values():

@@ -167,10 +167,11 @@ def names(folder: str) -> list[str]:
                 else []
             )
     try:
-        matched = FileSystems.match([join(folder, "*")])[0].metadata_list
+        # Beam's own `match` omits the folders of storage that has none, such as `s3://`.
+        below = [entry.path[len(folder) + 1 :] for entry in _list_remote(join(folder, ""))]
     except BeamIOError:
         return []
-    return sorted({entry.path[len(folder) + 1 :].split("/")[0] for entry in matched})
+    return sorted({path.split("/")[0] for path in below} - {""})
 
 
 def files(folder: str) -> Iterator[str]:

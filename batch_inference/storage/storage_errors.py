@@ -85,7 +85,7 @@ def explain_failure(mistake: type[ValueError], what: str, advice: str) -> Iterat
 
 @contextlib.contextmanager
 def explain_write_failure(what: str) -> Iterator[None]:
-    """Add to an error of writing what could not be written and what to do about it."""
+    """Name the file in a write error, and say what to do."""
     try:
         yield
     except StorageError as error:

@@ -27,6 +27,7 @@ from tests.support.pictures import (
     encode,
     interlaced_png,
     oriented,
+    patched,
     picture,
     png,
     png_chunk,
@@ -591,6 +592,39 @@ def test_floating_point_stretches_the_finite_values():
     assert read(encode(np.array([[-(2**31), 2**31 - 1]], np.int32), "TIFF")).pixels.tolist() == [
         [0, 255]
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(34887, "LERC"), (34712, "JPEG 2000"), (50001, "WebP"), (65535, "unknown")],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_compression_of_tiff_that_is_not_read_is_named(number, name, order):
+    entry = struct.pack(f"{order}HHI", 259, 4, 1)
+    data = patched(tiff_file(picture(), order=order), entry, 8, struct.pack(f"{order}I", number))
+    with pytest.raises(RadiographError, match=rf"has compression {number} \({name}\)$") as caught:
+        read(data)
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("highest_byte", ["first", "last"])
+def test_the_floating_point_predictor_is_read_in_little_endian_order_alone(highest_byte):
+    """The highest byte is first (TIFF Technical Note 3); big-endian libtiff 4.5 writes it last."""
+    pixels = picture().astype(np.float32) / 7 - 3
+    of_samples = pixels.astype(">f4" if highest_byte == "first" else "<f4").view(np.uint8)
+    planes = of_samples.reshape(len(pixels), -1, 4).transpose(0, 2, 1).reshape(len(pixels), -1)
+    encoded = np.diff(planes, prepend=np.uint8(0), axis=1)
+    files = {}
+    for order in "<>":
+        plain = tiff_file(encoded.view(f"{order}f4"), 3, order=order, is_deflated=True)
+        planar, predictor = (
+            struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in ((284, 1), (317, 3))
+        )
+        files[order] = plain.replace(planar, predictor)
+    if highest_byte == "first":
+        assert np.array_equal(read(files["<"]).pixels, read(tiff_file(pixels, 3)).pixels)
+    with pytest.raises(RadiographError, match="unsupported: expected little-endian order"):
+        read(files[">"])
 
 
 def test_adam7_of_an_odd_size():

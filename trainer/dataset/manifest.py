@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer import storage
-from trainer.dataset import manifest_cells, mura_list
+from trainer.dataset import manifest_cells, mura, mura_list
 from trainer.dataset.example import DERIVED_ATTRIBUTES, LABELS, Example
 from trainer.dataset.listing import Listing, Omission
 from trainer.errors import DataError
@@ -51,8 +51,11 @@ def list_source(source: str, root: str, body_parts: Sequence[str]) -> Listing:
     numbered: Iterator[tuple[int, Example]]
     is_of_mura = bool(first) and mura_paths.is_listed(first[0])
     if is_of_mura:
-        listed = mura_list.read(source, root, itertools.chain([(1, first)], rows))
-        chosen, omissions = mura_list.select_body_parts(listed, body_parts, source)
+        listed = list(mura_list.read(source, root, itertools.chain([(1, first)], rows)))
+        matches = {row.path: row.match for row in listed}
+        taken, omissions = mura.select_body_parts(matches, body_parts, source)
+        kept = set(taken)
+        chosen = (row for row in listed if row.path in kept)
         numbered = itertools.chain.from_iterable(map(mura_list.list_images, chosen))
     else:
         numbered = _read_table(source, root, first, rows)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from trainer.errors import DataError
-from trainer.files import manifest_text, study_folders, urls
-from trainer.program.flag_types import SCHEMES
+from trainer.files import manifest_text, study_folders
 
 # Spreadsheet programs write numbers and truth values in ways of their own.
 LABEL_WORDS = study_folders.LABEL_WORDS | {
@@ -31,13 +30,7 @@ def resolve(root: str, cell: str, where: str) -> tuple[str, str]:
     """Return the name in the data set and the URI of a file that is listed as `cell`.
 
     Raises:
-      DataError: as `manifest_text.resolve_path`, or the file lies on storage that can't be read.
+      DataError: as `manifest_text.resolve_path`.
     """
     uri = manifest_text.resolve_path(cell, root, where)
-    scheme, _ = urls.split_url(uri)
-    if scheme and scheme not in SCHEMES:
-        raise DataError(
-            f"{where}: expected a path or a {SCHEMES[0]}:// address, got one of {scheme}://; "
-            "copy the file to this machine or to a bucket"
-        )
     return (uri.removeprefix(root.rstrip("/") + "/") if root else uri), uri

@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from trainer import storage
 from trainer.dataset import manifest_cells, mura
 from trainer.dataset.example import Example
-from trainer.dataset.listing import Omission
 from trainer.errors import DataError
 from trainer.files import folder_walk, mura_paths
 
@@ -38,7 +37,7 @@ def read(source: str, root: str, rows: Iterable[tuple[int, list[str]]]) -> Itera
     The paths in it begin with `MURA-v1.1`, and the lists lie in this folder, which may have another
     name. So this beginning is removed, unless there is such a folder beside the list.
     """
-    is_above = mura_paths.ROOT in (name.rstrip("/") for name in storage.list_folder(root or "."))
+    is_above = storage.exists(posixpath.join(root, mura_paths.ROOT))
     for line, cells in rows:
         where = f"{source} line {line}"
         if len(cells) > 2 or not mura_paths.is_listed(cells[0]):
@@ -56,20 +55,6 @@ def read(source: str, root: str, rows: Iterable[tuple[int, list[str]]]) -> Itera
         match = mura_paths.STUDY_PATH.search(path) or mura_paths.IMAGE_PATH.search(path)
         if match:
             yield Listed(line, path, uri, match, label)
-
-
-def select_body_parts(
-    listed: Iterator[Listed], body_parts: Sequence[str], source: str
-) -> tuple[list[Listed], list[Omission]]:
-    """Separate the rows of the body parts that are asked for; arguments as of the function of
-    `mura`.
-    """
-    rows = list(listed)
-    taken, omissions = mura.select_body_parts(
-        {row.path: row.match for row in rows}, body_parts, source
-    )
-    kept = set(taken)
-    return [row for row in rows if row.path in kept], omissions
 
 
 def list_images(row: Listed) -> Iterator[tuple[int, Example]]:

@@ -16,9 +16,10 @@ from trainer.dataset.listing import (
     split_off_unencodable,
 )
 from trainer.errors import ConfigError, DataError
-from trainer.files import mura_paths, study_folders
+from trainer.files import mura_paths, study_folders, urls
 from trainer.files.study_folders import LABEL_WORDS, SPLIT_WORDS
 from trainer.options import LAYOUTS, PrepareOptions
+from trainer.program.flag_types import SCHEMES
 
 
 def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
@@ -32,13 +33,15 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
 
     Raises:
       ConfigError: the layout is unknown, or the source lacks a body part or has none.
-      DataError: the source is missing, empty, or contradicts its layout.
+      DataError: the source is missing, empty, or contradicts its layout, or a manifest lists files
+        on storage that can't be read.
     """
     root = find_root(source, layout)
     if layout == "manifest":
         listing = manifest.list_source(source, root, body_parts)
         if not listing.body_parts:
             _check_no_body_part(body_parts, f"{source} is not a list of MURA, and")
+        _check_schemes(source, listing.examples)
         return listing
     if layout not in ("mura", "fracatlas"):
         _check_no_body_part(body_parts, f"the layout {layout}")
@@ -53,6 +56,16 @@ def list_source(source: str, layout: str, body_parts: Sequence[str]) -> Listing:
         listing = _list(root, paths)
     omissions = sorted([*listing.omissions, *unencodable], key=lambda omission: omission.path)
     return dataclasses.replace(listing, omissions=omissions)
+
+
+def _check_schemes(source: str, examples: Iterable[Example]) -> None:
+    """Raise `DataError` if a file of a manifest has an address that can't be read."""
+    for scheme in (urls.split_url(example.uri)[0] for example in examples):
+        if scheme and scheme not in SCHEMES:
+            raise DataError(
+                f"{source}: expected paths and {SCHEMES[0]}:// addresses, got one of {scheme}://; "
+                "copy the files to this machine or to a bucket"
+            )
 
 
 def _check_no_body_part(body_parts: Sequence[str], what: str) -> None:

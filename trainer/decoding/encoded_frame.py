@@ -9,17 +9,9 @@ from trainer.decoding.jpeg_stream import (
     check_damage,
     check_scans,
     complete,
-    jpeg_segments,
+    read_frame_header,
 )
 from trainer.decoding.refusal import refuse
-
-_JPEG_FRAMES = (
-    *range(0xC0, 0xC4),
-    *range(0xC5, 0xC8),
-    *range(0xC9, 0xCC),
-    *range(0xCD, 0xD0),
-    0xF7,
-)
 
 
 def check_end(frame: bytes, notes: set[str]) -> None:
@@ -51,12 +43,9 @@ def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> int:
     Returns:
       The bits of a sample, as the frame's header says.
     """
-    found = None
     if frame[:2] == b"\xff\xd8":
         check_scans(frame)
-        for marker, start, _ in jpeg_segments(frame):
-            if marker in _JPEG_FRAMES:
-                bits, *found = struct.unpack_from(">BHH", frame, start)
+        _, bits, *found = read_frame_header(frame) or (0, 0)
     else:
         begin = _find_codestream(frame)
         right, bottom, left, top = struct.unpack_from(">4I", frame, begin + 8)
@@ -65,8 +54,7 @@ def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> int:
         if left or top:  # the decoder returns the empty margin too
             refuse(
                 "unsupported",
-                "expected a picture from the corner of its grid on, the JPEG 2000 data of the DICOM"
-                " file have an offset",
+                "expected JPEG 2000 data without an image offset, those of the DICOM file have one",
             )
     if found != [dataset.Rows, dataset.Columns]:
         refuse(

@@ -1,4 +1,4 @@
-"""Check that the data of a JPEG frame hold the picture's samples, where the decoder does not tell.
+"""Check that a JPEG frame holds the picture's samples, if the decoder does not report it.
 
 libjpeg does not warn when lossless or 12-bit data end early or continue after the last sample.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainer.decoding.jpeg_stream import END_MARKER, jpeg_segments, replace_last_bytes
+from trainer.decoding.jpeg_stream import END_MARKER, read_frame_header, replace_last_bytes
 from trainer.decoding.refusal import refuse
 
 _LOSSLESS = 0xC3
@@ -25,7 +25,7 @@ def check_amount(encoded: bytes, pixels: np.ndarray, decode: Callable[[bytes], n
 
     The last bytes are replaced and the frame is decoded again. If the data are sound, some of the
     last samples change and no others. If samples are missing, earlier ones change. If there are too
-    many, none changes.
+    many, no sample changes.
 
     Args:
       encoded: the frame's JPEG stream.
@@ -35,7 +35,7 @@ def check_amount(encoded: bytes, pixels: np.ndarray, decode: Callable[[bytes], n
     Raises:
       RadiographError: truncated.
     """
-    process, bits = _read_process(encoded)
+    process, bits, *_ = read_frame_header(encoded) or (0, 0)
     is_in_blocks = process in _SEQUENTIAL and bits > 8 and pixels.ndim == 2
     if process != _LOSSLESS and not is_in_blocks:
         return
@@ -67,14 +67,6 @@ def _is_whole(stream: bytes, find_changed: Callable[[bytes], np.ndarray], last: 
         if changed.any():
             return True
     return not has_decoded
-
-
-def _read_process(encoded: bytes) -> tuple[int, int]:
-    """Return the frame header's marker, which names the process, and its bits a sample."""
-    for marker, start, end in jpeg_segments(encoded):
-        if marker in (*_SEQUENTIAL, _LOSSLESS) and end > start:
-            return marker, encoded[start]
-    return 0, 0
 
 
 def _reduce_to_blocks(differing: np.ndarray) -> np.ndarray:

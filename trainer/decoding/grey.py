@@ -4,11 +4,8 @@ import struct
 from collections.abc import Callable
 
 import numpy as np
-from PIL import (
-    Image,
-    ImageOps,
-    TiffImagePlugin,
-)
+from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from trainer.decoding.refusal import refuse
 from trainer.decoding.sixteen_bits import full_scale_table
@@ -20,13 +17,12 @@ _EXIF = b"Exif\0\0"
 _EXIF_ORIENTATION = 0x0112
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 """Types of EXIF tags that hold an integer, as `struct` names them."""
-_TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 262, 339
 _TIFF_MIN_IS_WHITE = 0
 
 
 def sample_format(image: TiffImagePlugin.TiffImageFile) -> int:
     """Return the tag that says whether samples are unsigned, signed or float."""
-    return image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (TIFF_UNSIGNED,))[0]
+    return image.tag_v2.get(SAMPLEFORMAT, (TIFF_UNSIGNED,))[0]
 
 
 def convert_to_grey(image: Image.Image, transparent: int | None = None) -> np.ndarray:
@@ -44,7 +40,7 @@ def convert_to_grey(image: Image.Image, transparent: int | None = None) -> np.nd
                 grey[place][np.asarray(tile) == transparent] = 0
         if (
             isinstance(image, TiffImagePlugin.TiffImageFile)
-            and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_MIN_IS_WHITE
+            and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _TIFF_MIN_IS_WHITE
         ):
             np.subtract(255, grey, out=grey)
         return grey

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -24,7 +25,8 @@ _ALONE = (0x00, 0x01, *range(0xD0, 0xD8))
 """No marker, and markers that no length follows."""
 _ENDS = (0xD8, 0xD9)
 _JFIF, _EXIF, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
-_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Those of JPEG, and that of JPEG-LS."""
 _USUAL = {(marker, 8) for marker in (0xC0, 0xC1, 0xC2)}
 """Frame header and bits a sample of what nearly all encoders write."""
 _WITH_LUMA = ("Gray", "YCbCr")
@@ -36,7 +38,7 @@ _MAX_SURPLUS = 4  # bytes
 _REPLACED_BYTES = 8
 _MIXED = b"\x1b\x4e\x72\x39\x6c\x2d\x93\xc6"  # code words of all kinds, of both signs
 _DAMAGE = "Corrupt JPEG data: "
-"""What libjpeg says first where pixel data are missing or wrong."""
+"""The beginning of libjpeg's warning about missing or wrong pixel data."""
 _PADDING = re.compile("extraneous bytes before marker 0xd9")
 
 
@@ -61,6 +63,19 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker[0] == _SCAN_HEADER:
             return
         position += 2 + length
+
+
+def read_frame_header(data: bytes) -> tuple[int, int, int, int] | None:
+    """Return marker, bits a sample, height and width of the frame of a JPEG or JPEG-LS stream.
+
+    None stands for a stream without a complete frame header, or with several: no decoder takes it.
+    """
+    found = [
+        (marker, *struct.unpack_from(">BHH", data, start))
+        for marker, start, _ in jpeg_segments(data)
+        if marker in _FRAME_HEADERS and len(data) >= start + 5
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def remove_exif(data: bytes) -> tuple[bytes, bytes]:
@@ -182,12 +197,8 @@ def _is_usual(data: bytes) -> bool:
 
     libjpeg crashes as it makes lossless streams smaller.
     """
-    frames = {
-        (marker, data[start])
-        for marker, start, _ in jpeg_segments(data)
-        if marker in _FRAME_HEADERS and start < len(data)
-    }
-    return bool(frames) and frames <= _USUAL
+    header = read_frame_header(data)
+    return header is not None and header[:2] in _USUAL
 
 
 def _find_warning(data: bytes) -> str:

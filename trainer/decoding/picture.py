@@ -39,7 +39,7 @@ from trainer.decoding.sixteen_bits import has_deep_colour, read_deep_colour
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
+    "TIFF": tiff.TiffFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
@@ -68,11 +68,10 @@ MODES = {
 _JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_LS = 0xF7
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
-# Messages of Pillow about a kind of file that it knows but does not decode. A bare number is the
-# compression of a TIFF file.
+# Messages of Pillow about a kind of file that it knows but does not decode.
 _UNSUPPORTED = re.compile(
     r"unsupported|cannot handle|not supported|unknown pixel mode|unknown raw mode|not available"
-    r"|unknown compression|^\d+$",
+    r"|unknown compression",
     re.I,
 )
 _QUOTATION = re.compile(r"['\"\\]")
@@ -128,9 +127,9 @@ def _describe(error: Exception) -> str:
     """Return the message of an error of Pillow after a colon.
 
     A message with a quotation quotes the file, whose texts may name a patient: it is omitted.
-    Messages of `struct` and of list indexing are omitted too: they are about Python.
+    Messages of `struct` and of indexing are omitted too: they are about Python.
     """
-    if isinstance(error.__cause__ or error, struct.error | IndexError):
+    if isinstance(error.__cause__ or error, struct.error | LookupError):
         return ""
     message = " ".join(str(error).split())
     return f": {message}" if message and not _QUOTATION.search(message) else ""

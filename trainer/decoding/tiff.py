@@ -9,6 +9,17 @@ import struct
 from collections.abc import Iterator
 
 from PIL import ImagePalette, TiffImagePlugin
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    COLORMAP,
+    COMPRESSION,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    PREDICTOR,
+    SAMPLESPERPIXEL,
+    TILELENGTH,
+    TILEWIDTH,
+)
 
 from trainer.decoding.grey import TIFF_SIGNED, sample_format
 from trainer.decoding.refusal import check_memory, check_size, refuse
@@ -21,15 +32,41 @@ _NESTED = (330, 34665, 34853, 40965)
 _MOST_TAGS = 200_000
 _COPIES = 2  # the bytes of a tag and its values
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _COLOUR_MAP = 258, 259, 262, 277, 284, 320
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _PLANE_BY_PLANE = 2
 _UNCOMPRESSED = 1
 _JPEG = (6, 7)
-_WEBP = 50001
+_DECODED = TiffImagePlugin.COMPRESSION_INFO.keys() - {50001}
+_NOT_DECODED = {
+    **dict.fromkeys((9, 10, 34661), "JBIG"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+    **dict.fromkeys((22610, 34934), "JPEG XR"),
+    **dict.fromkeys((50002, 52546), "JPEG XL"),
+    32766: "NeXT",
+    34887: "LERC",
+    34892: "lossy JPEG of DNG",
+    34933: "PNG",
+    50001: "WebP",
+}
+"""Names of other compressions (libtiff's `tiff.h`)."""
 _YCBCR = 6
+_FLOATING_POINT = 3
 _BIG_ENDIAN = re.compile(r"(;\d+)B")
 """In Pillow's names of sample formats, such as `I;16BS`."""
+
+
+class TiffFile(TiffImagePlugin.TiffImageFile):
+    """Refuses a file of an unknown compression by its name; Pillow raises its bare number."""
+
+    def _setup(self) -> None:
+        compression = self.tag_v2.get(COMPRESSION, _UNCOMPRESSED)
+        if compression not in _DECODED:
+            name = _NOT_DECODED.get(compression, "unknown")
+            refuse(
+                "unsupported",
+                "expected no compression or one such as LZW, Deflate or JPEG, the TIFF file has "
+                f"compression {compression} ({name})",
+            )
+        super()._setup()
 
 
 def check_directories(data: bytes) -> None:
@@ -86,7 +123,8 @@ def _read_next(data: bytes, place: int, order: str, is_big: bool) -> int:
 
 
 def is_compressed(image: TiffImagePlugin.TiffImageFile) -> bool:
-    return image.tag_v2.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
+    """Return whether the pixels of an open file are compressed."""
+    return image.tag_v2.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
 
 
 def side_bytes_per_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -96,10 +134,10 @@ def side_bytes_per_pixel(image: TiffImagePlugin.TiffImageFile) -> int:
       RadiographError: too_large, for the size of a tile.
     """
     tags = image.tag_v2
-    samples = tags.get(_SAMPLES, 1)
-    strip = samples * -(-max(tags.get(_BITS, (1,))) // 8)
-    coefficients = 2 * samples if tags.get(_COMPRESSION) in _JPEG else 0
-    check_size(tags.get(_TILE_HEIGHT, 1), tags.get(_TILE_WIDTH, 1))
+    samples = tags.get(SAMPLESPERPIXEL, 1)
+    strip = samples * -(-max(tags.get(BITSPERSAMPLE, (1,))) // 8)
+    coefficients = 2 * samples if tags.get(COMPRESSION) in _JPEG else 0
+    check_size(tags.get(TILELENGTH, 1), tags.get(TILEWIDTH, 1))
     return strip + coefficients + 1  # the grey picture of the first decoding
 
 
@@ -116,9 +154,9 @@ def prepare(image: TiffImagePlugin.TiffImageFile) -> None:
 
 def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     tags = image.tag_v2
-    bits = max(tags.get(_BITS, (1,)))
-    samples = tags.get(_SAMPLES, 1)
-    has_planes = samples > 1 and tags.get(_PLANES) == _PLANE_BY_PLANE
+    bits = max(tags.get(BITSPERSAMPLE, (1,)))
+    samples = tags.get(SAMPLESPERPIXEL, 1)
+    has_planes = samples > 1 and tags.get(PLANAR_CONFIGURATION) == _PLANE_BY_PLANE
     if has_planes and bits == 16:
         refuse(
             "unsupported",
@@ -129,13 +167,23 @@ def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
             "unsupported",
             "expected pixels of grey and alpha, the TIFF file has a plane of each",
         )
-    if tags.get(_PHOTOMETRIC) == _YCBCR and not is_compressed(image):
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == _YCBCR and not is_compressed(image):
         refuse(
             "unsupported",
-            "expected grey or RGB where nothing is compressed, the TIFF file has YCbCr",
+            "expected grey or RGB pixels, the uncompressed TIFF file has YCbCr",
         )
-    if tags.get(_COMPRESSION) == _WEBP:
-        refuse("unsupported", "no decoder for WebP inside of TIFF")
+    # TIFF Technical Note 3 puts the highest byte of a sample first. In big-endian files, libtiff
+    # 4.5 puts the lowest one first, and nothing in the file tells which it was.
+    if (
+        tags.prefix == TiffImagePlugin.MM
+        and tags.get(PREDICTOR) == _FLOATING_POINT
+        and is_compressed(image)
+    ):
+        refuse(
+            "unsupported",
+            "expected little-endian order with the floating-point predictor, the TIFF file is "
+            "big-endian",
+        )
     if bits == 8 and sample_format(image) == TIFF_SIGNED:
         refuse(
             "unsupported",
@@ -163,6 +211,6 @@ def _take_short_palette(image: TiffImagePlugin.TiffImageFile) -> None:
     Palettes of TIFF have 16 bits, which some programs overlook when they write one. libtiff's own
     tools (`tiff2rgba`) recognise such palettes in the same way.
     """
-    levels = image.tag_v2.get(_COLOUR_MAP, ())
+    levels = image.tag_v2.get(COLORMAP, ())
     if image.mode in ("P", "PA") and levels and max(levels) <= 255:
         image.palette = ImagePalette.raw("RGB;L", bytes(levels))

@@ -1,9 +1,19 @@
 """Check JPEG data in TIFF files: libtiff does not pass on warnings about damage."""
 
-import struct
 from collections.abc import Iterator
 
-from PIL import TiffImagePlugin
+from PIL import ExifTags, TiffImagePlugin
+from PIL.TiffImagePlugin import (
+    COMPRESSION,
+    JPEGTABLES,
+    ROWSPERSTRIP,
+    STRIPBYTECOUNTS,
+    STRIPOFFSETS,
+    TILEBYTECOUNTS,
+    TILELENGTH,
+    TILEOFFSETS,
+    TILEWIDTH,
+)
 
 from trainer.decoding.jpeg_stream import (
     END_MARKER,
@@ -12,14 +22,10 @@ from trainer.decoding.jpeg_stream import (
     complete,
     has_end_marker,
     jpeg_segments,
+    read_frame_header,
 )
 
-_COMPRESSION, _TABLES, _OLD_STREAM, _OLD_LENGTH, _ROWS = 259, 347, 513, 514, 278
-_STRIPS, _TILES = (273, 279), (324, 325)
-"""Tags of the places and the lengths."""
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _OLD_JPEG, _JPEG = 6, 7
-_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 _NAME = "the JPEG data of the TIFF file"
 
@@ -36,15 +42,15 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
       RadiographError: truncated, or unsupported for too many scans.
     """
     tags = image.tag_v2
-    if tags.get(_COMPRESSION) == _JPEG:
+    if tags.get(COMPRESSION) == _JPEG:
         height, width = _strip_size(image)
         for stream in _list_streams(tags, data):
             if _fits(stream, height, width):
                 check_scans(stream)
                 check_damage(complete(stream, _NAME), _NAME)
-    if tags.get(_COMPRESSION) == _OLD_JPEG:
-        start = tags.get(_OLD_STREAM, 0)
-        stream = data[start : start + tags.get(_OLD_LENGTH, 0)]
+    if tags.get(COMPRESSION) == _OLD_JPEG:
+        start = tags.get(ExifTags.Base.JpegIFOffset, 0)
+        stream = data[start : start + tags.get(ExifTags.Base.JpegIFByteCount, 0)]
         has_scan = any(marker == _SCAN for marker, _, _ in jpeg_segments(stream))
         if has_scan and has_end_marker(stream) and _fits(stream, image.height, image.width):
             check_scans(stream)
@@ -54,15 +60,18 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
 def _strip_size(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int]:
     """Return the height and width that a strip or tile has at most."""
     tags = image.tag_v2
-    if _TILE_WIDTH in tags:
-        return tags.get(_TILE_HEIGHT, 0), tags[_TILE_WIDTH]
-    return min(tags.get(_ROWS, image.height), image.height), image.width
+    if TILEWIDTH in tags:
+        return tags.get(TILELENGTH, 0), tags[TILEWIDTH]
+    return min(tags.get(ROWSPERSTRIP, image.height), image.height), image.width
 
 
 def _list_streams(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Iterator[bytes]:
     """Yield the streams of the strips or tiles that have a length, each with its tables."""
-    tables = tags.get(_TABLES, b"").removesuffix(END_MARKER)
-    places, lengths = (tags.get(tag, ()) for tag in (_STRIPS if _STRIPS[0] in tags else _TILES))
+    tables = tags.get(JPEGTABLES, b"").removesuffix(END_MARKER)
+    if STRIPOFFSETS in tags:
+        places, lengths = tags[STRIPOFFSETS], tags.get(STRIPBYTECOUNTS, ())
+    else:
+        places, lengths = tags.get(TILEOFFSETS, ()), tags.get(TILEBYTECOUNTS, ())
     if len(places) != len(lengths):
         return
     for place, length in zip(places, lengths, strict=True):
@@ -73,8 +82,5 @@ def _list_streams(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> I
 
 def _fits(stream: bytes, height: int, width: int) -> bool:
     """Return whether a stream announces a picture of no more than this size."""
-    for marker, start, _ in jpeg_segments(stream):
-        if marker in _FRAME_HEADERS and len(stream) >= start + 5:
-            high, wide = struct.unpack_from(">HH", stream, start + 1)
-            return bool(high <= height and wide <= width)
-    return False
+    header = read_frame_header(stream)
+    return header is not None and header[2] <= height and header[3] <= width

@@ -52,10 +52,12 @@ _OPTIONAL = (
 _ENUMERATED = {
     "PatientSex": ("M", "F", "O"),
     "Laterality": ("L", "R"),
+    "ImageLaterality": ("L", "R"),
     "BurnedInAnnotation": ("YES", "NO"),
     "PatientIdentityRemoved": ("YES", "NO"),
 }
-"""Attributes whose values the standard lists in full (PS3.3)."""
+"""Attributes whose values the standard lists in full (PS3.3). Those of ImageLaterality that
+Laterality lacks, for both sides or none, are omitted."""
 _PADDING = " \0\t\r\n"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEXTS_OF_ONE_LINE = ("LO", "SH", "PN", "CS")
@@ -106,32 +108,26 @@ def _select(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
             return None
         elif keyword in _EMPTY_IF_ABSENT:
             setattr(header, keyword, None)
-    if not header.Laterality:
-        header.Laterality = _read_side(dataset)
+    if not header.Laterality:  # digital radiographs have ImageLaterality (PS3.3 C.8.11.1)
+        side, is_valid = _read(dataset, "ImageLaterality")
+        header.Laterality = side if is_valid else None
     _complete_trial(header)
     if header.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in header:
         del header.PatientIdentityRemoved  # without a method it is invalid (PS3.3 C.7.1.1)
     return header
 
 
-def _read_side(dataset: pydicom.Dataset) -> str | None:
-    """Return L or R from ImageLaterality, where digital radiographs name the side (PS3.3 C.8.11.1);
-    else None."""
-    side, is_valid = _read(dataset, "ImageLaterality")
-    return side if is_valid and side in _ENUMERATED["Laterality"] else None
-
-
 def _complete_trial(header: pydicom.Dataset) -> None:
     """Add the elements that the module of a clinical trial requires; remove the module if one of
     its mandatory values is missing."""
-    found = [keyword for keyword in _OPTIONAL if keyword.startswith("ClinicalTrial")]
     if all(keyword in header for keyword in (*_TRIAL, "ClinicalTrialSubjectID")):
         for keyword in _TRIAL_EMPTY_IF_ABSENT:
             if keyword not in header:
                 setattr(header, keyword, None)
         return
-    for keyword in found:
-        header.pop(keyword, None)
+    for keyword in _OPTIONAL:
+        if keyword.startswith("ClinicalTrial"):
+            header.pop(keyword, None)
 
 
 def _read(dataset: pydicom.Dataset, keyword: str) -> tuple[Any, bool]:

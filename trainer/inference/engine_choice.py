@@ -38,7 +38,7 @@ def choose(
         known = [c.precision for c in engines.CHOICES if engine in ("auto", c.engine)]
         if not known:
             names = dict.fromkeys(c.engine for c in engines.CHOICES)
-            raise ConfigError(f"engine={engine}: expected one of auto, {', '.join(names)}")
+            raise ConfigError(f"--engine={engine}: expected one of auto, {', '.join(names)}")
         raise ConfigError(
             f"--engine={engine} has no --precision={precision}; expected one of auto,"
             f" {', '.join(dict.fromkeys(known))}"

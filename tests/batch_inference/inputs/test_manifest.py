@@ -97,7 +97,7 @@ def test_studies_go_by_the_names_that_training_knows_and_belong_to_their_patient
     assert [line.study for line in lines] == ["p1/s1", "p2/s1", "", "s1"]
     kept = [] if column == "study" else [column.title()]
     assert manifest.read_carried_columns(uri) == [*kept, "Patient_ID"]
-    assert manifest.read_study_columns(uri) == [*kept, "Patient_ID", "study"]
+    assert list(manifest.read_study_columns(uri)) == [*kept, "Patient_ID", "study"]
     for by in manifest.read_study_columns(uri):
         named = study_key.make_study_key(by, None, uri)(next(iter(sources.find(uri))), {})
         assert named == {"Patient_ID": "p1"}.get(by, "p1/s1")

@@ -1,5 +1,6 @@
 """Which files an input names, and how they and their studies are called."""
 
+import io
 import json
 import os
 from typing import ClassVar
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_inference.inputs import sources
-from batch_inference.outputs import picture_paths
+from batch_inference.outputs import page_files, picture_paths
 from batch_inference.outputs.records import printable
 from batch_inference.storage import filesystem
 
@@ -123,6 +124,17 @@ def test_results_of_runs_in_subfolders_are_no_inputs(tree):
     assert named(tree / "*" / "cams" / "*.png") == ["other/cams/a.png", "scored/cams/a.png"]
     assert named(tree / "**" / "*.png") == sorted([*before["**/*.png"], *new])
     assert named(tree / "scored" / "cams" / "a.png") == ["a.png"], "it is asked for by its name"
+
+
+def test_gallery_pages_of_runs_in_subfolders_are_no_inputs(tree):
+    run, before = tree / "scored", named(tree)
+    for page in ("gallery", "positives"):
+        (run / f"{page}_rows").mkdir(parents=True)
+        (run / f"{page}_rows" / "images-00000.js").write_bytes(b"gallery.add()")
+        (run / f"{page}.html").write_text(page_files.COUNT.format(1))
+    (run / "notes.html").write_bytes(b"somebody's")
+    (run / "run.json").write_text(json.dumps({"model": "m", "engine": "e", "options": {}}))
+    assert named(tree) == sorted([*before, "scored/notes.html"])
 
 
 def test_what_exists_under_that_very_name_is_no_pattern(tree):
@@ -271,6 +283,16 @@ def test_remote_folders_patterns_and_files(bucket):
     assert named("ram://b/i*/*.png") == ["in/a.PNG", "in2/d.png"]
     assert list(sources.find("ram://b/in2/d.png")) == [sources.Source("ram://b/in2/d.png", "d.png")]
     assert not sources.has_any("ram://b/in3")
+
+
+@pytest.mark.parametrize("above", ["", "MURA-v1.1/"])
+@pytest.mark.parametrize("listed", ["image1.png", ""], ids=["images", "studies"])
+def test_the_lists_of_mura_are_manifests_in_a_bucket_too(monkeypatch, above, listed):
+    study = "train/XR_WRIST/patient00001/study1_positive"
+    image, manifest = f"ram://b/{above}{study}/image1.png", f"MURA-v1.1/{study}/{listed}\n"
+    monkeypatch.setattr(MemoryFiles, "files", ["ram://b/list.csv", image])
+    monkeypatch.setattr(MemoryFiles, "open", lambda *_, **__: io.BytesIO(manifest.encode()))
+    assert [found.uri for found in sources.find("ram://b/list.csv")] == [image]
 
 
 def test_a_remote_folder_is_listed_as_it_is_asked_for(bucket, monkeypatch):

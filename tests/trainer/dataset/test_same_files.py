@@ -195,6 +195,17 @@ def test_the_lists_of_mura_are_manifests(mura, folder, kind):
     assert all(by_path[item.path] == item for item in listed)
 
 
+def test_a_list_of_mura_is_read_whatever_lies_beside_it(mura, monkeypatch):
+    """A folder that may not be listed is a double: root may list everything."""
+    root, _ = mura
+    (pathlib.Path(root) / os.fsdecode(b"r\xf6ntgen.png")).write_bytes(b"")
+    source = f"{root}/train_image_paths.csv"
+    listed = sources.list_source(source, "manifest", ("all",)).examples
+    monkeypatch.setattr(storage, "list_folder", _refuse)
+    assert sources.list_source(source, "manifest", ("all",)).examples == listed
+    assert all(pathlib.Path(item.uri).exists() for item in listed)
+
+
 def test_the_label_of_a_list_replaces_that_of_the_folder(tmp_path):
     write(tmp_path, *(f"MURA-v1.1/train/{study}/image1.png" for study in MURA_STUDIES))
     (tmp_path / "list.csv").write_text(f"MURA-v1.1/train/{MURA_STUDIES[0]}/,0\n")
@@ -324,11 +335,14 @@ def test_both_programs_resolve_the_paths_of_a_manifest_alike(tmp_path, monkeypat
         ("a\0b.png", "line 3: the path .* contains a NUL byte"),
         ("C:\\data\\a.png", "line 3: .* is a path of Windows"),
         ("D:/data/a.png", "line 3: .* is a path of Windows"),
-        ("https://host/a.png?token=secret", "line 3: .* got one of https://; copy the file"),
-        ("s3://bucket/a.png", "line 3: .* got one of s3://; copy the file"),
+        (
+            "https://host/a.png?token=secret",
+            "paths and gs:// .* got one of https://; copy the files",
+        ),
+        ("s3://bucket/a.png", "paths and gs:// addresses, got one of s3://; copy the files"),
     ],
 )
-def test_paths_that_no_file_can_have_are_refused_with_their_line(tmp_path, cell, message):
+def test_paths_that_cannot_be_read_are_refused(tmp_path, cell, message):
     (tmp_path / "list.csv").write_text(f"path,label\ngood.png,1\n{cell},0\n")
     with pytest.raises(DataError, match=message):
         sources.list_source(str(tmp_path / "list.csv"), "manifest", ())
