@@ -1,5 +1,6 @@
 """Fixtures that every test file may use."""
 
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ import pytest
 from tests.support import browser, bucket_server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _log_again() -> Iterator[None]:
+    """Switch the log on again: a signal switches it off, for a process that is about to end."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,9 @@ PASSES: Mapping[Flips, tuple[tuple[int, ...], ...]] = {
 
 def flip(tensor: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """Return images or maps [B, height, width, ...] reversed along the axes; twice, unchanged."""
-    return tf.reverse(tensor, axes) if axes else tensor
+    for axis in axes:  # one at a time: OpenVINO reverses no two at once
+        tensor = tf.reverse(tensor, [axis])
+    return tensor
 
 
 def read(architecture: Mapping[str, Any]) -> Flips:

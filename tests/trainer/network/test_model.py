@@ -1,6 +1,7 @@
 """The network: each backbone on its own scale, what is trained, and the initial weights."""
 
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -454,6 +455,7 @@ def test_an_earlier_run_of_another_backbone_is_refused(earlier):
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
-    (tmp_path / "model.keras").write_bytes(b"no zip")
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as other:
+        other.writestr("readme.txt", "no model")
     with pytest.raises(ConfigError, match="is not a model of an earlier run"):
         tiny(str(tmp_path))

@@ -1,6 +1,5 @@
 """A signal ends every command, whatever it is doing, with the documented exit code."""
 
-import logging
 import os
 import pathlib
 import signal
@@ -67,13 +66,6 @@ def attempt(options):
 
 sys.exit(attempt(["humerus-try"]))
 """
-
-
-@pytest.fixture(autouse=True)
-def _log_again():
-    """A signal switches the log off, for a process that is about to end."""
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def start(work: str) -> subprocess.Popen:
