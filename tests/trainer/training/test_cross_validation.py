@@ -28,6 +28,7 @@ FLAGS = (
     "--folds=3",
     "--config.epochs=2",
     "--config.monitor=last",
+    "--config.augmentation.vertical_flip=true",
     "--config.test_time_flips=horizontal",
 )
 
