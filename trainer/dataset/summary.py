@@ -229,7 +229,8 @@ def warn_of_odd_images(outcomes: Iterable[Encoded]) -> list[str]:
         for code in outcome.warnings:
             paths[code].append(outcome.example.path)
     return [
-        f"{code}: {len(found)} images, such as {found[0]} ({radiograph.WARNINGS[code]})"
+        f"images with the warning {code}: {len(found)}, such as {found[0]}"
+        f" ({radiograph.WARNINGS[code]})"
         for code, found in sorted(paths.items())
     ]
 

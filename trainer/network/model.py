@@ -9,17 +9,14 @@ import dataclasses
 import os
 import sys
 import textwrap
-import zipfile
-from collections.abc import Iterator
 
-import h5py
 import keras
 import numpy as np
 from absl import logging
 
 from trainer import artifact, storage
 from trainer.errors import ConfigError
-from trainer.network import backbones, efficientnet
+from trainer.network import backbones, efficientnet, weights_file
 from trainer.network.replica_dropout import ReplicaDropout
 
 NORMALIZATION = "to_backbone_scale"  # not `normalization`: EfficientNet has a layer of that name
@@ -184,7 +181,7 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Mo
         # Keras reports a download on stdout, which belongs to the result.
         with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
             if keras_weights not in (None, backbones.IMAGENET):
-                keras_weights = stack.enter_context(_copy_to_local(weights))
+                keras_weights = stack.enter_context(weights_file.copy_to_local(weights))
             return application(include_top=False, weights=keras_weights, input_tensor=rgb)
     except ConfigError:
         raise
@@ -257,7 +254,7 @@ def _load_earlier_run(weights: str) -> keras.Model:
             " beside it, or one of its .keras files"
         )
     try:
-        with _copy_to_local(path) as local:
+        with weights_file.copy_to_local(path) as local:
             model: keras.Model = keras.models.load_model(local, compile=False)
     except ConfigError:
         raise
@@ -275,29 +272,3 @@ def _load_earlier_run(weights: str) -> keras.Model:
 
 def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
-
-
-@contextlib.contextmanager
-def _copy_to_local(path: str) -> Iterator[str]:
-    """Yield the path of a local copy, since Keras reads weights from local files only.
-
-    `~` at the beginning of the path is the home folder.
-
-    Raises:
-      ConfigError: there is no such file, or it is damaged.
-    """
-    path = os.path.expanduser(path)  # noqa: PTH111, a URL is not a path
-    expected = "expected imagenet, none, a weights file (.h5), a .keras file or an artifact"
-    if not storage.exists(path):
-        raise ConfigError(f"weights={path!r}: no such file; {expected}")
-    if os.path.isdir(path):  # noqa: PTH112
-        raise ConfigError(f"weights={path!r} is a folder; {expected}")
-    with storage.local_file(path) as local:
-        try:
-            (h5py.File if path.endswith(".h5") else zipfile.ZipFile)(local).close()
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ConfigError(
-                f"weights={path!r} is not a file of Keras weights, or it is cut short"
-                f" ({error}); copy it again"
-            ) from error
-        yield local

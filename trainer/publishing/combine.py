@@ -24,7 +24,7 @@ from trainer.files import urls
 from trainer.network import trained_network
 from trainer.network.flips import PASSES, Flips
 from trainer.network.serving import Member, Network, serving_function
-from trainer.publishing import export
+from trainer.publishing import artifact_folder, export
 from trainer.publishing.trained import Measured, Scored, Trained
 
 _BATCH = 32
@@ -158,7 +158,7 @@ def _check_paths(models: Sequence[str], output: str) -> None:
                 f"--output={output} is or holds one of the artifacts that are combined; name"
                 " another folder"
             )
-    export.check_replaceable(output)
+    artifact_folder.check_replaceable(output)
 
 
 def _check_different(models: Sequence[str], infos: Sequence[Artifact]) -> None:

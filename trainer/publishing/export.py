@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import hashlib
 import platform
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from trainer import artifact, storage
 from trainer.artifact import Artifact
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
-from trainer.errors import ConfigError
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import spread_over_labels, spread_rows
@@ -30,16 +28,11 @@ from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
 from trainer.program.progress import show_each
-from trainer.publishing import model_card, verification_images, verify
+from trainer.publishing import artifact_folder, model_card, verification_images, verify
 from trainer.publishing.trained import Measured, Trained
 
 _SAMPLE_IMAGES = 256
 """Images that the scale of the maps is estimated from; their cells are many times more."""
-_OWN_NAMES = re.compile(r"MODEL_CARD\.md|model(-\d+)?\.keras")
-_SHARED_NAMES = {
-    "README.md", "saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino", "onnx",
-}  # fmt: skip
-"""Names in an artifact that other programs write too, for example those of a SavedModel."""
 
 Serve = Callable[..., Mapping[str, tf.Tensor]]
 """The function of a signature, see `serving.serving_function`."""
@@ -68,7 +61,7 @@ def export(
         returns its own map.
 
     Raises:
-      ConfigError: see `check_replaceable`.
+      ConfigError: see `artifact_folder.check_replaceable`.
     """
     plain = dataclasses.replace(
         trained.network, members=tuple(copy_in_float32(m) for m in trained.network.members)
@@ -89,51 +82,10 @@ def export(
                 trained.train, trained.held_out.split, *([] if test is None else [test])
             )
             sealed = verify.verify(local, *samples)
-        check_replaceable(directory)
+        artifact_folder.check_replaceable(directory)
         # In a bucket `model.json` is written last, and so marks the rest as complete.
         storage.replace_folder(local, directory, mark=artifact.MODEL_JSON)
     return sealed
-
-
-def check_replaceable(directory: str) -> None:
-    """Check that an export to a folder deletes no other files.
-
-    The folder must be empty, or hold an artifact. The `model.json` of an artifact may be missing,
-    as in a bucket after an upload that was killed.
-
-    Raises:
-      ConfigError: it holds other files, which would be lost.
-    """
-    names = [name.rstrip("/") for name in storage.list_folder(directory)]
-    own = [name for name in names if _OWN_NAMES.fullmatch(name)]
-    others = sorted({*names} - {*own} - _SHARED_NAMES)
-    is_unfinished = own and not others
-    if names and artifact.MODEL_JSON not in names and not is_unfinished:
-        raise ConfigError(
-            f"{directory} holds {[*others, *names][0]}, but no {artifact.MODEL_JSON}; all that is"
-            " in it would be deleted: move it away, or name a new folder"
-        )
-
-
-def is_complete(model: str) -> bool:
-    """Return whether a folder, local or in a bucket, holds an artifact with all of its files.
-
-    Its `model.json` is checked; checksums are left to `artifact.load`.
-
-    Raises:
-      NewerFormatError: a newer version wrote it, so this program can't tell.
-      OSError: the files can't be read.
-    """
-    text = storage.read_bytes(f"{model}/{artifact.MODEL_JSON}")
-    if text is None:
-        return False
-    try:
-        described = artifact.parse(text, source=model)
-    except artifact.NewerFormatError:
-        raise
-    except artifact.ArtifactError:
-        return False
-    return all(storage.exists(f"{model}/{name}") for name in artifact.list_needed(described))
 
 
 def _write_models(local: Path, plain: Network, served: Mapping[str, Any]) -> None:

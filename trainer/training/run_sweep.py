@@ -22,7 +22,7 @@ from trainer.evaluation import run_table
 from trainer.options import SweepOptions
 from trainer.program import run_lock, telemetry
 from trainer.program.signals import RecordedSignals
-from trainer.publishing import export
+from trainer.publishing import artifact_folder
 from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
 from trainer.training.checkpoints import read_settings
@@ -100,7 +100,7 @@ def run(options: SweepOptions) -> SweepResult:
         trial.name: path
         for trial in trials
         if trial.name not in failed
-        and export.is_complete(path := f"{workdir}/{trial.name}/artifact")
+        and artifact_folder.is_complete(path := f"{workdir}/{trial.name}/artifact")
     }
     if not finished and not failed:
         raise DataError(

@@ -15,7 +15,7 @@ from trainer.dataset import input_pipeline, prepared_split
 from trainer.errors import ConfigError, DataError, HostLostError
 from trainer.network.serving import Member, Network
 from trainer.program import run_lock
-from trainer.publishing import export, results
+from trainer.publishing import artifact_folder, results
 from trainer.publishing.results import FinishedRun
 from trainer.publishing.trained import Scored, Trained
 from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
@@ -56,7 +56,7 @@ def train_and_evaluate(job: TrainingJob) -> dict[str, Any]:
         logging.info("The run in %s is finished already.", job.workdir)
         _send_what_is_missing(job, finished)
         return finished
-    export.check_replaceable(f"{job.workdir}/artifact")
+    artifact_folder.check_replaceable(f"{job.workdir}/artifact")
     if job.folds and job.profile:
         logging.warning("--profile traces runs without --folds only.")
     if job.settings.deterministic:
@@ -151,7 +151,7 @@ def read_finished(workdir: str) -> dict[str, Any] | None:
         f"{workdir}/{results.METRICS}",
         "remove that file, and the same command writes it again from the checkpoints",
     )
-    if metrics is None or export.is_complete(f"{workdir}/artifact"):
+    if metrics is None or artifact_folder.is_complete(f"{workdir}/artifact"):
         return metrics
     if not storage.glob(*_list_marks(workdir)):
         raise DataError(

@@ -596,8 +596,8 @@ def test_images_with_a_warning_are_counted_by_its_code():
     ]
     assert summary.warn_of_odd_images(outcomes[:1]) == []
     assert summary.warn_of_odd_images(outcomes) == [
-        "blank: 2 images, such as b (the picture shows nothing: it has one grey level, or nearly)",
-        f"ignored_element: 1 images, such as c ({radiograph.WARNINGS['ignored_element']})",
+        f"images with the warning {said} ({radiograph.WARNINGS[said.split(':')[0]]})"
+        for said in ("blank: 2, such as b", "ignored_element: 1, such as c")
     ]
 
 

@@ -32,7 +32,7 @@ from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network, serving_function
-from trainer.publishing import export
+from trainer.publishing import artifact_folder, export
 from trainer.publishing.trained import Measured, Origin, Scored, Trained
 
 SIZE = small_run.SIZE
@@ -272,30 +272,30 @@ def test_an_export_replaces_only_an_artifact(tmp_path, scheme, names, found):
     for name in names:
         storage.write_text(f"{folder}{name}", "x")
     if found is None:
-        export.check_replaceable(folder)
+        artifact_folder.check_replaceable(folder)
         return
     with pytest.raises(ConfigError, match=f"holds {found}, but no model.json; all that is in it"):
-        export.check_replaceable(folder)
+        artifact_folder.check_replaceable(folder)
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "model.json"])
 def test_an_artifact_without_one_of_its_files_is_not_complete(tmp_path, lost):
     tiny_artifact.make(tmp_path)
-    assert export.is_complete(str(tmp_path))
+    assert artifact_folder.is_complete(str(tmp_path))
     (tmp_path / lost).unlink()
-    assert not export.is_complete(str(tmp_path))
+    assert not artifact_folder.is_complete(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"format_version": 2}'])
 def test_an_artifact_with_a_damaged_description_is_not_complete(tmp_path, text):
     (tmp_path / artifact.MODEL_JSON).write_text(text)
-    assert not export.is_complete(str(tmp_path))
+    assert not artifact_folder.is_complete(str(tmp_path))
 
 
 def test_whether_an_artifact_of_a_newer_format_is_complete_is_not_guessed(tmp_path):
     (tmp_path / artifact.MODEL_JSON).write_text('{"format_version": 3}')
     with pytest.raises(artifact.NewerFormatError, match="upgrade humerus"):
-        export.is_complete(str(tmp_path))
+        artifact_folder.is_complete(str(tmp_path))
 
 
 @pytest.fixture(scope="module")
