@@ -1,4 +1,4 @@
-"""Writes a page to look through a scored folder: `gallery.html`, its rows in `gallery_rows/`.
+"""Write a page to look through a scored folder: `gallery.html`, its rows in `gallery_rows/`.
 
 The page needs no server: a browser opens it from a folder, or from the static site of a bucket. The
 rows are scripts, because a page that is opened from a file may load scripts but no data.
@@ -24,10 +24,11 @@ from batch_inference.outputs import (
     page_files,
     picture_paths,
     row_files,
+    run_record,
 )
-from batch_inference.outputs.records import Prediction, printable
+from batch_inference.outputs.records import Prediction, escape_reversibly
 from batch_inference.storage import filesystem, storage_errors
-from trainer.artifact import FREE_METHOD, METHOD_TITLES
+from trainer.artifact import METHOD_TITLES, ONE_PASS_METHOD
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 
@@ -39,7 +40,7 @@ VENDORED = "vendor/d3-zoom.min.js"
 
 _OWN = {field.name for field in dataclasses.fields(Prediction)}
 _NEEDED: dict[str, dict[str, type]] = {
-    output_folder.RUN_JSON: {"options": dict},
+    run_record.RUN_JSON: {"options": dict},
     output_folder.SUMMARY_JSON: {"scored": int, "rejected": int, "model": str, "engine": str},
 }
 _SHOWN_WHERE_KNOWN = ("modality", "body_part", "view", "warnings")
@@ -61,21 +62,22 @@ def write(options: GalleryOptions) -> Gallery:
     """Write the page of a scored folder, in place of an earlier one that shows no more rows.
 
     Raises:
-      ConfigError: the page has no name of a page, or would replace one that shows more rows.
+      ConfigError: the name of the page is not allowed, or the page would replace one that shows
+        more rows.
       DataError: the folder holds no finished run, the options select nothing, or they select more
         than `MAX_ROWS`.
     """
     if not page_files.PAGE.fullmatch(options.page):
         raise ConfigError(
-            f"--page={options.page} is not a name for a page; expected one such as "
-            "positives.html, of letters, digits, dots, - and _"
+            f"--page={options.page} cannot be the name of a page; expected letters, digits, dots, "
+            "- and _ before .html, such as positives.html"
         )
     scored = filesystem.absolute(options.scored)
     run, summary = (
-        _read_json(scored, name) for name in (output_folder.RUN_JSON, output_folder.SUMMARY_JSON)
+        _read_json(scored, name) for name in (run_record.RUN_JSON, output_folder.SUMMARY_JSON)
     )
-    if not options.is_of_a_part() and summary["scored"] + summary["rejected"] > MAX_ROWS:
-        raise _refuse_too_many(scored)
+    if not options.selects_part():
+        _check_number(scored, summary["scored"] + summary["rejected"])
     with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
         rows = _collect_rows(scored, options, _find_drawn_later(scored, run, options))
     images, rejected = len(rows["images"]), len(rows["rejected"])
@@ -84,10 +86,9 @@ def write(options: GalleryOptions) -> Gallery:
             f"no row in {scored} is selected by --uri, --min_probability and --label; "
             "change or omit them"
         )
-    if images + rejected > MAX_ROWS:
-        raise _refuse_too_many(scored)
+    _check_number(scored, images + rejected)
     if not options.overwrite:
-        _refuse_fuller(scored, options.page, images + rejected)
+        _check_replaceable(scored, options.page, images + rejected)
     described = _describe_run(scored, run, summary, options)
     page = filesystem.join(scored, options.page)
     with storage_errors.explain_write_failure(page):
@@ -98,23 +99,23 @@ def write(options: GalleryOptions) -> Gallery:
     return Gallery(images, rejected, page)
 
 
-def _refuse_too_many(scored: str) -> DataError:
-    return DataError(
-        f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; select a part: "
-        f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
-    )
+def _check_number(scored: str, rows: int) -> None:
+    """Raise `DataError` where a page would show more than `MAX_ROWS`."""
+    if rows > MAX_ROWS:
+        raise DataError(
+            f"{scored} has more than the {MAX_ROWS:,} rows that a gallery may hold; select a part: "
+            f"humerus-gallery --scored={scored} --label=positive --min_probability=0.9"
+        )
 
 
-def _refuse_fuller(scored: str, page: str, rows: int) -> None:
+def _check_replaceable(scored: str, page: str, rows: int) -> None:
     """Raise `ConfigError` where a page of this name shows more rows than `rows`."""
     uri = filesystem.join(scored, page)
-    if not filesystem.exists(uri):
-        return
-    shown = page_files.count_rows(uri) or 0
+    shown = (page_files.count_rows(uri) or 0) if filesystem.exists(uri) else 0
     if shown > rows:
         raise ConfigError(
-            f"{uri} shows {shown} rows and this selection has {rows}; give it a name of "
-            "its own with --page=part.html, or replace the fuller page with --overwrite"
+            f"{uri} shows {shown} rows and this selection has {rows}; write this selection to "
+            "another page (--page=part.html), or replace the fuller page with --overwrite"
         )
 
 
@@ -196,11 +197,11 @@ def _describe_run(
 ) -> dict[str, Any]:
     """Return what the head of the page and the scripts need to know of the run."""
     asked = run["options"]
-    packed, method = asked.get("cam_store") == "parquet", asked.get("method", FREE_METHOD)
+    packed, method = asked.get("cam_store") == "parquet", asked.get("method", ONE_PASS_METHOD)
     return {
-        "folder": printable(posixpath.basename(scored)),
+        "folder": escape_reversibly(posixpath.basename(scored)),
         **{name: summary[name] for name in _NEEDED[output_folder.SUMMARY_JSON]},
-        "part": options.is_of_a_part(),
+        "part": options.selects_part(),
         "selected": options.label is not None or options.min_probability > 0,
         "method": METHOD_TITLES.get(method, method),
         "full_colour": (scale := run.get("cam_scale")) and f"{scale:.3g} {legend.UNIT}",

@@ -11,7 +11,7 @@ import pytest
 
 from batch_inference import main, pipeline
 from batch_inference.gallery import page as gallery_page
-from batch_inference.outputs import redraw, row_files
+from batch_inference.outputs import overlay_pictures, row_files
 from batch_inference.storage import filesystem, storage_errors
 from tests.batch_inference.conftest import json_rows
 from tests.support import browser, scored_folder
@@ -378,13 +378,13 @@ def test_marks_of_all_parts_are_exported_and_forgotten_knowingly(unmarked, tmp_p
         "positive",
     ]
     unmarked.ask("window.confirm = (text) => { window.asked = text; return false; }")
-    click(unmarked, "#forget")
+    click(unmarked, "#delete-marks")
     assert (
-        unmarked.ask("asked") == "Forget 3 marks? 2 of them lie outside this page."
+        unmarked.ask("asked") == "Delete 3 marks? 2 of them lie outside this page."
         and unmarked.ask(MARKED) == "3 marked"
     )
     unmarked.ask("window.confirm = () => true")
-    click(unmarked, "#forget")
+    click(unmarked, "#delete-marks")
     read(unmarked, folder)
     assert unmarked.ask(MARKED) == "0 marked"
 
@@ -540,7 +540,7 @@ def test_a_narrow_window_holds_it(unmarked, large, width, height):
     )
     assert unmarked.ask(
         f"{marks}.bottom <= innerHeight && {marks}.height < 60"
-        f" && {box.format('#keep')}.top >= {marks}.bottom"
+        f" && {box.format('#export-tools')}.top >= {marks}.bottom"
     )
     unmarked.press("/")
     assert (
@@ -657,7 +657,7 @@ def test_packed_maps_are_shown_once_they_are_drawn(model, radiographs, tmp_path)
             str(radiographs), str(model), str(tmp_path), cam_store="parquet", format=("parquet",)
         )
     )
-    redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path)))
+    overlay_pictures.run(overlay_pictures.OverlayOptions(str(tmp_path), str(tmp_path)))
     (script,) = (tmp_path / "gallery_rows").glob("images-*.js")
     rows = json.loads(script.read_text().partition(",")[2].rpartition(")")[0])
     assert len(rows) == 14 and all((tmp_path / row[4]).is_file() for row in rows)

@@ -23,7 +23,7 @@ ZOOM = """[...document.querySelectorAll('#selected .layers')].map(layers => {
     const m = new DOMMatrix(getComputedStyle(layers).transform), b = layers.parentElement;
     return [m.a, m.e / b.clientWidth, m.f / b.clientHeight].map(v => Math.round(v * 1000) / 1000);
 })"""
-VALUES = "document.querySelector('#values').textContent"
+VALUES = "document.querySelector('#window-values').textContent"
 
 
 def label_of(image: int) -> dict[str, str]:
@@ -223,7 +223,7 @@ def test_the_threshold_moves_confusion_rates_and_filters(opened):
     opened.mouse("mouseReleased", x + width / 4, y, button="left", clickCount=1)
     opened.wait("document.querySelector('#threshold').value > 0.7")
     threshold = float(opened.ask("document.querySelector('#threshold').value"))
-    opened.wait(f"document.querySelector('#at').textContent === '{threshold:.3f}'")
+    opened.wait(f"document.querySelector('#threshold-value').textContent === '{threshold:.3f}'")
     counts = cells()
     assert counts == confuse(threshold)
     for name, of, hits in (
@@ -237,7 +237,7 @@ def test_the_threshold_moves_confusion_rates_and_filters(opened):
     opened.click("#fn")
     assert opened.ask(COUNT) == f"{counts['fn']} of 200 images"
     assert "false negative" in opened.ask("document.querySelector('#selected .facts').innerText")
-    opened.click("#run-threshold")
+    opened.click("#reset-threshold")
     opened.wait(f"{COUNT} === '{confuse(0.5)['fn']} of 200 images'")
 
 
@@ -281,7 +281,7 @@ def test_a_link_opens_the_same_case(opened, folder):
     assert opened.ask(NAME) != name
     read(opened, folder, address)
     assert (opened.ask(NAME), opened.ask(COUNT)) == (name, count)
-    assert opened.ask("document.querySelector('#at').textContent") == "0.250"
+    assert opened.ask("document.querySelector('#threshold-value').textContent") == "0.250"
     read(opened, folder, "#view=nothing&outcome=never&threshold=x&case=absent")
     assert opened.ask(COUNT) == "200 images" and not opened.errors
 
@@ -408,7 +408,7 @@ def test_a_fuller_page_is_replaced_only_when_asked(tmp_path):
     assert gallery_page.write(gallery_page.GalleryOptions(str(folder))).images == 6
     with pytest.raises(ConfigError, match=r"shows 9 rows and this selection has 3.*--page="):
         gallery_page.write(gallery_page.GalleryOptions(**options))
-    with pytest.raises(ConfigError, match="is not a name for a page"):
+    with pytest.raises(ConfigError, match="cannot be the name of a page"):
         gallery_page.write(gallery_page.GalleryOptions(**options, page="../other.html"))
     part = gallery_page.write(gallery_page.GalleryOptions(**options, page="positives.html"))
     assert part.images == 3 and part.page.endswith("/positives.html")
