@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from trainer.decoding import picture
-from trainer.decoding.refusal import MAX_PIXELS, REASONS, WARNINGS, RadiographError, refuse
+from trainer.decoding.refusal import REASONS, WARNINGS, RadiographError, refuse
+from trainer.decoding.size_limits import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from trainer.decoding.dicom import Decoded
+    from trainer.decoding.dicom import DicomImage
 
 __all__ = [
     "MAX_BYTES",
@@ -105,8 +106,8 @@ class Radiograph:
       source_format: PNG, JPEG, TIFF, BMP, WEBP or DICOM.
       source_mode: what the file held: grey, grey16, rgb, palette, cmyk, monochrome1 and so on; see
         `picture.MODES`, `dicom_header.MODES`.
-      tags: DICOM only: modality, body_part, view, study_uid where present. Never an attribute of
-        the patient.
+      tags: DICOM only: modality, body_part, view, study_uid where present. The UID identifies a
+        study: a caller must replace it by a pseudonym before it writes anything.
       warnings: keys of `WARNINGS`, sorted, none twice; empty for an unremarkable picture.
     """
 
@@ -194,7 +195,7 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Radiograph]]:
     return number, lambda index: _radiograph_of_dicom(frame(index))
 
 
-def _radiograph_of_dicom(decoded: "Decoded") -> Radiograph:
+def _radiograph_of_dicom(decoded: "DicomImage") -> Radiograph:
     return _radiograph(decoded.pixels, "DICOM", decoded.mode, decoded.tags, decoded.warnings)
 
 

@@ -1,8 +1,9 @@
 """Decode DICOM files to grey pixels, as a viewer would show them.
 
 Identifiers that somebody burned into the pixels stay there: no program can remove them with
-certainty. Nothing of the data set but four harmless attributes leaves this module. No exception,
-warning or log line of a library is passed on, because they quote values.
+certainty. Of the data set, only modality, body part, view and the UID of the study leave this
+module. The UID identifies a study: a caller must replace it by a pseudonym before it writes
+anything. No exception, warning or log line of a library is passed on, because they quote values.
 """
 
 import io
@@ -19,17 +20,18 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.pixels import get_decoder
 
 from trainer.decoding.dicom_containment import contain_errors
-from trainer.decoding.dicom_display import grey, luma, of_frame
+from trainer.decoding.dicom_display import grey, luma, merge_frame_attributes
 from trainer.decoding.dicom_header import (
     LOSSLESS_JPEG,
-    check_header,
+    read_header,
     read_transfer_syntax,
 )
 from trainer.decoding.dicom_terms import BODY_PARTS, MODALITIES, RADIOGRAPHY, VIEWS
-from trainer.decoding.encoded_frame import check_codestream, check_end, has_end
-from trainer.decoding.frame_amount import check_amount
-from trainer.decoding.jpeg_stream import read_adobe_transform
-from trainer.decoding.refusal import check_memory, refuse
+from trainer.decoding.encoded_frame import check_end, has_end, read_bit_depth
+from trainer.decoding.jpeg_segments import read_adobe_transform
+from trainer.decoding.refusal import refuse
+from trainer.decoding.sample_count import check_sample_count
+from trainer.decoding.size_limits import check_memory
 
 _TERMS = {
     "modality": ("Modality", MODALITIES),
@@ -51,13 +53,13 @@ _FRAMES = {
 _PIXEL_DATA_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
-class Decoded(NamedTuple):
+class DicomImage(NamedTuple):
     """Holds one decoded frame.
 
     Attributes:
       pixels: uint8 [height, width], bone bright.
       mode: a value of `dicom_header.MODES`.
-      tags: the harmless attributes, by name.
+      tags: `modality`, `body_part`, `view` and `study_uid`, those that are known.
       warnings: keys of `refusal.WARNINGS`.
     """
 
@@ -67,10 +69,11 @@ class Decoded(NamedTuple):
     warnings: frozenset[str]
 
 
-def read(data: bytes) -> Decoded:
+def read(data: bytes) -> DicomImage:
     """Decode a file with one frame.
 
-    Raises RadiographError with bad_dicom, truncated, unsupported or too_large.
+    Raises:
+      RadiographError: bad_dicom, truncated, unsupported or too_large.
     """
     number, frame = frames(data)
     if number > 1:
@@ -78,7 +81,7 @@ def read(data: bytes) -> Decoded:
     return frame(0)
 
 
-def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
+def frames(data: bytes) -> tuple[int, Callable[[int], DicomImage]]:
     """Return the number of frames, and the function that decodes one of them.
 
     Both raise as `read` does.
@@ -87,17 +90,17 @@ def frames(data: bytes) -> tuple[int, Callable[[int], Decoded]]:
         _check_deflated(data)
         dataset = _parse(data)
         notes: set[str] = set()
-        number, mode = check_header(dataset, notes)
+        number, mode = read_header(dataset, notes)
 
-    def frame(index: int) -> Decoded:
+    def frame(index: int) -> DicomImage:
         with contain_errors():
             found = set(notes)
             stored, done = _stored_values(dataset, index, found)
-            pixels = stored if done else grey(of_frame(dataset, index), stored, found)
+            pixels = stored if done else grey(merge_frame_attributes(dataset, index), stored, found)
             tags = _tags(dataset)
             if tags.get("modality", "OT") not in RADIOGRAPHY:
                 found.add("other_modality")
-            return Decoded(pixels, mode, tags, frozenset(found))
+            return DicomImage(pixels, mode, tags, frozenset(found))
 
     return number, frame
 
@@ -174,7 +177,7 @@ def _stored_values(
         number = int(dataset.get("NumberOfFrames") or 1)
         encoded = encaps.get_frame(dataset.PixelData, index, number_of_frames=number)
         if syntax != uid.RLELossless:
-            bits = check_codestream(encoded, dataset)
+            bits = read_bit_depth(encoded, dataset)
             check_end(encoded, notes)
         # The decoder gets the bytes that were checked, and no other table of offsets.
         dataset, index = _take_frame(dataset, encoded), 0
@@ -192,7 +195,7 @@ def _stored_values(
             refuse("truncated", f"the {syntax.name} pixel data end early")
         refuse("bad_dicom", f"the {syntax.name} pixel data cannot be decoded")
     if syntax in (*_LOSSY_JPEG, *LOSSLESS_JPEG):
-        check_amount(
+        check_sample_count(
             encoded, pixels, lambda replaced: _decode(_take_frame(dataset, replaced), 0)[0]
         )
     pixels = _used_bits(dataset, pixels, bits or 8 * pixels.itemsize)

@@ -19,7 +19,7 @@ _ROWS_PER_BLOCK = 256
 _FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
-def of_frame(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
+def merge_frame_attributes(dataset: pydicom.Dataset, index: int) -> pydicom.Dataset:
     """Return the data set as it holds for one frame.
 
     Windows and rescales of its functional groups take precedence (PS3.3 C.7.6.16).

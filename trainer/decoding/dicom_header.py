@@ -1,4 +1,4 @@
-"""Check the header of a DICOM file before any pixel is decoded."""
+"""Read and check the header of a DICOM file before any pixel is decoded."""
 
 import io
 
@@ -8,7 +8,8 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_expected_length
 
 from trainer.decoding.dicom_values import has_value, read_integer, read_numbers
-from trainer.decoding.refusal import check_memory, check_size, refuse
+from trainer.decoding.refusal import refuse
+from trainer.decoding.size_limits import check_memory, check_size
 
 MODES = {
     "MONOCHROME1": "monochrome1",
@@ -24,8 +25,8 @@ _SQUARE = 0.01
 _FIRST_ITEM = b"\xfe\xff\x00\xe0"
 
 
-def check_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
-    """Refuse what is not a picture of 8 or 16 bits, before any pixel is decoded.
+def read_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
+    """Read what a picture is from its header; refuse what is not one of 1, 8 or 16 bits.
 
     Elements that decoders read again are put into the form that they expect.
 
@@ -62,7 +63,8 @@ def check_header(dataset: pydicom.Dataset, notes: set[str]) -> tuple[int, str]:
         )
     if allocated not in (1, 8, 16):
         refuse(
-            "unsupported", f"expected 8 or 16 bits per sample, the DICOM pixels have {allocated}"
+            "unsupported",
+            f"expected 1, 8 or 16 bits per sample, the DICOM pixels have {allocated}",
         )
     check_size(rows, columns)
     if read_integer(dataset, "PixelRepresentation") not in (0, 1):

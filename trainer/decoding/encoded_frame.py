@@ -4,13 +4,8 @@ import struct
 
 import pydicom
 
-from trainer.decoding.jpeg_stream import (
-    END_MARKER,
-    check_damage,
-    check_scans,
-    complete,
-    read_frame_header,
-)
+from trainer.decoding.jpeg_segments import END_MARKER, read_frame_header
+from trainer.decoding.jpeg_soundness import check_damage, check_scans, complete
 from trainer.decoding.refusal import refuse
 
 
@@ -35,13 +30,14 @@ def has_end(frame: bytes) -> bool:
     return frame.rstrip(b"\0").endswith(END_MARKER)
 
 
-def check_codestream(frame: bytes, dataset: pydicom.Dataset) -> int:
-    """Refuse an encoded frame whose own header contradicts the data set.
+def read_bit_depth(frame: bytes, dataset: pydicom.Dataset) -> int:
+    """Return the bits of a sample from the header of an encoded frame.
 
-    The decoders believe the frame, whatever its size, and cut off bits that don't fit.
+    The decoders believe that header, whatever its size, and cut off bits that don't fit.
 
-    Returns:
-      The bits of a sample, as the frame's header says.
+    Raises:
+      RadiographError: it contradicts the data set (bad_dicom), or the frame has too many scans or
+        an image offset (unsupported).
     """
     if frame[:2] == b"\xff\xd8":
         check_scans(frame)

@@ -1,4 +1,4 @@
-"""Fills allocated memory with a pattern, so that what a decoder leaves unwritten can be told.
+"""Fill new memory with a pattern, so that pixels that a decoder leaves unwritten can be found.
 
 libtiff goes on after damaged data, and the rest of the picture is whatever the memory held before:
 parts of another picture, perhaps. Two decodings over different patterns differ there.

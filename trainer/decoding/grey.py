@@ -33,7 +33,7 @@ def convert_to_grey(image: Image.Image, transparent: int | None = None) -> np.nd
     """
     grey = np.empty((image.height, image.width), np.uint8)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        table = _ramp(image)
+        table = _lookup_table(image)
         for place, tile in iterate_tiles(image):
             grey[place] = table(np.asarray(tile))
             if transparent is not None:
@@ -68,7 +68,7 @@ def flatten_plain(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     return np.asarray(Image.fromarray(pixels).convert("L")), "rgb"
 
 
-def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
+def _lookup_table(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that maps the deep grey values of `image` to uint8."""
     if image.mode.startswith("I;16"):
         maximum = max(int(np.asarray(tile).max()) for _, tile in iterate_tiles(image))
@@ -98,8 +98,8 @@ def _ramp(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
     ).astype(np.uint8)
 
 
-def turn_upright(grey: np.ndarray, exif: bytes) -> np.ndarray:
-    """Return `grey` in the orientation that EXIF data tell; ignore damaged ones."""
+def apply_exif_orientation(grey: np.ndarray, exif: bytes) -> np.ndarray:
+    """Return `grey` in the orientation that EXIF data name; ignore damaged ones."""
     orientation = _read_orientation(exif)
     if orientation not in range(2, 9):
         return grey

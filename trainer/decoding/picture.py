@@ -20,19 +20,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from trainer.decoding import png, tiff, tiff_jpeg
+from trainer.decoding import jpeg, png, tiff, tiff_jpeg
 from trainer.decoding.filled_memory import PATTERNS, fill_new_memory
-from trainer.decoding.grey import convert_to_grey, flatten_plain, turn_upright
-from trainer.decoding.jpeg_stream import (
-    check_damage,
-    check_scans,
-    complete,
-    decode_luma,
-    jpeg_segments,
-    remove_exif,
-)
-from trainer.decoding.refusal import RadiographError, check_memory, check_size, refuse
+from trainer.decoding.grey import apply_exif_orientation, convert_to_grey, flatten_plain
+from trainer.decoding.jpeg_segments import iterate_segments, remove_exif
+from trainer.decoding.jpeg_soundness import complete
+from trainer.decoding.refusal import RadiographError, refuse
 from trainer.decoding.sixteen_bits import has_deep_colour, read_deep_colour
+from trainer.decoding.size_limits import check_memory, check_size
 
 # Only these formats are parsed. Image.open would try others, and it has a process-wide warning of
 # decompression bombs.
@@ -64,8 +59,6 @@ MODES = {
     "LAB": "lab",
 }
 
-# Lossless and differential processes: Pillow opens them, libjpeg decodes none.
-_JPEG_NOT_DECODED = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_LS = 0xF7
 _SIDE_BYTES = 32  # per row: Pillow's pointers; per column: the run lengths of libtiff's fax decoder
 # Messages of Pillow about a kind of file that it knows but does not decode.
@@ -85,9 +78,9 @@ def read(data: bytes, kind: str) -> tuple[np.ndarray, str, frozenset[str]]:
       `refusal.WARNINGS`.
 
     Raises:
-      RadiographError with truncated, unsupported or too_large.
+      RadiographError: truncated, unsupported or too_large.
     """
-    if kind == "JPEG" and any(marker == _JPEG_LS for marker, _, _ in jpeg_segments(data)):
+    if kind == "JPEG" and any(marker == _JPEG_LS for marker, _, _ in iterate_segments(data)):
         refuse(
             "unsupported",
             "expected PNG, JPEG, TIFF, BMP, WebP or DICOM, the content is JPEG-LS",
@@ -161,7 +154,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
     if has_deep_colour(image):
         grey = read_deep_colour(image, lambda: _OPENERS[kind](io.BytesIO(data)))
     elif isinstance(image, JpegImagePlugin.JpegImageFile):
-        grey = _load_jpeg(image, data)
+        grey = jpeg.load(image, data)
     else:
         image.load()
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -171,7 +164,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, kind: str) -> tuple[np.ndar
         grey = convert_to_grey(image, transparent)
     # Pillow has applied the orientation of TIFF, and `remove_exif` has taken that of JPEG.
     exif = b"" if kind in ("TIFF", "JPEG") else image.info.get("exif", b"")
-    return turn_upright(grey, exif), mode
+    return apply_exif_orientation(grey, exif), mode
 
 
 def _fill_empty_alpha(image: BmpImagePlugin.BmpImageFile) -> None:
@@ -186,17 +179,7 @@ def _decode_jpeg(data: bytes, exif: bytes) -> tuple[np.ndarray, str, frozenset[s
     with _OPENERS["JPEG"](io.BytesIO(ended)) as image:
         grey, mode = _decode(image, ended, "JPEG")
     notes = frozenset() if ended is data else frozenset({"no_end_marker"})
-    return turn_upright(grey, exif), mode, notes
-
-
-def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> np.ndarray:
-    """Return the grey pixels of an open JPEG file; refuse one whose pixel data are damaged."""
-    _prepare_jpeg(image, data)
-    if (luma := decode_luma(data)) is not None:
-        return luma
-    check_damage(data, "the JPEG file")
-    image.load()
-    return convert_to_grey(image, None)
+    return apply_exif_orientation(grey, exif), mode, notes
 
 
 def _decode_twice(image: TiffImagePlugin.TiffImageFile, data: bytes) -> tuple[np.ndarray, str]:
@@ -230,21 +213,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     else:
         width = height = 0
     return height, width
-
-
-def _prepare_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
-    """Make Pillow decode an open JPEG file to its luma plane, and CMYK in the right polarity.
-
-    Raises RadiographError for what libjpeg does not decode and for too many scans.
-    """
-    check_scans(data)
-    for marker, _, _ in jpeg_segments(data):
-        if marker in _JPEG_NOT_DECODED:
-            refuse("unsupported", "no decoder for lossless and differential JPEG")
-    image.draft("L", image.size)
-    if image.mode == "CMYK" and "adobe" not in image.info:
-        # Pillow treats every CMYK JPEG as one of Adobe's, which are stored inverted.
-        image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
 
 
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:

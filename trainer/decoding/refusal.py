@@ -1,6 +1,7 @@
-"""The stable codes of files that give no picture or an odd one, and the error of a refused file.
+"""Codes of rejection reasons and warnings, and the error of a rejected file.
 
-`REASONS` are codes of files without a picture, `WARNINGS` codes of pictures to look at twice.
+The codes are stable. Files without a picture have one of `REASONS`, pictures to look at twice have
+some of `WARNINGS`.
 """
 
 from typing import NoReturn
@@ -25,9 +26,6 @@ WARNINGS: dict[str, str] = {
     "other_modality": "the DICOM file names a modality that is not radiography, such as CT or MR",
 }
 
-MAX_PIXELS = 100_000_000
-MAX_MEMORY = 900_000_000  # bytes; leaves room for the file and the result under 1 GiB
-
 
 class RadiographError(ValueError):
     """A file that cannot become pixels.
@@ -50,22 +48,3 @@ class RadiographError(ValueError):
 def refuse(reason: str, detail: str) -> NoReturn:
     """Raise `RadiographError` with a key of `REASONS` and a sentence."""
     raise RadiographError(reason, detail)
-
-
-def check_size(height: int, width: int) -> None:
-    """Refuse a picture of more than `MAX_PIXELS`, before any of them is decoded."""
-    if height * width > MAX_PIXELS:
-        refuse(
-            "too_large",
-            f"expected at most {MAX_PIXELS:,} pixels, the header announces {width} x {height}",
-        )
-
-
-def check_memory(needed: int) -> None:
-    """Refuse a picture whose decoding would take more than `MAX_MEMORY` bytes."""
-    if needed > MAX_MEMORY:
-        refuse(
-            "too_large",
-            f"expected a picture that decodes within {MAX_MEMORY:,} bytes of memory, "
-            f"this one takes up to {needed:,}",
-        )

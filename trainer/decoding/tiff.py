@@ -22,7 +22,8 @@ from PIL.TiffImagePlugin import (
 )
 
 from trainer.decoding.grey import TIFF_SIGNED, sample_format
-from trainer.decoding.refusal import check_memory, check_size, refuse
+from trainer.decoding.refusal import refuse
+from trainer.decoding.size_limits import check_memory, check_size
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}

@@ -15,18 +15,16 @@ from PIL.TiffImagePlugin import (
     TILEWIDTH,
 )
 
-from trainer.decoding.jpeg_stream import (
+from trainer.decoding.jpeg_segments import (
     END_MARKER,
-    check_damage,
-    check_scans,
-    complete,
+    SCAN_HEADER,
     has_end_marker,
-    jpeg_segments,
+    iterate_segments,
     read_frame_header,
 )
+from trainer.decoding.jpeg_soundness import check_damage, check_scans, complete
 
 _OLD_JPEG, _JPEG = 6, 7
-_SCAN = 0xDA
 _NAME = "the JPEG data of the TIFF file"
 
 
@@ -51,7 +49,7 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     if tags.get(COMPRESSION) == _OLD_JPEG:
         start = tags.get(ExifTags.Base.JpegIFOffset, 0)
         stream = data[start : start + tags.get(ExifTags.Base.JpegIFByteCount, 0)]
-        has_scan = any(marker == _SCAN for marker, _, _ in jpeg_segments(stream))
+        has_scan = any(marker == SCAN_HEADER for marker, _, _ in iterate_segments(stream))
         if has_scan and has_end_marker(stream) and _fits(stream, image.height, image.width):
             check_scans(stream)
             check_damage(stream, _NAME)

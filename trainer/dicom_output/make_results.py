@@ -16,7 +16,7 @@ from trainer.drawing.legend import Legend
 def make_results_task(
     arrays: Sequence[np.ndarray],
     kinds: Sequence[str],
-    finding: dict[str, Any],
+    result: dict[str, Any],
     drawing: dict[str, Any],
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return the files of `kinds` in their order, each uint8 [n].
@@ -25,32 +25,32 @@ def make_results_task(
       arrays: the header of `source_header.extract`, uint8 [n]; for `sc` also the picture and the
         map, as `legend.draw` takes them.
       kinds: `sc`, `sr` or both.
-      finding: fields of `trainer.workers.dicom_results.Finding`.
+      result: fields of `trainer.workers.dicom_results.ModelResult`.
       drawing: fields of `Legend`.
     """
     made = []
     with contain_errors():
         source = source_header.parse(arrays[0].tobytes())
-        settings = [finding["model"], finding["engine"], finding["method"], finding["frame"]]
+        settings = [result["model"], result["engine"], result["method"], result["frame"]]
         for kind in kinds:
             if kind == "sc":
                 drawn = legend.draw(arrays[1], arrays[2], Legend(**drawing), with_strip=False)
                 looks = [drawing["style"], drawing["colours"]]
                 dataset = capture.make(
-                    source, drawn, [*settings, *looks], finding["frame"], finding["created"]
+                    source, drawn, [*settings, *looks], result["frame"], result["created"]
                 )
             else:
                 dataset = report.make(
                     source,
-                    finding["label"],
-                    finding["probability"],
+                    result["label"],
+                    result["probability"],
                     {
-                        "engine": finding["engine"],
-                        "threshold": finding["threshold"],
+                        "engine": result["engine"],
+                        "threshold": result["threshold"],
                     },
-                    [*settings, finding["threshold"]],
-                    finding["frame"],
-                    finding["created"],
+                    [*settings, result["threshold"]],
+                    result["frame"],
+                    result["created"],
                 )
             made.append(np.frombuffer(_encode(dataset), np.uint8))
     return {}, made

@@ -1,4 +1,4 @@
-"""This module samples a patient's build and outlines the healthy arm and its neighbours in mm."""
+"""Sample a patient's build and outline the healthy arm and its neighbours in mm."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ Bones = tuple[tuple[geometry.Body, Place], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """This is the body of one patient: lengths in mm, factors around 1."""
+    """The body of one patient: lengths in mm, factors around 1."""
 
     length: float  # of the humerus
     girth: float  # factor on bone widths

@@ -1,4 +1,4 @@
-"""This module turns attenuation into a displayed picture: scatter, noise, contrast and marker."""
+"""Turn attenuation into a displayed picture: scatter, noise, contrast and marker."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""This module writes simulated radiographs in MURA's layout: a complete folder or none at all."""
+"""Write simulated radiographs in MURA's layout: a complete folder or none at all."""
 
 import concurrent.futures
 import contextlib

@@ -1,4 +1,4 @@
-"""This module samples fractures of the humerus and places their fragments."""
+"""Sample fractures of the humerus and place their fragments."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from trainer.phantom.geometry import Array
 
 @dataclasses.dataclass(frozen=True)
 class Fracture:
-    """This is a break across the shaft in the image plane: lengths in mm, angles in radians."""
+    """A break across the shaft in the image plane: lengths in mm, angles in radians."""
 
     site: float
     slope: float  # mm along the shaft per mm across: 0 is transverse

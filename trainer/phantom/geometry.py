@@ -1,4 +1,4 @@
-"""This module computes path lengths of rays through bodies, and where they fall in the image.
+"""Compute path lengths of rays through bodies, and where these fall in the image.
 
 A `Body` is two smooth boundaries along an axis with an elliptical cross-section between them. The
 path of a ray through it is therefore known in closed form. A frame [3, 3] maps (x, y, 1) px to
@@ -27,7 +27,7 @@ Knots = tuple[tuple[float, ...], tuple[float, ...]]  # positions in mm, and the 
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """A body is a set of tables, float32 [n], with one row each STEP mm from `start`.
+    """Boundary tables of a body, float32 [n], with one row each STEP mm from `start`.
 
     `left`, `right` and `cortex` are in mm; `depth` is the ratio of thickness to width.
     """
@@ -157,7 +157,7 @@ def coordinates(frame: Array, rows: slice, columns: slice) -> tuple[Array, Array
 
 
 class Film:
-    """A film is the plane of the image while it is drawn.
+    """The plane of the image while it is drawn.
 
     `total` float32 [h, w] collects attenuation; `frame` maps px to mm of the arm.
     """

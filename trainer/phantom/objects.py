@@ -1,4 +1,4 @@
-"""This module draws hardware and casts of positive studies, and the clutter of both labels."""
+"""Draw hardware and casts of positive studies, and the clutter of both labels."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from trainer.phantom.geometry import Array
 
 
 class Ink:
-    """An ink draws dense objects as polygons in mm; each adds `attenuation` where it lies.
+    """Draws dense objects as polygons in mm; each adds `attenuation` where it lies.
 
     `points` collects the corners of all polygons in px.
     """
@@ -60,7 +60,7 @@ def draw_screw(ink: Ink, start: tuple[float, float], end: tuple[float, float]) -
         ink.bar(tuple(middle - normal), tuple(middle + normal), 0.7, 0.9)
 
 
-def fix_plate(
+def draw_plate(
     ink: Ink,
     build: anatomy.Build,
     body: geometry.Body,
@@ -99,7 +99,7 @@ def fix_plate(
         draw_screw(ink, (place, at), (place + lean, at - across * depth))
 
 
-def fix_nail(
+def draw_nail(
     ink: Ink,
     build: anatomy.Build,
     body: geometry.Body,
@@ -131,7 +131,7 @@ def fix_nail(
         )
 
 
-def fix_pins(
+def draw_pins(
     ink: Ink,
     build: anatomy.Build,
     body: geometry.Body,
@@ -147,7 +147,7 @@ def fix_pins(
         ink.bar(tuple(centre - reach), tuple(centre + reach), rng.uniform(2.0, 3.2), 3.2)
 
 
-HARDWARE = {"plate": fix_plate, "nail": fix_nail, "pins": fix_pins}
+HARDWARE = {"plate": draw_plate, "nail": draw_nail, "pins": draw_pins}
 
 
 def draw_cast(

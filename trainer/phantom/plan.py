@@ -1,4 +1,4 @@
-"""This module samples patients, their studies and the pose of each image.
+"""Sample patients, their studies and the pose of each image.
 
 Every choice is a pure function of its purpose and (seed, patient, study, image). The result is
 therefore the same for any number of patients in any order.
@@ -14,7 +14,7 @@ from trainer.phantom.geometry import Array
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study is one visit: label 0 or 1, number of images, and the `site` that its views show.
+    """One visit: label 0 or 1, number of images, and the `site` that its views show.
 
     The site is in mm along the humerus.
     """
@@ -26,7 +26,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """A pose states how one image was taken: its size in pixels, its angles and its frame.
+    """The view of one image: its size in pixels, its angles and its frame.
 
     `frame` [3, 3] maps (x, y, 1) px to (s, t, 1) mm of the arm.
     """

@@ -1,4 +1,4 @@
-"""This module renders one simulated radiograph of the upper arm with the boxes of its findings.
+"""Render one simulated radiograph of the upper arm with the boxes of its findings.
 
 X-rays are attenuated along their paths through the body (Beer-Lambert law) and scattered. They are
 counted with quantum noise and blurred by the detector. The picture is collimated, marked, and shown
@@ -18,7 +18,7 @@ OVERSAMPLING = 1.25  # the attenuation is drawn this much finer than the image, 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A finding makes a study positive; its box is (x, y, width, height) in pixels."""
+    """One simulated finding and its box in the image: (x, y, width, height) in pixels."""
 
     kind: str
     box: tuple[int, int, int, int]
@@ -26,7 +26,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A view is one radiograph: pixels uint8 [height, width] with bright bone.
+    """One radiograph: pixels uint8 [height, width] with bright bone.
 
     `colour` says whether its file has three equal channels.
     """
@@ -39,7 +39,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A case states what is abnormal in one view: a fracture, hardware, a cast, or several.
+    """The abnormalities of one view: a fracture, hardware, a cast, or several.
 
     `hardware` is "plate", "nail", "pins" or "".
     """

@@ -1,4 +1,4 @@
-"""This module adds the attenuation of the healthy body, its layers and its bones, to a film."""
+"""Add the attenuation of the healthy body, its layers and its bones, to a film."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ MUSCLE, FAT, CORTEX, SPONGIOSA, MARROW, PLASTER = 0.0245, 0.0202, 0.092, 0.036, 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A piece is a part of the humerus, between two positions in mm, that has moved on its own.
+    """A part of the humerus, between two positions in mm, that has moved on its own.
 
     `frame` maps px to where the piece came from. `share(s, t, thickness)` returns the share of the
     bone along a ray that belongs to the piece, 0 to 1.

@@ -44,7 +44,7 @@ def make_arena() -> int:
 class Channel:
     """Sends and receives on one side of a conversation; both sides take turns.
 
-    A side writes behind what it was sent, so that it may read that while it writes.
+    A reply is written after the request in the arena, so that the request stays readable.
     """
 
     def __init__(self, connection: socket.socket, arena: int):

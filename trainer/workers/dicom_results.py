@@ -1,4 +1,4 @@
-"""Has workers make the results of scored radiographs in DICOM: pictures and structured reports."""
+"""Have workers make the results of scored radiographs in DICOM: pictures and structured reports."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ _TASK = "trainer.dicom_output.make_results:make_results_task"
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """Holds what the model says of a radiograph.
+class ModelResult:
+    """Holds the result of the model for one radiograph.
 
     Attributes:
       label, probability, model, engine, frame: as in the row.
@@ -37,7 +37,7 @@ class Finding:
 def make(
     header: bytes,
     kinds: Sequence[str],
-    finding: Finding,
+    result: ModelResult,
     legend: Legend,
     picture: np.ndarray | None,
     cam: np.ndarray,
@@ -47,19 +47,20 @@ def make(
     Args:
       header: of the source, from `trainer.dicom_output.source_header`.
       kinds: `sc` only where there is a picture.
+      result: what the files report.
       legend: how the map is drawn.
       picture, cam: as `legend.draw` takes them.
 
     Raises:
       TaskError: they could not be made.
-      StoppedError: the program is ending.
+      PoolStoppedError: the program is ending.
     """
     shown = [] if picture is None else [picture, cam]
     _, files = pool.shared().run(
         _TASK,
         [np.frombuffer(header, np.uint8), *shown],
         kinds=list(kinds),
-        finding=dataclasses.asdict(finding),
+        result=dataclasses.asdict(result),
         drawing=dataclasses.asdict(legend),
     )
     return [file.tobytes() for file in files]

@@ -1,45 +1,35 @@
-"""Decode files, draw maps and encode squares for a data set, in the workers of a pool.
+"""Decode files and draw maps in the workers of a pool.
 
 `imaging_tasks` has what runs in a worker. Pixels and pictures are those that `radiograph` and
 `overlay` make.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from trainer.drawing.legend import Legend
 from trainer.workers import pool
-from trainer.workers.file_results import (
-    Decoded,
-    EncodedSquare,
-    describe_refusal,
-    digest,
-    parse_decoded,
-)
-from trainer.workers.process import TaskError
+from trainer.workers.file_results import Decoded, Wanted, digest
+from trainer.workers.process import TaskCrashError, TaskError, TaskMemoryError, TaskTimeError
 
 _TASKS = "trainer.workers.imaging_tasks"
 
 
 class Imaging:
-    """Decodes, draws and encodes in the workers of a pool.
+    """Decodes files and draws maps in the workers of a pool.
 
     A file is a local path, which the worker reads itself, or the bytes of one that lies elsewhere.
+    All methods raise `PoolStoppedError` once the program is ending.
 
     Attributes:
-      DECODE, TOGETHER, FRAMES, ENCODE, DRAW, FILES, WARM: the tasks.
+      DECODE, FRAMES, DRAW, WARM: the tasks.
     """
 
     DECODE = f"{_TASKS}:decode_task"
-    TOGETHER = f"{_TASKS}:decode_together_task"
     FRAMES = f"{_TASKS}:frames_task"
-    ENCODE = f"{_TASKS}:encode_square_task"
     DRAW = f"{_TASKS}:draw_task"
-    FILES = f"{_TASKS}:draw_files_task"
     WARM = f"{_TASKS}:warm_task"
 
     def __init__(self, workers: pool.Pool | None = None):
@@ -56,186 +46,109 @@ class Imaging:
         self._pool.warm(self.WARM, colours=colours)
 
     def decode(
-        self,
-        file: str | bytes,
-        image_size: int,
-        picture: bool = False,
-        known: Collection[str] = (),
-        all_frames: bool = False,
-        header: bool = False,
+        self, file: str | bytes, image_size: int, picture: bool = False, png: bool = False
     ) -> Decoded:
-        """Decode the only picture of a file; whatever happens to the worker is a refusal.
+        """Decode the only picture of a file, as `decode_many` does."""
+        return self.decode_many([file], Wanted(image_size, picture, png=png))[0]
+
+    def decode_many(
+        self,
+        files: Sequence[str | bytes],
+        wanted: Wanted,
+        known: Sequence[Collection[str]] | None = None,
+        all_frames: bool = False,
+    ) -> list[Decoded]:
+        """Decode the only picture of each file; whatever happens to the worker is a refusal.
 
         Args:
-          file: path or bytes.
-          image_size: side of the square.
-          picture: whether to return what an overlay is drawn on.
-          known: SHA-256 of contents that need not be decoded.
+          files: paths or bytes.
+          wanted: what to make of each picture.
+          known: of each file, the SHA-256 of contents that need not be decoded.
           all_frames: of a file of several frames, return their number; else it is refused.
-          header: whether to return what DICOM results repeat of a DICOM file.
-
-        Raises:
-          StoppedError: the program is ending.
         """
-        path, sent = _path_and_arrays(file)
-        try:
-            fields, arrays = self._pool.run(
-                self.DECODE,
-                sent,
-                path=path,
-                image_size=image_size,
-                picture=picture,
-                known=list(known),
-                all_frames=all_frames,
-                header=header,
-            )
-        except TaskError as error:
-            return Decoded(digest(file), refusal=describe_refusal(error))
-        return parse_decoded(fields, arrays)
-
-    def decode_together(
-        self, paths: Sequence[str], known: Sequence[Collection[str]], **arguments: Any
-    ) -> list[Decoded | None]:
-        """Decode local files in one task, which costs less than one for each.
-
-        They share the limits of one task. A file that fails here is None, whatever the reason; call
-        `decode` to learn what becomes of it alone.
-
-        Args:
-          paths: of the files.
-          known: as of `decode`, for each file.
-          arguments: all others of `decode`, by name.
-
-        Raises:
-          StoppedError: the program is ending.
-        """
-        try:
-            fields, arrays = self._pool.run(
-                self.TOGETHER,
-                [],
-                paths=list(paths),
-                known=list(map(list, known)),
-                **arguments,
-            )
-            rest = iter(arrays)
-            found = [
-                one and parse_decoded(one, [next(rest) for _ in one.get("made", ())])
-                for one in fields["found"]
-            ]
-        except pool.StoppedError:
-            raise
-        except Exception:  # also where a worker that was taken over answers anything
-            return [None] * len(paths)
-        return found if len(found) == len(paths) else [None] * len(paths)
+        shared = {"wanted": dataclasses.asdict(wanted), "all_frames": all_frames}
+        calls = []
+        for file, hashes in zip(files, known or [()] * len(files), strict=True):
+            path, sent = _path_and_arrays(file)
+            calls.append((sent, {"path": path, "known": list(hashes), **shared}))
+        found = self._pool.run_many(self.DECODE, calls)
+        return [_unpack(file, one) for file, one in zip(files, found, strict=True)]
 
     def decode_frames(
-        self,
-        file: str | bytes,
-        image_size: int,
-        picture: bool,
-        frames: Sequence[int],
-        header: bool = False,
+        self, file: str | bytes, wanted: Wanted, frames: Sequence[int]
     ) -> Iterator[Decoded]:
-        """Decode frames of a file as they are asked for; once the worker is lost, the rest of them
-        are refused for the same reason."""
+        """Decode frames of a file, by their indices, as they are asked for.
+
+        Once the worker is lost, the rest of them are refused for the same reason.
+        """
         done = 0
         path, sent = _path_and_arrays(file)
+        arguments = {"path": path, "wanted": dataclasses.asdict(wanted), "frames": list(frames)}
         try:
-            for fields, arrays in self._pool.stream(
-                self.FRAMES,
-                sent,
-                path=path,
-                image_size=image_size,
-                picture=picture,
-                frames=list(frames),
-                header=header,
-            ):
-                yield parse_decoded(fields, arrays)
+            for result in self._pool.stream(self.FRAMES, sent, **arguments):
+                yield _unpack(file, result)
                 done += 1
         except TaskError as error:
-            lost = Decoded(digest(file), refusal=describe_refusal(error))
-            yield from (lost for _ in frames[done:])
+            yield from [_unpack(file, error)] * len(frames[done:])
 
-    def encode_square(self, file: str | bytes, image_size: int) -> EncodedSquare:
-        """Decode the only picture of a file and encode its square as PNG; raise and refuse as
-        `decode`."""
-        path, sent = _path_and_arrays(file)
-        try:
-            fields, arrays = self._pool.run(self.ENCODE, sent, path=path, image_size=image_size)
-        except TaskError as error:
-            return EncodedSquare(digest(file), refusal=describe_refusal(error))
-        if "refusal" in fields:
-            return EncodedSquare(
-                fields["sha256"], refusal=tuple(fields["refusal"]), errno=fields["errno"]
-            )
-        return EncodedSquare(
-            fields["sha256"],
-            arrays[0].tobytes(),
-            fields["source"],
-            fields["tags"],
-            tuple(fields["warnings"]),
-        )
-
-    def draw(
+    def draw_many(
         self,
-        picture: np.ndarray,
-        cam: np.ndarray,
-        legend: Legend,
-        with_strip: bool,
-        file_format: str,
-    ) -> np.ndarray:
-        """Draw a map as `legend.draw` does; return the bytes of the picture's file, uint8 [n].
-
-        Raises:
-          TaskError: it could not be drawn.
-          StoppedError: the program is ending.
-        """
-        _, (encoded,) = self._pool.run(
-            self.DRAW,
-            [picture, cam],
-            strip=dataclasses.asdict(legend),
-            with_strip=with_strip,
-            file_format=file_format,
-        )
-        return encoded
-
-    def draw_files(
-        self,
-        paths: Sequence[str],
         pictures: Sequence[tuple[np.ndarray, np.ndarray]],
+        paths: Sequence[str | None],
         legend: Legend,
         with_strip: bool,
         file_format: str,
-    ) -> list[bool]:
-        """Draw maps as `draw` does, in one task, and write them to local files.
+    ) -> list[bytes | TaskError | None]:
+        """Draw maps as `legend.draw` does.
 
         Args:
-          paths: of the files to write.
-          pictures: the picture and the map of each; all others are as of `draw`.
+          pictures: the picture and the map of each.
+          paths: of the local files to write; None for a picture to be returned.
+          legend, with_strip: as of `legend.draw`.
+          file_format: as of `overlay.encode`.
 
         Returns:
-          Whether each picture was written. If one was not, call `draw` and write its file to learn
-          why.
-
-        Raises:
-          StoppedError: the program is ending.
+          None for each picture that was written; the bytes of its file where it was not, also where
+          writing failed; or why it could not be drawn.
         """
-        try:
-            fields, _ = self._pool.run(
-                self.FILES,
-                list(itertools.chain.from_iterable(pictures)),
-                paths=list(paths),
-                strip=dataclasses.asdict(legend),
-                with_strip=with_strip,
-                file_format=file_format,
-            )
-            written = [one is True for one in fields["written"]]
-        except pool.StoppedError:
-            raise
-        except Exception:
-            return [False] * len(paths)
-        return written if len(written) == len(paths) else [False] * len(paths)
+        strip = dataclasses.asdict(legend)
+        shared = {"strip": strip, "with_strip": with_strip, "file_format": file_format}
+        calls = [
+            (pair, {"path": path, **shared}) for pair, path in zip(pictures, paths, strict=True)
+        ]
+        return [_unpack_picture(found) for found in self._pool.run_many(self.DRAW, calls)]
 
 
 def _path_and_arrays(file: str | bytes) -> tuple[str | None, list[np.ndarray]]:
     return (file, []) if isinstance(file, str) else (None, [np.frombuffer(file, np.uint8)])
+
+
+def _unpack(file: str | bytes, found: pool.Result | TaskError) -> Decoded:
+    """Return the answer of a task that decodes."""
+    if not isinstance(found, TaskError):
+        try:
+            return Decoded.unpack(*found)
+        except Exception:  # A worker that was taken over may answer anything.
+            found = TaskCrashError("the answer is damaged")
+    return Decoded(digest(file), refusal=_describe_refusal(found))
+
+
+def _unpack_picture(found: pool.Result | TaskError) -> bytes | TaskError | None:
+    """Return the answer of the task that draws."""
+    if isinstance(found, TaskError):
+        return found
+    return found[1][0].tobytes() if found[1] else None
+
+
+def _describe_refusal(error: TaskError) -> tuple[str, str]:
+    """Return reason and detail of what ended a worker's task.
+
+    They omit the text of the error, which might quote the file.
+    """
+    if isinstance(error, TaskMemoryError):
+        return "too_large", f"decoding it takes more than {pool.MEMORY >> 20} MiB of memory"
+    if isinstance(error, TaskTimeError):
+        return "too_slow", f"decoding it takes more than {pool.SECONDS:.0f} s of processor time"
+    if isinstance(error, TaskCrashError):
+        return "decode_failed", f"the decoder crashed ({error})"
+    return "decode_failed", f"decoding ended in {error}"

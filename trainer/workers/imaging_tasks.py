@@ -1,4 +1,4 @@
-"""Decode, draw and encode in a worker: the tasks that `imaging.Imaging` hands over."""
+"""Decode files and draw maps in a worker: the tasks that `imaging.Imaging` hands over."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,120 +12,74 @@ from trainer.drawing import legend, overlay
 from trainer.drawing.legend import Legend
 from trainer.files import atomic_file, regular_file
 from trainer.radiograph import MAX_BYTES, RadiographError
+from trainer.workers.file_results import Decoded, Wanted
 from trainer.workers.worker import Result
-
-_FORMATS_OF_BROWSERS = ("PNG", "JPEG", "BMP", "WEBP")
-_DEEP_MODES = ("grey16", "grey32", "float")
 
 
 def decode_task(
     arrays: Sequence[np.ndarray],
     path: str | None,
-    image_size: int,
-    picture: bool,
+    wanted: Mapping[str, Any],
     known: Sequence[str],
     all_frames: bool,
-    header: bool,
 ) -> Result:
-    """Run `Imaging.decode` in a worker."""
+    """Decode one file as `Imaging.decode_many` does."""
     sha256 = None
     try:
         contents = _read_contents(path, arrays)
         sha256 = hashlib.sha256(contents).hexdigest()
         if sha256 in known:
-            return {"sha256": sha256}, []
+            return Decoded(sha256).pack()
         if not all_frames:
-            found = radiograph.read(contents)
-            return _pack_result(found, contents, sha256, image_size, picture, header)
+            return _make_result(radiograph.read(contents), contents, sha256, wanted)
         number, read = radiograph.frames(contents)
-        if number == 1:
-            return _pack_result(read(0), contents, sha256, image_size, picture, header)
-        return {"sha256": sha256, "frames": number}, []
-    except (RadiographError, OSError) as error:
-        return {"sha256": sha256, "refusal": _describe_refusal(error)}, []
-
-
-def decode_together_task(
-    arrays: Sequence[np.ndarray],
-    paths: Sequence[str],
-    known: Sequence[Sequence[str]],
-    **arguments: Any,
-) -> Result:
-    """Run `Imaging.decode_together` in a worker."""
-    found: list[dict[str, Any] | None] = []
-    made: list[np.ndarray] = []
-    for path, hashes in zip(paths, known, strict=True):
-        try:
-            fields, of_file = decode_task([], path, known=hashes, **arguments)
-        except Exception:
-            fields, of_file = {"refusal": None}, []
-        found.append(None if "refusal" in fields else fields)
-        made += of_file
-    return {"found": found}, made
+        if number > 1:
+            return Decoded(sha256, frames=number).pack()
+        return _make_result(read(0), contents, sha256, wanted)
+    except RadiographError as error:
+        return Decoded(sha256, refusal=(error.reason, error.detail)).pack()
+    except regular_file.TooLargeError as error:
+        return Decoded(sha256, refusal=("too_large", str(error))).pack()
+    except OSError as error:
+        refusal = "unreadable", error.strerror or str(error)
+        return Decoded(sha256, refusal=refusal, errno=error.errno).pack()
 
 
 def frames_task(
     arrays: Sequence[np.ndarray],
     path: str | None,
-    image_size: int,
-    picture: bool,
+    wanted: Mapping[str, Any],
     frames: Sequence[int],
-    header: bool,
 ) -> Iterator[Result]:
-    """Run `Imaging.decode_frames` in a worker."""
+    """Decode frames of one file as `Imaging.decode_frames` does."""
     contents = _read_contents(path, arrays)
     sha256 = hashlib.sha256(contents).hexdigest()
-    number, read = radiograph.frames(contents)
+    _, read = radiograph.frames(contents)
     for frame in frames:
         try:
-            made = _pack_result(read(frame), contents, sha256, image_size, picture, header)
+            made = _make_result(read(frame), contents, sha256, wanted)
         except RadiographError as error:
-            made = {"sha256": sha256, "refusal": _describe_refusal(error), "frames": number}, []
+            made = Decoded(sha256, refusal=(error.reason, error.detail)).pack()
         yield made
 
 
-def encode_square_task(arrays: Sequence[np.ndarray], path: str | None, image_size: int) -> Result:
-    """Run `Imaging.encode_square` in a worker."""
-    sha256 = None
-    try:
-        contents = _read_contents(path, arrays)
-        sha256 = hashlib.sha256(contents).hexdigest()
-        found = radiograph.read(contents)
-    except (RadiographError, OSError) as error:
-        number = getattr(error, "errno", None)
-        return {"sha256": sha256, "refusal": _describe_refusal(error), "errno": number}, []
-    height, width = found.pixels.shape
-    source = {
-        "source_format": found.source_format,
-        "source_mode": found.source_mode,
-        "source_width": str(width),
-        "source_height": str(height),
-    }
-    _, png = cv2.imencode(".png", radiograph.letterbox(found.pixels, image_size))
-    fields = {"source": source, "tags": dict(found.tags), "warnings": found.warnings}
-    return {"sha256": sha256, **fields}, [png]
-
-
 def draw_task(
-    arrays: Sequence[np.ndarray], strip: Mapping[str, Any], with_strip: bool, file_format: str
+    arrays: Sequence[np.ndarray],
+    path: str | None,
+    strip: Mapping[str, Any],
+    with_strip: bool,
+    file_format: str,
 ) -> Result:
-    """Run `Imaging.draw` in a worker."""
+    """Draw one map as `Imaging.draw_many` does; return its file, unless it is written to `path`."""
     picture, cam = arrays
-    drawn = legend.draw(picture, cam, Legend(**strip), with_strip)
-    return {}, [np.frombuffer(overlay.encode(drawn, file_format), np.uint8)]
-
-
-def draw_files_task(arrays: Sequence[np.ndarray], paths: Sequence[str], **arguments: Any) -> Result:
-    """Run `Imaging.draw_files` in a worker."""
-    written = []
-    for path, picture, cam in zip(paths, arrays[::2], arrays[1::2], strict=True):
+    encoded = overlay.encode(legend.draw(picture, cam, Legend(**strip), with_strip), file_format)
+    if path is not None:
         try:
-            _, (encoded,) = draw_task([picture, cam], **arguments)
-            atomic_file.write(path, encoded.tobytes())
-            written.append(True)
-        except Exception:
-            written.append(False)
-    return {"written": written}, []
+            atomic_file.write(path, encoded)
+            return {}, []
+        except OSError:
+            pass  # The parent tries again, and says why it fails.
+    return {}, [np.frombuffer(encoded, np.uint8)]
 
 
 def warm_task(arrays: Sequence[np.ndarray], colours: str) -> Result:
@@ -137,44 +91,33 @@ def warm_task(arrays: Sequence[np.ndarray], colours: str) -> Result:
     return {}, []
 
 
-def _pack_result(
-    found: radiograph.Radiograph,
-    contents: bytes,
-    sha256: str,
-    image_size: int,
-    picture: bool,
-    header: bool,
+def _make_result(
+    found: radiograph.Radiograph, contents: bytes, sha256: str, wanted: Mapping[str, Any]
 ) -> Result:
-    made = {"square": radiograph.letterbox(found.pixels, image_size)}
-    if picture:
-        made["picture"] = overlay.shrink(found.pixels)
-    if header and found.source_format == "DICOM":
+    what = Wanted(**wanted)
+    square = radiograph.letterbox(found.pixels, what.image_size)
+    header = None
+    if what.header and found.source_format == "DICOM":
         from trainer.dicom_output import source_header  # pydicom takes seconds to import
 
-        extracted = source_header.extract(contents) or b""
-        made["header"] = np.frombuffer(extracted, np.uint8)
-    fields = {
-        "sha256": sha256,
-        "tags": dict(found.tags),
-        "warnings": found.warnings,
-        "is_shown_by_browsers": _is_shown_by_browsers(found),
-    }
-    return {**fields, "made": list(made)}, list(made.values())
-
-
-def _is_shown_by_browsers(found: radiograph.Radiograph) -> bool:
-    deep = found.source_mode in _DEEP_MODES
-    return found.source_format in _FORMATS_OF_BROWSERS and not deep
+        header = source_header.extract(contents) or b""
+    height, width = found.pixels.shape
+    return Decoded(
+        sha256,
+        square=None if what.png else square,
+        picture=overlay.shrink(found.pixels) if what.picture else None,
+        png=cv2.imencode(".png", square)[1].tobytes() if what.png else None,
+        header=header,
+        source={
+            "source_format": found.source_format,
+            "source_mode": found.source_mode,
+            "source_width": str(width),
+            "source_height": str(height),
+        },
+        tags=dict(found.tags),
+        warnings=found.warnings,
+    ).pack()
 
 
 def _read_contents(path: str | None, arrays: Sequence[np.ndarray]) -> bytes:
     return arrays[0].tobytes() if path is None else regular_file.read(path, MAX_BYTES)
-
-
-def _describe_refusal(error: RadiographError | OSError) -> list[str]:
-    """Return reason and detail of a file that cannot be read or decoded, without its name."""
-    if isinstance(error, RadiographError):
-        return [error.reason, error.detail]
-    if isinstance(error, regular_file.TooLargeError):
-        return ["too_large", str(error)]
-    return ["unreadable", error.strerror or str(error)]

@@ -1,10 +1,11 @@
-"""A pool of worker processes: a task that exhausts, crashes or hangs one costs that task only."""
+"""A pool of worker processes: if a task exhausts, crashes or hangs one, only that task fails."""
 
 import contextlib
+import itertools
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,28 +14,30 @@ from absl import logging
 from trainer import machine
 from trainer.workers.channel import ClosedError
 from trainer.workers.process import (
-    StoppedError,
+    PoolStoppedError,
     TaskCrashError,
     TaskError,
     TaskMemoryError,
     WorkerProcess,
 )
-from trainer.workers.worker import load_task
+from trainer.workers.worker import Arguments, load_task, run_task
 
 MEMORY = 960 << 20
-"""Bytes that a task may allocate; room for `trainer.decoding.refusal.MAX_MEMORY` and the file."""
+"""Bytes that a task may allocate; room for `MAX_MEMORY` of `size_limits`, and for the file."""
 SECONDS = 8.0
 """Processor time that a task may take."""
 _ATTEMPTS = 3
-"""Workers that may be lost before they say that they have begun; a hostile file might make them
-deny it."""
+"""Attempts at a task whose workers die before they report its start; bounded, since a hostile file
+may kill them then."""
 
 Result = tuple[dict[str, Any], list[np.ndarray]]
+Call = tuple[Sequence[np.ndarray], Mapping[str, Any]]
+"""The arrays and the keyword arguments of a task."""
 
 
 class Pool:
-    """Runs tasks in worker processes, one for each core by default; in threads where
-    there can be no processes.
+    """Runs tasks in worker processes, one for each core by default; in threads where there can be
+    no processes.
 
     Methods may be called from any number of threads, each of which waits for its own task.
     """
@@ -64,8 +67,45 @@ class Pool:
         Raises:
           TaskError: the task failed; one of the subclasses where a limit was reached or the worker
           died.
-          StoppedError: the program is ending.
+          PoolStoppedError: the program is ending.
         """
+        return self._run(task, arrays, arguments)
+
+    def run_many(self, task: str, calls: Sequence[Call]) -> list[Result | TaskError]:
+        """Run a task for several calls; return the result of each, or why it has none.
+
+        Calls in one message cost less than a message each. There they share the limits of one task.
+        Those that fail, or whose fields hold a `refusal`, run again alone within limits of their
+        own.
+
+        Raises:
+          PoolStoppedError: the program is ending.
+        """
+        found: list[Result | TaskError] = []
+        together = self._run_together(task, calls) if len(calls) > 1 else [None] * len(calls)
+        for call, result in zip(calls, together, strict=True):
+            try:
+                found.append(result or self._run(task, *call))
+            except TaskError as error:
+                found.append(error)
+        return found
+
+    def _run_together(self, task: str, calls: Sequence[Call]) -> list[Result | None]:
+        given = [array for arrays, _ in calls for array in arrays]
+        try:
+            fields, made = self._run(task, given, [(len(arrays), named) for arrays, named in calls])
+            rest = iter(made)
+            found = [
+                (dict(one[1]), list(itertools.islice(rest, one[0]))) if one else None
+                for one in fields["results"]
+            ]
+        except PoolStoppedError:
+            raise
+        except Exception:  # also where a worker that was taken over answers anything
+            found = []
+        return found if len(found) == len(calls) else [None] * len(calls)
+
+    def _run(self, task: str, arrays: Sequence[np.ndarray], arguments: Arguments) -> Result:
         worker = self._slots.get()
         try:
             for _ in range(_ATTEMPTS):
@@ -89,7 +129,7 @@ class Pool:
                 result = found, [array.copy() for array in made]
                 del made
                 worker.release(end)
-                if fields.get("tired"):
+                if fields.get("should_replace"):
                     worker.kill()
                 return result
             if not self._has_worked.is_set():
@@ -109,7 +149,7 @@ class Pool:
             threading.Thread(target=self._warm_one, args=[task, arguments], daemon=True).start()
 
     def _warm_one(self, task: str, arguments: dict[str, Any]) -> None:
-        with contextlib.suppress(TaskError, StoppedError):
+        with contextlib.suppress(TaskError, PoolStoppedError):
             self.run(task, [], **arguments)
 
     def stream(self, task: str, arrays: Sequence[np.ndarray], **arguments: Any) -> Iterator[Result]:
@@ -135,18 +175,12 @@ class Pool:
         finally:
             worker.kill()
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the workers that have nothing to do at the moment."""
-        with self._slots.mutex:
-            return [worker.pid for worker in self._slots.queue if worker]
-
     @contextlib.contextmanager
     def stop_on_error(self) -> Iterator[None]:
-        """Make every task fail with `StoppedError` once the block has raised, so that no thread
-        waits for a file.
+        """Make every task fail with `PoolStoppedError` once the block has raised.
 
-        The interpreter waits for its threads before it ends. A signal that stops the program
-        arrives in the block as an exception.
+        The interpreter waits for its threads before it ends, so that none may wait for a file. A
+        signal that stops the program arrives in the block as an exception.
         """
         self._stopped.clear()
         try:
@@ -170,7 +204,7 @@ class Pool:
     def _start(self) -> WorkerProcess | None:
         """Return a new worker; None where the system forbids processes."""
         if self._stopped.is_set():
-            raise StoppedError("the program is ending")
+            raise PoolStoppedError("the program is ending")
         if self._forbidden.is_set():
             return None
         try:
@@ -201,9 +235,9 @@ def _raise_as_worker() -> Iterator[None]:
         raise TaskError(type(error).__name__) from error
 
 
-def _run_here(task: str, arrays: Sequence[np.ndarray], arguments: dict[str, Any]) -> Result:
+def _run_here(task: str, arrays: Sequence[np.ndarray], arguments: Arguments) -> Result:
     with _raise_as_worker():
-        fields, made = load_task(task)(arrays, **arguments)
+        fields, made = run_task(load_task(task), arrays, arguments)
         return fields, list(made)
 
 
@@ -216,13 +250,13 @@ def _stream_here(
 
 
 class _Shared:
-    """The pool of this process, made when it is first wanted."""
+    """Holds the pool of this process, which is made when it is first used."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Leave the pool to whoever else has it."""
+        """Drop the pool inherited from the parent without closing it."""
         self._lock = threading.Lock()
         self._pool: Pool | None = None
 
@@ -238,5 +272,5 @@ os.register_at_fork(after_in_child=_shared.forget)
 
 
 def shared() -> Pool:
-    """Return the pool that all of this process share."""
+    """Return the process-wide pool."""
     return _shared.get()

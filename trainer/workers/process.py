@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from trainer.workers.channel import Channel, ClosedError, make_arena
+from trainer.workers.worker import Arguments
 
 WALL_SECONDS = 15
-"""Seconds that may pass for each second of processor time, on a busy machine or where a file comes
-over a network."""
+"""Seconds that may pass for each second of processor time: the machine may be busy, or the file may
+come over a network."""
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 _PROGRAM = (
@@ -42,7 +43,7 @@ _ENVIRONMENT = {
 
 
 class TaskError(Exception):
-    """A task did not end well; the message names the exception that it raised."""
+    """A task failed; the message names the exception that it raised."""
 
 
 class TaskMemoryError(TaskError):
@@ -57,15 +58,15 @@ class TaskCrashError(TaskError):
     """The worker died of a task."""
 
 
-class StoppedError(RuntimeError):
-    """The program is ending; nobody waits for the result."""
+class PoolStoppedError(RuntimeError):
+    """The program is ending, so that the task was given up."""
 
 
 class WorkerProcess:
     """Controls one worker process from its parent."""
 
     def __init__(self, memory: int, seconds: float, stopped: threading.Event):
-        """Start the process, of which nobody waits for an answer any more once `stopped` is set.
+        """Start the process; once `stopped` is set, waiting for it raises `PoolStoppedError`.
 
         Raises:
           OSError: the system forbids processes.
@@ -109,13 +110,16 @@ class WorkerProcess:
             raise TaskCrashError(f"a worker process does not start ({error})") from error
 
     def ask(
-        self, task: str, arrays: Sequence[np.ndarray], arguments: dict[str, Any]
+        self, task: str, arrays: Sequence[np.ndarray], arguments: Arguments
     ) -> tuple[dict[str, Any], list[np.ndarray], int]:
         """Send a task and wait for its reply. The arrays are views, valid until the next task.
 
+        Args:
+          task, arrays, arguments: as of `worker.run_task`, the task by its name.
+
         Raises:
-          ClosedError: the worker died before the task; it has seen nothing of it.
-          TaskError: as it says. Unless `alive`, the worker is of no more use.
+          ClosedError: the worker died before it began the task.
+          TaskError: the task failed. Unless `alive`, the worker must be replaced.
         """
         self._channel.accepted = False
         try:
@@ -150,7 +154,7 @@ class WorkerProcess:
                 raise TaskTimeError(f"no answer for {seconds:.0f} seconds")
             if self._stopped.is_set():
                 self.kill()
-                raise StoppedError("the program is ending")
+                raise PoolStoppedError("the program is ending")
 
         return self._channel.receive(keep_waiting)
 
@@ -162,10 +166,6 @@ class WorkerProcess:
         if code == -signal.SIGXCPU:
             return TaskTimeError("the limit of processor time")
         return TaskCrashError(signal.Signals(-code).name if code < 0 else f"exit code {code}")
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     @property
     def alive(self) -> bool:

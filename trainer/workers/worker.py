@@ -4,10 +4,12 @@ its parent closes the socket.
 It imports neither TensorFlow nor Beam. Tasks are named `module:function`.
 """
 
+import contextlib
 import importlib
+import itertools
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import GeneratorType
 from typing import Any
 
@@ -18,6 +20,8 @@ from trainer.workers.channel import Channel, ClosedError
 
 Result = tuple[dict[str, Any], Sequence[np.ndarray]]
 """What a task returns, or yields several of: JSON-able fields, and arrays of uint8 or float32."""
+Arguments = Mapping[str, Any] | Sequence[tuple[int, Mapping[str, Any]]]
+"""Keyword arguments of a call; of several calls, the number of arrays and those of each."""
 GROWTH = 1 << 28
 """Bytes of address space that a worker may gain over its tasks before it is replaced: some codecs
 leak."""
@@ -50,7 +54,7 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
         try:
             task = load_task(fields["task"])  # which may import much, before limits hold
             limits.allow(memory, seconds)
-            result = task(arrays, **fields["arguments"])
+            result = run_task(task, arrays, fields["arguments"])
             if isinstance(result, GeneratorType):
                 for found, made in result:
                     channel.send({"item": found}, made, end)
@@ -59,7 +63,7 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
                 channel.send({"over": True}, [])
                 continue
             most = most or limits.address_space() + GROWTH
-            reply = {"result": result[0], "tired": limits.address_space() > most}
+            reply = {"result": result[0], "should_replace": limits.address_space() > most}
             channel.send(reply, result[1], end)
         except ClosedError:
             return
@@ -69,6 +73,30 @@ def main(connection: int, arena: int, memory: int, seconds: float) -> None:
             kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
             del error
             channel.send({"failed": kind}, [])
+
+
+def run_task(task: Callable[..., Any], arrays: Sequence[np.ndarray], arguments: Arguments) -> Any:
+    """Call a task once, or several times with the arrays of all calls one behind the other.
+
+    Returns:
+      What the task returns. Of several calls, a `Result` whose `results` hold the number of arrays
+      and the fields of each. None stands for a call that failed or whose fields hold a `refusal`:
+      the calls share the limits of one task, which may be the reason.
+    """
+    if isinstance(arguments, Mapping):
+        return task(arrays, **arguments)
+    results: list[tuple[int, dict[str, Any]] | None] = []
+    made: list[np.ndarray] = []
+    rest = iter(arrays)
+    for count, keywords in arguments:
+        result = None
+        with contextlib.suppress(Exception):
+            fields, of_call = task(list(itertools.islice(rest, count)), **keywords)
+            if not fields.get("refusal"):
+                result = len(of_call), fields
+                made += of_call
+        results.append(result)
+    return {"results": results}, made
 
 
 def load_task(name: str) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """Worker processes: what they compute, and what a task costs that exhausts, crashes or hangs."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -16,7 +17,7 @@ import pytest
 from trainer.workers import process
 from trainer.workers.pool import Pool
 from trainer.workers.process import (
-    StoppedError,
+    PoolStoppedError,
     TaskCrashError,
     TaskError,
     TaskMemoryError,
@@ -35,6 +36,10 @@ def pool():
 
 def run(pool: Pool, task: str, *arrays: np.ndarray, **arguments):
     return pool.run(f"{TASKS}:{task}", arrays, **arguments)
+
+
+def pid(pool: Pool) -> int:
+    return run(pool, "pid")[0]["pid"]
 
 
 def doubled(pool: Pool) -> list:
@@ -62,7 +67,7 @@ def test_arrays_and_fields_come_back(pool, array):
 def test_a_worker_imports_neither_tensorflow_nor_beam_nor_pydicom(pool):
     fields, _ = run(pool, "modules")
     first = {name.split(".")[0] for name in fields["modules"]}
-    assert "cv2" in first and fields["pid"] != os.getpid()
+    assert "cv2" in first and pid(pool) != os.getpid()
     assert not first & {"tensorflow", "keras", "apache_beam", "pydicom", "matplotlib", "scipy"}
 
 
@@ -120,11 +125,10 @@ def test_a_bad_task_fails_alone(pool, task, error, said):
 def test_an_answer_that_is_damaged_costs_its_task_and_its_worker(message):
     pool = Pool(1)
     with pool.stop_on_error():
-        assert doubled(pool) == [0, 2, 4]
-        (pid,) = pool.pids()
+        before = pid(pool)
         with pytest.raises(TaskCrashError):
             run(pool, "babble", message=message)
-        assert doubled(pool) == [0, 2, 4] and pool.pids() != [pid]
+        assert doubled(pool) == [0, 2, 4] and pid(pool) != before
 
 
 def test_no_more_tasks_run_at_once_than_there_are_workers(pool, tmp_path):
@@ -146,9 +150,7 @@ def test_a_worker_that_is_killed_while_idle_costs_nothing():
     pool = Pool(1)
     with pool.stop_on_error():
         for _ in range(3):
-            assert doubled(pool) == [0, 2, 4]
-            (pid,) = pool.pids()
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid(pool), signal.SIGKILL)
         assert doubled(pool) == [0, 2, 4]
 
 
@@ -157,10 +159,9 @@ def test_a_default_time_out_of_sockets_ends_no_worker():
     try:
         pool = Pool(1)
         with pool.stop_on_error():
-            assert doubled(pool) == [0, 2, 4]
-            (pid,) = pool.pids()
+            before = pid(pool)
             time.sleep(0.3)
-            assert doubled(pool) == [0, 2, 4] and pool.pids() == [pid]
+            assert pid(pool) == before
     finally:
         socket.setdefaulttimeout(None)
 
@@ -179,16 +180,43 @@ def test_killing_workers_at_random_costs_what_they_were_at_and_no_more():
         results = [threads.submit(one, number) for number in range(2000)]
         kills = 0
         while not all(result.done() for result in results) and kills < 5:
-            for pid in pool.pids()[:1]:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    continue
+            with contextlib.suppress(ProcessLookupError, TaskCrashError):
+                os.kill(pid(pool), signal.SIGKILL)
+                kills += 1
             time.sleep(random.uniform(0, 0.2))
         done = sum(result.result() for result in results)
         lost = len(results) - done
     assert lost <= kills
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_calls_in_one_message_return_what_each_would_alone(pool, count):
+    calls = [
+        ([np.full(number, number, np.uint8)] * number, {"number": number})
+        for number in range(count)
+    ]
+    found = pool.run_many(f"{TASKS}:refuse_odd", calls)
+    for number, (fields, arrays) in enumerate(found):
+        if number % 2:
+            assert (fields, arrays) == ({"refusal": ["odd", str(number)]}, [])
+        else:
+            assert fields == {"number": number}
+            assert [array.tolist() for array in arrays] == [[2 * number] * number] * number
+    assert len(found) == count
+
+
+@pytest.mark.parametrize("results", [None, 7, [], [[0, {}]], [[0, {}], 5], [[0, 1], [0, {}]]])
+def test_a_damaged_answer_to_several_calls_is_asked_for_again(pool, monkeypatch, results):
+    real = Pool._run
+
+    def harmed(self, task, arrays, arguments):
+        if isinstance(arguments, list):
+            return {"results": results}, []
+        return real(self, task, arrays, arguments)
+
+    monkeypatch.setattr(Pool, "_run", harmed)
+    found = pool.run_many(f"{TASKS}:refuse_odd", [([], {"number": 0}), ([], {"number": 1})])
+    assert found == [({"number": 0}, []), ({"refusal": ["odd", "0"]}, [])]
 
 
 def test_items_come_one_by_one_beside_other_tasks(pool):
@@ -212,7 +240,7 @@ def test_once_a_run_has_failed_nobody_waits_for_its_tasks():
 
     def wait(_: int) -> None:
         started.set()
-        with pytest.raises(StoppedError):
+        with pytest.raises(PoolStoppedError):
             run(pool, "loop")
 
     with ThreadPoolExecutor(6) as threads:
@@ -244,9 +272,7 @@ def test_a_worker_that_dies_at_its_start_is_started_again(tmp_path, monkeypatch,
     pool = Pool(1)
     with caplog.at_level("WARNING"), pool.stop_on_error():
         for _ in range(2):
-            assert doubled(pool) == [0, 2, 4]
-            (pid,) = pool.pids()
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid(pool), signal.SIGKILL)
     assert "in threads" not in caplog.text
 
 
@@ -256,11 +282,10 @@ def test_where_workers_die_at_every_start_their_task_fails_and_the_next_is_tried
     monkeypatch.setattr(sys, "executable", python_that_dies(tmp_path, "2,3"))
     pool = Pool(1)
     with pool.stop_on_error():
-        assert doubled(pool) == [0, 2, 4]
-        os.kill(pool.pids()[0], signal.SIGKILL)
+        os.kill(pid(pool), signal.SIGKILL)
         with pytest.raises(TaskCrashError):
             doubled(pool)
-        assert doubled(pool) == [0, 2, 4] and len(pool.pids()) == 1
+        assert doubled(pool) == [0, 2, 4]
 
 
 def test_where_no_worker_ever_comes_up_threads_do_the_work(monkeypatch, caplog):
@@ -286,12 +311,10 @@ def test_where_no_process_starts_threads_do_the_work_and_the_log_says_so_once(mo
 def test_workers_end_with_their_parent(tmp_path, how):
     program = tmp_path / "program.py"
     program.write_text(
-        "import threading, numpy as np\n"
         "from trainer.workers.pool import Pool\n"
         "pool = Pool(1, seconds=2.0)\n"
         "task = 'tests.support.worker_tasks:'\n"
-        "pool.run(task + 'double', [np.zeros(1, np.uint8)])\n"
-        "print(*pool.pids(), flush=True)\n"
+        "print(pool.run(task + 'pid', [])[0]['pid'], flush=True)\n"
         "pool.run(task + 'loop', [])\n"
     )
     root = pathlib.Path(__file__).parents[3]
