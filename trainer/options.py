@@ -14,7 +14,9 @@ _MAX_SEED = 2**32 - 1
 _PREPARED = "Folder that humerus-prepare wrote to."
 _ARTIFACT = "Artifact, local or gs://, or hf://user/name of the Hugging Face Hub."
 _ARTIFACT_SCHEMES = (*SCHEMES, hub.SCHEME)
-_BODY_PARTS = "Of MURA (folders or lists) and fracatlas: comma-separated body parts, or all."
+_BODY_PARTS = (
+    "Body parts to keep, comma-separated, or all; for MURA (folders or lists) and fracatlas only."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +25,12 @@ class PhantomOptions:
 
     output: str = option("Folder for MURA-v1.1/ with the simulated radiographs.", schemes=SCHEMES)
     patients: int = option("Number of simulated patients.", 400, low=2, high=99999)
-    seed: int = option("The same seed gives the same images.", 0, low=0, high=_MAX_SEED)
+    seed: int = option("Seed of the random generator.", 0, low=0, high=_MAX_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
-    """The options of humerus-prepare; `prepare.prepare` describes each."""
+    """The options of humerus-prepare, and of `prepare.prepare`."""
 
     source: str = option(
         "Folder, or CSV file of the layout manifest; local or gs://.", schemes=SCHEMES
@@ -43,10 +45,17 @@ class PrepareOptions:
     )
     body_parts: tuple[str, ...] = option(_BODY_PARTS, ("XR_HUMERUS",))
     validation_fraction: float = option(
-        "Share of the patients, if the source has no validation split.", 0.15, low=0, high=1
+        "Share of the patients, below 1, if the source has no validation split.",
+        0.15,
+        low=0,
+        high=1,
     )
     test_fraction: float = option(
-        "Share of the patients, if the source has no test split.", 0.2, low=0, high=1
+        "Share of the patients, if the source has no test split; below 1 together with "
+        "--validation_fraction.",
+        0.2,
+        low=0,
+        high=1,
     )
     seed: int = option("Seed of the assignment of patients to splits.", 0, low=0, high=_MAX_SEED)
     overwrite: bool = option(
@@ -80,7 +89,12 @@ class TrainOptions:
         None,
         schemes=(),
     )
-    sweep_line: int | None = option("Index of the trial, from 0.", None, low=0, high=10**6)
+    sweep_line: int | None = option(
+        "Index of the trial in --sweep, from 0; comments, blank lines and * lines don't count.",
+        None,
+        low=0,
+        high=10**6,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

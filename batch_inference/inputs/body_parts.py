@@ -1,4 +1,4 @@
-"""Finds images of other body parts than the model was made for, by what DICOM files say."""
+"""Find images of other body parts than the model was made for, by what DICOM files say."""
 
 import dataclasses
 from typing import Any

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.inputs.tasks import Task
@@ -16,7 +16,7 @@ from batch_inference.outputs.records import (
     reject,
 )
 from batch_inference.storage import filesystem, storage_errors
-from trainer.workers.file_results import Decoded
+from trainer.workers.file_results import Decoded, Wanted
 from trainer.workers.imaging import Imaging
 
 
@@ -27,87 +27,61 @@ class Decode:
     Where an earlier attempt left a row and the file is the same, it returns that row.
 
     Attributes:
-      image_size: side of the square that the model takes.
-      picture_wanted: whether to keep what an overlay is drawn on.
+      wanted: what to make of each picture.
       model_id: what rejections name as their model.
       study_key: names the study.
-      header_wanted: whether to keep what DICOM results repeat of the file.
       all_frames: whether several frames of a file are taken one by one; else such a file is
         rejected.
       imaging: decodes, by default in the workers that this process shares.
     """
 
-    image_size: int
-    picture_wanted: bool
+    wanted: Wanted
     model_id: str
     study_key: StudyKey
     all_frames: bool = False
-    header_wanted: bool = False
     imaging: Imaging = dataclasses.field(default_factory=Imaging)
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[Example | Rejection | journal.Entry]:
         """Return the results of all tasks; frames are decoded as they are asked for."""
-        results = [self._decode(*pair) for pair in zip(tasks, self._try(tasks), strict=True)]
+        groups = [tasks]
+        if any(filesystem.is_remote(_locate(task)) for task in tasks):
+            # Their contents are held here: that of one file at a time.
+            groups = [[task] for task in tasks]
+        results = [found for group in groups for found in self._decode(group)]
         return itertools.chain.from_iterable(results)
 
-    def _try(self, tasks: Sequence[Task]) -> Sequence[Decoded | None]:
-        """Decode the files of several tasks together; None stands for a file to decode alone."""
-        places = [task.source.address or task.source.uri for task in tasks]
-        if len(tasks) == 1 or any(map(filesystem.is_remote, places)):
-            return [None] * len(tasks)
-        return self.imaging.decode_together(
-            list(map(filesystem.absolute, places)),
-            [_find_known(task).keys() for task in tasks],
-            image_size=self.image_size,
-            picture=self.picture_wanted,
-            all_frames=self.all_frames,
-            header=self.header_wanted,
-        )
-
-    def _decode(
-        self, task: Task, found: Decoded | None
-    ) -> Iterable[Example | Rejection | journal.Entry]:
-        source = task.source
+    def _decode(self, tasks: Sequence[Task]) -> list[Iterable[Example | Rejection | journal.Entry]]:
         try:
-            # A worker reads a local file itself, which spares a copy.
-            place = source.address or source.uri
-            remote = filesystem.is_remote(place)
-            file = (filesystem.read if remote else filesystem.absolute)(place)
-        except storage_errors.StorageError as error:
+            files = [_open(task) for task in tasks]
+        except storage_errors.StorageError as error:  # of a remote file, the only one here
             too_large = isinstance(error, storage_errors.TooLargeError)
             refusal = ("too_large" if too_large else "unreadable", str(error))
-            return [self._reject(source, Decoded(None, refusal=refusal), None)]
-        whole = _find_known(task)
-        found = found or self.imaging.decode(
-            file,
-            self.image_size,
-            self.picture_wanted,
-            list(whole),
-            self.all_frames,
-            self.header_wanted,
+            return [[self._reject(tasks[0].source, Decoded(None, refusal=refusal), None)]]
+        found = self.imaging.decode_many(
+            files, self.wanted, [_find_known(task).keys() for task in tasks], self.all_frames
         )
+        return [self._sort_out(*one) for one in zip(tasks, files, found, strict=True)]
+
+    def _sort_out(
+        self, task: Task, file: str | bytes, found: Decoded
+    ) -> Iterable[Example | Rejection | journal.Entry]:
         if found.frames > 1:
-            known = {row.frame: row for row in task.known if row.sha256 == found.sha256}
-            return self._each_frame(source, file, found.frames, known)
+            return self._each_frame(task, file, found)
+        whole = _find_known(task)
         if found.sha256 in whole and not found.refusal:
-            return [self._keep(source, whole[found.sha256])]
-        return [self._take(source, found, None)]
+            return [self._keep(task.source, whole[found.sha256])]
+        return [self._take(task.source, found, None)]
 
     def _each_frame(
-        self,
-        source: Source,
-        file: str | bytes,
-        number: int,
-        known: Mapping[int | None, Prediction],
+        self, task: Task, file: str | bytes, whole: Decoded
     ) -> Iterator[Example | Rejection | journal.Entry]:
-        for frame in known:
-            yield self._keep(source, known[frame])
-        missing = [frame for frame in range(number) if frame not in known]
-        decoded = self.imaging.decode_frames(
-            file, self.image_size, self.picture_wanted, missing, self.header_wanted
-        )
+        known = {row.frame: row for row in task.known if row.sha256 == whole.sha256}
+        for row in known.values():
+            yield self._keep(task.source, row)
+        missing = [frame for frame in range(whole.frames) if frame not in known]
+        decoded = self.imaging.decode_frames(file, self.wanted, missing)
         for frame, found in zip(missing, decoded, strict=True):
-            yield self._take(source, found, frame)
+            yield self._take(task.source, found, frame)
 
     def _take(self, source: Source, found: Decoded, frame: int | None) -> Example | Rejection:
         if found.square is None:
@@ -139,6 +113,16 @@ class Decode:
         progress.advance()
         assert found.refusal is not None, "there is a reason where there are no pixels"
         return reject(source, *found.refusal, self.model_id, found.sha256, frame)
+
+
+def _locate(task: Task) -> str:
+    return task.source.address or task.source.uri
+
+
+def _open(task: Task) -> str | bytes:
+    """Return the path of a local file, which a worker reads itself; the content of a remote one."""
+    place = _locate(task)
+    return filesystem.read(place) if filesystem.is_remote(place) else filesystem.absolute(place)
 
 
 def _find_known(task: Task) -> dict[str, Prediction]:

@@ -1,4 +1,4 @@
-"""Reads and decodes the files of tasks, as a Beam transform."""
+"""Read and decode the files of tasks, as a Beam transform."""
 
 import apache_beam as beam
 
@@ -10,6 +10,7 @@ from batch_inference.options import Options
 from batch_inference.outputs import grouping, journal
 from batch_inference.outputs.records import Example, Rejection
 from trainer.artifact import Artifact
+from trainer.workers.file_results import Wanted
 
 
 class DecodeTasks(beam.PTransform):
@@ -19,12 +20,10 @@ class DecodeTasks(beam.PTransform):
         """Take the options, the model's artifact, and how many files are read at once."""
         super().__init__()
         self._decode = Decode(
-            described.image_size,
-            options.cam != "none",
+            Wanted(described.image_size, options.cam != "none", bool(options.dicom)),
             described.model_id,
             study_key.make_study_key(options.study_key, options.id_salt, options.input),
             options.frames == "all",
-            bool(options.dicom),
         )
         refuse = options.other_body_parts == "reject"
         self._check = CheckBodyPart(list_terms(described), described.model_id, refuse)

@@ -1,17 +1,16 @@
-"""Reads a list of inputs: a path on each line, or CSV whose further columns go into the rows."""
+"""Read a list of inputs: a path on each line, or CSV whose further columns go into the rows."""
 
 import contextlib
-import csv
 import dataclasses
-import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from batch_inference.outputs import schema
-from batch_inference.outputs.records import Prediction, Rejection, readable
+from batch_inference.outputs.records import Prediction, Rejection, replace_surrogates
 from batch_inference.storage import dicomweb_address, filesystem, storage_errors
 from trainer.errors import DataError
-from trainer.files import manifest_columns, manifest_text, mura_paths
+from trainer.files import manifest_columns, manifest_table
+from trainer.files.manifest_table import Table
 
 SUFFIXES = (".txt", ".csv")
 STUDY_COLUMN = "study"
@@ -28,14 +27,14 @@ class Line:
       study: name of its study, after that of its patient where there is one; else empty.
       carried: (name, value) of all other columns.
       number: number of the line, for messages.
-      of_mura: whether it stands in one of MURA's own lists, where it may be a study's folder.
+      is_mura: whether it stands in one of MURA's own lists, where it may be a study's folder.
     """
 
     path: str
     study: str = ""
     carried: tuple[tuple[str, str], ...] = ()
     number: int = dataclasses.field(default=0, compare=False)
-    of_mura: bool = False
+    is_mura: bool = False
 
 
 def is_manifest(location: str) -> bool:
@@ -53,10 +52,11 @@ def read_lines(uri: str) -> Iterator[Line]:
     Raises:
       DataError: the file cannot be read, is not text, or its columns are wrong, as in
         `read_carried_columns`.
-      OutageError: the storage does not answer.
+      StorageOutageError: the storage does not answer.
     """
-    with _explain_failures(uri), filesystem.open_text(uri) as text:
-        yield from _parse_csv(text, uri) if _is_csv(uri) else _parse_plain(text)
+    with _open_lines(uri) as lines:
+        found = _parse_table(lines, uri) if _is_csv(uri) else _parse_plain(lines)
+        yield from (line for line in found if line.path.strip())
 
 
 def read_carried_columns(location: str) -> list[str]:
@@ -68,8 +68,8 @@ def read_carried_columns(location: str) -> list[str]:
     Raises:
       DataError: there is no column of paths, a column without a name, or a name twice.
     """
-    header = _read_header(location)
-    return list(header.carried) if header else []
+    table = _read_header(location)
+    return list(_name_carried(table, location)) if table else []
 
 
 def read_study_columns(location: str) -> dict[str, bool]:
@@ -80,13 +80,14 @@ def read_study_columns(location: str) -> dict[str, bool]:
     Raises:
       DataError: as `read_carried_columns`.
     """
-    header = _read_header(location)
-    if header is None:
+    table = _read_header(location)
+    if table is None:
         return {}
-    if header.study is None:
-        return dict.fromkeys(header.carried, False)
-    own = (header.names[header.study], STUDY_COLUMN)
-    return {name: name in own for name in (*header.carried, STUDY_COLUMN)}
+    carried = _name_carried(table, location)
+    if "study" not in table.roles:
+        return dict.fromkeys(carried, False)
+    own = (table.header[table.roles["study"]], STUDY_COLUMN)
+    return {name: name in own for name in (*carried, STUDY_COLUMN)}
 
 
 def has_labels(location: str) -> bool:
@@ -97,144 +98,87 @@ def has_labels(location: str) -> bool:
     Raises:
       DataError: as `read_carried_columns`.
     """
-    header = _read_header(location)
-    return header is not None and header.has_labels
+    table = _read_header(location)
+    if table is None:
+        return False
+    names = map(manifest_columns.normalise_name, table.header)
+    return "label" in table.roles and not _OF_PREDICTIONS.issubset(names)
 
 
-class _Header:
-    """The first line of a CSV manifest: the indices of the columns by their role."""
-
-    def __init__(self, names: list[str], uri: str):
-        """Take the cells of the line, and the manifest's URI for errors (`DataError`)."""
-        self.names = names
-        plain = [manifest_columns.normalise_name(name) for name in names]
-        role = {
-            role: plain.index(column) for role, column in manifest_columns.find_roles(plain).items()
-        }
-        if "path" not in role:
-            expected = list(manifest_columns.NAMES["path"])
-            raise DataError(
-                f"the manifest {uri} has the columns {names}; expected one of {expected}"
-            )
-        self.path, self.study, self.patient = role["path"], role.get("study"), role.get("patient")
-        self.has_labels = "label" in role and not _OF_PREDICTIONS.issubset(plain)
-        ours = {
-            column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)
-        }
-        # Columns that the rows have already are not carried. A `study_id` is: somebody may look for
-        # that name.
-        fixed = [
-            index
-            for index in range(len(names))
-            if index == self.path or plain[index] == STUDY_COLUMN
-        ]
-        carried = [index for index in range(len(names)) if index not in fixed]
-        if any(
-            not names[index].strip() or names[index] != readable(names[index]) for index in carried
-        ):
-            raise DataError(
-                f"the manifest {uri} has a column without a name in UTF-8; name it, or remove it"
-            )
-        in_rows = [
-            f"manifest_{names[index]}" if names[index].casefold() in ours else names[index]
-            for index in carried
-        ]
-        if len({name.casefold() for name in [*in_rows, *(names[index] for index in fixed)]}) < len(
-            names
-        ):
-            raise DataError(
-                f"the manifest {uri} has two columns of one name among {names}; rename one"
-            )
-        self.carried = dict(zip(in_rows, carried, strict=True))
-
-    def parse(self, values: list[str], number: int) -> Line:
-        """Return the input of a row; missing cells are empty.
-
-        Raises:
-          StorageError: there are more cells than in the header, so that they may be shifted.
-        """
-        if not manifest_text.is_blank(values[len(self.names) :]):
-            raise storage_errors.StorageError(
-                f"line {number}: expected {len(self.names)} cells as in the header, got"
-                f" {len(values)}; put quotation marks around a cell that contains a separator"
-            )
-        values += [""] * (len(self.names) - len(values))
-        carried = tuple((name, readable(values[index])) for name, index in self.carried.items())
-        study, patient = (
-            "" if index is None or manifest_columns.is_blank(values[index]) else values[index]
-            for index in (self.study, self.patient)
-        )
-        patient = patient if study else ""
-        return Line(values[self.path], manifest_columns.join_study(patient, study), carried, number)
-
-
-def _read_header(location: str) -> _Header | None:
+def _read_header(location: str) -> Table | None:
+    """Return the table of a CSV manifest for its header; None for all other inputs."""
     uri = filesystem.absolute(location)
     if not is_manifest(uri) or not _is_csv(uri):
         return None
-    with _explain_failures(uri), filesystem.open_text(uri) as text:
-        first: list[str] = next(filter(None, _Rows(text)), [])
-        return None if _is_of_mura(first) else _Header(first, uri)
+    with _open_lines(uri) as lines:
+        table = _read_table(lines, uri)
+        return None if table.is_mura else table
 
 
 @contextlib.contextmanager
-def _explain_failures(uri: str) -> Iterator[None]:
-    """Raise a `DataError` or `OutageError` for what keeps the manifest from being read."""
+def _open_lines(uri: str) -> Iterator[Iterable[str]]:
+    """Yield the lines of a manifest.
+
+    Raises:
+      DataError, StorageOutageError: the manifest cannot be read, now or later.
+    """
     advice = "expected a text file of paths in UTF-8 or UTF-16, or CSV with a column path"
     with (
         storage_errors.explain_failure(DataError, f"the manifest {uri} cannot be read", advice),
         storage_errors.translate_errors(),
+        filesystem.open_text(uri) as text,
     ):
-        yield
+        yield text
 
 
-def _parse_csv(text: Iterator[str], uri: str) -> Iterator[Line]:
-    """Yield the inputs of a CSV manifest. MURA's lists have no header; their first cells count."""
-    rows = _Rows(text)
-    first: list[str] = next(filter(None, rows), [])
-    if _is_of_mura(first):
-        for values in itertools.chain([first], rows):
-            if values and values[0].strip():
-                yield Line(values[0].strip(), number=rows.line_num, of_mura=True)
-        return
-    header = _Header(first, uri)
-    for values in rows:
-        line = header.parse(values, rows.line_num)
-        if line.path.strip():
-            yield line
+def _read_table(lines: Iterable[str], uri: str) -> Table:
+    return manifest_table.read_table(lines, f"the manifest {uri}", ("path",), fill_short_rows=True)
 
 
-def _is_of_mura(first: list[str]) -> bool:
-    return bool(first) and mura_paths.is_listed(first[0].strip())
+def _name_carried(table: Table, uri: str) -> dict[str, int]:
+    """Return the index of each column that is carried into the rows, by its name there.
 
-
-class _Rows(Iterator[list[str]]):
-    """Yields the rows of CSV, header first.
-
-    It is strict: otherwise a quotation mark that is not closed would swallow the rows behind it.
+    Raises:
+      DataError: two have one name.
     """
-
-    def __init__(self, text: Iterator[str]):
-        self._reader = manifest_text.read_csv(text)
-
-    @property
-    def line_num(self) -> int:
-        """Return how many lines were read so far."""
-        return self._reader.line_num
-
-    def __next__(self) -> list[str]:
-        begin = self.line_num + 1
-        try:
-            return next(self._reader)
-        except csv.Error as error:
-            raise storage_errors.StorageError(f"line {begin} is not CSV: {error}") from error
+    ours = {column.name for row in (Prediction, Rejection) for column in schema.list_columns(row)}
+    # Columns that the rows have already are not carried. A `study_id` is: somebody may look for
+    # that name.
+    carried = [
+        (f"manifest_{name}" if name.casefold() in ours else name, index)
+        for index, name in enumerate(table.header)
+        if index != table.roles["path"] and manifest_columns.normalise_name(name) != STUDY_COLUMN
+    ]
+    manifest_table.check_different([name for name, _ in carried], f"the manifest {uri}")
+    return dict(carried)
 
 
-def _parse_plain(text: Iterator[str]) -> Iterator[Line]:
+def _parse_table(lines: Iterable[str], uri: str) -> Iterator[Line]:
+    """Yield the inputs of a CSV manifest."""
+    table = _read_table(lines, uri)
+    if table.is_mura:
+        for row in table.rows:
+            yield Line(row.cells[0].strip(), number=row.line, is_mura=True)
+        return
+    carried = _name_carried(table, uri)
+    for row in table.rows:
+        given = {
+            role: "" if manifest_columns.is_blank(row.cells[index]) else row.cells[index]
+            for role, index in table.roles.items()
+        }
+        study = given.get("study", "")
+        patient = given.get("patient", "") if study else ""
+        yield Line(
+            row.cells[table.roles["path"]],
+            manifest_columns.join_study(patient, study),
+            tuple((name, replace_surrogates(row.cells[index])) for name, index in carried.items()),
+            row.line,
+        )
+
+
+def _parse_plain(lines: Iterable[str]) -> Iterator[Line]:
     """Yield the inputs of a manifest with a path on each line."""
-    for number, path in enumerate(map(str.strip, text), 1):
-        if path:
-            yield Line(path, number=number)
+    return (Line(path.strip(), number=number) for number, path in enumerate(lines, 1))
 
 
 def _is_csv(uri: str) -> bool:

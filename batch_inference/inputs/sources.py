@@ -1,5 +1,7 @@
-"""Finds the files of an input one by one: a folder, a glob, a manifest, local or remote, or a query
-of a DICOM archive."""
+"""Find the files of an input one by one.
+
+An input is a folder, a glob or a manifest, local or remote, or a query of a DICOM archive.
+"""
 
 import fnmatch
 import functools
@@ -15,10 +17,10 @@ from batch_inference.inputs import manifest
 from batch_inference.inputs.study_key import StudyKey
 from batch_inference.options import Options
 from batch_inference.outputs import output_folder
-from batch_inference.outputs.records import Source, printable
+from batch_inference.outputs.records import Source, escape_reversibly
 from batch_inference.storage import dicomweb, dicomweb_address, filesystem, storage_errors
 from trainer.errors import ConfigError
-from trainer.files import folder_walk, manifest_text, mura_paths
+from trainer.files import folder_walk, manifest_table, manifest_text, mura_paths
 
 _MAGIC = re.compile(r"[*?\[]")
 _PUBLIC_KEY = StudyKey()
@@ -99,8 +101,8 @@ def find(
             yield source
         elif manifest.is_manifest(uri):
             raise ConfigError(
-                f"the manifest names {printable(source.uri)}, a result in --output={output}; "
-                "choose another folder"
+                f"the manifest names {escape_reversibly(source.uri)}, a result in "
+                f"--output={output}; choose another folder"
             )
 
 
@@ -254,18 +256,16 @@ def _find_in_archive(uri: str, key: StudyKey | None) -> Iterator[Source]:
 def _find_listed(uri: str) -> Iterator[Source]:
     """Yield the inputs that a manifest lists."""
     root = find_root(uri)
-    is_above = None
+    has_mura = None
     for line in manifest.read_lines(uri):
         where = f"the manifest {uri} line {line.number}"
-        if not line.of_mura:
+        if not line.is_mura:
             path = filesystem.absolute(manifest_text.resolve_path(line.path, root, where))
             yield _make_source(path, root, line)
             continue
-        # MURA's lists lie in the folder that their paths begin with, or beside it.
-        if is_above is None:
-            is_above = mura_paths.ROOT in filesystem.names(root)
-        listed = line.path if is_above else line.path.removeprefix(f"{mura_paths.ROOT}/")
-        path = filesystem.absolute(manifest_text.resolve_path(listed, root, where))
+        if has_mura is None:
+            has_mura = mura_paths.ROOT in filesystem.names(root)
+        path = filesystem.absolute(manifest_table.resolve_in_mura(line.path, root, has_mura, where))
         is_study = mura_paths.STUDY_PATH.search(path)
         images = [found.uri for found in find(path, recursive=False)] if is_study else []
         # A study without files stands for itself and becomes a rejection.

@@ -1,4 +1,4 @@
-"""Names the study of an image, with pseudonyms for the studies of DICOM files."""
+"""Name the study of an image, with pseudonyms for the studies of DICOM files."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Mapping
 
 from batch_inference.inputs import manifest
-from batch_inference.outputs.records import Source, printable
+from batch_inference.outputs.records import Source, escape_reversibly
 from trainer.errors import ConfigError
 from trainer.files import mura_paths, study_folders
 
@@ -18,7 +18,7 @@ _PUBLIC_KEY = "humerus"
 
 @dataclasses.dataclass(frozen=True)
 class StudyKey:
-    """Names the study of an image. An image without the key's value is a study of its own.
+    """Name the study of an image. An image without the key's value is a study of its own.
 
     Attributes:
       by: `folder` (the parent folder), `path` (MURA's patientNNNNN/studyK), `dicom` (a pseudonym of
@@ -38,7 +38,7 @@ class StudyKey:
           source: the input.
           tags: DICOM tags as in `Radiograph.tags`; empty for other files.
         """
-        return printable(self._find(source, tags) or source.name)
+        return escape_reversibly(self._find(source, tags) or source.name)
 
     def rename(self, source: Source, study: str) -> str:
         """Return the name of the study of an input whose earlier row is kept.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from trainer.dataset import manifest
 from trainer.errors import DataError
+from trainer.files import manifest_table
 
 TABLE = "dataset.csv"
 _FALSE, _TRUE = frozenset(("", "0", "0.0", "false")), frozenset(("1", "1.0", "true"))
@@ -45,34 +46,25 @@ def read(
         )
         raise DataError(f"{root} holds no {TABLE} of {name}; {advice}")
     table = posixpath.join(root, TABLE)
-    rows = manifest.read_rows(table)
-    _, header = next(rows, (0, []))
-    header = [cell.lower() for cell in header]
-    missing = [column for column in (*names, *columns) if column not in header]
-    if missing or len(set(header)) < len(header):
+    rows = manifest_table.read_rows(manifest.open_text(table), table)
+    first = next(rows, None)
+    header = [cell.strip().lower() for cell in first.cells] if first else []
+    if missing := [column for column in (*names, *columns) if column not in header]:
         raise DataError(
-            f"{table} has no column {missing[0] if missing else 'of its own name'}: expected that "
-            f"of {name}, found {','.join(header)[:200] or 'an empty file'}"
+            f"{table} has no column {missing[0]}: expected that of {name}, found "
+            f"{','.join(header)[:200] or 'an empty file'}"
         )
+    manifest_table.check_different(header, table)
     lines: dict[str, int] = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{table} line {line}: expected {len(header)} cells as in the header, "
-                f"got {len(cells)}"
-            )
-        row = Row(zip(header, cells, strict=True))
-        row.where = f"{table} line {line}"
+    for listed in manifest_table.check_widths(rows, len(header)):
+        row = Row(zip(header, (cell.strip() for cell in listed.cells), strict=True))
+        row.where = listed.where
         if blank := [column for column in names if not row[column]]:
             raise DataError(f"{row.where}: the column {blank[0]} is blank; fill it in every row")
         file = row[names[0]]
         if "/" in file or "\\" in file or file in (".", ".."):
             raise DataError(f"{row.where}: {names[0]} is {file!r}; expected a name without folders")
-        if file in lines:
-            raise DataError(
-                f"{row.where}: {file} was listed in line {lines[file]} already; list each file once"
-            )
-        lines[file] = line
+        manifest_table.check_new(lines, file, listed, file)
         yield row
 
 

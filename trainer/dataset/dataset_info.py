@@ -16,16 +16,17 @@ class DatasetInfo:
 
     Attributes:
       image_size: side of the square images, in pixels.
-      layout: how the source was laid out: `mura`, `folders` or `manifest`.
+      layout: how the source was laid out, one of `options.LAYOUTS`.
       body_parts: body parts that were taken from a source in MURA's layout; empty for others.
       validation_fraction, test_fraction: share of the patients, in [0, 1], where the source names
         no such split.
       seed: seed by which patients were assigned to splits.
       simulated: whether the radiographs were rendered by a program.
       preprocessing: the contract of `radiograph.PREPROCESSING` that made the pixels.
-      fingerprint: SHA-256 over content, labels, splits and preprocessing.
+      fingerprint: SHA-256 over content, labels, splits and preprocessing; empty after a dry run.
       splits: by split, the counts `images`, `studies`, `patients`, `positives` and `rejected`.
-      rejections: number of refused files by reason.
+      rejections: number of files that could not become images, by reason.
+      omissions: number of files of the source that were not opened, by reason.
       slices: names of the columns that the source carried beside the label.
       warnings: sentences about the data that a reader of any figure should know.
     """
@@ -41,6 +42,7 @@ class DatasetInfo:
     fingerprint: str
     splits: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     rejections: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    omissions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     slices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -62,11 +64,11 @@ class DatasetInfo:
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values, as `model.json` records them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Return the fields but `omissions` as JSON-able values, as `model.json` records them."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            for name, value in vars(self).items()
+            if name != "omissions"
         }
 
 

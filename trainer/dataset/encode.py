@@ -1,27 +1,18 @@
-"""Makes of a listed file the PNG that goes into its record, or finds the reason why it is
-refused."""
+"""Encode a listed file as the PNG of its record, or return why it is rejected."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
-from trainer import machine
 from trainer.dataset.example import Example
-from trainer.program import telemetry
 from trainer.storage import is_remote, read_bytes
-from trainer.workers import file_results, imaging, pool
+from trainer.workers import file_results, imaging
 
 MISSING = "missing"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _FAILING_STORAGE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE}
 _imaging = imaging.Imaging()
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +50,7 @@ def encode(example: Example, image_size: int) -> Encoded:
     file = _file(example)
     if file is None:
         return _reject_missing(example)
-    found = _imaging.encode_square(file, image_size)
+    found = _imaging.decode(file, image_size, png=True)
     if found.errno in _NOT_THERE:
         return _reject_missing(example)
     if found.errno in _FAILING_STORAGE:
@@ -91,29 +82,3 @@ def _file(example: Example) -> str | bytes | None:
 
 def _reject_missing(example: Example) -> Encoded:
     return Encoded(example, sha256="", reason=MISSING, detail=f"there is no file {example.uri}")
-
-
-def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """Map a function over items, in order, in threads, with a few items in flight at a time.
-
-    When the loop over the results fails, or a signal ends it, tasks of the worker pool fail at
-    once.
-    """
-    # The threads wait for worker processes or for storage. Remote reads wait more than they work.
-    workers = max(4, machine.cores() + 1)
-    pending: collections.deque[concurrent.futures.Future[_R]] = collections.deque()
-    with (
-        concurrent.futures.ThreadPoolExecutor(workers) as threads,
-        pool.shared().stop_on_error(),
-    ):
-        try:
-            for item in items:
-                pending.append(threads.submit(function, item))
-                telemetry.report_progress()
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

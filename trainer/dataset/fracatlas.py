@@ -20,7 +20,7 @@ _HUMERUS = "xr_humerus"
 """MURA's upper arm, the default of --body_parts: FracAtlas files it under the shoulder."""
 _CARRIED = ("mixed", "hardware", "multiscan", "frontal", "lateral", "oblique")
 _IMAGE = re.compile(r"images/(?P<folder>fractured|non[-_ ]?fractured)/[^/]+", re.IGNORECASE)
-_NUMBER = re.compile(r"(\d+)\.\w+\Z")
+_NUMBER = re.compile(r"(\d{1,18})\.\w+\Z")  # of a longer one, the last digits
 
 
 def list_source(root: str, paths: Sequence[str], body_parts: Sequence[str]) -> Listing:

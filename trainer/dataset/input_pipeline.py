@@ -30,6 +30,18 @@ def make_batches(
     The last batch is filled up with real examples of weight 0. So no replica is without examples,
     BatchNormalization gets no artificial pixels, and no sum counts an example twice.
 
+    Args:
+      split: images uint8 [N, size, size, 1], labels int64 [N].
+      strategy: whose replicas share each batch.
+      global_batch_size: examples of a step on all replicas together.
+      epoch, seed: decide the order of the examples and their augmentation.
+      first_step: steps of the epoch to leave out, from its beginning.
+      augmentation: strengths of the augmentation; None changes no pixel.
+      shuffle: whether the order is random; otherwise it is that of the split.
+
+    Raises:
+      ConfigError: the batch cannot be divided equally among the replicas.
+
     Returns:
       Distributed dataset of dicts, per replica: `image` uint8 [b, size, size, 1], `label`
       float32 [b], `weight` float32 [b]. The weights of a global batch sum to 1.

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from trainer.dataset import prepared_split, sources, splits
-from trainer.dataset.encode import Encoded, encode, in_threads
+from trainer.dataset.encode import Encoded, encode
 from trainer.dataset.prepared_split import Split
+from trainer.dataset.threads import map_in_threads
 from trainer.errors import DataError
 
 
@@ -42,7 +43,7 @@ def load(
     images = prepared_split.allocate((len(chosen), image_size, image_size, 1), "auto")
     taken: list[Encoded] = []
     refused: list[Encoded] = []
-    for outcome in in_threads(functools.partial(encode, image_size=image_size), chosen):
+    for outcome in map_in_threads(functools.partial(encode, image_size=image_size), chosen):
         if outcome.png is None:
             refused.append(outcome)
             continue
@@ -62,7 +63,7 @@ def load(
         path=np.array([example.path for example in examples]),
         attributes=tuple(outcome.attributes for outcome in taken),
     )
-    return loaded, [*refusals, *listing.warnings, *splits.warn_of_unnamed_patients(examples)]
+    return loaded, [*refusals, *listing.warnings, *splits.list_patient_warnings(examples)]
 
 
 def _describe_refusals(source: str, refused: Sequence[Encoded]) -> list[str]:

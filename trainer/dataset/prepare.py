@@ -1,83 +1,118 @@
 """Prepare a source as sharded TFRecords of square grey images, split by patient."""
 
 import contextlib
+import dataclasses
+import errno
 import io
+import pathlib
 import posixpath
-from collections.abc import Sequence
-from typing import Any
+import shutil
+import tempfile
+from collections.abc import Iterator
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer import storage
-from trainer.dataset import publish, sources, summary
-from trainer.dataset.encode import content_hash, in_threads
+from trainer.dataset import summary
+from trainer.dataset.dataset_info import DatasetInfo
+from trainer.dataset.encode import MISSING, Encoded, content_hash
 from trainer.dataset.locate import INFO_FILE, NAME
 from trainer.dataset.radiographs_dataset_builder import Builder, RadiographsConfig
 from trainer.dataset.summary import Summary
+from trainer.dataset.threads import map_in_threads
 from trainer.errors import ConfigError, DataError
 from trainer.options import PrepareOptions
+from trainer.program import run_lock
 
 _CHECKED_IN_BUCKET = 100  # files that a dry run looks for in a bucket
+_WORKSPACE = ".incomplete"
 
 
-def prepare(
-    source: str,
-    layout: str,
-    data_dir: str,
-    image_size: int = PrepareOptions.image_size,
-    body_parts: Sequence[str] = PrepareOptions.body_parts,
-    validation_fraction: float = PrepareOptions.validation_fraction,
-    test_fraction: float = PrepareOptions.test_fraction,
-    seed: int = PrepareOptions.seed,
-    overwrite: bool = PrepareOptions.overwrite,
-    dry_run: bool = False,
-) -> Summary:
+def prepare(options: PrepareOptions, dry_run: bool = False) -> Summary:
     """Write the data set `data_dir/radiographs/<config>/<version>/`.
 
-    An existing data set is kept if it was made from the same content with the same options.
+    An existing data set is kept if it was made from the same content with the same options. Another
+    one is only replaced with `options.overwrite`, and stays until the new one is complete.
 
     Args:
-      source: folder, or the CSV file of a manifest; local or `gs://`.
-      layout: one of `options.LAYOUTS`, such as `mura` or `manifest`.
-      data_dir: root of the data sets; local or `gs://`.
-      image_size: side of the square in pixels.
-      body_parts: body parts of MURA or FracAtlas, or `all`; other layouts ignore them.
-      validation_fraction: share of all patients, in [0, 1), if the source has no validation split.
-      test_fraction: share of all patients, in [0, 1), if the source has no test split.
-      seed: seed of the assignment of patients to splits.
-      overwrite: replace another data set, which stays until the new one is complete.
+      options: source and `data_dir` may be local or `gs://`.
       dry_run: write nothing. The counts are then of listed files, not of readable images.
 
     Raises:
-      ConfigError: an option is wrong, or another data set exists.
+      ConfigError: an option is wrong, another data set exists, or another run writes there.
       DataError: the source is wrong. Nothing is written.
     """
-    if not source:
+    if not options.source:
         raise ConfigError("source is empty; name the folder or the CSV file of the radiographs")
-    config = RadiographsConfig(
-        source=source,
-        layout=layout,
-        image_size=image_size,
-        body_parts=tuple(body_parts),
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        seed=seed,
-    )
-    if not data_dir:
+    if not options.data_dir:
         raise ConfigError("data_dir is empty; name the folder to write the data set to")
-    target = posixpath.join(data_dir, NAME, config.name, str(Builder.VERSION))
+    given = vars(options).items()
+    config = RadiographsConfig(
+        **{name: value for name, value in given if name not in ("data_dir", "overwrite")}
+    )
+    place = posixpath.join(options.data_dir, NAME, config.name)
+    target = posixpath.join(place, str(Builder.VERSION))
     _ = config.examples  # runs all checks of the source before there is anything to clean up
     if dry_run:
-        return _find_existing(target, config, overwrite) or _plan(target, config)
-    publish.check_replaceable(target)
-    with publish.workspace(data_dir) as folder:
-        if existing := _find_existing(target, config, overwrite):
+        return _find_existing(target, config, options.overwrite) or _plan(target, config)
+    _check_replaceable(target)
+    with run_lock.hold(place, "humerus-prepare"), _make_workspace(place) as folder:
+        if existing := _find_existing(target, config, options.overwrite):
             return existing
         builder = Builder(data_dir=folder, config=config)
         _build(builder, target)
-        publish.publish(builder.data_dir, target, folder)
-        return Summary.from_metadata(target, builder.info.metadata, reused=False)
+        _publish(str(builder.data_dir), target, folder)
+        return Summary(target, DatasetInfo.parse(builder.info.metadata, target), reused=False)
+
+
+def _check_replaceable(target: str) -> None:
+    """Check that replacing a folder deletes no other files: it must be empty, or hold a data set.
+
+    One in a bucket is not checked: it is replaced file by file, so that a stop may leave any part.
+
+    Raises:
+      ConfigError: it holds other files.
+    """
+    names = [] if storage.is_remote(target) else storage.list_folder(target)
+    if names and INFO_FILE not in names:
+        raise ConfigError(
+            f"{target} holds {names[0]}, but no {INFO_FILE}; all that is in it would be deleted:"
+            " move it away, or name another --data_dir"
+        )
+
+
+@contextlib.contextmanager
+def _make_workspace(place: str) -> Iterator[str]:
+    """Yield an empty local folder to build in, which is removed afterwards.
+
+    For a local `place` it lies inside, on the same file system.
+    """
+    if storage.is_remote(place):
+        with tempfile.TemporaryDirectory(prefix="humerus-prepare-") as folder:
+            yield folder
+        return
+    workspace = pathlib.Path(place, _WORKSPACE)
+    shutil.rmtree(workspace, ignore_errors=True)  # of a run that was killed
+    workspace.mkdir(parents=True)
+    try:
+        yield str(workspace)
+    finally:
+        shutil.rmtree(workspace)
+
+
+def _publish(built: str, target: str, workspace: str) -> None:
+    """Put a finished directory in the place of whatever is at `target`, completely or not at all.
+
+    A data set that is replaced is removed with the workspace.
+    """
+    if storage.is_remote(target):
+        storage.replace_folder(pathlib.Path(built), target, mark=INFO_FILE)
+        return
+    place = pathlib.Path(target)
+    if place.exists():
+        place.rename(pathlib.Path(workspace, "replaced"))
+    pathlib.Path(built).rename(place)
 
 
 def _find_existing(target: str, config: RadiographsConfig, overwrite: bool) -> Summary | None:
@@ -85,19 +120,23 @@ def _find_existing(target: str, config: RadiographsConfig, overwrite: bool) -> S
 
     Raises:
       ConfigError: it was made from other content or with other options.
+      DataError: its metadata are damaged.
     """
-    found = None if overwrite else _read_metadata(target)
-    if found is None:
+    if overwrite or not storage.exists(posixpath.join(target, INFO_FILE)):
         return None
-    examples = config.examples
-    if found.get("fingerprint") != summary.compute_fingerprint(
-        examples, in_threads(content_hash, examples), config.image_size
+    remedy = "pass --overwrite to replace the data set"
+    metadata = storage.read_json(posixpath.join(target, "metadata.json"), remedy)
+    if metadata is None:
+        raise DataError(f"{target} lacks its metadata.json; {remedy}")
+    info, examples = DatasetInfo.parse(metadata, target), config.examples
+    if info.fingerprint != summary.compute_fingerprint(
+        examples, map_in_threads(content_hash, examples), config.image_size
     ):
         raise ConfigError(
             f"{target} holds a data set of other content or options; pass --overwrite to replace "
             "it, or name another --data_dir"
         )
-    return Summary.from_metadata(target, found, reused=True)
+    return Summary(target, info, reused=True)
 
 
 def _plan(target: str, config: RadiographsConfig) -> Summary:
@@ -110,15 +149,26 @@ def _plan(target: str, config: RadiographsConfig) -> Summary:
     # the paths are right.
     local = [example for example in config.examples if not storage.is_remote(example.uri)]
     sought = local or config.examples[:_CHECKED_IN_BUCKET]
-    there = in_threads(lambda example: storage.exists(example.uri), sought)
+    there = map_in_threads(lambda example: storage.exists(example.uri), sought)
     missing = [example for example, found in zip(sought, there, strict=True) if not found]
     if len(missing) == len(sought):
         which = "files" if len(sought) == len(config.examples) else f"first {len(sought)} files"
         raise DataError(
-            f"none of the {which} that {config.source} lists exists; the first is {missing[0].uri}"
+            f"none of the {which} that {config.source} lists exists; the first is {missing[0].uri}:"
+            " paths are relative to the folder of the manifest; correct its column of paths"
         )
-    simulated = sources.is_simulated(config.source, config.layout)
-    return Summary.from_plan(target, config.listing, config.examples, missing, simulated)
+    absent = {example.path for example in missing}
+    info = config.describe(
+        [
+            Encoded(example, sha256="", reason=MISSING if example.path in absent else None)
+            for example in config.examples
+        ]
+    )
+    warnings = info.warnings
+    if missing:
+        warnings += (f"listed files that are missing: {len(missing)}, such as {missing[0].uri}",)
+    info = dataclasses.replace(info, fingerprint="", warnings=warnings)
+    return Summary(target, info, reused=False, dry_run=True)
 
 
 def _build(builder: Builder, target: str) -> None:
@@ -138,20 +188,10 @@ def _build(builder: Builder, target: str) -> None:
             raise
         with storage.explain_write_error(target):
             raise error.__cause__ from None
+    except OSError as error:
+        if not str(error).startswith("Not enough disk space"):  # TFDS's own check
+            raise
+        with storage.explain_write_error(target):
+            raise OSError(errno.ENOSPC, "") from error
     finally:
         tfds.enable_progress_bar()
-
-
-def _read_metadata(target: str) -> dict[str, Any] | None:
-    """Return the metadata of the finished data set at `target`; None if there is none.
-
-    Raises:
-      DataError: they are damaged.
-    """
-    if not storage.exists(posixpath.join(target, INFO_FILE)):
-        return None
-    path = posixpath.join(target, "metadata.json")
-    remedy = "pass --overwrite to replace the data set"
-    if (found := storage.read_json(path, remedy)) is None:
-        raise DataError(f"{target} lacks its metadata.json; {remedy}")
-    return found

@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,11 @@ import tqdm
 
 from trainer import radiograph
 from trainer.dataset import mura, sources, splits, summary
-from trainer.dataset.encode import Encoded, encode, in_threads
+from trainer.dataset.dataset_info import DatasetInfo
+from trainer.dataset.encode import Encoded, encode
 from trainer.dataset.example import LABELS, SPLITS, Example
 from trainer.dataset.listing import Listing
+from trainer.dataset.threads import map_in_threads
 from trainer.errors import ConfigError, DataError
 from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, PrepareOptions
 
@@ -33,15 +35,8 @@ from trainer.options import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, PrepareOptions
 class RadiographsConfig(tfds.core.BuilderConfig):
     """Describes one source at one image size; `name` follows from layout, body parts and size.
 
-    Attributes:
-      source: folder, or the CSV file of a manifest; local or `gs://`. If empty, the builder takes
-        TFDS's --manual_dir.
-      layout: one of `options.LAYOUTS`.
-      image_size: side of the square in pixels.
-      body_parts: body parts of MURA or FracAtlas, or `all`.
-      validation_fraction: share of all patients, if the source has no validation split.
-      test_fraction: share of all patients, if the source has no test split.
-      seed: seed of the assignment of patients to splits.
+    The other fields are those of `PrepareOptions`. If `source` is empty, the builder takes TFDS's
+    --manual_dir.
     """
 
     name: str = ""
@@ -91,6 +86,50 @@ class RadiographsConfig(tfds.core.BuilderConfig):
         splits.check_groups(examples)
         splits.check_classes(examples)
         return examples
+
+    def describe(self, outcomes: Sequence[Encoded]) -> DatasetInfo:
+        """Return the metadata of the data set that these outcomes of all examples make.
+
+        Raises:
+          DataError: no file was taken, or none of a label to train on.
+        """
+        rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
+        taken = [outcome for outcome in outcomes if outcome.reason is None]
+        if not taken:
+            raise DataError(
+                f"every file of {self.source} was refused: {_format_counts(rejections)}; "
+                f"first: {outcomes[0].detail}"
+            )
+        examples = [outcome.example for outcome in taken]
+        try:
+            warnings = splits.check_classes(examples) + splits.list_patient_warnings(examples)
+        except DataError as error:
+            raise DataError(f"after refusals ({_format_counts(rejections)}) {error}") from error
+        return DatasetInfo(
+            image_size=self.image_size,
+            layout=self.layout,
+            body_parts=tuple(self.listing.body_parts),
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+            simulated=sources.is_simulated(self.source, self.layout),
+            preprocessing=radiograph.PREPROCESSING,
+            fingerprint=summary.compute_fingerprint(
+                [outcome.example for outcome in outcomes],
+                [outcome.sha256 for outcome in outcomes],
+                self.image_size,
+            ),
+            splits=summary.count_by_split(outcomes),
+            rejections=dict(sorted(rejections.items())),
+            omissions=summary.count_omissions(self.listing.omissions),
+            slices=tuple(sorted({name for outcome in taken for name in outcome.attributes})),
+            warnings=(
+                *self.listing.warnings,
+                *warnings,
+                *summary.list_duplicate_warnings(outcomes),
+                *summary.list_image_warnings(outcomes),
+            ),
+        )
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -150,7 +189,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         chosen = [example for example in self._config.examples if example.split == split]
-        for outcome in in_threads(
+        for outcome in map_in_threads(
             functools.partial(encode, image_size=self._config.image_size), chosen
         ):
             self._progress.update()
@@ -172,53 +211,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             total=len(self._config.examples), desc="preparing", unit=" images", disable=None
         ) as self._progress:
             super()._download_and_prepare(dl_manager, download_config)
-        self.info.metadata.update(self._collect_metadata(self._outcomes))
+        self.info.metadata.update(dataclasses.asdict(self._config.describe(self._outcomes)))
         (self.data_path / summary.REJECTIONS_FILE).write_text(
             summary.format_rejections(self._outcomes, self._config.listing.omissions)
         )
-
-    def _collect_metadata(self, outcomes: list[Encoded]) -> dict[str, Any]:
-        config = self._config
-        rejections = Counter(outcome.reason for outcome in outcomes if outcome.reason)
-        if rejections.total() == len(outcomes):
-            raise DataError(
-                f"every file of {config.source} was refused: {_format_counts(rejections)}; "
-                f"first: {outcomes[0].detail}"
-            )
-        taken = [outcome for outcome in outcomes if outcome.reason is None]
-        examples = [outcome.example for outcome in taken]
-        try:
-            warnings = splits.check_classes(examples) + splits.warn_of_unnamed_patients(examples)
-        except DataError as error:
-            raise DataError(f"after refusals ({_format_counts(rejections)}) {error}") from error
-        return {
-            "image_size": config.image_size,
-            "layout": config.layout,
-            "body_parts": list(config.listing.body_parts),
-            "validation_fraction": config.validation_fraction,
-            "test_fraction": config.test_fraction,
-            "seed": config.seed,
-            "simulated": sources.is_simulated(config.source, config.layout),
-            "preprocessing": radiograph.PREPROCESSING,
-            "fingerprint": summary.compute_fingerprint(
-                [outcome.example for outcome in outcomes],
-                [outcome.sha256 for outcome in outcomes],
-                config.image_size,
-            ),
-            "splits": {
-                split: dataclasses.asdict(counts)
-                for split, counts in summary.count_by_split(outcomes).items()
-            },
-            "rejections": dict(sorted(rejections.items())),
-            "omissions": summary.count_omissions(config.listing.omissions),
-            "slices": sorted({name for outcome in taken for name in outcome.attributes}),
-            "warnings": [
-                *config.listing.warnings,
-                *warnings,
-                *summary.warn_of_duplicates(outcomes),
-                *summary.warn_of_odd_images(outcomes),
-            ],
-        }
 
 
 def _make_record(outcome: Encoded) -> dict[str, Any]:

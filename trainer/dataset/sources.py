@@ -124,10 +124,10 @@ def _group_by_folder(examples: Sequence[Example]) -> list[Example]:
 
     Where MURA's folders name patients, these count.
     """
-    crowded = study_folders.find_crowded(example.path for example in examples)
+    oversized = study_folders.find_oversized(example.path for example in examples)
     studies = [
         study_folders.find_study(
-            example.path, example.uri, study_folders.find_folder(example.path) not in crowded
+            example.path, example.uri, study_folders.find_folder(example.path) not in oversized
         )
         for example in examples
     ]

@@ -86,7 +86,7 @@ def check_groups(examples: Iterable[Example]) -> None:
         )
 
 
-def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
+def list_patient_warnings(examples: Sequence[Example]) -> list[str]:
     """Return a warning if the source names no patients, so that splits may share a person."""
     if any(example.patient_id != example.study_id for example in examples):
         return []
@@ -95,23 +95,23 @@ def warn_of_unnamed_patients(examples: Sequence[Example]) -> list[str]:
         f"the source names no patients, so each {counted} counts as one, and a person with several "
         "may be in two splits, which makes every metric too good; name the patients in the column "
         "patient of a manifest",
-        *_warn_of_crowded_folders(examples),
+        *_list_folder_warnings(examples),
     ]
 
 
-def _warn_of_crowded_folders(examples: Iterable[Example]) -> list[str]:
+def _list_folder_warnings(examples: Iterable[Example]) -> list[str]:
     """Return a warning if folders hold too many images for a study, so that each is its own."""
     alone = (example.path for example in examples if example.study_id == example.path)
-    crowded = {
+    oversized = {
         folder: number
-        for folder, number in study_folders.find_crowded(alone).items()
+        for folder, number in study_folders.find_oversized(alone).items()
         if study_folders.is_sorting(folder.split("/")[0])  # of the layout `folders`
     }
-    if not crowded:
+    if not oversized:
         return []
     return [
-        f"{study_folders.describe_crowded(crowded)}: each image in it was treated as a study and a "
-        "patient of its own; name patients and studies in the columns of a manifest"
+        f"{study_folders.describe_oversized(oversized)}: each image in it was treated as a study "
+        "and a patient of its own; name patients and studies in the columns of a manifest"
     ]
 
 

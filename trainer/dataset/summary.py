@@ -6,27 +6,17 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer import radiograph
-from trainer.dataset import splits
-from trainer.dataset.encode import MISSING, Encoded
+from trainer.dataset.dataset_info import DatasetInfo
+from trainer.dataset.encode import Encoded
 from trainer.dataset.example import SPLITS, Example
-from trainer.dataset.listing import OTHER_BODY_PART, Listing, Omission
+from trainer.dataset.listing import OTHER_BODY_PART, Omission
 
 REJECTIONS_FILE = "rejections.csv"
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitCounts:
-    """Counts the images of a split, their studies and patients, and the rejected files."""
-
-    images: int
-    studies: int
-    patients: int
-    positives: int
-    rejected: int
+_COUNTED = ("images", "studies", "patients", "positives", "rejected")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,105 +25,43 @@ class Summary:
 
     Attributes:
       directory: the finished data set, for `tfds.builder_from_directory`.
-      fingerprint: identifies the content of the source and all options that change the data set.
-      splits: counts of `train`, `validation` and `test`.
-      rejections: number of files that could not become images, by reason.
-      omissions: number of files of the source that were not opened, by reason.
-      warnings: what limits the use of the data, one sentence each.
-      simulated: whether the source declares its images to be simulated.
+      info: its metadata.
       reused: whether the data set existed already.
       dry_run: whether nothing was written. The counts are then of listed files, and there is no
         fingerprint.
     """
 
     directory: str
-    fingerprint: str
-    splits: Mapping[str, SplitCounts]
-    rejections: Mapping[str, int]
-    omissions: Mapping[str, int]
-    warnings: Sequence[str]
-    simulated: bool
+    info: DatasetInfo
     reused: bool
     dry_run: bool = False
 
-    @classmethod
-    def from_plan(
-        cls,
-        directory: str,
-        listing: Listing,
-        examples: Iterable[Example],
-        missing: Sequence[Example],
-        simulated: bool,
-    ) -> "Summary":
-        """Summarise a dry run.
-
-        Args:
-          directory: where the data set would be written.
-          listing: the files of the source.
-          examples: the listed files with their splits.
-          missing: those of the examples that do not exist.
-          simulated: whether the source declares its images to be simulated.
-        """
-        absent = {example.path for example in missing}
-        outcomes = [
-            Encoded(example, sha256="", reason=MISSING if example.path in absent else None)
-            for example in examples
-        ]
-        there = [outcome.example for outcome in outcomes if outcome.reason is None]
-        warnings = [
-            *listing.warnings,
-            *splits.check_classes(there),
-            *splits.warn_of_unnamed_patients(there),
-        ]
-        if missing:
-            warnings.append(
-                f"listed files that are missing: {len(missing)}, such as {missing[0].uri}"
-            )
-        rejections = {MISSING: len(missing)} if missing else {}
-        return cls(
-            directory,
-            "",
-            count_by_split(outcomes),
-            rejections,
-            count_omissions(listing.omissions),
-            warnings,
-            simulated,
-            reused=False,
-            dry_run=True,
-        )
-
-    @classmethod
-    def from_metadata(cls, directory: str, metadata: Mapping[str, Any], reused: bool) -> "Summary":
-        """Summarise a data set by its metadata."""
-        return cls(
-            directory=directory,
-            fingerprint=metadata["fingerprint"],
-            splits={split: SplitCounts(**counts) for split, counts in metadata["splits"].items()},
-            rejections=dict(metadata["rejections"]),
-            omissions=dict(metadata.get("omissions", {})),
-            warnings=tuple(metadata["warnings"]),
-            simulated=metadata["simulated"],
-            reused=reused,
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-able values."""
+        shown = ("fingerprint", "splits", "rejections", "omissions", "warnings", "simulated")
+        return {
+            "directory": self.directory,
+            **{name: getattr(self.info, name) for name in shown},
+            "reused": self.reused,
+            "dry_run": self.dry_run,
+        }
 
     def format_table(self) -> str:
         """Format the counts as text, one line per split, followed by one line per remark."""
-        columns = [field.name for field in dataclasses.fields(SplitCounts)]
-        lines = [f"{'split':<10}" + "".join(f"{column:>10}" for column in columns)]
-        for split, counts in self.splits.items():
-            lines.append(
-                f"{split:<10}" + "".join(f"{value:>10}" for value in dataclasses.astuple(counts))
-            )
-        for what, by_reason in (("rejected", self.rejections), ("omitted", self.omissions)):
+        info = self.info
+        lines = [f"{'split':<10}" + "".join(f"{column:>10}" for column in _COUNTED)]
+        for split, counts in info.splits.items():
+            lines.append(f"{split:<10}" + "".join(f"{counts[name]:>10}" for name in _COUNTED))
+        for what, by_reason in (("rejected", info.rejections), ("omitted", info.omissions)):
             if by_reason:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
                 where = "" if self.dry_run else f"; see {REJECTIONS_FILE} in the data set"
                 lines.append(f"{what}: {reasons}{where}")
-        if self.simulated:
+        if info.simulated:
             lines.append(
                 "simulated radiographs: no figure made from them says anything about patients"
             )
-        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"warning: {warning}" for warning in info.warnings]
         if self.dry_run:
             lines.append(
                 "dry run: these files were listed but not read, some may be refused; "
@@ -176,21 +104,21 @@ def compute_fingerprint(examples: Sequence[Example], hashes: Iterable[str], imag
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()
 
 
-def count_by_split(outcomes: Iterable[Encoded]) -> dict[str, SplitCounts]:
-    """Count per split; studies and patients are those of the images that were taken."""
+def count_by_split(outcomes: Iterable[Encoded]) -> dict[str, dict[str, int]]:
+    """Count as `DatasetInfo.splits`; studies and patients are those of images that were taken."""
     by_split: dict[str | None, list[Encoded]] = collections.defaultdict(list)
     for outcome in outcomes:
         by_split[outcome.example.split].append(outcome)
     counts = {}
     for split in SPLITS:
         taken = [outcome.example for outcome in by_split[split] if outcome.reason is None]
-        counts[split] = SplitCounts(
-            images=len(taken),
-            studies=len({example.study_id for example in taken}),
-            patients=len({example.patient_id for example in taken}),
-            positives=sum(example.label for example in taken),
-            rejected=len(by_split[split]) - len(taken),
-        )
+        counts[split] = {
+            "images": len(taken),
+            "studies": len({example.study_id for example in taken}),
+            "patients": len({example.patient_id for example in taken}),
+            "positives": sum(example.label for example in taken),
+            "rejected": len(by_split[split]) - len(taken),
+        }
     return counts
 
 
@@ -199,11 +127,11 @@ def count_omissions(omissions: Iterable[Omission]) -> dict[str, int]:
     return dict(sorted(collections.Counter(omission.reason for omission in omissions).items()))
 
 
-def warn_of_duplicates(outcomes: Iterable[Encoded]) -> list[str]:
+def list_duplicate_warnings(outcomes: Iterable[Encoded]) -> list[str]:
     """Return a warning each if identical files lie in several splits or have several labels."""
     copies: dict[str, list[Example]] = collections.defaultdict(list)
     for outcome in outcomes:
-        if outcome.reason is None:
+        if outcome.reason is None and outcome.sha256:
             copies[outcome.sha256].append(outcome.example)
     groups = list(copies.values())
     warnings = []
@@ -222,7 +150,7 @@ def warn_of_duplicates(outcomes: Iterable[Encoded]) -> list[str]:
     return warnings
 
 
-def warn_of_odd_images(outcomes: Iterable[Encoded]) -> list[str]:
+def list_image_warnings(outcomes: Iterable[Encoded]) -> list[str]:
     """Return a sentence for each of `radiograph.WARNINGS` that images carry."""
     paths = collections.defaultdict(list)
     for outcome in outcomes:

@@ -1,21 +1,15 @@
-"""Read the text of a manifest and resolve the paths in it: one rule for preparation and scoring."""
+"""Open the text of a manifest and resolve the paths in it: one rule for preparation and scoring."""
 
 import codecs
-import csv
 import io
-import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from trainer.errors import DataError
-from trainer.files import manifest_columns, urls
+from trainer.files import urls
 
-_SEPARATORS = ",;\t"
-_NAMED_SEPARATOR = re.compile('"?sep=([,;\t])"?')
-_BLANK = f'{_SEPARATORS} "\r\n'
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -25,55 +19,19 @@ def detect_encoding(start: bytes) -> str:
     return "utf-16" if is_utf_16 else "utf-8-sig"
 
 
-def open_text(file: BinaryIO) -> TextIO:
+def open_text(file: BinaryIO, errors: str = "surrogateescape") -> TextIO:
     """Return an open binary file as text to iterate over by lines, with line ends as they are.
 
-    Bytes that are not UTF-8 become the surrogates that Python uses for such bytes of file names.
+    Args:
+      file: UTF-8 or UTF-16.
+      errors: what becomes of bytes that are not UTF-8: by default the surrogates that Python uses
+        for such bytes of file names; "strict" raises `UnicodeDecodeError`.
     """
     buffered = file if hasattr(file, "peek") else io.BufferedReader(file)  # type: ignore[type-var]
     encoding = detect_encoding(buffered.peek(2))
-    errors = "strict" if encoding == "utf-16" else "surrogateescape"
+    if encoding == "utf-16":
+        errors = "strict"
     return io.TextIOWrapper(buffered, encoding, errors, newline="")
-
-
-def read_csv(lines: Iterable[str]) -> Any:
-    """Return a strict `csv.reader` of a table whose header may be preceded by blank lines.
-
-    What separates the cells is told by the header, see `detect_separator`, or by the line `sep=;`
-    that Excel understands. The lines before the header are read as blank rows, so that the
-    reader's line numbers are those of the file.
-    """
-    lines, skipped, separator, header = iter(lines), 0, "", ""
-    for line in lines:
-        if named := _NAMED_SEPARATOR.fullmatch(line.strip()):
-            separator = named[1]
-        elif line.strip(_BLANK):
-            header = line
-            break
-        skipped += 1
-    rows = itertools.chain(itertools.repeat("\n", skipped), [header], lines)
-    return csv.reader(rows, delimiter=separator or detect_separator(header), strict=True)
-
-
-def detect_separator(header: str) -> str:
-    """Return what separates the cells of a CSV file: comma, semicolon or tab.
-
-    It is the one that makes a column of paths, else the most frequent one. Spreadsheet programs of
-    many countries write semicolons.
-    """
-    for separator in _SEPARATORS:
-        try:
-            names = next(csv.reader([header], delimiter=separator), [])
-        except csv.Error:  # a cell beyond any length; who reads the rows says so
-            continue
-        if "path" in manifest_columns.find_roles(set(map(manifest_columns.normalise_name, names))):
-            return separator
-    return max(_SEPARATORS, key=header.count)
-
-
-def is_blank(cells: Sequence[str]) -> bool:
-    """Return whether all cells of a row are blank."""
-    return not any(cell.strip() for cell in cells)
 
 
 def resolve_path(cell: str, folder: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading a local file that may be no file: a pipe, a device, a sparse file of a terabyte."""
+"""Read a local file, refusing pipes, devices and huge sparse files."""
 
 import errno
 import io
@@ -40,9 +40,8 @@ def open_file(path: str, limit: int) -> io.BufferedIOBase:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
     _check(path, status, limit)
     if not status.st_size:
-        return (
-            io.BytesIO()
-        )  # also what the kernel makes up as it is read (/proc): it may have no end
+        # Also what the kernel makes up as it is read (/proc), which may have no end.
+        return io.BytesIO()
     # Without O_NONBLOCK, opening a named pipe that has taken the file's place waits for a writer.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     file = os.fdopen(os.open(path, flags), "rb")

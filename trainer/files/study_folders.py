@@ -40,7 +40,7 @@ def find_study(path: str, uri: str, is_grouped: bool) -> str:
       path: path of the image relative to its source.
       uri: its full path or URI.
       is_grouped: whether its folder may stand for a study: it was found in a tree, not in a list,
-        and the folder is none of `find_crowded`.
+        and the folder is none of `find_oversized`.
     """
     return mura_paths.find_study(path, uri) or (find_folder(path) if is_grouped else "")
 
@@ -58,7 +58,7 @@ def find_patient(path: str, uri: str) -> str:
     return "/".join([*above, number])
 
 
-def find_crowded(paths: Iterable[str]) -> dict[str, int]:
+def find_oversized(paths: Iterable[str]) -> dict[str, int]:
     """Return the folders that hold too many images for one study, with their numbers of images.
 
     Args:
@@ -71,13 +71,16 @@ def find_crowded(paths: Iterable[str]) -> dict[str, int]:
     return {folder: number for folder, number in images.items() if folder and number > MANY_IMAGES}
 
 
-def describe_crowded(crowded: Mapping[str, int]) -> str:
-    """Return the first half of a sentence on folders as `find_crowded` returns them."""
-    largest = max(crowded, key=lambda folder: (crowded[folder], folder))
-    size = f"{largest}, {crowded[largest]} images"
-    if len(crowded) == 1:
+def describe_oversized(folders: Mapping[str, int]) -> str:
+    """Return what is wrong with folders that `find_oversized` returned, as the start of a message.
+
+    For example: `1 folder (positive/ward, 13 images) is too large to be one examination`.
+    """
+    largest = max(folders, key=lambda folder: (folders[folder], folder))
+    size = f"{largest}, {folders[largest]} images"
+    if len(folders) == 1:
         return f"1 folder ({size}) is too large to be one examination"
-    return f"{len(crowded)} folders (the largest: {size}) are too large to be one examination each"
+    return f"{len(folders)} folders (the largest: {size}) are too large to be one examination each"
 
 
 def find_folder(path: str) -> str:

@@ -20,10 +20,12 @@ from trainer import radiograph
 from trainer.drawing import legend, overlay
 from trainer.drawing.legend import Legend
 from trainer.workers import imaging
+from trainer.workers.file_results import Wanted
 from trainer.workers.pool import Pool
 
 THREADS = 8
 SIZE = 16
+WANTED = Wanted(SIZE, picture=True)
 
 
 @pytest.mark.parametrize("all_frames", [False, True])
@@ -36,7 +38,7 @@ def test_many_remote_files_are_read_at_a_time(monkeypatch, all_frames):
         return content
 
     monkeypatch.setattr(decode.filesystem, "read", read)
-    task = decode.Decode(SIZE, True, "m", StudyKey(), all_frames)
+    task = decode.Decode(WANTED, "m", StudyKey(), all_frames)
     with ThreadPoolExecutor(THREADS) as pool:
         sources = [Task(Source(f"gs://b/{n}", f"{n}")) for n in range(2 * THREADS)]
         results = [list(found) for found in pool.map(task, [[source] for source in sources])]
@@ -47,7 +49,7 @@ def test_many_remote_files_are_read_at_a_time(monkeypatch, all_frames):
 def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     path = tmp_path / "a.png"
     path.write_bytes(encode(picture(3), "PNG"))
-    (found,) = decode.Decode(SIZE, True, "m", StudyKey())([Task(Source(str(path), "a.png"))])
+    (found,) = decode.Decode(WANTED, "m", StudyKey())([Task(Source(str(path), "a.png"))])
     pixels = radiograph.read(path.read_bytes()).pixels
     assert (found.pixels == radiograph.letterbox(pixels, SIZE)).all()
     assert (found.picture == overlay.shrink(pixels)).all()
@@ -55,16 +57,22 @@ def test_pixels_and_pictures_are_those_of_this_process(tmp_path, style):
     cam = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     drawn = overlay.draw(found.picture, cam, SIZE, 0.7, style, "jet")
     strip = Legend(0.7, "logits", "Grad-CAM", "m", 3, 4, SIZE, style, "jet")
-    encoded = imaging.Imaging().draw(found.picture, cam, strip, False, "png")
-    assert encoded.tobytes() == overlay.encode(drawn, "png")
-    encoded = imaging.Imaging().draw(found.picture, cam, strip, True, "png")
-    assert encoded.tobytes() == overlay.encode(legend.add(drawn, strip), "png")
     taken = tmp_path / "taken.png"
     taken.mkdir()
     paths, pictures = [str(tmp_path / "cams" / "a.png"), str(taken)], [(found.picture, cam)] * 2
-    written = imaging.Imaging().draw_files(paths, pictures, strip, True, "png")
-    assert written == [True, False]
-    assert (tmp_path / "cams" / "a.png").read_bytes() == encoded.tobytes()
+    for with_strip in (False, True):
+        made = legend.add(drawn, strip) if with_strip else drawn
+        encoded = overlay.encode(made, "png")
+        for number in (1, 2):
+            written = imaging.Imaging().draw_many(
+                pictures[:number], paths[:number], strip, with_strip, "png"
+            )
+            assert written == [None, encoded][:number]
+        assert (
+            imaging.Imaging().draw_many(pictures, [None] * 2, strip, with_strip, "png")
+            == [encoded] * 2
+        )
+        assert (tmp_path / "cams" / "a.png").read_bytes() == encoded
     assert {path.name for path in tmp_path.rglob("*")} == {"a.png", "cams", "taken.png"}
 
 
@@ -80,7 +88,7 @@ def test_a_file_that_harms_its_worker_costs_its_own_row_only(tmp_path, group):
         (tmp_path / start).write_bytes(start.encode())
     names = sorted(path.name for path in tmp_path.iterdir())
     sources = [Task(Source(str(tmp_path / name), name)) for name in names]
-    task = decode.Decode(SIZE, True, "m", StudyKey())
+    task = decode.Decode(WANTED, "m", StudyKey())
 
     def rows(task):
         with ThreadPoolExecutor(4) as threads:
@@ -107,7 +115,6 @@ class _Harmed(imaging.Imaging):
     """Decodes by a task that does what some files tell it."""
 
     DECODE = "tests.support.worker_tasks:crash_on_bytes"
-    TOGETHER = "tests.support.worker_tasks:crash_on_bytes_of_any"
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -116,12 +123,12 @@ def test_frames_after_a_crash_are_refused_one_by_one(tmp_path, monkeypatch, remo
     path = pathlib.Path(tmp_path / "film.dcm")
     path.write_bytes(dicom_file(pixels, NumberOfFrames=3))
     file = path.read_bytes() if remote else str(path)
-    found = list(imaging.Imaging().decode_frames(file, SIZE, False, range(3)))
+    found = list(imaging.Imaging().decode_frames(file, WANTED, range(3)))
     assert [one.square.shape for one in found] == [(SIZE, SIZE, 1)] * 3
 
     class Lost(imaging.Imaging):
         FRAMES = "tests.support.worker_tasks:crash"
 
-    lost = list(Lost(Pool(1)).decode_frames(file, SIZE, False, range(3)))
+    lost = list(Lost(Pool(1)).decode_frames(file, WANTED, range(3)))
     assert [one.refusal[0] for one in lost] == ["decode_failed"] * 3
     assert {one.sha256 for one in lost} == {hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch_inference.inputs import sources
 from batch_inference.outputs import page_files, picture_paths
-from batch_inference.outputs.records import printable
+from batch_inference.outputs.records import escape_reversibly
 from batch_inference.storage import filesystem
 
 
@@ -339,16 +339,16 @@ _texts = st.text(
 
 @given(_texts, _texts)
 def test_two_names_never_look_alike(one, other):
-    assert (printable(one) == printable(other)) == (one == other)
-    printable(one).encode("utf-8")
+    assert (escape_reversibly(one) == escape_reversibly(other)) == (one == other)
+    escape_reversibly(one).encode("utf-8")
 
 
 def test_names_are_told_as_they_are_as_long_as_nobody_can_mistake_them():
-    assert printable("back\\slash ü.png") == "back\\slash ü.png"
+    assert escape_reversibly("back\\slash ü.png") == "back\\slash ü.png"
     assert (
-        printable(os.fsdecode(b"\xff.png"))
+        escape_reversibly(os.fsdecode(b"\xff.png"))
         == "\\udcff.png"
-        != printable("\\udcff.png")
+        != escape_reversibly("\\udcff.png")
         == "\\\\udcff.png"
     )
 

@@ -59,7 +59,15 @@ def test_fracatlas_is_read_by_its_table(tmp_path):
     patients = {number: each.patient_id for number, each in found.items()}
     assert len(set(patients.values())) == 4
     assert patients[1] == patients[2] and patients[4] == patients[5] != patients[7]
-    assert not splits.warn_of_unnamed_patients(listing.examples) and not listing.omissions
+    assert not splits.list_patient_warnings(listing.examples) and not listing.omissions
+
+
+def test_fracatlas_with_a_number_longer_than_python_converts(tmp_path):
+    source = fracatlas(tmp_path, *ROWS)
+    with (tmp_path / "dataset.csv").open("a") as table:
+        table.write(f"IMG{'9' * 5000}.jpg,0,0,0,1,0,1,0,0,0,1,0,0\n")
+    listing = sources.list_source(source, "fracatlas", ("all",))
+    assert len(listing.examples) == len(ROWS) + 1  # preparation finds that its file is missing
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from trainer import radiograph
 from trainer.dataset import sources, splits, summary
-from trainer.dataset.encode import Encoded, encode, in_threads
+from trainer.dataset.encode import Encoded, encode
 from trainer.dataset.example import Example
 from trainer.dataset.locate import locate
-from trainer.dataset.publish import workspace
+from trainer.dataset.threads import map_in_threads
 from trainer.errors import ConfigError, DataError
 
 HUMERUS = ("XR_HUMERUS",)
@@ -383,7 +383,7 @@ def test_text_with_two_or_four_bytes_a_letter_and_no_mark_is_refused_by_name(tmp
     ],
 )
 def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
-    warnings = splits.warn_of_unnamed_patients(
+    warnings = splits.list_patient_warnings(
         list_examples(manifest(tmp_path, text), "manifest", HUMERUS)
     )
     assert len(warnings) == (warning is not None) and all(warning in one for one in warnings)
@@ -396,15 +396,15 @@ def test_a_manifest_without_patients_is_warned_of(tmp_path, text, warning):
         ("name,label\na,1\n", "has no column path: expected .* found name,label"),
         ("path,diagnosis\na,1\n", "has no column label"),
         ("path,label\n", "lists no file"),
-        ("path,label\na,2\n", "line 2: label '2' is none of 0, negative"),
+        ("path,label\na,2\n", "line 2: the label is '2'; expected one of 0, negative"),
         ("path,label\n,1\n", "line 2: the column path is blank"),
         ("path,label,patient\na,1,p\nb,1,\n", "line 3: the column patient is blank"),
         ("path,label,patient\na,1,p\nb,1,NaN\n", "line 3: the column patient is blank"),
-        ("path,label,split\na,1,dev\n", "line 2: split 'dev' is none of train"),
+        ("path,label,split\na,1,dev\n", "line 2: the split is 'dev'; expected one of train"),
         ("path,label\na,1\n./a,1\n", "line 3: a was listed in line 2 already"),
         ("path,label\na,1,x\n", "line 2: expected 2 cells as in the header, got 3"),
         ("path,label,label\na,1,0\n", "the columns need different names"),
-        (",path,label\n0,a,1\n", "column 1 has no name in the header; name it or remove it"),
+        (",path,label\n0,a,1\n", "column 1 has no name in the header; name it in UTF-8 or remove"),
         ("path,label,\na,1,\n", "column 3 has no name in the header"),
         ("path,label,source_mode\na,1,RGB\n", "the column source_mode"),
         ('path,label\n"a,1\n', "is not CSV"),
@@ -548,10 +548,10 @@ def test_a_folder_or_nothing_at_a_listed_path_is_a_rejection(tmp_path, name, rea
     assert encode(Example("x", str(tmp_path / name), 0, "p", "s"), 32).reason == reason
 
 
-def test_in_threads_keeps_order_and_passes_errors_on():
-    assert list(in_threads(lambda number: number * 2, range(100))) == list(range(0, 200, 2))
+def test_map_in_threads_keeps_order_and_passes_errors_on():
+    assert list(map_in_threads(lambda number: number * 2, range(100))) == list(range(0, 200, 2))
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda number: 1 // number, [1, 0, 1]))
+        list(map_in_threads(lambda number: 1 // number, [1, 0, 1]))
 
 
 def test_fingerprint_depends_on_content_not_on_order_or_place():
@@ -582,7 +582,7 @@ def test_copies_across_splits_or_labels_are_warned_of():
         Encoded(example("d", 1, split="train"), "twice"),
         Encoded(example("e", 1, split="test"), "twice", reason="truncated"),
     ]
-    assert summary.warn_of_duplicates(outcomes) == [
+    assert summary.list_duplicate_warnings(outcomes) == [
         "files of the same bytes lie in more than one split, such as a and b; 1 in all",
         "files of the same bytes have both labels, such as c and d; 1 in all",
     ]
@@ -594,8 +594,8 @@ def test_images_with_a_warning_are_counted_by_its_code():
         Encoded(example("b", 0), "2", warnings=("blank",)),
         Encoded(example("c", 0), "3", warnings=("blank", "ignored_element")),
     ]
-    assert summary.warn_of_odd_images(outcomes[:1]) == []
-    assert summary.warn_of_odd_images(outcomes) == [
+    assert summary.list_image_warnings(outcomes[:1]) == []
+    assert summary.list_image_warnings(outcomes) == [
         f"images with the warning {said} ({radiograph.WARNINGS[said.split(':')[0]]})"
         for said in ("blank: 2, such as b", "ignored_element: 1, such as c")
     ]
@@ -620,14 +620,3 @@ def test_locate(tmp_path):
     (other / "dataset_info.json").touch()
     with pytest.raises(ConfigError, match=r"holds 2 data sets.*mura_224/1.0.0, .*mura_320/1.0.0"):
         locate(str(tmp_path))
-
-
-def test_workspace_removes_what_killed_runs_left(tmp_path):
-    (tmp_path / ".incomplete-dead/radiographs").mkdir(parents=True)
-    (tmp_path / "radiographs").mkdir()
-    with workspace(str(tmp_path)) as folder:
-        assert sorted(path.name for path in tmp_path.iterdir()) == [
-            pathlib.Path(folder).name,
-            "radiographs",
-        ]
-    assert [path.name for path in tmp_path.iterdir()] == ["radiographs"]

@@ -21,6 +21,7 @@ from trainer.dataset import input_pipeline, prepared_split
 from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
+from trainer.options import PrepareOptions
 
 OFF = Augmentation(
     horizontal_flip=False,
@@ -384,10 +385,12 @@ def test_a_batch_that_does_not_divide_into_micro_batches_names_the_nearest_that_
 def data_dir(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("prepared")
     prepare(
-        str(small_run.write_source(root / "source")),
-        "manifest",
-        str(root / "data"),
-        image_size=small_run.SIZE,
+        PrepareOptions(
+            str(small_run.write_source(root / "source")),
+            "manifest",
+            str(root / "data"),
+            image_size=small_run.SIZE,
+        )
     )
     return str(root / "data")
 

@@ -1,7 +1,7 @@
 """These tests prepare end to end: they check records, rejections and interrupted runs."""
 
 import csv
-import fcntl
+import dataclasses
 import io
 import json
 import os
@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -29,6 +28,9 @@ from trainer.dataset import sources, splits
 from trainer.dataset.locate import locate
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
+from trainer.options import PrepareOptions
+from trainer.program import run_lock
+from trainer.workers.file_results import Wanted
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -54,6 +56,7 @@ np.savez(out, **columns)
 STALLED_PREPARE = """
 import sys, time
 from trainer.dataset import prepare, radiographs_dataset_builder as builder
+from trainer.options import PrepareOptions
 encode = builder.encode
 def stall(example, image_size):
     if example.path == "positive/10.png":
@@ -61,9 +64,9 @@ def stall(example, image_size):
     return encode(example, image_size)
 builder.encode = stall
 source, data_dir = sys.argv[1:]
-prepare.prepare(
+prepare.prepare(PrepareOptions(
     source, "folders", data_dir, image_size=32, test_fraction=0.0, validation_fraction=0.0
-)
+))
 """
 
 # Two images in each of two splits, of the files that `class_folders` writes.
@@ -157,7 +160,7 @@ def test_a_folder_below_a_class_is_a_study_unless_it_holds_too_many(tmp_path):
     for name, study in studies.items():
         assert study == (str(pathlib.Path(name).parent) if "exam" in name else name)
     assert len({study for name, study in studies.items() if "exam" in name}) == 4
-    _, told = splits.warn_of_unnamed_patients(examples)
+    _, told = splits.list_patient_warnings(examples)
     assert told.startswith(
         "1 folder (negative/ward, 13 images) is too large to be one examination: "
     )
@@ -192,9 +195,11 @@ def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
             f"{('train', 'val', 'test')[number // 4]},ward {number}"
         )
     (source / "labels.csv").write_text("\n".join(["path,label,patient,split,ward", *rows]))
-    result = prepare(f"{source}/labels.csv", "manifest", str(tmp_path / "data"), image_size=48)
-    assert [counts.images for counts in result.splits.values()] == [4, 4, 2]
-    assert not result.rejections and not result.warnings
+    result = prepare(
+        PrepareOptions(f"{source}/labels.csv", "manifest", str(tmp_path / "data"), image_size=48)
+    )
+    assert [counts["images"] for counts in result.info.splits.values()] == [4, 4, 2]
+    assert not result.info.rejections and not result.info.warnings
 
     subprocess.run(
         [sys.executable, "-c", READER, tmp_path / "data", tmp_path / "read.npz"],
@@ -208,7 +213,7 @@ def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
         assert expected.std() > 5, f"{name} is too flat to prove anything"
         assert read[name].dtype == np.uint8
         np.testing.assert_array_equal(read[name], expected, err_msg=name)
-        (fed,) = Decode(48, picture_wanted=True, model_id="m", study_key=StudyKey())(
+        (fed,) = Decode(Wanted(48, picture=True), model_id="m", study_key=StudyKey())(
             [Task(Source(str(source / name), name))]
         )
         np.testing.assert_array_equal(read[name], fed.pixels, err_msg=name)
@@ -241,13 +246,13 @@ def test_any_reader_gets_the_pixels_that_the_scorer_feeds(tmp_path):
         and metadata["layout"] == "manifest"
         and not metadata["simulated"]
     )
-    assert metadata["fingerprint"] == result.fingerprint
+    assert metadata["fingerprint"] == result.info.fingerprint
     assert {"ward", "source_mode", "dicom_view"} <= set(metadata["slices"])
 
 
 def test_real_radiographs_reject_exactly_the_truncated(shared, tmp_path):
     source = shared / "data/fracatlas_shoulder/labels.csv"
-    result = prepare(str(source), "manifest", str(tmp_path), image_size=64)
+    result = prepare(PrepareOptions(str(source), "manifest", str(tmp_path), image_size=64))
     with (pathlib.Path(result.directory) / "rejections.csv").open(newline="") as file:
         rejected = list(csv.DictReader(file))
     with source.open(newline="") as file:
@@ -256,7 +261,7 @@ def test_real_radiographs_reject_exactly_the_truncated(shared, tmp_path):
         row["file"] for row in listed if row["decodable"] == "0"
     }
     assert {row["reason"] for row in rejected} == {"truncated"} and len(rejected) == 6
-    assert result.rejections == {"truncated": 6}
+    assert result.info.rejections == {"truncated": 6}
 
     kept = records(result.directory)
     assert len(kept) == 343
@@ -266,11 +271,11 @@ def test_real_radiographs_reject_exactly_the_truncated(shared, tmp_path):
             sides.setdefault(row["group"], set()).add(kept[row["file"]]["split"])
             assert kept[row["file"]]["label"] == int(row["label"])
     assert all(len(side) == 1 for side in sides.values())
-    for split, counts in result.splits.items():
+    for split, counts in result.info.splits.items():
         chosen = [row for row in kept.values() if row["split"] == split]
-        assert counts.images == len(chosen)
-        assert counts.positives == sum(row["label"] for row in chosen)
-        assert counts.patients == len({row["patient_id"] for row in chosen})
+        assert counts["images"] == len(chosen)
+        assert counts["positives"] == sum(row["label"] for row in chosen)
+        assert counts["patients"] == len({row["patient_id"] for row in chosen})
     out = result.format_table()
     assert "rejected: truncated 6; see rejections.csv" in out and result.directory in out
 
@@ -280,17 +285,13 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
 
     def run(**options):
         options = {"image_size": 32, "validation_fraction": 0.2, "seed": 4, **options}
-        return prepare(str(source), "folders", str(data_dir), **options)
+        return prepare(PrepareOptions(str(source), "folders", str(data_dir), **options))
 
     first = run()
     before = tree(data_dir)
     again = run()
     assert again.reused and not first.reused
-    assert (again.fingerprint, again.splits, again.directory) == (
-        first.fingerprint,
-        first.splits,
-        first.directory,
-    )
+    assert (again.info, again.directory) == (first.info, first.directory)
     assert "already prepared" in again.format_table()
 
     changed = encoded(Image.fromarray(picture(999).astype(np.uint8)), "PNG")
@@ -314,7 +315,7 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
 
     # ... and gives way to one that succeeds, of which nothing else remains.
     replaced = run(overwrite=True)
-    assert replaced.fingerprint != first.fingerprint
+    assert replaced.info.fingerprint != first.info.fingerprint
     np.testing.assert_array_equal(
         records(replaced.directory)["positive/0.png"]["image"], radiograph.load(changed, 32)
     )
@@ -325,37 +326,61 @@ def test_rerun_keeps_the_data_set_and_other_content_needs_overwrite(tmp_path):
 def test_damaged_metadata_need_overwrite(tmp_path, content):
     source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
     (data_dir / "radiographs").mkdir(parents=True)
-    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    done = prepare(
+        PrepareOptions(
+            str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2
+        )
+    )
     pathlib.Path(done.directory, "metadata.json").write_bytes(content)
     with pytest.raises(DataError, match=r"metadata\.json is damaged .* pass --overwrite"):
-        prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+        prepare(
+            PrepareOptions(
+                str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2
+            )
+        )
 
 
 def test_a_data_set_without_its_metadata_needs_overwrite(tmp_path):
     source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
-    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    done = prepare(
+        PrepareOptions(
+            str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2
+        )
+    )
     pathlib.Path(done.directory, "metadata.json").unlink()
     with pytest.raises(DataError, match=r"lacks its metadata\.json; pass --overwrite"):
-        prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+        prepare(
+            PrepareOptions(
+                str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2
+            )
+        )
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_files_in_the_place_of_a_data_set_are_kept(tmp_path, overwrite):
     source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
-    done = prepare(str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2)
+    done = prepare(
+        PrepareOptions(
+            str(source), "folders", str(data_dir), image_size=32, validation_fraction=0.2
+        )
+    )
     place = pathlib.Path(done.directory)
     shutil.rmtree(place)
     place.mkdir()
     (place / "mine.txt").write_text("precious")
     with pytest.raises(ConfigError, match=r"holds mine\.txt, but no dataset_info\.json"):
-        prepare(str(source), "folders", str(data_dir), image_size=32, overwrite=overwrite)
+        prepare(
+            PrepareOptions(
+                str(source), "folders", str(data_dir), image_size=32, overwrite=overwrite
+            )
+        )
     assert tree(data_dir) == {str((place / "mine.txt").relative_to(data_dir)): b"precious"}
 
 
 def test_same_input_same_bytes(tmp_path):
     source = class_folders(tmp_path / "source")
     for name in ("one", "two"):
-        prepare(str(source), "folders", str(tmp_path / name), image_size=32, seed=4)
+        prepare(PrepareOptions(str(source), "folders", str(tmp_path / name), image_size=32, seed=4))
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
@@ -364,7 +389,9 @@ def test_every_file_refused_leaves_nothing(tmp_path):
     for path in source.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"every file of .* was refused: empty 12"):
-        prepare(str(source), "folders", str(tmp_path / "data"), image_size=32, seed=4)
+        prepare(
+            PrepareOptions(str(source), "folders", str(tmp_path / "data"), image_size=32, seed=4)
+        )
     assert not tree(tmp_path / "data")
 
 
@@ -373,12 +400,16 @@ def test_a_split_whose_files_are_all_refused_is_omitted_with_a_warning(tmp_path)
     (source / "broken.png").write_bytes(b"no image")
     rows = FOUR_ROWS + "broken.png,1,test\ngone.png,0,test\n"
     (source / "labels.csv").write_text("path,label,split\n" + rows)
-    result = prepare(str(source / "labels.csv"), "manifest", str(tmp_path / "data"), image_size=32)
-    assert result.rejections == {"missing": 1, "not_an_image": 1}
-    assert (result.splits["test"].images, result.splits["test"].rejected) == (0, 2)
+    result = prepare(
+        PrepareOptions(
+            str(source / "labels.csv"), "manifest", str(tmp_path / "data"), image_size=32
+        )
+    )
+    assert result.info.rejections == {"missing": 1, "not_an_image": 1}
+    assert (result.info.splits["test"]["images"], result.info.splits["test"]["rejected"]) == (0, 2)
     assert any(
         "the test split has no negative and no positive images" in warning
-        for warning in result.warnings
+        for warning in result.info.warnings
     )
     assert sorted(tfds.builder_from_directory(result.directory).info.splits) == [
         "train",
@@ -394,9 +425,13 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
     )
     options = {"layout": "manifest", "data_dir": str(tmp_path / "data"), "image_size": 32}
     planned, done = (
-        prepare(str(source / "some.csv"), dry_run=dry_run, **options) for dry_run in (True, False)
+        prepare(PrepareOptions(str(source / "some.csv"), **options), dry_run)
+        for dry_run in (True, False)
     )
-    assert (planned.splits, planned.rejections) == (done.splits, done.rejections)
+    assert (planned.info.splits, planned.info.rejections) == (
+        done.info.splits,
+        done.info.rejections,
+    )
     assert f"listed files that are missing: 1, such as {source}/gone.png" in planned.format_table()
     with pytest.raises(
         DataError,
@@ -404,9 +439,10 @@ def test_a_dry_run_looks_for_what_a_manifest_lists(tmp_path):
         rf"the first is {source}/elsewhere/0.png",
     ):
         prepare(
-            str(source / "none.csv"),
+            PrepareOptions(
+                str(source / "none.csv"), **options | {"data_dir": str(tmp_path / "other")}
+            ),
             dry_run=True,
-            **options | {"data_dir": str(tmp_path / "other")},
         )
     assert not (tmp_path / "other").exists()
 
@@ -428,16 +464,18 @@ def test_errors_write_nothing(tmp_path, options, error, message):
     source, data_dir = class_folders(tmp_path / "source", each=1), tmp_path / "data"
     options = {"source": str(source), "layout": "folders", "data_dir": str(data_dir), **options}
     with pytest.raises(error, match=message):
-        prepare(**options)
+        prepare(PrepareOptions(**options))
     assert not data_dir.exists()
 
 
 def test_simulated_sources_are_marked(tmp_path):
     source = class_folders(tmp_path / "source")
     (source / "SIMULATED.txt").touch()
-    result = prepare(str(source), "folders", str(tmp_path / "data"), image_size=32, seed=4)
+    result = prepare(
+        PrepareOptions(str(source), "folders", str(tmp_path / "data"), image_size=32, seed=4)
+    )
     assert (
-        result.simulated
+        result.info.simulated
         and tfds.builder_from_directory(result.directory).info.metadata["simulated"]
     )
     assert "simulated radiographs" in result.format_table()
@@ -448,8 +486,8 @@ def test_url_as_data_dir(tmp_path):
     source = class_folders(tmp_path / "source")
     url = f"file://{tmp_path}/data"
     options = {"layout": "folders", "image_size": 32, "seed": 4}
-    result = prepare(f"file://{source}", data_dir=url, **options)
-    prepare(str(source), data_dir=str(tmp_path / "local"), **options)
+    result = prepare(PrepareOptions(f"file://{source}", data_dir=url, **options))
+    prepare(PrepareOptions(str(source), data_dir=str(tmp_path / "local"), **options))
     assert tree(tmp_path / "data") == tree(tmp_path / "local")
     assert locate(url) == result.directory == f"{url}/radiographs/folders_32/1.0.0"
 
@@ -458,7 +496,7 @@ def test_url_as_data_dir(tmp_path):
     (tmp_path / "data/radiographs/folders_32/1.0.0/stray").touch()
     with pytest.raises(DataError, match="no prepared data set"):
         locate(url)
-    assert not prepare(f"file://{source}", data_dir=url, **options).reused
+    assert not prepare(PrepareOptions(f"file://{source}", data_dir=url, **options)).reused
     assert tree(tmp_path / "data") == tree(tmp_path / "local")
 
 
@@ -471,20 +509,23 @@ def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path, kind):
     else:
         odd.symlink_to({"endless": "/dev/zero", "dangling": "/nowhere"}[kind])
     result = prepare(
-        str(source),
-        "folders",
-        str(data_dir),
-        image_size=32,
-        test_fraction=0.0,
-        validation_fraction=0.0,
+        PrepareOptions(
+            str(source),
+            "folders",
+            str(data_dir),
+            image_size=32,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+        )
     )
-    assert result.splits["train"].images == 6
-    assert result.rejections == {"missing" if kind == "dangling" else "unreadable": 1}
+    assert result.info.splits["train"]["images"] == 6
+    assert result.info.rejections == {"missing" if kind == "dangling" else "unreadable": 1}
 
 
 def test_killed_in_the_middle_then_run_again(tmp_path):
     source, data_dir = class_folders(tmp_path / "source", each=20), tmp_path / "data"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    place = data_dir / "radiographs/folders_32"
     process = subprocess.Popen(
         [sys.executable, "-c", STALLED_PREPARE, source, data_dir],
         env=environment,
@@ -492,7 +533,7 @@ def test_killed_in_the_middle_then_run_again(tmp_path):
     )
     try:
         deadline = time.monotonic() + 120
-        while not list(data_dir.glob(".incomplete-*/radiographs/*/incomplete.*")):
+        while not list(place.glob(".incomplete/radiographs/*/incomplete.*")):
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -501,40 +542,33 @@ def test_killed_in_the_middle_then_run_again(tmp_path):
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert list(data_dir.glob(".incomplete-*")), "the kill came too early or too late"
+    assert (place / ".incomplete").exists(), "the kill came too early or too late"
     with pytest.raises(DataError, match="no prepared data set"):
         locate(str(data_dir))
 
     result = prepare(
-        str(source),
-        "folders",
-        str(data_dir),
-        image_size=32,
-        test_fraction=0.0,
-        validation_fraction=0.0,
+        PrepareOptions(
+            str(source),
+            "folders",
+            str(data_dir),
+            image_size=32,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+        )
     )
-    assert result.splits["train"].images == 40 == len(records(locate(str(data_dir))))
-    assert [path.name for path in data_dir.iterdir()] == ["radiographs"]
+    assert result.info.splits["train"]["images"] == 40 == len(records(locate(str(data_dir))))
+    assert [path.name for path in place.iterdir()] == ["1.0.0"]
 
 
-def test_two_runs_take_turns(tmp_path):
+def test_a_second_run_on_the_same_data_set_is_refused(tmp_path):
     source, data_dir = class_folders(tmp_path / "source"), tmp_path / "data"
-    data_dir.mkdir()
-    other = os.open(data_dir, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    done = []
-    run = threading.Thread(
-        target=lambda: done.append(
-            prepare(str(source), "folders", str(data_dir), image_size=32, seed=4)
-        ),
-        daemon=True,
-    )
-    run.start()
-    run.join(1.0)
-    assert not done and not list(data_dir.iterdir())
-    os.close(other)
-    run.join(60)
-    assert done[0].splits["train"].images
+    options = PrepareOptions(str(source), "folders", str(data_dir), image_size=32, seed=4)
+    with run_lock.hold(f"{data_dir}/radiographs/folders_32", "another"):
+        with pytest.raises(ConfigError, match="folders_32 is being written by process"):
+            prepare(options)
+        # Another size is another data set.
+        assert prepare(dataclasses.replace(options, image_size=40)).info.image_size == 40
+    assert not prepare(options).reused
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "dangling", "folder", "sparse"])
@@ -550,5 +584,5 @@ def test_a_manifest_that_is_no_file_is_refused(tmp_path, kind):
     else:
         manifest.symlink_to({"device": "/dev/zero", "dangling": "/nowhere"}[kind])
     with pytest.raises(DataError, match=f"^{manifest} is not a file"):
-        prepare(str(manifest), "manifest", str(tmp_path / "data"), image_size=32)
+        prepare(PrepareOptions(str(manifest), "manifest", str(tmp_path / "data"), image_size=32))
     assert not (tmp_path / "data").exists()

@@ -18,6 +18,7 @@ from trainer.dataset import sources
 from trainer.dataset.prepare import prepare
 from trainer.errors import ConfigError, DataError
 from trainer.files import regular_file
+from trainer.options import PrepareOptions
 
 PNG, JPEG = (
     cv2.imencode(suffix, np.random.default_rng(0).integers(256, size=(6, 5), dtype=np.uint8))[1]
@@ -104,16 +105,26 @@ def test_class_folders_are_taken_whatever_their_files_are_called(tmp_path):
     write(tmp_path / "in", *named_by_uid)
     write(tmp_path / "in", *(f"negative/{n}.jfif" for n in range(8)), content=JPEG.tobytes())
     write(tmp_path / "in", "negative/notes.txt", "README", content=b"no image at all")
-    result = prepare(str(tmp_path / "in"), "folders", str(tmp_path / "out"), image_size=32, seed=4)
-    assert sum(counts.images for counts in result.splits.values()) == 16
-    assert result.rejections == {"not_an_image": 1} and result.omissions == {"outside_layout": 1}
+    result = prepare(
+        PrepareOptions(
+            str(tmp_path / "in"), "folders", str(tmp_path / "out"), image_size=32, seed=4
+        )
+    )
+    assert sum(counts["images"] for counts in result.info.splits.values()) == 16
+    assert result.info.rejections == {"not_an_image": 1} and result.info.omissions == {
+        "outside_layout": 1
+    }
     with (pathlib.Path(result.directory) / "rejections.csv").open(newline="") as file:
         rows = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert rows == {"negative/notes.txt": "not_an_image", "README": "outside_layout"}
     table = result.format_table()
     assert "rejected: not_an_image 1; see" in table and "omitted: outside_layout 1; see" in table
-    again = prepare(str(tmp_path / "in"), "folders", str(tmp_path / "out"), image_size=32, seed=4)
-    assert again.reused and again.omissions == result.omissions
+    again = prepare(
+        PrepareOptions(
+            str(tmp_path / "in"), "folders", str(tmp_path / "out"), image_size=32, seed=4
+        )
+    )
+    assert again.reused and again.info.omissions == result.info.omissions
 
 
 def make_loop(path: pathlib.Path) -> None:
@@ -139,10 +150,12 @@ def test_what_is_no_file_is_a_rejection(tmp_path, monkeypatch, make):
     write(source, *(f"{label}/{n}.png" for label in ("positive", "negative") for n in range(8)))
     monkeypatch.chdir(source)  # the path of a socket must be short
     make(pathlib.Path("positive/again"))
-    result = prepare(str(source), "folders", str(tmp_path / "out"), image_size=32, seed=4)
-    assert sum(counts.images for counts in result.splits.values()) == 16
-    assert sum(result.rejections.values()) == 1
-    assert result.rejections.keys() <= {"unreadable", "missing"}
+    result = prepare(
+        PrepareOptions(str(source), "folders", str(tmp_path / "out"), image_size=32, seed=4)
+    )
+    assert sum(counts["images"] for counts in result.info.splits.values()) == 16
+    assert sum(result.info.rejections.values()) == 1
+    assert result.info.rejections.keys() <= {"unreadable", "missing"}
 
 
 def test_a_name_that_is_not_utf8_is_omitted(tmp_path):
@@ -294,7 +307,7 @@ def test_body_parts_are_refused_where_there_are_none(tmp_path, layout):
     ("row", "message"),
     [
         ("other.png", "line 2: expected a path of MURA"),
-        (f"MURA-v1.1/train/{MURA_STUDIES[0]}/,2", "line 2: label '2' is none of"),
+        (f"MURA-v1.1/train/{MURA_STUDIES[0]}/,2", "line 2: the label is '2'; expected one of"),
         (f"MURA-v1.1/train/{MURA_STUDIES[0]}/,1,x", "line 2: expected a path of MURA"),
         (f"MURA-v1.1/train/{MURA_STUDIES[0]}/,1", "line 2: .* was listed in line 1 already"),
     ],

@@ -49,11 +49,11 @@ def group_prepared(source: pathlib.Path, layout: str) -> set[frozenset[str]]:
 def group_scored(location: pathlib.Path) -> set[frozenset[str]]:
     """Group inputs as the tasks of the pipeline are, whose own run `test_a_run` compares."""
     found = list(scorer.find(str(location)))
-    crowded = study_folders.find_crowded(source.name for source in found if source.is_grouped)
+    oversized = study_folders.find_oversized(source.name for source in found if source.is_grouped)
     return group(
         {
             task.source.name: StudyKey()(task.source, {})
-            for task in tasks.join_tasks(enumerate(found), crowded)
+            for task in tasks.join_tasks(enumerate(found), oversized)
         }
     )
 
@@ -133,21 +133,21 @@ def test_who_has_several_studies_in_folders_of_mura_is_one_patient(tmp_path_fact
 
 
 @pytest.mark.parametrize(
-    ("study_key", "crowded"), [("auto", [("positive/ward", 13)]), ("image", [])]
+    ("study_key", "oversized"), [("auto", [("positive/ward", 13)]), ("image", [])]
 )
-def test_a_run(tmp_path, study_key, crowded):
+def test_a_run(tmp_path, study_key, oversized):
     """The pipeline counts folders as a plain loop does, in whatever order files come."""
     paths = [f"positive/ward/{n}.png" for n in range(13)] + [f"exam/{n}.png" for n in range(12)]
     write(tmp_path / "in", [*paths, *(f"positive/{n}.png" for n in range(14))])
     options = Options(str(tmp_path / "in"), "", str(tmp_path / "out"), study_key=study_key)
     with beam.Pipeline("FnApiRunner") as pipeline:
         found = pipeline | scorer.FindInputs(options)
-        counted = found | tasks.FindCrowdedFolders(study_key)
-        assert_that(counted, equal_to(crowded))
+        counted = found | tasks.FindOversizedFolders(study_key)
+        assert_that(counted, equal_to(oversized))
         earlier = pipeline | beam.Create([], reshuffle=False)
         made = (found, earlier) | tasks.MakeTasks(counted)
         grouped = made | beam.Map(lambda task: (task.source.name, task.source.is_grouped))
-        alone = {name for folder, _ in crowded for name in paths if name.startswith(folder)}
+        alone = {name for folder, _ in oversized for name in paths if name.startswith(folder)}
         expected = [
             (source.name, source.name not in alone) for source in scorer.find(options.input)
         ]

@@ -18,7 +18,7 @@ import sys
 from trainer.workers import imaging, pool
 pool.SECONDS = 60.0
 pool.Pool.__init__.__defaults__ = (None, pool.MEMORY, 60.0)
-imaging.Imaging.ENCODE = "tests.support.worker_tasks:loop_for_ever"
+imaging.Imaging.DECODE = "tests.support.worker_tasks:loop_for_ever"
 from trainer.main import prepare
 sys.exit(prepare())
 """
