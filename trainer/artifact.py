@@ -23,9 +23,9 @@ from typing import Any
 import pydantic
 
 from trainer.errors import ConfigError, DataError
-from trainer.files import regular_file
+from trainer.files import atomic_file, regular_file
 from trainer.model_json.description import FORMAT_VERSION, Artifact
-from trainer.model_json.description import FREE_METHOD as FREE_METHOD
+from trainer.model_json.description import ONE_PASS_METHOD as ONE_PASS_METHOD
 from trainer.model_json.fields import Version
 
 MODEL_JSON = "model.json"
@@ -100,18 +100,36 @@ def amend(directory: str | os.PathLike, sealed: Artifact, **fields: Any) -> Arti
     return _write(root, amended)
 
 
+def replace_files(directory: str | os.PathLike, sealed: Artifact, made: pathlib.Path) -> Artifact:
+    """Move all files below `made` into a `sealed` artifact, list them, and return it.
+
+    They are moved while `model.json` doesn't list them, so that a stop leaves an artifact without
+    them, never a damaged one.
+    """
+    root = pathlib.Path(directory)
+    names = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+    former = {name.as_posix() for name in names}
+    kept = {name: digest for name, digest in sealed.files.items() if name not in former}
+    withdrawn = _write(root, dataclasses.replace(sealed, files=kept))
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True)
+        (made / name).replace(root / name)
+    return amend(root, withdrawn)
+
+
 def _checksums(root: pathlib.Path) -> dict[str, str]:
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    found = {path.relative_to(root).as_posix(): _sha256(path) for path in paths}
-    return {name: digest for name, digest in found.items() if name != MODEL_JSON}
+    """Return the checksum of each file but `model.json` and hidden ones, which aren't finished."""
+    found = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): _sha256(path)
+        for name, path in found.items()
+        if str(name) != MODEL_JSON and not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def _write(root: pathlib.Path, artifact: Artifact) -> Artifact:
-    partial = root / (MODEL_JSON + ".partial")
-    partial.write_text(
-        json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    partial.replace(root / MODEL_JSON)
+    text = json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True) + "\n"
+    atomic_file.write(str(root / MODEL_JSON), text.encode())
     return artifact
 
 

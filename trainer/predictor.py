@@ -11,20 +11,18 @@ Pixels, numbers and pictures are those of `humerus-score`, which is the tool for
 
 import dataclasses
 import os
-import pathlib
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import logging
 
-from trainer import artifact, hub, machine, storage
-from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
+from trainer import machine, storage
+from trainer.artifact import METHOD_TITLES, ONE_PASS_METHOD, Artifact
 from trainer.drawing import legend
 from trainer.errors import ConfigError, DataError
-from trainer.inference import engine_choice, engine_records, engines
-from trainer.program.logging_setup import escape_name
+from trainer.inference import artifact_copy, engine_choice, engine_records, engines
+from trainer.program.text_escaping import escape_name
 from trainer.workers.file_results import Decoded
 from trainer.workers.imaging import Imaging
 
@@ -34,7 +32,7 @@ File = str | os.PathLike[str] | bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """Holds what the model says of one radiograph.
+    """What the model says of one radiograph.
 
     Attributes:
       file: path as it was given; None for bytes.
@@ -74,7 +72,7 @@ class Prediction:
         strip = legend.Legend(
             scale=float(self.model.cam["scale"]),
             unit=legend.UNIT,
-            method=METHOD_TITLES[FREE_METHOD],
+            method=METHOD_TITLES[ONE_PASS_METHOD],
             model=self.model.model_id,
             rows=self.cam.shape[0],
             columns=self.cam.shape[1],
@@ -123,12 +121,9 @@ class Predictor:
             raise ConfigError(f"batch_size={batch_size} is not a number of images: take 1 or more")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold} is not a probability: take 0 to 1")
-        with tempfile.TemporaryDirectory() as copy:
-            folder, described = _fetch(hub.fetch(os.fspath(model)), pathlib.Path(copy))
-            choice = engine_choice.choose(described, engine, precision)
-            self._engine = engines.load(
-                folder, described, choice, batch_size, machine.cache_folder()
-            )
+        folder, described = artifact_copy.open_artifact(os.fspath(model))
+        choice = engine_choice.choose(described, engine, precision)
+        self._engine = engines.load(folder, described, choice, batch_size, machine.cache_folder())
         self.model = described.with_threshold(threshold)
         self.engine = engine_records.identify(described, str(choice))
         self._batch_size = batch_size
@@ -145,8 +140,13 @@ class Predictor:
           skip_refused: leave out files that can't be scored, with a warning in the log each;
             otherwise the first one is an error.
 
+        Returns:
+          A prediction for each file that was scored.
+
         Raises:
-          DataError: a file can't be read, is no radiograph, or is larger than it may be.
+          ConfigError: `files` is an open file, or the process was forked since this was made.
+          DataError: a file can't be read, is no radiograph, or is larger than it may be; or the
+            model answers no number.
         """
         if os.getpid() != self._process:
             raise ConfigError(
@@ -213,21 +213,6 @@ class Predictor:
             warnings=decoded.warnings,
             model=self.model,
         )
-
-
-def _fetch(model: str, copy: pathlib.Path) -> tuple[pathlib.Path, Artifact]:
-    """Return a local folder of the artifact, which is `copy` where the artifact is remote."""
-    model = model.rstrip("/")
-    if (content := storage.read_bytes(f"{model}/{artifact.MODEL_JSON}")) is None:
-        raise ConfigError(
-            f"{model} is not an exported model (no {artifact.MODEL_JSON} there); name the "
-            "`artifact` folder of a run"
-        )
-    if not storage.is_remote(model):
-        return pathlib.Path(model), artifact.load(model)
-    described = artifact.parse(content, source=model)
-    storage.download(model, [*artifact.list_needed(described), artifact.MODEL_JSON], copy)
-    return copy, artifact.load(copy)
 
 
 def _accept(file: File, decoded: Decoded, skip_refused: bool) -> bool:

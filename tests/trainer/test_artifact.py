@@ -1,5 +1,6 @@
 """The exported directory says what it is; one that is damaged, foreign or too new is refused."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -462,3 +463,43 @@ def test_other_weights_cannot_be_amended(sealed):
     (sealed / "saved_model.pb").write_bytes(b"others")
     with pytest.raises(ArtifactError, match="weights have changed"):
         artifact.amend(sealed, before, engines={})
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_stop_while_files_are_replaced_leaves_an_artifact(sealed, tmp_path, monkeypatch, moved):
+    network, weights = artifact.INT8_NETWORK, artifact.INT8_NETWORK.replace("xml", "bin")
+
+    def make(content: str) -> pathlib.Path:
+        made = tmp_path / content
+        (made / network).parent.mkdir(parents=True)
+        for name in (network, weights):
+            (made / name).write_text(content)
+        return made
+
+    before = artifact.replace_files(sealed, artifact.load(sealed), make("old"))
+    assert {network, weights} < set(before.files)
+    replace, moves = pathlib.Path.replace, []
+
+    def stop(path: pathlib.Path, target: pathlib.Path) -> None:
+        moves.append(target)
+        if len(moves) > moved:
+            raise KeyboardInterrupt
+        replace(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        artifact.replace_files(sealed, before, make("new"))
+    monkeypatch.undo()
+    left = artifact.load(sealed)
+    assert left.model_id == before.model_id
+    assert ({network, weights} < set(left.files)) == (moved == 2)
+    again = artifact.replace_files(sealed, left, make("newer"))
+    assert artifact.load(sealed) == again and (sealed / weights).read_text() == "newer"
+
+
+def test_hidden_and_unfinished_files_are_none_of_an_artifact(sealed):
+    before = artifact.load(sealed)
+    (sealed / ".DS_Store").write_text("a file manager's")
+    (sealed / ".tmp" / "openvino").mkdir(parents=True)
+    (sealed / ".tmp" / artifact.INT8_NETWORK).write_text("unfinished")
+    assert artifact.amend(sealed, before).files == before.files

@@ -35,10 +35,13 @@ def get_config() -> ml_collections.ConfigDict:
     # Phase one trains the head on the frozen backbone; phase two fine-tunes. A run has
     # head_epochs + epochs in all. From random weights there is no phase one.
 
+    # Epochs of phase one; 0 fine-tunes from the start.
     config.head_epochs = 0
+    # Highest learning rate of phase one.
     config.head_learning_rate = 1e-3
     # Epochs of phase two only.
     config.epochs = 40
+    # Images of one optimizer step, on all devices and hosts together.
     config.global_batch_size = 16
     # Parts of a batch that are computed one after the other, where the devices can't hold it; the
     # optimizer takes one step with the gradients of all. Batch normalisation that trains sees a
@@ -49,10 +52,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.reference_batch_size = 16
     # `adamw`, or `sgd` with Nesterov momentum 0.9.
     config.optimizer = "adamw"
+    # Highest learning rate of phase two, of the head.
     config.learning_rate = 2e-4
-    # The end of the backbone learns at this fraction of the head's rate ...
+    # The last backbone layer learns at this fraction of the head's learning rate.
     config.backbone_lr_factor = 1.0
-    # ... and its beginning at this fraction of its end's rate.
+    # The first backbone layer learns at this fraction of the last one's learning rate.
     config.depth_lr_decay = 1.0
     # Applies to kernels only.
     config.weight_decay = 1e-4
@@ -60,10 +64,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.clip_norm = 0.0
     # `cosine`, `plateau` (multiplies the rate by plateau_factor), or `constant`.
     config.schedule = "cosine"
+    # Epochs in which the rate rises linearly to its highest value; may be a fraction.
     config.warmup_epochs = 1.0
     config.plateau_factor = 0.2
     # Epochs without improvement before the rate is lowered.
     config.plateau_patience = 3
+    # In [0, 1): labels become s / 2 and 1 - s / 2.
     config.label_smoothing = 0.0
     # Each class has the same weight in the loss.
     config.class_weights = True
@@ -87,8 +93,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentation.rotation = 30.0
     # Fraction of the side.
     config.augmentation.shift = 0.05
+    # The size changes by a factor from 1 / (1 + zoom) to 1 + zoom.
     config.augmentation.zoom = 0.1
+    # The exponent of the gamma curve is from 1 / (1 + contrast) to 1 + contrast.
     config.augmentation.contrast = 0.2
+    # Grey levels change by a factor from 1 / (1 + brightness) to 1 + brightness.
     config.augmentation.brightness = 0.1
 
     # How images are scored.
@@ -111,11 +120,14 @@ def get_config() -> ml_collections.ConfigDict:
     # Compile forward and backward pass with XLA: takes half a minute first, slower on a CPU, worth
     # a try on a GPU.
     config.xla = False
+    # Steps in one compiled call; more lessen the overhead of short steps.
     config.steps_per_execution = 1
     # Where decoded images are kept: `memory`, `disk`, or `auto`.
     config.cache = "auto"
     config.checkpoint_every_steps = 200
+    # The last checkpoints to keep, beside that of the best epoch.
     config.keep_checkpoints = 3
+    # The same run gives the same weights on the same machine, at some cost of speed on a GPU.
     config.deterministic = True
     # At the end, measure the engines that score faster than TensorFlow; humerus-verify can do it
     # later.
@@ -123,5 +135,6 @@ def get_config() -> ml_collections.ConfigDict:
     # Comma-separated: maps that humerus-score --method may draw beside grad_cam, such as
     # fused_layer_cam or refined_cam.
     config.cam_methods = ""
+    # Of the initial weights, the order of the images and the augmentation.
     config.seed = 0
     return config.lock()

@@ -174,12 +174,12 @@ def compute_interval(
       lowest: smallest value that the metric can take; the largest is 1.
 
     Returns:
-      Lower and upper limit, or (None, None) where `_tell_nothing` holds or the value is at the end
-      of its range.
+      Lower and upper limit, or (None, None) where `_is_uninformative` holds or the value is at
+      the end of its range.
     """
     drawn = drawn[~np.isnan(drawn)]
     share = (value - lowest) / (1 - lowest)
-    if _tell_nothing(drawn, value, patients) or not 0 < share < 1:
+    if _is_uninformative(drawn, value, patients) or not 0 < share < 1:
         return None, None
     error = drawn.std() * np.sqrt(patients / (patients - 1)) / (1 - lowest)
     quantile = scipy.special.stdtrit(patients - 1, (1 + CONFIDENCE) / 2)
@@ -202,7 +202,7 @@ def compute_error_interval(
     (`benchmarks/coverage.py`). The interval contains the value.
 
     Returns:
-      Lower and upper limit, or (None, None) where `_tell_nothing` holds.
+      Lower and upper limit, or (None, None) where `_is_uninformative` holds.
     """
     drawn = drawn[~np.isnan(drawn)]
     low, high = compute_difference_interval(drawn, value, patients)
@@ -219,16 +219,16 @@ def compute_difference_interval(
     """Compute the percentile interval (Efron & Tibshirani 1993) of resampled differences [R].
 
     Returns:
-      Lower and upper limit, or (None, None) where `_tell_nothing` holds.
+      Lower and upper limit, or (None, None) where `_is_uninformative` holds.
     """
     drawn = drawn[~np.isnan(drawn)]
-    if _tell_nothing(drawn, value, patients):
+    if _is_uninformative(drawn, value, patients):
         return None, None
     low, high = np.quantile(drawn, TAILS)
     return float(low), float(high)
 
 
-def _tell_nothing(drawn: np.ndarray, value: float, patients: int) -> bool:
+def _is_uninformative(drawn: np.ndarray, value: float, patients: int) -> bool:
     """Return whether resamples [R] give no interval.
 
     That is where `value`, of the cases themselves, is NaN, where there are fewer than

@@ -39,7 +39,7 @@ _SMALLEST = 1e-12  # smallest probability; keeps logits finite
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """Holds what turns a logit into a calibrated probability and a label.
+    """The numbers that turn a logit into a calibrated probability and a label.
 
     Attributes:
       scaling: turns the logit of an image into its calibrated probability.
@@ -61,8 +61,8 @@ class OperatingPoint:
     records: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
-    def of_studies(self) -> Scaling:
-        """Return the scaling of studies."""
+    def effective_study_scaling(self) -> Scaling:
+        """Return the scaling of studies, which is that of the images by default."""
         return self.study_scaling or self.scaling
 
 

@@ -11,7 +11,7 @@ from trainer.model_json.scaling import Scaling
 
 @dataclasses.dataclass(frozen=True)
 class Cases:
-    """Holds scored cases (images or studies) in any order; plain sequences are converted to arrays.
+    """Scored cases (images or studies) in any order; plain sequences are converted to arrays.
 
     Attributes:
       probability: float64 [N] in [0, 1], calibrated.
@@ -60,7 +60,11 @@ class Cases:
                 f"{bad}; retrain the model"
             )
         if len(np.unique(self.path)) < len(self.path):
-            raise DataError("a path occurs twice among the scored cases; each must name one case")
+            values, counts = np.unique(self.path, return_counts=True)
+            raise DataError(
+                f"path {str(values[counts > 1][0])!r} occurs twice among the scored cases; list"
+                " each image once"
+            )
 
     def __len__(self) -> int:
         return len(self.label)
@@ -80,7 +84,7 @@ def concatenate(parts: Sequence[Cases]) -> Cases:
     )
 
 
-def spread_rows(count: int, most: int) -> np.ndarray:
+def sample_rows(count: int, most: int) -> np.ndarray:
     """Return at most `most` of the indices from 0 to `count` - 1, evenly spread and ascending."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
@@ -96,7 +100,7 @@ def spread_over_labels(labels: np.ndarray, most: int) -> np.ndarray:
     """
     kinds = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     share = most // max(1, len(kinds))
-    taken = [kind[spread_rows(len(kind), share)] for kind in kinds]
+    taken = [kind[sample_rows(len(kind), share)] for kind in kinds]
     return np.sort(np.concatenate(taken)) if taken else np.array([], int)
 
 

@@ -1,19 +1,22 @@
 """Evaluate and compare exported models on splits of prepared data, with confidence intervals."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import artifact, radiograph, storage
+from trainer import radiograph
 from trainer.artifact import Artifact
 from trainer.dataset import labelled_source, prepared_split
 from trainer.dataset.dataset_info import DatasetInfo, is_same_preprocessing
 from trainer.dataset.prepared_split import Split
-from trainer.errors import ConfigError, DataError
+from trainer.errors import DataError
 from trainer.evaluation import metrics, predictions
 from trainer.evaluation.calibration import OperatingPoint
+from trainer.evaluation.cases import Cases
+from trainer.inference import artifact_copy
 from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.program.progress import show_each
 
@@ -22,9 +25,9 @@ def make_cases(
     split: Split,
     logit: np.ndarray,
     scaling: Scaling = IDENTITY,
-) -> metrics.Cases:
+) -> Cases:
     """Combine a split and its logits, float [N], to cases with the probability of `scaling`."""
-    return metrics.Cases(
+    return Cases(
         probability=scaling.compute_probability(logit),
         logit=logit,
         label=split.labels,
@@ -42,7 +45,7 @@ def measure(split: Split, logit: np.ndarray, point: OperatingPoint) -> dict[str,
         make_cases(split, logit, point.scaling),
         point.threshold,
         point.uncertain_band,
-        study_scaling=point.of_studies,
+        study_scaling=point.effective_study_scaling,
     )
 
 
@@ -97,20 +100,20 @@ def evaluate_source(
       ConfigError: there is no artifact, or an option is wrong.
       DataError: the source is wrong, or the model needs another preprocessing.
     """
-    info = load_info(model)
+    folder, info = artifact_copy.open_artifact(model)
     if not is_same_preprocessing(info.preprocessing, radiograph.PREPROCESSING):
         raise DataError(
             f"{model} was made with another version of the preprocessing than this program's; "
             "train it again"
         )
     loaded, warnings = labelled_source.load(source, layout, info.image_size, body_parts, split)
-    return _describe(info, loaded, _score_images(model, info, loaded), warnings, predictions_file)
+    return _describe(info, loaded, _score_images(folder, info, loaded), warnings, predictions_file)
 
 
 def _describe(
     info: Artifact,
     loaded: Split,
-    scored: metrics.Cases,
+    scored: Cases,
     warnings: list[str],
     predictions_file: str | None,
 ) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def compare(
     }
 
 
-def write_predictions(path: str, scored: metrics.Cases, split: str, threshold: float) -> None:
+def write_predictions(path: str, scored: Cases, split: str, threshold: float) -> None:
     """Write the scores of a split, one row per image, as `predictions.write_csv` does.
 
     The further columns are `split`, and `predicted`, 1 where the calibrated probability is
@@ -221,22 +224,25 @@ def load_split(data_dir: str, split: str) -> Split:
     """
     loaded = prepared_split.load_split(data_dir, split)
     if not len(loaded):
-        raise DataError(f"{data_dir}: the split {split!r} is empty; nothing to evaluate")
+        raise DataError(
+            f"{data_dir}: the split {split!r} is empty; name another --split, or prepare the data"
+            " with images for it"
+        )
     return loaded
 
 
 def score(
     model: str, data_dir: str, loaded: Split, role: str = "the model"
-) -> tuple[Artifact, metrics.Cases]:
+) -> tuple[Artifact, Cases]:
     """Score a split with an artifact; return its description and the calibrated cases."""
-    info = load_info(model)
+    folder, info = artifact_copy.open_artifact(model)
     check_compatible(info, prepared_split.read_dataset_info(data_dir), data_dir, role)
-    return info, _score_images(model, info, loaded)
+    return info, _score_images(folder, info, loaded)
 
 
-def _score_images(model: str, info: Artifact, loaded: Split) -> metrics.Cases:
+def _score_images(folder: pathlib.Path, info: Artifact, loaded: Split) -> Cases:
     """Score images with the SavedModel of an artifact; return the calibrated cases."""
-    serve = tf.saved_model.load(model).signatures["serving_default"]
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     starts = show_each(range(0, len(loaded), 32), "scoring")
     logit = np.concatenate(
         [serve(image=tf.constant(loaded.images[i : i + 32]))["logit"].numpy() for i in starts]
@@ -244,7 +250,7 @@ def _score_images(model: str, info: Artifact, loaded: Split) -> metrics.Cases:
     return make_cases(loaded, logit, info.scaling)
 
 
-def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float) -> dict[str, Any]:
+def evaluate_by_attribute(split: Split, scored: Cases, threshold: float) -> dict[str, Any]:
     """Compute the metrics in each group of every attribute that the source has for some image."""
     columns = sorted(set().union(*split.attributes))
     return metrics.evaluate_slices(
@@ -252,24 +258,6 @@ def evaluate_by_attribute(split: Split, scored: metrics.Cases, threshold: float)
         {column: [row.get(column, "") for row in split.attributes] for column in columns},
         threshold,
     )
-
-
-def load_info(model: str) -> Artifact:
-    """Load `model.json` of an artifact, local (verified by checksum) or in a bucket.
-
-    Raises:
-      ConfigError: there is no artifact.
-      ArtifactError: the artifact is damaged.
-    """
-    path = f"{model.rstrip('/')}/{artifact.MODEL_JSON}"
-    if (text := storage.read_bytes(path)) is None:
-        raise ConfigError(
-            f"--model={model} is not an exported model (no {artifact.MODEL_JSON} there); name the "
-            "`artifact` folder of a run"
-        )
-    if not storage.is_remote(model):
-        return artifact.load(model)
-    return artifact.parse(text, source=model)
 
 
 def check_compatible(

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.evaluation import bootstrap
+from trainer.program import text_table
 
 NO_INTERVAL = (
     f"none for fewer than {bootstrap.MIN_PATIENTS} patients (most metrics:"
     f" {bootstrap.MIN_PATIENTS} of each class), or if every resample gives the same value"
 )
-"""Says when a table has no interval for a metric; every table of intervals quotes it."""
+"""When a table has no interval for a metric; every table of intervals quotes it."""
 ENOUGH_PATIENTS = 90
 """From this many on, simulated intervals of every metric cover 90 % or more where 20 % or more of
 the studies are positive. Where 5 % are, the specificity per study needs 135. See the table of
@@ -23,8 +24,8 @@ _ENOUGH_OF_A_CLASS = 20
 """From this many patients of the rarer class on, a perfect ranking raises no warning."""
 _WIDE_INTERVAL = 0.2
 """Width of the interval of the AUROC from which images are called too few."""
-DIFFERENCE_COLUMNS = f"{'baseline':>10}{'model':>10}{'difference (95 % interval)':>32}{'p':>8}"
-"""Headings of the columns that `format_difference` writes after the name."""
+DIFFERENCE_COLUMNS = ("baseline", "model", "difference (95 % interval)", "p")
+"""Headings of the cells that `list_difference` returns."""
 
 
 def format_table(result: Mapping[str, Any]) -> str:
@@ -33,19 +34,22 @@ def format_table(result: Mapping[str, Any]) -> str:
     An example of a line is `accuracy  0.884 (0.846 to 0.921)  0.893 (0.841 to 0.940)`.
     """
     counts = result["counts"]
-    rows = [f"{'':18}{'image':>26}{'study':>26}"]
-    for name in result["image"]:
-        rows.append(
-            f"{name:18}{format_interval(result['image'][name]):>26}"
-            f"{format_interval(result['study'][name]):>26}"
-        )
-    rows.append(
-        f"{counts['images']} images ({counts['positive_images']} positive), "
-        f"{counts['studies']} studies, {counts['patients']} patients; "
-        f"threshold {result['threshold']:.3f}"
+    levels = ("image", "study")
+    rows = [
+        [name, *(format_interval(result[level][name]) for level in levels)]
+        for name in result["image"]
+    ]
+    return "\n".join(
+        [
+            text_table.align(("metric", *levels), rows),
+            f"{counts['images']} images ({counts['positive_images']} positive), "
+            f"{counts['studies']} studies, {counts['patients']} patients; "
+            f"threshold {result['threshold']:.3f}",
+            f"95 % intervals from resampling patients; {NO_INTERVAL}",
+            *describe_coverage(result),
+            *describe_size(result),
+        ]
     )
-    rows.append(f"95 % intervals from resampling patients; {NO_INTERVAL}")
-    return "\n".join([*rows, *describe_coverage(result), *describe_size(result)])
 
 
 def describe_coverage(*results: Mapping[str, Any]) -> list[str]:
@@ -102,12 +106,18 @@ def describe_size(result: Mapping[str, Any], name: str = "this set of images") -
 def format_slice_tables(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """Format what `evaluate_slices` returned as lines for a terminal, one table per column."""
     tables = []
-    for column, rows in slices.items():
-        lines = [f"\n{column[:30]:32}{'images':>8}{'positive':>10}{'accuracy':>26}{'auroc':>26}"]
-        for name, row in rows.items():
-            figures = f"{format_interval(row['accuracy']):>26}{format_interval(row['auroc']):>26}"
-            lines.append(f"  {name[:28]:30}{row['images']:>8}{row['positives']:>10}{figures}")
-        tables.append("\n".join(lines))
+    for column, groups in slices.items():
+        rows = [
+            [
+                name[:28],
+                str(row["images"]),
+                str(row["positives"]),
+                *(format_interval(row[metric]) for metric in ("accuracy", "auroc")),
+            ]
+            for name, row in groups.items()
+        ]
+        header = (column[:28], "images", "positive", "accuracy", "auroc")
+        tables.append(f"\n{text_table.align(header, rows)}")
     return tables
 
 
@@ -116,27 +126,28 @@ def format_comparison(result: Mapping[str, Any]) -> str:
 
     An example of a line is `auroc  0.911  0.934  +0.023 (+0.004 to +0.041)  0.010`.
     """
-    lines = []
+    tables = []
     for level in ("image", "study"):
-        lines.append(f"{'per ' + level:18}{DIFFERENCE_COLUMNS}")
+        rows = []
         for name, row in result[level].items():
-            lines.append(format_difference(name, row))
+            rows.append([name, *list_difference(row)])
             if name == "auroc":
-                lines.append(format_difference("  by DeLong's test", {**row, **row["delong"]}))
+                rows.append(["  by DeLong's test", *list_difference({**row, **row["delong"]})])
+        tables.append(text_table.align((f"per {level}", *DIFFERENCE_COLUMNS), rows))
     return "\n".join(
         [
-            *lines,
+            *tables,
             f"Intervals from resampling patients in pairs; {NO_INTERVAL}; "
             "brier and ece are better when lower. DeLong's test has patients as clusters.",
         ]
     )
 
 
-def format_difference(name: str, row: Mapping[str, Any]) -> str:
-    """Format one metric of two models as a line of `format_comparison`."""
+def list_difference(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one metric of two models below `DIFFERENCE_COLUMNS`."""
     a, b = ("undefined" if row[key] is None else f"{row[key]:.3f}" for key in ("a", "b"))
     difference = format_interval({**row, "value": row["difference"]}, "+.3f")
-    return f"{name:18}{a:>10}{b:>10}{difference:>32}{format_p_value(row['p_value']):>8}"
+    return a, b, difference, format_p_value(row["p_value"])
 
 
 def format_p_value(p: float | None) -> str:

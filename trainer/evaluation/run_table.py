@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.evaluation import evaluate, metric_tables, metrics
+from trainer.program import text_table
 
 COLUMNS = ("auroc", "accuracy", "brier")
 """Metrics of the table; of `brier`, less is better."""
-_NAME_WIDTH = 16
 
 
 def compare_runs(artifacts: Mapping[str, str], data_dir: str, split: str) -> dict[str, Any]:
@@ -86,16 +86,16 @@ def format_table(result: Mapping[str, Any], settings: Mapping[str, Sequence[str]
         f"{result['images']} images of {result['patients']} patients, split {result['split']}; "
         f"differences from {result['baseline']}, paired by patient"
     ]
-    width = max([_NAME_WIDTH, *map(len, result["runs"])]) + 2
     for metric in COLUMNS:
-        lines.append(f"\n{metric:{width}}{'value (95 %)':>24}{'difference (95 %)':>28}{'p':>8}")
+        rows = []
         for name, row in result["runs"].items():
             value = metric_tables.format_interval(row[metric])
             difference = row[metric]["difference"]
             compared = metric_tables.format_interval(difference, "+.3f") if difference else ""
             p_value = metric_tables.format_p_value(row[metric]["p_value"])
-            changed = " ".join(settings.get(name, ()))
-            lines.append(f"{name:{width}}{value:>24}{compared:>28}{p_value:>8}  {changed}".rstrip())
+            rows.append([name, value, compared, p_value, " ".join(settings.get(name, ()))])
+        header = (metric, "value (95 %)", "difference (95 %)", "p", "settings")
+        lines.append(f"\n{text_table.align(header, rows)}")
     others = len(result["runs"]) - 1
     lines.append(
         f"\n95 % intervals from resampling patients; {metric_tables.NO_INTERVAL};"

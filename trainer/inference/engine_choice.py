@@ -3,7 +3,7 @@
 from absl import logging
 
 from trainer import machine
-from trainer.artifact import FREE_METHOD, Artifact
+from trainer.artifact import ONE_PASS_METHOD, Artifact
 from trainer.errors import ConfigError
 from trainer.inference import engines
 from trainer.inference.engines import Choice
@@ -84,7 +84,7 @@ def log_advice(described: Artifact, choice: Choice, engine: str, runs_here: bool
         logging.warning("%s is used as asked; the artifact %s", choice, recorded)
 
 
-def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
+def resolve_method(method: str, engine: str, precision: str) -> tuple[str, str]:
     """Return the engine and precision that a map's method leaves to choose from.
 
     One-pass Grad-CAM runs on every engine, any other method on TensorFlow alone.
@@ -92,7 +92,7 @@ def check_method(method: str, engine: str, precision: str) -> tuple[str, str]:
     Raises:
       ConfigError: the method needs another engine or precision than those named.
     """
-    if method == FREE_METHOD:
+    if method == ONE_PASS_METHOD:
         return engine, precision
     if engine not in ("auto", engines.REFERENCE.engine) or precision not in (
         "auto",

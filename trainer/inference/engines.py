@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from trainer import machine
-from trainer.artifact import FREE_METHOD, INT8_NETWORK, ONNX_NETWORK, Artifact
+from trainer.artifact import INT8_NETWORK, ONE_PASS_METHOD, ONNX_NETWORK, Artifact
 from trainer.inference import onnx_engine, openvino_engine
 from trainer.inference.logit_alignment import Alignment
 from trainer.inference.tensorflow_engine import TensorFlowEngine
@@ -64,7 +64,7 @@ def load(
     choice: Choice,
     batch_size: int,
     cache: pathlib.Path | None = None,
-    method: str = FREE_METHOD,
+    method: str = ONE_PASS_METHOD,
 ) -> Engine:
     """Load the network and run it once, so that a broken one fails here, not on every image.
 
@@ -72,14 +72,18 @@ def load(
 
     Args:
       model: local folder of the artifact.
+      described: content of its `model.json`.
+      choice: engine and precision.
+      batch_size: number of images B of each call. An engine maps images uint8 [B, size, size, 1] to
+        `probability` [B], `logit` [B] and `cam` [B, h, w], float32.
       cache: folder that keeps converted networks between runs; None converts every time.
-      method: method of the map; only TensorFlow has others than `FREE_METHOD`.
+      method: method of the map; only TensorFlow has others than `ONE_PASS_METHOD`.
     """
     shape = (batch_size, described.image_size, described.image_size, 1)
     engine: Engine
     if choice.engine == "tensorflow":
         engine = TensorFlowEngine(
-            model, choice.precision, "serving_default" if method == FREE_METHOD else method
+            model, choice.precision, "serving_default" if method == ONE_PASS_METHOD else method
         )
     elif choice.engine == "onnx":
         engine = onnx_engine.OnnxEngine(model / ONNX_NETWORK, machine.has_gpu(), cache)

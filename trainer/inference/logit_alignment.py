@@ -1,7 +1,7 @@
 """Bring the logits of an engine in reduced precision back to the scale of the reference's.
 
-Rounding and clipped activations shift and compress all logits alike, and a line undoes that. It is
-fitted without labels and changes no rank.
+Rounding and clipped activations shift and compress all logits alike, which an affine map undoes. It
+is fitted without labels and changes no rank.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from trainer.model_json.scaling import Scaling
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """Line from the logit of an engine to that of the reference.
+    """Affine map from the logit of an engine to that of the reference.
 
     Attributes:
       slope: factor of the logit, above 0.
@@ -40,9 +40,9 @@ class Alignment:
 
 
 def fit(logit: np.ndarray, reference: np.ndarray) -> Alignment:
-    """Return the line of least squares from `logit` to `reference`, float [N] of the same images.
+    """Fit the affine map from `logit` to `reference`, float [N] of the same images.
 
-    Where that line would not keep the order of the logits, there is nothing to align.
+    The identity is returned where that map would not keep the order of the logits.
     """
     if len(logit) < 2 or not np.isfinite(logit).all() or np.ptp(logit) == 0:
         return Alignment()

@@ -37,8 +37,8 @@ from trainer.model_json.scaling import Scaling
 
 FORMAT_VERSION = 2
 """Format 1 has no `weights_digest`, and names a model by the bytes of its SavedModel."""
-FREE_METHOD = "grad_cam"
-"""Method of the map that `serving_default` returns."""
+ONE_PASS_METHOD = "grad_cam"
+"""Method of the map that `serving_default` returns, with the logit and in one pass."""
 _WEIGHT_FILES = ("saved_model.pb", "variables/")
 _COMPUTING = ("backbone", "pooling", "head_widths", "members", "temperatures", "mirrored")
 """Keys of `architecture` that the network's answer depends on."""
@@ -197,14 +197,14 @@ class Artifact:
         Raises:
           ConfigError: the SavedModel has no signature of that method.
         """
-        if method == FREE_METHOD:
+        if method == ONE_PASS_METHOD:
             return self
         held = self.cam.get("methods", {})
         if method not in held:
             raise ConfigError(
-                f"the artifact draws maps by {', '.join([FREE_METHOD, *held])}, not by {method}; "
-                f"humerus-train with --config.cam_methods={method} exports it (on a finished "
-                "--workdir once its metrics.json is removed)"
+                f"the artifact draws maps by {', '.join([ONE_PASS_METHOD, *held])}, not by"
+                f" {method}; humerus-train with --config.cam_methods={method} exports it (on a"
+                " finished --workdir once its metrics.json is removed)"
             )
         cam = cast(Cam, {**self.cam, **held[method]})
         return dataclasses.replace(self, cam=cam)

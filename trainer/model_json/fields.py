@@ -10,16 +10,18 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 LARGEST_IMAGE = 8192
-"""Side in pixels, far beyond any: a damaged number must not ask for all the memory there is."""
+"""Longest side in pixels, so that a damaged number can't make a scorer take all memory."""
 
 
 def check_band(band: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return a band [low, high), or None, unchanged; raise `ValueError` if low exceeds high."""
     if band and band[0] > band[1]:
         raise ValueError("the first value must not exceed the second")
     return band
 
 
 def check_time(text: str) -> str:
+    """Return a time in ISO 8601 unchanged; raise `ValueError` for any other text."""
     datetime.datetime.fromisoformat(text)
     return text
 
@@ -42,7 +44,7 @@ class Extensible(TypedDict, total=False):
 
 
 class Map(Extensible):
-    """Describes one kind of map."""
+    """One kind of map."""
 
     height: Annotated[Side, Field(description="rows of the map")]
     width: Annotated[Side, Field(description="columns of the map")]
@@ -52,7 +54,7 @@ class Map(Extensible):
 
 
 class Cam(Map):
-    """Describes the map of `serving_default` and those of the further signatures."""
+    """The map of `serving_default` and those of the further signatures."""
 
     layer: Annotated[Name, Field(description="layer of the network that the map is made of")]
     methods: NotRequired[
@@ -64,7 +66,7 @@ class Cam(Map):
 
 
 class Preprocessing(Extensible):
-    """Records how a file became pixels; see `radiograph.PREPROCESSING`."""
+    """How a file became pixels; see `radiograph.PREPROCESSING`."""
 
     version: Annotated[
         int, Field(ge=1, description="a scorer that makes other pixels refuses the model")
@@ -72,7 +74,7 @@ class Preprocessing(Extensible):
 
 
 class Network(Extensible):
-    """Describes one network of an ensemble."""
+    """One network of an ensemble."""
 
     backbone: Annotated[
         Name, Field(description="the Keras application; of several, their names joined by `+`")
@@ -96,7 +98,7 @@ class Part(Extensible):
 
 
 class Architecture(Network):
-    """Describes the network, and what training started from."""
+    """The network, and what training started from."""
 
     networks: NotRequired[
         Annotated[
@@ -134,7 +136,7 @@ class Architecture(Network):
 
 
 class Dataset(Extensible, total=False):
-    """Repeats what preparation recorded of the training data."""
+    """What preparation recorded of the training data."""
 
     fingerprint: Annotated[Name, Field(description="names the content of the data")]
     simulated: Annotated[bool, Field(description="whether the radiographs are simulated")]
@@ -156,6 +158,7 @@ class Histogram(Extensible):
 
 
 def check_bins(histogram: Histogram) -> Histogram:
+    """Return a histogram unchanged; raise `ValueError` if edges and shares don't fit together."""
     if len(histogram["edges"]) != len(histogram["shares"]) + 1:
         raise ValueError("there must be one more edge than shares")
     return histogram
@@ -180,7 +183,7 @@ class AlignmentRecord(Extensible):
 
 
 class EngineRecord(Extensible, total=False):
-    """Records what was measured of one engine and precision."""
+    """What was measured of one engine and precision."""
 
     within_tolerance: Annotated[
         bool, Field(description="whether the scorer may choose it by itself")
@@ -224,7 +227,7 @@ class StudyLine(TypedDict):
 
 
 class CalibrationFigures(Extensible, total=False):
-    """Records how good the probabilities of one method are on cases that it was not fitted on."""
+    """How good the probabilities of one method are on cases that it was not fitted on."""
 
     log_loss: Annotated[float, Field(ge=0, allow_inf_nan=False, description="mean log loss")]
     brier: Annotated[Share, Field(description="mean squared error of the probability")]
@@ -232,7 +235,7 @@ class CalibrationFigures(Extensible, total=False):
 
 
 class CalibrationRecord(Extensible, total=False):
-    """Records which method of calibration was chosen."""
+    """The method of calibration that was chosen."""
 
     method: Annotated[Name, Field(description="`unchanged`, `temperature` or `platt`")]
     cases: Annotated[Count, Field(description="number of held-out images or studies")]
@@ -242,7 +245,7 @@ class CalibrationRecord(Extensible, total=False):
 
 
 class MapCheck(Extensible):
-    """Records the result of one check of the class activation maps."""
+    """The result of one check of the class activation maps."""
 
     passed: Annotated[bool | None, Field(description="null if it was not measured")]
     said: Annotated[Text, Field(description="the result in words")]

@@ -1,4 +1,4 @@
-"""Define the line that turns a logit into a calibrated probability, for images and for studies."""
+"""Define the affine map from a logit to that of a calibrated probability."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ _LARGEST_EXPONENT = 700
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """Line from the logit of a network to the logit of a calibrated probability.
+    """Affine map from the logit of a network to the logit of a calibrated probability.
 
     Attributes:
       temperature: divisor of the logit, above 0.

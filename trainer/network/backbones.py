@@ -1,4 +1,4 @@
-"""List the backbones by name, and know the scale of the input that their weights expect."""
+"""List the backbones by name, and the input range that their weights expect."""
 
 import inspect
 import pathlib
@@ -53,12 +53,12 @@ def check_backbone(backbone: str) -> None:
         )
 
 
-def suggest_another(weights: str, other_than: str) -> str:
-    """Return `=NAME` of another backbone that the file's name contains; "" if there is none."""
+def suggest_another(weights: str, other_than: str) -> str | None:
+    """Return another backbone that the name of a weights file contains; None if there is none."""
     file = pathlib.PurePosixPath(weights).name.lower().replace("_", "")
     found = [name for name in available_backbones() if name in file]
     best = max(found, key=len, default=other_than)
-    return "" if best == other_than else f"={best}"
+    return None if best == other_than else best
 
 
 def find_normalization(

@@ -1,4 +1,4 @@
-"""Compute Grad-CAM at the price of a forward pass.
+"""Compute Grad-CAM without a backward pass.
 
 With global pooling, the weights that Grad-CAM gives the channels of the last feature map follow
 from the gradient of the logit with respect to the pooled vector. They are the gradient of the

@@ -6,19 +6,19 @@ from typing import Any, Literal
 import tensorflow as tf
 
 Flips = Literal["none", "horizontal", "both"]
-"""Says which copies of an image are scored: the image alone; and mirrored left to right; and both
-of these upside down."""
+"""The copies of an image that are scored: itself alone; also its mirror image; also both of these
+upside down."""
 
 PASSES: Mapping[Flips, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "horizontal": ((), (2,)),
     "both": ((), (2,), (1,), (1, 2)),
 }
-"""Axes of [B, height, width, ...] that each pass over the network reverses."""
+"""Axes of [B, height, width, ...] that are reversed before each pass through the network."""
 
 
 def flip(tensor: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Return images or maps [B, height, width, ...] reversed along the axes; twice, unchanged."""
+    """Reverse images or maps [B, height, width, ...], of any dtype, along `axes`."""
     for axis in axes:  # one at a time: OpenVINO reverses no two at once
         tensor = tf.reverse(tensor, [axis])
     return tensor

@@ -35,7 +35,7 @@ class WeightsUnavailableError(ConfigError):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Describes a network, so that the same one can be built again.
+    """The architecture of a network, from which the same one can be built again.
 
     Attributes:
       backbone: a classifier of `keras.applications`, in lower case: `densenet121`, `xception`,
@@ -86,7 +86,7 @@ def build(
     if weights == backbones.IMAGENET and architecture.backbone == backbones.SMALL_NET:
         raise ConfigError("smallnet has no ImageNet weights; set --config.weights=none")
     backbone = _build_backbone(architecture.backbone, rgb, weights)
-    if _lacks_rescaling(architecture.backbone, weights, input_scale, earlier):
+    if _needs_rescaling(architecture.backbone, weights, input_scale, earlier):
         backbone = efficientnet.rescale(backbone, image)
     last = keras.layers.Activation("linear", dtype="float32", name=FEATURES)
     features = last(backbone.output)
@@ -162,7 +162,7 @@ def _find_normalization(
     return found
 
 
-def _lacks_rescaling(
+def _needs_rescaling(
     name: str, weights: str, input_scale: str, earlier: keras.Model | None
 ) -> bool:
     """Return whether the weights expect a layer of EfficientNet that Keras leaves to us."""
@@ -200,9 +200,10 @@ def _build_backbone(name: str, rgb: keras.KerasTensor, weights: str) -> keras.Mo
         # Keras names every layer and prints every tensor; its first sentence says what is wrong.
         sentence = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         reason = textwrap.shorten(sentence, 120, placeholder=" ...")
+        other = backbones.suggest_another(weights, name)
         raise ConfigError(
             f"weights={weights!r} can't be loaded into {name} without its top ({reason}); are they"
-            f" of another backbone? Set --config.backbone{backbones.suggest_another(weights, name)}"
+            f" of another backbone? Set --config.backbone{f'={other}' if other else ''}"
         ) from error
 
 

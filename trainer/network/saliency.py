@@ -6,7 +6,7 @@
     layer   name of a layer with an output [B, h, w, C]; `model.FEATURES` is the last one
     maps    float32 [B, h, w] over the whole image, larger where the evidence is positive
 
-`cam.grad_cam` computes the first of them at the last layer, at the price of a forward pass.
+`cam.grad_cam` computes the first of them at the last layer, without a backward pass.
 """
 
 import functools

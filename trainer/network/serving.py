@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from trainer.artifact import FREE_METHOD
+from trainer.artifact import ONE_PASS_METHOD
 from trainer.model_json.scaling import IDENTITY, Scaling
 from trainer.network import cam, saliency
 from trainer.network import model as model_lib
@@ -34,7 +34,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Holds one network or an ensemble.
+    """One network or an ensemble.
 
     Attributes:
       members: one or more, which take images of the same size.
@@ -53,14 +53,14 @@ class Network:
 def serving_function(
     network: Network,
     scaling: Scaling = IDENTITY,
-    method: str = FREE_METHOD,
+    method: str = ONE_PASS_METHOD,
 ) -> tf.types.experimental.GenericFunction:
     """Return the function that the artifact serves.
 
     Args:
       scaling: turns the averaged logit into the probability.
-      method: how the map is computed: by `FREE_METHOD`, which comes with the forward pass, or by
-        one of `saliency.EXPORTED` at the last layer, which takes a backward pass.
+      method: how the map is computed: by `ONE_PASS_METHOD`, which comes with the forward pass, or
+        by one of `saliency.EXPORTED` at the last layer, which takes a backward pass.
 
     Returns:
       A function from `image` uint8 [B, size, size, 1] to float32 `probability` [B], calibrated,
@@ -88,7 +88,7 @@ def serving_function(
 
 def _build_answer(model: keras.Model, method: str) -> Answer:
     """Return the function that computes logits and maps of one network."""
-    if method != FREE_METHOD:
+    if method != ONE_PASS_METHOD:
         return saliency.build_in_graph(model, method, model_lib.FEATURES)
 
     def answer(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

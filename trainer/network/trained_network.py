@@ -1,5 +1,7 @@
 """Load an artifact's Keras files, which have the layers and gradients that its SavedModel lacks."""
 
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,15 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import storage
 from trainer.artifact import Artifact, ArtifactError, list_keras_files
 from trainer.network import cam, flips, saliency
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 
 
-def load(directory: str, info: Artifact) -> Network:
-    """Load the network of an artifact, local or in a bucket, each member with its temperature.
+def load(folder: str | os.PathLike[str], info: Artifact) -> Network:
+    """Load the network of a local artifact, each member with its temperature.
 
     Raises:
       ArtifactError: a Keras file is missing or of another version.
@@ -25,7 +26,7 @@ def load(directory: str, info: Artifact) -> Network:
     temperatures = architecture.get("temperatures", [1.0] * count)
     built = architecture.get("networks", [architecture] * count)
     members = tuple(
-        Member(_load_model(f"{directory.rstrip('/')}/{name}"), _read_architecture(network), t)
+        Member(_load_model(pathlib.Path(folder, name)), _read_architecture(network), t)
         for name, network, t in zip(list_keras_files(count), built, temperatures, strict=True)
     )
     return Network(members, flips.read(architecture))
@@ -54,12 +55,11 @@ def compute_maps(network: Network, method: str, images: np.ndarray, layer: str) 
     return cam.average(maps).numpy()
 
 
-def _load_model(path: str) -> keras.Model:
-    with storage.local_file(path) as local:
-        try:
-            return keras.models.load_model(local, compile=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} cannot be read as a Keras model ({str(error).splitlines()[0][:200]});"
-                " export it again"
-            ) from error
+def _load_model(path: pathlib.Path) -> keras.Model:
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as a Keras model ({str(error).splitlines()[0][:200]});"
+            " export it again"
+        ) from error

@@ -21,11 +21,13 @@ from trainer.errors import ConfigError, DataError
 from trainer.evaluation import calibration, evaluate, fit_weights, metric_tables, metrics
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.files import urls
+from trainer.inference import artifact_copy
 from trainer.network import trained_network
 from trainer.network.flips import PASSES, Flips
 from trainer.network.serving import Member, Network, serving_function
+from trainer.program import text_table
 from trainer.publishing import artifact_folder, export
-from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.publishing.trained import EvaluationResult, ScoredSplit, TrainingResult
 
 _BATCH = 32
 
@@ -83,14 +85,15 @@ def combine(
     calibration.check_rule(threshold_rule)
     _check_paths(models, output)
     dataset = prepared_split.read_dataset_info(data_dir)
-    infos = [evaluate.load_info(model) for model in models]
+    opened = [artifact_copy.open_artifact(model) for model in models]
+    infos = [info for _, info in opened]
     for path, info in zip(models, infos, strict=True):
         evaluate.check_compatible(info, dataset, data_dir, path)
         _check_unseen(info, path, dataset.fingerprint)
     _check_different(models, infos)
     parts = [
-        _Part(path, info, trained_network.load(path, info))
-        for path, info in zip(models, infos, strict=True)
+        _Part(path, info, trained_network.load(folder, info))
+        for path, (folder, info) in zip(models, opened, strict=True)
     ]
     train, validation, test = (
         prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
@@ -102,14 +105,14 @@ def combine(
     temperatures = np.array([[part.info.temperature] for part in parts])
     weights = fit_weights.choose(logits / temperatures, evaluate.make_cases(validation, logits[0]))
     held_out, tested = (
-        Scored(split, weights @ (of_parts / temperatures))
+        ScoredSplit(split, weights @ (of_parts / temperatures))
         for split, of_parts in ((validation, logits), (test, test_logits))
     )
     described = [
         {"model_id": part.info.model_id, "weight": float(weight)}
         for part, weight in zip(parts, weights, strict=True)
     ]
-    trained = Trained(
+    trained = TrainingResult(
         Network(_weigh_members(parts, weights), flips), train, held_out, parts=described
     )
     point = calibration.fit(held_out.compute_cases(), threshold_rule)
@@ -118,7 +121,7 @@ def combine(
         for name, scored in (("validation", held_out), ("test", tested))
     }
     sealed = export.export(
-        trained, Measured(point, measured), dataset, output, test, verify_engines
+        trained, EvaluationResult(point, measured), dataset, output, test, verify_engines
     )
     rows = []
     for part, row, logit in zip(parts, described, test_logits, strict=True):
@@ -132,16 +135,16 @@ def combine(
 
 def format_table(result: dict[str, Any]) -> str:
     """Format what `combine` returned as lines for a terminal."""
-    lines = [f"{'model':18}{'weight':>8}"]
-    lines += [f"{part['model_id']:18}{part['weight']:8.3f}" for part in result["parts"]]
+    weights = [(part["model_id"], f"{part['weight']:.3f}") for part in result["parts"]]
+    lines = [text_table.align(("model", "weight"), weights)]
     if result["test"]:
-        lines += [
-            "\nAUROC per image of the test split:",
-            f"{'':18}{metric_tables.DIFFERENCE_COLUMNS}",
+        compared = [
+            (part["model_id"], *metric_tables.list_difference(part["test"]["image"]["auroc"]))
+            for part in result["parts"]
         ]
         lines += [
-            metric_tables.format_difference(part["model_id"], part["test"]["image"]["auroc"])
-            for part in result["parts"]
+            "\nAUROC per image of the test split:",
+            text_table.align(("model", *metric_tables.DIFFERENCE_COLUMNS), compared),
         ]
     shown = [(name, result[name]) for name in ("validation", "test") if result[name]]
     tables = [f"\n{name}:\n{metric_tables.format_table(found)}" for name, found in shown]
@@ -215,7 +218,7 @@ def _weigh_members(parts: Sequence[_Part], weights: np.ndarray) -> tuple[Member,
 
 
 def _compare_alone(
-    part: _Part, logit: np.ndarray, combined: Scored, point: OperatingPoint
+    part: _Part, logit: np.ndarray, combined: ScoredSplit, point: OperatingPoint
 ) -> dict[str, Any]:
     """Compare the combination with one of its parts, paired by image; {} without images.
 
@@ -230,5 +233,5 @@ def _compare_alone(
         combined.compute_cases(point.scaling),
         part.info.threshold,
         point.threshold,
-        scalings=(part.info.study_scaling, point.of_studies),
+        scalings=(part.info.study_scaling, point.effective_study_scaling),
     )

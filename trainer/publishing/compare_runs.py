@@ -21,7 +21,8 @@ from trainer.errors import ConfigError
 from trainer.evaluation import figures
 from trainer.evaluation.metric_tables import NO_INTERVAL, format_interval
 from trainer.evaluation.metrics import METRICS
-from trainer.program.logging_setup import escape_name
+from trainer.program import text_table
+from trainer.program.text_escaping import escape_name
 from trainer.publishing import page_templates, report
 from trainer.publishing.report import REPORT
 
@@ -124,7 +125,7 @@ def render(runs: Sequence[Run], beside: str) -> str:
         reports=[_locate(f"{run.folder}/{REPORT}", beside) for run in runs],
         metrics=[(name, report.NAMES[name]) for name in METRICS],
         facts=_list_facts(runs),
-        differing=list_differing(runs),
+        differing=list_differing([run.settings for run in runs]),
         incomparable=_list_warnings(runs),
         simulated=any((run.model.get("dataset") or {}).get("simulated") for run in runs),
         no_interval=NO_INTERVAL,
@@ -132,13 +133,16 @@ def render(runs: Sequence[Run], beside: str) -> str:
     )
 
 
-def list_differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def list_differing(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Return each setting that differs between runs, with the value of each run.
 
     The value is empty where a run lacks the setting.
+
+    Args:
+      settings: those of each run, as `config.json` has them.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    rows = [(key, [str(run.settings.get(key, "")) for run in runs]) for key in keys]
+    keys = dict.fromkeys(key for of_run in settings for key in of_run)
+    rows = [(key, [str(of_run.get(key, "")) for of_run in settings]) for key in keys]
     return [(key.removeprefix("config."), values) for key, values in rows if len(set(values)) > 1]
 
 
@@ -230,10 +234,13 @@ def _draw(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 def format_table(runs: Sequence[Run], output: str) -> str:
     """Format the AUROC and accuracy of each run as lines for a terminal."""
-    width = max(len(run.name) for run in runs)
-    lines = [f"{'':{width}}  {'AUROC':26}{'accuracy':26}measured on"]
-    for run in runs:
-        image = run.measured["image"]
-        values = "".join(f"{format_interval(image[name]):26}" for name in ("auroc", "accuracy"))
-        lines.append(f"{run.name:{width}}  {values}{run.split.replace('_', ' ')}")
-    return "\n".join([*lines, *_list_warnings(runs), f"Page: {output}"])
+    rows = [
+        [
+            run.name,
+            *(format_interval(run.measured["image"][name]) for name in ("auroc", "accuracy")),
+            run.split.replace("_", " "),
+        ]
+        for run in runs
+    ]
+    table = text_table.align(("run", "AUROC", "accuracy", "measured on"), rows)
+    return "\n".join([table, *_list_warnings(runs), f"Page: {output}"])

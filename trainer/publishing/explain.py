@@ -14,15 +14,15 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
-from trainer.artifact import FREE_METHOD, METHOD_TITLES, Artifact
+from trainer.artifact import METHOD_TITLES, ONE_PASS_METHOD, Artifact
 from trainer.drawing import legend, overlay
 from trainer.errors import DataError
-from trainer.evaluation import evaluate
+from trainer.inference import artifact_copy
 from trainer.network import feature_maps, saliency, trained_network
 from trainer.network import model as model_lib
 from trainer.network.serving import Network
 from trainer.options import ExplainOptions
-from trainer.program.logging_setup import escape_name
+from trainer.program.text_escaping import escape_name
 from trainer.publishing import page_templates
 from trainer.workers import pool
 from trainer.workers.imaging import Imaging
@@ -65,7 +65,7 @@ class Explanations:
 
 def list_layers(model: str) -> str:
     """List the layers that have a map: name, height x width x channels, and the ends of blocks."""
-    network = trained_network.load(model, evaluate.load_info(model))
+    network = trained_network.load(*artifact_copy.open_artifact(model))
     first = network.members[0].model
     ends = set(saliency.block_ends(first))
     return "\n".join(
@@ -82,13 +82,13 @@ def explain(model: str, images: Sequence[str], options: ExplainOptions) -> Expla
       ArtifactError: there is no artifact.
       DataError: no image could be read.
     """
-    info = evaluate.load_info(model)
-    network = trained_network.load(model, info)
+    folder, info = artifact_copy.open_artifact(model)
+    network = trained_network.load(folder, info)
     radiographs, rejected = _read_images(images, info.image_size)
     if not radiographs:
         raise DataError(f"none of the images can be read: {'; '.join(rejected)}")
     pixels = np.stack([square for square, _ in radiographs.values()])
-    serve = tf.saved_model.load(model).signatures["serving_default"]
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     served = {name: value.numpy() for name, value in serve(image=tf.constant(pixels)).items()}
     maps = _compute_maps(network, options, pixels, served["cam"])
     patterns = {
@@ -209,7 +209,7 @@ def _compute_maps(
     """Compute maps [B, h, w] by method; `served` is the one that comes with the probability."""
     return {
         method: served
-        if method == FREE_METHOD and options.layer == model_lib.FEATURES
+        if method == ONE_PASS_METHOD and options.layer == model_lib.FEATURES
         else trained_network.compute_maps(network, method, pixels, options.layer)
         for method in options.method
     }
@@ -220,7 +220,7 @@ def _choose_scale(method: str, layer: str, maps: np.ndarray, info: Artifact) -> 
 
     It is the artifact's own where it has one, otherwise that of the strongest of these images.
     """
-    if method == FREE_METHOD and layer == info.cam["layer"]:
+    if method == ONE_PASS_METHOD and layer == info.cam["layer"]:
         return float(info.cam["scale"])
     return float(max(np.quantile(maps, 0.995), 1e-12))
 

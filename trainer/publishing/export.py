@@ -23,13 +23,13 @@ from trainer.dataset.dataset_info import DatasetInfo
 from trainer.dataset.prepared_split import Split
 from trainer.evaluation import map_checks
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.evaluation.cases import spread_over_labels, spread_rows
+from trainer.evaluation.cases import sample_rows, spread_over_labels
 from trainer.network import model as model_lib
 from trainer.network.replica_dropout import ReplicaDropout
 from trainer.network.serving import Member, Network, serving_function
 from trainer.program.progress import show_each
 from trainer.publishing import artifact_folder, model_card, verification_images, verify
-from trainer.publishing.trained import Measured, Trained
+from trainer.publishing.trained import EvaluationResult, TrainingResult
 
 _SAMPLE_IMAGES = 256
 """Images that the scale of the maps is estimated from; their cells are many times more."""
@@ -39,8 +39,8 @@ Serve = Callable[..., Mapping[str, tf.Tensor]]
 
 
 def export(
-    trained: Trained,
-    measured: Measured,
+    trained: TrainingResult,
+    measured: EvaluationResult,
     dataset: DatasetInfo,
     directory: str,
     test: Split | None = None,
@@ -54,6 +54,10 @@ def export(
     Where no image was held out, the training images set the scale of the maps.
 
     Args:
+      trained: the networks, the images that they were trained on, and those held out.
+      measured: the operating point and the metrics that `model.json` and the card state.
+      dataset: what preparation recorded of the training data.
+      directory: folder of the artifact.
       test: images on which the engines are compared too, beside those held out.
       verify_engines: measure the engines that score faster than TensorFlow, so that a scorer may
         use them.
@@ -102,9 +106,9 @@ def _write_models(local: Path, plain: Network, served: Mapping[str, Any]) -> Non
 
 
 def _describe(
-    trained: Trained,
+    trained: TrainingResult,
     plain: Network,
-    measured: Measured,
+    measured: EvaluationResult,
     dataset: DatasetInfo,
     served: Mapping[str, Serve],
 ) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _describe(
         "threshold": point.threshold,
         "temperature": point.scaling.temperature,
         "intercept": point.scaling.intercept,
-        "study_calibration": dataclasses.asdict(point.of_studies),
+        "study_calibration": dataclasses.asdict(point.effective_study_scaling),
         "calibration": dict(point.records),
         "uncertain_band": point.uncertain_band,
         "cam": {
@@ -146,7 +150,7 @@ def _describe(
     }
 
 
-def _describe_architecture(trained: Trained, point: OperatingPoint) -> dict[str, Any]:
+def _describe_architecture(trained: TrainingResult, point: OperatingPoint) -> dict[str, Any]:
     network = trained.network
     return {
         **_describe_networks([member.architecture for member in network.members]),
@@ -222,7 +226,7 @@ def _run_on_sample(
     serve: Serve, split: Split, batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return maps [n, h, w] and probabilities [n] of images spread evenly over a split."""
-    rows = spread_rows(len(split), _SAMPLE_IMAGES)
+    rows = sample_rows(len(split), _SAMPLE_IMAGES)
     starts = show_each(range(0, len(rows), batch_size), "scoring a sample for the export")
     batches = (rows[start : start + batch_size] for start in starts)
     outputs = [serve(tf.constant(split.images[batch])) for batch in batches]

@@ -12,8 +12,9 @@ from trainer.artifact import HUB_CARD, MODEL_CARD
 from trainer.evaluation import fit_scaling
 from trainer.evaluation.metric_tables import NO_INTERVAL, describe_coverage, describe_size
 from trainer.inference import engine_records
+from trainer.network import flips
+from trainer.network.flips import Flips
 from trainer.publishing import page_templates
-from trainer.publishing.trained import describe_flips
 
 _COLLECTIONS = {"mura": "MURA", "fracatlas": "FracAtlas", "graz": "GRAZPEDWRI-DX"}
 """Names of collections by the layout of the source."""
@@ -115,3 +116,34 @@ def _list_notes(measured: Mapping[str, Any]) -> list[str]:
 def _format_term(value: float) -> str:
     """Format a term of a sum, ` - 1.391`; nothing for 0."""
     return f" {'-' if value < 0 else '+'} {abs(value):.4g}" if value else ""
+
+
+def describe_flips(architecture: Mapping[str, Any]) -> str:
+    """Return a sentence on the flipped copies that are scored too, and what they gain.
+
+    Args:
+      architecture: the field of `model.json`.
+    """
+    said = _SAID[flips.read(architecture)]
+    gains = architecture.get("flip_gains")
+    if not gains:
+        return f"{said}."
+    listed = ", ".join(f"{_NAMES[name]} {gain:+.3f}" for name, gain in gains.items())
+    return f"{said}. Change in AUROC of held-out images: {listed}."
+
+
+_SAID: Mapping[Flips, str] = {
+    "none": "No flipped copies of an image are scored",
+    "horizontal": (
+        "Each image is also scored mirrored left to right, and the two outputs are averaged, which"
+        " takes twice as long"
+    ),
+    "both": (
+        "Each image is also scored mirrored left to right, upside down, and both, and the four"
+        " outputs are averaged, which takes four times as long"
+    ),
+}
+_NAMES: Mapping[Flips, str] = {
+    "horizontal": "with the mirror image",
+    "both": "with all flipped copies",
+}

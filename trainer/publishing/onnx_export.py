@@ -8,8 +8,8 @@ OPSET = 18
 """Version of ONNX's operators: read by ONNX Runtime 1.14, TensorRT 10 and later ones."""
 
 
-def export(model: pathlib.Path) -> None:
-    """Write `ONNX_NETWORK` into the local artifact `model`.
+def export(model: pathlib.Path, folder: pathlib.Path) -> None:
+    """Write the `ONNX_NETWORK` of the local artifact `model` below `folder`.
 
     The network is that of `serving_default`, with the same input and outputs; members, flipped
     copies and calibration are inside. The first dimension of each is named `batch` and may be any.
@@ -29,6 +29,6 @@ def export(model: pathlib.Path) -> None:
     )
     for value in (*network.graph.input, *network.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    target = model / ONNX_NETWORK
+    target = folder / ONNX_NETWORK
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(network.SerializeToString())

@@ -26,8 +26,8 @@ _SMOOTHING = 0.5
 """Share of a channel's range that moves from its activations to its weights, in [0, 1]."""
 
 
-def quantize(model: pathlib.Path, images: np.ndarray) -> None:
-    """Write `INT8_NETWORK` into the local artifact `model`.
+def quantize(model: pathlib.Path, images: np.ndarray, folder: pathlib.Path) -> None:
+    """Write the `INT8_NETWORK` of the local artifact `model` below `folder`.
 
     It is quantised in three ways, and the network whose aligned logits stay closest to the exact
     ones is kept. Ranges of activations from the mean of the images' extremes suit networks in which
@@ -50,7 +50,7 @@ def quantize(model: pathlib.Path, images: np.ndarray) -> None:
         line = logit_alignment.fit(logit, exact)
         return float(np.sqrt(np.mean((line.slope * logit + line.offset - exact) ** 2)))
 
-    target = model / INT8_NETWORK
+    target = folder / INT8_NETWORK
     target.parent.mkdir(exist_ok=True)
     best = min(quantize_in_three_ways(network, images), key=compute_error)
     openvino.save_model(best, target, compress_to_fp16=False)
@@ -100,8 +100,8 @@ def _list_exact(network: Any) -> list[str]:
     """List the operations that stay exact: the first convolutions, and all that lead to none.
 
     The first `_EXACT_SHARE` of each network's convolutions see the radiograph almost as it is, and
-    a step of 8 bits has the largest effect there (docs/engines.md). Head, probability and map take
-    almost no time, and NNCF would quantise the logit itself to a handful of values.
+    a step of 8 bits has the largest effect there (benchmarks/README.md). Head, probability and map
+    take almost no time, and NNCF would quantise the logit itself to a handful of values.
     """
     operations = network.get_ordered_ops()
     exact = [

@@ -45,8 +45,8 @@ _MOST_CASES = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
-    """An image that was called wrongly.
+class MisclassifiedImage:
+    """An image whose call is wrong, with its map.
 
     Attributes:
       path: of the image, as in the data.
@@ -95,7 +95,7 @@ class RunReport:
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
-    examples: Sequence[Example] = ()
+    examples: Sequence[MisclassifiedImage] = ()
     colours: str = ""
     full_colour: str = ""
     map_checks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -220,7 +220,7 @@ def _draw_training_curves(report: RunReport) -> list[tuple[str, Any, str]]:
 def _draw_score_figures(report: RunReport, shown: str) -> list[tuple[str, Any, str]]:
     """Return name, figure and text alternative of each figure of the scores of one split."""
     cases, point = report.cases[shown], report.operating_point
-    levels = {"image": cases, "study": aggregate_by_study(cases, point.of_studies)}
+    levels = {"image": cases, "study": aggregate_by_study(cases, point.effective_study_scaling)}
     images = f"{_name_split(shown)}, {len(cases)} images"
     measured = report.metrics.get(shown) or {}
     roc, pr = (

@@ -28,8 +28,8 @@ from trainer.evaluation.cases import Cases
 from trainer.inference import engine_records
 from trainer.network.model import RANDOM_WEIGHTS
 from trainer.network.serving import Network
-from trainer.publishing import explain, export, report
-from trainer.publishing.trained import Measured, Scored, Trained, describe_flips
+from trainer.publishing import explain, export, model_card, report
+from trainer.publishing.trained import EvaluationResult, ScoredSplit, TrainingResult
 
 METRICS = "metrics.json"
 SETTINGS = "config.json"
@@ -70,14 +70,14 @@ class FinishedRun:
     abstain: float
     verify_engines: bool
     cam_methods: tuple[str, ...]
-    trained: Trained
+    trained: TrainingResult
     held_out_name: str
-    test: Scored
+    test: ScoredSplit
     history: Sequence[Mapping[str, float]]
     settings: Mapping[str, Any]
     folds: Sequence[Mapping[str, Any]] = ()
 
-    def select_scored_splits(self) -> dict[str, Scored]:
+    def select_scored_splits(self) -> dict[str, ScoredSplit]:
         """Return the scored images by the names that metrics and report use."""
         return {"test": self.test, self.held_out_name: self.trained.held_out}
 
@@ -94,14 +94,14 @@ def publish(run: FinishedRun) -> dict[str, Any]:
     return metrics
 
 
-def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Measured]:
+def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, EvaluationResult]:
     """Fit the operating point, measure, and write the artifact to `directory`."""
     point = calibration.fit(run.trained.held_out.compute_cases(), run.threshold_rule, run.abstain)
     metrics = {
         name: evaluate.measure(scored.split, scored.logit, point)
         for name, scored in run.select_scored_splits().items()
     }
-    measured = Measured(point, metrics)
+    measured = EvaluationResult(point, metrics)
     artifact = export.export(
         run.trained,
         measured,
@@ -114,7 +114,9 @@ def export_with_metrics(run: FinishedRun, directory: str) -> tuple[Artifact, Mea
     return artifact, measured
 
 
-def _describe_run(run: FinishedRun, artifact: Artifact, measured: Measured) -> report.RunReport:
+def _describe_run(
+    run: FinishedRun, artifact: Artifact, measured: EvaluationResult
+) -> report.RunReport:
     """Return what the report shows."""
     point, scored = measured.operating_point, run.select_scored_splits()
     cases = {name: found.compute_cases(point.scaling) for name, found in scored.items()}
@@ -149,7 +151,7 @@ def _name_network(network: Network) -> str:
 
 def _draw_errors(
     split: Split, cases: Cases, artifact: Artifact, directory: str
-) -> list[report.Example]:
+) -> list[report.MisclassifiedImage]:
     """Draw the most confident errors."""
     worst = rank_errors(cases, artifact.threshold)[:_MOST_EXAMPLES]
     if not len(worst):
@@ -167,7 +169,7 @@ def _draw_errors(
         )
         probability, is_positive = float(cases.probability[index]), bool(cases.label[index])
         names = ("negative", "positive")
-        example = report.Example(
+        example = report.MisclassifiedImage(
             str(split.path[index]),
             called=names[probability >= artifact.threshold],
             truth=names[is_positive],
@@ -212,7 +214,7 @@ def _describe_environment(run: FinishedRun, artifact: Artifact) -> dict[str, str
         "devices": f"{len(devices)} x {', '.join(sorted(names))}",
         "processor": f"{machine.processor()}, cores: {machine.cores()}",
         "scoring": engine_records.explain_fastest(artifact.engines),
-        "flipped copies": describe_flips(artifact.architecture),
+        "flipped copies": model_card.describe_flips(artifact.architecture),
         "duration": _format_duration(run.workdir),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -11,13 +11,12 @@ from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
 from trainer.evaluation.cases import Cases
 from trainer.model_json.scaling import IDENTITY, Scaling
-from trainer.network import flips
 from trainer.network.flips import Flips
 from trainer.network.serving import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class ScoredSplit:
     """A split and the logits, float [N], that the trained network gives for its images."""
 
     split: Split
@@ -33,7 +32,7 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Says where the weights of a network come from.
+    """The origin of a network's weights.
 
     Attributes:
       recipe: name of the recipe; empty where it has none.
@@ -47,7 +46,7 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A network and the images that it was made with.
 
     Attributes:
@@ -63,15 +62,15 @@ class Trained:
 
     network: Network
     train: Split
-    held_out: Scored
+    held_out: ScoredSplit
     origin: Origin | None = None
     flip_gains: Mapping[Flips, float] = dataclasses.field(default_factory=dict)
     parts: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """Holds what was measured of a trained network.
+class EvaluationResult:
+    """The operating point and the metrics of a trained network.
 
     Attributes:
       operating_point: fitted on the images that were held out.
@@ -80,34 +79,3 @@ class Measured:
 
     operating_point: OperatingPoint
     metrics: Mapping[str, Mapping[str, Any]]
-
-
-def describe_flips(architecture: Mapping[str, Any]) -> str:
-    """Return a sentence on the flipped copies that are scored too, and what they gain.
-
-    Args:
-      architecture: the field of `model.json`.
-    """
-    said = _SAID[flips.read(architecture)]
-    gains = architecture.get("flip_gains")
-    if not gains:
-        return f"{said}."
-    listed = ", ".join(f"{_NAMES[name]} {gain:+.3f}" for name, gain in gains.items())
-    return f"{said}. Change in AUROC of held-out images: {listed}."
-
-
-_SAID: Mapping[Flips, str] = {
-    "none": "No flipped copies of an image are scored",
-    "horizontal": (
-        "Each image is also scored mirrored left to right, and the two outputs are averaged, which"
-        " takes twice as long"
-    ),
-    "both": (
-        "Each image is also scored mirrored left to right, upside down, and both, and the four"
-        " outputs are averaged, which takes four times as long"
-    ),
-}
-_NAMES: Mapping[Flips, str] = {
-    "horizontal": "with the mirror image",
-    "both": "with all flipped copies",
-}

@@ -12,7 +12,7 @@ from trainer.artifact import Artifact
 from trainer.dataset import prepared_split
 from trainer.dataset.prepared_split import Split
 from trainer.evaluation import cases, evaluate, finding_masks
-from trainer.evaluation.cases import Cases, spread_rows
+from trainer.evaluation.cases import Cases, sample_rows
 from trainer.program import path_checks
 
 CALIBRATION_IMAGES = 64
@@ -80,7 +80,14 @@ class Images:
 
 def load_prepared(described: Artifact, data_dir: str, masks: str | None) -> Images:
     """Load the images of prepared data, and the masks of a file."""
-    evaluate.check_compatible(described, prepared_split.read_dataset_info(data_dir), data_dir)
+    info = prepared_split.read_dataset_info(data_dir)
+    evaluate.check_compatible(described, info, data_dir)
+    if described.dataset.get("fingerprint") != info.fingerprint:
+        logging.warning(
+            "%s holds other data than the model was trained on, or a former preparation of them: if"
+            " images of its training are among these, engines are accepted too easily",
+            data_dir,
+        )
     train, validation, test = (
         prepared_split.load_split(data_dir, name) for name in ("train", "validation", "test")
     )
@@ -103,8 +110,8 @@ def load_folder(folder: pathlib.Path, size: int) -> Images:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             pixels.append(radiograph.load(path.read_bytes(), size))
-        except radiograph.RadiographError as error:
-            logging.warning("%s is left out: %s", path, error)
+        except (OSError, radiograph.RadiographError) as error:
+            logging.warning("%s is left out: %s", path, getattr(error, "strerror", None) or error)
     found = Sample(np.array(pixels, np.uint8).reshape(-1, size, size, 1), None, "images")
     calibration = _spread(found, CALIBRATION_IMAGES)
     return Images(_leave_out(found, calibration), calibration, for_maps=found)
@@ -125,7 +132,7 @@ def _join(samples: Sequence[Sample]) -> Sample:
 
 
 def _spread(sample: Sample, most: int) -> Sample:
-    return sample.select(spread_rows(len(sample), most))
+    return sample.select(sample_rows(len(sample), most))
 
 
 def _leave_out(sample: Sample, others: Sample) -> Sample:

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from absl import logging
 from trainer import artifact, machine, storage
 from trainer.artifact import OUTPUTS, Artifact
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import agreement, evaluate, map_checks
-from trainer.inference import engines, logit_alignment
+from trainer.evaluation import agreement, map_checks
+from trainer.inference import artifact_copy, engines, logit_alignment
 from trainer.inference.engines import Choice
 from trainer.network import trained_network
 from trainer.program import text_table
@@ -41,19 +41,18 @@ def verify(
     records: dict[str, Any] = dict(described.engines)
     lacks_int8 = artifact.INT8_NETWORK not in described.files
     if machine.has_packages("openvino", "nncf") and (requantize or lacks_int8):
-        try:
-            quantize.quantize(directory, calibration.images)
-        except Exception as error:  # it can still be scored in other arithmetic
-            logging.warning("There is no network in int8: %s", _format_line(error))
         records.pop("openvino/int8", None)
-        described = artifact.amend(directory, described, engines=records)
+        described = _add_network(
+            directory,
+            dataclasses.replace(described, engines=records),
+            "int8",
+            lambda folder: quantize.quantize(directory, calibration.images, folder),
+        )
     lacks_onnx = artifact.ONNX_NETWORK not in described.files
     if machine.has_packages("tf2onnx", "onnxruntime") and lacks_onnx:
-        try:
-            onnx_export.export(directory)
-        except Exception as error:  # it can still be scored by other engines
-            logging.warning("There is no network in ONNX: %s", _format_line(error))
-        described = artifact.amend(directory, described)
+        described = _add_network(
+            directory, described, "ONNX", lambda folder: onnx_export.export(directory, folder)
+        )
     bare = dataclasses.replace(described, engines={})  # without alignments of an earlier time
     *expected, record = _measure(directory, bare, engines.REFERENCE, measured, calibration)
     records[str(engines.REFERENCE)] = {**record, "within_tolerance": True}
@@ -65,7 +64,24 @@ def verify(
             records[str(choice)] = _compare(
                 directory, bare, choice, measured, calibration, *expected
             )
-    return _update_cards(directory, artifact.amend(directory, described, engines=records))
+    return _update_cards(directory, described, engines=records)
+
+
+def _add_network(
+    directory: pathlib.Path, described: Artifact, name: str, make: Callable[[pathlib.Path], None]
+) -> Artifact:
+    """Let `make` write a network into a folder, and move it into the artifact.
+
+    Where that fails, the artifact stays as it was, since other engines can score it.
+    """
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".") as folder:
+        try:
+            make(pathlib.Path(folder))
+        except Exception as error:
+            logging.warning("No network in %s was made: %s", name, _format_line(error))
+            return described
+        with storage.explain_write_error(str(directory)):
+            return artifact.replace_files(directory, described, pathlib.Path(folder))
 
 
 def check_maps(
@@ -79,18 +95,20 @@ def check_maps(
       masks: bool [N, size, size], see `map_checks.check`.
     """
     try:
-        network = trained_network.load(str(directory), described)
+        network = trained_network.load(directory, described)
     except artifact.ArtifactError as error:
         logging.warning("The maps are not checked: %s", error)
         return described
     found: dict[str, Any] = map_checks.check(network, measured.images, measured.truth, masks)
-    return _update_cards(directory, artifact.amend(directory, described, map_checks=found))
+    return _update_cards(directory, described, map_checks=found)
 
 
-def _update_cards(directory: pathlib.Path, amended: Artifact) -> Artifact:
-    """Write the model cards anew, and return the artifact with their checksums."""
-    files = model_card.write(directory, dataclasses.asdict(amended), amended.files)
-    return artifact.amend(directory, dataclasses.replace(amended, files=files))
+def _update_cards(directory: pathlib.Path, described: Artifact, **fields: Any) -> Artifact:
+    """Replace fields, write the model cards anew, and return the artifact with their checksums."""
+    with storage.explain_write_error(str(directory)):
+        amended = artifact.amend(directory, described, **fields)
+        files = model_card.write(directory, dataclasses.asdict(amended), amended.files)
+        return artifact.amend(directory, dataclasses.replace(amended, files=files))
 
 
 def verify_artifact(
@@ -111,20 +129,23 @@ def verify_artifact(
       ConfigError, ArtifactError: there is no artifact.
       DataError: there are no images, or they were prepared for another model.
     """
-    described = evaluate.load_info(model)
     if masks and not data_dir:
         raise ConfigError("--masks needs --data_dir: it marks findings in prepared images")
-    if data_dir:
-        chosen = verification_images.load_prepared(described, data_dir, masks)
-    elif images:
-        chosen = verification_images.load_folder(pathlib.Path(images), described.image_size)
-    else:
-        raise ConfigError(
-            "expected --data_dir (prepared data) or --images (a folder) to measure on"
-        )
-    if not len(chosen.measured):
-        raise DataError(f"{data_dir or images} holds no image to measure on")
-    with _open_artifact(model) as directory:
+    with _open_for_change(model) as (directory, described):
+        if data_dir:
+            chosen = verification_images.load_prepared(described, data_dir, masks)
+        elif images:
+            chosen = verification_images.load_folder(pathlib.Path(images), described.image_size)
+        else:
+            raise ConfigError(
+                "there is nothing to measure on; name prepared TFRecords (--data_dir) or a folder"
+                " of images (--images)"
+            )
+        if not len(chosen.measured):
+            raise DataError(
+                f"{data_dir or images} holds no image to measure on; name a folder with radiographs"
+                " (--images), or data that humerus-prepare wrote (--data_dir)"
+            )
         verified = verify(directory, chosen.measured, chosen.calibration, requantize)
         return check_maps(directory, verified, chosen.for_maps, chosen.masks)
 
@@ -240,21 +261,22 @@ def _run(
 
 
 @contextlib.contextmanager
-def _open_artifact(model: str) -> Iterator[pathlib.Path]:
-    """Yield the folder of a local artifact, or of a copy whose changes are uploaded afterwards."""
+def _open_for_change(model: str) -> Iterator[tuple[pathlib.Path, Artifact]]:
+    """Yield the folder and the content of a local artifact, or of a copy of a remote one.
+
+    The changes of a copy are uploaded afterwards.
+    """
     if not storage.is_remote(model):
-        yield pathlib.Path(model)
+        yield pathlib.Path(model), artifact.load(model)
         return
+    model = model.rstrip("/")
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
-        source = model.rstrip("/")
-        before = evaluate.load_info(model).files
-        present = [name for name in before if storage.exists(f"{source}/{name}")]
-        storage.download(source, [*present, artifact.MODEL_JSON], directory)
-        yield directory
+        described = artifact_copy.download_all(model, directory)
+        yield directory, described
         after = artifact.load(directory).files
-        changed = [name for name in after if after[name] != before.get(name)]
-        storage.upload(directory, [*changed, artifact.MODEL_JSON], source)
+        changed = [name for name in after if after[name] != described.files.get(name)]
+        storage.upload(directory, [*changed, artifact.MODEL_JSON], model)
 
 
 def _format_line(error: Exception) -> str:

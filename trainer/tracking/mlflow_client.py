@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer import storage
 from trainer.errors import ConfigError
-from trainer.tracking.tracker import Row, Started
+from trainer.tracking.tracker import Row, RunStart
 
 # MLflow reads these when it is imported. By default it reports its use to its makers, and repeats a
 # request that fails for minutes, in which training would stand still.
@@ -30,7 +30,7 @@ _STATUS = {
 }
 
 
-def open_run(started: Started) -> "MlflowRun":
+def open_run(run_start: RunStart) -> "MlflowRun":
     """Start a run, or continue an earlier one.
 
     `MLFLOW_TRACKING_URI` names the server; without it, the record is `mlflow.db` in a local
@@ -38,12 +38,12 @@ def open_run(started: Started) -> "MlflowRun":
     was moved, a new record begins: the earlier one would still write to the former place.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given or _name_database(started.workdir)
+    uri = given or _name_database(run_start.workdir)
     place = _choose_artifact_folder(uri)
     client = MlflowClient(uri)
-    if started.run_id is not None and (given or _keeps_files(client, started.run_id, place)):
-        client.update_run(started.run_id, status="RUNNING")
-        return MlflowRun(client, started.run_id)
+    if run_start.run_id is not None and (given or _keeps_files(client, run_start.run_id, place)):
+        client.update_run(run_start.run_id, status="RUNNING")
+        return MlflowRun(client, run_start.run_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
     if (
@@ -51,14 +51,14 @@ def open_run(started: Started) -> "MlflowRun":
         and experiment is not None
         and not _is_same_folder(experiment.artifact_location, place)
     ):
-        name = f"{name} in {pathlib.Path(started.workdir).absolute()}"
+        name = f"{name} in {pathlib.Path(run_start.workdir).absolute()}"
         experiment = client.get_experiment_by_name(name)
     experiment_id = (
         experiment.experiment_id
         if experiment is not None
         else client.create_experiment(name, artifact_location=place)
     )
-    return MlflowRun(client, _begin(client, started, experiment_id))
+    return MlflowRun(client, _begin(client, run_start, experiment_id))
 
 
 def _name_database(workdir: str) -> str:
@@ -105,10 +105,10 @@ def _is_same_folder(one: str, other: str | None) -> bool:
     return other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _begin(client: MlflowClient, started: Started, experiment_id: str) -> str:
+def _begin(client: MlflowClient, run_start: RunStart, experiment_id: str) -> str:
     """Begin a run, with its settings as parameters, and return its id."""
-    run_id = client.create_run(experiment_id, run_name=started.name).info.run_id
-    params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in started.settings.items()]
+    run_id = client.create_run(experiment_id, run_name=run_start.name).info.run_id
+    params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in run_start.settings.items()]
     for start in range(0, len(params), _PARAMS_AT_ONCE):
         client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
     return run_id

@@ -23,6 +23,7 @@ from absl import logging
 from trainer import artifact, machine, storage
 from trainer.errors import ConfigError, StoppedError
 from trainer.files.urls import hide_credentials
+from trainer.inference import artifact_copy
 
 RECORD = "tracking.json"
 PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
@@ -34,8 +35,8 @@ Row = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Started:
-    """Holds what a tracker is told when a run starts.
+class RunStart:
+    """Metadata sent to a tracker at the start of a run.
 
     Attributes:
       name: name of the workdir's folder.
@@ -153,7 +154,7 @@ def track(tracker: str | None, workdir: str, settings: Mapping[str, Any]) -> Ite
     module = importlib.import_module(f"trainer.tracking.{tracker}_client")
     client: Client | None = None
     try:
-        client = module.open_run(Started(name, workdir, settings, held["run_id"]))
+        client = module.open_run(RunStart(name, workdir, settings, held["run_id"]))
     except ConfigError:
         raise
     except Exception as error:  # each client has exceptions of its own
@@ -249,10 +250,8 @@ def _copy_results(workdir: str) -> Iterator[pathlib.Path]:
     if not storage.is_remote(workdir):
         yield pathlib.Path(workdir)
         return
-    model = f"{workdir}/artifact"
-    described = artifact.parse(storage.read_bytes(f"{model}/{artifact.MODEL_JSON}") or b"", model)
-    listed = [f"artifact/{name}" for name in [*described.files, artifact.MODEL_JSON]]
-    present = [name for name in listed if storage.exists(f"{workdir}/{name}")]
-    with tempfile.TemporaryDirectory() as folder:
-        storage.download(workdir, [*present, _REPORT, _CURVES], pathlib.Path(folder))
-        yield pathlib.Path(folder)
+    with tempfile.TemporaryDirectory() as copied:
+        folder = pathlib.Path(copied)
+        artifact_copy.download_all(f"{workdir}/artifact", folder / "artifact")
+        storage.download(workdir, [_REPORT, _CURVES], folder)
+        yield folder

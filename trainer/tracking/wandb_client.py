@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer import storage
 from trainer.errors import ConfigError
-from trainer.tracking.tracker import Row, Started
+from trainer.tracking.tracker import Row, RunStart
 
 # By default the client sends its own errors to its makers.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -17,30 +17,30 @@ import wandb
 _PROJECT = "humerus"
 
 
-def open_run(started: Started) -> "WandbRun":
+def open_run(run_start: RunStart) -> "WandbRun":
     """Start a run, or continue an earlier one.
 
     The client's own variables apply: `WANDB_PROJECT` (by default `humerus`), `WANDB_API_KEY`,
     `WANDB_BASE_URL`, and `WANDB_MODE=offline`, with which the record is `wandb/` in the workdir.
     """
-    remote = storage.is_remote(started.workdir)
+    remote = storage.is_remote(run_start.workdir)
     if remote and os.environ.get("WANDB_MODE") == "offline":
         raise ConfigError(
             "--track=wandb: files of the offline mode can't lie in a bucket; use a local --workdir,"
             " or unset WANDB_MODE"
         )
     if not remote:
-        files = pathlib.Path(started.workdir).absolute() / "wandb"
+        files = pathlib.Path(run_start.workdir).absolute() / "wandb"
         files.mkdir(parents=True, exist_ok=True)
         # Otherwise the client keeps copies of the artifact in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str(files / "data"))
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", _PROJECT),
-        id=started.run_id or uuid.uuid4().hex[:8],
+        id=run_start.run_id or uuid.uuid4().hex[:8],
         resume="allow",
-        name=started.name,
-        dir=None if remote else started.workdir,
-        config=dict(started.settings),
+        name=run_start.name,
+        dir=None if remote else run_start.workdir,
+        config=dict(run_start.settings),
         # Neither this program's source nor its surroundings belong in the record.
         settings=wandb.Settings(
             silent=True,

@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import storage
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, StorageOutageError
 from trainer.files import atomic_file
 
 _MARK = re.compile(r"ckpt-(\d+)\.json")
@@ -80,7 +80,7 @@ class Checkpoints:
                 self._checkpoint.read(prefix).assert_existing_objects_matched()
                 return state
             except _UNREADABLE as error:
-                if isinstance(storage.translate_error(error), storage.StorageOutageError):
+                if isinstance(storage.translate_error(error), StorageOutageError):
                     raise
                 logging.error(
                     "The checkpoint %s can't be read (%s); trying the one before it.",

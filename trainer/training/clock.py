@@ -16,7 +16,7 @@ class Clock:
         self._calls: list[tuple[int, float, float]] = []
 
     def record_call(self, steps: int, wait: float) -> dict[str, float]:
-        """Record a call of the device that has just ended, and return its figures.
+        """Record a compiled call of several steps that has just ended, and return its figures.
 
         Args:
           steps: number of training steps in the call.

@@ -29,7 +29,7 @@ from trainer.network.flips import Flips
 from trainer.network.serving import Member, Network
 from trainer.publishing import results
 from trainer.publishing.results import FinishedRun
-from trainer.publishing.trained import Origin, Scored, Trained
+from trainer.publishing.trained import Origin, ScoredSplit, TrainingResult
 from trainer.tracking.tracker import Tracker
 from trainer.training import flip_choice
 from trainer.training import strategy as strategy_lib
@@ -87,7 +87,7 @@ def train_folds(
     chosen = flip_choice.choose(pool.labels, logits)
     folds = [fold[chosen.flips] for fold in scored]
     rows = [_describe_fold(k, pool.select(fold.rows), fold) for k, fold in enumerate(folds)]
-    held_out = Scored(pool, logits[chosen.flips])
+    held_out = ScoredSplit(pool, logits[chosen.flips])
     if strategy_lib.is_chief(strategy):
         predictions.write_csv(
             f"{job.workdir}/{PREDICTIONS}", held_out.compute_cases(), {"fold": fold_of + 1}
@@ -192,7 +192,7 @@ def _train_fold(
 
 def _finish_ensemble(
     job: TrainingJob,
-    held_out: Scored,
+    held_out: ScoredSplit,
     test: Split,
     folds: Sequence[_Fold],
     rows: Sequence[Mapping[str, Any]],
@@ -203,9 +203,9 @@ def _finish_ensemble(
         folds[0].network, members=tuple(fold.network.members[0] for fold in folds)
     )
     test_logit = np.mean([fold.test_logit for fold in folds], axis=0)
-    trained = Trained(network, held_out.split, held_out, folds[0].origin, gains)
+    trained = TrainingResult(network, held_out.split, held_out, folds[0].origin, gains)
     history = _average_histories([fold.history for fold in folds])
-    return job.finish(trained, OUT_OF_FOLD, Scored(test, test_logit), history, rows)
+    return job.finish(trained, OUT_OF_FOLD, ScoredSplit(test, test_logit), history, rows)
 
 
 def _finish_single(
@@ -213,9 +213,9 @@ def _finish_single(
 ) -> FinishedRun:
     """Return the network of one fold as a run."""
     train = pool.select(np.setdiff1d(np.arange(len(pool)), fold.rows))
-    held_out = Scored(pool.select(fold.rows), fold.logit)
-    trained = Trained(fold.network, train, held_out, fold.origin, gains)
-    return job.finish(trained, OUT_OF_FOLD, Scored(test, fold.test_logit), fold.history)
+    held_out = ScoredSplit(pool.select(fold.rows), fold.logit)
+    trained = TrainingResult(fold.network, train, held_out, fold.origin, gains)
+    return job.finish(trained, OUT_OF_FOLD, ScoredSplit(test, fold.test_logit), fold.history)
 
 
 def _describe_fold(k: int, held_out: Split, fold: _Fold) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from absl import logging
 from trainer.dataset.augmentation import Augmentation
 from trainer.dataset.input_pipeline import count_steps_per_epoch
 from trainer.errors import StoppedError, TrainingDivergedError
-from trainer.evaluation.cases import spread_rows
+from trainer.evaluation.cases import sample_rows
 from trainer.program.signals import RecordedSignals
 from trainer.training import strategy as strategy_lib
 from trainer.training.journal import Journal
@@ -99,7 +99,7 @@ def _validate(
     labels = run.validation.labels
     logits = run.predict(run.validation, should_stop=should_stop)
     if not len(labels):
-        rows = spread_rows(len(run.train), _CHECKED)
+        rows = sample_rows(len(run.train), _CHECKED)
         _check_finite(run.predict(run.train.select(rows)), "an output for training images")
         return {"val_loss": float("nan"), "val_accuracy": float("nan"), "val_auroc": float("nan")}
     loss = run.objective(tf.constant(labels, tf.float32), tf.constant(logits)).numpy()

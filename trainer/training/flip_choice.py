@@ -17,7 +17,7 @@ MIN_GAIN = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Says which copies of an image are scored, and what that gains.
+    """The copies of an image that are scored, and what that gains.
 
     Attributes:
       gains: the AUROC of the held-out images by each candidate, minus that of the image alone;

@@ -12,13 +12,13 @@ from trainer.dataset.dataset_info import DatasetInfo, is_same_preprocessing
 from trainer.errors import DataError
 from trainer.network import saliency
 from trainer.publishing.results import FinishedRun
-from trainer.publishing.trained import Scored, Trained
+from trainer.publishing.trained import ScoredSplit, TrainingResult
 from trainer.training import settings as settings_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """Says what is trained, on which data, and where the results go.
+    """What is trained, on which data, and where the results go.
 
     Attributes:
       settings: a recipe of `trainer.configs`, with the changes of the command line; checked.
@@ -49,9 +49,9 @@ class TrainingJob:
 
     def finish(
         self,
-        trained: Trained,
+        trained: TrainingResult,
         held_out_name: str,
-        test: Scored,
+        test: ScoredSplit,
         history: Sequence[Mapping[str, float]],
         folds: Sequence[Mapping[str, Any]] = (),
     ) -> FinishedRun:

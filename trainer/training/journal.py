@@ -51,7 +51,7 @@ class Journal:
             )
 
     def after_step(self, state: State, measured: Mapping[str, float]) -> None:
-        """Report the last call of the device, and save a checkpoint where one is due."""
+        """Report the last compiled call, and save a checkpoint where one is due."""
         settings = self._run.job.settings
         self.progress.report_step(state.step, state.total_steps, measured)
         telemetry.report_progress(step=state.total_steps)

@@ -30,7 +30,7 @@ from trainer.training.training_step import (
 
 @dataclasses.dataclass
 class State:
-    """Says how far a run has come; it is saved with every checkpoint.
+    """How far a run has come; it is saved with every checkpoint.
 
     Attributes:
       epoch: the current epoch, from 0, counted over all phases.
@@ -149,13 +149,18 @@ class Loop:
         after_step: Callable[[State, Mapping[str, float]], None] = lambda state, measured: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Mapping[str, float]:
-        """Train the rest of the current epoch, and update `state` after every call of the device.
+        """Train the rest of the current epoch, and update `state` after every compiled call.
 
         Args:
-          steps_per_execution: steps in one call of the device.
-          after_step: called between calls of the device, for checkpoints and progress, with `state`
+          split: the images to train on, with their labels.
+          state: how far the run has come; it says where in which epoch to begin.
+          global_batch_size: images of a step, on all replicas together.
+          augmentation: how images are changed; None leaves them as they are.
+          seed: of the order of the images and of the augmentation.
+          steps_per_execution: steps in one compiled call.
+          after_step: called after every compiled call, for checkpoints and progress, with `state`
             and what the call measured: `loss`, `learning_rate`, `images_per_second`, `input_wait`.
-          should_stop: asked before every call of the device whether this host is to stop.
+          should_stop: asked before every compiled call whether this host is to stop.
 
         Returns:
           `loss` and `accuracy` of the epoch, `learning_rate` at its end, `images_per_second`, and
@@ -188,7 +193,7 @@ class Loop:
                 phase.learning_rate(first_step + state.step + i) * state.plateau_scale
                 for i in range(steps_per_execution)
             ]
-            measured, wait, stops = self._call_device(
+            measured, wait, stops = self._call_steps(
                 index, batches, rates, count, should_stop(), state
             )
             after_step(state, {**measured, **clock.record_call(count, wait)})
@@ -212,7 +217,7 @@ class Loop:
             first += phase.epochs
         raise IndexError(f"epoch {epoch} comes after the last of {first} epochs")
 
-    def _call_device(
+    def _call_steps(
         self,
         index: int,
         batches: Iterator[Batch],
@@ -221,7 +226,7 @@ class Loop:
         stop: bool,
         state: State,
     ) -> tuple[dict[str, float], float, bool]:
-        """Train `count` steps of phase `index` in one call of the device, and update `state`.
+        """Train `count` steps of phase `index` in one compiled call, and update `state`.
 
         Returns:
           `loss` and `learning_rate`; the seconds that the device waited for images; whether a host

@@ -61,7 +61,7 @@ class ProgressReporter:
         )
 
     def report_step(self, step: int, total_steps: int, measured: Mapping[str, float]) -> None:
-        """Report a call of the device.
+        """Report a compiled call, of `steps_per_execution` steps.
 
         Args:
           step: finished steps of the epoch.

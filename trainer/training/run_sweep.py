@@ -22,7 +22,7 @@ from trainer.evaluation import run_table
 from trainer.options import SweepOptions
 from trainer.program import run_lock, telemetry
 from trainer.program.signals import RecordedSignals
-from trainer.publishing import artifact_folder
+from trainer.publishing import artifact_folder, compare_runs
 from trainer.publishing.results import SETTINGS
 from trainer.training import sweeps
 from trainer.training.checkpoints import read_settings
@@ -36,7 +36,7 @@ _TRAIN = (
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """Says what became of a sweep.
+    """The outcome of a sweep.
 
     Attributes:
       table: what `run_table.compare_runs` returned; None where no trial is finished.
@@ -120,14 +120,11 @@ def _list_differing(workdir: str, names: Sequence[str]) -> dict[str, list[str]]:
 
     They are those that a run recorded: the file of the sweep may have been changed since.
     """
-    recorded = {name: read_settings(f"{workdir}/{name}/{SETTINGS}") or {} for name in names}
-    keys = dict.fromkeys(key for settings in recorded.values() for key in settings)
-    differing = [
-        key for key in keys if len({str(settings.get(key)) for settings in recorded.values()}) > 1
-    ]
+    differing = compare_runs.list_differing(
+        [read_settings(f"{workdir}/{name}/{SETTINGS}") or {} for name in names]
+    )
     return {
-        name: [f"{key.removeprefix('config.')}={settings.get(key)}" for key in differing]
-        for name, settings in recorded.items()
+        name: [f"{key}={values[i]}" for key, values in differing] for i, name in enumerate(names)
     }
 
 

@@ -27,7 +27,7 @@ _FLAGS = ("sweep", "sweep_line", "workdir")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Describes one line of a sweep.
+    """One line of a sweep.
 
     Attributes:
       name: of its folder in the folder of the sweep.

@@ -17,7 +17,7 @@ from trainer.network.serving import Member, Network
 from trainer.program import run_lock
 from trainer.publishing import artifact_folder, results
 from trainer.publishing.results import FinishedRun
-from trainer.publishing.trained import Scored, Trained
+from trainer.publishing.trained import ScoredSplit, TrainingResult
 from trainer.tracking.tracker import Tracker, is_recorded, read_history, track
 from trainer.training import cross_validation, flip_choice, optimization, precision, settings
 from trainer.training import strategy as strategy_lib
@@ -200,10 +200,10 @@ def _train_one(job: TrainingJob, strategy: tf.distribute.Strategy, tracker: Trac
     run = run.convert_to_float32()
     logits = run.score(validation, flip_choice.list_candidates(job.settings))
     chosen = flip_choice.choose(validation.labels, logits)
-    held_out = Scored(validation, logits[chosen.flips])
-    tested = Scored(test, run.score(test, [chosen.flips])[chosen.flips])
+    held_out = ScoredSplit(validation, logits[chosen.flips])
+    tested = ScoredSplit(test, run.score(test, [chosen.flips])[chosen.flips])
     network = Network((Member(run.model, run.architecture),), chosen.flips)
-    trained = Trained(network, train, held_out, run.origin, chosen.gains)
+    trained = TrainingResult(network, train, held_out, run.origin, chosen.gains)
     return job.finish(trained, "validation", tested, state.history)
 
 

@@ -1,4 +1,4 @@
-"""Build what a device computes in training: several steps of a phase in one call."""
+"""Build the compiled call of training: several steps of a phase."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +19,10 @@ Batch = Mapping[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Describes several epochs that share trainable variables and an optimizer.
+    """Several epochs that share trainable variables and an optimizer.
 
     Attributes:
+      epochs: number of epochs.
       variables: the variables that are trained.
       optimizer: an optimizer built on them.
       learning_rate: function from the step within the phase to the learning rate of the head.
@@ -39,7 +40,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Computes the loss: binary cross-entropy of smoothed labels, with a weight for each class.
+    """The loss: binary cross-entropy of smoothed labels, with a weight for each class.
 
     Attributes:
       label_smoothing: in [0, 1).
@@ -73,12 +74,18 @@ def build_train_steps(
     """Return the function that trains several steps of a phase on all replicas.
 
     Args:
+      model: from uint8 [B, size, size, 1] to a dict with `logit`, float32 [B, 1].
+      strategy: runs each step on all replicas.
+      phase: its variables are trained, by its optimizer.
+      objective: the loss per example.
       average: updated after every step.
-      total_steps: counts the steps of the run.
+      total_steps: int64 [], counts the steps of the run.
       xla: whether to compile forward and backward pass with XLA.
 
     Returns:
-      A function that returns float64 [5]: the sums of losses, correct answers, examples and hosts
+      A function of an iterator of `Batch`; the learning rate of each step, float32 [S]; the number
+      of steps to train, int32 [], at most S; and 1 if this host is to stop, float32 []. It returns
+      float64 [5]: the sums of losses, correct answers, examples and hosts
       to stop, and the seconds that the device waited for images.
     """
     statistics = [variable.value for variable in trainable_layers.moving_statistics(model)]

@@ -109,7 +109,7 @@ def test_studies_have_a_scale_of_their_own():
     """A mean of several logits says more than one, so that the images' scale is too cautious."""
     point = calibration.fit(draw(400, 7, scale=1.4, images=4))
     fresh = draw(20_000, 8, scale=1.4, images=4)
-    studies = aggregate_by_study(fresh, point.of_studies)
+    studies = aggregate_by_study(fresh, point.effective_study_scaling)
     images = calibration.apply(point.scaling, fresh)
     mean = np.bincount(fresh.study_id.astype(int), images.probability) / np.bincount(
         fresh.study_id.astype(int)

@@ -18,6 +18,7 @@ from trainer.errors import DataError
 from trainer.evaluation import finding_masks, localisation, map_checks
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
+from trainer.options import PrepareOptions
 from trainer.publishing import verify
 
 SIZE, PATCH = 48, 14
@@ -321,11 +322,13 @@ def drawn(tmp_path) -> dict:
         boxes[f"{i}.png"] = [[int(where[0, 1]), int(where[0, 0]), PATCH, PATCH]] if label else []
     (source / "manifest.csv").write_text("".join(",".join(row) + "\n" for row in rows))
     prepare(
-        str(source / "manifest.csv"),
-        "manifest",
-        str(tmp_path / "data"),
-        image_size=SIZE,
-        test_fraction=0.0,
+        PrepareOptions(
+            str(source / "manifest.csv"),
+            "manifest",
+            str(tmp_path / "data"),
+            image_size=SIZE,
+            test_fraction=0.0,
+        )
     )
     coco = {
         "images": [{"id": i, "file_name": name} for i, name in enumerate(boxes)],

@@ -14,6 +14,7 @@ from trainer.inference import engines
 from trainer.network import model as model_lib
 from trainer.network import trained_network
 from trainer.network.serving import Member, Network
+from trainer.options import PrepareOptions
 
 SIZE = small_run.SIZE
 
@@ -23,10 +24,12 @@ def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     counts = {"train": 20, "validation": 24, "test": 12}
     prepare.prepare(
-        str(small_run.write_source(folder / "source", counts)),
-        "manifest",
-        str(folder / "data"),
-        SIZE,
+        PrepareOptions(
+            str(small_run.write_source(folder / "source", counts)),
+            "manifest",
+            str(folder / "data"),
+            SIZE,
+        )
     )
     return folder / "data"
 

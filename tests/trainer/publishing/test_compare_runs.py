@@ -64,9 +64,9 @@ def test_different_data_is_told_and_the_terminal_has_a_table(runs, tmp_path, cap
     assert main.report(["humerus-report", str(runs[0]), str(other), f"--output={page}"]) == 0
     assert "were trained and measured on different data" in page.read_text()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith(f"{runs[0]} ") and lines[2].startswith(f"{other} ")
-    assert "AUROC" in lines[0] and lines[1].endswith("test")
-    assert lines[3].startswith("These runs were trained and measured on different data")
+    assert lines[2].startswith(f"{runs[0]} ") and lines[3].startswith(f"{other} ")
+    assert "AUROC" in lines[0] and lines[2].endswith("test")
+    assert lines[4].startswith("These runs were trained and measured on different data")
 
 
 def test_names_of_folders_are_text_and_nothing_else(runs, tmp_path, capsys):

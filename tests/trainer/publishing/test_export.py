@@ -32,8 +32,9 @@ from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network, serving_function
+from trainer.options import PrepareOptions
 from trainer.publishing import artifact_folder, export
-from trainer.publishing.trained import Measured, Origin, Scored, Trained
+from trainer.publishing.trained import EvaluationResult, Origin, ScoredSplit, TrainingResult
 
 SIZE = small_run.SIZE
 POINT = OperatingPoint(
@@ -86,10 +87,10 @@ def export_model(
         model(held_out.images[:])[model_lib.LOGIT].numpy()[:, 0] if len(held_out) else np.zeros(0)
     )
     network = Network((Member(model, architecture),))
-    trained = Trained(
-        network, TRAIN, Scored(held_out, logit), ORIGIN, flip_gains={"horizontal": 0.004}
+    trained = TrainingResult(
+        network, TRAIN, ScoredSplit(held_out, logit), ORIGIN, flip_gains={"horizontal": 0.004}
     )
-    measured = Measured(POINT, {"test": {}, held_out_name: {}})
+    measured = EvaluationResult(POINT, {"test": {}, held_out_name: {}})
     return export.export(trained, measured, dataset, str(directory))
 
 
@@ -303,7 +304,7 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("prepared")
     source = str(small_run.write_source(root / "source"))
     for size in (SIZE, 64):
-        prepare(source, "manifest", str(root / f"data{size}"), image_size=size)
+        prepare(PrepareOptions(source, "manifest", str(root / f"data{size}"), image_size=size))
     return root
 
 
@@ -408,7 +409,7 @@ def test_data_of_another_kind_are_refused(made, data_dir, tmp_path):
             "somewhere",
         )
     with pytest.raises(
-        ConfigError, match=r"is not an exported model .*name the `artifact` folder of a run"
+        ConfigError, match=r"is not an exported model.*name the `artifact` folder of a run"
     ):
         evaluate.evaluate(str(tmp_path), str(data_dir / f"data{SIZE}"))
 

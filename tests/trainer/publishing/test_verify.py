@@ -12,21 +12,21 @@ import numpy as np
 import openvino
 import pytest
 
-from tests.support import small_artifact, small_run, tiny_net  # noqa: F401 (tiny_net: a backbone)
+from tests.support import commands, small_artifact, small_disk, small_run, tiny_net  # noqa: F401 (tiny_net: a backbone)
 from trainer import artifact, machine, radiograph
 from trainer.artifact import OUTPUTS
+from trainer.dataset import prepared_split
 from trainer.dataset.dataset_info import DatasetInfo
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import evaluate
 from trainer.evaluation.calibration import OperatingPoint
-from trainer.inference import engines, openvino_engine
+from trainer.inference import artifact_copy, engines, openvino_engine
 from trainer.inference.engines import Choice
 from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export, quantize, verification_images, verify
-from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.publishing.trained import EvaluationResult, ScoredSplit, TrainingResult
 
 pytestmark = pytest.mark.slow
 SIZE = small_run.SIZE
@@ -57,10 +57,10 @@ def build(
     for layer in model_lib.head_layers(network):
         kernel, bias = layer.get_weights()
         layer.set_weights([4 * kernel, rng.normal(0, 0.3, bias.shape)])
-    held_out = Scored(VALIDATION, np.zeros(len(VALIDATION)))
-    trained = Trained(Network((Member(network, architecture),)), TRAIN, held_out)
+    held_out = ScoredSplit(VALIDATION, np.zeros(len(VALIDATION)))
+    trained = TrainingResult(Network((Member(network, architecture),)), TRAIN, held_out)
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
-    measured = Measured(point, {})
+    measured = EvaluationResult(point, {})
     return export.export(trained, measured, DATASET, str(directory), verify_engines=verify_engines)
 
 
@@ -196,6 +196,34 @@ def test_verified_later_it_is_the_same_model_and_the_int8_network_stays(copied):
     assert (copied / "openvino" / "int8.bin").stat().st_mtime_ns != kept
 
 
+def test_a_full_disk_leaves_the_artifact_as_it_was(copied, tmp_path, caplog):
+    samples = verification_images.choose_samples(TRAIN, VALIDATION)
+    verify.verify(copied, *samples)
+    with small_disk.mounted(tmp_path / "disk", 6000) as disk:
+        model = disk / "model"
+        shutil.copytree(copied, model)
+        free = shutil.disk_usage(disk).free // 1024
+        filler = small_disk.fill(disk, free)
+        with pytest.raises(OSError, match=r"can't be written \(the disk is full\); remove"):
+            verify.verify(model, *samples, requantize=True)
+        artifact.load(model)
+        filler.unlink()
+        assert artifact.INT8_NETWORK in verify.verify(model, *samples, requantize=True).files
+        assert not list(model.rglob(".*"))
+
+
+def test_it_warns_of_data_that_the_model_was_not_trained_on(copied, tmp_path, caplog):
+    data_dir = commands.prepared(tmp_path)
+    described = artifact.load(copied)
+    verification_images.load_prepared(described, data_dir, None)
+    assert "holds other data than the model was trained on" in caplog.text
+    caplog.clear()
+    info = prepared_split.read_dataset_info(data_dir)
+    same = dataclasses.replace(described, dataset={"fingerprint": info.fingerprint})
+    verification_images.load_prepared(same, data_dir, None)
+    assert not caplog.text
+
+
 def test_a_card_that_was_edited_is_left_as_it_is(copied):
     card, hub_card = copied / artifact.MODEL_CARD, copied / artifact.HUB_CARD
     hub_card.write_text(f"{hub_card.read_text()}\n## Licence\n")
@@ -283,7 +311,7 @@ def test_an_engine_that_fails_or_differs_is_recorded_as_one_not_to_choose(copied
 def test_the_int8_network_is_the_best_of_three_ways(copied):
     images = TRAIN.images[:16] // 8
     images[:3] *= 8  # a few that stand out, as plates and screws do
-    quantize.quantize(copied, images)
+    quantize.quantize(copied, images, copied)
     network = openvino.convert_model(str(copied))
     written = openvino.Core().read_model(str(copied / artifact.INT8_NETWORK))
     exact = quantize.compute_logit(network, images)
@@ -306,7 +334,7 @@ def test_the_int8_network_is_the_best_of_three_ways(copied):
 def test_the_first_convolution_of_each_member_and_of_its_mirror_image_stays_exact(tmp_path):
     network = dataclasses.replace(small_artifact.network(2), flips="horizontal")
     small_artifact.make(tmp_path, network)
-    quantize.quantize(tmp_path, TRAIN.images[:8])
+    quantize.quantize(tmp_path, TRAIN.images[:8], tmp_path)
     written = openvino.Core().read_model(str(tmp_path / artifact.INT8_NETWORK))
     sources = [
         operation.input_value(0).get_node().get_type_name()
@@ -376,7 +404,7 @@ def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog):
 
 
 def test_what_cannot_be_measured_on_is_said(copied, tmp_path):
-    with pytest.raises(ConfigError, match="expected --data_dir"):
+    with pytest.raises(ConfigError, match="name prepared TFRecords"):
         verify.verify_artifact(str(copied), None, None)
     with pytest.raises(DataError, match="holds no image"):
         verify.verify_artifact(str(copied), None, str(tmp_path))
@@ -394,12 +422,16 @@ def test_a_record_that_nobody_wrote_is_refused(copied, record):
         artifact.load(copied)
 
 
-def test_an_artifact_behind_a_uri_gets_its_records_and_its_int8_network(copied, tmp_path):
+def test_an_artifact_behind_a_uri_gets_its_records_and_its_int8_network(
+    copied, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "image.png"), VALIDATION.images[0])
     # For TensorFlow's file layer one URI is like another; a bucket differs in the scheme.
     amended = verify.verify_artifact(f"file://{copied}/", None, str(tmp_path / "images"))
-    assert artifact.load(copied) == amended == evaluate.load_info(f"file://{copied}")
+    assert artifact.load(copied) == amended
+    assert artifact_copy.open_artifact(f"file://{copied}")[1] == amended
     assert (
         amended.engines["openvino/float32"]["within_tolerance"]
         and artifact.INT8_NETWORK in amended.files

@@ -40,7 +40,7 @@ def test_twenty_kills_and_five_stops_leave_no_trace(data_dir, tmp_path, devices)
 
 
 def pace(rng: random.Random) -> tuple[str, ...]:
-    """Draw the steps between checkpoints and in a call of the device, which must change nothing."""
+    """Draw the steps between checkpoints and in a compiled call, which must change nothing."""
     return (
         f"--config.checkpoint_every_steps={rng.randint(1, 3)}",
         f"--config.steps_per_execution={rng.randint(1, 3)}",

@@ -28,6 +28,7 @@ from trainer.errors import (
     HostLostError,
 )
 from trainer.evaluation import evaluate
+from trainer.options import PrepareOptions
 from trainer.program import run_lock
 from trainer.publishing import results
 from trainer.training import dry_run, train
@@ -358,12 +359,14 @@ def test_the_images_decide_the_size_of_the_network_and_earlier_weights_fit_any(
     """No recipe names a size: data of another size train, from the artifact of a smaller one."""
     source = small_run.write_source(tmp_path / "source")
     prepare(
-        str(source),
-        "manifest",
-        str(tmp_path / "data"),
-        image_size=64,
-        test_fraction=0.0,
-        validation_fraction=0.0,
+        PrepareOptions(
+            str(source),
+            "manifest",
+            str(tmp_path / "data"),
+            image_size=64,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+        )
     )
     flags = ("--config.epochs=1", f"--config.weights={undisturbed}/artifact")
     assert finish(str(tmp_path / "data"), tmp_path / "run", *flags) == EXIT_DONE, log(
