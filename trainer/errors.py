@@ -18,6 +18,10 @@ class DataError(ValueError):
     """The data is missing, contradictory, damaged, or other than the command line says."""
 
 
+class StorageOutageError(OSError):
+    """The storage does not answer or is full; the same command may succeed later."""
+
+
 class StoppedError(RuntimeError):
     """A signal stopped the run after a checkpoint, from which the same command continues."""
 

@@ -3,8 +3,8 @@
 Its own client keeps the files in its cache, and answers from there where the Hub can't be reached.
 """
 
-from trainer import machine, storage
-from trainer.errors import ConfigError
+from trainer import machine
+from trainer.errors import ConfigError, StorageOutageError
 from trainer.files import urls
 
 SCHEME = "hf"
@@ -39,7 +39,7 @@ def fetch(model: str) -> str:
     except Exception as error:  # of the client, of its HTTP library, or of the disk
         said = urls.hide_credentials(" ".join(str(error).split())[:300]) or type(error).__name__
         if _may_pass(error):
-            raise storage.StorageOutageError(
+            raise StorageOutageError(
                 f"{model} cannot be fetched now ({said}); start the same command again"
             ) from error
         raise ConfigError(

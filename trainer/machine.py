@@ -81,6 +81,7 @@ def has_packages(*names: str) -> bool:
 
 
 def has_gpu() -> bool:
+    """Return whether the machine has an NVIDIA GPU, by the device file of the first one."""
     return pathlib.Path("/dev/nvidia0").exists()
 
 

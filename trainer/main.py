@@ -49,8 +49,8 @@ def prepare(given: options.PrepareOptions, *, dry_run: bool) -> Result:
     import_tensorflow()
     from trainer.dataset import prepare as prepare_lib
 
-    done = prepare_lib.prepare(**vars(given), dry_run=dry_run)
-    return Result(done.format_table(), dataclasses.asdict(done))
+    done = prepare_lib.prepare(given, dry_run)
+    return Result(done.format_table(), done.to_dict())
 
 
 _TRAIN = _Program(
@@ -204,6 +204,7 @@ def verify(given: options.VerifyOptions) -> Result:
     The artifact keeps the measurements, for humerus-score.
     """
     path_checks.check_artifact(given.model)
+    path_checks.check_writable("model", given.model)
     if given.data_dir:
         _check_prepared(given.data_dir)
     if given.data_dir and given.images:

@@ -1,6 +1,6 @@
 """Read, write, list and copy files, local or in a bucket.
 
-No other module of `trainer` decides whether a path is remote or calls TensorFlow's file functions.
+No other module of `trainer` calls TensorFlow's file functions.
 Commands check their flags before TensorFlow is loaded: it is imported when a file is touched.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from glob import glob as _glob
 from typing import Any
 
-from trainer.errors import DataError
+from trainer.errors import DataError, StorageOutageError
 from trainer.files import atomic_file, regular_file
 from trainer.files.urls import is_remote
 
@@ -29,10 +29,6 @@ _KINDS = {
 }
 _OUTAGES = {"AbortedError", "UnavailableError", "DeadlineExceededError"}
 """TensorFlow's errors for a storage that does not answer. `AbortedError`: its retries failed."""
-
-
-class StorageOutageError(OSError):
-    """The storage does not answer; the same command may succeed later."""
 
 
 def translate_error(error: BaseException) -> BaseException:
@@ -90,7 +86,7 @@ def explain_write_error(what: str) -> Iterator[None]:
 def exists(path: str) -> bool:
     """Return whether there is a file or folder of this name.
 
-    A name that is too long and a name in a closed folder are none.
+    It is False for a name that is too long, and for one in a folder that may not be read.
     """
     if not is_remote(path):
         return os.path.exists(path)  # noqa: PTH110, pathlib's raises then

@@ -7,7 +7,7 @@ from absl import logging
 from trainer import storage
 from trainer.artifact import MODEL_JSON
 from trainer.dataset.locate import locate
-from trainer.errors import DataError
+from trainer.errors import DataError, StorageOutageError
 
 INTERVAL = 10.0
 
@@ -40,5 +40,5 @@ def wait(data_dir: str | None, model: str | None, seconds: float) -> None:
 def _is_there(data_dir: str | None, model: str | None) -> bool:
     try:
         return bool(locate(data_dir)) if data_dir else storage.exists(f"{model}/{MODEL_JSON}")
-    except (DataError, storage.StorageOutageError):
+    except (DataError, StorageOutageError):
         return False

@@ -44,6 +44,13 @@ def test_preparing(disk, source, capfd):
     assert [path for path in disk.rglob("*") if path.is_file()] == []
 
 
+def test_preparing_without_any_room(disk, source, capfd):
+    small_disk.fill(disk, KIBIBYTES)
+    flags = [f"--source={source}", "--layout=folders", "--image_size=160"]
+    assert main.prepare(["humerus-prepare", *flags, f"--data_dir={disk}/data"]) == EXIT_FAILURE
+    assert "can't be written (the disk is full); remove the cause" in capfd.readouterr().err
+
+
 def test_simulating(disk, capfd):
     flags = [f"--output={disk}/simulated", "--patients=8"]
     assert main.phantom(["humerus-phantom", *flags]) == EXIT_FAILURE

@@ -23,8 +23,8 @@ from google.api_core.retry import Retry
 from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from trainer.errors import StorageOutageError
 from trainer.files import urls
-from trainer.storage import StorageOutageError
 
 RENEW_SECONDS = 10.0
 """Time between two renewals."""

@@ -44,6 +44,7 @@ from trainer.program import (
     signals,
     standard_streams,
     telemetry,
+    text_escaping,
 )
 from trainer.program.flag_help import describe_flags
 from trainer.program.flag_types import BEAM_SCHEMES, SCHEMES, PathParser
@@ -59,7 +60,7 @@ _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Holds the result of a program.
+    """The result of a program.
 
     Attributes:
       text: the result for people.
@@ -244,7 +245,7 @@ class Program:
         if json_path == "-":
             standard_streams.write(document, json_log.unwrap(sys.stdout))
             return
-        text = logging_setup.escape_control_characters(result.text)
+        text = text_escaping.escape_control_characters(result.text)
         standard_streams.write(f"{text}\n", sys.stdout)
         if json_path:
             self.write(json_path, document)
@@ -272,7 +273,7 @@ class Program:
         if code == EXIT_STOPPED and telemetry.has_probe_failed():
             # A scheduler must count this as a failure. Otherwise it could restart it forever.
             code, message = EXIT_FAILURE, f"the liveness probe saw no progress; {message}"
-        text = logging_setup.escape_control_characters(f"{self.name}: {message}")
+        text = text_escaping.escape_control_characters(f"{self.name}: {message}")
         with contextlib.suppress(OSError):  # the exit code is all that is left to say
             standard_streams.write(f"{text}\n", sys.stderr)
         return code

@@ -10,51 +10,13 @@ from collections.abc import Iterator
 
 from absl import flags, logging
 
-from trainer.program import telemetry
+from trainer.program import json_log, telemetry
+from trainer.program.text_escaping import escape_control_characters
 
 _OURS = tuple(
     f"{pathlib.Path(__file__).parents[1].with_name(package)}{os.sep}"
     for package in ("trainer", "batch_inference")
 )
-
-
-_CONTROL_CHARACTERS = (
-    {
-        number: f"\\x{number:02x}"
-        for number in (*range(0x20), *range(0x7F, 0xA0))
-        if chr(number) not in "\n\t"
-    }
-    | {
-        # Line and paragraph ends of Unicode, and marks that change the direction of the text.
-        number: f"\\u{number:04x}"
-        for number in (
-            0x061C,
-            *range(0x200E, 0x2010),
-            *range(0x2028, 0x202F),
-            *range(0x2066, 0x206A),
-        )
-    }
-    | {
-        # Bytes of file names that are not UTF-8, which no stream in UTF-8 takes.
-        number: f"\\u{number:04x}"
-        for number in range(0xD800, 0xE000)
-    }
-)
-
-
-def escape_control_characters(text: str) -> str:
-    """Return a text whose control characters, but for line ends and tabs, are escapes.
-
-    So are bytes that are not UTF-8.
-
-    Names of files and values of flags come from outside: as they are, they could steer a terminal.
-    """
-    return text.translate(_CONTROL_CHARACTERS)
-
-
-def escape_name(name: str) -> str:
-    """Return a file's name on one line: what is no UTF-8 and control characters are escapes."""
-    return escape_control_characters(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class _TerminalFormatter(python_logging.Formatter):
@@ -89,7 +51,17 @@ def configure_logs() -> None:
     handler = logging.get_absl_handler()
     if _is_ours not in handler.filters:
         handler.addFilter(_is_ours)
-    telemetry.format_log(_TerminalFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    # Python adds a handler for messages before absl's exists. It would repeat all others.
+    root = python_logging.getLogger()
+    for other in [other for other in root.handlers if type(other) is python_logging.StreamHandler]:
+        root.removeHandler(other)
+    if telemetry.FLAGS.log_format == "json":
+        handler.setFormatter(json_log.Formatter())
+        handler.python_handler.setStream(sys.stderr)
+    else:
+        handler.setFormatter(
+            _TerminalFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+        )
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:

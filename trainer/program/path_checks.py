@@ -13,31 +13,43 @@ from typing import Any
 
 from trainer.errors import ConfigError, DataError
 from trainer.files.urls import absolute, is_remote
-from trainer.program.logging_setup import escape_name
+from trainer.program.text_escaping import escape_name
 
 
-def check_writable(flag: str, folder: str) -> None:
-    """Raise `ConfigError` if a flag names a local folder that cannot be made or written to."""
+def check_writable(flag: str, folder: str, given: str = "") -> None:
+    """Raise `ConfigError` if a flag names a local folder that cannot be made or written to.
+
+    Args:
+      given: what the flag names, where that is a file in the folder.
+    """
     if is_remote(folder):
         return
-    given = pathlib.Path(folder).absolute()
-    place = next(place for place in (given, *given.parents) if os.path.lexists(place))
+    given = given or folder
+    whole = pathlib.Path(folder).absolute()
+    place = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
     if not place.is_dir():
         raise ConfigError(
-            f"--{flag}={folder} cannot be written (Not a directory: {place}); choose another folder"
+            f"--{flag}={given} cannot be written (Not a directory: {place}); choose another folder"
         )
     if not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--{flag}={folder} cannot be written (no right to write in {place}); "
+            f"--{flag}={given} cannot be written (no right to write in {place}); "
             "choose another folder"
         )
 
 
 def check_file_writable(flag: str, path: str) -> None:
     """Raise `ConfigError` if a flag names a local file that cannot be written."""
-    if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112
+    if is_remote(path):
+        return
+    if os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"--{flag}={path} is a folder; name a file in it")
-    check_writable(flag, str(pathlib.PurePath(path).parent))
+    # The file is put in the place of what is there, be it `/dev/null`.
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):  # noqa: PTH110, PTH113, PTH114
+        raise ConfigError(
+            f"--{flag}={path} is a link, a device or a pipe; name a file, or a new one"
+        )
+    check_writable(flag, str(pathlib.PurePath(path).parent), path)
 
 
 def check_not_taken(flag: str, path: str, options: Any) -> None:

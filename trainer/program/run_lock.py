@@ -63,7 +63,7 @@ def hold(
     try:
         descriptor = _lock(path)
     except BlockingIOError:
-        raise _refuse(folder, _read_holder(path)) from None
+        raise ConfigError(_describe_conflict(folder, _read_holder(path))) from None
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             logging.warning("%s is not locked against other runs: %s", folder, error.strerror)
@@ -104,11 +104,11 @@ def _hold_lease(
         with lease:
             yield
     except bucket_lease.LeaseError as error:
-        raise _refuse(folder, str(error)) from None
+        raise ConfigError(_describe_conflict(folder, str(error))) from None
 
 
-def _refuse(folder: str, holder: str) -> ConfigError:
-    return ConfigError(
+def _describe_conflict(folder: str, holder: str) -> str:
+    return (
         f"{folder} is being written by {holder}; stop that run or wait for its end,"
         " or choose another folder"
     )
@@ -137,7 +137,7 @@ def _lock(path: pathlib.Path) -> int:
 
 
 def _identify_holder() -> dict[str, Any]:
-    """Return what others are told of this process."""
+    """Return host, process and time, by which others know this process."""
     since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"host": socket.gethostname(), "process": os.getpid(), "since": since}
 

@@ -10,56 +10,108 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 from trainer.errors import EXIT_STOPPED
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 8.0
 """Time from a signal to the end of a command that Python code could not end, as in native code."""
-_REPEAT_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class Interruption:
-    """Records whether a signal has come to a command."""
+    """The end of a command by a signal, through a handler or else a watchdog.
 
-    def __init__(self) -> None:
+    The first process of a container does not die of SIGTERM by itself. While native code runs, the
+    main thread can neither call a handler nor raise. The watchdog is another thread, which reads
+    the numbers of signals from a pipe; Python writes them there at once.
+
+    | A signal comes | handler | watchdog |
+    |---|---|---|
+    | in Python code | raises `KeyboardInterrupt` | ends the process after `GRACE_SECONDS` |
+    | in native code | is called too late | ends the process after `GRACE_SECONDS` |
+    | where exceptions are ignored, as in a `__del__` | raises in vain | sends another signal |
+    | after another signal | does nothing | waits for the end of its time |
+    | in `RecordedSignals` | is replaced | does nothing |
+    | in a forked process | is inherited | is not told |
+
+    Attributes:
+      arrived: whether a signal has come.
+      is_over: set when the command has ended.
+    """
+
+    def __init__(self, message: str):
+        """Take the last line of a command that the watchdog ends."""
         self.arrived = False
+        self.is_over = threading.Event()
+        self._message = message
+        self._was_ignored = False
+        self._former_hook = sys.unraisablehook
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Raise `KeyboardInterrupt` at the first signal."""
+        if self.arrived:
+            return
+        self.arrived = True
+        # The interruption breaks work in progress; its error messages are no news.
+        python_logging.disable()
+        raise KeyboardInterrupt
+
+    def notice_ignored(self, ignored: "sys.UnraisableHookArgs") -> None:
+        """Note that Python ignores the interruption; pass on any other exception."""
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            self.arrived, self._was_ignored = False, True
+        else:
+            self._former_hook(ignored)
+
+    def watch(self, pipe: int) -> None:
+        """Read signals from the pipe, and end the process in time; a zero ends the watch."""
+        while (number := os.read(pipe, 1)[0]) not in STOP_SIGNALS or _is_recorded(number):
+            if not number:
+                return
+        deadline = time.monotonic() + GRACE_SECONDS
+        while not self.is_over.wait(_POLL_SECONDS):
+            if self._was_ignored:
+                self._was_ignored = False
+                os.kill(os.getpid(), signal.SIGINT)
+            if time.monotonic() >= deadline:
+                end_process(self._message, EXIT_STOPPED)
+                return
 
 
 @contextlib.contextmanager
 def interrupt_on_signals(name: str, advice: str) -> Iterator[Interruption]:
     """Raise `KeyboardInterrupt` in the block at a signal, and end the process if it goes on.
 
-    The first process of a container does not die of SIGTERM by itself. While native code runs, the
-    main thread can neither call a handler nor raise: another thread, which reads the numbers of
-    signals from a pipe, then ends the process after `GRACE_SECONDS`.
-
     Args:
       name: the command, for the message.
       advice: what a user may do next.
     """
-    interruption = Interruption()
+    interruption = Interruption(f"{name}: stopped; {advice}\n")
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if interruption.arrived:  # the watchdog ends the process if the first one did not
-            return
-        interruption.arrived = True
-        # The interruption breaks work in progress; its error messages are no news.
-        python_logging.disable()
-        raise KeyboardInterrupt
-
-    with (
-        _handle_signals(interrupt),
-        _watchdog(f"{name}: stopped; {advice}\n"),
-        _repeat_ignored(interruption),
-    ):
-        yield interruption
+    with _handle_signals(interruption.handle):
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        former_pipe = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        former_hook, sys.unraisablehook = sys.unraisablehook, interruption.notice_ignored
+        watchdog = threading.Thread(target=interruption.watch, args=(read,), daemon=True)
+        watchdog.start()
+        try:
+            yield interruption
+        finally:
+            interruption.is_over.set()
+            sys.unraisablehook = former_hook
+            signal.set_wakeup_fd(former_pipe)
+            os.write(write, b"\0")
+            watchdog.join()  # if it is sending a signal, handlers are still ours
+            os.close(read)
+            os.close(write)
 
 
 @contextlib.contextmanager
@@ -70,66 +122,6 @@ def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterato
     finally:
         for number, former in earlier.items():
             signal.signal(number, former)
-
-
-@contextlib.contextmanager
-def _repeat_ignored(interruption: Interruption) -> Iterator[None]:
-    """Interrupt again where Python ignores a `KeyboardInterrupt`, as it does in a `__del__`."""
-    former = sys.unraisablehook
-    timers: list[threading.Timer] = []
-
-    def hook(ignored: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(ignored.exc_type, KeyboardInterrupt):
-            former(ignored)
-            return
-        interruption.arrived = False
-        # Later, as whatever is raised in this function is ignored too.
-        timer = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
-        timer.daemon = True
-        timers.append(timer)
-        timer.start()
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = former
-        for timer in timers:
-            timer.cancel()
-            timer.join()  # one that is just sending its signal does so while handlers are ours
-
-
-@contextlib.contextmanager
-def _watchdog(message: str) -> Iterator[None]:
-    """End the process some seconds after a signal that `interrupt` is to handle.
-
-    Python writes each signal's number to the pipe at once, also while the main thread is in native
-    code. A zero ends the watch.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    former = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    over = threading.Event()
-
-    def watch() -> None:
-        while number := os.read(read, 1)[0]:
-            # Training records signals while it has something to save.
-            if number in STOP_SIGNALS and not _recording:
-                if not over.wait(GRACE_SECONDS):
-                    end_process(message, EXIT_STOPPED)
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        signal.set_wakeup_fd(former)
-        os.write(write, b"\0")
-        thread.join()
-        os.close(read)
-        os.close(write)
 
 
 def end_process(message: str, code: int) -> NoReturn:
@@ -154,35 +146,21 @@ def stop_with_parent() -> None:
     threading.Thread(target=wait, daemon=True, name="wait-for-parent").start()
 
 
-_recording: list["RecordedSignals"] = []
-"""The `RecordedSignals` that are entered now."""
-
-
 class RecordedSignals:
-    """Records SIGTERM and SIGINT while entered; a second SIGINT raises `KeyboardInterrupt`."""
+    """A record of SIGTERM and SIGINT while entered; a second SIGINT raises `KeyboardInterrupt`."""
 
     def __init__(self) -> None:
         self.name = ""
         """Name of the last signal; empty before the first."""
-        self._former: dict[int, Any] = {}
+        self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> "RecordedSignals":
         if threading.current_thread() is threading.main_thread():
-            _recording.append(self)
-            for number in STOP_SIGNALS:
-                self._former[number] = signal.signal(number, self._record)
+            self._handlers.enter_context(_handle_signals(self._record))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        if self._former:
-            _recording.remove(self)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._handlers.close()
         # A signal that came when nothing was left to stop here is passed on.
         if self.name and kind is None:
             signal.raise_signal(signal.Signals[self.name])
@@ -195,6 +173,11 @@ class RecordedSignals:
         if self.name == signal.Signals(number).name == "SIGINT":
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+
+
+def _is_recorded(number: int) -> bool:
+    """Return whether `RecordedSignals` handle the signal, because there is something to save."""
+    return isinstance(getattr(signal.getsignal(number), "__self__", None), RecordedSignals)
 
 
 def _leave_pipe_of_parent() -> None:

@@ -6,16 +6,15 @@ without these flags.
 
 import contextlib
 import dataclasses
-import logging as python_logging
-import sys
+import errno
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from absl import flags, logging
+from absl import flags
 
 from trainer.errors import ConfigError
-from trainer.program import json_log
+from trainer.program import json_log, path_checks
 from trainer.program.flags_from_dataclass import define_flags, option
 from trainer.program.heartbeat import Heartbeat
 from trainer.program.repeat import call_every
@@ -134,30 +133,20 @@ def start(argv: Sequence[str]) -> list[str]:
         ) from error
     if FLAGS.log_format == "json":
         json_log.install()
+    used = [name for name in ("heartbeat", "metrics_file", "metrics_port") if FLAGS[name].value]
+    if FLAGS.metrics_file:
+        path_checks.check_file_writable("metrics_file", FLAGS.metrics_file)
     try:
         _sinks.heartbeat = Heartbeat(FLAGS.heartbeat) if FLAGS.heartbeat else None
         has_metrics = FLAGS.metrics_port or FLAGS.metrics_file
         _sinks.gauges = Gauges(FLAGS.metrics_port, FLAGS.metrics_file) if has_metrics else None
         report_progress()
     except OSError as error:
-        raise ConfigError(
-            f"--heartbeat, --metrics_file or --metrics_port cannot be used: {error}"
-        ) from error
+        if error.errno == errno.ENOSPC:
+            raise
+        flags_used = " or ".join(f"--{name}" for name in used)
+        raise ConfigError(f"{flags_used} cannot be used: {error}") from error
     return rest
-
-
-def format_log(formatter: python_logging.Formatter | None = None) -> None:
-    """Format absl's log as JSON with --log_format=json, otherwise with `formatter`."""
-    handler = logging.get_absl_handler()
-    root = python_logging.getLogger()
-    # Python adds a handler for messages before absl's exists. It would repeat all others.
-    for other in [other for other in root.handlers if type(other) is python_logging.StreamHandler]:
-        root.removeHandler(other)
-    if FLAGS.log_format == "json":
-        handler.setFormatter(json_log.Formatter())
-        handler.python_handler.setStream(sys.stderr)
-    elif formatter:
-        handler.setFormatter(formatter)
 
 
 def report_progress(**gauges: float) -> None:

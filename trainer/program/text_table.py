@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 WIDTH = 100
 """Most columns of a table, if the other cells leave a dozen for the last one's words."""
 _NARROWEST = 12
-_NUMBER = re.compile(r"[+-]?[\d.,]+( ?%)?( \(.*\))?|")
+_NUMBER = re.compile(r"[<+-]?[\d.,]+( ?%)?( \(.*\))?|undefined|")
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

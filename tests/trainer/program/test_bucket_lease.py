@@ -14,9 +14,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tests.support import bucket_server
 from tests.support.commands import SHORT_LEASE
-from trainer.errors import EXIT_FAILURE, ConfigError
+from trainer.errors import EXIT_FAILURE, ConfigError, StorageOutageError
 from trainer.program import bucket_lease, run_lock
-from trainer.storage import StorageOutageError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 IMPATIENT = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.1)

@@ -5,7 +5,8 @@ from absl import logging
 
 import trainer
 from trainer.program import telemetry
-from trainer.program.logging_setup import configure_logs, escape_control_characters
+from trainer.program.logging_setup import configure_logs
+from trainer.program.text_escaping import escape_control_characters
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import urllib.request
 import prometheus_client.parser
 import pytest
 
-from tests.support import commands, small_run
+from tests.support import commands, small_disk, small_run
 from trainer.program import heartbeat, telemetry
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -218,9 +218,15 @@ def test_metrics_of_child_processes_are_not_written_over(tmp_path, port):
 
 def test_a_heartbeat_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path):
     done = run("wait", f"--heartbeat={tmp_path}/no/such/folder", "--model=m")
-    assert done.returncode == 2 and done.stderr.startswith(
-        "humerus-wait: --heartbeat, --metrics_file or --metrics_port cannot be used"
-    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("humerus-wait: --heartbeat cannot be used")
+
+
+def test_metrics_on_a_full_disk_may_be_tried_again(tmp_path):
+    with small_disk.mounted(tmp_path / "disk", 64) as disk:
+        small_disk.fill(disk, 64)
+        done = run("wait", f"--metrics_file={disk}/humerus.prom", "--model=m")
+    assert done.returncode == 1 and "No space left on device" in done.stderr
 
 
 @pytest.mark.slow

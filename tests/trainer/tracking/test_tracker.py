@@ -207,11 +207,11 @@ def test_what_is_refused_before_a_run(tmp_path, monkeypatch):
         tracked.log_history(HISTORY)
     assert json.loads((tmp_path / tracker.RECORD).read_text()) == record
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    in_bucket = tracker.Started("run", "gs://bucket/run", SETTINGS, None)
+    in_bucket = tracker.RunStart("run", "gs://bucket/run", SETTINGS, None)
     with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI"):
         mlflow_client.open_run(in_bucket)
     with pytest.raises(ConfigError, match=r"whose path has a % or \?; rename the folder"):
-        mlflow_client.open_run(tracker.Started("run", str(tmp_path / "a?b"), SETTINGS, None))
+        mlflow_client.open_run(tracker.RunStart("run", str(tmp_path / "a?b"), SETTINGS, None))
     with pytest.raises(ConfigError, match="unset WANDB_MODE"):
         wandb_client.open_run(in_bucket)
     (tmp_path / tracker.RECORD).write_text('{"tracker": "wandb", "run_id": "a"}')
