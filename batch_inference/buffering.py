@@ -1,4 +1,4 @@
-"""Collects the elements of a bundle, so that one file holds many of them."""
+"""Collect the elements of a bundle, so that one file holds many of them."""
 
 import abc
 import math
@@ -27,7 +27,7 @@ class Buffered(beam.DoFn, abc.ABC):
 
     @abc.abstractmethod
     def flush(self, elements: Sequence[Any]) -> Iterator[Any]:
-        """Yield what becomes of one element or more."""
+        """Yield the outputs for the buffered elements, at least one."""
 
     def is_full(self, waiting: Sequence[Any]) -> bool:
         """Return whether no more elements may wait."""

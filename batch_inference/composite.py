@@ -1,4 +1,4 @@
-"""Makes composite transforms of Beam from functions."""
+"""Make composite transforms of Beam from functions."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A map whose function runs in threads, ahead of what comes after it."""
+"""Map elements in a thread pool, ahead of the next step."""
 
 import collections
 import dataclasses
@@ -10,8 +10,7 @@ from typing import Any
 import apache_beam as beam
 import cv2
 import threadpoolctl
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from trainer import machine
@@ -50,15 +49,17 @@ class ConcurrentMap(beam.DoFn):
     """Maps groups of elements in a pool of threads; results keep the order of the elements.
 
     While a later step of the same bundle works (the network, in C++), the pool goes on with up to
-    `window` elements.
-    That overlap, with plain single elements between the steps, is all the scheduling that scoring
-    needs.
-    For functions that let other threads run: reading, decoding, encoding. Global window only.
+    `window` elements. Scoring needs no other scheduling. The function should let other threads run,
+    as reading, decoding and encoding do. Global window only.
     """
 
     def __init__(self, function: Callable[[Sequence[Any]], Iterable[Any]], size: PoolSize):
-        """Take a function of several elements that returns all their results, and how many run at
-        once. Where it returns a generator, that runs as its results are taken.
+        """Take the function and the size of the pool.
+
+        Args:
+          function: returns the results of several elements. If it returns a generator, that runs
+            as its results are taken.
+          size: how many elements run at once.
         """
         super().__init__()
         self._function = function
@@ -95,7 +96,7 @@ class ConcurrentMap(beam.DoFn):
             self._submit()
         while self._pending:
             for result in self._pending.popleft().result():
-                yield WindowedValue(result, MIN_TIMESTAMP, (GlobalWindow(),))
+                yield GlobalWindows.windowed_value(result)
 
     def _submit(self) -> None:
         assert self._pool is not None, "setup comes first"

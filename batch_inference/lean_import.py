@@ -21,9 +21,10 @@ older ones, the client of MongoDB, and pandas.
 
 @contextlib.contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Switch it off within the block, and exempt from it afterwards what the block has made.
+    """Disable garbage collection in the block; afterwards freeze the objects that it created.
 
-    Modules stay until the end: to look for garbage among them takes a tenth of their import.
+    Imported modules live until the process ends. Searching them for garbage takes a tenth of the
+    time of their import, and later collections would search them again.
     """
     gc.disable()
     try:
@@ -34,26 +35,26 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def skip_unused_clients() -> contextlib.AbstractContextManager[None]:
-    """Let imports of these modules fail within the block.
+    """Make imports of the modules in `_UNUSED` fail in the block, as if they were not installed.
 
-    They take half of the time that importing Beam takes. Afterwards they can be imported.
+    They take half of the time of Beam's import. After the block they can be imported.
     """
     return _hide(*_UNUSED)
 
 
 def skip_ipython() -> contextlib.AbstractContextManager[None]:
-    """Let imports of IPython fail within the block, unless it is running.
+    """Make imports of IPython fail in the block, unless it is running.
 
-    Beam imports it as it builds a pipeline, to ask whether it runs in a notebook.
+    Beam imports it while it builds a pipeline, to find out whether it runs in a notebook.
     """
     return _hide("IPython")
 
 
 @contextlib.contextmanager
 def inspect_each_step_once() -> Iterator[None]:
-    """Let Beam keep, within the block, which state and timers it found in a step (`DoFn`).
+    """Cache, in the block, the state and timers that Beam finds in a step (`DoFn`).
 
-    It looks through all methods of a step for them several times, as it builds a pipeline and in
+    Beam searches all methods of a step for them several times: while it builds a pipeline, and in
     each stage. That takes half a second of a run.
     """
     from apache_beam.transforms import userstate
@@ -68,7 +69,7 @@ def inspect_each_step_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hide(*names: str) -> Iterator[None]:
-    """Let imports of modules fail within the block, as if they were not installed."""
+    """Make imports of modules fail in the block, as if they were not installed."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

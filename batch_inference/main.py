@@ -77,9 +77,9 @@ def overlay(options: OverlayOptions) -> Result:
         raise DataError(
             f"{options.scored}/cams holds no packed maps; score with --cam_store=parquet first"
         )
-    from batch_inference.outputs import redraw
+    from batch_inference.outputs import overlay_pictures
 
-    drawn = redraw.run(options)
+    drawn = overlay_pictures.run(options)
     return Result(str(drawn), dataclasses.asdict(drawn))
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 
 from trainer import hub
-from trainer.artifact import FREE_METHOD
+from trainer.artifact import ONE_PASS_METHOD
 from trainer.program.flag_types import BEAM_SCHEMES
 from trainer.program.flags_from_dataclass import option
 from trainer.workers import dicom_results
@@ -51,9 +51,10 @@ class Options:
     study_key: str = option(
         "What the images of one study share: folder, path (MURA's patientNNNNN/studyK), dicom "
         "(StudyInstanceUID), image (each is its own), or a column of the manifest. auto: the "
-        "manifest's column study, otherwise dicom, path or folder, in this order; the root of the "
-        "input is no such folder, nor are train, positive and the like, nor one that holds more "
-        "than a dozen images. The folders of a manifest's files count only with folder.",
+        "manifest's column study, otherwise dicom, path or folder, in this order. With auto, a "
+        "folder is a study only if it lies below the root of the input, holds at most a dozen "
+        "images, and has another name than train, positive and the like; the folder of a file in a "
+        "manifest counts only with --study_key=folder.",
         "auto",
     )
     id_salt: str | None = option(
@@ -69,13 +70,15 @@ class Options:
         choices=("pseudonym", "uid"),
     )
     engine: str = option(
-        "auto: the fastest engine that the artifact records as verified.",
+        "What runs the network. auto: the fastest engine here that the artifact records as "
+        "verified, or TensorFlow.",
         "auto",
         choices=("auto", "tensorflow", "openvino", "onnx"),
     )
     precision: str = option(
-        "Arithmetic of the engine. OpenVINO has float32, bfloat16 and int8; ONNX has float32; "
-        "TensorFlow has float32 and, on a GPU, float16.",
+        "Arithmetic of the engine. auto: that of the fastest verified engine, or float32. OpenVINO "
+        "has float32, bfloat16 and int8; ONNX has float32; TensorFlow has float32 and, on a GPU, "
+        "float16.",
         "auto",
         choices=("auto", "float32", "bfloat16", "int8", "float16"),
     )
@@ -96,7 +99,7 @@ class Options:
     method: str = option(
         "Method that draws the maps: grad_cam, computed with the probability, or a method that "
         "training exported (--config.cam_methods).",
-        FREE_METHOD,
+        ONE_PASS_METHOD,
     )
     cam_format: str = option("File format of the pictures.", "jpeg", choices=_PICTURE_FORMATS)
     cam_colours: str = option(
@@ -178,7 +181,7 @@ class GalleryOptions(Selection):
     page: str = option("Name of the page in that folder, such as positives.html.", "gallery.html")
     overwrite: bool = option("Replace a page that shows more rows than this one.", False)
 
-    def is_of_a_part(self) -> bool:
+    def selects_part(self) -> bool:
         """Return whether the options may omit images."""
         return self != GalleryOptions(self.scored, page=self.page, overwrite=self.overwrite)
 

@@ -1,4 +1,4 @@
-"""Scores radiographs with Beam: files in; rows, pictures, rejections and a summary out."""
+"""Score radiographs with Beam: files in; rows, pictures, rejections and a summary out."""
 
 import json
 import time
@@ -17,12 +17,13 @@ from batch_inference.options import Options
 from batch_inference.outputs import (
     bigquery,
     duplicates,
+    earlier_files,
     journal,
-    labelled,
+    label_metrics,
     output_folder,
     progress,
-    resuming,
     row_files,
+    run_record,
     schema,
     studies,
     summary,
@@ -32,7 +33,7 @@ from batch_inference.scoring.engine_loading import Request
 from batch_inference.scoring.model_handler import ScoringHandler
 from batch_inference.storage import filesystem, gcs, storage_errors
 from trainer.artifact import Artifact
-from trainer.errors import ConfigError, DataError, RunnerError
+from trainer.errors import ConfigError, DataError, RunnerError, StorageOutageError
 from trainer.inference import engine_records
 from trainer.inference.engines import Choice
 from trainer.program import run_lock
@@ -47,7 +48,7 @@ def build(
     attempt: str,
     known: Sequence[str] = (),
 ) -> None:
-    """Adds scoring to `pipeline`: every input ends as one prediction or one rejection.
+    """Add scoring to `pipeline`: every input ends as one prediction or one rejection.
 
     Args:
       options: what to score, with what, and where to write.
@@ -64,14 +65,14 @@ def build(
     request = Request(model, described.model_id, choice, options.batch_size, options.method)
 
     found = pipeline | sources.FindInputs(options)
-    crowded = found | tasks.FindCrowdedFolders(options.study_key)
+    oversized = found | tasks.FindOversizedFolders(options.study_key)
     earlier = pipeline | journal.ReadEarlierEntries(known)
-    pictures = None
+    files = None
     if options.resume and (options.cam != "none" or options.dicom):
-        pictures = pipeline | resuming.FindPictures(options)
-        earlier = (earlier, pictures) | resuming.KeepWithPicture()
+        files = pipeline | earlier_files.FindFiles(options)
+        earlier = (earlier, files) | earlier_files.KeepWithFiles()
     examples, undecoded, kept = (
-        (found, earlier) | tasks.MakeTasks(crowded) | DecodeTasks(options, described, pool)
+        (found, earlier) | tasks.MakeTasks(oversized) | DecodeTasks(options, described, pool)
     )
     scored, unscored = (
         examples
@@ -104,14 +105,14 @@ def build(
             "engine": engine,
             "engine_reason": engine_records.explain(described.engines, str(choice)),
         },
-        crowded,
+        oversized,
     )
-    if pictures is not None:
-        (pictures, predictions) | resuming.DeleteUnnamedPictures(output)
+    if files is not None:
+        (files, predictions) | earlier_files.DeleteUnnamedFiles(output)
 
 
 def run(options: Options) -> summary.Summary:
-    """Scores a whole input and waits for the end.
+    """Score a whole input and wait for the end.
 
     Raises:
       ConfigError: options contradict each other or the machine, or the output is taken or cannot
@@ -119,7 +120,7 @@ def run(options: Options) -> summary.Summary:
       ArtifactError: `options.model` is not a model that this version can score with.
       DataError: there is nothing to score, nothing was scored, more files were rejected than
         allowed, or BigQuery refuses rows.
-      OutageError, StorageOutageError: the storage does not answer when the run begins.
+      StorageOutageError: the storage does not answer when the run begins.
       UnwritableError: no more results can be written.
       RunnerError: another runner than the embedded one failed.
     """
@@ -159,12 +160,12 @@ def _score(options: Options, plan: preflight.Plan) -> summary.Summary:
             build(pipeline, options, described, plan.choice, attempt, known)
         row_files.move_into_place(output)
         if options.resume and options.cam_store == "parquet":
-            resuming.delete_drawn_pictures(output)
+            earlier_files.delete_drawn_pictures(output)
         kept = journal.count_written(pipeline.result, journal.KEPT) if known else 0
         seconds = time.monotonic() - start
         measured = None
         if manifest.has_labels(options.input):
-            measured = labelled.measure(
+            measured = label_metrics.measure(
                 filesystem.absolute(options.input), output, attempt, described
             )
         finished = _complete_summary(output, seconds, kept, measured)
@@ -189,7 +190,7 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
     if reason := storage_errors.find_write_failure(error):
         return storage_errors.UnwritableError(
             f"the results cannot be written to {output} ({reason}). Images whose rows "
-            "were written are kept: mend that, then run the same command with --resume to continue"
+            "were written are kept: fix that, then run the same command with --resume to continue"
         )
     if type(error) in (ConfigError, DataError):
         return type(error)(str(error).partition(" [while running")[0])  # which Beam adds
@@ -202,7 +203,7 @@ def _explain(error: Exception, output: str, embedded: bool) -> Exception | None:
 
 
 def _complete_summary(
-    output: str, seconds: float, kept: int, measured: labelled.Measured | None
+    output: str, seconds: float, kept: int, measured: label_metrics.Measured | None
 ) -> summary.Summary:
     """Add to `summary.json` what only this process knows: the run's time and speed, and what the
     labels of the manifest say, if it has any."""
@@ -215,7 +216,7 @@ def _complete_summary(
     if measured:
         content["metrics"] = measured.metrics
         content["cautions"] += measured.cautions
-    output_folder.write_json(uri, content)
+    run_record.write_json(uri, content)
     return summary.Summary(output, content, kept)
 
 
@@ -223,7 +224,7 @@ def _write_gallery(output: str) -> None:
     """Write the gallery page; where that fails, the results are complete without it."""
     try:
         page.write(page.GalleryOptions(output, overwrite=True))
-    except (DataError, storage_errors.StorageError) as error:
+    except (DataError, StorageOutageError, storage_errors.StorageError) as error:
         logging.warning("%s was not written: %s", output_folder.GALLERY_HTML, error)
 
 

@@ -1,4 +1,4 @@
-"""Checks the options before a run starts, so that a mistake shows in seconds and writes nothing."""
+"""Check the options before a run starts, so that a mistake shows in seconds and writes nothing."""
 
 import dataclasses
 import re
@@ -11,8 +11,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from batch_inference import runners
 from batch_inference.inputs import manifest, sources, study_key
 from batch_inference.options import Options
-from batch_inference.outputs import bigquery, output_folder
-from batch_inference.outputs.records import readable
+from batch_inference.outputs import bigquery, output_folder, run_record
+from batch_inference.outputs.records import replace_surrogates
 from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, storage_errors
 from trainer import machine, radiograph
@@ -44,7 +44,7 @@ class Plan:
     shown: str
     inputs: int | None
     output: str
-    record: output_folder.RunRecord
+    record: run_record.RunRecord
     beam_options: PipelineOptions
     workers: runners.Workers
 
@@ -56,7 +56,7 @@ def plan(options: Options) -> Plan:
       ConfigError: options contradict each other or the machine, or there is no model.
       ArtifactError: the model is damaged, or this version cannot score with it.
       DataError: there is nothing to score.
-      OutageError: the storage does not answer.
+      StorageOutageError: the storage does not answer.
     """
     check_addresses(input=options.input, model=options.model, output=options.output)
     check_cams(options.cam, options.cam_store)
@@ -71,7 +71,7 @@ def plan(options: Options) -> Plan:
     _, described = model_copy.fetch(options.model)
     check_preprocessing(described)
     described = described.with_map_method(options.method).with_threshold(options.threshold)
-    engine, precision = engine_choice.check_method(
+    engine, precision = engine_choice.resolve_method(
         options.method, options.engine, options.precision
     )
     runs_here = workers is not runners.Workers.ELSEWHERE
@@ -89,7 +89,7 @@ def plan(options: Options) -> Plan:
         "id_salt": key.fingerprint_salt(),
         "beam": omit_secrets(beam_options),
     }
-    record = output_folder.RunRecord(
+    record = run_record.RunRecord(
         described.model_id,
         engine_records.identify(described, str(choice)),
         asked,
@@ -154,7 +154,7 @@ def omit_secrets(options: PipelineOptions) -> dict[str, str]:
 def check_addresses(**uris: str) -> None:
     """Raise `ConfigError` where one of `uris`, by flag, is not Unicode, which runners refuse."""
     for flag, uri in uris.items():
-        plain = readable(filesystem.absolute(uri))
+        plain = replace_surrogates(filesystem.absolute(uri))
         if plain != filesystem.absolute(uri):
             raise ConfigError(
                 f"--{flag}={plain} holds bytes that are not UTF-8; rename that file or folder"
@@ -176,8 +176,8 @@ def check_dicom(kinds: Sequence[str], style: str, store: str) -> None:
     asked = ",".join(kinds)
     if not machine.has_packages("highdicom"):
         raise ConfigError(
-            f"--dicom={asked} needs the package highdicom; install humerus with the extra [dicom], "
-            "or omit the flag"
+            f"--dicom={asked} needs the package highdicom; omit the flag, or "
+            + machine.advise_extra("dicom")
         )
     if "sc" in kinds and style == "none":
         raise ConfigError(
@@ -211,7 +211,7 @@ def count_inputs(
     Raises:
       ConfigError: there is no such bucket or no access, or an input is a result in `output`.
       DataError: there is no input.
-      OutageError: the storage does not answer.
+      StorageOutageError: the storage does not answer.
     """
     shown = shown or location
     counted = manifest.is_manifest(location) or not filesystem.is_remote(location)

@@ -1,4 +1,4 @@
-"""Checks Beam's options: which runner runs the pipeline, and where its workers are."""
+"""Check Beam's options: which runner runs the pipeline, and where its workers are."""
 
 import contextlib
 import dataclasses
@@ -61,7 +61,7 @@ class Workers(enum.Enum):
 
 
 class _Options(PipelineOptions):
-    """Keeps each view of Beam's options: Beam asks for hundreds, and parses anew for each."""
+    """Caches the views of Beam's options, which Beam would parse anew hundreds of times."""
 
     def view_as(self, cls: type[PipelineOptionsT]) -> PipelineOptionsT:
         views = self.__dict__.setdefault("_views", {})

@@ -1,4 +1,4 @@
-"""Loads rows into BigQuery: creates and checks the tables before a run, and fills them after it.
+"""Load rows into BigQuery: create and check the tables before a run, and fill them after it.
 
 Each table has one load job. Its name depends on the output, the table, its creation time and the
 rows. So BigQuery loads the same rows once, however often a run is resumed.
@@ -84,7 +84,7 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
 
     Raises:
       ConfigError: there is no access or no such dataset, or these rows do not fit a table.
-      OutageError: BigQuery does not answer.
+      StorageOutageError: BigQuery does not answer.
     """
     # Imported here, as it takes a second that runs without BigQuery need not wait.
     from google.cloud import bigquery
@@ -97,10 +97,8 @@ def prepare(dataset: Dataset, tables: Mapping[str, Sequence[Column]], folder: st
         client = bigquery.Client(project=dataset.project)
         for name, table in tables.items():
             _check_names(table)
-            fields = [
-                bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)
-            ]
-            made = bigquery.Table(f"{dataset.project}.{dataset.name}.{name}", schema=fields)
+            address = f"{dataset.project}.{dataset.name}.{name}"
+            made = bigquery.Table(address, schema=_list_fields(table))
             found = client.create_table(made, exists_ok=True)
             there = {
                 field.name.casefold(): _OTHER_NAMES.get(field.field_type, field.field_type)
@@ -147,9 +145,7 @@ def load(
             if row_files.parse_name(file) == (name, "jsonl")
         ]
         job = bigquery.LoadJobConfig(
-            schema=[
-                bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)
-            ],
+            schema=_list_fields(table),
             source_format="NEWLINE_DELIMITED_JSON",
             write_disposition="WRITE_APPEND",
             schema_update_options=["ALLOW_FIELD_ADDITION"],
@@ -168,6 +164,13 @@ def load(
             kind = storage_errors.StorageError if error.temporary else DataError
             advice = "the same command with --resume loads them without scoring again"
             raise kind(f"BigQuery did not take the {name} ({error}); {advice}") from error
+
+
+def _list_fields(table: Sequence[Column]) -> list[Any]:
+    """Return the schema of a table as the client takes it."""
+    from google.cloud import bigquery
+
+    return [bigquery.SchemaField.from_api_repr(field) for field in schema.to_bigquery(table)]
 
 
 def _load_once(client: Any, uris: Sequence[str], target: Any, job: Any, identity: str) -> None:

@@ -1,4 +1,4 @@
-"""Packs maps in Parquet files by the hundred, with all that is needed to draw them later."""
+"""Pack maps in Parquet files by the hundred, with all that is needed to draw them later."""
 
 import dataclasses
 import hashlib
@@ -17,8 +17,8 @@ from batch_inference.outputs.records import (
     PackedCam,
     Rejection,
     Scored,
+    escape_reversibly,
     float32,
-    printable,
     reject_example,
 )
 from batch_inference.storage import filesystem, storage_errors
@@ -141,7 +141,7 @@ class Encode:
         example, described = scored.example, self.described
         largest = np.finfo(np.float16).max
         return PackedCam(
-            uri=printable(example.source.uri),
+            uri=escape_reversibly(example.source.uri),
             frame=example.frame,
             path=picture_paths.cam_path(example.source.name, "", example.frame),
             label=described.label(scored.probability),

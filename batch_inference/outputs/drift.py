@@ -1,4 +1,4 @@
-"""Measures drift from the model's own images: the population stability index of histograms."""
+"""Measure drift from the model's own images: the population stability index of histograms."""
 
 import bisect
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Marks files of the same content: each has a row, and its study counts the content once."""
+"""Mark files of the same content: each has a row, and its study counts the content once."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping

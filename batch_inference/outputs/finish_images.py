@@ -1,4 +1,4 @@
-"""Draws and writes the pictures of scored images, or packs their maps, as a Beam transform."""
+"""Draw and write the pictures of scored images, or pack their maps, as a Beam transform."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import apache_beam as beam
 from batch_inference.composite import composite
 from batch_inference.concurrent_map import ConcurrentMap, PoolSize
 from batch_inference.options import Options
-from batch_inference.outputs import cam_store, grouping, journal, resuming
+from batch_inference.outputs import cam_store, earlier_files, grouping, journal
 from batch_inference.outputs.records import Rejection
 from batch_inference.outputs.sinks import Finish
 from batch_inference.storage import filesystem
@@ -52,7 +52,7 @@ def FinishImages(
         described,
         engine,
         _describe(described, options),
-        resuming.has_former_pictures(options),
+        earlier_files.has_former_pictures(options),
     )
     return (
         results

@@ -1,4 +1,4 @@
-"""Groups elements in compressed packs: the embedded runner keeps all that it groups in memory."""
+"""Group elements in compressed packs: the embedded runner keeps all that it groups in memory."""
 
 import collections
 import pickle

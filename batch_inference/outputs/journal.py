@@ -1,4 +1,4 @@
-"""Writes rows to small files during a run, so that a later run need not score them again.
+"""Write rows to small files during a run, so that a later run need not score them again.
 
     OUTPUT/journal/ATTEMPT-HASH.jsonl.gz
 

@@ -1,4 +1,4 @@
-"""Names the files of gallery pages, and finds and deletes those that a scored folder holds."""
+"""Name the files of gallery pages, and find and delete those that a scored folder holds."""
 
 import re
 from collections.abc import Collection
@@ -57,7 +57,7 @@ def delete_rows(scored: str, page: str, kept: Collection[str] = ()) -> None:
             filesystem.delete(filesystem.join(scored, path))
 
 
-def is_of_page(folder: str, name: str) -> bool:
+def belongs_to_page(folder: str, name: str) -> bool:
     """Return whether a name in a folder is that of a page, or of the folder of a page's rows."""
     page = f"{name.removesuffix('_rows')}.html" if name.endswith("_rows") else name
     try:

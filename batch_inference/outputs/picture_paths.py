@@ -1,5 +1,4 @@
-"""Names the pictures and DICOM results of an input: safe, readable paths, different for different
-inputs."""
+"""Name the pictures and DICOM results of inputs by safe, readable, different paths."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Shows how far the workers in this process are: a progress bar on a terminal, else log lines."""
+"""Show how far the workers in this process are: a progress bar on a terminal, else log lines."""
 
 import sys
 import threading
@@ -15,25 +15,17 @@ _TERMINAL_SECONDS = 0.3
 _LOG_SECONDS = 60.0
 
 
-class _Tally:
-    """The number of inputs that this process has finished."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.finished = 0
-
-    def advance(self) -> None:
-        with self._lock:
-            self.finished += 1
-        telemetry.report_progress(images_finished=self.finished)
-
-
-_tally = _Tally()
+_lock = threading.Lock()
+_finished = 0
+"""The number of inputs that this process has finished."""
 
 
 def advance() -> None:
     """Count one more input that has its row or rejection."""
-    _tally.advance()
+    global _finished
+    with _lock:
+        _finished += 1
+    telemetry.report_progress(images_finished=_finished)
 
 
 @contextmanager
@@ -48,11 +40,11 @@ def show(total: int | None, in_this_process: bool = True) -> Iterator[None]:
         yield
         return
     terminal = sys.stderr.isatty()
-    start = _tally.finished
+    start = _finished
     with tqdm(total=total, unit=" images", dynamic_ncols=True, disable=not terminal) as bar:
 
         def follow() -> None:
-            done = _tally.finished - start
+            done = _finished - start
             if terminal:
                 bar.update(done - bar.n)
             else:
@@ -62,4 +54,4 @@ def show(total: int | None, in_this_process: bool = True) -> Iterator[None]:
             with call_every(_TERMINAL_SECONDS if terminal else _LOG_SECONDS, follow):
                 yield
         finally:
-            bar.update(_tally.finished - start - bar.n)
+            bar.update(_finished - start - bar.n)

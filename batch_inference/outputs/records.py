@@ -1,4 +1,4 @@
-"""Defines what flows through the pipeline, and the reasons for which an input is rejected."""
+"""Define what flows through the pipeline, and the reasons for which an input is rejected."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -237,9 +237,9 @@ def reject(
     frame: int | None = None,
 ) -> Rejection:
     """Return the rejection of an input or a frame; `detail` is cut to a line of 300 characters."""
-    detail = readable(" ".join(detail.split())[:300])
+    detail = replace_surrogates(" ".join(detail.split())[:300])
     return Rejection(
-        printable(source.uri), reason, detail, model, sha256, frame, dict(source.carried)
+        escape_reversibly(source.uri), reason, detail, model, sha256, frame, dict(source.carried)
     )
 
 
@@ -248,21 +248,21 @@ def reject_example(example: Example, reason: str, detail: str, model: str) -> Re
     return reject(example.source, reason, detail, model, example.sha256, example.frame)
 
 
-def readable(text: str) -> str:
-    """Return `text` with backslash escapes for what is not Unicode, so that any encoder takes it.
+def replace_surrogates(text: str) -> str:
+    """Return `text` with backslash escapes for lone surrogates, so that it can be encoded.
 
-    Bytes of a file name that are not UTF-8 become such characters.
+    Python represents the bytes of a file name that are not UTF-8 by such surrogates.
     """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def printable(text: str) -> str:
-    """Return `text` as `readable` does, and different for different texts.
+def escape_reversibly(text: str) -> str:
+    """Return `text` as `replace_surrogates` does, but different for different texts.
 
-    Where the result has an escape, or what looks like one, each backslash of `text` is doubled.
+    If the result has an escape, or what looks like one, each backslash of `text` is doubled.
     """
-    plain = readable(text)
-    return plain if "\\u" not in plain else readable(text.replace("\\", "\\\\"))
+    plain = replace_surrogates(text)
+    return plain if "\\u" not in plain else replace_surrogates(text.replace("\\", "\\\\"))
 
 
 def float32(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Writes and reads the files of rows: JSON lines, CSV and Parquet, with one schema."""
+"""Write and read the files of rows: JSON lines, CSV and Parquet, with one schema."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ FORMATS = ("jsonl", "csv", "parquet")
 _STAGED = "beam-temp-rows"
 """Folder of files that are not finished, and of all local files until the run ends."""
 _SHARD = r"(?:-\d{5,}-of-\d{5,})?"
-_FILE = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
+NAME = re.compile(rf"({'|'.join(schema.TABLES)})(?:\.(jsonl|csv){_SHARD}|{_SHARD}\.(parquet))")
 _NEEDED: dict[str, dict[str, type]] = {
     "predictions": {"uri": str, "label": str, "probability": float, "study": str},
     "studies": {"study": str, "label": str, "probability": float, "images": int},
@@ -135,7 +135,7 @@ _SORT = {"jsonl": _sort_json, "csv": _sort_csv, "parquet": _sort_parquet}
 
 def parse_name(file: str) -> tuple[str, str] | None:
     """Return the kind of rows and the format of a file by its name; None for any other file."""
-    found = _FILE.fullmatch(file)
+    found = NAME.fullmatch(file)
     return (found[1], found[2] or found[3]) if found else None
 
 

@@ -1,4 +1,4 @@
-"""Writes the rows of each bundle to one file in each format, and then names all of these files.
+"""Write the rows of each bundle to one file in each format, and then name all of these files.
 
 Beam's sinks do this in a dozen steps for each format, which the embedded runner takes half a second
 to set up.
@@ -15,8 +15,7 @@ import apache_beam as beam
 import pyarrow.parquet
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from batch_inference.outputs import schema
@@ -61,7 +60,7 @@ class WriteShards(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for shard in self._shards:
-            yield WindowedValue(shard.close(), MIN_TIMESTAMP, (GlobalWindow(),))
+            yield GlobalWindows.windowed_value(shard.close())
 
 
 def name_shards(

@@ -1,4 +1,4 @@
-"""Derives the columns of all rows from the dataclasses of `records`, for files and BigQuery."""
+"""Derive the columns of all rows from the dataclasses of `records`, for files and BigQuery."""
 
 import dataclasses
 import types

@@ -12,8 +12,8 @@ from batch_inference.outputs.records import (
     Prediction,
     Rejection,
     Scored,
+    escape_reversibly,
     float32,
-    printable,
     reject_example,
 )
 from batch_inference.storage import filesystem, storage_errors
@@ -48,18 +48,22 @@ class Finish:
     deletes_former: bool = False
 
     def __call__(self, results: Sequence[Scored | Rejection]) -> list[journal.Entry | Rejection]:
-        drawn = self._draw_together(results)
-        return [self._finish(scored, id(scored) in drawn) for scored in results]
+        drawn = self._draw([scored for scored in results if isinstance(scored, Scored)])
+        return [self._finish(scored, drawn.get(id(scored))) for scored in results]
 
-    def _finish(self, scored: Scored | Rejection, is_drawn: bool) -> journal.Entry | Rejection:
+    def _finish(
+        self, scored: Scored | Rejection, drawn: bytes | TaskError | None
+    ) -> journal.Entry | Rejection:
         progress.advance()
         if isinstance(scored, Rejection):
             return scored
         example = scored.example
         try:
+            if isinstance(drawn, TaskError):
+                raise drawn
             cam = scored.stored or self._name_picture(scored)
-            if cam and not scored.stored and not is_drawn:
-                self._write_picture(scored, cam)
+            if cam and drawn:
+                self._write_picture(scored, cam, drawn)
             if cam and self.deletes_former:
                 self._delete_former(scored, cam)
             dicom = self._write_dicom(scored, has_picture=cam is not None)
@@ -70,7 +74,7 @@ class Finish:
             return reject_example(example, "write_failed", str(error), self.described.model_id)
         notes = [NO_DICOM_RESULT] if dicom is None else []
         row = Prediction(
-            uri=printable(example.source.uri),
+            uri=escape_reversibly(example.source.uri),
             label=self.described.label(scored.probability),
             probability=float32(scored.probability),
             logit=float32(scored.logit),
@@ -96,7 +100,7 @@ class Finish:
         kinds = [kind for kind in self.options.dicom if kind != "sc" or has_picture]
         if not kinds or not example.header:
             return ()
-        finding = dicom_results.Finding(
+        result = dicom_results.ModelResult(
             described.label(scored.probability),
             float32(scored.probability),
             described.model_id,
@@ -109,7 +113,7 @@ class Finish:
         picture = example.picture if "sc" in kinds else None
         try:
             files = dicom_results.make(
-                example.header, kinds, finding, self.legend, picture, scored.cam
+                example.header, kinds, result, self.legend, picture, scored.cam
             )
         except TaskError:
             return None
@@ -128,40 +132,40 @@ class Finish:
         ending = overlay.FORMATS[options.cam_format]
         return picture_paths.cam_path(example.source.name, ending, example.frame)
 
-    def _draw_together(self, results: Sequence[Scored | Rejection]) -> set[int]:
-        """Have a worker draw and write pictures; return the ids of the images of which it did."""
-        if filesystem.is_remote(self.options.output):
-            return set()
-        images, paths, pictures = [], [], []
+    def _draw(self, results: Sequence[Scored]) -> dict[int, bytes | TaskError | None]:
+        """Have workers draw pictures and write them, where these are local and written alone.
+
+        Returns:
+          By the id of each image that is drawn, what `Imaging.draw_many` returns.
+        """
+        is_remote = filesystem.is_remote(self.options.output)
+        images, pictures, paths = [], [], []
         for scored in results:
-            if isinstance(scored, Rejection) or scored.stored or self._is_copied(scored):
-                continue
             picture, path = scored.example.picture, self._name_picture(scored)
-            if picture is not None and path:
+            if picture is not None and path and not scored.stored:
                 images.append(id(scored))
-                paths.append(self._locate(path))
                 pictures.append((picture, scored.cam))
-        written = _imaging.draw_files(paths, pictures, *self._drawing()) if paths else []
-        return {image for image, is_written in zip(images, written, strict=True) if is_written}
+                is_alone = not is_remote and not self._is_copied(scored)
+                paths.append(self._locate(path) if is_alone else None)
+        options = self.options
+        drawn = _imaging.draw_many(
+            pictures, paths, self.legend, options.cam_legend, options.cam_format
+        )
+        return dict(zip(images, drawn, strict=True))
 
     def _is_copied(self, scored: Scored) -> bool:
         """Return whether a copy of the radiograph is kept beside the picture."""
         return not scored.example.is_shown_by_browsers and self.options.cam != "side_by_side"
 
-    def _drawing(self) -> tuple[Legend, bool, str]:
-        """Return the arguments of `Imaging.draw` that all pictures share."""
-        return self.legend, self.options.cam_legend, self.options.cam_format
-
-    def _write_picture(self, scored: Scored, path: str) -> None:
-        picture = scored.example.picture
-        assert picture is not None, "a picture that has a name is drawn"
-        encoded = _imaging.draw(picture, scored.cam, *self._drawing())
+    def _write_picture(self, scored: Scored, path: str, drawn: bytes) -> None:
         # The copy comes first, so that a picture that is there has its copy beside it.
         if self._is_copied(scored):
+            assert scored.example.picture is not None, "a picture that is drawn is there"
             copy = self._locate(picture_paths.original_path(path))
-            filesystem.write(copy, overlay.encode(picture, "jpeg"), overlay.MIME_TYPES["jpeg"])
+            encoded = overlay.encode(scored.example.picture, "jpeg")
+            filesystem.write(copy, encoded, overlay.MIME_TYPES["jpeg"])
         mime_type = overlay.MIME_TYPES[self.options.cam_format]
-        filesystem.write(self._locate(path), encoded.tobytes(), mime_type)
+        filesystem.write(self._locate(path), drawn, mime_type)
 
     def _delete_former(self, scored: Scored, cam: str) -> None:
         """Delete the pictures of a file's earlier content that this run does not overwrite."""

@@ -1,4 +1,4 @@
-"""Averages the predictions of images into one row per study."""
+"""Average the predictions of images into one row per study."""
 
 import math
 from collections.abc import Iterable, Iterator

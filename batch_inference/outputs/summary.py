@@ -1,4 +1,4 @@
-"""Counts predictions and rejections, measures drift, and writes `summary.json`."""
+"""Count predictions and rejections, measure drift, and write `summary.json`."""
 
 import collections
 import dataclasses
@@ -7,12 +7,11 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from batch_inference.composite import composite
-from batch_inference.outputs import drift, labelled, output_folder
+from batch_inference.outputs import drift, label_metrics, output_folder, run_record
 from batch_inference.outputs.records import Prediction, Rejection
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
@@ -58,7 +57,7 @@ class Summary:
         cautions = list(content["cautions"])
         if content["warnings"]:
             cautions.append(f"images have warnings ({format_counts(content['warnings'])})")
-        labels = [labelled.format_line(content["metrics"])] if content.get("metrics") else []
+        labels = [label_metrics.format_line(content["metrics"])] if content.get("metrics") else []
         return "\n".join([outcome, *labels, *(f"caution: {caution}" for caution in cautions)])
 
 
@@ -73,18 +72,18 @@ def WriteSummary(
     output: str,
     described: Artifact,
     engine: Mapping[str, str],
-    crowded: beam.PCollection,
+    oversized: beam.PCollection,
 ) -> None:
-    """(Prediction, Rejection) -> nothing; writes `summary.json` but for the run's time.
+    """Write `summary.json`, but for the run's time, from `Prediction` and `Rejection` rows.
 
     Args:
       output: folder of the run.
       described: the model's artifact.
       engine: `engine`, and `engine_reason`, why that was chosen.
-      crowded: the folders with too many images for a study, as (folder, number of images).
+      oversized: the folders with too many images for a study, as (folder, number of images).
     """
     uri = filesystem.join(output, output_folder.SUMMARY_JSON)
-    folders = beam.pvalue.AsDict(crowded)
+    folders = beam.pvalue.AsDict(oversized)
     # Counted one by one, then added up: flattened first, the embedded runner would keep rows.
     counts = [
         of_kind | f"Count {name}" >> beam.ParDo(Count(described), folders)
@@ -96,30 +95,30 @@ def WriteSummary(
         | "Add" >> beam.CombineGlobally(lambda counters: sum(counters, collections.Counter()))
         | "Summarise"
         >> beam.Map(
-            lambda counts, crowded: make_content(counts, described, engine, crowded), folders
+            lambda counts, oversized: make_content(counts, described, engine, oversized), folders
         )
-        | "Write" >> beam.Map(lambda content: output_folder.write_json(uri, content))
+        | "Write" >> beam.Map(lambda content: run_record.write_json(uri, content))
     )
 
 
-def find_split_up(row: Prediction, crowded: Container[str]) -> Iterator[str]:
-    """Yield the crowded folder of an image that is a study by itself for this reason."""
+def find_split_up(row: Prediction, oversized: Container[str]) -> Iterator[str]:
+    """Yield the oversized folder of an image that is a study by itself for this reason."""
     folder = posixpath.dirname(row.study)
-    if folder in crowded and f"/{row.uri}".endswith(f"/{row.study}"):
+    if folder in oversized and f"/{row.uri}".endswith(f"/{row.study}"):
         yield folder
 
 
-def warn_of_crowded(crowded: Mapping[str, int]) -> list[str]:
-    """Return a sentence on folders whose images count by themselves, where there are any.
+def list_oversized_warnings(oversized: Mapping[str, int]) -> list[str]:
+    """Return a caution on folders whose images count by themselves; nothing without such folders.
 
     Args:
-      crowded: the number of images in each folder.
+      oversized: the number of images in each folder.
     """
-    if not crowded:
+    if not oversized:
         return []
     return [
-        f"{study_folders.describe_crowded(crowded)}: each image in it was treated as a study of "
-        "its own; if a folder is one examination, use --study_key=folder, or --study_key with a "
+        f"{study_folders.describe_oversized(oversized)}: each image in it was treated as a study "
+        "of its own; if a folder is one examination, use --study_key=folder, or --study_key with a "
         "column of a manifest"
     ]
 
@@ -140,13 +139,13 @@ class Count(beam.DoFn):
     def start_bundle(self) -> None:
         self._counts = collections.Counter()
 
-    def process(self, row: Prediction | Rejection, crowded: Container[str]) -> None:
+    def process(self, row: Prediction | Rejection, oversized: Container[str]) -> None:
         self._counts.update(self._count_row(row))
         if isinstance(row, Prediction):
-            self._counts.update(("split_up", folder) for folder in find_split_up(row, crowded))
+            self._counts.update(("split_up", folder) for folder in find_split_up(row, oversized))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        yield WindowedValue(self._counts, MIN_TIMESTAMP, (GlobalWindow(),))
+        yield GlobalWindows.windowed_value(self._counts)
 
     def _count_row(self, row: Prediction | Rejection) -> Iterator[tuple[str, str | int]]:
         if isinstance(row, Rejection):
@@ -168,7 +167,7 @@ def make_content(
     counts: collections.Counter,
     described: Artifact,
     engine: Mapping[str, str],
-    crowded: Mapping[str, int],
+    oversized: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of `summary.json`, without the run's time, which the launcher knows."""
     labels, rejections = _select(counts, "label"), _select(counts, "rejection")
@@ -196,7 +195,9 @@ def make_content(
         "threshold": described.threshold,
         "cautions": [
             *described.cautions(),
-            *warn_of_crowded({folder: crowded[folder] for folder in _select(counts, "split_up")}),
+            *list_oversized_warnings(
+                {folder: oversized[folder] for folder in _select(counts, "split_up")}
+            ),
             *drift.describe(measured),
         ],
     }

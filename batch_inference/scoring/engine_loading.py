@@ -10,13 +10,13 @@ import pathlib
 
 from batch_inference.options import Options
 from trainer import artifact, machine
-from trainer.artifact import FREE_METHOD
+from trainer.artifact import ONE_PASS_METHOD
 from trainer.inference import engine_choice, engines, openvino_engine
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Says which engine a run needs.
+    """The engine that a run needs.
 
     Attributes:
       model: URI of the artifact, or its path.
@@ -30,7 +30,7 @@ class Request:
     model_id: str
     choice: engines.Choice
     batch_size: int
-    method: str = FREE_METHOD
+    method: str = ONE_PASS_METHOD
 
 
 _begun: list[concurrent.futures.Future[tuple[Request, engines.Engine] | None]] = []
@@ -68,7 +68,7 @@ def take(request: Request) -> engines.Engine | None:
 def _load(options: Options) -> tuple[Request, engines.Engine] | None:
     model = os.path.normpath(pathlib.Path(options.model).expanduser().absolute())
     described = artifact.load(model)
-    named = engine_choice.check_method(options.method, options.engine, options.precision)
+    named = engine_choice.resolve_method(options.method, options.engine, options.precision)
     choice = engine_choice.choose(described, *named)
     if choice.engine != "openvino":
         return None

@@ -17,11 +17,11 @@ from google.api_core import exceptions
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
-from batch_inference.storage import gcs
 from batch_inference.storage.dicomweb_address import LEVELS, PASSWORD, TOKEN, UID, USER, parse
 from trainer import machine
 from trainer.dicom_output import identity
 from trainer.errors import ConfigError, DataError
+from trainer.files.regular_file import TooLargeError
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
@@ -61,28 +61,23 @@ def find(uri: str) -> Iterator[Instance]:
       GoogleAPICallError, RequestException: the archive refuses, or does not answer.
     """
     address = parse(uri)
-    uids, is_query = dict(address.uids), address.level not in address.uids
-    if not is_query:
-        if address.level == "instances":
-            yield from _list(
-                address.service, uids, "instances", {"SOPInstanceUID": uids["instances"]}
-            )
-        else:
-            yield from _descend(address.service, uids, address.level)
-        return
-    if address.level == "instances":
-        yield from _list(address.service, uids, "instances", address.query)
-        return
-    for found in _search(address.service, uids, address.level, address.query):
-        if address.level == "studies" or _may_hold_pictures(found):
-            yield from _descend(address.service, uids | _read_uids(found), address.level)
+    service, uids, level = address.service, dict(address.uids), address.level
+    if level == "instances":
+        named = {"SOPInstanceUID": uids[level]} if level in uids else address.query
+        yield from _list(service, uids, named)
+    elif level in uids:
+        yield from _descend(service, uids, level)
+    else:
+        for found in _search(service, uids, level, address.query):
+            if level == "studies" or _may_hold_pictures(found):
+                yield from _descend(service, uids | _read_uids(found), level)
 
 
 def read(uri: str, limit: int) -> bytes:
     """Return the file of an instance.
 
     Raises:
-      LimitError: it has more than `limit` bytes; hardly more are fetched.
+      TooLargeError: it has more than `limit` bytes; hardly more are fetched.
       GoogleAPICallError, RequestException: the archive refuses, or does not answer.
       ConfigError: as `parse`.
     """
@@ -94,19 +89,18 @@ def read(uri: str, limit: int) -> bytes:
 def _descend(service: str, uids: Mapping[str, str], level: str) -> Iterator[Instance]:
     """Yield the instances of a study or a series."""
     if level == "series":
-        yield from _list(service, uids, "instances", {})
+        yield from _list(service, uids, {})
         return
     study = {"studies": uids["studies"]}
     for found in _search(service, study, "series", {}):
         if _may_hold_pictures(found):
-            yield from _list(service, study | _read_uids(found), "instances", {})
+            yield from _list(service, study | _read_uids(found), {})
 
 
-def _list(
-    service: str, uids: Mapping[str, str], level: str, query: Mapping[str, Any]
-) -> Iterator[Instance]:
+def _list(service: str, uids: Mapping[str, str], query: Mapping[str, Any]) -> Iterator[Instance]:
+    """Yield the instances of a study, a series or a whole archive that match a query."""
     within = {name: uid for name, uid in uids.items() if name != "instances"}
-    for found in _search(service, within, level, query):
+    for found in _search(service, within, "instances", query):
         study, series, uid = (({**uids} | _read_uids(found)).get(name, "") for name in LEVELS)
         if all(map(UID.fullmatch, (study, series, uid))):
             path = f"studies/{study}/series/{series}/instances/{uid}"
@@ -203,7 +197,7 @@ def _fetch(service: str, url: str, limit: int) -> bytes:
         for part in answer.iter_content(1 << 18):
             contents += part
             if len(contents) > limit + _ENVELOPE:
-                raise gcs.LimitError(f"expected at most {limit} bytes, the instance has more")
+                raise TooLargeError(f"expected at most {limit} bytes, the instance has more")
         return _unwrap(answer.headers.get("Content-Type", ""), bytes(contents))
 
 
@@ -272,8 +266,8 @@ class _Bearer(requests.auth.AuthBase):
 def _client(service: str, credentials: tuple[str, str, str]) -> "DICOMwebClient":
     if not machine.has_packages("dicomweb_client"):
         raise ConfigError(
-            "a DICOM archive as input needs the package dicomweb-client; install humerus with the "
-            "extra [dicom]"
+            "a DICOM archive as input needs the package dicomweb-client; "
+            + machine.advise_extra("dicom")
         )
     from dicomweb_client import DICOMwebClient
 

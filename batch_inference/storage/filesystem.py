@@ -11,7 +11,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from batch_inference.storage import dicomweb, dicomweb_address, gcs, storage_errors
-from batch_inference.storage.storage_errors import StorageError, TooLargeError, translate_errors
+from batch_inference.storage.storage_errors import TooLargeError, translate_errors
 from trainer.files import atomic_file, manifest_text, regular_file
 from trainer.files.urls import absolute as absolute  # part of this module for its users
 from trainer.radiograph import MAX_BYTES
@@ -48,43 +48,19 @@ def read(uri: str) -> bytes:
       StorageError: it cannot be read.
     """
     with translate_errors():
-        contents = _read_remote(uri) if is_remote(uri) else _read_local(uri)
+        contents = _read_remote(uri) if is_remote(uri) else regular_file.read(uri, MAX_BYTES)
     if len(contents) > MAX_BYTES:
         raise TooLargeError(f"expected at most {MAX_BYTES} bytes, the file has more")
     return contents
 
 
-def _read_local(path: str) -> bytes:
-    try:
-        return regular_file.read(path, MAX_BYTES)
-    except regular_file.TooLargeError as error:
-        raise TooLargeError(str(error)) from error
-    except regular_file.NotRegularError as error:
-        raise StorageError(str(error)) from error
-
-
 def _read_remote(uri: str) -> bytes:
-    own = (
-        gcs
-        if uri.startswith(gcs.SCHEME)
-        else dicomweb
-        if dicomweb_address.is_address(uri)
-        else None
-    )
-    if own:
-        try:
-            return own.read(uri, MAX_BYTES)
-        except gcs.LimitError as error:
-            raise TooLargeError(str(error)) from error
+    if uri.startswith(gcs.SCHEME):
+        return gcs.read(uri, MAX_BYTES)
+    if dicomweb_address.is_address(uri):
+        return dicomweb.read(uri, MAX_BYTES)
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return file.read(MAX_BYTES + 1)
-
-
-def _open_local(path: str) -> BinaryIO:
-    try:
-        return cast(BinaryIO, regular_file.open_file(path, _MAX_TEXT_BYTES))
-    except (regular_file.TooLargeError, regular_file.NotRegularError) as error:
-        raise StorageError(str(error)) from error
 
 
 def open_text(uri: str) -> TextIO:
@@ -97,7 +73,7 @@ def open_text(uri: str) -> TextIO:
         file = (
             FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
             if is_remote(uri)
-            else _open_local(uri)
+            else cast(BinaryIO, regular_file.open_file(uri, _MAX_TEXT_BYTES))
         )
     return manifest_text.open_text(file)
 

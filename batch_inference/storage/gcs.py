@@ -25,21 +25,19 @@ from google.cloud.storage.exceptions import InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
+from trainer.files.regular_file import TooLargeError
+
 SCHEME = "gs://"
 _CONNECTIONS = 64
 _SECONDS = (10.0, 60.0)
 """Limits on the time to connect and between two bytes."""
 
 
-class LimitError(OSError):
-    """The object is larger than what was allowed."""
-
-
 def read(uri: str, limit: int) -> bytes:
     """Return the content of an object once its checksum is verified.
 
     Raises:
-      LimitError: it has more than `limit` bytes; at most these are fetched.
+      TooLargeError: it has more than `limit` bytes; at most these are fetched.
       GoogleAPICallError: the storage answers with an error.
     """
     contents = _Limited(limit)
@@ -128,7 +126,7 @@ class _Limited(io.BytesIO):
 
     def write(self, part: Any) -> int:
         if self.tell() + len(part) > self._limit:
-            raise LimitError(f"expected at most {self._limit} bytes, the object has more")
+            raise TooLargeError(f"expected at most {self._limit} bytes, the object has more")
         return super().write(part)
 
 

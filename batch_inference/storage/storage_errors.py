@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from apache_beam.io.filesystem import BeamIOError
 
 from batch_inference.storage import gcs
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, StorageOutageError
+from trainer.files import regular_file
 
 _NOTHING_CAN_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
@@ -27,10 +28,6 @@ class StorageError(OSError):
     def __init__(self, message: str, temporary: bool = False):
         super().__init__(message)
         self.temporary = temporary
-
-
-class OutageError(StorageError):
-    """The storage does not answer or is full; the message says what failed and what to do."""
 
 
 class TooLargeError(StorageError):
@@ -68,16 +65,14 @@ def explain_failure(mistake: type[ValueError], what: str, advice: str) -> Iterat
     """Add to a storage error what failed and what to do about it.
 
     Raises:
-      OutageError: the storage error is temporary.
+      StorageOutageError: the storage error is temporary: no answer, or no room.
       mistake: it is not, so that the user must correct something, as `advice` says.
     """
     try:
         yield
-    except OutageError:
-        raise
     except StorageError as error:
         if error.temporary:
-            raise OutageError(
+            raise StorageOutageError(
                 f"{what} ({error}); when that is over, start the same command again"
             ) from error
         raise mistake(f"{what} ({error}); {advice}") from error
@@ -101,8 +96,10 @@ def translate_errors() -> Iterator[None]:
     """Raise the errors of all storage clients as `StorageError`."""
     try:
         yield
-    except (StorageError, ConfigError, DataError):
+    except (StorageError, StorageOutageError, ConfigError, DataError):
         raise
+    except regular_file.TooLargeError as error:
+        raise TooLargeError(str(error)) from error
     except Exception as error:
         raise StorageError(_describe(error), _is_temporary(error)) from error
 
@@ -124,7 +121,7 @@ def _cause(error: Exception) -> Exception:
 def _describe(error: Exception) -> str:
     """Describe an error in one line, without the path, which may be long or hold a line break."""
     error = _cause(error)
-    if isinstance(error, StorageError):
+    if isinstance(error, StorageError | regular_file.NotRegularError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

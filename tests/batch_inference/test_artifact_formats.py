@@ -12,22 +12,13 @@ from batch_inference.pipeline import run
 from batch_inference.scoring import model_copy
 from tests.batch_inference.conftest import json_rows
 from trainer import artifact
-from trainer.evaluation import evaluate
+from trainer.inference import artifact_copy
 
 FIRST_FORMAT = {
-    *(
-        "model_id",
-        "image_size",
-        "preprocessing",
-        "threshold",
-        "temperature",
-        "uncertain_band",
-        "cam",
-        "architecture",
-        "dataset",
-    ),
-    *("metrics", "versions", "created", "reference", "engines", "files", "format_version"),
-}
+    "model_id", "image_size", "preprocessing", "threshold", "temperature", "uncertain_band", "cam",
+    "architecture", "dataset", "metrics", "versions", "created", "reference", "engines", "files",
+    "format_version",
+}  # fmt: skip
 """Keys of the first `model.json`; `reference` and `engines` were empty, `cam` described one map."""
 
 
@@ -62,7 +53,7 @@ def test_an_artifact_of_the_first_format_scores_as_one_of_today(
 
 
 def test_what_reads_an_artifact_fills_in_what_the_first_format_lacked(oldest):
-    read = evaluate.load_info(str(oldest))
+    read = artifact.load(oldest)
     assert read.map_checks == read.engines == read.reference == {} and read.cautions() == []
     # Written again, it is of the same format, and still the same model.
     amended = artifact.amend(oldest, read, metrics={"test": {}})
@@ -84,7 +75,7 @@ def test_a_later_format_is_refused_everywhere_with_the_way_out(
         rf"artifact format {later}, this program reads up to {artifact.FORMAT_VERSION}; "
         "upgrade humerus"
     )
-    for read in (artifact.load, model_copy.fetch, evaluate.load_info):
+    for read in (artifact.load, model_copy.fetch, artifact_copy.open_artifact):
         with pytest.raises(artifact.ArtifactError, match=said):
             read(str(oldest))
     arguments = [f"--input={radiographs}", f"--model={oldest}", f"--output={tmp_path / 'out'}"]

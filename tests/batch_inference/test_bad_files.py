@@ -23,7 +23,6 @@ from trainer.workers import imaging, pool
 pool.SECONDS = 60.0
 pool.Pool.__init__.__defaults__ = (None, pool.MEMORY, 60.0)
 imaging.Imaging.DECODE = "tests.support.worker_tasks:loop_for_ever"
-imaging.Imaging.TOGETHER = imaging.Imaging.DECODE
 from batch_inference.main import score
 sys.exit(score())
 """
@@ -35,8 +34,6 @@ def test_a_file_that_ends_its_worker_costs_one_row(model, radiographs, tmp_path,
     source = tmp_path / "in"
     shutil.copytree(radiographs, source)
     monkeypatch.setattr(imaging.Imaging, "DECODE", "tests.support.worker_tasks:crash_on_bytes")
-    together = "tests.support.worker_tasks:crash_on_bytes_of_any"
-    monkeypatch.setattr(imaging.Imaging, "TOGETHER", together)
 
     def score(output: pathlib.Path) -> list[dict]:
         pipeline.run(pipeline.Options(str(source), str(model), str(output)))

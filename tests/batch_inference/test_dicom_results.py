@@ -25,7 +25,7 @@ from tests.support.planted import SECRETS, found_in, planted_dicom
 from trainer.dicom_output import source_header
 from trainer.dicom_output.make_results import make_results_task
 from trainer.drawing.legend import UNIT, Legend
-from trainer.workers.dicom_results import Finding
+from trainer.workers.dicom_results import ModelResult
 
 REAL = ("RG1_UNCI.dcm", "RG3_J2KR.dcm")
 UIDS = {
@@ -281,10 +281,12 @@ def test_an_unusual_attribute_costs_no_valid_result(attributes, tmp_path):
     source = dicom_file(picture(), **(UIDS | {"BodyPartExamined": "SHOULDER"} | attributes))
     header = np.frombuffer(source_header.extract(source), np.uint8)
     model, created = "0123456789abcdef", "2026-01-02T03:04:05+00:00"
-    finding = Finding("positive", 0.7, model, "tensorflow/float32", None, 0.5, "grad_cam", created)
+    result = ModelResult(
+        "positive", 0.7, model, "tensorflow/float32", None, 0.5, "grad_cam", created
+    )
     arrays = [header, picture(), np.eye(7, dtype=np.float32)]
     drawing = dataclasses.asdict(Legend(0.5, UNIT, "Grad-CAM", "", 7, 7, 64))
-    _, files = make_results_task(arrays, ("sc", "sr"), dataclasses.asdict(finding), drawing)
+    _, files = make_results_task(arrays, ("sc", "sr"), dataclasses.asdict(result), drawing)
     capture = pydicom.dcmread(io.BytesIO(files[0].tobytes()))
     if "PatientOrientation" in attributes:
         given = attributes["PatientOrientation"]

@@ -11,7 +11,7 @@ import pytest
 
 from batch_inference import pipeline
 from batch_inference.inputs import sources
-from batch_inference.outputs.records import REASONS, printable
+from batch_inference.outputs.records import REASONS, escape_reversibly
 from tests.batch_inference.conftest import csv_rows, json_rows, picture
 from tests.support.image_files import image_files
 from tests.support.pictures import encode
@@ -165,7 +165,9 @@ def test_each_is_a_row_or_a_rejection(hostile, model, tmp_path, monkeypatch):
     found = [(row["uri"], None) for row in rows] + [
         (row["uri"], row["reason"]) for row in rejections
     ]
-    assert dict(found) == {printable(f"{root}/{name}"): reason for name, reason in expected.items()}
+    assert dict(found) == {
+        escape_reversibly(f"{root}/{name}"): reason for name, reason in expected.items()
+    }
     assert len(found) == len(expected) > 200, "a file came out twice"
     assert {reason for reason in expected.values() if reason} <= set(REASONS)
 

@@ -14,8 +14,7 @@ import cv2
 import pytest
 
 from batch_inference import pipeline
-from batch_inference.outputs import cam_store, journal, redraw
-from batch_inference.outputs.sinks import Finish
+from batch_inference.outputs import cam_store, journal, overlay_pictures
 from batch_inference.scoring import model_handler
 from tests.batch_inference.conftest import VERIFIED, csv_rows, json_rows, picture
 from tests.support import tiny_artifact
@@ -23,6 +22,7 @@ from tests.support.dicom_files import dicom_file
 from trainer import artifact
 from trainer.errors import ConfigError
 from trainer.program import run_lock
+from trainer.workers.imaging import Imaging
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = 25
@@ -89,7 +89,9 @@ def undisturbed(folder, model, tmp_path_factory) -> dict:
 
 def drawn(output: pathlib.Path, folder: pathlib.Path) -> dict[str, bytes]:
     """Draw the packed maps; return what could be drawn."""
-    redraw.run(redraw.OverlayOptions(str(output), str(folder), cam_format="png"))
+    overlay_pictures.run(
+        overlay_pictures.OverlayOptions(str(output), str(folder), cam_format="png")
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 
@@ -217,12 +219,12 @@ def test_resuming_mends_what_was_lost_and_clears_away_what_no_row_names(
     assert len(json_rows(output, "predictions")) == IMAGES - 5
 
 
-@pytest.mark.parametrize("workers_draw", [True, False])
+@pytest.mark.parametrize("workers_write", [True, False])
 def test_a_changed_file_that_a_browser_shows_itself_keeps_no_copy(
-    model, tmp_path, monkeypatch, workers_draw
+    model, tmp_path, monkeypatch, workers_write
 ):
-    if not workers_draw:
-        monkeypatch.setattr(Finish, "_draw_together", lambda self, results: set())
+    if not workers_write:
+        monkeypatch.setattr(Imaging, "DRAW", "tests.support.worker_tasks:draw_only")
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("changed", "kept"):

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import pipeline
-from batch_inference.outputs import cam_store, redraw
+from batch_inference.outputs import cam_store, overlay_pictures
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import storage_errors
 from tests.batch_inference.conftest import json_rows, picture
@@ -84,8 +84,10 @@ def test_the_map_is_the_models_own_signs_included(packed, model):
 
 
 def test_a_legend_names_the_method_and_needs_the_run(packed, tmp_path):
-    options = redraw.OverlayOptions(str(packed), str(tmp_path), cam_format="png", cam_legend=True)
-    redraw.run(options)
+    options = overlay_pictures.OverlayOptions(
+        str(packed), str(tmp_path), cam_format="png", cam_legend=True
+    )
+    overlay_pictures.run(options)
     cam = maps(packed)[json_rows(packed, "predictions")[0]["uri"]]
     strip = legend.Legend(
         cam.scale, legend.UNIT, "Grad-CAM", cam.model, cam.cam_height, cam.cam_width, 32
@@ -95,14 +97,14 @@ def test_a_legend_names_the_method_and_needs_the_run(packed, tmp_path):
     (tmp_path / "cams").mkdir(exist_ok=True)
     for pack in (packed / "cams").glob("*.parquet"):
         shutil.copy(pack, tmp_path / "cams")
-    with pytest.raises(DataError, match=r"run\.json, which --cam_legend needs, cannot be read"):
-        redraw.run(dataclasses.replace(options, scored=str(tmp_path)))
+    with pytest.raises(DataError, match=r"run\.json of a run, which --cam_legend needs"):
+        overlay_pictures.run(dataclasses.replace(options, scored=str(tmp_path)))
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "side_by_side"])
 def test_drawn_later_is_what_the_scorer_draws(packed, pictures, model, tmp_path, style):
-    drawn = redraw.run(
-        redraw.OverlayOptions(str(packed), str(tmp_path), style=style, cam_format="png")
+    drawn = overlay_pictures.run(
+        overlay_pictures.OverlayOptions(str(packed), str(tmp_path), style=style, cam_format="png")
     )
     assert (drawn.pictures, drawn.failed) == (14, 0)
     rows = json_rows(pictures, "predictions")
@@ -126,7 +128,9 @@ def test_only_what_is_asked_for_is_drawn(packed, tmp_path):
     rows = json_rows(packed, "predictions")
 
     def drawn(name: str, **options) -> set[str]:
-        told = redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / name), **options))
+        told = overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(packed), str(tmp_path / name), **options)
+        )
         found = {
             str(path.relative_to(tmp_path / name / "cams"))[:-4]
             for path in (tmp_path / name).rglob("*.jpg")
@@ -195,14 +199,20 @@ def test_what_is_damaged_is_said(packed, tmp_path, caplog):
     table = pyarrow.Table.from_pylist(rows, pyarrow.parquet.read_schema(first))
     damaged = tmp_path / "cams" / first.name
     pyarrow.parquet.write_table(table, damaged)
-    drawn = redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
+    drawn = overlay_pictures.run(
+        overlay_pictures.OverlayOptions(str(tmp_path), str(tmp_path / "drawn"))
+    )
     assert (drawn.pictures, drawn.failed) == (12, 2) and "2 could not be drawn" in str(drawn)
     damaged.write_bytes(first.read_bytes()[:-50])
     with pytest.raises(DataError, match=f"{first.name} cannot be read as packed maps"):
-        redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
+        overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(tmp_path), str(tmp_path / "drawn"))
+        )
     damaged.unlink()
     with pytest.raises(DataError, match=f"{first.name} cannot be read as packed maps"):
-        redraw.run(redraw.OverlayOptions(str(tmp_path), str(tmp_path / "drawn")))
+        overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(tmp_path), str(tmp_path / "drawn"))
+        )
 
 
 def test_maps_that_nobody_wants_are_not_packed(model, radiographs, tmp_path):
@@ -223,7 +233,9 @@ def test_resuming_keeps_the_maps_and_a_changed_file_is_drawn_anew(model, tmp_pat
     after = {row["uri"]: row["cam"] for row in json_rows(out, "predictions")}
     changed, kept = str(source / "0.png"), str(source / "1.png")
     assert after[kept] == before[kept] and after[changed] > before[changed]
-    redraw.run(redraw.OverlayOptions(str(out), str(tmp_path / "drawn"), cam_format="png"))
+    overlay_pictures.run(
+        overlay_pictures.OverlayOptions(str(out), str(tmp_path / "drawn"), cam_format="png")
+    )
     score(source, model, tmp_path / "fresh", cam_format="png")
     for row in json_rows(tmp_path / "fresh", "predictions"):
         now, later = (
@@ -243,7 +255,9 @@ def test_after_resuming_only_maps_of_rows_are_drawn(model, tmp_path, format_):
     options = {"cam_store": "parquet", "format": (format_,)}
     score(source, model, out, **options)
     for cam_format in ("jpeg", "png"):
-        drawn = redraw.run(redraw.OverlayOptions(str(out), str(out), cam_format=cam_format))
+        drawn = overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(out), str(out), cam_format=cam_format)
+        )
         assert drawn.pictures == 4
     cv2.imwrite(str(source / "changed.png"), picture(9))
     (source / "removed.png").unlink()
@@ -251,7 +265,7 @@ def test_after_resuming_only_maps_of_rows_are_drawn(model, tmp_path, format_):
     score(source, model, out, **options, resume=True)
     left = {path.name for path in (out / "cams").iterdir() if path.suffix != ".parquet"}
     assert left == {"kept.png.jpg", "kept.png.png"}
-    drawn = redraw.run(redraw.OverlayOptions(str(out), str(tmp_path / "drawn")))
+    drawn = overlay_pictures.run(overlay_pictures.OverlayOptions(str(out), str(tmp_path / "drawn")))
     assert drawn.pictures == 2
     assert {path.name for path in (tmp_path / "drawn" / "cams").iterdir()} == {
         "changed.png.jpg",
@@ -267,27 +281,33 @@ def test_label_and_probability_that_select_a_map_are_those_of_its_row(packed, tm
     rows.write_text("".join(json.dumps(row) + "\n" for row in (first, *others)))
     for number, selected in enumerate(({"label": "uncertain"}, {"min_probability": 0.99})):
         output = tmp_path / str(number)
-        told = redraw.run(redraw.OverlayOptions(str(tmp_path / "out"), str(output), **selected))
+        told = overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(tmp_path / "out"), str(output), **selected)
+        )
         assert told.pictures == 1
 
 
 def test_a_run_that_is_not_finished_and_the_folder_of_another_are_refused(packed, tmp_path):
     shutil.copytree(packed, tmp_path / "out")
     record = tmp_path / "out" / "run.json"
-    redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / "out")))
+    overlay_pictures.run(overlay_pictures.OverlayOptions(str(packed), str(tmp_path / "out")))
     run = json.loads(record.read_text())
     record.write_text(json.dumps(run | {"started": "2020-01-01T00:00:00+00:00"}))
     with pytest.raises(ConfigError, match="holds the results of a different run than --scored="):
-        redraw.run(redraw.OverlayOptions(str(packed), str(tmp_path / "out")))
+        overlay_pictures.run(overlay_pictures.OverlayOptions(str(packed), str(tmp_path / "out")))
     record.write_text(json.dumps(run | {"state": "running"}))
     with pytest.raises(DataError, match="is not finished; finish it with humerus-score --resume"):
-        redraw.run(redraw.OverlayOptions(str(tmp_path / "out"), str(tmp_path / "drawn")))
+        overlay_pictures.run(
+            overlay_pictures.OverlayOptions(str(tmp_path / "out"), str(tmp_path / "drawn"))
+        )
     assert not (tmp_path / "drawn").exists()
 
 
 def test_a_full_disk_ends_the_drawing(packed, tmp_path):
     sentence = r"no more pictures can be written to .* \(No space left"
     with small_disk.mounted(tmp_path / "disk", 16) as disk:
-        options = redraw.OverlayOptions(str(packed), str(disk / "drawn"), cam_format="png")
+        options = overlay_pictures.OverlayOptions(
+            str(packed), str(disk / "drawn"), cam_format="png"
+        )
         with pytest.raises(storage_errors.UnwritableError, match=sentence):
-            redraw.run(options)
+            overlay_pictures.run(options)

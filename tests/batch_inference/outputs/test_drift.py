@@ -139,26 +139,26 @@ def test_reasons_and_cautions_are_told_at_the_end_of_the_run(tmp_path, caplog):
         of_the_folder.startswith("caution: these images differ much")
         and "brightness (PSI" in of_the_folder
     )
-    crowded = (
+    oversized = (
         "1 folder (ward, 13 images) is too large to be one examination: each image in it was "
         "treated as a study of its own; if a folder is one examination, use --study_key=folder, or "
         "--study_key with a column of a manifest"
     )
-    assert of_studies == f"caution: {crowded}"
-    assert [record.message for record in caplog.records].count(crowded) == 1
+    assert of_studies == f"caution: {oversized}"
+    assert [record.message for record in caplog.records].count(oversized) == 1
     studies = {row["study"]: row["images"] for row in json_rows(tmp_path / "out", "studies")}
     assert studies.pop("exam") == 12
     assert len(studies) == 48 and set(studies.values()) == {1}
 
 
-def test_crowded_folders_are_told_of_where_their_images_count_by_themselves():
-    (told,) = summary.warn_of_crowded({"a/b": 40, "d": 99, "e": 99})
+def test_oversized_folders_are_told_of_where_their_images_count_by_themselves():
+    (told,) = summary.list_oversized_warnings({"a/b": 40, "d": 99, "e": 99})
     assert told.startswith(
         "3 folders (the largest: e, 99 images) are too large"
-    ) and not summary.warn_of_crowded({})
+    ) and not summary.list_oversized_warnings({})
     row = Prediction("/in/a/b/0.png", "negative", 0.1, -1.0, "a/b/0.png", None, "m", "e", 9.0, "aa")
-    crowded = {"a/b": 40}
-    assert list(summary.find_split_up(row, crowded)) == ["a/b"]
+    oversized = {"a/b": 40}
+    assert list(summary.find_split_up(row, oversized)) == ["a/b"]
     for study in ("9f86d081884c7d65", "0.png", "a/b", "x/a/b/0.png"):
         named = dataclasses.replace(row, study=study)
-        assert not list(summary.find_split_up(named, crowded)), "DICOM or a manifest names it"
+        assert not list(summary.find_split_up(named, oversized)), "DICOM or a manifest names it"

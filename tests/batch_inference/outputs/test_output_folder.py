@@ -9,50 +9,22 @@ import pytest
 
 from batch_inference import pipeline, preflight
 from batch_inference.inputs import sources
-from batch_inference.outputs import journal, output_folder
+from batch_inference.outputs import journal, output_folder, run_record
 from tests.batch_inference.conftest import json_rows, picture
 from trainer.errors import ConfigError
 
 OURS = [
-    *(
-        "predictions.jsonl-00000-of-00001",
-        "studies.csv-00002-of-00011",
-        "rejections-00000-of-00001.parquet",
-        "predictions.jsonl",
-        "studies.parquet",
-    ),
-    *(
-        "summary.json",
-        "gallery.html",
-        "gallery_rows/images-00000.js",
-        "beam-temp-predictions.csv-1234/x",
-    ),
-]
+    "predictions.jsonl-00000-of-00001", "studies.csv-00002-of-00011",
+    "rejections-00000-of-00001.parquet", "predictions.jsonl", "studies.parquet", "summary.json",
+    "gallery.html", "gallery_rows/images-00000.js", "beam-temp-predictions.csv-1234/x",
+]  # fmt: skip
 KEPT = ["cams/a.png.jpg", f"journal/0001-{32 * 'a'}.jsonl.gz"]
 OTHERS = [
-    *(
-        "studies.csv.txt",
-        "studies.xlsx",
-        "studies-2019/a.png",
-        "predictions.ipynb",
-        "predictions-mine.parquet",
-        "rejections.md",
-    ),
-    *(
-        "cams_backup/a.jpg",
-        "journal.md",
-        "journal2/x",
-        "summary.json.bak",
-        "gallery.html.old",
-        "run.json.bak",
-        "notes.txt",
-    ),
-    *(
-        "predictions.jsonl-00000-of-00001.bak",
-        "old predictions.jsonl-00000-of-00001",
-        ".mine.partial",
-    ),
-]
+    "studies.csv.txt", "studies.xlsx", "studies-2019/a.png", "predictions.ipynb",
+    "predictions-mine.parquet", "rejections.md", "cams_backup/a.jpg", "journal.md", "journal2/x",
+    "summary.json.bak", "gallery.html.old", "run.json.bak", "notes.txt",
+    "predictions.jsonl-00000-of-00001.bak", ".mine.partial", "old predictions.jsonl-00000-of-00001",
+]  # fmt: skip
 
 
 def write(folder: pathlib.Path, *names: str) -> None:
@@ -66,8 +38,8 @@ def files(folder: pathlib.Path) -> set[str]:
 
 
 @pytest.fixture
-def record() -> output_folder.RunRecord:
-    return output_folder.RunRecord("model", "engine", {"cam": "overlay"}, 0.5, None, 1.0)
+def record() -> run_record.RunRecord:
+    return run_record.RunRecord("model", "engine", {"cam": "overlay"}, 0.5, None, 1.0)
 
 
 @pytest.fixture

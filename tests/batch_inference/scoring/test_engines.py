@@ -40,7 +40,7 @@ def images() -> np.ndarray:
 def model(model, tmp_path_factory) -> pathlib.Path:
     """The artifact of all tests of the scorer, with its network in ONNX."""
     folder = shutil.copytree(model, tmp_path_factory.mktemp("onnx") / "artifact")
-    onnx_export.export(folder)
+    onnx_export.export(folder, folder)
     artifact.amend(folder, artifact.load(model))
     return folder
 

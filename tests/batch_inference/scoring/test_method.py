@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from batch_inference import pipeline
-from batch_inference.outputs import cam_store, redraw
+from batch_inference.outputs import cam_store, overlay_pictures
 from tests.batch_inference.conftest import json_rows
 from tests.support import small_artifact, small_run
 from trainer import artifact
@@ -93,7 +93,7 @@ def test_packed_maps_carry_the_methods_size_and_scale(model, images, tmp_path):
     score(images, model, tmp_path, method="fused_layer_cam", cam_store="parquet")
     (pack,) = (tmp_path / "cams").glob("*.parquet")
     (row, *_) = json_rows(tmp_path, "predictions")
-    (packed,) = redraw.select_maps(str(pack), {(row["uri"], None)})
+    (packed,) = overlay_pictures.select_maps(str(pack), {(row["uri"], None)})
     told = artifact.load(model).cam["methods"]["fused_layer_cam"]
     assert (packed.cam_height, packed.cam_width, packed.scale) == (
         told["height"],

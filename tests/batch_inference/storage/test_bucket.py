@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 
 from batch_inference import main, pipeline, preflight
 from batch_inference.inputs import sources
-from batch_inference.outputs import journal, output_folder
+from batch_inference.outputs import journal, output_folder, run_record
 from batch_inference.scoring import model_copy
 from batch_inference.storage import filesystem, gcs, storage_errors
 from tests.batch_inference.conftest import json_rows, picture
@@ -302,23 +302,15 @@ def test_a_whole_bucket_is_an_input(server, bucket):
 
 def test_only_what_a_run_made_is_deleted_in_a_bucket(server, bucket):
     ours = [
-        "cams/a.jpg",
-        "journal/1",
-        "studies.csv-00000-of-00002",
-        "studies.csv",
-        "summary.json",
+        "cams/a.jpg", "journal/1", "studies.csv-00000-of-00002", "studies.csv", "summary.json",
         "gallery_rows/x.js",
-    ]
+    ]  # fmt: skip
     others = [
-        "cams_backup/a.jpg",
-        "cams.txt",
-        "journal.md",
-        "studies-2019/a.png",
-        "summary.json.bak",
-    ]
+        "cams_backup/a.jpg", "cams.txt", "journal.md", "studies-2019/a.png", "summary.json.bak",
+    ]  # fmt: skip
     for name in (*ours, *others):
         server.put(bucket, f"out/{name}", b"x")
-    record = output_folder.RunRecord("m", "e", {}, 0.5, None, 1.0)
+    record = run_record.RunRecord("m", "e", {}, 0.5, None, 1.0)
     with pytest.raises(ConfigError, match=r"no run\.json"):
         output_folder.claim(f"gs://{bucket}/out", record, resume=False, overwrite=True)
     assert len(server.objects(bucket)) == len(ours) + len(others)

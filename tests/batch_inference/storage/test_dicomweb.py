@@ -14,11 +14,12 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from batch_inference import main
 from batch_inference.inputs import sources
 from batch_inference.inputs.study_key import StudyKey
-from batch_inference.storage import dicomweb, dicomweb_address, filesystem, gcs, storage_errors
+from batch_inference.storage import dicomweb, dicomweb_address, filesystem, storage_errors
 from tests.batch_inference.conftest import json_rows, picture
 from tests.support import orthanc as orthanc_lib
 from tests.support.dicom_files import dicom_file
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, StorageOutageError
+from trainer.files.regular_file import TooLargeError
 
 ROOT = "1.2.826.0.1.3680043.8.498.5550123"
 STUDIES = {f"{ROOT}.1": ("CR", "CR", "SR"), f"{ROOT}.2": ("DX",)}
@@ -309,7 +310,7 @@ def test_an_archive_that_does_not_answer_is_an_outage(monkeypatch):
     with answering() as server:
         gone = address(server)
     with (
-        pytest.raises(storage_errors.OutageError, match="cannot be listed"),
+        pytest.raises(StorageOutageError, match="cannot be listed"),
         storage_errors.explain_failure(ConfigError, "it cannot be listed", "check it"),
     ):
         list(sources.find(gone))
@@ -317,7 +318,7 @@ def test_an_archive_that_does_not_answer_is_an_outage(monkeypatch):
 
 def test_a_file_over_the_limit_is_not_fetched_to_its_end():
     endless = (200, {"Content-Type": "application/dicom"}, bytes(1 << 20))
-    with answering(endless) as server, pytest.raises(gcs.LimitError, match="at most 1000 bytes"):
+    with answering(endless) as server, pytest.raises(TooLargeError, match="at most 1000 bytes"):
         dicomweb.read(address(server), 1000)
 
 

@@ -1,20 +1,20 @@
-"""Draws packed maps of a scored folder as pictures (humerus-overlay)."""
+"""Draw packed maps of a scored folder as pictures (humerus-overlay)."""
 
 import dataclasses
 import io
-import json
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow.parquet
 from absl import logging
 
 from batch_inference.options import OverlayOptions
-from batch_inference.outputs import cam_store, output_folder, picture_paths, progress
+from batch_inference.outputs import cam_store, picture_paths, progress, run_record
 from batch_inference.outputs.records import PackedCam
 from batch_inference.storage import filesystem, storage_errors
 from trainer import machine
-from trainer.artifact import FREE_METHOD, METHOD_TITLES
+from trainer.artifact import METHOD_TITLES, ONE_PASS_METHOD
 from trainer.drawing import legend, overlay
 from trainer.errors import ConfigError, DataError
 
@@ -49,8 +49,13 @@ def run(options: OverlayOptions) -> Drawn:
     folder = filesystem.join(scored, picture_paths.CAMS)
     if not any(name.endswith(".parquet") for name in filesystem.names(folder)):
         raise DataError(f"{folder} holds no packed maps; score with --cam_store=parquet first")
-    _check_runs(scored, output)
-    method = _read_method(scored) if options.cam_legend else ""
+    run = _read_run(scored, output)
+    if options.cam_legend and run is None:
+        raise DataError(
+            f"{scored} lacks the {run_record.RUN_JSON} of a run, which --cam_legend needs; "
+            "omit the flag"
+        )
+    method = (run or {"options": {}})["options"].get("method", ONE_PASS_METHOD)
     with storage_errors.explain_failure(DataError, f"{scored} cannot be read", "check access"):
         named = cam_store.group_selected_by_pack(scored, options)
     pictures = failed = 0
@@ -73,10 +78,15 @@ def run(options: OverlayOptions) -> Drawn:
     return Drawn(pictures, failed, filesystem.join(output, picture_paths.CAMS))
 
 
-def _check_runs(scored: str, output: str) -> None:
-    """Raise an error where the run is not finished, or the output is that of another run."""
-    run = output_folder.read_record(scored, DataError, scored)
-    there = output_folder.read_record(output, ConfigError, f"--output={output}")
+def _read_run(scored: str, output: str) -> dict[str, Any] | None:
+    """Return `run.json` of the scored folder; None where there is none, or it is damaged.
+
+    Raises:
+      ConfigError: the output is that of another run.
+      DataError: the run is not finished.
+    """
+    run = run_record.read(scored, DataError, scored)
+    there = run_record.read(output, ConfigError, f"--output={output}")
     if run and run.get("state") == "running":
         raise DataError(
             f"the run in {scored} is not finished; finish it with humerus-score --resume first"
@@ -86,6 +96,7 @@ def _check_runs(scored: str, output: str) -> None:
             f"--output={output} holds the results of a different run than --scored={scored}; "
             "choose another folder"
         )
+    return run
 
 
 def select_maps(pack: str, images: Set[tuple[str, int | None]]) -> list[PackedCam]:
@@ -116,7 +127,7 @@ def _draw(packed: PackedCam, method: str, options: OverlayOptions, output: str) 
     except Exception as error:
         if reason := storage_errors.find_write_failure(error):
             raise storage_errors.UnwritableError(
-                f"no more pictures can be written to {output} ({reason}); mend that, then run the "
+                f"no more pictures can be written to {output} ({reason}); fix that, then run the "
                 "same command again"
             ) from error
         # A damaged map must not fail the others.
@@ -126,23 +137,12 @@ def _draw(packed: PackedCam, method: str, options: OverlayOptions, output: str) 
     return True
 
 
-def _read_method(scored: str) -> str:
-    """Return the title of the method that computed the maps; raise `DataError` without a run."""
-    uri = filesystem.join(scored, output_folder.RUN_JSON)
-    try:
-        return METHOD_TITLES[json.loads(filesystem.read(uri))["options"].get("method", FREE_METHOD)]
-    except (storage_errors.StorageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{uri}, which --cam_legend needs, cannot be read ({error}); omit the flag"
-        ) from error
-
-
 def _describe(packed: PackedCam, method: str, options: OverlayOptions) -> legend.Legend:
     """Return what the strip below the picture of a map says."""
     return legend.Legend(
         scale=packed.scale,
         unit=legend.UNIT,
-        method=method,
+        method=METHOD_TITLES.get(method, method),
         model=packed.model,
         rows=packed.cam_height,
         columns=packed.cam_width,

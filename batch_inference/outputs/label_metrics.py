@@ -1,4 +1,4 @@
-"""Measures a finished run against the labels of its manifest, as `humerus-evaluate` does."""
+"""Measure a finished run against the labels of its manifest, as `humerus-evaluate` does."""
 
 import dataclasses
 import posixpath
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from batch_inference.outputs import journal
-from batch_inference.outputs.records import printable
+from batch_inference.outputs.records import escape_reversibly
 from batch_inference.storage import filesystem
 from trainer.artifact import Artifact
 from trainer.dataset.example import Example
@@ -20,11 +20,11 @@ SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What the labels say of a run.
+    """The metrics of a run, measured against labels.
 
     Attributes:
       metrics: as `metrics.evaluate` returns them; None where the labels can't be used.
-      cautions: sentences on what was left out.
+      cautions: sentences on what was not measured.
     """
 
     metrics: dict[str, Any] | None
@@ -52,7 +52,9 @@ def measure(manifest: str, output: str, attempt: str, described: Artifact) -> Me
     rows, multi_frame = _read_rows(output, attempt)
     try:
         listed = labels.list_source(manifest, posixpath.dirname(manifest), (mura.ALL_BODY_PARTS,))
-        named = ((printable(filesystem.absolute(each.uri)), each) for each in listed.examples)
+        named = (
+            (escape_reversibly(filesystem.absolute(each.uri)), each) for each in listed.examples
+        )
         scored = [(*rows[uri], each) for uri, each in named if uri in rows]
         if not scored:
             caution = (

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from batch_inference import pipeline
-from batch_inference.outputs import labelled, summary
+from batch_inference.outputs import label_metrics, summary
 from tests.batch_inference.conftest import json_rows
 from trainer import artifact
 from trainer.evaluation import evaluate
@@ -83,7 +83,7 @@ def scored(images, model, tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("im ages/05é.png;maybe;p9;9", r"list\.csv line 17: label 'maybe' is none of"),
+        ("im ages/05é.png;maybe;p9;9", r"list\.csv line 17: the label is 'maybe'; expected one of"),
         ("im ages/05é.png;;p9;9", "line 17: the column label is blank"),
         ("im ages/05é.png;1;;9", "line 17: the column patient is blank"),
         ("im ages/00é.png;1;p9;9", "was listed in line 2 already"),
@@ -94,7 +94,7 @@ def scored(images, model, tmp_path_factory) -> pathlib.Path:
 def test_labels_that_cannot_be_used_are_named(images, model, scored, line, sentence):
     manifest = images.parent / "list.csv"
     manifest.write_text("\n".join(lines(line)))
-    found = labelled.measure(str(manifest), str(scored), "0001", artifact.load(model))
+    found = label_metrics.measure(str(manifest), str(scored), "0001", artifact.load(model))
     assert found.metrics is None
     (caution,) = found.cautions
     assert caution.startswith("the labels of the manifest were not used for the metrics: ")
@@ -105,7 +105,7 @@ def test_labels_that_cannot_be_used_are_named(images, model, scored, line, sente
 def test_labels_of_files_on_all_storage_that_is_scored_are_used(images, model, scored, scheme):
     manifest = images.parent / "list.csv"
     manifest.write_text("\n".join(lines(f"{scheme}://bucket/a.png;1;p9;9")))
-    found = labelled.measure(str(manifest), str(scored), "0001", artifact.load(model))
+    found = label_metrics.measure(str(manifest), str(scored), "0001", artifact.load(model))
     assert found.metrics and found.metrics["counts"]["images"] == 14
 
 
