@@ -46,7 +46,7 @@ PYTHON_VERSION := import sys; print(sys.version)
 CHECK_PYTHON   := import sys; found = sys.version_info[:2]; sys.exit(None if (3, 11) <= found <= (3, 13) else \
 	"{} is Python {}.{}; expected 3.11 to 3.13: name one, such as make PYTHON=python3.12".format(sys.executable, *found))
 
-# An environment of another Python, and one without pip, which was not finished, is made anew.
+# An environment of another Python, or an unfinished one (without pip), is made again.
 $(STAMP): setup.py $(LOCK)
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@[ -x $(BIN)/pip ] && \
@@ -57,13 +57,13 @@ $(STAMP): setup.py $(LOCK)
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-## make train-local                           render, train, evaluate, export and score; under ten minutes on two quiet cores
+## make train-local                           render, train, evaluate, export and score; under ten minutes on two idle cores
 ## make train-local SOURCE=DIR LAYOUT=mura    do the same on your own data with the real recipe; TRAIN_FLAGS="--config.X=Y"
 train-local: $(STAMP)
 	@$(BIN)/python -m trainer.local --work='$(WORK)' --source='$(SOURCE)' --layout='$(LAYOUT)' --config='$(CONFIG)' \
 		--image_size='$(IMAGE_SIZE)' -- $(TRAIN_FLAGS)
 
-# A worker that dies ends the run: replaced, it can leave tests that are waited for without end.
+# A worker that dies ends the run: after a replacement pytest can wait for its tests for ever.
 WORKERS := -n 2 --dist loadfile --max-worker-restart=0
 
 ## make test                                  run the tests; under fifteen minutes
@@ -136,7 +136,7 @@ lint: $(STAMP)
 	$(BIN)/hadolint Dockerfile
 	$(MAKE) --no-print-directory docs
 
-## make format                                mend what `make lint` reports, where ruff can
+## make format                                fix what `make lint` reports, where ruff can
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

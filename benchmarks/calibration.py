@@ -69,7 +69,7 @@ def compare(studies: int, positive: float, seed: int) -> dict[tuple[str, str], l
     }
     return rows | {
         ("study", "mean probability"): measure(average_probabilities(fresh, point.scaling)),
-        ("study", "chosen"): measure(aggregate_by_study(fresh, point.of_studies)),
+        ("study", "chosen"): measure(aggregate_by_study(fresh, point.effective_study_scaling)),
     }
 
 

@@ -26,7 +26,7 @@ def main(directory: str) -> None:
     model = pathlib.Path(directory)
     described = artifact.load(model)
     if artifact.ONNX_NETWORK not in described.files:
-        onnx_export.export(model)
+        onnx_export.export(model, model)
         described = artifact.amend(model, described)
     shape = (engines.BATCH_SIZE, described.image_size, described.image_size, 1)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

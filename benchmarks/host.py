@@ -22,7 +22,7 @@ from tests.support import tiny_artifact
 from trainer import machine, radiograph
 from trainer.drawing import overlay
 from trainer.drawing.legend import UNIT, Legend
-from trainer.workers.file_results import digest
+from trainer.workers.file_results import Wanted, digest
 from trainer.workers.imaging import Imaging
 from trainer.workers.pool import Pool
 
@@ -79,17 +79,15 @@ def time_parts(files: Sequence[pathlib.Path]) -> dict[str, float]:
     drawing = Legend(0.5, UNIT, "Grad-CAM", "", 7, 7, SIDE), False, "jpeg"
     groups = [range(start, start + 4) for start in range(0, len(files), 4)]
     whole = _milliseconds(
-        lambda group: imaging.decode_together(
-            [str(files[index]) for index in group],
-            [()] * 4,
-            **{"image_size": SIDE, "picture": True, "all_frames": False, "header": False},
+        lambda group: imaging.decode_many(
+            [str(files[index]) for index in group], Wanted(SIDE, picture=True)
         ),
         groups,
     )
     whole += _milliseconds(
-        lambda group: imaging.draw_files(
-            [f"{folder.name}/{index}.jpg" for index in group],
+        lambda group: imaging.draw_many(
             [pairs[index] for index in group],
+            [f"{folder.name}/{index}.jpg" for index in group],
             *drawing,
         ),
         groups,

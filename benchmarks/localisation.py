@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from benchmarks.tables import markdown, replace_table
 from trainer import artifact, radiograph
-from trainer.artifact import FREE_METHOD, Artifact
+from trainer.artifact import ONE_PASS_METHOD, Artifact
 from trainer.evaluation import finding_masks, localisation
 from trainer.network import model as model_lib
 from trainer.network import saliency, trained_network
@@ -157,13 +157,15 @@ def table(
 
     for name, method in methods.items():
         at_the_end = (
-            _served if name == FREE_METHOD else functools.partial(method, layer=model_lib.FEATURES)
+            _served
+            if name == ONE_PASS_METHOD
+            else functools.partial(method, layer=model_lib.FEATURES)
         )
         measure(f"`{name}`", at_the_end, asked, images)
     if twice:
         side = 2 * info.image_size
         large = [(_enlarged(model, side), rows_) for model, rows_ in asked]
-        name = f"`{FREE_METHOD}` of the image at twice the side"
+        name = f"`{ONE_PASS_METHOD}` of the image at twice the side"
         measure(name, _served, large, _squares(pictures, side))
     for name, baseline in localisation.BASELINES.items():
         rows.append(

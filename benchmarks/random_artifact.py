@@ -22,7 +22,7 @@ from trainer.network import model as model_lib
 from trainer.network.model import Architecture
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
-from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.publishing.trained import EvaluationResult, ScoredSplit, TrainingResult
 
 
 def main(directory: str, size: str, source: str | None = None) -> None:
@@ -48,9 +48,11 @@ def main(directory: str, size: str, source: str | None = None) -> None:
         splits={"train": {**counts, "positives": 0}},
     )
     network = Network((Member(model, architecture),))
-    trained = Trained(network, train=split, held_out=Scored(split, np.zeros(len(images))))
+    trained = TrainingResult(
+        network, train=split, held_out=ScoredSplit(split, np.zeros(len(images)))
+    )
     point = OperatingPoint(Scaling(), threshold=0.5, rule="kappa")
-    export.export(trained, Measured(point, {}), dataset, directory, verify_engines=True)
+    export.export(trained, EvaluationResult(point, {}), dataset, directory, verify_engines=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     for package in PACKAGES:
         written = {
-            f"{package} rooms": _drawing(package),
+            f"{package} subpackages": _drawing(package),
             f"{package} size": _size(package),
             f"{package} modules": _table(package),
         }
@@ -55,42 +55,46 @@ def module_arrows(package: str) -> frozenset[tuple[str, str]]:
     return frozenset((source, target) for source, target in found if source != target)
 
 
-def rooms(package: str) -> list[str]:
+def subpackages(package: str) -> list[str]:
     """Return the folders and the single modules directly below the package."""
-    return sorted({_room(module) for module in modules(package)})
+    return sorted({_subpackage(module) for module in modules(package)})
 
 
-def room_arrows(package: str) -> frozenset[tuple[str, str]]:
-    """Return every pair of rooms of which the first imports something of the second."""
-    pairs = {(_room(source), _room(target)) for source, target in module_arrows(package)}
+def subpackage_arrows(package: str) -> frozenset[tuple[str, str]]:
+    """Return every pair of subpackages of which the first imports something of the second."""
+    pairs = {
+        (_subpackage(source), _subpackage(target)) for source, target in module_arrows(package)
+    }
     return frozenset((source, target) for source, target in pairs if source != target)
 
 
 def heights(package: str) -> dict[str, int]:
-    """Return the level of each room: 1 without imports, else one more than the highest import.
+    """Return the level of each subpackage: 1 without imports, else one above its highest import.
 
-    Raises RecursionError where rooms import each other in a circle.
+    Raises RecursionError where subpackages import each other in a circle.
     """
-    arrows = room_arrows(package)
+    arrows = subpackage_arrows(package)
 
     @functools.cache
-    def height(room: str) -> int:
-        return 1 + max((height(target) for source, target in arrows if source == room), default=0)
+    def height(subpackage: str) -> int:
+        return 1 + max(
+            (height(target) for source, target in arrows if source == subpackage), default=0
+        )
 
-    return {room: height(room) for room in rooms(package)}
+    return {subpackage: height(subpackage) for subpackage in subpackages(package)}
 
 
-def _room(module: str) -> str:
+def _subpackage(module: str) -> str:
     return module.partition(".")[0]
 
 
 def _drawing(package: str) -> str:
     """Return the graph in Mermaid, without the arrows that follow from a chain of others."""
-    arrows = room_arrows(package)
+    arrows = subpackage_arrows(package)
     reach: dict[str, set[str]] = {}
-    for room in sorted(heights(package), key=heights(package).__getitem__):
-        below = {target for source, target in arrows if source == room}
-        reach[room] = below.union(*(reach[target] for target in below))
+    for subpackage in sorted(heights(package), key=heights(package).__getitem__):
+        below = {target for source, target in arrows if source == subpackage}
+        reach[subpackage] = below.union(*(reach[target] for target in below))
     drawn = [
         (source, target)
         for source, target in sorted(arrows)
@@ -99,22 +103,28 @@ def _drawing(package: str) -> str:
     lines = []
     for source, pairs in itertools.groupby(drawn, key=lambda pair: pair[0]):
         lines.append(f"    {source} --> {' & '.join(target for _, target in pairs)}")
-    alone = set(rooms(package)) - {room for arrow in arrows for room in arrow}
+    alone = set(subpackages(package)) - {subpackage for arrow in arrows for subpackage in arrow}
     return "\n".join(
-        ["```mermaid", "flowchart TD", *lines, *(f"    {room}" for room in sorted(alone)), "```"]
+        [
+            "```mermaid",
+            "flowchart TD",
+            *lines,
+            *(f"    {subpackage}" for subpackage in sorted(alone)),
+            "```",
+        ]
     )
 
 
 def _size(package: str) -> str:
     return (
-        f"{len(modules(package))} modules in {len(rooms(package))} rooms, with"
-        f" {len(room_arrows(package))} arrows between rooms, on"
+        f"{len(modules(package))} modules in {len(subpackages(package))} subpackages, with"
+        f" {len(subpackage_arrows(package))} arrows between them, on"
         f" {max(heights(package).values())} levels, without a circle."
     )
 
 
 def _table(package: str) -> str:
-    """Return a row for each module with the first sentence of its docstring, ground floor first."""
+    """Return a row per module with the first sentence of its docstring; single modules first."""
     lines = ["| module | what it does |", "|---|---|"]
     for module in sorted(modules(package), key=lambda name: ("." in name, name)):
         lines.append(f"| `{module.replace('.', '/')}` | {_summary(modules(package)[module])} |")

@@ -44,7 +44,7 @@ def _draw_legend(scored: pathlib.Path, width: int) -> np.ndarray:
     described = legend.Legend(
         scale=cam["scale"],
         unit=legend.UNIT,
-        method=artifact.METHOD_TITLES[artifact.FREE_METHOD],
+        method=artifact.METHOD_TITLES[artifact.ONE_PASS_METHOD],
         model=model.model_id,
         rows=cam["height"],
         columns=cam["width"],

@@ -40,7 +40,7 @@ def page() -> str:
     sources_small, sources_large = ten_million // GROUPS, billion // GROUPS
     megabytes, gigabytes = f"{sources_small * 500 / 1e6:.0f}", f"{sources_large * 500 / 1e9:.1f}"
     hours, minutes = _least_hours(billion), _group_minutes(ten_million)
-    return f"""# Scale, computed
+    return f"""# Scale and cost, computed
 
 What large folders take on Dataflow, computed from [benchmarks/README.md](../benchmarks/README.md).
 Nothing here was run on the real service, and no run had more than 50,000 images. `python
@@ -49,8 +49,8 @@ docs/scale.py` writes this page and holds the arithmetic.
 Measured: {int8} processor milliseconds per image in int8 and {bfloat16} in bfloat16 (from files to
 rows and pictures), {START_S:.0f} processor seconds to start a worker's process, files of {INPUT_KB}
 kB, pictures of {PICTURE_KB} kB. Assumed: packed maps of {PACKED_KB} kB, workers of {VCPUS} vCPUs
-with one process each that compute {UTILISATION:.0%} of the time, {VCPU_HOUR} $ per vCPU-hour,
-{reads} $ per 10,000 reads and {writes} $ per 10,000 writes.
+with one process each that compute {UTILISATION:.0%} of the time, ${VCPU_HOUR} per vCPU-hour,
+${reads} per 10,000 reads and ${writes} per 10,000 writes.
 
 ## Computing
 
@@ -90,8 +90,8 @@ need be done. So:
 
 - up to a million images, write a picture each (`--cam_store=files`), for people to look at;
 - beyond that, use `--cam_store=parquet`, and `humerus-overlay` for pictures on request. At a
-  billion the pictures' requests alone cost {billion * WRITE:,.0f} $, more than computing in int8
-  ({_dollars(billion, "int8"):,.0f} $).
+  billion the pictures' requests alone cost ${billion * WRITE:,.0f}; computing in int8 costs
+  ${_dollars(billion, "int8"):,.0f}.
 
 ## Listing
 
@@ -100,7 +100,7 @@ names/s. Ten million take {listing_minutes} minutes, a billion {listing_hours} h
 worker busy. Give a manifest instead (`--input=gs://bucket/list.txt`), from a storage inventory
 report.
 
-## What breaks first
+## Limits
 
 1. **Listing**, from ten million on, as above.
 2. **The {GROUPS:,} groups.** Every URI passes through one of {GROUPS:,} groups, so that each is

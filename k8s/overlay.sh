@@ -16,7 +16,7 @@ overlays=$(ls overlays)
 [ $# -gt 0 ] || refuse "no overlay is named; expected one of: $(echo $overlays)."
 overlay=$1
 shift
-# The name becomes a folder that is deleted and written anew: nothing but a known name will do.
+# The folder of this name is deleted and written again, so only known names are taken.
 [ -d "overlays/$overlay" ] && echo "$overlays" | grep -Fxq -e "$overlay" ||
   refuse "'$overlay' is no overlay; expected one of: $(echo $overlays)."
 

@@ -231,7 +231,7 @@ def test_flags_in_the_text_exist(page):
         flag
         for span in documents.spans(page)
         for flag in flags_in(span.split())
-        if not span.startswith(("kubectl", "pip"))
+        if not span.startswith(("kubectl", "pip", "uv pip"))
     ]
     assert not {flag for flag in told if flag not in known}
 
@@ -290,7 +290,7 @@ def named_tests(text: str) -> list[tuple[str, str]]:
 def test_every_row_of_the_restart_matrix_names_a_test_that_exists():
     rows = [
         line
-        for line in documents.section(DOCS / "kubernetes.md", "## What restarts what")
+        for line in documents.section(DOCS / "kubernetes.md", "## Restarts and failures")
         if line.startswith("| ")
     ][1:]
     assert len(rows) > 15
@@ -345,7 +345,7 @@ def test_the_architecture_page_is_what_its_script_writes():
 @pytest.mark.parametrize("package", architecture.PACKAGES)
 def test_the_drawn_arrows_are_imports_and_imply_all_others(package):
     text = architecture.PAGE.read_text(encoding="utf-8")
-    drawing = text.partition(f"<!-- {package} rooms -->")[2].partition("<!-- /")[0]
+    drawing = text.partition(f"<!-- {package} subpackages -->")[2].partition("<!-- /")[0]
     drawn = {
         (source, target)
         for source, targets in re.findall(r"(\w+) --> (.*)", drawing)
