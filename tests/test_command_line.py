@@ -259,7 +259,7 @@ MISTAKES = [
         "humerus-verify",
         ["--model={model}"],
         2,
-        "expected --data_dir (prepared data) or --images (a folder)",
+        "name prepared TFRecords (--data_dir) or a folder of images (--images)",
     ),
     ("humerus-verify", ["--model={model}", "--images={empty}"], 3, "holds no image to measure on"),
     ("humerus-verify", ["--model={model}", "--images={out}"], 3, "is not a folder"),

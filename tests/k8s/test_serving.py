@@ -27,7 +27,7 @@ SERVING = manifests.K8S / "serving"
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "artifact"
     described = tiny_artifact.make(folder)
-    onnx_export.export(folder)
+    onnx_export.export(folder, folder)
     artifact.amend(folder, described)
     return folder
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from tests.support import small_run
 from trainer.dataset.prepare import prepare
+from trainer.options import PrepareOptions
 from trainer.training import strategy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,12 +35,14 @@ def prepared(root: pathlib.Path, **options) -> str:
     """Prepare the data set of `small_run.write_source`; return its folder."""
     source = small_run.write_source(root / "source", **options)
     prepare(
-        str(source),
-        "manifest",
-        str(root / "data"),
-        image_size=small_run.SIZE,
-        test_fraction=0.0,
-        validation_fraction=0.0,
+        PrepareOptions(
+            str(source),
+            "manifest",
+            str(root / "data"),
+            image_size=small_run.SIZE,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+        )
     )
     return str(root / "data")
 

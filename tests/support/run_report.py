@@ -86,7 +86,7 @@ def make() -> report.RunReport:
             point.threshold,
             resamples=20,
         ),
-        examples=[report.Example("image7.png", "positive", "negative", 0.98, picture())],
+        examples=[report.MisclassifiedImage("image7.png", "positive", "negative", 0.98, picture())],
         colours="black, white",
         full_colour="1.5 logits per cell",
         map_checks={

@@ -15,7 +15,7 @@ from trainer.model_json.scaling import Scaling
 from trainer.network import model as model_lib
 from trainer.network.serving import Member, Network
 from trainer.publishing import export
-from trainer.publishing.trained import Measured, Scored, Trained
+from trainer.publishing.trained import EvaluationResult, ScoredSplit, TrainingResult
 
 ARCHITECTURE = model_lib.Architecture("tinynet", "avg", ())
 
@@ -46,8 +46,8 @@ def make(
         fingerprint="abc",
         simulated=simulated,
     )
-    trained = Trained(built, train=split, held_out=Scored(split, logit))
-    measured = Measured(point, {})
+    trained = TrainingResult(built, train=split, held_out=ScoredSplit(split, logit))
+    measured = EvaluationResult(point, {})
     return export.export(trained, measured, dataset, str(directory), cam_methods=cam_methods)
 
 

@@ -9,9 +9,7 @@ import time
 
 import numpy as np
 
-from trainer.workers import imaging_tasks
-
-_decode = imaging_tasks.decode_task
+from trainer.workers.imaging_tasks import decode_task, draw_task
 
 
 def double(arrays, **arguments):
@@ -21,7 +19,19 @@ def double(arrays, **arguments):
 
 def modules(arrays):
     """Return the names of the modules that this process has imported after its imaging."""
-    return {"modules": sorted(sys.modules), "pid": os.getpid()}, []
+    return {"modules": sorted(sys.modules)}, []
+
+
+def pid(arrays):
+    """Return the number of this process."""
+    return {"pid": os.getpid()}, []
+
+
+def refuse_odd(arrays, number):
+    """Return twice an array, or a refusal of an odd number; quote how many arrays there are."""
+    if number % 2:
+        return {"refusal": ["odd", str(len(arrays))]}, []
+    return {"number": number}, [2 * array for array in arrays]
 
 
 def crash(arrays, **arguments):
@@ -41,13 +51,12 @@ def crash_on_bytes(arrays, path, **arguments):
         loop(arrays)
     if start == b"alot!":
         exhaust(arrays)
-    return _decode(arrays, path, **arguments)
+    return decode_task(arrays, path, **arguments)
 
 
-def crash_on_bytes_of_any(arrays, **arguments):
-    """Decode several files as the real task does, each as `crash_on_bytes`."""
-    imaging_tasks.decode_task = crash_on_bytes
-    return imaging_tasks.decode_together_task(arrays, **arguments)
+def draw_only(arrays, path, **arguments):
+    """Draw as the real task does, but leave writing to the parent."""
+    return draw_task(arrays, None, **arguments)
 
 
 def loop(arrays):
@@ -108,9 +117,9 @@ def overlap(arrays, folder):
     return {"running": running}, []
 
 
-def loop_for_ever(arrays, path=None, paths=(), **arguments):
+def loop_for_ever(arrays, path, **arguments):
     """Say in a file beside the picture that it is being decoded, and use the processor."""
-    pathlib.Path(path or paths[0]).with_name("decoding").touch()
+    pathlib.Path(path).with_name("decoding").touch()
     loop(arrays)
 
 
