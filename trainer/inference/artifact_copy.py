@@ -1,7 +1,9 @@
 """Open an artifact wherever it lies, through a copy on this machine where it is remote."""
 
+import atexit
 import functools
 import hashlib
+import os
 import pathlib
 import shutil
 import tempfile
@@ -45,9 +47,8 @@ def keep_copy(
     described = artifact.parse(content, source=model)
     # Named after model.json too: the same weights may be verified again, on other images.
     name = f"{described.model_id}-{hashlib.sha256(content).hexdigest()[:8]}"
-    copy = machine.cache_folder() / "artifacts" / name
+    copy = _open_cache() / name
     if not copy.is_dir():
-        copy.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=copy.parent, prefix=".partial-"))
         try:
             download(_list_files(model, artifact.list_needed(described)), partial)
@@ -63,6 +64,23 @@ def keep_copy(
         # The copy was damaged later; without it, the next attempt makes a new one.
         shutil.rmtree(copy, ignore_errors=True)
         raise
+
+
+def _open_cache() -> pathlib.Path:
+    """Return the folder of all copies; where none can be made, one until this process ends."""
+    folder = machine.cache_folder() / "artifacts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _make_temporary_folder()
+    return folder if os.access(folder, os.W_OK | os.X_OK) else _make_temporary_folder()
+
+
+@functools.cache
+def _make_temporary_folder() -> pathlib.Path:
+    folder = tempfile.mkdtemp(prefix="humerus-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
 
 
 def download_all(model: str, folder: pathlib.Path) -> Artifact:

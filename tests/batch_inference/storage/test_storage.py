@@ -151,6 +151,14 @@ def test_of_a_remote_artifact_that_was_verified_since_another_copy_is_made(
     assert after.engines == record and after.model_id == before.model_id
 
 
+def test_without_a_cache_the_copy_lasts_as_long_as_the_process(bucket, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    path, described = model_copy.fetch("mem://models/m")
+    assert path.name.startswith(described.model_id)
+    assert model_copy.fetch("mem://models/m")[0] == path
+
+
 def test_a_damaged_remote_artifact_leaves_no_copy(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bucket["mem://models/m/saved_model.pb"] = b"other"
