@@ -1,5 +1,6 @@
 """Files to pixels: the promised outcome of each kind of file, and hand-computed pixels."""
 
+import contextlib
 import csv
 import io
 import json
@@ -899,8 +900,11 @@ def test_the_fast_decoder_of_png_agrees_with_pillow(data, width, height, colour)
     # What zlib inflates of the rows, packed anew: Pillow compares a checksum that Rust leaves to
     # the chunks.
     size = height * (1 + width * (1 + colour))
-    inflated = zlib.decompressobj(wbits=-15).decompress(packed[2:], size)
-    whole = png([inflated], width, height, 8, colour)
+    inflater, inflated = zlib.decompressobj(wbits=-15), b""
+    with contextlib.suppress(zlib.error):  # damage behind the last row
+        for byte in packed[2:]:
+            inflated += inflater.decompress(bytes([byte]))
+    whole = png([inflated[:size]], width, height, 8, colour)
     assert np.array_equal(fast, np.asarray(Image.open(io.BytesIO(whole))))
 
 
