@@ -373,6 +373,13 @@ MISTAKES = [
 ]
 
 
+def test_verify_asks_at_once_whether_it_may_write(places, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, *_: str(path) != str(places["model"]))
+    flags = [f"--model={places['model']}", f"--images={places['images']}"]
+    assert call("humerus-verify", *flags) == 2
+    assert f"--model={places['model']} cannot be written (no right" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "arguments", "code", "said"), MISTAKES)
 def test_a_mistake_is_one_line_with_the_way_out_and_the_documented_code(
     places, capsys, name, arguments, code, said

@@ -27,6 +27,7 @@ from trainer import radiograph
 from trainer.dataset import sources, splits
 from trainer.dataset.locate import locate
 from trainer.dataset.prepare import prepare
+from trainer.dataset.summary import Summary
 from trainer.errors import ConfigError, DataError
 from trainer.options import PrepareOptions
 from trainer.program import run_lock
@@ -142,6 +143,20 @@ def class_folders(root: pathlib.Path, each: int = 6) -> pathlib.Path:
             image = Image.fromarray(picture(100 * label + number).astype(np.uint8))
             (root / name / f"{number}.png").write_bytes(encoded(image, "PNG"))
     return root
+
+
+def prepare_to_train(source: pathlib.Path, data_dir: pathlib.Path) -> Summary:
+    """Prepare class folders, with all images to train on."""
+    return prepare(
+        PrepareOptions(
+            str(source),
+            "folders",
+            str(data_dir),
+            image_size=32,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+        )
+    )
 
 
 def test_a_folder_below_a_class_is_a_study_unless_it_holds_too_many(tmp_path):
@@ -508,16 +523,7 @@ def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path, kind):
         os.mkfifo(odd)
     else:
         odd.symlink_to({"endless": "/dev/zero", "dangling": "/nowhere"}[kind])
-    result = prepare(
-        PrepareOptions(
-            str(source),
-            "folders",
-            str(data_dir),
-            image_size=32,
-            test_fraction=0.0,
-            validation_fraction=0.0,
-        )
-    )
+    result = prepare_to_train(source, data_dir)
     assert result.info.splits["train"]["images"] == 6
     assert result.info.rejections == {"missing" if kind == "dangling" else "unreadable": 1}
 
@@ -546,16 +552,7 @@ def test_killed_in_the_middle_then_run_again(tmp_path):
     with pytest.raises(DataError, match="no prepared data set"):
         locate(str(data_dir))
 
-    result = prepare(
-        PrepareOptions(
-            str(source),
-            "folders",
-            str(data_dir),
-            image_size=32,
-            test_fraction=0.0,
-            validation_fraction=0.0,
-        )
-    )
+    result = prepare_to_train(source, data_dir)
     assert result.info.splits["train"]["images"] == 40 == len(records(locate(str(data_dir))))
     assert [path.name for path in place.iterdir()] == ["1.0.0"]
 

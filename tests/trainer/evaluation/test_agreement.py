@@ -131,3 +131,18 @@ def test_constant_maps_agree_when_they_are_the_same():
     rising, flat = answer([0.2, 0.5, 0.9], MAPS), answer([0.2, 0.5, 0.9], np.zeros_like(MAPS))
     assert agreement.compare(flat, flat, label, 0.5)["cam_correlation"] == 1
     assert agreement.compare(rising, flat, label, 0.5)["cam_correlation"] == 0
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        # One of 20 labels changes, by 0.004.
+        ([0.498] + [0.1] * 19, "the share of labels that change is 0.050, at most 0.02 may be"),
+        ([0.9] + [0.1] * 19, "the largest difference of probability is 0.100, at most 0.05"),
+        ([0.8] + [0.12] * 19, "the mean difference of probability is 0.019, at most 0.01"),
+    ],
+)
+def test_without_labels_the_reason_is_the_limit_that_was_exceeded(probability, said):
+    first = 0.502 if probability[0] < 0.5 else 0.8
+    found = agreement.compare(answer([first] + [0.1] * 19), answer(probability), label, 0.5)
+    assert not found["within_tolerance"] and found["verdict"].startswith(said)

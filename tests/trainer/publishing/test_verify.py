@@ -1,8 +1,10 @@
 """Each engine and precision is compared with float32 TensorFlow and recorded in the artifact."""
 
 import dataclasses
+import errno
 import hashlib
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -390,17 +392,27 @@ def test_an_ensemble_is_measured_on_the_images_that_it_is_not_calibrated_with():
     assert len(own) == 136 and not own & {image.tobytes() for image in calibration.images}
 
 
-def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog):
+def test_on_a_folder_of_images_without_labels(copied, tmp_path, caplog, monkeypatch):
     folder = tmp_path / "images" / "below"
     folder.mkdir(parents=True)
     for index in range(5):
         cv2.imwrite(str(folder / f"{index}.png"), VALIDATION.images[index])
     (folder / "notes.txt").write_text("no image")
+    real = pathlib.Path.read_bytes
+
+    def read_unless_closed(path: pathlib.Path) -> bytes:
+        if path.name == "closed.png":  # root may read any file
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    (folder / "closed.png").write_bytes(real(folder / "0.png"))
+    monkeypatch.setattr(pathlib.Path, "read_bytes", read_unless_closed)
     record = verify.verify_artifact(str(copied), None, str(tmp_path / "images")).engines[
         "openvino/float32"
     ]
     assert record["images"] == 5 and "auroc" not in record and record["within_tolerance"]
     assert "notes.txt is left out" in caplog.text
+    assert "closed.png is left out: Permission denied" in caplog.text
 
 
 def test_what_cannot_be_measured_on_is_said(copied, tmp_path):
