@@ -118,7 +118,7 @@ def replace_files(directory: str | os.PathLike, sealed: Artifact, made: pathlib.
 
 
 def _checksums(root: pathlib.Path) -> dict[str, str]:
-    """Return the checksum of each file but `model.json` and hidden ones, which aren't finished."""
+    """Return the checksum of each file but `model.json` and hidden ones, as unfinished ones are."""
     found = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
     return {
         name.as_posix(): _sha256(path)
